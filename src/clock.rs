@@ -1,0 +1,114 @@
+//! Time: wall-clock stamps for records, and the clock they come from.
+//!
+//! Waits use tokio's monotonic time; only stamps that people or other systems read come from here.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+///
+/// Shown as RFC 3339 in UTC with six fraction digits: `2026-01-02T03:04:05.000006Z`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Returns the stamp `micros` microseconds later, or the greatest stamp there is.
+    #[must_use]
+    pub fn plus_micros(self, micros: u64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// Returns how long after `earlier` this is; zero if it is not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Reads an RFC 3339 time; `None` if `text` is none, or lies before 1970.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = DateTime::parse_from_rfc3339(text).ok()?;
+        u64::try_from(time.timestamp_micros()).ok().map(Self)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = i64::try_from(self.0)
+            .ok()
+            .and_then(DateTime::<Utc>::from_timestamp_micros);
+        match time {
+            Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true)),
+            // Beyond chrono's years: no clock shows it, but a damaged file might.
+            None => write!(f, "{}us", self.0),
+        }
+    }
+}
+
+/// Where the time comes from: the system, or a test's hand.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<AtomicU64>>);
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(None)
+    }
+
+    /// A clock that stands at `at` until [`Clock::set`] moves it. Clones share the hand.
+    #[must_use]
+    pub fn manual(at: Timestamp) -> Self {
+        Self(Some(Arc::new(AtomicU64::new(at.0))))
+    }
+
+    /// Returns the time now. It may go back: the system's clock can be set.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's clock"
+    )]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Some(hand) => Timestamp(hand.load(Ordering::Relaxed)),
+            None => {
+                let since = std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .unwrap_or_default();
+                Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+            }
+        }
+    }
+
+    /// Moves a manual clock; the system's clock is left alone.
+    pub fn set(&self, at: Timestamp) {
+        if let Some(hand) = &self.0 {
+            hand.store(at.0, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_shown_and_read_as_rfc_3339_with_six_digits() {
+        let stamp = Timestamp(1_767_323_045_000_006);
+        assert_eq!(stamp.to_string(), "2026-01-02T03:04:05.000006Z");
+        assert_eq!(
+            Timestamp::parse("2026-01-02T04:04:05.000006+01:00"),
+            Some(stamp)
+        );
+        assert_eq!(Timestamp::parse("yesterday"), None);
+        assert_eq!(Timestamp(u64::MAX).to_string(), format!("{}us", u64::MAX));
+    }
+}

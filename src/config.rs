@@ -1,0 +1,405 @@
+//! Settings: every key, its unit, default and effect. `config/syncgate.toml` shows the same; a test holds them equal.
+//!
+//! The structs here are what a file may say. [`load`] puts them together from defaults, file, environment and flags and
+//! checks them; `gateway.rs` takes them apart, and nobody reads settings later.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::place::StreamName;
+
+/// All settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Listener and connections.
+    pub server: Server,
+    /// Where everything durable lies.
+    pub data: Data,
+    /// The journal.
+    pub log: LogSettings,
+    /// `POST /stream/sync`.
+    pub sync: Sync,
+    /// Calls of targets.
+    pub dispatch: Dispatch,
+    /// `POST /stream/retry`.
+    pub redrive: Redrive,
+    /// Credentials at rest.
+    pub secrets: Secrets,
+    /// `/metrics`.
+    pub metrics: Metrics,
+    /// Log lines.
+    pub logging: Logging,
+    /// Which stream plays which role.
+    pub roles: Roles,
+    /// From status or cause to the stream that gets the record: a role's word or a stream's name.
+    pub outcomes: BTreeMap<String, String>,
+    /// Streams made at start beside those of the roles.
+    pub streams: Vec<StreamSettings>,
+    /// What differs for one target.
+    pub targets: Vec<TargetSettings>,
+    /// Values taken over from the OCI sample.
+    pub oci_sample: Option<OciSample>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address and port to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// More names by which clients may call this server (`Host`), beside localhost and the bound address.
+    pub hosts: Vec<String>,
+    /// Open connections; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// A request must have arrived whole after this time.
+    pub request_timeout_ms: u64,
+    /// What a stop waits for requests and attempts to end.
+    pub grace_ms: u64,
+    /// Origins other than our own whose pages may send changes.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9002)),
+            hosts: Vec::new(),
+            connections_max: 10_000,
+            request_timeout_ms: 30_000,
+            grace_ms: 20_000,
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// The directory; made if absent.
+    pub dir: PathBuf,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: "data".into() }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// Size of a journal file.
+    pub segment_bytes: u64,
+    /// Newest frames kept in memory for readers.
+    pub cache_bytes: usize,
+    /// Records waiting to be written; more are refused with 503.
+    pub queue_bytes_max: usize,
+    /// Commits waiting to be written; more are refused with 503.
+    pub queue_len_max: usize,
+    /// Dedup ids remembered.
+    pub dedup_len_max: usize,
+    /// How long a dedup id is remembered.
+    pub dedup_age_hours: u32,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            cache_bytes: 16 << 20,
+            queue_bytes_max: 32 << 20,
+            queue_len_max: 16_384,
+            dedup_len_max: 100_000,
+            dedup_age_hours: 24,
+        }
+    }
+}
+
+/// `[sync]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sync {
+    /// What a success looks like: `json`, or `text` for the sample's `success`.
+    pub answer: Answer,
+    /// The request header that holds the target's token.
+    pub token_header: String,
+    /// Store messages that cannot be delivered, as the sample does; they fail at dispatch.
+    pub lenient: bool,
+    /// Operations that a message may ask for.
+    pub operations: Vec<String>,
+    /// Key, value and headers of one message.
+    pub record_bytes_max: usize,
+    /// A key.
+    pub key_bytes_max: usize,
+    /// All `targetRestApiHeaders` of one message.
+    pub headers_bytes_max: usize,
+    /// A request body, batch or not.
+    pub batch_bytes_max: usize,
+    /// Messages in one batch.
+    pub batch_len_max: usize,
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Self {
+            answer: Answer::Json,
+            token_header: "authorization".into(),
+            lenient: false,
+            operations: ["POST", "PUT", "PATCH", "DELETE", "GET"]
+                .map(Into::into)
+                .into(),
+            record_bytes_max: 1 << 20,
+            key_bytes_max: 256,
+            headers_bytes_max: 16 << 10,
+            batch_bytes_max: 8 << 20,
+            batch_len_max: 1_000,
+        }
+    }
+}
+
+/// What a success of `POST /stream/sync` looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// An object with the message's place.
+    Json,
+    /// The word `success`.
+    Text,
+}
+
+/// `[dispatch]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dispatch {
+    /// Calls of one target at the same time.
+    pub in_flight_max: usize,
+    /// Calls for one record before it goes to an error stream.
+    pub attempts_max: u32,
+    /// First wait between two calls for a record.
+    pub backoff_ms: u64,
+    /// Longest wait between two calls for a record, also when the target asks for a longer one.
+    pub backoff_ms_max: u64,
+    /// Until the connection stands, with TLS.
+    pub connect_timeout_ms: u64,
+    /// Until the response begins.
+    pub response_timeout_ms: u64,
+    /// The whole call.
+    pub attempt_timeout_ms: u64,
+    /// Records waiting in memory for one target.
+    pub queue_len_max: usize,
+    /// Their bytes.
+    pub queue_bytes_max: usize,
+    /// Targets with connections and a queue of their own; the others share one.
+    pub targets_max: usize,
+    /// Idle connections kept for each target.
+    pub idle_connections_max: usize,
+    /// After this time without a call a connection is closed.
+    pub idle_timeout_ms: u64,
+    /// May targets have private addresses (10/8, 172.16/12, 192.168/16, fc00::/7 …)?
+    pub private_addresses: bool,
+    /// May targets be on this machine? Absent: only if the gateway itself listens on loopback.
+    pub loopback_addresses: Option<bool>,
+    /// More certificate authorities for targets, as a PEM file.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self {
+            in_flight_max: 64,
+            attempts_max: 1,
+            backoff_ms: 200,
+            backoff_ms_max: 30_000,
+            connect_timeout_ms: 5_000,
+            response_timeout_ms: 30_000,
+            attempt_timeout_ms: 60_000,
+            queue_len_max: 4_096,
+            queue_bytes_max: 8 << 20,
+            targets_max: 1_024,
+            idle_connections_max: 64,
+            idle_timeout_ms: 30_000,
+            private_addresses: false,
+            loopback_addresses: None,
+            ca_file: None,
+        }
+    }
+}
+
+/// `[redrive]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redrive {
+    /// Greatest `noOfMessagesToProcess`.
+    pub records_max: u64,
+    /// What a call may take if it does not say `timeBudgetMs`, which cannot be longer.
+    pub time_budget_ms: u64,
+    /// Records of one pass in flight at the same time.
+    pub in_flight_max: usize,
+    /// After so many failed redrives a record goes to the unrecoverable stream.
+    pub redrives_max: u32,
+}
+
+impl Default for Redrive {
+    fn default() -> Self {
+        Self {
+            records_max: 100_000,
+            time_budget_ms: 240_000,
+            in_flight_max: 64,
+            redrives_max: 20,
+        }
+    }
+}
+
+/// `[secrets]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// File with the master key (32 bytes as base64); made at first start. Absent: `<data.dir>/master.key`.
+    pub master_key_file: Option<PathBuf>,
+    /// Environment variable with the master key; wins over the file.
+    pub master_key_env: Option<String>,
+    /// Command that prints the master key (program and arguments); wins over both.
+    pub master_key_command: Vec<String>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// May anyone read `/metrics`?
+    pub public: bool,
+}
+
+/// `[logging]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logging {
+    /// Least level shown, or a filter such as `info,syncgate::dispatch=debug`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self {
+            level: "info".into(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[roles]`: the word on the left is what `[outcomes]` may say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Roles {
+    /// Gets what `POST /stream/sync` accepts, and is dispatched.
+    pub source: StreamName,
+    /// Word `unavailable`: a later redrive may succeed by itself.
+    pub unavailable: StreamName,
+    /// Word `internal`: the target answered 500.
+    pub internal: StreamName,
+    /// Word `unrecoverable`: the same bytes can never succeed.
+    pub unrecoverable: StreamName,
+    /// Word `default`: everything else, and what `errormapping` does not name.
+    pub default: StreamName,
+}
+
+impl Default for Roles {
+    #[expect(clippy::missing_panics_doc, reason = "the names are legal")]
+    fn default() -> Self {
+        let name = |text: &str| text.parse().expect("a legal stream name");
+        Self {
+            source: name("DataSyncStream"),
+            unavailable: name("ServerUnavailableStream"),
+            internal: name("InternalserverErrorStream"),
+            unrecoverable: name("UnrecoverableErrorStream"),
+            default: name("DefaultErrorStream"),
+        }
+    }
+}
+
+/// `[[streams]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamSettings {
+    /// Its name.
+    pub name: StreamName,
+    /// 1 to 256; more can be added later, never fewer.
+    #[serde(default = "one")]
+    pub partitions: u16,
+    /// How long records are kept.
+    pub retention_hours: Option<u32>,
+    /// How many bytes of records are kept.
+    pub retention_bytes: Option<u64>,
+    /// Another name under which a redrive can name it.
+    pub ocid: Option<String>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// `[[targets]]`: what is absent is as in `[dispatch]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSettings {
+    /// For metrics and logs.
+    pub name: String,
+    /// Scheme, host and port, as in `https://orders.example:8443`.
+    pub origin: String,
+    /// Calls at the same time.
+    pub in_flight_max: Option<usize>,
+    /// Calls for one record.
+    pub attempts_max: Option<u32>,
+    /// Until the connection stands, with TLS.
+    pub connect_timeout_ms: Option<u64>,
+    /// Until the response begins.
+    pub response_timeout_ms: Option<u64>,
+    /// The whole call.
+    pub attempt_timeout_ms: Option<u64>,
+    /// Send the payload with DELETE and GET too.
+    #[serde(default)]
+    pub body_always: bool,
+}
+
+/// `[oci_sample]`: the nine function keys of the sample, and its manners.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(non_snake_case, reason = "the sample spells one key so")]
+pub struct OciSample {
+    /// Text answers, lenient checks and the sample's table of codes (1xx and 3xx are never success).
+    pub compat: bool,
+    /// Becomes the `ocid` of the source stream.
+    pub data_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the unrecoverable stream.
+    pub unrecoverable_error_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the unavailable stream.
+    pub serviceUnavailable_error_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the internal stream.
+    pub internalserver_error_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the default stream; equal to another one's, the two roles share a stream.
+    pub default_error_stream_ocid: Option<String>,
+    /// Ignored, and said so.
+    pub vault_ocid: Option<String>,
+    /// Ignored, and said so.
+    pub vault_key_ocid: Option<String>,
+    /// Ignored, and said so.
+    pub vault_compartment_ocid: Option<String>,
+    /// Ignored, and said so.
+    pub stream_compartment_ocid: Option<String>,
+}

@@ -1,0 +1,118 @@
+//! Streams of records: the only door to records for everything above the engine.
+//!
+//! Finds streams by name or id, chooses the partition of a key, and opens cursors. Who calls it: ingest, dispatch,
+//! redrive, and the API for people.
+
+mod cursor;
+mod partitioner;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+pub use cursor::Cursor;
+
+use crate::{
+    place::{MessageId, Offset, Partition, PartitionId, Position, StreamName},
+    storage::{Engine, ReadError, Stream},
+};
+
+/// Handle to all streams. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    engine: Arc<dyn Engine>,
+    /// Where the next record without a key goes, over all streams: an even spread needs no more.
+    turn: Arc<AtomicU32>,
+}
+
+impl Streams {
+    /// Opens the door to an engine.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self {
+            engine,
+            turn: Arc::default(),
+        }
+    }
+
+    /// Returns the engine, for commits and state.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// Returns the stream of that name.
+    #[must_use]
+    pub fn by_name(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        self.engine.stream(name)
+    }
+
+    /// Returns the stream that a person means: by name, or by the `ocid` given to it.
+    #[must_use]
+    pub fn resolve(&self, text: &str) -> Option<Arc<Stream>> {
+        let named = text.parse().ok().and_then(|name| self.engine.stream(&name));
+        named.or_else(|| {
+            self.engine
+                .streams()
+                .into_iter()
+                .find(|stream| stream.config.ocid.as_deref() == Some(text))
+        })
+    }
+
+    /// Returns the partition for a record: by key as Kafka's default partitioner, without one in turn.
+    #[must_use]
+    pub fn partition_for(&self, stream: &Stream, key: &[u8]) -> PartitionId {
+        let partition = match (stream.partitions, key) {
+            (0 | 1, _) => 0,
+            (partitions, []) => {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                u16::try_from(turn % u32::from(partitions)).unwrap_or_default()
+            }
+            (partitions, key) => partitioner::partition(key, partitions),
+        };
+        PartitionId {
+            stream: stream.id,
+            partition: Partition(partition),
+        }
+    }
+
+    /// Returns the id of the message at a place of its own stream.
+    #[must_use]
+    pub fn message_id(stream: &Stream, partition: Partition, offset: Offset) -> MessageId {
+        MessageId {
+            of: PartitionId {
+                stream: stream.id,
+                partition,
+            },
+            incarnation: stream.incarnation,
+            offset,
+        }
+    }
+
+    /// Opens a reader.
+    ///
+    /// # Errors
+    /// [`ReadError::PartitionUnknown`], and [`ReadError::Trimmed`] for an offset below the earliest.
+    pub fn cursor(&self, of: PartitionId, position: Position) -> Result<Cursor, ReadError> {
+        let bounds = self.engine.status(of)?.bounds;
+        let next = match position {
+            Position::Earliest => bounds.earliest,
+            Position::Tail => bounds.tail,
+            Position::At(offset) => offset,
+            Position::After(offset) => offset.next(),
+        };
+        if next < bounds.earliest {
+            return Err(ReadError::Trimmed {
+                wanted: next,
+                earliest: bounds.earliest,
+            });
+        }
+        Ok(Cursor::new(
+            self.engine.clone(),
+            of,
+            next,
+            self.engine.tail(of)?,
+        ))
+    }
+}

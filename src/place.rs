@@ -1,0 +1,286 @@
+//! Names of places: streams, partitions, offsets, positions, and the message id that holds them all.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use serde::{Deserialize, Serialize};
+
+/// Name of a stream: `^[A-Za-z][A-Za-z0-9_-]{1,63}$`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StreamName(Arc<str>);
+
+/// A text that is no stream name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a stream name has 2 to 64 characters: a letter, then letters, digits, '_' and '-'")]
+pub struct StreamNameInvalid;
+
+impl StreamName {
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StreamName {
+    type Err = StreamNameInvalid;
+
+    fn from_str(text: &str) -> Result<Self, StreamNameInvalid> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        let first = text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphabetic());
+        if first && (2..=64).contains(&text.len()) && text.bytes().all(legal) {
+            Ok(Self(text.into()))
+        } else {
+            Err(StreamNameInvalid)
+        }
+    }
+}
+
+impl TryFrom<String> for StreamName {
+    type Error = StreamNameInvalid;
+
+    fn try_from(text: String) -> Result<Self, StreamNameInvalid> {
+        text.parse()
+    }
+}
+
+impl From<StreamName> for String {
+    fn from(name: StreamName) -> Self {
+        name.0.as_ref().into()
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Identity of a stream: random, so that a stream made again under an old name is another one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub [u8; 16]);
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which life of a stream's history this is: random, made with the stream, new after a restored copy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Number of a partition in its stream, from 0; a stream has 1 to 256.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub u16);
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Number of a record in its partition: 0, 1, 2 … without gaps, never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// Returns the offset `count` further on.
+    #[must_use]
+    pub fn plus(self, count: u64) -> Self {
+        Self(self.0.saturating_add(count))
+    }
+
+    /// Returns the next offset.
+    #[must_use]
+    pub fn next(self) -> Self {
+        self.plus(1)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One partition of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its partition.
+    pub partition: Partition,
+}
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.partition)
+    }
+}
+
+/// Where a reader asks to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// The first record still retained.
+    Earliest,
+    /// What comes after everything stored now.
+    Tail,
+    /// The record at this offset.
+    At(Offset),
+    /// The record behind this offset.
+    After(Offset),
+}
+
+/// Identity of a message for people and targets: its first place as text, with a check character.
+///
+/// `<39 characters>-<partition>-<offset>-<check>`: lower-case base32 of stream id (16 bytes) and incarnation
+/// (8 bytes, big-endian), then two decimal numbers. It needs no index: the place can be read back from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MessageId {
+    /// The partition that the message was first stored in.
+    pub of: PartitionId,
+    /// The incarnation of its stream.
+    pub incarnation: Incarnation,
+    /// The message's offset there.
+    pub offset: Offset,
+}
+
+/// A text that is no message id, or one that was mistyped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a message id: its form or its check character is wrong")]
+pub struct MessageIdInvalid;
+
+const CHECK_ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
+
+impl MessageId {
+    fn body(&self) -> String {
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&self.of.stream.0);
+        bytes[16..].copy_from_slice(&self.incarnation.0.to_be_bytes());
+        let mut text = BASE32_NOPAD.encode(&bytes);
+        text.make_ascii_lowercase();
+        format!("{text}-{}-{}", self.of.partition, self.offset)
+    }
+}
+
+/// Weights differ between neighbours modulo a prime, so one wrong character and two swapped ones are both seen.
+fn check_character(body: &str) -> char {
+    let sum = body
+        .bytes()
+        .fold(0u32, |sum, byte| (sum * 37 + u32::from(byte)) % 31);
+    CHECK_ALPHABET[sum as usize] as char
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = self.body();
+        write!(f, "{body}-{}", check_character(&body))
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = MessageIdInvalid;
+
+    fn from_str(text: &str) -> Result<Self, MessageIdInvalid> {
+        let (body, check) = text.rsplit_once('-').ok_or(MessageIdInvalid)?;
+        let mut parts = body.split('-');
+        let (Some(ids), Some(partition), Some(offset), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(MessageIdInvalid);
+        };
+        let bytes = BASE32_NOPAD
+            .decode(ids.to_ascii_uppercase().as_bytes())
+            .map_err(|_| MessageIdInvalid)?;
+        let bytes: [u8; 24] = bytes.try_into().map_err(|_| MessageIdInvalid)?;
+        let (stream, incarnation) = bytes.split_at(16);
+        let id = Self {
+            of: PartitionId {
+                stream: StreamId(stream.try_into().map_err(|_| MessageIdInvalid)?),
+                partition: Partition(partition.parse().map_err(|_| MessageIdInvalid)?),
+            },
+            incarnation: Incarnation(u64::from_be_bytes(
+                incarnation.try_into().map_err(|_| MessageIdInvalid)?,
+            )),
+            offset: Offset(offset.parse().map_err(|_| MessageIdInvalid)?),
+        };
+        // Comparing with the canonical text refuses "+1", "01", capitals and a wrong check in one go.
+        if id.body() == body && check == check_character(body).to_string() {
+            Ok(id)
+        } else {
+            Err(MessageIdInvalid)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_names_are_checked() {
+        for good in ["ab", "DataSyncStream", "a-_9", &"x".repeat(64)] {
+            assert!(good.parse::<StreamName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "a",
+            "9a",
+            "-a",
+            "a b",
+            "a/b",
+            "../x",
+            "ä1",
+            &"x".repeat(65),
+        ] {
+            assert!(bad.parse::<StreamName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_id_reads_back_and_one_wrong_character_is_seen() {
+        let id = MessageId {
+            of: PartitionId {
+                stream: StreamId([7; 16]),
+                partition: Partition(3),
+            },
+            incarnation: Incarnation(0x0102_0304_0506_0708),
+            offset: Offset(u64::MAX),
+        };
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        for at in 0..text.len() {
+            for other in ['a', '2', '-', 'Z', '0'] {
+                let mut wrong = text.clone();
+                wrong.replace_range(at..=at, &other.to_string());
+                assert!(
+                    wrong == text || wrong.parse::<MessageId>().is_err(),
+                    "{wrong}"
+                );
+            }
+        }
+    }
+}

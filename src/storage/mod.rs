@@ -1,0 +1,683 @@
+//! The seam: what the gateway needs of a store, as three traits, and the values they speak of.
+//!
+//! [`Log`] keeps records in partitions, [`State`] keeps small named values, [`Leases`] says who may finish records.
+//! An engine implements all three ([`Engine`]); `embedded` is the one there is. `conformance` is the suite that every
+//! engine passes. Callers never see how an engine stores: no file, no tree, no thread.
+//!
+//! ```text
+//! offset   0 1 2 3 4 5 6 7 8
+//!          . . . R R R R R
+//!                ^         ^
+//!         earliest         tail, the first offset not written yet
+//! ```
+//!
+//! Promises of every engine:
+//! - [`Log::commit`] answers after what it holds would survive a crash of the process and of the machine.
+//! - No reader sees a record before that: a target must never be called for an offset that a crash could give to
+//!   another record.
+//! - Offsets have no gaps, are never used twice, and outlive a trim of everything.
+//! - What one commit holds (records, ends of records, state) is stored together or not at all.
+//! - A record gets one end, once: a second one is refused.
+
+pub mod embedded;
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    clock::Timestamp,
+    place::{Incarnation, Offset, Partition, PartitionId, StreamId, StreamName},
+    record::{Record, StoredRecord},
+};
+
+/// A whole engine.
+pub trait Engine: Log + State + Leases {}
+
+impl<T: Log + State + Leases> Engine for T {}
+
+/// An ordered, durable store of partitions, and of how each record ended.
+#[async_trait]
+pub trait Log: fmt::Debug + Send + Sync + 'static {
+    /// Returns what this engine can and cannot do.
+    fn caps(&self) -> Caps;
+
+    /// Appends records, ends others and changes state, all or nothing, and returns where the records landed.
+    ///
+    /// Everything is durable and readable when it returns.
+    ///
+    /// # Errors
+    /// Each variant of [`CommitError`] says what is then true; only [`CommitError::MaybeStored`] leaves it open.
+    ///
+    /// # Cancel safety
+    /// A call dropped after it was queued is still stored; the caller only loses the answer.
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError>;
+
+    /// Queues an end that nobody waits for: it travels with the next write, 5 ms later at most.
+    ///
+    /// A crash before that write forgets it, and the record is dispatched again. An end that the log then refuses
+    /// (the record has one already) is logged and dropped.
+    ///
+    /// # Errors
+    /// [`CommitError::Busy`] when too many are queued (use [`Log::commit`] and wait), [`CommitError::Stopped`].
+    fn finish_soon(&self, finish: Finish) -> Result<(), CommitError>;
+
+    /// Returns records from `from` on: at least one if there is one, else as many as fit into `bytes_max`.
+    ///
+    /// At the tail the page is empty.
+    ///
+    /// # Errors
+    /// [`ReadError::Trimmed`] below the earliest record; beyond the tail it means the tail.
+    async fn read(
+        &self,
+        of: PartitionId,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Page, ReadError>;
+
+    /// Returns bounds, low mark and counts.
+    ///
+    /// # Errors
+    /// [`ReadError::PartitionUnknown`].
+    fn status(&self, of: PartitionId) -> Result<PartitionStatus, ReadError>;
+
+    /// Returns the tail as a value to watch: it moves when records are durable. A wake-up, never data.
+    ///
+    /// # Errors
+    /// [`ReadError::PartitionUnknown`].
+    fn tail(&self, of: PartitionId) -> Result<watch::Receiver<Offset>, ReadError>;
+
+    /// Returns which records of `offsets` have an end. What is trimmed counts as ended, what is not written as open.
+    ///
+    /// # Errors
+    /// [`ReadError::PartitionUnknown`].
+    fn finished(&self, of: PartitionId, offsets: Range<Offset>) -> Result<Finished, ReadError>;
+
+    /// Returns the first offset whose time is at or after `time`; the tail if there is none.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError>;
+
+    /// Removes everything below `below`. Idempotent; past the tail it means the tail.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    async fn trim(&self, of: PartitionId, below: Offset) -> Result<(), CommitError>;
+
+    /// Returns every stream, by name.
+    fn streams(&self) -> Vec<Arc<Stream>>;
+
+    /// Returns the stream of that name.
+    fn stream(&self, name: &StreamName) -> Option<Arc<Stream>>;
+
+    /// Returns the stream of that id.
+    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>>;
+
+    /// Counts up whenever a stream is made, changed or gone.
+    fn streams_changed(&self) -> watch::Receiver<u64>;
+
+    /// Makes a stream with a new id and a new incarnation.
+    ///
+    /// # Errors
+    /// [`StreamError::Exists`] if the name is taken.
+    async fn create_stream(
+        &self,
+        name: StreamName,
+        partitions: u16,
+        config: StreamConfig,
+    ) -> Result<Arc<Stream>, StreamError>;
+
+    /// Changes config, or adds partitions: `partitions` may only go up.
+    ///
+    /// `revision`, if given, is the [`Stream::revision`] that the caller has seen.
+    ///
+    /// # Errors
+    /// [`StreamError::Shrink`], [`StreamError::ChangedMeanwhile`], [`StreamError::Unknown`].
+    async fn change_stream(
+        &self,
+        id: StreamId,
+        partitions: u16,
+        config: StreamConfig,
+        revision: Option<u64>,
+    ) -> Result<Arc<Stream>, StreamError>;
+
+    /// Removes a stream with its records and their ends.
+    ///
+    /// # Errors
+    /// [`StreamError::ChangedMeanwhile`], [`StreamError::Unknown`].
+    async fn delete_stream(&self, id: StreamId, revision: Option<u64>) -> Result<(), StreamError>;
+
+    /// Says whether the log takes appends.
+    fn health(&self) -> watch::Receiver<Health>;
+
+    /// Writes what is queued, marks the end of the journal and stops. Later commits are refused as `Stopped`.
+    async fn close(&self);
+}
+
+/// Named values of at most [`STATE_BYTES_MAX`] bytes. They are changed by [`Log::commit`] alone.
+#[async_trait]
+pub trait State: fmt::Debug + Send + Sync + 'static {
+    /// Returns the value of that name.
+    async fn get(&self, key: &str) -> Option<StateEntry>;
+
+    /// Returns every value whose name begins with `prefix`, by name.
+    async fn list(&self, prefix: &str) -> Vec<(Arc<str>, StateEntry)>;
+
+    /// Counts up whenever a value whose name begins with `prefix` has changed.
+    fn changed(&self, prefix: &str) -> watch::Receiver<u64>;
+}
+
+/// Who may finish the records of a partition.
+pub trait Leases: fmt::Debug + Send + Sync + 'static {
+    /// Returns the leases on the partitions of a stream, now and as they come and go.
+    ///
+    /// A lease on partition p covers partition p of every error stream too.
+    fn leases(&self, stream: StreamId) -> mpsc::Receiver<LeaseEvent>;
+}
+
+/// The greatest value of one state entry.
+pub const STATE_BYTES_MAX: usize = 256 * 1024;
+
+/// What an engine can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// One commit may append to several partitions.
+    pub commit_over_partitions: bool,
+    /// Appends and ends of one commit are stored together.
+    pub finish_atomic: bool,
+    /// Records of a past commit are recognised by their [`DedupId`].
+    pub dedup: bool,
+    /// Records can be removed before their retention.
+    pub trim: bool,
+}
+
+/// What is stored together.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Records to append.
+    pub appends: Vec<Append>,
+    /// Records that have ended.
+    pub finishes: Vec<Finish>,
+    /// Values to set or remove.
+    pub state: Vec<StateChange>,
+}
+
+/// Records for one partition; they get offsets one behind the other.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Where to.
+    pub of: PartitionId,
+    /// What, at least one.
+    pub records: Vec<Record>,
+    /// How they came about, for the books.
+    pub kind: AppendKind,
+    /// A second append with this id stores nothing and is answered with the first one's place.
+    pub dedup: Option<DedupId>,
+    /// Names of state values that these records need for as long as they are kept (their secrets).
+    pub refers: Vec<Arc<str>>,
+}
+
+/// How a record came into its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AppendKind {
+    /// A source sent it.
+    Accepted = 0,
+    /// Its dispatch failed; the commit ends the origin as `Routed`.
+    Routed = 1,
+    /// Its redrive failed; the commit ends the older copy as `Moved`.
+    Moved = 2,
+    /// Replaying a record that had ended before failed; nothing ends with it.
+    ReplayFailed = 3,
+    /// It came back from an archive.
+    Restored = 4,
+}
+
+impl AppendKind {
+    /// All kinds, in the order of their codes.
+    pub const ALL: [Self; 5] = [
+        Self::Accepted,
+        Self::Routed,
+        Self::Moved,
+        Self::ReplayFailed,
+        Self::Restored,
+    ];
+}
+
+/// Digest by which a repeated append is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DedupId(pub [u8; 16]);
+
+/// How a record ended.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// Its partition.
+    pub of: PartitionId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its end.
+    pub end: NewEnd,
+    /// How many calls were made for it.
+    pub attempts: u32,
+    /// The last HTTP status, if a target answered.
+    pub status: Option<u16>,
+    /// The lease under which this is said.
+    pub epoch: Epoch,
+}
+
+/// An end, before the engine has given the copy its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewEnd {
+    /// The target took it.
+    Delivered,
+    /// A rule left it out.
+    Filtered,
+    /// A person gave it up.
+    Discarded,
+    /// First record of `Commit::appends[append]` is its copy in an error stream.
+    Routed {
+        /// Index of the append.
+        append: usize,
+    },
+    /// First record of `Commit::appends[append]` is its copy after a failed redrive.
+    Moved {
+        /// Index of the append.
+        append: usize,
+    },
+}
+
+/// An end as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The target took it.
+    Delivered,
+    /// A rule left it out.
+    Filtered,
+    /// It is in an error stream now.
+    Routed {
+        /// The error stream; the partition is the record's own.
+        stream: StreamId,
+        /// Offset of the copy.
+        offset: Offset,
+    },
+    /// A redrive failed, and its copy is there now.
+    Moved {
+        /// The stream of the copy.
+        stream: StreamId,
+        /// Offset of the copy.
+        offset: Offset,
+    },
+    /// A person gave it up.
+    Discarded,
+}
+
+/// A value to set, or to remove.
+#[derive(Clone, Debug)]
+pub struct StateChange {
+    /// Its name, at most 512 bytes.
+    pub key: Arc<str>,
+    /// The new value; `None` removes.
+    pub value: Option<Bytes>,
+    /// The revision that must be there: `Some(0)` = no such value, `None` = whatever there is.
+    pub expected: Option<u64>,
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateEntry {
+    /// Grows with every change of any value; never 0.
+    pub revision: u64,
+    /// The bytes.
+    pub value: Bytes,
+}
+
+/// Answer to a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The commit's time, also that of its records.
+    pub time: Timestamp,
+    /// For each append, in order.
+    pub appends: Vec<Appended>,
+}
+
+/// Where the records of an append are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first one; the others follow.
+    pub first: Offset,
+    /// They are there since an earlier append of the same [`DedupId`]; nothing was stored now.
+    pub duplicate: bool,
+}
+
+/// Why a commit was not, or may not have been, stored.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing was stored; the queue is full and asking again may succeed.
+    #[error("append queue is full")]
+    Busy,
+    /// Nothing was stored; it may succeed once there is space.
+    #[error("disk is full")]
+    DiskFull,
+    /// Nothing was stored, and the same commit never will be.
+    #[error("{what} has {bytes} bytes, {bytes_max} are the most")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// Nothing was stored: there is no such partition (any more).
+    #[error("partition {0} is unknown")]
+    PartitionUnknown(PartitionId),
+    /// Nothing was stored: a record in `finishes` has an end, was trimmed, or was never written.
+    #[error("record {of}/{offset} cannot end: it has ended already or is not there")]
+    AlreadyFinished {
+        /// Its partition.
+        of: PartitionId,
+        /// Its offset.
+        offset: Offset,
+    },
+    /// Nothing was stored: another holds the lease now.
+    #[error("the lease on {0} is gone")]
+    Fenced(PartitionId),
+    /// Nothing was stored: a state value has another revision than expected.
+    #[error("state {key} has changed meanwhile")]
+    StateConflict {
+        /// Its name.
+        key: Arc<str>,
+    },
+    /// Nothing was stored, and nothing will be until a restart.
+    #[error("the log has stopped: {0}")]
+    Stopped(Arc<str>),
+    /// Whether it was stored shows after a restart; the log has stopped.
+    #[error("the log has stopped in the middle of a write: {0}")]
+    MaybeStored(Arc<str>),
+}
+
+/// Why nothing can be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such partition (any more).
+    #[error("partition {0} is unknown")]
+    PartitionUnknown(PartitionId),
+    /// The record is gone for good.
+    #[error("offset {wanted} was trimmed; the earliest is {earliest}")]
+    Trimmed {
+        /// What was asked for.
+        wanted: Offset,
+        /// What is the earliest.
+        earliest: Offset,
+    },
+    /// The bytes on disk are not what was written; other records may still be read.
+    #[error("stored bytes are damaged: {0}")]
+    Damaged(Arc<str>),
+    /// The disk refused.
+    #[error("cannot read: {0}")]
+    Io(Arc<std::io::Error>),
+}
+
+/// Why a stream was not made or changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The name is taken.
+    #[error("a stream of that name exists")]
+    Exists,
+    /// There is no such stream.
+    #[error("there is no such stream")]
+    Unknown,
+    /// A stream cannot lose partitions: their records would lose their place.
+    #[error("a stream cannot have fewer partitions than the {partitions} it has")]
+    Shrink {
+        /// How many it has.
+        partitions: u16,
+    },
+    /// Its revision is another than the caller has seen.
+    #[error("the stream has changed meanwhile")]
+    ChangedMeanwhile,
+    /// The change was not stored.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// First and next offset of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first one still there.
+    pub earliest: Offset,
+    /// The one that the next record will get.
+    pub tail: Offset,
+}
+
+/// A partition in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// Its bounds.
+    pub bounds: Bounds,
+    /// The first record without an end; the tail if there is none.
+    pub low_mark: Offset,
+    /// Its books.
+    pub counts: Counts,
+}
+
+/// How many records came in, and how they ended, since the stream was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By [`AppendKind`], in the order of its codes.
+    pub appended: [u64; 5],
+    /// Taken by a target.
+    pub delivered: u64,
+    /// Left out by a rule.
+    pub filtered: u64,
+    /// Put into an error stream.
+    pub routed: u64,
+    /// Put into another place by a failed redrive.
+    pub moved: u64,
+    /// Given up by a person.
+    pub discarded: u64,
+    /// Trimmed without an end.
+    pub expired: u64,
+}
+
+impl Counts {
+    /// Records that came in.
+    #[must_use]
+    pub fn appended_len(&self) -> u64 {
+        self.appended.iter().sum()
+    }
+
+    /// Records that have an end.
+    #[must_use]
+    pub fn ended_len(&self) -> u64 {
+        self.delivered + self.filtered + self.routed + self.moved + self.discarded + self.expired
+    }
+
+    /// Records that wait for their end.
+    #[must_use]
+    pub fn open_len(&self) -> u64 {
+        self.appended_len().saturating_sub(self.ended_len())
+    }
+}
+
+/// Records one behind the other.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<StoredRecord>,
+    /// Where to go on; equal to the tail if this was the last page.
+    pub next: Offset,
+    /// The bounds at that moment.
+    pub bounds: Bounds,
+}
+
+/// Which records of a range have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    from: Offset,
+    words: Vec<u64>,
+}
+
+impl Finished {
+    /// A range beginning at `from` in which nothing has ended.
+    #[must_use]
+    pub fn none(from: Offset, len: usize) -> Self {
+        Self {
+            from,
+            words: vec![0; len.div_ceil(64)],
+        }
+    }
+
+    /// Notes an end; outside the range it does nothing.
+    pub fn set(&mut self, offset: Offset) {
+        if let Some((word, bit)) = self.at(offset) {
+            self.words[word] |= bit;
+        }
+    }
+
+    /// Returns whether the record has ended; outside the range it has not.
+    #[must_use]
+    pub fn contains(&self, offset: Offset) -> bool {
+        self.at(offset)
+            .is_some_and(|(word, bit)| self.words[word] & bit != 0)
+    }
+
+    fn at(&self, offset: Offset) -> Option<(usize, u64)> {
+        let distance = offset.0.checked_sub(self.from.0)?;
+        let word = usize::try_from(distance / 64).ok()?;
+        (word < self.words.len()).then_some((word, 1 << (distance % 64)))
+    }
+}
+
+/// A stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Its identity.
+    pub id: StreamId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Its name.
+    pub name: StreamName,
+    /// How many partitions it has, 1 to 256.
+    pub partitions: u16,
+    /// What can be changed about it.
+    pub config: StreamConfig,
+    /// Grows with every change.
+    pub revision: u64,
+    /// What happened to it as a whole, in order; takes no offset (`push-decisions.md` §2).
+    pub events: Vec<ControlEvent>,
+}
+
+impl Stream {
+    /// Returns one of its partitions; `None` if it has none of that number.
+    #[must_use]
+    pub fn partition(&self, partition: Partition) -> Option<PartitionId> {
+        (partition.0 < self.partitions).then_some(PartitionId {
+            stream: self.id,
+            partition,
+        })
+    }
+
+    /// Returns all its partitions.
+    pub fn all_partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        let stream = self.id;
+        (0..self.partitions).map(move |partition| PartitionId {
+            stream,
+            partition: Partition(partition),
+        })
+    }
+}
+
+/// What can be changed about a stream. Stored as JSON in the journal, so members are only ever added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamConfig {
+    /// Who made it, and so who may change it.
+    pub made_by: MadeBy,
+    /// How long records are kept; `None` = the default of the stream's kind.
+    pub retention_hours: Option<u32>,
+    /// How many bytes of records are kept; `None` = no bound by size.
+    pub retention_bytes: Option<u64>,
+    /// Another name under which it can be named in a redrive.
+    pub ocid: Option<String>,
+}
+
+/// Who made a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MadeBy {
+    /// The first start.
+    #[default]
+    Start,
+    /// An entry of `[[streams]]`.
+    Config,
+    /// A call of the API.
+    Api,
+}
+
+/// Something that happened to a stream as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlEvent {
+    /// What.
+    pub kind: ControlEventKind,
+    /// When.
+    pub time: Timestamp,
+    /// The tail of each partition at that moment.
+    pub tails: Vec<Offset>,
+}
+
+/// Kinds of [`ControlEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlEventKind {
+    /// The stream was made with that many partitions.
+    Created {
+        /// How many.
+        partitions: u16,
+    },
+    /// It has that many partitions now.
+    Grown {
+        /// How many.
+        partitions: u16,
+    },
+    /// All its records were removed.
+    Purged,
+}
+
+/// Number of a lease on one partition; a later holder has a greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+/// The right to finish records of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The partition.
+    pub of: PartitionId,
+    /// Goes into every [`Finish`].
+    pub epoch: Epoch,
+}
+
+/// What becomes of leases.
+#[derive(Debug)]
+pub enum LeaseEvent {
+    /// The partition is ours.
+    Granted(Lease),
+    /// It will go elsewhere: let attempts end, then say so.
+    Revoking(PartitionId, oneshot::Sender<()>),
+    /// It is gone.
+    Lost(PartitionId),
+}
+
+/// Whether the log takes appends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Running,
+    /// It will once there is space on the disk.
+    DiskFull,
+    /// It will not before a restart; the first reason.
+    Stopped(Arc<str>),
+}

@@ -1,0 +1,74 @@
+//! Tasks: started by name, awaited at the end, and a stop for everyone when one of them ends early.
+
+use std::{future::Future, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Starts tasks and waits for them. Clones share one set.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    failed: CancellationToken,
+}
+
+impl Tasks {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task that lives until drain: if it panics, the gateway must not go on as if nothing had happened, so
+    /// [`Tasks::failed`] fires.
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let failed = self.failed.clone();
+        let tracked = self.tracker.track_future(task);
+        tokio::spawn(async move {
+            let guard = PanicGuard { name, failed };
+            tracked.await;
+            std::mem::forget(guard);
+        });
+    }
+
+    /// Fires when a task has panicked.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Waits until every task has ended, `grace` at most; returns how many had not.
+    pub async fn join(&self, grace: Duration) -> usize {
+        self.tracker.close();
+        let _elapsed = tokio::time::timeout(grace, self.tracker.wait()).await;
+        self.tracker.len()
+    }
+}
+
+struct PanicGuard {
+    name: &'static str,
+    failed: CancellationToken,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(task = self.name, "task panicked");
+            self.failed.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_and_a_finished_task_is_not() {
+        let tasks = Tasks::new();
+        tasks.spawn("ends", async {});
+        assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);
+        let tasks = Tasks::new();
+        tasks.spawn("panics", async { panic!("on purpose") });
+        tasks.failed().await;
+    }
+}
