@@ -1,0 +1,19 @@
+//! The product from outside: the real binary, real sockets, real files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code"
+)]
+
+mod harness;
+
+mod bad_input;
+mod crash;
+mod errors;
+mod flow;
+mod lifecycle;
+mod retry;
+mod streams;
