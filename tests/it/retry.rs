@@ -1,6 +1,5 @@
 //! `POST /stream/retry`: the seed's contract, and the defects of the original mended.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Gateway, StubTarget, keyed};
