@@ -182,7 +182,9 @@ async fn an_index_that_is_gone_cut_or_foreign_is_made_again() {
             fs::remove_dir_all(index).unwrap();
             fs::create_dir(index).unwrap();
             for_each_file(other, |file| {
-                drop(fs::copy(file, index.join(file.file_name().unwrap())).unwrap())
+                fs::copy(file, index.join(file.file_name().unwrap()))
+                    .map(drop)
+                    .unwrap()
             });
         },
     ];
