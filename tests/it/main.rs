@@ -16,5 +16,6 @@ mod crash;
 mod errors;
 mod flow;
 mod lifecycle;
+mod readme;
 mod retry;
 mod streams;
