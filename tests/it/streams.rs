@@ -112,15 +112,14 @@ async fn a_stream_of_the_config_is_changed_in_the_config() {
 #[tokio::test]
 async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
     let target = StubTarget::with(|_| Act::status(503)).await;
-    let gateway =
-        Gateway::with_config("[outcomes]\n\"503\" = \"Again\"\n\n[[streams]]\nname = \"Keep\"\n");
-    // `Again` is in the table but not in the config's streams, so the API may make and delete it.
+    let gateway = Gateway::start();
     for round in 0..2 {
         gateway
             .post("/v1/streams", &json!({"name": "Again"}))
             .await
             .ok();
         target.now(|_| Act::status(503));
+        let first = gateway.records("ServerUnavailableStream").await.len();
         for n in 0..5 {
             gateway
                 .sync(&keyed(
@@ -130,7 +129,13 @@ async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
                 ))
                 .await;
         }
-        gateway.record("Again", 5).await;
+        gateway.record("ServerUnavailableStream", first + 5).await;
+        let mapping = json!([{"responsecode": "503", "stream": "Again"}]);
+        gateway
+            .retry_with("ServerUnavailableStream", -1, 100, mapping)
+            .await
+            .ok();
+        assert_eq!(gateway.records("Again").await.len(), 5);
         target.now(|_| Act::status(200));
         let before = target.calls().len();
         let report = gateway.retry("Again", -1, 100).await;
@@ -144,9 +149,10 @@ async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
             .map(|call| call.json()["round"].clone())
             .collect();
         assert_eq!(rounds, vec![json!(round); 5]);
-        gateway
+        let deleted = gateway
             .send(gateway.request(Method::DELETE, "/v1/streams/Again"))
             .await;
+        assert_eq!(deleted.status, 204);
     }
 }
 

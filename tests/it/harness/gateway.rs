@@ -291,12 +291,15 @@ impl Gateway {
     /// Sum over the partitions of one count of a stream: `open`, `delivered`, `routed` …
     pub async fn count(&self, stream: &str, count: &str) -> u64 {
         let stream = self.get(&format!("/v1/streams/{stream}")).await.ok();
-        let partitions = stream["partitionStatus"]
+        let partitions = stream["bounds"]
             .as_array()
             .unwrap_or_else(|| panic!("{stream}"));
-        partitions
-            .iter()
-            .map(|partition| partition["counts"][count].as_u64().expect("a count"))
+        let counts = partitions.iter().map(|partition| match count {
+            "open" => &partition["open"],
+            count => &partition["counts"][count],
+        });
+        counts
+            .map(|count| count.as_u64().unwrap_or_else(|| panic!("{stream}")))
             .sum()
     }
 
