@@ -8,6 +8,8 @@ pub mod record;
 
 pub mod log;
 
+pub mod dispatch;
+
 pub mod storage;
 
 pub mod clock;
