@@ -12,3 +12,4 @@ pub mod storage;
 
 pub mod clock;
 pub mod tasks;
+pub mod telemetry;

@@ -334,7 +334,6 @@ pub struct Roles {
 }
 
 impl Default for Roles {
-    #[expect(clippy::missing_panics_doc, reason = "the names are legal")]
     fn default() -> Self {
         let name = |text: &str| text.parse().expect("a legal stream name");
         Self {
