@@ -1,5 +1,6 @@
 //! Syncgate: a durable gateway between applications that change data and the REST APIs that must hear of it.
 
+pub mod cli;
 pub mod config;
 
 pub mod message;
