@@ -183,6 +183,7 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
          [roles]\nsource = \"a b\"\n[outcomes]\n404 = \"unrecoverabel\"\n\n4x = \"default\"\n600 = \"default\"\n503 = 7\n",
         &[
             ("SYNCGATE_LISTEN", "127.0.0.1:1"),
+            ("SYNCGATE_FOO", "1"),
             ("SYNCGATE_SERVER__LISTE", "127.0.0.1:1"),
             ("SYNCGATE_REDRIVE__REDRIVES_MAX", "many"),
         ],
@@ -200,6 +201,7 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
             "t.toml:18: outcomes.4x: is no status, class or cause: give 100 to 599, 1xx, 2xx, 3xx, 4xx, 5xx, or one of dns",
             "t.toml:19: outcomes.600: is no status",
             "t.toml:20: outcomes.503: invalid type: integer `7`, expected a string",
+            "SYNCGATE_FOO: unknown variable; settings are SYNCGATE_SECTION__KEY",
             "SYNCGATE_LISTEN: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_SERVER__LISTEN\"?",
             "SYNCGATE_REDRIVE__REDRIVES_MAX: redrive.redrives_max: invalid type: string \"many\", expected a whole number",
             "SYNCGATE_SERVER__LISTE: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_SERVER__LISTEN\"?",
