@@ -61,7 +61,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
             cell(item, "/key"),
             cell(item, "/value/targetRestApiOperation"),
             cell(item, "/value/targetRestApi"),
-            cell(item, "/end"),
+            finished(item),
             cause(item),
         ]);
     }
@@ -73,10 +73,18 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     output::print(&format!("{text}\n"))
 }
 
-/// `status 404 Not Found`, `connect refused`: what the headers of an error record tell.
+/// In a stream that is dispatched: delivered, or in an error stream; in an error stream: redriven.
+fn finished(item: &Value) -> String {
+    match item.get("finished").and_then(Value::as_bool) {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None => String::new(),
+    }
+}
+
+/// `status 404 Not Found`, `connect Connection refused`.
 fn cause(item: &Value) -> String {
-    let header = |name: &str| cell(item, &format!("/headers/{name}"));
-    let parts = ["cause-class", "cause-status", "cause-reason"].map(header);
+    let parts = ["/cause/class", "/cause/status", "/cause/reason"].map(|part| cell(item, part));
     let parts: Vec<_> = parts
         .iter()
         .filter(|part| !part.is_empty())

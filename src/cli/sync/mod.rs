@@ -152,9 +152,7 @@ impl Done {
         for result in &results {
             let warnings = result.get("warnings").and_then(Value::as_array);
             for warning in warnings.into_iter().flatten() {
-                let text = warning
-                    .as_str()
-                    .map_or_else(|| warning.to_string(), str::to_owned);
+                let text = output::cell(warning, "/detail");
                 if !self.warnings.contains(&text) && self.warnings.len() < 20 {
                     self.warnings.push(text);
                 }
