@@ -8,6 +8,7 @@ pub mod record;
 
 pub mod log;
 
+pub mod secrets;
 pub mod storage;
 
 pub mod clock;
