@@ -120,10 +120,9 @@ impl<'a> Draft<'a> {
             let touched = self.load(&name).await?;
             self.touched.insert(name.clone(), touched);
         }
-        let touched = self
-            .touched
-            .get_mut(&name)
-            .expect("loaded a few lines above");
+        let Some(touched) = self.touched.get_mut(&name) else {
+            return Err(PrepareError::Unreadable);
+        };
         let used = Used {
             name,
             version: touched.version,

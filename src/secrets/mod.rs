@@ -13,6 +13,8 @@ mod draft;
 mod head;
 mod master;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,
@@ -68,7 +70,7 @@ struct Shared {
     /// By state key of the version.
     opened: Mutex<Cache<Arc<str>, Arc<Opened>>>,
     /// By state key of the head, with its revision.
-    heads: Mutex<Cache<Arc<str>, (u64, Arc<Head>)>>,
+    heads: Mutex<Cache<Arc<str>, HeadAt>>,
 }
 
 impl fmt::Debug for Shared {
@@ -76,6 +78,9 @@ impl fmt::Debug for Shared {
         f.write_str("Secrets(***)")
     }
 }
+
+/// A head and the revision it has.
+type HeadAt = (u64, Arc<Head>);
 
 struct Opened {
     value: Zeroizing<String>,
@@ -291,7 +296,7 @@ impl Secrets {
 impl Shared {
     /// Returns head and revision of a secret; `None` also for a name that no secret can have, and for a head that was
     /// changed behind our back (its versions keep their values; the name begins anew only where it is free).
-    async fn head(&self, source: &str, name: &str) -> Option<(u64, Arc<Head>)> {
+    async fn head(&self, source: &str, name: &str) -> Option<HeadAt> {
         if !name_is_valid(name) {
             return None;
         }
