@@ -2,6 +2,8 @@
 
 pub mod config;
 
+pub mod ingest;
+
 pub mod message;
 pub mod place;
 pub mod record;
