@@ -10,6 +10,9 @@ pub mod record;
 
 pub mod log;
 
+pub mod dispatch;
+pub mod redrive;
+
 pub mod secrets;
 pub mod storage;
 
