@@ -2,6 +2,8 @@
 
 pub mod config;
 
+pub mod api;
+
 pub mod ingest;
 
 pub mod message;

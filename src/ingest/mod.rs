@@ -232,10 +232,13 @@ impl Ingest {
                 places,
                 warnings,
             } = work;
+            let state = !commit.state.is_empty();
             let committed = match self.streams.engine().commit(commit).await {
                 Ok(committed) => committed,
                 // Another submission changed the same secret first.
                 Err(CommitError::StateConflict { .. }) => continue,
+                // The engine takes every record that passed the door, so what has no room is the token.
+                Err(CommitError::TooLarge { .. }) if state => return Err(PrepareError::Full.into()),
                 Err(error) => return Err(error.into()),
             };
             let placed = placed(&stream, &committed, places, warnings);

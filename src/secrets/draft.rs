@@ -53,7 +53,7 @@ pub enum PrepareError {
     #[error("a secret can be bound to {TARGETS_LEN_MAX} targets")]
     TooManyTargets,
     /// There are as many versions as can be kept.
-    #[error("{VERSIONS_LEN_MAX} versions of secrets are kept, no more are taken")]
+    #[error("there is no room for another token ({VERSIONS_LEN_MAX} are kept at most)")]
     Full,
     /// The stored head of this secret does not read: it was changed behind our back.
     #[error("the stored secret does not read")]

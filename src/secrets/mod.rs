@@ -44,8 +44,8 @@ use self::{
     sealed::{About, Keys},
 };
 
-/// Versions of all secrets together. About 50 MB of state at most with tokens of usual length.
-pub const VERSIONS_LEN_MAX: usize = 100_000;
+/// Versions of all secrets together. With tokens of 300 bytes this is 10 MB of state, which all lies in memory.
+pub const VERSIONS_LEN_MAX: usize = 16_384;
 /// Longest token, in bytes: what a request header can hold.
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// Tokens of which it is remembered that nothing about them needs storing.
@@ -186,7 +186,7 @@ impl Secrets {
                 heads: Mutex::new(Cache::new(HEADS_LEN_MAX)),
             }),
         };
-        secrets.count_versions().await;
+        secrets.shared.count_versions().await;
         Ok(secrets)
     }
 
@@ -288,8 +288,10 @@ impl Secrets {
         Ok(Revealed(opened))
     }
 
-    async fn count_versions(&self) -> usize {
-        self.shared.count_versions().await
+    /// Returns the name of the state value that holds a version: what records that use it refer to.
+    #[must_use]
+    pub fn state_key(source: &str, name: &str, version: u32) -> Arc<str> {
+        version_key(source, name, version)
     }
 }
 
