@@ -3,6 +3,10 @@
 pub mod cli;
 pub mod config;
 
+pub mod api;
+
+pub mod ingest;
+
 pub mod message;
 pub mod place;
 pub mod record;
@@ -12,6 +16,7 @@ pub mod log;
 pub mod dispatch;
 pub mod redrive;
 
+pub mod secrets;
 pub mod storage;
 
 pub mod clock;
