@@ -1,6 +1,11 @@
 //! Syncgate: a durable gateway between applications that change data and the REST APIs that must hear of it.
 
+pub mod cli;
 pub mod config;
+
+pub mod api;
+
+pub mod ingest;
 
 pub mod message;
 pub mod place;
@@ -11,7 +16,9 @@ pub mod log;
 pub mod dispatch;
 pub mod redrive;
 
+pub mod secrets;
 pub mod storage;
 
 pub mod clock;
 pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,114 @@
+//! `[oci_sample]`: values and manners of the OCI sample, put where the gateway has them.
+
+use super::{Answer, Config, StreamSettings, check::Finding};
+use crate::place::StreamName;
+
+/// Takes `[oci_sample]` apart into streams, roles and `[sync]`. What was said explicitly (`said`) stays.
+pub(super) fn apply(
+    config: &mut Config,
+    said: &dyn Fn(&str) -> bool,
+    findings: &mut Vec<Finding>,
+    warnings: &mut Vec<String>,
+) {
+    let Some(sample) = config.oci_sample.clone() else {
+        return;
+    };
+    // The outcome table of `compat` is dispatch's affair: it stands in for the built-in one there.
+    if sample.compat {
+        if !said("sync.answer") {
+            config.sync.answer = Answer::Text;
+        }
+        if !said("sync.lenient") {
+            config.sync.lenient = true;
+        }
+    }
+    for (key, value) in [
+        ("vault_ocid", &sample.vault_ocid),
+        ("vault_key_ocid", &sample.vault_key_ocid),
+        ("vault_compartment_ocid", &sample.vault_compartment_ocid),
+        ("stream_compartment_ocid", &sample.stream_compartment_ocid),
+    ] {
+        if value.is_some() {
+            warnings.push(format!(
+                "oci_sample.{key} is ignored: streams and secrets are kept by this gateway itself, in data.dir"
+            ));
+        }
+    }
+    // The source comes first, then the error streams in the order in which merged roles take the first one's stream.
+    let roles = &mut config.roles;
+    let mut taken: Vec<(&str, String, StreamName)> = Vec::new();
+    for (key, ocid, name) in [
+        (
+            "data_stream_ocid",
+            sample.data_stream_ocid,
+            &mut roles.source,
+        ),
+        (
+            "serviceUnavailable_error_stream_ocid",
+            sample.serviceUnavailable_error_stream_ocid,
+            &mut roles.unavailable,
+        ),
+        (
+            "internalserver_error_stream_ocid",
+            sample.internalserver_error_stream_ocid,
+            &mut roles.internal,
+        ),
+        (
+            "unrecoverable_error_stream_ocid",
+            sample.unrecoverable_error_stream_ocid,
+            &mut roles.unrecoverable,
+        ),
+        (
+            "default_error_stream_ocid",
+            sample.default_error_stream_ocid,
+            &mut roles.default,
+        ),
+    ] {
+        let Some(ocid) = ocid else { continue };
+        match taken.iter().find(|(_, other, _)| *other == ocid) {
+            Some((other, ..)) if *other == "data_stream_ocid" => findings.push(Finding {
+                keys: vec![format!("oci_sample.{key}")],
+                message: format!(
+                    "is the data stream's ({other}): its failures would be dispatched again without end"
+                ),
+            }),
+            Some((_, _, shared)) => *name = shared.clone(),
+            None => taken.push((key, ocid, name.clone())),
+        }
+    }
+    for (key, ocid, name) in taken {
+        set_ocid(config, key, ocid, &name, findings);
+    }
+}
+
+fn set_ocid(
+    config: &mut Config,
+    key: &str,
+    ocid: String,
+    name: &StreamName,
+    findings: &mut Vec<Finding>,
+) {
+    let at = config
+        .streams
+        .iter()
+        .position(|stream| stream.name == *name)
+        .unwrap_or_else(|| {
+            config.streams.push(StreamSettings {
+                name: name.clone(),
+                partitions: 1,
+                retention_hours: None,
+                retention_bytes: None,
+                ocid: None,
+            });
+            config.streams.len() - 1
+        });
+    match &config.streams[at].ocid {
+        Some(other) if *other != ocid => findings.push(Finding {
+            keys: vec![format!("oci_sample.{key}"), format!("streams[{at}].ocid")],
+            message: format!(
+                "differs from streams[{at}].ocid, which is of the same stream ({name}): say it once"
+            ),
+        }),
+        _ => config.streams[at].ocid = Some(ocid),
+    }
+}
