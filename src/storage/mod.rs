@@ -21,6 +21,9 @@
 
 pub mod embedded;
 
+#[cfg(test)]
+mod conformance;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
