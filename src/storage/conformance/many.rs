@@ -37,11 +37,12 @@ pub(crate) async fn many_committers_get_places_of_their_own(place: &dyn Place) {
     let places: Arc<Mutex<BTreeMap<(PartitionId, u64), Bytes>>> = Arc::default();
     in_tasks(16, |task| {
         let (engine, stream, places) = (engine.clone(), stream.clone(), places.clone());
+        let size = usize::try_from(task).unwrap();
         async move {
             for round in 0..20 {
                 let of = part(&stream, u16::try_from((task + round) % 3).unwrap());
                 let values: Vec<Bytes> = (0..=round % 3)
-                    .map(|n| format!("{task}/{round}/{n}").repeat(1 + task as usize * 9))
+                    .map(|n| format!("{task}/{round}/{n}").repeat(1 + 9 * size))
                     .map(Bytes::from)
                     .collect();
                 let records = values.iter().cloned().map(record).collect();

@@ -86,7 +86,7 @@ pub(crate) async fn revisions_guard_a_value(place: &dyn Place) {
 pub(crate) async fn values_of_the_greatest_size_are_kept(place: &dyn Place) {
     let engine = place.open();
     let key = "t/".to_owned() + &"k".repeat(510);
-    let value = Bytes::from((0..STATE_BYTES_MAX).map(|n| n as u8).collect::<Vec<_>>());
+    let value = (0..=255).cycle().take(STATE_BYTES_MAX).collect::<Bytes>();
     let put = |key: &str| StateChange {
         key: key.into(),
         value: Some(value.clone()),

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::disk::{Disk, DiskFile};
+use crate::storage::embedded::{Disk, DiskFile};
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
@@ -132,8 +132,8 @@ struct Inode {
     name_durable: Option<PathBuf>,
     /// Names since the durable one, with the present one; empty if that is the durable one.
     names_since: Vec<Option<PathBuf>>,
-    /// Its name went over to this file.
-    replaced_by: Option<u64>,
+    /// Its name went over to another file.
+    replaced: bool,
     pages: BTreeMap<u64, Page>,
     len: u64,
     len_durable: u64,
@@ -224,6 +224,11 @@ impl FaultyDisk {
     /// Adds a fault.
     pub(super) fn fail(&self, fault: Fault) {
         self.state().faults.push(fault);
+    }
+
+    /// Returns how many calls are still to fail.
+    pub(super) fn faults_left(&self) -> u64 {
+        self.state().faults.iter().map(|fault| fault.times).sum()
     }
 
     /// Fills the disk, or frees space again.
@@ -328,11 +333,9 @@ impl State {
             self.off = true;
         }
         self.alive(life)?;
-        if self.recorded.is_some() {
-            let mut before = self.clone();
-            before.recorded = None;
-            let next = format!("{call:?} {name}");
-            self.recorded.as_mut().unwrap().push((next, before));
+        if let Some(mut recorded) = self.recorded.take() {
+            recorded.push((format!("{call:?} {name}"), self.clone()));
+            self.recorded = Some(recorded);
         }
         self.ops += 1;
         call.map_or(Ok(()), |call| self.fault(call, name))
@@ -396,15 +399,17 @@ impl State {
         self.dirs.retain(|dir, _| !is_lost(dir));
         self.dirs.values_mut().for_each(|durable| *durable = true);
 
-        // Newest first, so that a file whose name was taken over knows whether it got it back.
+        // Those whose name went over to another file come last: they get it back only if that one is not there.
         let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
-        for file in self.files.values_mut().rev() {
+        let mut files: Vec<_> = self.files.values_mut().collect();
+        files.sort_by_key(|file| file.replaced);
+        for file in files {
             let choice = choose(file.names_since.len() + 1);
             let mut name = match choice.checked_sub(1) {
                 Some(at) => file.names_since[at].clone(),
                 None => file.name_durable.clone(),
             };
-            if name.is_none() && file.replaced_by.is_some() {
+            if name.is_none() && file.replaced {
                 name.clone_from(&file.name_durable);
             }
             let name = name.filter(|name| !is_lost(name) && taken.insert(name.clone()));
@@ -415,7 +420,7 @@ impl State {
         for file in self.files.values_mut() {
             file.name_durable.clone_from(&file.name);
             file.names_since.clear();
-            file.replaced_by = None;
+            file.replaced = false;
         }
         self.life += 1;
         self.ops = 0;
@@ -436,7 +441,7 @@ impl Inode {
     fn name_is_durable(&mut self) {
         self.name_durable.clone_from(&self.name);
         self.names_since.clear();
-        self.replaced_by = None;
+        self.replaced = false;
     }
 
     fn read(&self, buffer: &mut [u8], at: u64) -> usize {
@@ -596,7 +601,7 @@ impl Disk for Mount {
         {
             let old = state.files.get_mut(&old).unwrap();
             old.rename(None);
-            old.replaced_by = Some(ino);
+            old.replaced = true;
         }
         state.file(ino)?.rename(Some(to));
         Ok(())
