@@ -75,7 +75,15 @@ impl View {
 
     /// Takes in a frame that was read back; it does not go into the cache.
     pub(super) fn replay(&mut self, segment: u64, frame: &Frame) -> Result<(), Malformed> {
-        self.add(segment, frame)
+        self.add(segment, frame)?;
+        for op in &frame.ops {
+            if let Op::Append(block) = op
+                && let Some(partition) = self.books.partition(block.slot)
+            {
+                partition.tail.send_replace(Offset(partition.next));
+            }
+        }
+        Ok(())
     }
 }
 
