@@ -180,7 +180,7 @@ async fn at_whatever_call_the_power_goes_off_all_that_was_answered_is_there() {
         let possible = possible(&moments, call);
         for how in [
             Crash::LoseAll,
-            Crash::KeepAll,
+            Crash::Process,
             Crash::Random(call * 3),
             Crash::Random(call * 3 + 1),
             Crash::Random(call * 3 + 2),
@@ -198,14 +198,20 @@ async fn at_whatever_call_the_power_goes_off_all_that_was_answered_is_there() {
                 .unwrap_or_else(|error| panic!("{when}: {error}"));
             let content = Content::of(engine.as_ref()).await;
             check(possible, &content, &when);
-            if tried.len() % 5 == 0 {
+            if how == Crash::Process {
+                // What was shown after the death of a process must survive a crash of the machine.
+                rig.disk.crash(Crash::LoseAll);
+                shut(engine).await;
+                let engine = rig.open();
+                let again = Content::of(engine.as_ref()).await;
+                content.assert_same(&again, &format!("{when}, then of the machine"));
+            } else if tried.len() % 5 == 0 {
                 goes_on(engine.as_ref(), &content).await;
                 let before = Content::of(engine.as_ref()).await;
                 shut(engine).await;
                 let engine = rig.open();
                 let after = Content::of(engine.as_ref()).await;
                 before.assert_same(&after, &format!("{when}, and then some"));
-                shut(engine).await;
             }
         }
     }

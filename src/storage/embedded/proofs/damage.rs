@@ -8,7 +8,7 @@ use super::{
 use crate::storage::{
     CommitError, Log,
     conformance::{append, content::Content, make, part, record, stored},
-    embedded::RealDisk,
+    embedded::{COMMIT_BYTES_MAX, RealDisk},
 };
 
 /// A closed engine's disk and what it holds.
@@ -124,7 +124,7 @@ async fn damage_before_good_frames_is_refused_and_a_torn_tail_is_cut() {
             .position(|window| window == [byte; 1_000])
             .unwrap();
         let crashed = Rig::on(rig.disk.fork());
-        crashed.disk.crash(Crash::KeepAll);
+        crashed.disk.crash(Crash::Process);
         crashed.disk.damage(&name, inside as u64 + 500, b"x");
         let before = crashed.disk.fingerprint();
         match crashed.try_open() {
@@ -204,17 +204,21 @@ async fn a_directory_is_opened_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_larger_than_a_segment_is_too_large() {
+async fn a_commit_larger_than_a_segment_has_one_of_its_own() {
     let rig = Rig::new();
     let engine = rig.open();
     let of = part(make(engine.as_ref(), "src", 1).await.as_ref(), 0);
+    for size in [70_000, 10, 200_000, 300_000, 40_000] {
+        let large = append(of, vec![record(vec![1; size]); 2]);
+        stored(engine.as_ref(), large).await;
+    }
     let before = Content::of(engine.as_ref()).await;
-    let large = append(of, vec![record(vec![1; 70_000])]);
-    let error = engine.commit(large.into()).await.unwrap_err();
+    let too_large = append(of, vec![record(vec![1; COMMIT_BYTES_MAX + 1])]);
+    let error = engine.commit(too_large.into()).await.unwrap_err();
     assert!(matches!(error, CommitError::TooLarge { .. }), "{error}");
     before.assert_same(&Content::of(engine.as_ref()).await, "refused");
-    let fits = append(of, vec![record(vec![1; 40_000])]);
-    for _ in 0..3 {
-        stored(engine.as_ref(), fits.clone()).await;
-    }
+    rig.disk.crash(Crash::LoseAll);
+    shut(engine).await;
+    let engine = rig.open();
+    before.assert_same(&Content::of(engine.as_ref()).await, "after a crash");
 }

@@ -25,7 +25,7 @@ use crate::{
 
 const CRASHES: [Crash; 5] = [
     Crash::LoseAll,
-    Crash::KeepAll,
+    Crash::Process,
     Crash::Random(1),
     Crash::Random(2),
     Crash::Random(3),
@@ -151,19 +151,16 @@ async fn poison(fault: Fault) {
     let before = Content::of(engine.as_ref()).await;
 
     rig.disk.hold_syncs(true);
-    let (hit, behind, ()) = in_time(async {
-        tokio::join!(
-            engine.commit(one(of, 30, 2_000)),
-            async {
-                rig.disk.sync_is_held().await;
-                join_all((31..36).map(|n| engine.commit(one(of, n, 10)))).await
-            },
-            async {
-                rig.disk.sync_is_held().await;
+    let (hit, behind) = in_time(async {
+        tokio::join!(engine.commit(one(of, 30, 2_000)), async {
+            rig.disk.sync_is_held().await;
+            let behind = join_all((31..36).map(|n| engine.commit(one(of, n, 10))));
+            let fail = async {
                 rig.disk.fail(fault);
                 rig.disk.hold_syncs(false);
-            }
-        )
+            };
+            tokio::join!(biased; behind, fail).0
+        })
     })
     .await;
     let maybe = match fault.call {
@@ -241,7 +238,17 @@ async fn poison(fault: Fault) {
             );
         }
         assert!(content.streams[0].partitions[0].ended.contains(&0));
-        goes_on(engine.as_ref(), &content).await;
+        if how == Crash::Process {
+            // The system believes that it has written what the failed sync has lost. What is shown now must be there.
+            rig.disk.crash(Crash::LoseAll);
+            shut(engine).await;
+            let engine = rig.open();
+            let now = Content::of(engine.as_ref()).await;
+            content.assert_same(&now, "after a crash of the machine");
+            goes_on(engine.as_ref(), &now).await;
+        } else {
+            goes_on(engine.as_ref(), &content).await;
+        }
     }
 }
 
@@ -380,11 +387,11 @@ async fn one_fault_at_every_place(call: Call, errno: i32, short_writes: bool) {
         }
         let was_hit = run.rig.disk.faults_left() == 0;
         hits += u32::from(was_hit);
-        run.step(&Step::Crash {
-            how: CRASHES[usize::try_from(skip % 5).unwrap()],
-            forget_index: skip % 2 == 0,
-        })
-        .await;
+        // What the second opening shows must survive, too.
+        for how in [CRASHES[usize::try_from(skip % 5).unwrap()], Crash::LoseAll] {
+            let forget_index = skip % 2 == 0;
+            run.step(&Step::Crash { how, forget_index }).await;
+        }
         run.end().await;
         if !was_hit {
             break;

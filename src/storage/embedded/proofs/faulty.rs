@@ -46,8 +46,8 @@ impl Dice {
 pub(super) enum Crash {
     /// Everything not synced is gone: a cache that wrote nothing ahead.
     LoseAll,
-    /// Everything is there: only the process died.
-    KeepAll,
+    /// Only the process died. Nothing is lost, and nothing is safer than before: a crash of the machine may still come.
+    Process,
     /// Each page is kept, lost, or torn between sectors; each name is the old or the new one.
     Random(u64),
 }
@@ -301,16 +301,17 @@ impl FaultyDisk {
         self.0.released.notify_all();
     }
 
-    /// Returns a number that differs between disks of different content.
+    /// Returns a number that differs between disks of different content, now or after a crash.
     pub(super) fn fingerprint(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let state = self.state();
         let mut hasher = DefaultHasher::new();
-        state.dirs.keys().for_each(|dir| dir.hash(&mut hasher));
-        for file in state.files.values().filter(|file| file.name.is_some()) {
-            (&file.name, file.len).hash(&mut hasher);
+        state.dirs.hash(&mut hasher);
+        for file in state.files.values() {
+            (&file.name, &file.name_durable, &file.names_since).hash(&mut hasher);
+            (file.len, file.len_durable).hash(&mut hasher);
             for (number, page) in &file.pages {
-                (number, &page.now[..]).hash(&mut hasher);
+                (number, &page.now[..], &page.durable[..], page.dirty).hash(&mut hasher);
             }
         }
         hasher.finish()
@@ -379,14 +380,26 @@ impl State {
     }
 
     fn crash(&mut self, how: Crash) {
+        if how != Crash::Process {
+            self.lose(how);
+        }
+        self.life += 1;
+        self.ops = 0;
+        self.off = false;
+        self.off_at = None;
+        self.faults.clear();
+        self.full = None;
+        self.short_writes = None;
+    }
+
+    fn lose(&mut self, how: Crash) {
         let mut dice = Dice(match how {
             Crash::Random(seed) => seed,
-            Crash::LoseAll | Crash::KeepAll => 0,
+            Crash::LoseAll | Crash::Process => 0,
         });
-        // 0 keeps the old, count - 1 the newest.
+        // 0 keeps the old.
         let mut choose = |count: usize| match how {
-            Crash::LoseAll => 0,
-            Crash::KeepAll => count - 1,
+            Crash::LoseAll | Crash::Process => 0,
             Crash::Random(_) => dice.below(count),
         };
         let lost_dirs: BTreeSet<_> = self
@@ -422,13 +435,6 @@ impl State {
             file.names_since.clear();
             file.replaced = false;
         }
-        self.life += 1;
-        self.ops = 0;
-        self.off = false;
-        self.off_at = None;
-        self.faults.clear();
-        self.full = None;
-        self.short_writes = None;
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use proptest::{
     collection::vec,
     prelude::*,
-    test_runner::{Config, RngSeed, TestRunner},
+    test_runner::{Config, RngSeed, TestError, TestRunner},
 };
 
 use super::{
@@ -69,7 +69,7 @@ fn draft() -> impl Strategy<Value = Draft> {
 fn crash() -> impl Strategy<Value = Crash> {
     prop_oneof![
         1 => Just(Crash::LoseAll),
-        1 => Just(Crash::KeepAll),
+        1 => Just(Crash::Process),
         3 => any::<u64>().prop_map(Crash::Random),
     ]
 }
@@ -160,8 +160,12 @@ fn random_histories_end_as_the_model_says() {
         running.set(false);
         Ok(())
     });
-    if let Err(error) = ended {
-        panic!("SYNCGATE_TEST_SEED={seed}: {error}");
+    match ended {
+        Ok(()) => {}
+        Err(TestError::Fail(why, steps)) => {
+            panic!("SYNCGATE_TEST_SEED={seed}: {why}\n{steps:?}")
+        }
+        Err(error) => panic!("SYNCGATE_TEST_SEED={seed}: {error}"),
     }
     eprintln!("{} histories", histories.get());
 }
