@@ -32,11 +32,6 @@ impl<'a> Reader<'a> {
         self.at == self.bytes.len()
     }
 
-    /// Returns the next byte without taking it.
-    pub(super) fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let rest = &self.bytes[self.at..];
         let (taken, _) = rest.split_at_checked(len).ok_or(CUT_SHORT)?;

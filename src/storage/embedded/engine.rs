@@ -27,11 +27,13 @@ use super::{
     dedup::Dedup,
     disk::Disk,
     housekeeper::Housekeeper,
-    lock,
+    index::Index,
+    lock, lookup,
     pending::Pending,
     queue::{Queue, Request},
     reader::Reader,
     recovery,
+    segment::SegmentHeader,
     shared::Shared,
     snapshot,
     spare::Spares,
@@ -82,7 +84,17 @@ impl Embedded {
         let spare_dir = journal_dir.join("spare");
         let failed = |source| OpenError::io("begin a journal file in", &journal_dir, source);
         let spares = Arc::new(Spares::open(disk, spare_dir).map_err(failed)?);
-        let shared = Arc::new(Shared::new(found.view, found.files));
+        let lives = found.segments.iter().map(|s| (s.number, s.life)).collect();
+        let index = Index::open(
+            dir.join("index"),
+            dir.join("damaged"),
+            found.journal,
+            &lives,
+        );
+        let shared = Arc::new(Shared::new(found.view, found.files, index));
+        let log_age_us = u64::from(log.dedup_age_hours) * 3_600_000_000;
+        let since = clock.now().0.saturating_sub(log_age_us);
+        let indexing = catch_up(&shared, &found.segments, found.replayed_from, since);
 
         let segment_bytes = log.segment_bytes.max(SEGMENT_BYTES_MIN);
         let (number, first_frame, before) = match found.replace_newest {
@@ -106,7 +118,10 @@ impl Embedded {
         let open = begin_segment(&shared, &spares, &spare, beginning).map_err(failed)?;
 
         let queue = Arc::new(Queue::new(log.queue_len_max, log.queue_bytes_max));
-        let housekeeper = Arc::new(Housekeeper::new(spares.clone()));
+        let housekeeper = Arc::new(Housekeeper::new(spares.clone(), shared.clone()));
+        for replayed in indexing.into_iter().filter(|replayed| *replayed < number) {
+            housekeeper.sealed(replayed);
+        }
         let writer = Writer {
             shared: shared.clone(),
             queue: queue.clone(),
@@ -149,7 +164,7 @@ impl Embedded {
         }
         tracing::info!(
             dir = %dir.display(),
-            files = found.segments_len,
+            files = found.segments.len(),
             frames = found.frames_len,
             streams = lock::read(&engine.shared.view).books.by_name().count(),
             took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -176,7 +191,49 @@ impl Drop for Embedded {
         self.queue.abandon();
         self.housekeeper.stop();
         join(std::mem::take(&mut *lock::mutex(&self.threads)));
+        self.shared.index.close();
     }
+}
+
+/// Indexes files that an earlier run has left unindexed, and finds the dedup entries that are younger than `since`.
+///
+/// Returns the files that are left to the housekeeper: those that were replayed, whose blocks are in memory.
+fn catch_up(
+    shared: &Shared,
+    segments: &[SegmentHeader],
+    replayed_from: u64,
+    since: u64,
+) -> Vec<u64> {
+    let mut older = Vec::new();
+    let mut replayed = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        if segment.number >= replayed_from {
+            replayed.push(segment.number);
+            continue;
+        }
+        let indexed = shared.index.has(segment.number);
+        // What a file holds is older than the next one.
+        let recent = segments
+            .get(at + 1)
+            .is_none_or(|next| next.created >= since);
+        if !indexed {
+            tracing::info!(file = %shared.files.path(segment.number).display(), "indexing a journal file");
+            match lookup::scan(&shared.files, segment.number) {
+                Ok(scan) => {
+                    shared.index.add(segment.number, segment.life, &scan);
+                    older.extend(scan.dedup);
+                }
+                // Its records may be out of reach; that is no reason to keep the others from being dispatched.
+                Err(error) => tracing::error!(%error, "cannot index a journal file"),
+            }
+        } else if recent {
+            older.extend(shared.index.dedup(segment.number));
+        }
+    }
+    let books = &mut lock::write(&shared.view).books;
+    older.retain(|entry| books.id_of(entry.slot.0).is_some());
+    books.dedup.prepend(older);
+    replayed
 }
 
 fn join(threads: Vec<JoinHandle<()>>) {
@@ -406,6 +463,7 @@ impl Log for Embedded {
         if joined.is_err() {
             tracing::warn!("the runtime ended before the threads of the log");
         }
+        self.shared.index.close();
         lock::mutex(&self.lock).take();
     }
 }

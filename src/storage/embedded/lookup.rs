@@ -28,6 +28,15 @@ pub(super) struct SegmentScan {
     pub(super) dedup: Vec<DedupEntry>,
 }
 
+impl SegmentScan {
+    fn find(&self, slot: Slot, offset: u64) -> Option<BlockRef> {
+        let blocks = self.blocks.get(&slot)?;
+        let behind = blocks.partition_point(|block| block.first <= offset);
+        let block = blocks.get(behind.checked_sub(1)?)?;
+        block.holds(offset).then_some(*block)
+    }
+}
+
 /// Finds blocks.
 #[derive(Debug)]
 pub(super) struct Lookup {
@@ -49,11 +58,23 @@ impl Lookup {
         if in_memory.is_some() {
             return Ok(in_memory);
         }
-        self.find_in_files(slot, offset)
+        let indexed = self.shared.index.find(slot, offset);
+        if indexed.is_some() {
+            return Ok(indexed);
+        }
+        let found = self.find_in_files(slot, offset)?;
+        if found.is_some_and(|block| self.shared.index.has(block.segment)) {
+            self.shared.index.disagrees();
+        }
+        Ok(found)
     }
 
     /// Searches without an index: snapshots say in which file an offset was written.
     fn find_in_files(&self, slot: Slot, offset: u64) -> io::Result<Option<BlockRef>> {
+        let scanned: Vec<_> = lock::mutex(&self.scanned).iter().cloned().collect();
+        if let Some(block) = scanned.iter().find_map(|(_, scan)| scan.find(slot, offset)) {
+            return Ok(Some(block));
+        }
         let files = &self.shared.files;
         let all = files.all();
         let (mut low, mut high) = (0, all.len());
@@ -68,11 +89,7 @@ impl Lookup {
         let Some(&(number, _)) = low.checked_sub(1).and_then(|at| all.get(at)) else {
             return Ok(None);
         };
-        let scan = self.scan(number)?;
-        let blocks = scan.blocks.get(&slot).map_or(&[][..], |blocks| blocks);
-        let behind = blocks.partition_point(|block| block.first <= offset);
-        let block = behind.checked_sub(1).and_then(|at| blocks.get(at));
-        Ok(block.filter(|block| block.holds(offset)).copied())
+        Ok(self.scan(number)?.find(slot, offset))
     }
 
     fn scan(&self, number: u64) -> io::Result<Arc<SegmentScan>> {

@@ -4,6 +4,8 @@
 //! DIR/LOCK                      taken while a process has the directory open
 //! DIR/journal/0000000001.seg    files of the journal; everything that is known is in here
 //! DIR/journal/spare/            files made ready ahead
+//! DIR/index/                    sled: where the blocks of older files are; made anew whenever it is not good
+//! DIR/damaged/index/            the last index that was not
 //! ```
 //!
 //! What it promises:
@@ -16,7 +18,7 @@
 //!
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
 //! `finished` and `dedup` is what it adds up to; `queue`, `pending`, `alone`, `writer` store; `blocks`, `cache`,
-//! `lookup`, `reader` read; `scan` and `recovery` open; `spare` and `housekeeper` work ahead.
+//! `index`, `lookup`, `reader` read; `scan` and `recovery` open; `spare` and `housekeeper` work ahead.
 
 mod alone;
 mod block;
@@ -30,6 +32,7 @@ mod engine;
 mod finished;
 mod frame;
 mod housekeeper;
+mod index;
 mod lock;
 mod lookup;
 mod ops;

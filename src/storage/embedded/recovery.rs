@@ -44,9 +44,10 @@ pub(super) struct Recovered {
     pub(super) replace_newest: Option<SegmentHeader>,
     /// The summary that the newest file's snapshot has of the one before it.
     pub(super) before_newest: Option<Summary>,
+    /// All files, oldest first.
+    pub(super) segments: Vec<SegmentHeader>,
     /// Number of the first file that was replayed.
     pub(super) replayed_from: u64,
-    pub(super) segments_len: usize,
     pub(super) frames_len: u64,
     pub(super) torn: Option<(PathBuf, u64)>,
 }
@@ -120,16 +121,17 @@ pub(super) fn recover(
         None => super::random()
             .map_err(|source| OpenError::io("get random numbers for", files.dir(), source))?,
     };
+    let replace_newest = newest.filter(|_| empty).cloned();
     Ok(Recovered {
         view,
         files,
         journal,
         before: recovered.summary,
         next_frame: recovered.next_frame.max(1),
-        replace_newest: newest.filter(|_| empty).cloned(),
+        replace_newest,
         before_newest: before,
         replayed_from: found.get(start).map_or(1, |found| found.header.number),
-        segments_len: found.len(),
+        segments: found.into_iter().map(|found| found.header).collect(),
         frames_len: recovered.frames_len,
         torn: recovered.torn,
     })

@@ -17,6 +17,7 @@ use super::{
     cache::Cache,
     codec::Malformed,
     frame::Frame,
+    index::Index,
     lock,
     ops::Op,
     segment::Files,
@@ -30,6 +31,7 @@ pub(super) const EPOCH: Epoch = Epoch(1);
 pub(super) struct Shared {
     pub(super) view: RwLock<View>,
     pub(super) files: Files,
+    pub(super) index: Index,
     pub(super) health: watch::Sender<Health>,
     pub(super) streams_changed: watch::Sender<u64>,
     pub(super) writer_ended: watch::Sender<bool>,
@@ -88,10 +90,11 @@ impl View {
 }
 
 impl Shared {
-    pub(super) fn new(view: View, files: Files) -> Self {
+    pub(super) fn new(view: View, files: Files, index: Index) -> Self {
         Self {
             view: RwLock::new(view),
             files,
+            index,
             health: watch::Sender::new(Health::Running),
             streams_changed: watch::Sender::new(0),
             writer_ended: watch::Sender::new(false),

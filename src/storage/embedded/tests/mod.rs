@@ -1,5 +1,6 @@
 //! Each promise of the engine through the seam, on the real file system.
 
+mod format;
 mod promises;
 
 use std::{path::Path, sync::Arc};
