@@ -117,6 +117,8 @@ impl Reader {
                     .map_err(|what| damaged("a block", page.next, what))
             });
             match read {
+                // Full before the first record of this block.
+                Ok(()) if page.full => break,
                 Ok(()) if page.next > before => {}
                 // What was read before the bad block is good; the next call meets it first.
                 Err(_) if !page.records.is_empty() => break,
