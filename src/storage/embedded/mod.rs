@@ -1,5 +1,158 @@
 //! The embedded engine: one process, one directory, one journal.
+//!
+//! ```text
+//! DIR/LOCK                      taken while a process has the directory open
+//! DIR/journal/0000000001.seg    files of the journal; everything that is known is in here
+//! DIR/journal/spare/            files made ready ahead
+//! DIR/index/                    sled: where the blocks of older files are; made anew whenever it is not good
+//! DIR/damaged/index/            the last index that was not
+//! ```
+//!
+//! What it promises:
+//! - An answered commit survives a crash of process and machine: it is on disk, with `fdatasync`, before the answer, and
+//!   before any reader sees it.
+//! - One durable write holds all commits that queued during the last one, whole ones only.
+//! - Nothing that is damaged is taken for data: frames, blocks, headers and snapshots have checksums that begin with the
+//!   file's life and their place. A torn end is cut off at open; any other damage is named and refused.
+//! - A full disk refuses and goes on later. Any other failed write stops the log, and reads go on.
+//!
+//! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
+//! `finished` and `dedup` is what it adds up to; `queue`, `pending`, `alone`, `writer` store; `blocks`, `cache`,
+//! `index`, `lookup`, `reader` read; `scan` and `recovery` open; `spare` and `housekeeper` work ahead.
 
+mod alone;
+mod block;
+mod blocks;
+mod books;
+mod cache;
+mod codec;
+mod dedup;
 mod disk;
+mod engine;
+mod finished;
+mod frame;
+mod housekeeper;
+mod index;
+mod lock;
+mod lookup;
+mod ops;
+mod pending;
+mod queue;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod shared;
+mod snapshot;
+mod spare;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use engine::Embedded;
+
+use crate::config::LogSettings;
+
+/// The greatest number of partitions of a stream.
+pub const PARTITIONS_MAX: u16 = 256;
+/// What records, ends and state of one commit may take together.
+pub const COMMIT_BYTES_MAX: usize = 32 << 20;
+/// What all state values may take together, names included.
+pub const STATE_TOTAL_BYTES_MAX: usize = 16 << 20;
+
+/// Reason of refusals after the end.
+const CLOSED: &str = "it was closed";
+
+/// Where the engine keeps its files, and its bounds.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; made if absent.
+    pub dir: PathBuf,
+    /// Sizes and bounds.
+    pub log: LogSettings,
+}
+
+/// Why a directory was not opened. The journal in it was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process works with it.
+    #[error("{} is in use by another process{}; stop that one, or choose another directory", dir.display(), Pid(*pid))]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, if it has left its number.
+        pid: Option<u32>,
+    },
+    /// A newer release has written it.
+    #[error("{} has format version {found}, this release reads versions up to {known}; start a newer release, nothing was changed", file.display())]
+    NewerFormat {
+        /// The file that says so.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// Bytes that were stored have changed, or a file is missing.
+    #[error("{} is damaged at byte {at}: {what}; nothing was changed. Restore the directory from a copy, or move it away to start with an empty log: what it holds is then neither dispatched nor readable", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Position of the first bad byte, or of what holds it.
+        at: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// The system refused.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            what,
+            path: path.into(),
+            source,
+        }
+    }
+
+    fn damaged(file: &Path, at: u64, what: codec::Malformed) -> Self {
+        Self::Damaged {
+            file: file.into(),
+            at,
+            what: what.0,
+        }
+    }
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+struct Pid(Option<u32>);
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, " ({pid})"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Requests that are stored in a frame of their own: trims, and streams made, changed and gone.
+//!
+//! They are rare, and everything behind them must be checked against what they change; alone in a frame they need no
+//! second set of rules for what is not durable yet.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::Timestamp,
+    place::Offset,
+    storage::{CommitError, ControlEvent, ControlEventKind, Stream, StreamError},
+};
+
+use super::{
+    books::{Books, StreamBook},
+    ops::{Op, StreamImage},
+    queue::{Request, StreamAnswer},
+};
+
+/// Who waits for the frame, and what to tell them.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Trim(oneshot::Sender<Result<(), CommitError>>),
+    Stream(StreamAnswer<Arc<Stream>>, Arc<Stream>),
+    Gone(StreamAnswer<()>),
+}
+
+impl Answer {
+    pub(super) fn stored(self) {
+        self.send(Ok(()));
+    }
+
+    pub(super) fn refuse(self, error: CommitError) {
+        self.send(Err(error));
+    }
+
+    fn send(self, stored: Result<(), CommitError>) {
+        // Nobody may be waiting any more; that changes nothing.
+        let _told = match self {
+            Self::Trim(answer) => answer.send(stored).is_ok(),
+            Self::Stream(answer, stream) => answer
+                .send(stored.map(|()| stream).map_err(StreamError::from))
+                .is_ok(),
+            Self::Gone(answer) => answer.send(stored.map_err(StreamError::from)).is_ok(),
+        };
+    }
+}
+
+/// Turns a request into its operation and time; `None` if there is nothing to store and it was answered.
+pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(Op, u64, Answer)> {
+    let time = now.0.max(books.last_time.saturating_add(1));
+    let (op, answer) = match request {
+        Request::Commit { .. } => {
+            request.refuse(CommitError::Busy);
+            return None;
+        }
+        Request::Trim { of, below, answer } => {
+            let answer = Answer::Trim(answer);
+            let Some((slot, book)) = books.partition_of(of) else {
+                answer.refuse(CommitError::PartitionUnknown(of));
+                return None;
+            };
+            let below = below.0.min(book.next);
+            if below <= book.earliest {
+                answer.stored();
+                return None;
+            }
+            (Op::Trim { slot, below }, answer)
+        }
+        Request::Create {
+            id,
+            incarnation,
+            name,
+            partitions,
+            config,
+            answer,
+        } => {
+            if books.named(&name).is_some() {
+                return refuse(answer, StreamError::Exists);
+            }
+            let created = ControlEvent {
+                kind: ControlEventKind::Created { partitions },
+                time: Timestamp(time),
+                tails: vec![Offset(0); partitions.into()],
+            };
+            let stream = Arc::new(Stream {
+                id,
+                incarnation,
+                name,
+                partitions,
+                config,
+                revision: 1,
+                events: vec![created],
+            });
+            let image = StreamImage {
+                number: books.next_stream,
+                stream: stream.clone(),
+            };
+            (Op::StreamMade(image), Answer::Stream(answer, stream))
+        }
+        Request::Change {
+            id,
+            partitions,
+            config,
+            revision,
+            answer,
+        } => {
+            let (number, book) = match seen(books, id, revision) {
+                Ok(found) => found,
+                Err(error) => return refuse(answer, error),
+            };
+            let old = &book.stream;
+            if partitions < old.partitions {
+                let partitions = old.partitions;
+                return refuse(answer, StreamError::Shrink { partitions });
+            }
+            if partitions == old.partitions && config == old.config {
+                Answer::Stream(answer, old.clone()).stored();
+                return None;
+            }
+            let mut stream = Stream::clone(old);
+            stream.config = config;
+            stream.revision += 1;
+            if partitions > old.partitions {
+                let mut tails: Vec<_> = book.partitions.iter().map(|p| Offset(p.next)).collect();
+                tails.resize(partitions.into(), Offset(0));
+                stream.partitions = partitions;
+                stream.events.push(ControlEvent {
+                    kind: ControlEventKind::Grown { partitions },
+                    time: Timestamp(time),
+                    tails,
+                });
+            }
+            let stream = Arc::new(stream);
+            let image = StreamImage {
+                number,
+                stream: stream.clone(),
+            };
+            (Op::StreamChanged(image), Answer::Stream(answer, stream))
+        }
+        Request::Delete {
+            id,
+            revision,
+            answer,
+        } => match seen(books, id, revision) {
+            Ok((stream, _)) => (Op::StreamGone { stream }, Answer::Gone(answer)),
+            Err(error) => return refuse(answer, error),
+        },
+    };
+    Some((op, time, answer))
+}
+
+fn seen(
+    books: &Books,
+    id: crate::place::StreamId,
+    revision: Option<u64>,
+) -> Result<(u32, &StreamBook), StreamError> {
+    let (number, book) = books.with_id(id).ok_or(StreamError::Unknown)?;
+    if revision.is_some_and(|revision| revision != book.stream.revision) {
+        return Err(StreamError::ChangedMeanwhile);
+    }
+    Ok((number, book))
+}
+
+fn refuse<T, U>(answer: StreamAnswer<T>, error: StreamError) -> Option<U> {
+    // Nobody may be waiting any more; that changes nothing.
+    let _told = answer.send(Err(error)).is_ok();
+    None
+}

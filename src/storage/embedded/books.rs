@@ -1,0 +1,292 @@
+//! The fold over all operations: streams, partitions with their ends and counts, state. What readers see.
+//!
+//! Operations are applied here once they are durable: at open by recovery, later by the writer. Both use
+//! [`Books::apply`], so what a restart finds is what there was.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    place::{Offset, PartitionId, StreamId, StreamName},
+    storage::{Bounds, Counts, PartitionStatus, StateEntry, Stream},
+};
+
+use super::{
+    block::{Block, Slot},
+    codec::Malformed,
+    dedup::Dedup,
+    finished::FinishedSet,
+    ops::{EndCode, FinishRun, Op, StreamImage},
+};
+
+/// Everything known at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    streams: BTreeMap<u32, StreamBook>,
+    by_id: HashMap<StreamId, u32>,
+    by_name: BTreeMap<StreamName, u32>,
+    /// The number that the next stream will get.
+    pub(super) next_stream: u32,
+    /// Time of the last commit.
+    pub(super) last_time: u64,
+    pub(super) state: BTreeMap<Arc<str>, StateEntry>,
+    /// Names and values of `state`.
+    pub(super) state_bytes: usize,
+    /// Revision of the last change of any value.
+    pub(super) state_revision: u64,
+    pub(super) dedup: Dedup,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct StreamBook {
+    pub(super) stream: Arc<Stream>,
+    pub(super) partitions: Vec<PartitionBook>,
+}
+
+/// One partition.
+#[derive(Debug)]
+pub(super) struct PartitionBook {
+    /// The offset that the next record will get.
+    pub(super) next: u64,
+    pub(super) earliest: u64,
+    /// Time of the last record.
+    pub(super) last_time: u64,
+    pub(super) counts: Counts,
+    pub(super) finished: FinishedSet,
+    /// Told of `next` by the writer, after readers can see the records.
+    pub(super) tail: watch::Sender<Offset>,
+}
+
+impl Default for PartitionBook {
+    fn default() -> Self {
+        Self {
+            next: 0,
+            earliest: 0,
+            last_time: 0,
+            counts: Counts::default(),
+            finished: FinishedSet::default(),
+            tail: watch::Sender::new(Offset(0)),
+        }
+    }
+}
+
+impl PartitionBook {
+    pub(super) fn status(&self) -> PartitionStatus {
+        PartitionStatus {
+            bounds: self.bounds(),
+            low_mark: Offset(self.finished.low_mark()),
+            counts: self.counts,
+        }
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            earliest: Offset(self.earliest),
+            tail: Offset(self.next),
+        }
+    }
+
+    fn append(&mut self, block: &Block) -> Result<(), Malformed> {
+        if block.first != self.next {
+            return Err(Malformed("a block does not begin at its partition's tail"));
+        }
+        self.next = block.end();
+        self.last_time = block.last_time;
+        self.counts.appended[block.kind as usize] += u64::from(block.count);
+        Ok(())
+    }
+
+    fn finish(&mut self, run: &FinishRun) -> Result<(), Malformed> {
+        let end = run.first.checked_add(run.count);
+        if end.is_none_or(|end| end > self.next) {
+            return Err(Malformed("a record ends that was never written"));
+        }
+        for offset in run.first..run.first + run.count {
+            if !self.finished.insert(offset) {
+                return Err(Malformed("a record ends twice"));
+            }
+        }
+        let count = match run.end {
+            EndCode::Delivered => &mut self.counts.delivered,
+            EndCode::Filtered => &mut self.counts.filtered,
+            EndCode::Discarded => &mut self.counts.discarded,
+            EndCode::Routed => &mut self.counts.routed,
+            EndCode::Moved => &mut self.counts.moved,
+        };
+        *count += run.count;
+        Ok(())
+    }
+
+    fn trim(&mut self, below: u64) -> Result<(), Malformed> {
+        if below > self.next {
+            return Err(Malformed("a trim goes beyond the tail"));
+        }
+        self.counts.expired += self.finished.trim(below);
+        self.earliest = self.earliest.max(below);
+        Ok(())
+    }
+}
+
+/// What a change of state is charged with.
+pub(super) fn state_cost(key: &str, value: &[u8]) -> usize {
+    key.len() + value.len() + 32
+}
+
+impl Books {
+    /// Takes in an operation.
+    ///
+    /// # Errors
+    /// If it cannot follow what was before; then the journal was not written by this engine, or is damaged.
+    pub(super) fn apply(&mut self, op: &Op) -> Result<(), Malformed> {
+        match op {
+            Op::Append(block) => {
+                self.last_time = self.last_time.max(block.last_time);
+                self.partition_mut(block.slot)?.append(block)
+            }
+            Op::Finish(run) => {
+                self.last_time = self.last_time.max(run.time);
+                self.partition_mut(run.slot)?.finish(run)
+            }
+            Op::StatePut {
+                revision,
+                key,
+                value,
+            } => {
+                self.set_state(key, *revision, Some(value.clone()));
+                Ok(())
+            }
+            Op::StateDelete { revision, key } => {
+                self.set_state(key, *revision, None);
+                Ok(())
+            }
+            Op::Trim { slot, below } => self.partition_mut(*slot)?.trim(*below),
+            Op::StreamMade(image) => self.add_stream(image, Vec::new()),
+            Op::StreamChanged(image) => self.change_stream(image),
+            Op::StreamGone { stream } => self.remove_stream(*stream),
+            Op::Dedup(entry) => {
+                self.dedup.insert(*entry);
+                Ok(())
+            }
+            Op::Refer { .. } => Ok(()),
+        }
+    }
+
+    /// Puts a stream in; partitions that are not given are new.
+    pub(super) fn add_stream(
+        &mut self,
+        image: &StreamImage,
+        mut partitions: Vec<PartitionBook>,
+    ) -> Result<(), Malformed> {
+        let StreamImage { number, stream } = image;
+        let known = self.streams.contains_key(number)
+            || self.by_id.contains_key(&stream.id)
+            || self.by_name.contains_key(&stream.name);
+        if known || partitions.len() > stream.partitions.into() || *number == u32::MAX {
+            return Err(Malformed("a stream is there twice"));
+        }
+        partitions.resize_with(stream.partitions.into(), PartitionBook::default);
+        self.by_id.insert(stream.id, *number);
+        self.by_name.insert(stream.name.clone(), *number);
+        let book = StreamBook {
+            stream: stream.clone(),
+            partitions,
+        };
+        self.streams.insert(*number, book);
+        self.next_stream = self.next_stream.max(number + 1);
+        Ok(())
+    }
+
+    fn change_stream(&mut self, image: &StreamImage) -> Result<(), Malformed> {
+        let book = self.streams.get_mut(&image.number).ok_or(STREAM_UNKNOWN)?;
+        let (old, new) = (&book.stream, &image.stream);
+        if old.id != new.id || old.name != new.name || old.partitions > new.partitions {
+            return Err(Malformed("a stream changes into another"));
+        }
+        book.partitions
+            .resize_with(new.partitions.into(), PartitionBook::default);
+        book.stream = new.clone();
+        Ok(())
+    }
+
+    fn remove_stream(&mut self, number: u32) -> Result<(), Malformed> {
+        let book = self.streams.remove(&number).ok_or(STREAM_UNKNOWN)?;
+        self.by_id.remove(&book.stream.id);
+        self.by_name.remove(&book.stream.name);
+        self.dedup.remove_stream(number);
+        Ok(())
+    }
+
+    pub(super) fn set_state(&mut self, key: &Arc<str>, revision: u64, value: Option<bytes::Bytes>) {
+        self.state_revision = self.state_revision.max(revision);
+        let old = match value {
+            Some(value) => {
+                self.state_bytes += state_cost(key, &value);
+                let entry = StateEntry { revision, value };
+                self.state.insert(key.clone(), entry)
+            }
+            None => self.state.remove(key),
+        };
+        if let Some(old) = old {
+            self.state_bytes -= state_cost(key, &old.value);
+        }
+    }
+
+    /// Returns number and partition, if there are such.
+    pub(super) fn slot(&self, of: PartitionId) -> Option<Slot> {
+        let number = *self.by_id.get(&of.stream)?;
+        let partitions = self.streams.get(&number)?.partitions.len();
+        (usize::from(of.partition.0) < partitions).then_some((number, of.partition.0))
+    }
+
+    pub(super) fn partition(&self, (stream, partition): Slot) -> Option<&PartitionBook> {
+        let book = self.streams.get(&stream)?;
+        book.partitions.get(usize::from(partition))
+    }
+
+    pub(super) fn partition_of(&self, of: PartitionId) -> Option<(Slot, &PartitionBook)> {
+        let slot = self.slot(of)?;
+        Some((slot, self.partition(slot)?))
+    }
+
+    fn partition_mut(
+        &mut self,
+        (stream, partition): Slot,
+    ) -> Result<&mut PartitionBook, Malformed> {
+        let book = self.streams.get_mut(&stream).ok_or(STREAM_UNKNOWN)?;
+        book.partitions
+            .get_mut(usize::from(partition))
+            .ok_or(Malformed("a partition is not known"))
+    }
+
+    /// Returns all streams by number.
+    pub(super) fn streams(&self) -> impl Iterator<Item = (u32, &StreamBook)> {
+        self.streams.iter().map(|(number, book)| (*number, book))
+    }
+
+    /// Returns all streams by name.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = &StreamBook> {
+        self.by_name
+            .values()
+            .filter_map(|number| self.streams.get(number))
+    }
+
+    pub(super) fn named(&self, name: &StreamName) -> Option<&StreamBook> {
+        self.streams.get(self.by_name.get(name)?)
+    }
+
+    pub(super) fn id_of(&self, number: u32) -> Option<StreamId> {
+        self.streams.get(&number).map(|book| book.stream.id)
+    }
+
+    pub(super) fn with_id(&self, id: StreamId) -> Option<(u32, &StreamBook)> {
+        let number = *self.by_id.get(&id)?;
+        Some((number, self.streams.get(&number)?))
+    }
+}
+
+const STREAM_UNKNOWN: Malformed = Malformed("a stream is not known");

@@ -1,0 +1,121 @@
+//! Appends of the recent past, by the ids that their callers gave them: bounded in number and in age.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::ops::DedupEntry;
+
+/// An id belongs to a stream: the same digest in another stream is another append.
+type Key = (u32, [u8; 16]);
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Dedup {
+    entries: HashMap<Key, DedupEntry>,
+    /// By age; an id that was used again after its time is in here twice.
+    order: VecDeque<(Key, u64)>,
+    len_max: usize,
+    age_max_us: u64,
+}
+
+impl Dedup {
+    pub(super) fn new(len_max: usize, age_hours: u32) -> Self {
+        Self {
+            len_max,
+            age_max_us: u64::from(age_hours) * 3_600_000_000,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the append of that id, if it is not too old at `time`.
+    pub(super) fn get(&self, stream: u32, id: [u8; 16], time: u64) -> Option<&DedupEntry> {
+        let entry = self.entries.get(&(stream, id))?;
+        self.recent(entry.time, time).then_some(entry)
+    }
+
+    /// Returns whether an entry of `then` counts at `time`.
+    pub(super) fn recent(&self, then: u64, time: u64) -> bool {
+        time.saturating_sub(then) < self.age_max_us
+    }
+
+    pub(super) fn insert(&mut self, entry: DedupEntry) {
+        let key = (entry.slot.0, entry.id);
+        self.entries.insert(key, entry);
+        self.order.push_back((key, entry.time));
+        while let Some(&(oldest, time)) = self.order.front() {
+            let fits = self.order.len() <= self.len_max && self.recent(time, entry.time);
+            if fits {
+                break;
+            }
+            self.order.pop_front();
+            if self.entries.get(&oldest).is_some_and(|e| e.time == time) {
+                self.entries.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn remove_stream(&mut self, stream: u32) {
+        self.entries.retain(|(of, _), _| *of != stream);
+        self.order.retain(|((of, _), _)| *of != stream);
+    }
+
+    /// Puts entries from before all others in front, oldest first.
+    pub(super) fn prepend(&mut self, older: Vec<DedupEntry>) {
+        let newer: Vec<_> = self
+            .order
+            .drain(..)
+            .filter_map(|(key, _)| self.entries.remove(&key))
+            .collect();
+        for entry in older.into_iter().chain(newer) {
+            self.insert(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u8, time: u64) -> DedupEntry {
+        DedupEntry {
+            id: [id; 16],
+            slot: (0, 0),
+            first: id.into(),
+            count: 1,
+            time,
+        }
+    }
+
+    #[test]
+    fn ids_are_forgotten_by_number_and_by_age() {
+        let hour = 3_600_000_000;
+        let mut dedup = Dedup::new(2, 1);
+        dedup.insert(entry(1, 0));
+        dedup.insert(entry(2, 10));
+        assert!(dedup.get(0, [1; 16], hour - 1).is_some());
+        assert!(dedup.get(0, [1; 16], hour).is_none());
+        assert!(dedup.get(1, [1; 16], 0).is_none());
+        dedup.insert(entry(3, 20));
+        assert!(dedup.get(0, [1; 16], 30).is_none());
+        assert!(dedup.get(0, [2; 16], 30).is_some());
+    }
+
+    #[test]
+    fn an_id_used_again_after_its_time_counts_from_then() {
+        let hour = 3_600_000_000;
+        let mut dedup = Dedup::new(2, 1);
+        dedup.insert(entry(1, 0));
+        dedup.insert(entry(1, 2 * hour));
+        dedup.insert(entry(2, 2 * hour));
+        assert!(dedup.get(0, [1; 16], 2 * hour + 1).is_some());
+    }
+
+    #[test]
+    fn older_entries_go_first() {
+        let mut dedup = Dedup::new(2, 1);
+        dedup.insert(entry(3, 30));
+        dedup.prepend(vec![entry(1, 10), entry(2, 20)]);
+        assert!(dedup.get(0, [1; 16], 40).is_none());
+        assert!(dedup.get(0, [2; 16], 40).is_some());
+        assert!(dedup.get(0, [3; 16], 40).is_some());
+    }
+}

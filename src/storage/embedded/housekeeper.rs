@@ -1,0 +1,132 @@
+//! What is done beside the writer, on a thread of its own: making the next file ready, indexing sealed ones.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{lock, lookup, shared::Shared, spare::Spares};
+
+/// Pause after each MiB of zeros: the disk is there for commits.
+const STEP_WAIT: Duration = Duration::from_millis(2);
+/// A disk that was full is not filled to the brim again and again.
+const FAILURE_WAIT: Duration = Duration::from_secs(10);
+
+/// Files whose blocks stay in memory if there is no index; older ones are searched.
+const UNINDEXED_LEN_MAX: usize = 8;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) struct Housekeeper {
+    jobs: Mutex<Jobs>,
+    wake: Condvar,
+    spares: Arc<Spares>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    spare: Option<u64>,
+    spare_failed: Option<Instant>,
+    /// Numbers of files that take no more frames and are not indexed.
+    sealed: VecDeque<u64>,
+    stop: bool,
+}
+
+impl Housekeeper {
+    pub(super) fn new(spares: Arc<Spares>, shared: Arc<Shared>) -> Self {
+        Self {
+            jobs: Mutex::default(),
+            wake: Condvar::new(),
+            spares,
+            shared,
+        }
+    }
+
+    /// Asks for a file to be made ready, if there is none of that length.
+    pub(super) fn want_spare(&self, len: u64) {
+        if self.spares.is_ready(len) {
+            return;
+        }
+        let mut jobs = lock::mutex(&self.jobs);
+        let failed = jobs.spare_failed;
+        if jobs.spare.is_none() && failed.is_none_or(|at| at.elapsed() > FAILURE_WAIT) {
+            jobs.spare = Some(len);
+            self.wake.notify_all();
+        }
+    }
+
+    /// Says that a file takes no more frames.
+    pub(super) fn sealed(&self, number: u64) {
+        lock::mutex(&self.jobs).sealed.push_back(number);
+        self.wake.notify_all();
+    }
+
+    /// Lets [`Housekeeper::run`] return soon.
+    pub(super) fn stop(&self) {
+        lock::mutex(&self.jobs).stop = true;
+        self.wake.notify_all();
+    }
+
+    pub(super) fn run(&self) {
+        let mut unindexed = VecDeque::new();
+        let mut jobs = lock::mutex(&self.jobs);
+        while !jobs.stop {
+            // The next file first: the writer may be waiting for it soon.
+            if let Some(len) = jobs.spare {
+                drop(jobs);
+                let failed = self.make_spare(len);
+                jobs = lock::mutex(&self.jobs);
+                jobs.spare = None;
+                jobs.spare_failed = failed.then(Instant::now);
+            } else if let Some(number) = jobs.sealed.pop_front() {
+                drop(jobs);
+                self.index(number, &mut unindexed);
+                jobs = lock::mutex(&self.jobs);
+            } else {
+                jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    fn make_spare(&self, len: u64) -> bool {
+        let prepared = self.spares.prepare(len, || self.step());
+        if let Err(error) = &prepared {
+            // The writer makes one itself when it needs it, and says what then fails.
+            tracing::warn!(%error, "cannot make a journal file ready ahead");
+        }
+        prepared.is_err()
+    }
+
+    /// Puts a file's blocks into the index, and then out of memory.
+    fn index(&self, number: u64, unindexed: &mut VecDeque<u64>) {
+        let Shared {
+            files, index, view, ..
+        } = &*self.shared;
+        let indexed = lookup::scan(files, number)
+            .and_then(|scan| Ok(index.add(number, files.get(number)?.0, &scan)));
+        let forget = match indexed {
+            Ok(true) => Some(number),
+            failed => {
+                if let Err(error) = failed {
+                    tracing::error!(file = %files.path(number).display(), %error, "cannot index a journal file");
+                }
+                unindexed.push_back(number);
+                let full = unindexed.len() > UNINDEXED_LEN_MAX;
+                full.then(|| unindexed.pop_front()).flatten()
+            }
+        };
+        if let Some(number) = forget {
+            lock::write(view).blocks.remove_up_to(number);
+        }
+    }
+
+    fn step(&self) -> bool {
+        let jobs = lock::mutex(&self.jobs);
+        let waited = self
+            .wake
+            .wait_timeout_while(jobs, STEP_WAIT, |jobs| !jobs.stop);
+        !waited.unwrap_or_else(PoisonError::into_inner).0.stop
+    }
+}

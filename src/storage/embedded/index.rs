@@ -1,0 +1,311 @@
+//! Where the blocks of sealed files are, in sled. Everything in here can be found again in the journal.
+//!
+//! ```text
+//! "i"                                   journal 16 bytes, version of this layout u32
+//! "m" file number u64 BE                life u64: all of that file is indexed
+//! "b" stream u32 BE, partition u16 BE,
+//!     first offset u64 BE               file number, then for each block: place, length, first offset, count (varints),
+//!                                       first time u64; at most 128 blocks of one file
+//! "d" file number u64 BE, chunk u32 BE  dedup entries of that file, at most 128
+//! ```
+//!
+//! A mark is written when what it speaks of is durable. An index that does not open, that panics, that is of another
+//! journal or speaks of files that are not there is moved to `damaged/index`, and made anew from the journal.
+//! Nothing depends on it but speed: without an index the files are searched.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::RwLock,
+    thread::park_timeout,
+    time::Duration,
+};
+
+use bytes::BufMut;
+
+use super::{
+    block::Slot,
+    blocks::BlockRef,
+    codec::{Malformed, Reader, put_varint},
+    lock,
+    lookup::SegmentScan,
+    ops::DedupEntry,
+};
+
+const LAYOUT_VERSION: u32 = 1;
+const CHUNK_LEN: usize = 128;
+const CACHE_BYTES: u64 = 16 << 20;
+/// sled lets go of its file a moment after its handle is dropped.
+const LOCK_TRIES: u32 = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
+
+const IDENTITY: &[u8] = b"i";
+const MARK: u8 = b'm';
+const BLOCKS: u8 = b'b';
+const DEDUP: u8 = b'd';
+
+/// The index; it may be absent.
+#[derive(Debug)]
+pub(super) struct Index {
+    dir: PathBuf,
+    damaged_dir: PathBuf,
+    db: RwLock<Option<sled::Db>>,
+}
+
+/// What is wrong with an index.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Sled(#[from] sled::Error),
+    #[error("a value is malformed: {0}")]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("sled has panicked")]
+    Panicked,
+    #[error("it belongs to another journal")]
+    Foreign,
+}
+
+impl Index {
+    /// Opens the index of a journal, whose files have these lives by number.
+    pub(super) fn open(
+        dir: PathBuf,
+        damaged_dir: PathBuf,
+        journal: [u8; 16],
+        lives: &BTreeMap<u64, u64>,
+    ) -> Self {
+        let index = Self {
+            dir,
+            damaged_dir,
+            db: RwLock::new(None),
+        };
+        let mut opened = caught(|| index.try_open(journal, lives));
+        if let Err(fault) = &opened {
+            tracing::warn!(%fault, "the index is made anew from the journal");
+            index.set_aside();
+            opened = caught(|| index.try_open(journal, lives));
+        }
+        match opened {
+            Ok(db) => *lock::write(&index.db) = Some(db),
+            Err(fault) => {
+                tracing::error!(%fault, "there is no index; journal files are searched instead");
+            }
+        }
+        index
+    }
+
+    fn try_open(&self, journal: [u8; 16], lives: &BTreeMap<u64, u64>) -> Result<sled::Db, Fault> {
+        let config = sled::Config::new()
+            .path(&self.dir)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
+        let mut tries = 0;
+        let db = loop {
+            match config.open() {
+                Err(sled::Error::Io(error)) if is_locked(&error) && tries < LOCK_TRIES => {
+                    tries += 1;
+                    park_timeout(LOCK_WAIT);
+                }
+                opened => break opened?,
+            }
+        };
+        let mut identity = journal.to_vec();
+        identity.put_u32_le(LAYOUT_VERSION);
+        match db.get(IDENTITY)? {
+            Some(known) if *known == *identity => {}
+            None if db.is_empty() => {
+                db.insert(IDENTITY, identity)?;
+            }
+            _ => return Err(Fault::Foreign),
+        }
+        for entry in db.scan_prefix([MARK]) {
+            let (key, life) = entry?;
+            let mut reader = Reader::new(&key);
+            reader.u8()?;
+            let number = u64::from_be_bytes(reader.array()?);
+            if lives.get(&number).map(|life| life.to_le_bytes()).as_ref() != life.first_chunk::<8>()
+            {
+                return Err(Fault::Foreign);
+            }
+        }
+        Ok(db)
+    }
+
+    /// Returns whether all of a file is in here.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.with(|db| Ok(db.contains_key(mark_key(number))?))
+            .unwrap_or(false)
+    }
+
+    /// Returns the block that holds an offset.
+    pub(super) fn find(&self, slot: Slot, offset: u64) -> Option<BlockRef> {
+        self.with(|db| {
+            let range = block_key(slot, 0)..=block_key(slot, offset);
+            let Some(entry) = db.range(range).next_back() else {
+                return Ok(None);
+            };
+            let blocks = decode_blocks(&entry?.1)?;
+            let behind = blocks.partition_point(|block| block.first <= offset);
+            let block = behind.checked_sub(1).and_then(|at| blocks.get(at));
+            Ok(block.filter(|block| block.holds(offset)).copied())
+        })
+        .flatten()
+    }
+
+    /// Takes in a sealed file; returns whether everything of it can be found here now.
+    pub(super) fn add(&self, number: u64, life: u64, scan: &SegmentScan) -> bool {
+        self.with(|db| {
+            for (slot, blocks) in &scan.blocks {
+                for chunk in blocks.chunks(CHUNK_LEN) {
+                    let first = chunk.first().map_or(0, |block| block.first);
+                    db.insert(block_key(*slot, first), encode_blocks(number, chunk))?;
+                }
+            }
+            for (at, chunk) in (0u32..).zip(scan.dedup.chunks(CHUNK_LEN)) {
+                let mut value = Vec::new();
+                for entry in chunk {
+                    entry.encode(&mut value);
+                }
+                db.insert(dedup_key(number, at), value)?;
+            }
+            self.sync(db)?;
+            db.insert(mark_key(number), life.to_le_bytes().to_vec())?;
+            self.sync(db)
+        })
+        .is_some()
+    }
+
+    /// Returns the dedup entries of a file, oldest first.
+    pub(super) fn dedup(&self, number: u64) -> Vec<DedupEntry> {
+        self.with(|db| {
+            let mut entries = Vec::new();
+            for value in db.scan_prefix(&dedup_key(number, 0)[..9]).values() {
+                let value = value?;
+                let mut reader = Reader::new(&value);
+                while !reader.is_empty() {
+                    entries.push(DedupEntry::decode(&mut reader)?);
+                }
+            }
+            Ok(entries)
+        })
+        .unwrap_or_default()
+    }
+
+    /// Lets go of the files.
+    pub(super) fn close(&self) {
+        let db = lock::write(&self.db).take();
+        drop_caught(db);
+    }
+
+    /// Says that something is missing that a mark promised; the next start makes the index anew.
+    pub(super) fn disagrees(&self) {
+        if lock::read(&self.db).is_some() {
+            self.fail(&Fault::Foreign);
+        }
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&sled::Db) -> Result<T, Fault>) -> Option<T> {
+        let answer = {
+            let db = lock::read(&self.db);
+            let db = db.as_ref()?;
+            caught(|| ask(db))
+        };
+        answer.map_err(|fault| self.fail(&fault)).ok()
+    }
+
+    fn fail(&self, fault: &Fault) {
+        tracing::error!(%fault, "the index has failed; journal files are searched until the next start makes it anew");
+        self.close();
+        self.set_aside();
+    }
+
+    /// sled's own flush starts the write but does not wait for the disk.
+    fn sync(&self, db: &sled::Db) -> Result<(), Fault> {
+        db.flush()?;
+        File::open(self.dir.join("db"))?.sync_data()?;
+        Ok(())
+    }
+
+    fn set_aside(&self) {
+        let to = self.damaged_dir.join("index");
+        let moved = fs::create_dir_all(&self.damaged_dir)
+            .and_then(|()| match fs::remove_dir_all(&to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            })
+            .and_then(|()| fs::rename(&self.dir, &to));
+        if let Err(error) = moved {
+            tracing::error!(%error, dir = %self.dir.display(), "cannot move the index aside");
+        }
+    }
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+fn caught<T>(ask: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or(Err(Fault::Panicked))
+}
+
+fn drop_caught(db: Option<sled::Db>) {
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    if dropped.is_err() {
+        tracing::warn!("the index has panicked while it was closed");
+    }
+}
+
+fn mark_key(number: u64) -> Vec<u8> {
+    let mut key = vec![MARK];
+    key.put_u64(number);
+    key
+}
+
+fn block_key((stream, partition): Slot, first: u64) -> Vec<u8> {
+    let mut key = vec![BLOCKS];
+    key.put_u32(stream);
+    key.put_u16(partition);
+    key.put_u64(first);
+    key
+}
+
+fn dedup_key(number: u64, chunk: u32) -> Vec<u8> {
+    let mut key = vec![DEDUP];
+    key.put_u64(number);
+    key.put_u32(chunk);
+    key
+}
+
+fn encode_blocks(number: u64, blocks: &[BlockRef]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, number);
+    for block in blocks {
+        put_varint(&mut out, block.place);
+        put_varint(&mut out, block.len.into());
+        put_varint(&mut out, block.first);
+        put_varint(&mut out, block.count.into());
+        out.put_u64_le(block.first_time);
+    }
+    out
+}
+
+fn decode_blocks(bytes: &[u8]) -> Result<Vec<BlockRef>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let segment = reader.varint()?;
+    let mut blocks = Vec::new();
+    while !reader.is_empty() {
+        blocks.push(BlockRef {
+            segment,
+            place: reader.varint()?,
+            len: reader.small()?,
+            first: reader.varint()?,
+            count: reader.small()?,
+            first_time: reader.u64()?,
+        });
+    }
+    Ok(blocks)
+}

@@ -1,0 +1,63 @@
+//! Locks: those of threads, which survive a panic of their holder, and the one of the data directory.
+//!
+//! A panic under a lock ends its thread; whoever comes later works with the value as it was left. The writer's end is
+//! seen through the engine's health, so nothing is stored on top of a value that may be half changed.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use super::OpenError;
+
+pub(super) fn mutex<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the directory for this process until the file is dropped.
+pub(super) fn take_dir(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join("LOCK");
+    let failed = |source: io::Error| OpenError::Io {
+        what: "take the lock",
+        path: path.clone(),
+        source,
+    };
+    fs::create_dir_all(dir).map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let pid = fs::read_to_string(&path).ok();
+            return Err(OpenError::InUse {
+                dir: dir.into(),
+                pid: pid.and_then(|text| text.trim().parse().ok()),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    // The number is a courtesy to whoever finds the directory taken: failing to write it fails nothing.
+    let pid = format!("{}\n", std::process::id());
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.write_all(pid.as_bytes()));
+    if let Err(error) = noted {
+        tracing::debug!(%error, "cannot note the process in the lock file");
+    }
+    Ok(file)
+}

@@ -1,0 +1,178 @@
+//! Finding the block that holds an offset: in memory, in the index, and if need be in the files themselves.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    block::Slot,
+    blocks::BlockRef,
+    codec::to_usize,
+    lock,
+    ops::{DedupEntry, Op},
+    scan::Frames,
+    segment::{self, Files, SNAPSHOT_AT, SegmentHeader, read_snapshot},
+    shared::Shared,
+    snapshot,
+};
+
+/// Files whose blocks are remembered after a search without the index.
+const SCANNED_LEN_MAX: usize = 2;
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct SegmentScan {
+    pub(super) blocks: HashMap<Slot, Vec<BlockRef>>,
+    pub(super) dedup: Vec<DedupEntry>,
+}
+
+impl SegmentScan {
+    fn find(&self, slot: Slot, offset: u64) -> Option<BlockRef> {
+        let blocks = self.blocks.get(&slot)?;
+        let behind = blocks.partition_point(|block| block.first <= offset);
+        let block = blocks.get(behind.checked_sub(1)?)?;
+        block.holds(offset).then_some(*block)
+    }
+}
+
+/// Finds blocks.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    shared: Arc<Shared>,
+    scanned: Mutex<VecDeque<(u64, Arc<SegmentScan>)>>,
+}
+
+impl Lookup {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            scanned: Mutex::default(),
+        }
+    }
+
+    /// Returns the block that holds an offset; `None` if no file has it any more. May read from disk.
+    pub(super) fn find(&self, slot: Slot, offset: u64) -> io::Result<Option<BlockRef>> {
+        let in_memory = lock::read(&self.shared.view).blocks.find(slot, offset);
+        if in_memory.is_some() {
+            return Ok(in_memory);
+        }
+        let indexed = self.shared.index.find(slot, offset);
+        if indexed.is_some() {
+            return Ok(indexed);
+        }
+        let found = self.find_in_files(slot, offset)?;
+        if found.is_some_and(|block| self.shared.index.has(block.segment)) {
+            self.shared.index.disagrees();
+        }
+        Ok(found)
+    }
+
+    /// Searches without an index: snapshots say in which file an offset was written.
+    fn find_in_files(&self, slot: Slot, offset: u64) -> io::Result<Option<BlockRef>> {
+        let scanned: Vec<_> = lock::mutex(&self.scanned).iter().cloned().collect();
+        if let Some(block) = scanned.iter().find_map(|(_, scan)| scan.find(slot, offset)) {
+            return Ok(Some(block));
+        }
+        let files = &self.shared.files;
+        let all = files.all();
+        let (mut low, mut high) = (0, all.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if next_at_start(files, all[middle].0, slot)? <= offset {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let Some(&(number, _)) = low.checked_sub(1).and_then(|at| all.get(at)) else {
+            return Ok(None);
+        };
+        Ok(self.scan(number)?.find(slot, offset))
+    }
+
+    fn scan(&self, number: u64) -> io::Result<Arc<SegmentScan>> {
+        let known = {
+            let scanned = lock::mutex(&self.scanned);
+            let known = scanned.iter().find(|(other, _)| *other == number);
+            known.map(|(_, scan)| scan.clone())
+        };
+        if let Some(scan) = known {
+            return Ok(scan);
+        }
+        tracing::warn!(file = %self.shared.files.path(number).display(), "searching a journal file without the index");
+        let scan = Arc::new(scan(&self.shared.files, number)?);
+        let mut scanned = lock::mutex(&self.scanned);
+        scanned.push_back((number, scan.clone()));
+        if scanned.len() > SCANNED_LEN_MAX {
+            scanned.pop_front();
+        }
+        Ok(scan)
+    }
+}
+
+fn header(files: &Files, number: u64) -> io::Result<SegmentHeader> {
+    let (_, file) = files.get(number)?;
+    let mut bytes = vec![0; to_usize(SNAPSHOT_AT)];
+    let len = segment::read_up_to(&*file, &mut bytes, 0)?;
+    let decoded = SegmentHeader::decode(&bytes[..len]);
+    let header = decoded.map(|(header, _)| header);
+    header.map_err(|_| io::Error::other("the header of a journal file is damaged"))
+}
+
+/// Returns the tail that a partition had when a file was begun.
+fn next_at_start(files: &Files, number: u64, slot: Slot) -> io::Result<u64> {
+    let header = header(files, number)?;
+    let (_, file) = files.get(number)?;
+    let books = read_snapshot(&*file, &header)?
+        .and_then(|bytes| snapshot::decode(&bytes).ok())
+        .map(|(books, _)| books);
+    let books =
+        books.ok_or_else(|| io::Error::other("the snapshot of a journal file is damaged"))?;
+    Ok(books.partition(slot).map_or(0, |book| book.next))
+}
+
+/// Reads all frames of a sealed file. Damaged ones are named in the log and left out: the others must stay readable.
+pub(super) fn scan(files: &Files, number: u64) -> io::Result<SegmentScan> {
+    let this = header(files, number)?;
+    let (life, file) = files.get(number)?;
+    if life != this.life {
+        return Err(io::Error::other("a journal file was replaced"));
+    }
+    let next = files.all().into_iter().find(|(other, _)| *other > number);
+    let end = match next {
+        Some((next, _)) => Some(header(files, next)?.first_frame),
+        None => None,
+    };
+    let mut scan = SegmentScan::default();
+    let mut frames = Frames::new(file, life, this.frames_at(), this.first_frame)?;
+    while end.is_none_or(|end| frames.number() < end) {
+        let frame = match frames.next()? {
+            Ok(frame) => frame,
+            Err(what) => {
+                let path = files.path(number);
+                tracing::error!(file = %path.display(), place = frames.place(), %what, "a frame is damaged");
+                match frames.find_behind()? {
+                    Some(header) => frames.go_to(&header),
+                    None => break,
+                }
+                continue;
+            }
+        };
+        for op in &frame.ops {
+            match op {
+                Op::Append(block) => {
+                    let blocks = scan.blocks.entry(block.slot).or_default();
+                    blocks.push(BlockRef::new(number, block));
+                }
+                Op::Dedup(entry) => scan.dedup.push(*entry),
+                _ => {}
+            }
+        }
+        if frame.header.last {
+            break;
+        }
+    }
+    Ok(scan)
+}

@@ -1,0 +1,375 @@
+//! What a frame says, one operation behind the other. Replaying all of them gives back everything the engine knows.
+//!
+//! ```text
+//! 1 block       see `block`
+//! 2 finish run  stream, partition, first offset, count, end u8, attempts, status (0 = none), time before the frame's;
+//!               end 4 and 5: stream, partition and first offset of the copies
+//! 3 state put   revision, key, value          4 state delete  revision, key
+//! 5 trim        stream, partition, below
+//! 6 stream made, 7 stream changed: image      8 stream gone   stream
+//! 9 dedup       id 16 bytes, stream, partition, first offset, count, time u64
+//! 10 refer      state key: a record behind this needs that value, the first time in this file
+//! ```
+//!
+//! Each begins with its tag. Numbers without a width are varints, texts and values have their length before them.
+//! A tag that is not listed is damage: the format's version says which there are.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+use crate::{
+    clock::Timestamp,
+    place::{Incarnation, Offset, StreamId},
+    storage::{ControlEvent, ControlEventKind, Stream, StreamConfig},
+};
+
+use super::{
+    block::{Block, NewBlock, Slot},
+    codec::{Malformed, Reader, put_sized, put_varint},
+};
+
+const FINISH: u8 = 2;
+const STATE_PUT: u8 = 3;
+const STATE_DELETE: u8 = 4;
+const TRIM: u8 = 5;
+const STREAM_MADE: u8 = 6;
+const STREAM_CHANGED: u8 = 7;
+const STREAM_GONE: u8 = 8;
+const DEDUP: u8 = 9;
+const REFER: u8 = 10;
+
+/// An operation as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Append(Block),
+    Finish(FinishRun),
+    StatePut {
+        revision: u64,
+        key: Arc<str>,
+        value: Bytes,
+    },
+    StateDelete {
+        revision: u64,
+        key: Arc<str>,
+    },
+    Trim {
+        slot: Slot,
+        below: u64,
+    },
+    StreamMade(StreamImage),
+    StreamChanged(StreamImage),
+    StreamGone {
+        stream: u32,
+    },
+    Dedup(DedupEntry),
+    Refer {
+        key: Arc<str>,
+    },
+}
+
+/// An operation that is to be stored.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Block(NewBlock),
+    Op(Op),
+}
+
+/// Records one behind the other that ended alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FinishRun {
+    pub(super) slot: Slot,
+    pub(super) first: u64,
+    pub(super) count: u64,
+    pub(super) end: EndCode,
+    pub(super) attempts: u32,
+    /// 0 = no target answered.
+    pub(super) status: u16,
+    pub(super) time: u64,
+    /// Place of the first one's copy; the others follow it. Only with `Routed` and `Moved`.
+    pub(super) copies: Option<(Slot, u64)>,
+}
+
+impl FinishRun {
+    /// Takes a run in if it goes on where this one ends and is alike.
+    pub(super) fn extend(&mut self, next: &Self) -> bool {
+        let follows = match (self.copies, next.copies) {
+            (None, None) => true,
+            (Some((slot, first)), Some((next_slot, next_first))) => {
+                slot == next_slot && first.checked_add(self.count) == Some(next_first)
+            }
+            _ => false,
+        };
+        let alike = follows
+            && self.slot == next.slot
+            && self.first.checked_add(self.count) == Some(next.first)
+            && self.end == next.end
+            && self.attempts == next.attempts
+            && self.status == next.status
+            && self.time == next.time;
+        if alike {
+            self.count += next.count;
+        }
+        alike
+    }
+}
+
+/// How a record ended, in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum EndCode {
+    Delivered = 1,
+    Filtered = 2,
+    Discarded = 3,
+    Routed = 4,
+    Moved = 5,
+}
+
+impl EndCode {
+    fn decode(code: u8) -> Result<Self, Malformed> {
+        Ok(match code {
+            1 => Self::Delivered,
+            2 => Self::Filtered,
+            3 => Self::Discarded,
+            4 => Self::Routed,
+            5 => Self::Moved,
+            _ => return Err(Malformed("a record has an unknown end")),
+        })
+    }
+
+    fn copies(self) -> bool {
+        matches!(self, Self::Routed | Self::Moved)
+    }
+}
+
+/// An append that would be recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DedupEntry {
+    pub(super) id: [u8; 16],
+    pub(super) slot: Slot,
+    pub(super) first: u64,
+    pub(super) count: u64,
+    pub(super) time: u64,
+}
+
+impl DedupEntry {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_slice(&self.id);
+        put_slot(out, self.slot);
+        put_varint(out, self.first);
+        put_varint(out, self.count);
+        out.put_u64_le(self.time);
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: reader.array()?,
+            slot: slot(reader)?,
+            first: reader.varint()?,
+            count: reader.varint()?,
+            time: reader.u64()?,
+        })
+    }
+}
+
+/// A stream with its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StreamImage {
+    /// Counts up from 0, never used twice.
+    pub(super) number: u32,
+    pub(super) stream: Arc<Stream>,
+}
+
+impl StreamImage {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let stream = &self.stream;
+        put_varint(out, self.number.into());
+        out.put_slice(&stream.id.0);
+        out.put_u64_le(stream.incarnation.0);
+        put_sized(out, stream.name.as_str().as_bytes());
+        put_varint(out, stream.partitions.into());
+        let config = serde_json::to_vec(&stream.config).expect("plain members are always JSON");
+        put_sized(out, &config);
+        put_varint(out, stream.revision);
+        put_varint(out, stream.events.len() as u64);
+        for event in &stream.events {
+            let (kind, partitions) = match event.kind {
+                ControlEventKind::Created { partitions } => (1, partitions),
+                ControlEventKind::Grown { partitions } => (2, partitions),
+                ControlEventKind::Purged => (3, 0),
+            };
+            out.put_u8(kind);
+            put_varint(out, partitions.into());
+            out.put_u64_le(event.time.0);
+            put_varint(out, event.tails.len() as u64);
+            for tail in &event.tails {
+                put_varint(out, tail.0);
+            }
+        }
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let number = reader.small()?;
+        let id = StreamId(reader.array()?);
+        let incarnation = Incarnation(reader.u64()?);
+        let name = reader.text()?.parse();
+        let name = name.map_err(|_| Malformed("a stream has an impossible name"))?;
+        let partitions = reader.small()?;
+        if !(1..=super::PARTITIONS_MAX).contains(&partitions) {
+            return Err(Malformed("a stream has an impossible number of partitions"));
+        }
+        let config: StreamConfig = serde_json::from_slice(reader.sized()?)
+            .map_err(|_| Malformed("a stream's config is malformed"))?;
+        let revision = reader.varint()?;
+        let mut events = Vec::new();
+        for _ in 0..reader.varint()? {
+            let (kind, partitions) = (reader.u8()?, reader.small()?);
+            let kind = match kind {
+                1 => ControlEventKind::Created { partitions },
+                2 => ControlEventKind::Grown { partitions },
+                3 => ControlEventKind::Purged,
+                _ => return Err(Malformed("a stream has an unknown control event")),
+            };
+            let time = Timestamp(reader.u64()?);
+            let mut tails = Vec::new();
+            for _ in 0..reader.varint()? {
+                tails.push(Offset(reader.varint()?));
+            }
+            events.push(ControlEvent { kind, time, tails });
+        }
+        let stream = Stream {
+            id,
+            incarnation,
+            name,
+            partitions,
+            config,
+            revision,
+            events,
+        };
+        Ok(Self {
+            number,
+            stream: Arc::new(stream),
+        })
+    }
+}
+
+impl Op {
+    /// Writes any operation but a block, which needs its place.
+    pub(super) fn encode(&self, out: &mut Vec<u8>, frame_time: u64) {
+        match self {
+            Self::Append(_) => unreachable!("blocks are written by NewBlock"),
+            Self::Finish(run) => {
+                out.put_u8(FINISH);
+                put_slot(out, run.slot);
+                put_varint(out, run.first);
+                put_varint(out, run.count);
+                out.put_u8(run.end as u8);
+                put_varint(out, run.attempts.into());
+                put_varint(out, run.status.into());
+                put_varint(out, frame_time.saturating_sub(run.time));
+                if let Some((slot, first)) = run.copies {
+                    put_slot(out, slot);
+                    put_varint(out, first);
+                }
+            }
+            Self::StatePut {
+                revision,
+                key,
+                value,
+            } => {
+                out.put_u8(STATE_PUT);
+                put_varint(out, *revision);
+                put_sized(out, key.as_bytes());
+                put_sized(out, value);
+            }
+            Self::StateDelete { revision, key } => {
+                out.put_u8(STATE_DELETE);
+                put_varint(out, *revision);
+                put_sized(out, key.as_bytes());
+            }
+            Self::Trim { slot, below } => {
+                out.put_u8(TRIM);
+                put_slot(out, *slot);
+                put_varint(out, *below);
+            }
+            Self::StreamMade(image) => {
+                out.put_u8(STREAM_MADE);
+                image.encode(out);
+            }
+            Self::StreamChanged(image) => {
+                out.put_u8(STREAM_CHANGED);
+                image.encode(out);
+            }
+            Self::StreamGone { stream } => {
+                out.put_u8(STREAM_GONE);
+                put_varint(out, (*stream).into());
+            }
+            Self::Dedup(entry) => {
+                out.put_u8(DEDUP);
+                entry.encode(out);
+            }
+            Self::Refer { key } => {
+                out.put_u8(REFER);
+                put_sized(out, key.as_bytes());
+            }
+        }
+    }
+
+    /// Reads any operation but a block; returns it with its length.
+    pub(super) fn decode(bytes: &[u8], frame_time: u64) -> Result<(Self, usize), Malformed> {
+        let mut reader = Reader::new(bytes);
+        let op = match reader.u8()? {
+            FINISH => Self::Finish(finish_run(&mut reader, frame_time)?),
+            STATE_PUT => Self::StatePut {
+                revision: reader.varint()?,
+                key: reader.shared_text()?,
+                value: Bytes::copy_from_slice(reader.sized()?),
+            },
+            STATE_DELETE => Self::StateDelete {
+                revision: reader.varint()?,
+                key: reader.shared_text()?,
+            },
+            TRIM => Self::Trim {
+                slot: slot(&mut reader)?,
+                below: reader.varint()?,
+            },
+            STREAM_MADE => Self::StreamMade(StreamImage::decode(&mut reader)?),
+            STREAM_CHANGED => Self::StreamChanged(StreamImage::decode(&mut reader)?),
+            STREAM_GONE => Self::StreamGone {
+                stream: reader.small()?,
+            },
+            DEDUP => Self::Dedup(DedupEntry::decode(&mut reader)?),
+            REFER => Self::Refer {
+                key: reader.shared_text()?,
+            },
+            _ => return Err(Malformed("a frame holds an unknown operation")),
+        };
+        Ok((op, reader.at()))
+    }
+}
+
+fn finish_run(reader: &mut Reader<'_>, frame_time: u64) -> Result<FinishRun, Malformed> {
+    let mut run = FinishRun {
+        slot: slot(reader)?,
+        first: reader.varint()?,
+        count: reader.varint()?,
+        end: EndCode::decode(reader.u8()?)?,
+        attempts: reader.small()?,
+        status: reader.small()?,
+        time: frame_time.saturating_sub(reader.varint()?),
+        copies: None,
+    };
+    if run.end.copies() {
+        run.copies = Some((slot(reader)?, reader.varint()?));
+    }
+    Ok(run)
+}
+
+fn put_slot(out: &mut Vec<u8>, (stream, partition): Slot) {
+    put_varint(out, stream.into());
+    put_varint(out, partition.into());
+}
+
+fn slot(reader: &mut Reader<'_>) -> Result<Slot, Malformed> {
+    Ok((reader.small()?, reader.small()?))
+}

@@ -1,0 +1,382 @@
+//! The commits of one frame, before they are durable: checked against the books and against each other.
+//!
+//! A commit is checked as a whole before anything of it is taken in, so a refused one leaves no trace. Nobody but the
+//! writer sees what is in here; if the write fails it is thrown away.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    clock::Timestamp,
+    place::{Offset, PartitionId},
+    record::Record,
+    storage::{
+        Append, AppendKind, Appended, Commit, CommitError, Committed, DedupId, Finish, NewEnd,
+        StateChange,
+    },
+};
+
+use super::{
+    STATE_TOTAL_BYTES_MAX,
+    block::{self, NewBlock, Slot},
+    books::{Books, state_cost},
+    ops::{DedupEntry, EndCode, Entry, FinishRun, Op},
+    shared::EPOCH,
+};
+
+/// Bytes that an end takes at most.
+const FINISH_BYTES: usize = 80;
+
+/// What the frame changes, on top of the books.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    entries: Vec<Entry>,
+    /// About what the entries take.
+    bytes: usize,
+    /// Time of the last commit.
+    last_time: u64,
+    partitions: HashMap<Slot, PartitionDelta>,
+    state: HashMap<Arc<str>, u64>,
+    state_bytes: usize,
+    state_revision: u64,
+    dedup: HashMap<(u32, [u8; 16]), DedupEntry>,
+    refers: HashSet<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct PartitionDelta {
+    next: u64,
+    finished: BTreeSet<u64>,
+    /// Entry that holds the block which takes further records.
+    block: Option<usize>,
+}
+
+impl Pending {
+    /// Starts a frame behind everything in the books.
+    pub(super) fn begin(&mut self, books: &Books) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.last_time = books.last_time;
+        self.partitions.clear();
+        self.state.clear();
+        self.state_bytes = books.state_bytes;
+        self.state_revision = books.state_revision;
+        self.dedup.clear();
+        self.refers.clear();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns what the frame holds, and the time of its last commit.
+    pub(super) fn take(&mut self) -> (Vec<Entry>, u64) {
+        (std::mem::take(&mut self.entries), self.last_time)
+    }
+
+    /// Returns the state values that the frame's records are the first of their file to need.
+    pub(super) fn refers(&mut self) -> impl Iterator<Item = Arc<str>> + '_ {
+        self.refers.drain()
+    }
+
+    /// Takes a commit in, or refuses it as a whole.
+    pub(super) fn admit(
+        &mut self,
+        books: &Books,
+        referred: &HashSet<Arc<str>>,
+        commit: Commit,
+        now: Timestamp,
+    ) -> Result<Committed, CommitError> {
+        for append in &commit.appends {
+            slot(books, append.of)?;
+        }
+        for finish in &commit.finishes {
+            self.check_finish(books, finish)?;
+        }
+        if commit.finishes.len() > 1 {
+            let mut seen = HashSet::new();
+            if let Some(twice) = commit
+                .finishes
+                .iter()
+                .find(|f| !seen.insert((f.of, f.offset)))
+            {
+                return Err(already(twice));
+            }
+        }
+        self.check_state(books, &commit.state)?;
+
+        let time = self.time(now);
+        let mut appended = Vec::with_capacity(commit.appends.len());
+        let mut copies = Vec::with_capacity(commit.appends.len());
+        for append in commit.appends {
+            let slot = slot(books, append.of)?;
+            let answer = self.append(books, referred, slot, append, time);
+            copies.push((slot, answer.first.0));
+            appended.push(answer);
+        }
+        for finish in &commit.finishes {
+            self.finish(books, finish, time, &copies)?;
+        }
+        for change in commit.state {
+            self.change_state(books, change);
+        }
+        Ok(Committed {
+            time: Timestamp(time),
+            appends: appended,
+        })
+    }
+
+    /// Takes in ends that nobody waits for, as one commit; returns those that are refused.
+    pub(super) fn admit_soon(
+        &mut self,
+        books: &Books,
+        finishes: &[Finish],
+        now: Timestamp,
+    ) -> Vec<CommitError> {
+        let time = self.time(now);
+        let mut refused = Vec::new();
+        for finish in finishes {
+            let admitted = self
+                .check_finish(books, finish)
+                .and_then(|()| self.finish(books, finish, time, &[]));
+            refused.extend(admitted.err());
+        }
+        refused
+    }
+
+    fn time(&mut self, now: Timestamp) -> u64 {
+        self.last_time = now.0.max(self.last_time.saturating_add(1));
+        self.last_time
+    }
+
+    fn delta(&mut self, books: &Books, slot: Slot) -> &mut PartitionDelta {
+        self.partitions
+            .entry(slot)
+            .or_insert_with(|| PartitionDelta {
+                next: books.partition(slot).map_or(0, |book| book.next),
+                finished: BTreeSet::new(),
+                block: None,
+            })
+    }
+
+    fn check_finish(&self, books: &Books, finish: &Finish) -> Result<(), CommitError> {
+        if finish.epoch != EPOCH {
+            return Err(CommitError::Fenced(finish.of));
+        }
+        let slot = slot(books, finish.of)?;
+        let offset = finish.offset.0;
+        let book = books.partition(slot);
+        let book = book.ok_or(CommitError::PartitionUnknown(finish.of))?;
+        let delta = self.partitions.get(&slot);
+        let next = delta.map_or(book.next, |delta| delta.next);
+        let ended = book.finished.contains(offset)
+            || delta.is_some_and(|delta| delta.finished.contains(&offset));
+        if ended || offset >= next {
+            return Err(already(finish));
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        books: &Books,
+        finish: &Finish,
+        time: u64,
+        copies: &[(Slot, u64)],
+    ) -> Result<(), CommitError> {
+        let slot = slot(books, finish.of)?;
+        let (end, append) = match finish.end {
+            NewEnd::Delivered => (EndCode::Delivered, None),
+            NewEnd::Filtered => (EndCode::Filtered, None),
+            NewEnd::Discarded => (EndCode::Discarded, None),
+            NewEnd::Routed { append } => (EndCode::Routed, Some(append)),
+            NewEnd::Moved { append } => (EndCode::Moved, Some(append)),
+        };
+        let copies = match append {
+            None => None,
+            // Commits and queued ends with an index that means nothing are refused before they are queued.
+            Some(append) => Some(*copies.get(append).ok_or_else(|| already(finish))?),
+        };
+        let run = FinishRun {
+            slot,
+            first: finish.offset.0,
+            count: 1,
+            end,
+            attempts: finish.attempts,
+            status: finish.status.unwrap_or(0),
+            time,
+            copies,
+        };
+        self.delta(books, slot).finished.insert(finish.offset.0);
+        if let Some(Entry::Op(Op::Finish(last))) = self.entries.last_mut()
+            && last.extend(&run)
+        {
+            return Ok(());
+        }
+        self.push(Op::Finish(run), FINISH_BYTES);
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        books: &Books,
+        referred: &HashSet<Arc<str>>,
+        slot: Slot,
+        append: Append,
+        time: u64,
+    ) -> Appended {
+        if let Some(DedupId(id)) = append.dedup
+            && let Some(entry) = self.known(books, slot, id, time)
+        {
+            return Appended {
+                first: Offset(entry.first),
+                duplicate: true,
+            };
+        }
+        let first = self.delta(books, slot).next;
+        let count = append.records.len() as u64;
+        for record in append.records {
+            self.append_record(books, slot, append.kind, record, time);
+        }
+        for key in append.refers {
+            if !referred.contains(&key) && self.refers.insert(key.clone()) {
+                let bytes = key.len();
+                self.push(Op::Refer { key }, 16 + bytes);
+            }
+        }
+        if let Some(DedupId(id)) = append.dedup {
+            let entry = DedupEntry {
+                id,
+                slot,
+                first,
+                count,
+                time,
+            };
+            self.dedup.insert((slot.0, id), entry);
+            self.push(Op::Dedup(entry), 64);
+        }
+        Appended {
+            first: Offset(first),
+            duplicate: false,
+        }
+    }
+
+    fn known(&self, books: &Books, slot: Slot, id: [u8; 16], time: u64) -> Option<DedupEntry> {
+        let pending = self.dedup.get(&(slot.0, id));
+        pending
+            .or_else(|| books.dedup.get(slot.0, id, time))
+            .copied()
+    }
+
+    fn append_record(
+        &mut self,
+        books: &Books,
+        slot: Slot,
+        kind: AppendKind,
+        record: Record,
+        time: u64,
+    ) {
+        self.bytes += block::stored_len(&record);
+        let entries_len = self.entries.len();
+        let delta = self.delta(books, slot);
+        let offset = delta.next;
+        delta.next += 1;
+        let block = delta.block.replace(entries_len);
+        let record = match block.and_then(|at| self.entries.get_mut(at).map(|entry| (at, entry))) {
+            Some((at, Entry::Block(block))) => match block.push(kind, time, record) {
+                Ok(()) => {
+                    self.delta(books, slot).block = Some(at);
+                    return;
+                }
+                Err(record) => record,
+            },
+            _ => record,
+        };
+        let mut block = NewBlock::new(slot, kind, offset, time);
+        self.bytes += block.len();
+        block
+            .push(kind, time, record)
+            .expect("an empty block takes any record of its own kind and time");
+        self.entries.push(Entry::Block(block));
+    }
+
+    /// Checks all changes as if they were made one after the other.
+    fn check_state(&self, books: &Books, changes: &[StateChange]) -> Result<(), CommitError> {
+        let mut bytes = self.state_bytes;
+        let mut revision = self.state_revision;
+        for (at, change) in changes.iter().enumerate() {
+            revision += 1;
+            let earlier = changes[..at].iter().rposition(|c| c.key == change.key);
+            let current = match earlier {
+                Some(earlier) if changes[earlier].value.is_none() => 0,
+                Some(earlier) => revision - (at - earlier) as u64,
+                None => self.state_revision_of(books, &change.key),
+            };
+            if change.expected.is_some_and(|expected| expected != current) {
+                let key = change.key.clone();
+                return Err(CommitError::StateConflict { key });
+            }
+            // Values that go are not counted: the bound is on what is there while both may be.
+            if let Some(value) = &change.value {
+                bytes += state_cost(&change.key, value);
+            }
+        }
+        if bytes > STATE_TOTAL_BYTES_MAX && changes.iter().any(|change| change.value.is_some()) {
+            return Err(CommitError::TooLarge {
+                what: "state as a whole",
+                bytes,
+                bytes_max: STATE_TOTAL_BYTES_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    fn state_revision_of(&self, books: &Books, key: &str) -> u64 {
+        let pending = self.state.get(key).copied();
+        pending.unwrap_or_else(|| books.state.get(key).map_or(0, |entry| entry.revision))
+    }
+
+    fn change_state(&mut self, books: &Books, change: StateChange) {
+        self.state_revision += 1;
+        let revision = self.state_revision;
+        let StateChange { key, value, .. } = change;
+        let bytes = state_cost(&key, value.as_deref().unwrap_or_default());
+        let there = self.state_revision_of(books, &key) != 0;
+        match value {
+            Some(value) => {
+                self.state.insert(key.clone(), revision);
+                self.state_bytes += bytes;
+                let put = Op::StatePut {
+                    revision,
+                    key,
+                    value,
+                };
+                self.push(put, bytes);
+            }
+            // Removing what is not there changes nothing, and is not stored.
+            None if there => {
+                self.state.insert(key.clone(), 0);
+                self.push(Op::StateDelete { revision, key }, bytes);
+            }
+            None => {}
+        }
+    }
+
+    fn push(&mut self, op: Op, bytes: usize) {
+        self.entries.push(Entry::Op(op));
+        self.bytes += bytes;
+    }
+}
+
+fn slot(books: &Books, of: PartitionId) -> Result<Slot, CommitError> {
+    books.slot(of).ok_or(CommitError::PartitionUnknown(of))
+}
+
+fn already(finish: &Finish) -> CommitError {
+    CommitError::AlreadyFinished {
+        of: finish.of,
+        offset: finish.offset,
+    }
+}

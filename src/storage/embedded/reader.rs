@@ -1,0 +1,273 @@
+//! Reading records: from the newest frames in memory, else from the files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use crate::{
+    clock::Timestamp,
+    place::{Offset, PartitionId},
+    record::StoredRecord,
+    storage::{Bounds, Page, ReadError},
+};
+
+use super::{
+    block::{Block, Slot},
+    blocks::BlockRef,
+    codec::Malformed,
+    lock,
+    lookup::Lookup,
+    segment,
+    shared::{Shared, View},
+};
+
+/// Reads from disk at the same time; more wait their turn.
+const DISK_READS_MAX: usize = 8;
+
+/// Reads for everybody. Clones share everything.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    lookup: Arc<Lookup>,
+    permits: Arc<Semaphore>,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            lookup: Arc::new(Lookup::new(shared.clone())),
+            shared,
+            permits: Arc::new(Semaphore::new(DISK_READS_MAX)),
+        }
+    }
+
+    pub(super) async fn read(
+        &self,
+        of: PartitionId,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Page, ReadError> {
+        let mut page = Pages::new(from, bytes_max);
+        let (slot, bounds) = {
+            let view = lock::read(&self.shared.view);
+            let (slot, bounds) = find(&view, of)?;
+            if from < bounds.earliest {
+                return Err(ReadError::Trimmed {
+                    wanted: from,
+                    earliest: bounds.earliest,
+                });
+            }
+            page.collect(&view, slot);
+            (slot, bounds)
+        };
+        if from >= bounds.tail {
+            return Ok(Page {
+                records: Vec::new(),
+                next: bounds.tail,
+                bounds,
+            });
+        }
+        if page.blocks.is_empty() {
+            page = self
+                .on_disk(move |reader| reader.read_disk(slot, bounds, page))
+                .await?;
+        } else {
+            page.unpack().map_err(|what| damaged("memory", 0, what))?;
+        }
+        Ok(Page {
+            records: page.records,
+            next: Offset(page.next),
+            bounds,
+        })
+    }
+
+    pub(super) async fn offset_at(
+        &self,
+        of: PartitionId,
+        time: Timestamp,
+    ) -> Result<Offset, ReadError> {
+        let (slot, bounds) = find(&lock::read(&self.shared.view), of)?;
+        self.on_disk(move |reader| reader.search_time(slot, bounds, time.0))
+            .await
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let stopped = || ReadError::Io(Arc::new(std::io::Error::other("reading was stopped")));
+        let permit = self.permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|_closed| stopped())?;
+        let this = self.clone();
+        let task = spawn_blocking(move || {
+            let _permit = permit;
+            read(&this)
+        });
+        task.await.map_err(|_cancelled| stopped())?
+    }
+
+    /// Reads blocks from files until the page is full, the tail is reached or memory has the rest.
+    fn read_disk(&self, slot: Slot, bounds: Bounds, mut page: Pages) -> Result<Pages, ReadError> {
+        while page.next < bounds.tail.0 && !page.full {
+            let before = page.next;
+            let read = self.block(slot, page.next).and_then(|block| {
+                page.blocks.push(block);
+                page.unpack()
+                    .map_err(|what| damaged("a block", page.next, what))
+            });
+            match read {
+                // Full before the first record of this block.
+                Ok(()) if page.full => break,
+                Ok(()) if page.next > before => {}
+                // What was read before the bad block is good; the next call meets it first.
+                Err(_) if !page.records.is_empty() => break,
+                Ok(()) => return Err(missing(page.next)),
+                Err(error) => return Err(error),
+            }
+            if !page.full {
+                page.collect(&lock::read(&self.shared.view), slot);
+                if !page.blocks.is_empty() {
+                    page.unpack().map_err(|what| damaged("memory", 0, what))?;
+                    break;
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// Returns the first offset with a time at or after `time`.
+    fn search_time(&self, slot: Slot, bounds: Bounds, time: u64) -> Result<Offset, ReadError> {
+        let (mut low, mut high) = (bounds.earliest.0, bounds.tail.0);
+        let mut last_before = None;
+        // Blocks are as good as records here: one begins before the time, the next one does not.
+        while low < high {
+            let block = self.find(slot, low + (high - low) / 2)?;
+            if block.first_time >= time {
+                high = block.first.max(bounds.earliest.0).min(high - 1);
+            } else {
+                low = block.end();
+                last_before = Some(block);
+            }
+        }
+        let Some(block) = last_before else {
+            return Ok(bounds.earliest);
+        };
+        let bytes = self.load(slot, &block)?;
+        let mut records = bytes.records();
+        while let Some(record) = records.next_time() {
+            let (offset, at) = record.map_err(|what| damaged("a block", block.first, what))?;
+            if at >= time && offset >= bounds.earliest.0 {
+                return Ok(Offset(offset));
+            }
+        }
+        Ok(Offset(block.end()))
+    }
+
+    fn block(&self, slot: Slot, offset: u64) -> Result<Block, ReadError> {
+        let found = self.find(slot, offset)?;
+        self.load(slot, &found)
+    }
+
+    fn find(&self, slot: Slot, offset: u64) -> Result<BlockRef, ReadError> {
+        let found = self.lookup.find(slot, offset);
+        let found = found.map_err(|error| ReadError::Io(Arc::new(error)))?;
+        found.ok_or_else(|| missing(offset))
+    }
+
+    /// Reads a block and checks that it is the one that was looked for.
+    fn load(&self, slot: Slot, wanted: &BlockRef) -> Result<Block, ReadError> {
+        let failed = |error| ReadError::Io(Arc::new(error));
+        let (life, file) = self.shared.files.get(wanted.segment).map_err(failed)?;
+        let mut bytes = vec![0; wanted.len as usize];
+        let len = segment::read_up_to(&*file, &mut bytes, wanted.place).map_err(failed)?;
+        bytes.truncate(len);
+        let path = self.shared.files.path(wanted.segment);
+        let bad = |what| damaged(&path.display().to_string(), wanted.place, what);
+        let block = Block::decode(&Bytes::from(bytes), life, wanted.place).map_err(bad)?;
+        if block.slot != slot || block.first != wanted.first || block.count != wanted.count {
+            return Err(bad(Malformed("another block is there")));
+        }
+        Ok(block)
+    }
+}
+
+/// A page in the making.
+#[derive(Debug)]
+struct Pages {
+    next: u64,
+    bytes: usize,
+    bytes_max: usize,
+    full: bool,
+    records: Vec<StoredRecord>,
+    /// Blocks whose records are wanted, not unpacked yet.
+    blocks: Vec<Block>,
+}
+
+impl Pages {
+    fn new(from: Offset, bytes_max: usize) -> Self {
+        Self {
+            next: from.0,
+            bytes: 0,
+            bytes_max,
+            full: false,
+            records: Vec::new(),
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Takes as many blocks from memory as may fit; unpacking them is left for when the lock is gone.
+    fn collect(&mut self, view: &View, slot: Slot) {
+        let mut bytes = self.bytes;
+        for block in view.cache.from(slot, self.next) {
+            self.blocks.push(block.clone());
+            // The first one may hold records that are not wanted, so it says nothing about the page's size.
+            if self.blocks.len() > 1 {
+                bytes += block.records_bytes();
+            }
+            if bytes > self.bytes_max {
+                break;
+            }
+        }
+    }
+
+    fn unpack(&mut self) -> Result<(), Malformed> {
+        for block in self.blocks.drain(..) {
+            let mut records = block.records();
+            records.skip_to(self.next);
+            for record in records {
+                let record = match record {
+                    Ok(record) => record,
+                    Err(_) if !self.records.is_empty() => {
+                        self.full = true;
+                        return Ok(());
+                    }
+                    Err(what) => return Err(what),
+                };
+                let len = record.record.bytes_len();
+                if !self.records.is_empty() && self.bytes + len > self.bytes_max {
+                    self.full = true;
+                    return Ok(());
+                }
+                self.bytes += len;
+                self.next = record.offset.0 + 1;
+                self.records.push(record);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find(view: &View, of: PartitionId) -> Result<(Slot, Bounds), ReadError> {
+    let found = view.books.partition_of(of);
+    let (slot, book) = found.ok_or(ReadError::PartitionUnknown(of))?;
+    Ok((slot, book.bounds()))
+}
+
+fn damaged(what: &str, place: u64, malformed: Malformed) -> ReadError {
+    ReadError::Damaged(format!("{what}, at {place}: {malformed}").into())
+}
+
+fn missing(offset: u64) -> ReadError {
+    ReadError::Damaged(format!("the journal has no readable block with offset {offset}").into())
+}

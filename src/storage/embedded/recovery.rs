@@ -1,0 +1,308 @@
+//! Opening: what is in the journal, whether all of it is good, and what it adds up to.
+//!
+//! Nothing is changed on disk before everything has been found good. The end of the newest file may be torn, since a
+//! crash can cut a write that nobody was told of; anything else that is bad is damage, named and refused:
+//!
+//! ```text
+//! bad frame, and behind it a frame of the same life with a higher number   damage
+//! bad frame in a file that is not the newest, before its known end         damage
+//! bad frame in the newest file, nothing behind it                          torn write: cut off
+//! ```
+//!
+//! Frames are replayed from the newest good snapshot on, which is normally that of the newest file.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{
+    OpenError,
+    books::Books,
+    cache::Cache,
+    codec::Malformed,
+    dedup::Dedup,
+    disk::{Disk, DiskFile},
+    frame::Frame,
+    ops::Op,
+    scan::Frames,
+    segment::{
+        self, FORMAT_VERSION, Files, HeaderError, SNAPSHOT_AT, SegmentHeader, number_of,
+        read_snapshot,
+    },
+    shared::View,
+    snapshot::{self, Summary},
+};
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) view: View,
+    pub(super) files: Files,
+    pub(super) journal: [u8; 16],
+    /// The newest file, or what is known before the first one.
+    pub(super) before: Option<Summary>,
+    pub(super) next_frame: u64,
+    /// The newest file holds nothing, so the next one takes its number and its place.
+    pub(super) replace_newest: Option<SegmentHeader>,
+    /// The summary that the newest file's snapshot has of the one before it.
+    pub(super) before_newest: Option<Summary>,
+    /// All files, oldest first.
+    pub(super) segments: Vec<SegmentHeader>,
+    /// Number of the first file that was replayed.
+    pub(super) replayed_from: u64,
+    pub(super) frames_len: u64,
+    pub(super) torn: Option<(PathBuf, u64)>,
+}
+
+/// A file with a good header.
+struct Found {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    header: SegmentHeader,
+}
+
+/// Reads the journal of a directory; makes none.
+pub(super) fn recover(
+    disk: &Arc<dyn Disk>,
+    journal_dir: PathBuf,
+    dedup: Dedup,
+    cache_bytes: usize,
+) -> Result<Recovered, OpenError> {
+    let files = Files::new(disk.clone(), journal_dir);
+    let found = find(disk, &files)?;
+    check_neighbours(&found, &files)?;
+
+    let mut start = found.len();
+    let mut books = Books::default();
+    let mut before = None;
+    while start > 0 {
+        start -= 1;
+        let Found { path, file, header } = &found[start];
+        let bytes = read_snapshot(&**file, header)
+            .map_err(|source| OpenError::io("read a snapshot", path, source))?;
+        match bytes.ok_or(BAD_SNAPSHOT).and_then(|b| snapshot::decode(&b)) {
+            Ok((good, summary)) => {
+                (books, before) = (good, summary);
+                break;
+            }
+            // The history before it says the same, if it is all there.
+            Err(what) if start > 0 => {
+                tracing::error!(file = %path.display(), %what, "snapshot is damaged, reading the file before it");
+            }
+            Err(what) => return Err(OpenError::damaged(path, SNAPSHOT_AT, what)),
+        }
+    }
+    books.dedup = dedup;
+    let mut view = View {
+        books,
+        blocks: super::blocks::Blocks::default(),
+        cache: Cache::new(cache_bytes),
+    };
+    let mut recovered = Replay::default();
+    for (at, this) in found.iter().enumerate().skip(start) {
+        let next = found.get(at + 1);
+        if at > start {
+            before = recovered.summary.take();
+        }
+        recovered.segment(&mut view, this, next)?;
+    }
+    for found in &found[start..] {
+        found
+            .file
+            .sync_data()
+            .map_err(|source| OpenError::io("sync a journal file", &found.path, source))?;
+    }
+    recovered.write_last_again(found.last())?;
+    for found in &found {
+        files.add(found.header.number, found.header.life, found.file.clone());
+    }
+    let newest = found.last().map(|found| &found.header);
+    let empty = recovered.ops_len == 0 && recovered.torn.is_none();
+    let journal = match newest {
+        Some(newest) => newest.journal,
+        None => super::random()
+            .map_err(|source| OpenError::io("get random numbers for", files.dir(), source))?,
+    };
+    let replace_newest = newest.filter(|_| empty).cloned();
+    Ok(Recovered {
+        view,
+        files,
+        journal,
+        before: recovered.summary,
+        next_frame: recovered.next_frame.max(1),
+        replace_newest,
+        before_newest: before,
+        replayed_from: found.get(start).map_or(1, |found| found.header.number),
+        segments: found.into_iter().map(|found| found.header).collect(),
+        frames_len: recovered.frames_len,
+        torn: recovered.torn,
+    })
+}
+
+const BAD_SNAPSHOT: Malformed = Malformed("the snapshot has a wrong checksum");
+
+/// Opens every file of the journal and reads its header, oldest first.
+fn find(disk: &Arc<dyn Disk>, files: &Files) -> Result<Vec<Found>, OpenError> {
+    let names = disk
+        .list(files.dir())
+        .map_err(|source| OpenError::io("list", files.dir(), source))?;
+    let mut numbers: Vec<_> = names.iter().filter_map(|name| number_of(name)).collect();
+    numbers.sort_unstable();
+    let mut found = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let path = files.path(number);
+        let failed = |source| OpenError::io("read", &path, source);
+        let file: Arc<dyn DiskFile> = Arc::from(disk.open(&path).map_err(failed)?);
+        let mut bytes = vec![0; super::codec::to_usize(SNAPSHOT_AT)];
+        let len = segment::read_up_to(&*file, &mut bytes, 0).map_err(failed)?;
+        let header = match SegmentHeader::decode(&bytes[..len]) {
+            Ok((header, None)) => header,
+            Ok((header, Some(what))) => {
+                tracing::error!(file = %path.display(), %what, "one copy of the header is damaged, the other is used");
+                header
+            }
+            Err(HeaderError::Newer(found)) => {
+                return Err(OpenError::NewerFormat {
+                    file: path,
+                    found,
+                    known: FORMAT_VERSION,
+                });
+            }
+            Err(HeaderError::Malformed(what)) => return Err(OpenError::damaged(&path, 0, what)),
+        };
+        if header.number != number {
+            let what = Malformed("the file's name is not that of its header");
+            return Err(OpenError::damaged(&path, 0, what));
+        }
+        found.push(Found { path, file, header });
+    }
+    Ok(found)
+}
+
+fn check_neighbours(found: &[Found], files: &Files) -> Result<(), OpenError> {
+    for pair in found.windows(2) {
+        let [older, newer] = pair else { continue };
+        if older.header.number + 1 != newer.header.number {
+            let missing = files.path(older.header.number + 1);
+            let what = Malformed("the file is missing, and those around it are there");
+            return Err(OpenError::damaged(&missing, 0, what));
+        }
+        if older.header.journal != newer.header.journal {
+            let what = Malformed("the file belongs to another directory's journal");
+            return Err(OpenError::damaged(&newer.path, 0, what));
+        }
+        if older.header.first_frame > newer.header.first_frame {
+            let what = Malformed("the file begins before the one that it follows");
+            return Err(OpenError::damaged(&newer.path, 0, what));
+        }
+    }
+    Ok(())
+}
+
+/// What replaying comes to.
+#[derive(Default)]
+struct Replay {
+    next_frame: u64,
+    frames_len: u64,
+    /// Operations in the newest file.
+    ops_len: usize,
+    summary: Option<Summary>,
+    last_frame: Option<Frame>,
+    torn: Option<(PathBuf, u64)>,
+}
+
+impl Replay {
+    fn segment(
+        &mut self,
+        view: &mut View,
+        this: &Found,
+        next: Option<&Found>,
+    ) -> Result<(), OpenError> {
+        let Found { path, file, header } = this;
+        let failed = |source| OpenError::io("read", path, source);
+        let mut frames = Frames::new(
+            file.clone(),
+            header.life,
+            header.frames_at(),
+            header.first_frame,
+        )
+        .map_err(failed)?;
+        let mut summary = Summary {
+            number: header.number,
+            life: header.life,
+            first_frame: header.first_frame,
+            first_time: view.books.last_time,
+            ..Summary::default()
+        };
+        self.ops_len = 0;
+        self.last_frame = None;
+        loop {
+            // The next file says where this one ends; what lies behind is what a crash has cut.
+            if next.is_some_and(|next| next.header.first_frame == frames.number()) {
+                break;
+            }
+            let place = frames.place();
+            let what = match frames.next().map_err(failed)? {
+                Ok(frame) => {
+                    view.replay(header.number, &frame)
+                        .map_err(|what| OpenError::damaged(path, place, what))?;
+                    if self.ops_len == 0 && !frame.ops.is_empty() {
+                        summary.first_time = frame.header.at.time;
+                    }
+                    self.ops_len += frame.ops.len();
+                    self.frames_len += 1;
+                    let refers = frame.ops.iter().filter_map(|op| match op {
+                        Op::Refer { key } => Some(key.clone()),
+                        _ => None,
+                    });
+                    summary.refers.extend(refers);
+                    let last = frame.header.last;
+                    self.last_frame = Some(frame);
+                    if !last {
+                        continue;
+                    }
+                    match next {
+                        None => break,
+                        Some(next) if next.header.first_frame == frames.number() => break,
+                        Some(_) => Malformed("the next file does not begin where this one ends"),
+                    }
+                }
+                Err(what) => what,
+            };
+            if next.is_some() {
+                return Err(OpenError::damaged(path, place, what));
+            }
+            if let Some(behind) = frames.find_behind().map_err(failed)? {
+                tracing::error!(
+                    file = %path.display(), place, number = frames.number(),
+                    good_number = behind.at.number, good_place = behind.at.place,
+                    "a frame is damaged and a later one is good"
+                );
+                return Err(OpenError::damaged(path, place, what));
+            }
+            if frames.is_torn().map_err(failed)? {
+                self.torn = Some((path.clone(), place));
+            }
+            break;
+        }
+        self.next_frame = frames.number();
+        summary.last_frame = frames.number() - 1;
+        summary.last_time = view.books.last_time;
+        summary.bytes = frames.place();
+        self.summary = Some(summary);
+        Ok(())
+    }
+
+    /// Writes the last frame again with the same bytes.
+    ///
+    /// After a failed `fdatasync` the system may hold bytes in memory that it believes to be on disk. A run that ended
+    /// that way has left one such frame at most, the last; now that it counts, it must really be there.
+    fn write_last_again(&self, newest: Option<&Found>) -> Result<(), OpenError> {
+        let (Some(frame), Some(newest)) = (&self.last_frame, newest) else {
+            return Ok(());
+        };
+        let place = frame.header.at.place;
+        segment::write_all(&*newest.file, &frame.bytes, place)
+            .map_err(|(error, _)| error)
+            .and_then(|()| newest.file.sync_data())
+            .map_err(|source| OpenError::io("write the last frame of", &newest.path, source))
+    }
+}

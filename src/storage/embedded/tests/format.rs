@@ -1,0 +1,414 @@
+//! The bytes of version 1, which every later release reads, and what becomes of bytes that have changed.
+
+use std::{fmt::Debug, sync::Arc};
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+
+use crate::{
+    clock::Timestamp,
+    place::{Incarnation, Offset, StreamId},
+    record::Record,
+    storage::{
+        AppendKind, ControlEvent, ControlEventKind, MadeBy, Stream, StreamConfig,
+        embedded::{
+            block::{Block, NewBlock},
+            books::Books,
+            codec::Malformed,
+            frame::{Frame, FrameAt, FrameHeader, HEADER_LEN},
+            ops::{DedupEntry, EndCode, Entry, FinishRun, Op, StreamImage},
+            segment::{FORMAT_VERSION, HeaderError, SegmentHeader, snapshot_crc},
+            snapshot::{self, Summary},
+        },
+    },
+};
+
+use super::{headers, record};
+
+/// `[frame, header (its first 88 bytes), snapshot]` as version 1 has written them.
+const V1: [&str; 3] = [
+    include_str!("v1_frame.hex"),
+    include_str!("v1_header.hex"),
+    include_str!("v1_snapshot.hex"),
+];
+
+const AT: FrameAt = FrameAt {
+    life: 0x0123_4567_89ab_cdef,
+    number: 42,
+    place: 16_384,
+    time: 1_767_323_045_000_009,
+};
+
+fn image() -> StreamImage {
+    let stream = Stream {
+        id: StreamId([7; 16]),
+        incarnation: Incarnation(9),
+        name: "DataSyncStream".parse().unwrap(),
+        partitions: 2,
+        config: StreamConfig {
+            made_by: MadeBy::Api,
+            retention_hours: Some(24),
+            retention_bytes: None,
+            ocid: Some("ocid1.stream".into()),
+        },
+        revision: 3,
+        events: vec![
+            ControlEvent {
+                kind: ControlEventKind::Created { partitions: 1 },
+                time: Timestamp(1_767_323_045_000_000),
+                tails: vec![Offset(0)],
+            },
+            ControlEvent {
+                kind: ControlEventKind::Grown { partitions: 2 },
+                time: Timestamp(1_767_323_045_000_001),
+                tails: vec![Offset(300), Offset(0)],
+            },
+            ControlEvent {
+                kind: ControlEventKind::Purged,
+                time: Timestamp(1_767_323_045_000_002),
+                tails: vec![Offset(300), Offset(1)],
+            },
+        ],
+    };
+    StreamImage {
+        number: 5,
+        stream: Arc::new(stream),
+    }
+}
+
+fn run(end: EndCode, copies: Option<((u32, u16), u64)>) -> FinishRun {
+    FinishRun {
+        slot: (5, 1),
+        first: 300,
+        count: 2,
+        end,
+        attempts: 4,
+        status: 503,
+        time: AT.time - 3,
+        copies,
+    }
+}
+
+fn dedup() -> DedupEntry {
+    DedupEntry {
+        id: [8; 16],
+        slot: (5, 1),
+        first: 300,
+        count: 2,
+        time: AT.time - 4,
+    }
+}
+
+/// One operation of each kind, blocks between them.
+fn sample() -> Vec<Entry> {
+    let mut first = NewBlock::new((5, 1), AppendKind::Accepted, 300, AT.time - 4);
+    for (at, value) in [(4, "{\"a\":1}"), (2, "")] {
+        first
+            .push(AppendKind::Accepted, AT.time - at, record(value))
+            .unwrap();
+    }
+    let mut second = NewBlock::new((6, 0), AppendKind::Routed, 0, AT.time);
+    let plain = Record {
+        key: Bytes::new(),
+        value: "x".into(),
+        headers: headers().with([("own", "ä")]),
+    };
+    second.push(AppendKind::Routed, AT.time, plain).unwrap();
+    let op = Entry::Op;
+    vec![
+        op(Op::StreamMade(image())),
+        Entry::Block(first),
+        op(Op::Finish(run(EndCode::Delivered, None))),
+        op(Op::Finish(run(EndCode::Filtered, None))),
+        op(Op::Finish(run(EndCode::Discarded, None))),
+        Entry::Block(second),
+        op(Op::Finish(run(EndCode::Routed, Some(((6, 1), 7))))),
+        op(Op::Finish(run(EndCode::Moved, Some(((6, 1), 1 << 40))))),
+        op(Op::StatePut {
+            revision: 12,
+            key: "secret/a".into(),
+            value: "sealed".into(),
+        }),
+        op(Op::StateDelete {
+            revision: 13,
+            key: "secret/b".into(),
+        }),
+        op(Op::Trim {
+            slot: (5, 1),
+            below: 299,
+        }),
+        op(Op::StreamChanged(image())),
+        op(Op::StreamGone { stream: 4 }),
+        op(Op::Dedup(dedup())),
+        op(Op::Refer {
+            key: "secret/a".into(),
+        }),
+    ]
+}
+
+fn frame() -> Frame {
+    Frame::encode(AT, true, sample(), 0)
+}
+
+fn decode(bytes: &Bytes) -> Result<Frame, Malformed> {
+    let header = FrameHeader::decode(bytes)?;
+    assert_eq!(header.at, AT, "a changed header was taken for good");
+    Frame::decode(bytes, header)
+}
+
+fn header() -> SegmentHeader {
+    SegmentHeader {
+        number: 3,
+        life: AT.life,
+        rewrite: 1,
+        first_frame: 40,
+        last_frame: 42,
+        created: AT.time,
+        snapshot_len: 1_000,
+        snapshot_crc: 0x1234_5678,
+        journal: [6; 16],
+    }
+}
+
+fn summary() -> Summary {
+    Summary {
+        number: 2,
+        life: 77,
+        first_frame: 20,
+        last_frame: 39,
+        first_time: AT.time - 100,
+        last_time: AT.time - 50,
+        bytes: 123_456,
+        refers: vec!["secret/a".into(), "secret/b".into()],
+    }
+}
+
+fn books() -> Books {
+    let mut books = Books::default();
+    books.add_stream(&image(), Vec::new()).unwrap();
+    let mut block = NewBlock::new((5, 1), AppendKind::Restored, 0, AT.time);
+    for _ in 0..10 {
+        block
+            .push(AppendKind::Restored, AT.time, record("v"))
+            .unwrap();
+    }
+    books
+        .apply(&Op::Append(block.stored(0, Bytes::new())))
+        .unwrap();
+    for first in [0, 4, 7] {
+        let run = FinishRun {
+            first,
+            ..run(EndCode::Delivered, None)
+        };
+        books.apply(&Op::Finish(run)).unwrap();
+    }
+    let trim = Op::Trim {
+        slot: (5, 1),
+        below: 4,
+    };
+    books.apply(&trim).unwrap();
+    books.set_state(&"secret/a".into(), 12, Some("sealed".into()));
+    books.next_stream = 9;
+    books.last_time = AT.time;
+    books.state_revision = 13;
+    books
+}
+
+/// Everything that a snapshot has, as text: books have no equality of their own.
+fn shown(books: &Books) -> String {
+    let streams: Vec<_> = books
+        .streams()
+        .map(|(number, book)| {
+            let partitions: Vec<_> = book
+                .partitions
+                .iter()
+                .map(|p| format!("{:?} {} {:?}", p.status(), p.last_time, p.finished))
+                .collect();
+            format!("{number} {:?} {partitions:?}", book.stream)
+        })
+        .collect();
+    format!(
+        "{streams:?} {} {} {:?} {} {}",
+        books.next_stream, books.last_time, books.state, books.state_bytes, books.state_revision
+    )
+}
+
+fn golden(at: usize) -> Vec<u8> {
+    let text: String = V1[at].split_whitespace().collect();
+    HEXLOWER.decode(text.as_bytes()).unwrap()
+}
+
+/// Every prefix and every change of one bit is an error or the right value.
+fn check_changes<T: PartialEq + Debug, E: Debug>(
+    bytes: &[u8],
+    decode: impl Fn(&[u8]) -> Result<T, E>,
+    may_differ: impl Fn(usize) -> bool,
+) {
+    let right = decode(bytes).unwrap();
+    for cut in 0..bytes.len() {
+        if let Ok(read) = decode(&bytes[..cut]) {
+            assert_eq!(read, right, "cut at {cut}");
+            assert!(may_differ(cut), "cut at {cut} was not seen");
+        }
+    }
+    for bit in 0..bytes.len() * 8 {
+        let mut changed = bytes.to_vec();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(read) = decode(&changed) {
+            assert_eq!(read, right, "bit {bit}");
+            assert!(may_differ(bit / 8), "bit {bit} was not seen");
+        }
+    }
+}
+
+#[test]
+fn version_1_is_written_as_it_always_was() {
+    let books = books();
+    let snapshot = snapshot::encode(&books, Some(&summary()));
+    let written = [
+        frame().bytes.to_vec(),
+        header().encode()[..88].to_vec(),
+        snapshot,
+    ];
+    for (at, written) in written.iter().enumerate() {
+        assert_eq!(HEXLOWER.encode(written), HEXLOWER.encode(&golden(at)));
+    }
+}
+
+#[test]
+fn version_1_is_read_for_ever() {
+    let frame = decode(&golden(0).into()).unwrap();
+    assert_eq!(frame.ops, self::frame().ops);
+    assert!(frame.header.last);
+    let (header, bad_copy) = SegmentHeader::decode(&golden(1)).unwrap();
+    assert_eq!(header, self::header());
+    assert!(bad_copy.is_some(), "the second copy is not there");
+    let (books, before) = snapshot::decode(&golden(2)).unwrap();
+    assert_eq!(before, Some(summary()));
+    assert_eq!(shown(&books), shown(&self::books()));
+}
+
+#[test]
+fn a_frame_reads_back() {
+    let frame = frame();
+    let read = decode(&frame.bytes).unwrap();
+    assert_eq!(read.ops, frame.ops);
+    assert_eq!(read.bytes, frame.bytes);
+    assert_eq!(read.ops.len(), sample().len());
+}
+
+#[test]
+fn a_changed_frame_is_refused() {
+    let bytes = frame().bytes;
+    let header = FrameHeader::decode(&bytes).unwrap();
+    let body_end = HEADER_LEN + header.body_len as usize;
+    check_changes(
+        &bytes,
+        |bytes| decode(&Bytes::copy_from_slice(bytes)).map(|frame| frame.ops),
+        // Zeros up to the next frame say nothing.
+        |at| at >= body_end,
+    );
+}
+
+#[test]
+fn a_changed_block_is_refused() {
+    let mut bytes = Vec::new();
+    let mut block = NewBlock::new((1, 0), AppendKind::Moved, 5, 10);
+    block
+        .push(AppendKind::Moved, 10, record("payload"))
+        .unwrap();
+    block.encode(&mut bytes, AT.life, AT.place);
+    check_changes(
+        &bytes,
+        |bytes| Block::decode(&Bytes::copy_from_slice(bytes), AT.life, AT.place),
+        |_| false,
+    );
+    let bytes = Bytes::from(bytes);
+    assert!(Block::decode(&bytes, AT.life, AT.place + 8).is_err());
+    assert!(Block::decode(&bytes, AT.life + 1, AT.place).is_err());
+}
+
+#[test]
+fn a_changed_snapshot_is_refused() {
+    let bytes = snapshot::encode(&books(), Some(&summary()));
+    let crc = snapshot_crc(AT.life, &bytes);
+    let decode = |bytes: &[u8]| {
+        if snapshot_crc(AT.life, bytes) != crc {
+            // Without its checksum it may say anything, but must not bring the process down.
+            drop(snapshot::decode(bytes));
+            return Err(Malformed("checksum"));
+        }
+        snapshot::decode(bytes).map(|(books, before)| (shown(&books), before))
+    };
+    check_changes(&bytes, decode, |_| false);
+}
+
+#[test]
+fn a_section_for_later_readers_is_skipped_and_one_for_all_is_not() {
+    let mut bytes = snapshot::encode(&books(), None);
+    bytes.extend([200, 2, 0, 0, 0, 1, 2]);
+    assert_eq!(shown(&snapshot::decode(&bytes).unwrap().0), shown(&books()));
+    let at = bytes.len() - 7;
+    bytes[at] = 100;
+    assert!(snapshot::decode(&bytes).is_err());
+}
+
+#[test]
+fn one_changed_bit_of_a_header_is_made_good_by_the_other_copy() {
+    let bytes = header().encode();
+    for copy in [0, 4096] {
+        for bit in 0..88 * 8 {
+            let mut changed = bytes.clone();
+            changed[copy + bit / 8] ^= 1 << (bit % 8);
+            let (read, bad) = SegmentHeader::decode(&changed).unwrap();
+            assert_eq!(read, header());
+            assert!(bad.is_some());
+        }
+    }
+    for cut in 0..bytes.len() {
+        match SegmentHeader::decode(&bytes[..cut]) {
+            Ok((read, bad)) => {
+                assert!(cut >= 88);
+                assert_eq!(read, header());
+                assert_eq!(bad.is_none(), cut >= 4096 + 88);
+            }
+            Err(_) => assert!(cut < 88),
+        }
+    }
+}
+
+#[test]
+fn a_header_with_both_copies_changed_is_refused() {
+    let bytes = header().encode();
+    for bit in 0..88 * 8 {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        changed[4096 + bit / 8] ^= 1 << (bit % 8);
+        assert!(SegmentHeader::decode(&changed).is_err(), "bit {bit}");
+    }
+    let mut other = header();
+    other.number += 1;
+    let mut mixed = bytes.clone();
+    mixed[4096..4184].copy_from_slice(&other.encode()[..88]);
+    assert!(SegmentHeader::decode(&mixed).is_err());
+}
+
+#[test]
+fn a_header_of_a_newer_version_says_so() {
+    let newer = newer(&header());
+    assert_eq!(
+        SegmentHeader::decode(&newer),
+        Err(HeaderError::Newer(FORMAT_VERSION + 1))
+    );
+}
+
+/// Returns a header as a later release would write it.
+pub(super) fn newer(header: &SegmentHeader) -> Vec<u8> {
+    let mut bytes = header.encode();
+    for copy in [0, 4096] {
+        bytes[copy + 8..copy + 12].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[copy..copy + 84]);
+        bytes[copy + 84..copy + 88].copy_from_slice(&crc.to_le_bytes());
+    }
+    bytes
+}

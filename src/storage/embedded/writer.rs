@@ -1,0 +1,522 @@
+//! The one writer: gathers what is queued, writes it as a frame, syncs, publishes, answers.
+//!
+//! ```text
+//! take the queue -> check, number, gather (8 MiB at most) -> write -> fdatasync -> readers see it -> answers
+//! ```
+//!
+//! It never waits for more commits: while it syncs, the next ones queue. A full disk refuses what was gathered and is
+//! tried again; any other failure stops the log for good, because what is on disk is then not known.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    clock::Clock,
+    storage::{CommitError, Committed, Finish},
+};
+
+use super::{
+    disk::DiskFile,
+    frame::{FRAME_BYTES_MAX, Frame, FrameAt, HEADER_LEN, aligned_len},
+    housekeeper::Housekeeper,
+    lock,
+    ops::Entry,
+    pending::Pending,
+    queue::{CommitAnswer, Queue, Request, Taken},
+    segment::{self, SegmentHeader},
+    shared::Shared,
+    snapshot::{self, Summary},
+    spare::{Spare, Spares},
+};
+
+/// How long an end waits for a frame to travel with.
+const FINISHES_WAIT: Duration = Duration::from_millis(5);
+/// Without work for this long, an empty frame shows that the last one was written whole.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long a full disk is left alone if nobody commits.
+const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
+/// Room for the frame that says that no other follows in its file.
+const SEAL_LEN: u64 = HEADER_LEN as u64;
+
+/// The writer, on a thread of its own.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) spares: Arc<Spares>,
+    pub(super) housekeeper: Arc<Housekeeper>,
+    pub(super) clock: Clock,
+    pub(super) journal: [u8; 16],
+    pub(super) segment_bytes: u64,
+    /// `None` = the last file is sealed and the next one could not be made yet.
+    pub(super) open: Option<OpenSegment>,
+    /// The file before the open one.
+    pub(super) before: Option<Summary>,
+    pub(super) next_frame: u64,
+    pub(super) pending: Pending,
+    pub(super) requests: VecDeque<Request>,
+    pub(super) finishes: Vec<Finish>,
+    pub(super) stopped: Option<Arc<str>>,
+    pub(super) disk_full: bool,
+    /// The last frame held something.
+    pub(super) unproven: bool,
+}
+
+/// The file that takes frames.
+#[derive(Debug)]
+pub(super) struct OpenSegment {
+    file: Arc<dyn DiskFile>,
+    number: u64,
+    life: u64,
+    /// Where the next frame goes.
+    place: u64,
+    len: u64,
+    first_frame: u64,
+    first_time: Option<u64>,
+    /// State values that its records need.
+    referred: HashSet<Arc<str>>,
+}
+
+/// Why a frame is not stored.
+#[derive(Debug)]
+enum Fault {
+    /// Nothing of it is.
+    DiskFull,
+    /// Nothing of it is, and nothing more will be.
+    Broken(Arc<str>),
+    /// It may be, and nothing more will be.
+    Torn(Arc<str>),
+}
+
+impl Fault {
+    fn new(what: &str, error: &io::Error) -> Self {
+        if is_full(error) {
+            Self::DiskFull
+        } else {
+            Self::Broken(format!("cannot {what}: {error}").into())
+        }
+    }
+
+    fn torn(what: &str, error: &io::Error) -> Self {
+        Self::Torn(format!("cannot {what}: {error}").into())
+    }
+
+    /// What a commit of that frame is told.
+    fn answer(&self) -> CommitError {
+        match self {
+            Self::DiskFull => CommitError::DiskFull,
+            Self::Broken(reason) => CommitError::Stopped(reason.clone()),
+            Self::Torn(reason) => CommitError::MaybeStored(reason.clone()),
+        }
+    }
+
+    /// What a commit is told that was refused, perhaps because of others in that frame.
+    fn answer_refused(&self) -> CommitError {
+        match self {
+            Self::DiskFull => CommitError::DiskFull,
+            Self::Broken(reason) | Self::Torn(reason) => CommitError::Stopped(reason.clone()),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl Writer {
+    /// Works until the queue is closed or abandoned.
+    pub(super) fn run(mut self) {
+        loop {
+            let finishes_wait = if self.disk_full {
+                DISK_FULL_WAIT
+            } else {
+                FINISHES_WAIT
+            };
+            let waits = self.stopped.is_none() && (self.unproven || self.disk_full);
+            let idle = waits.then_some(IDLE);
+            let taken =
+                self.queue
+                    .take(&mut self.requests, &mut self.finishes, finishes_wait, idle);
+            match taken {
+                Taken::Work => self.work(),
+                Taken::Idle => self.prove(),
+                Taken::Closing => {
+                    self.prove();
+                    return;
+                }
+                Taken::Dropped => return,
+            }
+        }
+    }
+
+    /// Stores all that was taken.
+    fn work(&mut self) {
+        while !self.requests.is_empty() || !self.finishes.is_empty() {
+            if let Some(reason) = self.stopped.clone() {
+                self.finishes.clear();
+                self.refuse_all(&reason);
+                return;
+            }
+            match self.requests.front() {
+                None | Some(Request::Commit { .. }) => self.store_commits(),
+                Some(_) => self.store_alone(),
+            }
+            if self.disk_full && self.requests.is_empty() {
+                // The ends stay for the next try.
+                break;
+            }
+        }
+        if self.disk_full && self.queue.is_closing() {
+            // There is no later try; these records are dispatched again after the next start.
+            self.finishes.clear();
+        }
+    }
+
+    /// Writes one frame of as many commits as it takes.
+    fn store_commits(&mut self) {
+        let (mut len, mut bytes) = (0, 0);
+        let mut answers: Vec<(CommitAnswer, Result<Committed, CommitError>)> = Vec::new();
+        let none = HashSet::new();
+        {
+            let view = lock::read(&self.shared.view);
+            let referred = self.open.as_ref().map_or(&none, |open| &open.referred);
+            self.pending.begin(&view.books);
+            if !self.finishes.is_empty() {
+                // Neighbours become runs.
+                self.finishes.sort_unstable_by_key(|f| (f.of, f.offset));
+                let now = self.clock.now();
+                let refused = self.pending.admit_soon(&view.books, &self.finishes, now);
+                for error in refused {
+                    tracing::warn!(%error, "an end was refused");
+                }
+            }
+            while let Some(Request::Commit { bytes: more, .. }) = self.requests.front() {
+                if self.pending.bytes() > 0 && self.pending.bytes() + more > FRAME_BYTES_MAX {
+                    break;
+                }
+                let Some(Request::Commit {
+                    commit,
+                    bytes: more,
+                    answer,
+                }) = self.requests.pop_front()
+                else {
+                    break;
+                };
+                len += 1;
+                bytes += more;
+                let now = self.clock.now();
+                let admitted = self.pending.admit(&view.books, referred, commit, now);
+                answers.push((answer, admitted));
+            }
+        }
+        let hint = self.pending.bytes();
+        let (entries, time) = self.pending.take();
+        let stored = if entries.is_empty() {
+            Ok(())
+        } else {
+            self.store(entries, time, hint)
+        };
+        match &stored {
+            Ok(()) => {
+                self.finishes.clear();
+                if let Some(open) = &mut self.open {
+                    open.referred.extend(self.pending.refers());
+                }
+            }
+            Err(_) => drop(self.pending.refers()),
+        }
+        // Before the answers: whoever has one must not be refused for its own last commit.
+        self.queue.release(len, bytes);
+        for (answer, admitted) in answers {
+            let admitted = match (&stored, admitted) {
+                (Ok(()), admitted) => admitted,
+                (Err(fault), Ok(_)) => Err(fault.answer()),
+                // What it was refused for may not be there either.
+                (Err(fault), Err(_)) => Err(fault.answer_refused()),
+            };
+            // Nobody may be waiting any more; that changes nothing.
+            let _told = answer.send(admitted).is_ok();
+        }
+    }
+
+    /// Stores the change of a stream, or a trim, in a frame of its own.
+    fn store_alone(&mut self) {
+        let Some(request) = self.requests.pop_front() else {
+            return;
+        };
+        let plan = {
+            let view = lock::read(&self.shared.view);
+            super::alone::plan(&view.books, request, self.clock.now())
+        };
+        let Some((op, time, answer)) = plan else {
+            self.queue.release(1, 0);
+            return;
+        };
+        let mut encoded = Vec::new();
+        op.encode(&mut encoded, time);
+        let stored = self.store(vec![Entry::Op(op)], time, encoded.len());
+        self.queue.release(1, 0);
+        match stored {
+            Ok(()) => answer.stored(),
+            Err(fault) => answer.refuse(fault.answer()),
+        }
+    }
+
+    /// Writes an empty frame if the last one held something, or tries a full disk.
+    fn prove(&mut self) {
+        if (self.unproven || self.disk_full) && self.stopped.is_none() {
+            let time = lock::read(&self.shared.view).books.last_time;
+            if self.store(Vec::new(), time, 0).is_ok() {
+                self.unproven = false;
+            }
+        }
+    }
+
+    /// Makes a frame durable and lets readers see it.
+    fn store(&mut self, entries: Vec<Entry>, time: u64, hint: usize) -> Result<(), Fault> {
+        let stored = self.try_store(entries, time, hint);
+        match &stored {
+            Ok(()) => {
+                if std::mem::take(&mut self.disk_full) {
+                    tracing::info!("the disk has space again; appends are taken");
+                    self.shared.disk_full(false);
+                }
+            }
+            Err(Fault::DiskFull) => {
+                if !std::mem::replace(&mut self.disk_full, true) {
+                    tracing::error!("the disk is full; appends are refused until there is space");
+                    self.shared.disk_full(true);
+                }
+            }
+            Err(Fault::Broken(reason) | Fault::Torn(reason)) => {
+                tracing::error!(%reason, "the log has stopped; reads go on");
+                self.stop(&reason.clone());
+            }
+        }
+        stored
+    }
+
+    fn try_store(&mut self, entries: Vec<Entry>, time: u64, hint: usize) -> Result<(), Fault> {
+        let unproven = !entries.is_empty();
+        // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
+        let frame_len = aligned_len((HEADER_LEN + hint) as u64);
+        self.make_room(frame_len)?;
+        let Some(open) = &mut self.open else {
+            return Err(Fault::Broken("there is no open file".into()));
+        };
+        let at = FrameAt {
+            life: open.life,
+            number: self.next_frame,
+            place: open.place,
+            time,
+        };
+        let frame = Frame::encode(at, false, entries, hint);
+        debug_assert!(
+            frame.bytes.len() as u64 <= frame_len,
+            "the hint is an upper bound"
+        );
+        open.write(&frame)?;
+        open.place += frame.bytes.len() as u64;
+        open.first_time.get_or_insert(time);
+        self.next_frame += 1;
+        self.unproven = unproven;
+        if open.place > open.len / 2 {
+            self.housekeeper.want_spare(self.segment_bytes);
+        }
+        // Only a bug can make this fail: the commits were checked against the same books.
+        self.shared
+            .publish(open.number, &frame)
+            .map_err(|malformed| Fault::Torn(format!("cannot publish a frame: {malformed}").into()))
+    }
+
+    /// Makes sure that a frame fits into the open file, together with the one that seals it.
+    fn make_room(&mut self, frame_len: u64) -> Result<(), Fault> {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.place + frame_len + SEAL_LEN <= open.len)
+        {
+            return Ok(());
+        }
+        let sealed = self
+            .open
+            .as_ref()
+            .map(|open| open.summary(self.next_frame, &self.shared));
+        let before = sealed.or_else(|| self.before.clone());
+        let snapshot = snapshot::encode(&lock::read(&self.shared.view).books, before.as_ref());
+        let frames_at = aligned_len(segment::SNAPSHOT_AT + snapshot.len() as u64);
+        let len = self.segment_bytes.max(frames_at + frame_len + SEAL_LEN);
+        let spare = self.spares.take(len);
+        let spare = spare.map_err(|error| Fault::new("make a journal file", &error))?;
+        let begun = self.seal().and_then(|()| {
+            self.before = before;
+            let begun = begin_segment(
+                &self.shared,
+                &self.spares,
+                &spare,
+                Beginning {
+                    number: self.before.as_ref().map_or(1, |before| before.number + 1),
+                    first_frame: self.next_frame,
+                    journal: self.journal,
+                    created: self.clock.now().0,
+                    snapshot: &snapshot,
+                },
+            );
+            begun.map_err(|error| Fault::new("begin a journal file", &error))
+        });
+        match begun {
+            Ok(open) => {
+                self.open = Some(open);
+                Ok(())
+            }
+            Err(fault) => {
+                self.spares.put_back(spare);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Ends the open file, if there is one, with a frame that says so.
+    fn seal(&mut self) -> Result<(), Fault> {
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        let at = FrameAt {
+            life: open.life,
+            number: self.next_frame,
+            place: open.place,
+            time: lock::read(&self.shared.view).books.last_time,
+        };
+        let frame = Frame::encode(at, true, Vec::new(), 0);
+        open.write(&frame).map_err(|fault| match fault {
+            // The frame that is to be stored is not in this write.
+            Fault::Torn(reason) => Fault::Broken(reason),
+            fault => fault,
+        })?;
+        self.next_frame += 1;
+        self.housekeeper.sealed(open.number);
+        self.open = None;
+        Ok(())
+    }
+
+    fn stop(&mut self, reason: &Arc<str>) {
+        self.shared.stopped(reason);
+        self.stopped.get_or_insert_with(|| reason.clone());
+        let queued = self.queue.stop(reason);
+        self.requests.extend(queued);
+        let reason = self.stopped.clone().unwrap_or_else(|| reason.clone());
+        self.refuse_all(&reason);
+    }
+
+    fn refuse_all(&mut self, reason: &Arc<str>) {
+        for request in self.requests.drain(..) {
+            request.refuse(CommitError::Stopped(reason.clone()));
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking();
+        let reason = if panicked {
+            "the writer has panicked"
+        } else {
+            super::CLOSED
+        };
+        self.stop(&reason.into());
+        self.shared.writer_ended.send_replace(true);
+    }
+}
+
+impl OpenSegment {
+    /// Writes a frame at its place and makes it durable.
+    fn write(&self, frame: &Frame) -> Result<(), Fault> {
+        if let Err((error, written)) = segment::write_all(&*self.file, &frame.bytes, self.place) {
+            if !is_full(&error) {
+                return Err(Fault::torn("write to the journal", &error));
+            }
+            if written > 0 {
+                self.void()?;
+            }
+            return Err(Fault::DiskFull);
+        }
+        let synced = self.file.sync_data();
+        synced.map_err(|error| Fault::torn("sync the journal", &error))
+    }
+
+    /// Makes a frame that was cut short unreadable: its missing bytes might equal what stood there before.
+    fn void(&self) -> Result<(), Fault> {
+        let zeros = [0; HEADER_LEN];
+        let voided = segment::write_all(&*self.file, &zeros, self.place)
+            .map_err(|(error, _)| error)
+            .and_then(|()| self.file.sync_data());
+        voided.map_err(|error| Fault::torn("take back a write to the journal", &error))
+    }
+
+    /// Describes the file as it will be, sealed by the frame of that number.
+    fn summary(&self, last_frame: u64, shared: &Shared) -> Summary {
+        let mut refers: Vec<_> = self.referred.iter().cloned().collect();
+        refers.sort_unstable();
+        let last_time = lock::read(&shared.view).books.last_time;
+        Summary {
+            number: self.number,
+            life: self.life,
+            first_frame: self.first_frame,
+            last_frame,
+            first_time: self.first_time.unwrap_or(last_time),
+            last_time,
+            bytes: self.place + SEAL_LEN,
+            refers,
+        }
+    }
+}
+
+/// How a file begins.
+#[derive(Debug)]
+pub(super) struct Beginning<'a> {
+    pub(super) number: u64,
+    pub(super) first_frame: u64,
+    pub(super) journal: [u8; 16],
+    pub(super) created: u64,
+    pub(super) snapshot: &'a [u8],
+}
+
+/// Makes the next file of the journal of a spare one.
+pub(super) fn begin_segment(
+    shared: &Shared,
+    spares: &Spares,
+    spare: &Spare,
+    beginning: Beginning<'_>,
+) -> io::Result<OpenSegment> {
+    let life = u64::from_le_bytes(super::random()?);
+    let snapshot = beginning.snapshot;
+    let header = SegmentHeader {
+        number: beginning.number,
+        life,
+        rewrite: 0,
+        first_frame: beginning.first_frame,
+        last_frame: 0,
+        created: beginning.created,
+        snapshot_len: snapshot.len() as u64,
+        snapshot_crc: segment::snapshot_crc(life, snapshot),
+        journal: beginning.journal,
+    };
+    let (file, len) = spares.publish(spare, &shared.files, &header, snapshot)?;
+    Ok(OpenSegment {
+        file,
+        number: header.number,
+        life,
+        place: header.frames_at(),
+        len,
+        first_frame: header.first_frame,
+        first_time: None,
+        referred: HashSet::new(),
+    })
+}
