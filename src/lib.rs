@@ -2,6 +2,10 @@
 
 pub mod config;
 
+pub mod api;
+
+pub mod ingest;
+
 pub mod message;
 pub mod place;
 pub mod record;
@@ -11,7 +15,9 @@ pub mod log;
 pub mod dispatch;
 pub mod redrive;
 
+pub mod secrets;
 pub mod storage;
 
 pub mod clock;
 pub mod tasks;
+pub mod telemetry;

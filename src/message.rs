@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
@@ -31,14 +31,28 @@ pub struct Message<'a> {
 }
 
 /// One entry of `targetRestApiHeaders`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct MessageHeader<'a> {
     /// Its name.
-    #[serde(borrow)]
     pub key: Cow<'a, str>,
     /// Its value.
-    #[serde(borrow)]
     pub value: Cow<'a, str>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for MessageHeader<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Header<'a> {
+            #[serde(borrow)]
+            key: Cow<'a, str>,
+            #[serde(borrow)]
+            value: Cow<'a, str>,
+        }
+        // What serde derives reads an array too, and then nobody would look for a credential in it.
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        let Header { key, value } = object(text.as_bytes()).map_err(de::Error::custom)?;
+        Ok(Self { key, value })
+    }
 }
 
 impl<'a> Message<'a> {
@@ -47,7 +61,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// What serde says of the first member that is missing, repeated, or of a wrong type; it quotes no value.
     pub fn parse(value: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(value)
+        object(value)
     }
 
     /// Returns the secret's name, if the message names one.
@@ -64,6 +78,15 @@ impl<'a> Message<'a> {
             .iter()
             .flatten()
             .map(|header| (&*header.key, &*header.value))
+    }
+}
+
+/// Reads a struct from an object, and from nothing else.
+fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
+    if text.trim_ascii_start().first() == Some(&b'{') {
+        serde_json::from_slice(text)
+    } else {
+        Err(de::Error::custom("not an object"))
     }
 }
 
@@ -167,6 +190,13 @@ mod tests {
                 .target_rest_api_payload
                 .is_none()
         );
+    }
+
+    #[test]
+    fn arrays_are_no_messages_and_no_headers() {
+        assert!(Message::parse(br#"[null,"http://a","POST"]"#).is_err());
+        let value = br#"{"targetRestApi":"http://a","targetRestApiOperation":"POST","targetRestApiHeaders":[["a","b"]]}"#;
+        assert!(Message::parse(value).is_err());
     }
 
     #[track_caller]

@@ -20,6 +20,8 @@
 //! - A record gets one end, once: a second one is refused.
 
 pub mod embedded;
+#[cfg(test)]
+pub(crate) mod memory;
 
 use std::{fmt, ops::Range, sync::Arc};
 

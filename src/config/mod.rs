@@ -3,7 +3,21 @@
 //! The structs here are what a file may say. [`load`] puts them together from defaults, file, environment and flags and
 //! checks them; `gateway.rs` takes them apart, and nobody reads settings later.
 
+mod check;
+mod errors;
+mod load;
+mod oci;
+mod schema;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+pub use self::{
+    check::ROLE_WORDS,
+    errors::{ConfigError, ConfigErrors, Place},
+    load::{Loaded, Overrides, Sources, load},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -320,7 +334,6 @@ pub struct Roles {
 }
 
 impl Default for Roles {
-    #[expect(clippy::missing_panics_doc, reason = "the names are legal")]
     fn default() -> Self {
         let name = |text: &str| text.parse().expect("a legal stream name");
         Self {
@@ -330,6 +343,20 @@ impl Default for Roles {
             unrecoverable: name("UnrecoverableErrorStream"),
             default: name("DefaultErrorStream"),
         }
+    }
+}
+
+impl Roles {
+    /// Returns word and stream of each role, the source first.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, &StreamName); 5] {
+        [
+            ("source", &self.source),
+            ("unavailable", &self.unavailable),
+            ("internal", &self.internal),
+            ("unrecoverable", &self.unrecoverable),
+            ("default", &self.default),
+        ]
     }
 }
 

@@ -1,0 +1,57 @@
+//! Health, readiness, metrics.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, Uri, header};
+
+use crate::storage::Health;
+
+use super::{Shared, problem::Problem, query::Query, wire};
+
+/// Returns whether a path is answered as ever while the gateway stops.
+pub(super) fn answers_while_draining(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
+}
+
+pub(super) async fn healthz(uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    Ok(Json(wire::State { status: "ok" }).into_response())
+}
+
+pub(super) async fn readyz(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    let mut reasons = Vec::new();
+    match &*shared.streams.engine().health().borrow() {
+        Health::Running => {}
+        Health::DiskFull => reasons.push("disk_full"),
+        Health::Stopped(_) => reasons.push("log_stopped"),
+    }
+    if shared.stop.is_cancelled() {
+        reasons.push("draining");
+    }
+    Ok(match reasons.is_empty() {
+        true => Json(wire::State { status: "ready" }).into_response(),
+        false => {
+            let reasons = Json(wire::NotReady { reasons });
+            (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response()
+        }
+    })
+}
+
+pub(super) async fn metrics(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    let text = shared.metrics.render(&shared.sources).await;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}

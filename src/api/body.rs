@@ -1,0 +1,291 @@
+//! Reading request bodies: one bound for each, one for all together, and gzip undone under the same bounds.
+
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use hyper::body::Body;
+
+use super::{
+    guard::one,
+    problem::{Code, Problem},
+};
+
+/// Bytes of all bodies that are being read or worked on. Many slow senders cannot fill the memory.
+const ALL_BYTES_MAX: usize = 128 << 20;
+
+/// Reads bodies. Clones share the bound for all.
+#[derive(Clone, Debug)]
+pub(super) struct Bodies {
+    held: Arc<AtomicUsize>,
+    timeout: Duration,
+}
+
+/// A body, unpacked; while it lives its bytes count.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    _share: Share,
+}
+
+impl Bodies {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self {
+            held: Arc::default(),
+            timeout,
+        }
+    }
+
+    /// Returns the whole body, at most `bytes_max` after unpacking.
+    pub(super) async fn read<B>(
+        &self,
+        headers: &HeaderMap,
+        body: B,
+        bytes_max: usize,
+    ) -> Result<Held, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        check_type(headers)?;
+        let gzip = is_gzip(headers)?;
+        let mut share = Share {
+            held: self.held.clone(),
+            len: 0,
+        };
+        let read = collect(body, bytes_max, &mut share);
+        let bytes = match tokio::time::timeout(self.timeout, read).await {
+            Ok(read) => read?,
+            Err(_elapsed) => {
+                let secs = self.timeout.as_secs_f32();
+                let what = format!("the body did not arrive within {secs} s");
+                return Err(Problem::new(Code::TooSlow, what));
+            }
+        };
+        if !gzip {
+            return Ok(Held {
+                bytes,
+                _share: share,
+            });
+        }
+        // Unpacking 8 MiB takes tens of milliseconds, in which this thread would serve nobody.
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let bytes = unpack(&bytes, bytes_max, &mut share)?;
+            Ok(Held {
+                bytes,
+                _share: share,
+            })
+        });
+        unpacked.await.map_err(Problem::internal)?
+    }
+}
+
+async fn collect<B>(mut body: B, bytes_max: usize, share: &mut Share) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if declared > bytes_max {
+        return Err(too_large(bytes_max));
+    }
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let cut = |_error| Problem::new(Code::InvalidRequest, "the body ended too early");
+        let Ok(data) = frame.map_err(cut)?.into_data() else {
+            continue;
+        };
+        if first.len() + all.len() + data.len() > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        share.grow(data.len())?;
+        // Most bodies are one frame, which is then passed on without a copy.
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            // What is declared may never come, so it is not given all its memory at once.
+            all.reserve(declared.min(256 << 10).max(first.len() + data.len()));
+            all.extend_from_slice(&first);
+            first = Bytes::new();
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+fn unpack(packed: &[u8], bytes_max: usize, share: &mut Share) -> Result<Bytes, Problem> {
+    const STEP: usize = 64 << 10;
+    let mut decoder = MultiGzDecoder::new(packed);
+    let mut all = Vec::new();
+    loop {
+        let at = all.len();
+        all.resize(at + STEP, 0);
+        let broken = |_error| Problem::new(Code::InvalidRequest, "the body is not gzip");
+        let len = decoder.read(&mut all[at..]).map_err(broken)?;
+        all.truncate(at + len);
+        if len == 0 {
+            return Ok(all.into());
+        }
+        if all.len() > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        share.grow(len)?;
+    }
+}
+
+fn too_large(bytes_max: usize) -> Problem {
+    let what = format!("the body has more than {bytes_max} bytes");
+    Problem::new(Code::BodyTooLarge, what)
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let multipart = media_type(headers).is_some_and(|kind| {
+        kind.get(..10)
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
+    });
+    if multipart {
+        let what = "a multipart body is not read; send JSON";
+        return Err(Problem::new(Code::UnsupportedMediaType, what));
+    }
+    Ok(())
+}
+
+/// Returns the declared media type without parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let declared = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(declared.split(';').next().unwrap_or_default().trim())
+}
+
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
+    let unknown = || {
+        let what = "a body may be packed by gzip, and by that alone";
+        Problem::new(Code::UnsupportedMediaType, what)
+    };
+    let Some(encoding) = one(headers, &header::CONTENT_ENCODING).map_err(|()| unknown())? else {
+        return Ok(false);
+    };
+    match encoding.to_str().unwrap_or_default().trim() {
+        gzip if ["gzip", "x-gzip"]
+            .iter()
+            .any(|x| gzip.eq_ignore_ascii_case(x)) =>
+        {
+            Ok(true)
+        }
+        plain if plain.eq_ignore_ascii_case("identity") => Ok(false),
+        _ => Err(unknown()),
+    }
+}
+
+/// What one body takes of the bound for all.
+#[derive(Debug)]
+struct Share {
+    held: Arc<AtomicUsize>,
+    len: usize,
+}
+
+impl Share {
+    fn grow(&mut self, len: usize) -> Result<(), Problem> {
+        let held = self.held.fetch_add(len, Ordering::Relaxed);
+        self.len += len;
+        if held + len > ALL_BYTES_MAX {
+            let what = "too many bodies are being read; send it again";
+            return Err(Problem::new(Code::QueueFull, what).retry_after(1));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+    use http::HeaderValue;
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn read(encoding: Option<&'static str>, body: Vec<u8>) -> Result<Held, Code> {
+        let mut headers = HeaderMap::new();
+        if let Some(encoding) = encoding {
+            let encoding = HeaderValue::from_static(encoding);
+            headers.insert(header::CONTENT_ENCODING, encoding);
+        }
+        let bodies = Bodies::new(Duration::from_secs(5));
+        let read = bodies
+            .read(&headers, Full::new(Bytes::from(body)), 1000)
+            .await;
+        read.map_err(|problem| problem.code())
+    }
+
+    #[tokio::test]
+    async fn the_bound_counts_after_unpacking() {
+        let is_at = |len: usize| vec![b'x'; len];
+        assert_eq!(read(None, is_at(1000)).await.unwrap().bytes.len(), 1000);
+        assert_eq!(
+            read(None, is_at(1001)).await.unwrap_err(),
+            Code::BodyTooLarge
+        );
+        let packed = |len| gzip(&is_at(len));
+        let read_packed = |len| read(Some("gzip"), packed(len));
+        assert_eq!(read_packed(1000).await.unwrap().bytes.len(), 1000);
+        assert_eq!(read_packed(1001).await.unwrap_err(), Code::BodyTooLarge);
+        assert_eq!(
+            read_packed(20_000_000).await.unwrap_err(),
+            Code::BodyTooLarge
+        );
+    }
+
+    #[tokio::test]
+    async fn unknown_or_broken_packing_is_refused() {
+        let unknown = Code::UnsupportedMediaType;
+        assert_eq!(read(Some("br"), vec![]).await.unwrap_err(), unknown);
+        assert_eq!(read(Some("gzip, gzip"), vec![]).await.unwrap_err(), unknown);
+        let broken = Code::InvalidRequest;
+        assert_eq!(
+            read(Some("gzip"), b"{}".to_vec()).await.unwrap_err(),
+            broken
+        );
+        let mut cut = gzip(b"{}");
+        cut.truncate(12);
+        assert_eq!(read(Some("gzip"), cut).await.unwrap_err(), broken);
+        assert!(read(Some("IDENTITY"), b"{}".to_vec()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_all_bodies_hold_is_counted_and_given_back() {
+        let bodies = Bodies::new(Duration::from_secs(5));
+        let read = |len: usize| {
+            let body = Full::new(Bytes::from(vec![0; len]));
+            let bodies = bodies.clone();
+            async move { bodies.read(&HeaderMap::new(), body, ALL_BYTES_MAX).await }
+        };
+        let first = read(ALL_BYTES_MAX - 10).await.unwrap();
+        assert_eq!(read(11).await.unwrap_err().code(), Code::QueueFull);
+        let second = read(10).await.unwrap();
+        drop((first, second));
+        assert_eq!(bodies.held.load(Ordering::Relaxed), 0);
+    }
+}

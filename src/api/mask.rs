@@ -1,0 +1,117 @@
+//! Hides credentials in a message that is shown to people; the stored bytes stay as they are.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use crate::ingest::json::{Members, string};
+
+const MASK: &str = "\"***\"";
+
+/// Parts of header names whose values are credentials, in lower case.
+const CREDENTIALS: [&str; 9] = [
+    "authorization",
+    "cookie",
+    "api-key",
+    "apikey",
+    "token",
+    "secret",
+    "password",
+    "signature",
+    "credential",
+];
+
+/// Returns the message with `"***"` in place of the value of every credential header in `targetRestApiHeaders`.
+///
+/// A text that is no message comes back as it is; nothing in it is a header then.
+pub(super) fn mask(message: &str) -> Cow<'_, str> {
+    let mut spans = Vec::new();
+    for (name, headers) in members(message) {
+        let entries: Vec<&RawValue> = match &*name {
+            "targetRestApiHeaders" => serde_json::from_str(headers.get()).unwrap_or_default(),
+            _ => continue,
+        };
+        for entry in entries {
+            let entry = members(entry.get());
+            let of = |wanted: &'static str| {
+                entry
+                    .iter()
+                    .filter(move |(name, _)| name == wanted)
+                    .map(|(_, value)| *value)
+            };
+            if of("key").any(is_credential) {
+                spans.extend(of("value").map(|value| span(message, value.get())));
+            }
+        }
+    }
+    if spans.is_empty() {
+        return Cow::Borrowed(message);
+    }
+    let mut masked = String::with_capacity(message.len());
+    let mut at = 0;
+    for (start, end) in spans {
+        masked.push_str(&message[at..start]);
+        masked.push_str(MASK);
+        at = end;
+    }
+    masked.push_str(&message[at..]);
+    Cow::Owned(masked)
+}
+
+fn members(text: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
+    Members::parse(text).map_or(Vec::new(), |members| members.0)
+}
+
+fn is_credential(name: &RawValue) -> bool {
+    string(name).is_some_and(|name| {
+        let name = name.to_ascii_lowercase();
+        CREDENTIALS.iter().any(|part| name.contains(part))
+    })
+}
+
+/// Where `part`, a slice of `whole`, lies in it.
+fn span(whole: &str, part: &str) -> (usize, usize) {
+    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+    (start, start + part.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(headers: &str, expected: &str) {
+        let message = |headers: &str| {
+            format!(
+                r#"{{"a": 1.10, "targetRestApiHeaders": {headers} , "targetRestApiPayload":{{"Authorization":"x"}}}}"#
+            )
+        };
+        assert_eq!(mask(&message(headers)), message(expected));
+    }
+
+    #[test]
+    fn credentials_are_hidden_and_nothing_else_changes() {
+        check("[]", "[]");
+        check("null", "null");
+        check(
+            r#"[{"key":"Accept","value":"x"}]"#,
+            r#"[{"key":"Accept","value":"x"}]"#,
+        );
+        check(
+            r#"[{"key":"authorization","value":"Bearer x"},{"value" : "y\"z", "key":"X-API-Key"}]"#,
+            r#"[{"key":"authorization","value":"***"},{"value" : "***", "key":"X-API-Key"}]"#,
+        );
+        // Escapes, repeats and other types are no way around it.
+        check(
+            r#"[{"key":"\u0041uthorization","value":{"a":1},"value":"y"}]"#,
+            r#"[{"key":"\u0041uthorization","value":"***","value":"***"}]"#,
+        );
+        check(
+            r#"[{"key":"a","key":"Cookie","value":"y"},{"value":"b"}]"#,
+            r#"[{"key":"a","key":"Cookie","value":"***"},{"value":"b"}]"#,
+        );
+        for other in ["", "[]", "\"x\"", "{"] {
+            assert_eq!(mask(other), other);
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Problems: the one place where an error becomes a status and a body (RFC 9457).
+//!
+//! ```json
+//! {"type":"urn:syncgate:problem:invalid_message","title":"The message is invalid","status":400,"detail":"…",
+//!  "instance":"/stream/sync","code":"invalid_message","errors":[{"pointer":"/streamMessage/targetRestApi",
+//!  "code":"required","detail":"the member is missing"}],"requestId":"6f1d2c3b-1"}
+//! ```
+//!
+//! Every enum is matched without a wildcard, so that a new variant does not compile until someone has chosen its
+//! status. No text here quotes a body, a header value or a secret; inner causes go to the log under the request id.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::{
+    ingest::{self, FieldCode, FieldError},
+    redrive,
+    secrets::PrepareError,
+    storage::{CommitError, ReadError, StreamError},
+};
+
+use super::wire;
+
+/// A refusal, before it knows the request's id.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<FieldError>,
+    retry_after_secs: Option<u32>,
+    /// Member `earliest` of the body.
+    earliest: Option<u64>,
+    /// For the log alone.
+    cause: Option<Arc<str>>,
+}
+
+/// The stable codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    InvalidRequest,
+    InvalidMessage,
+    TooSlow,
+    SecretNotForTarget,
+    OriginNotAllowed,
+    NotFound,
+    StreamUnknown,
+    PartitionUnknown,
+    MethodNotAllowed,
+    Exists,
+    StreamInUse,
+    StreamInConfig,
+    PartitionsShrink,
+    RedriveRunning,
+    OffsetTrimmed,
+    ChangedMeanwhile,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    HostNotAllowed,
+    HeadersTooLarge,
+    Internal,
+    QueueFull,
+    LogStopped,
+    MaybeStored,
+    Draining,
+    DiskFull,
+}
+
+impl Code {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "The request is invalid"),
+            Self::InvalidMessage => (S::BAD_REQUEST, "invalid_message", "The message is invalid"),
+            Self::TooSlow => (
+                S::REQUEST_TIMEOUT,
+                "invalid_request",
+                "The body came too slowly",
+            ),
+            Self::SecretNotForTarget => (
+                S::FORBIDDEN,
+                "secret_not_for_target",
+                "The secret is not bound to this target",
+            ),
+            Self::OriginNotAllowed => (
+                S::FORBIDDEN,
+                "origin_not_allowed",
+                "Pages of this origin may not do this",
+            ),
+            Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing here"),
+            Self::StreamUnknown => (S::NOT_FOUND, "stream_unknown", "There is no such stream"),
+            Self::PartitionUnknown => (
+                S::NOT_FOUND,
+                "partition_unknown",
+                "The stream has no such partition",
+            ),
+            Self::MethodNotAllowed => (
+                S::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "The path has other methods",
+            ),
+            Self::Exists => (S::CONFLICT, "exists", "The name is taken"),
+            Self::StreamInUse => (S::CONFLICT, "stream_in_use", "The stream is in use"),
+            Self::StreamInConfig => (
+                S::CONFLICT,
+                "stream_in_config",
+                "The stream is changed in the configuration",
+            ),
+            Self::PartitionsShrink => (
+                S::CONFLICT,
+                "partitions_shrink",
+                "A stream cannot lose partitions",
+            ),
+            Self::RedriveRunning => (
+                S::CONFLICT,
+                "redrive_running",
+                "A redrive of this partition is under way",
+            ),
+            Self::OffsetTrimmed => (S::GONE, "offset_trimmed", "The record was trimmed"),
+            Self::ChangedMeanwhile => (
+                S::PRECONDITION_FAILED,
+                "changed_meanwhile",
+                "It has changed meanwhile",
+            ),
+            Self::BodyTooLarge => (
+                S::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "The body is too large",
+            ),
+            Self::UnsupportedMediaType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "The body cannot be read",
+            ),
+            Self::HostNotAllowed => (
+                S::MISDIRECTED_REQUEST,
+                "host_not_allowed",
+                "This server is not called so",
+            ),
+            Self::HeadersTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                "The headers are too large",
+            ),
+            Self::Internal => (
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Something went wrong inside",
+            ),
+            Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
+            Self::LogStopped => (
+                S::SERVICE_UNAVAILABLE,
+                "log_stopped",
+                "The log takes no more records",
+            ),
+            Self::MaybeStored => (
+                S::SERVICE_UNAVAILABLE,
+                "maybe_stored",
+                "The message may or may not be stored",
+            ),
+            Self::Draining => (
+                S::SERVICE_UNAVAILABLE,
+                "draining",
+                "The gateway is stopping",
+            ),
+            Self::DiskFull => (S::INSUFFICIENT_STORAGE, "disk_full", "There is no space"),
+        }
+    }
+
+    /// Returns the word that programs look at.
+    pub(super) fn word(self) -> &'static str {
+        self.parts().1
+    }
+}
+
+impl Problem {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_secs: None,
+            earliest: None,
+            cause: None,
+        }
+    }
+
+    /// A request that must be changed; every fault is named.
+    pub(super) fn invalid(code: Code, errors: Vec<FieldError>) -> Self {
+        let detail = match errors.first() {
+            Some(first) if errors.len() == 1 => first.detail.clone(),
+            Some(_) => format!("{} members are wrong; see errors", errors.len()),
+            None => String::new(),
+        };
+        Self {
+            errors,
+            ..Self::new(code, detail)
+        }
+    }
+
+    pub(super) fn retry_after(mut self, secs: u32) -> Self {
+        self.retry_after_secs = Some(secs);
+        self
+    }
+
+    /// Something that only we can mend; `cause` is for the log.
+    pub(super) fn internal(cause: impl ToString) -> Self {
+        Self {
+            cause: Some(cause.to_string().into()),
+            ..Self::new(
+                Code::Internal,
+                "the log of the gateway has more under this request id",
+            )
+        }
+    }
+
+    pub(super) fn draining() -> Self {
+        Self::new(Code::Draining, "send the request again in a moment").retry_after(5)
+    }
+
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Becomes the response, and a line in the log if the fault is ours.
+    pub(super) fn render(self, path: &str, request_id: &str) -> Response {
+        let (status, code, title) = self.code.parts();
+        if let Some(cause) = &self.cause {
+            tracing::error!(request_id, code, cause = &**cause, "request failed");
+        } else if status.is_server_error() {
+            tracing::warn!(request_id, code, "request refused");
+        } else {
+            tracing::debug!(request_id, code, "request refused");
+        }
+        let errors = self.errors.iter().map(|error| wire::FieldErrorView {
+            pointer: &error.pointer,
+            code: field_code(error.code),
+            detail: &error.detail,
+        });
+        let view = wire::ProblemView {
+            r#type: format!("urn:syncgate:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            instance: path,
+            code,
+            errors: errors.collect(),
+            request_id,
+            earliest: self.earliest,
+        };
+        let body = serde_json::to_vec(&view).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        let nosniff = HeaderValue::from_static("nosniff");
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(header::RETRY_AFTER, secs.into());
+        }
+        response
+    }
+}
+
+/// A handler's problem travels to `server.rs` as an extension: only there the request's id is known.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.code.parts().0;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+fn field_code(code: FieldCode) -> &'static str {
+    match code {
+        FieldCode::Required => "required",
+        FieldCode::WrongType => "wrong_type",
+        FieldCode::TooLong => "too_long",
+        FieldCode::NotUtf8 => "not_utf8",
+        FieldCode::UrlInvalid => "url_invalid",
+        FieldCode::SchemeNotAllowed => "scheme_not_allowed",
+        FieldCode::MethodNotAllowed => "method_not_allowed",
+        FieldCode::HeaderInvalid => "header_invalid",
+        FieldCode::HeaderHopByHop => "header_hop_by_hop",
+        FieldCode::SecretNameInvalid => "secret_name_invalid",
+        FieldCode::UnknownMember => "unknown_member",
+    }
+}
+
+impl From<ingest::Error> for Problem {
+    fn from(error: ingest::Error) -> Self {
+        use ingest::Error;
+        match error {
+            Error::Invalid(errors) => Self::invalid(Code::InvalidMessage, errors),
+            Error::TooLarge { .. } => Self::new(Code::BodyTooLarge, error.to_string()),
+            Error::SecretNotForTarget { pointer } => Self::new(
+                Code::SecretNotForTarget,
+                format!(
+                    "{pointer}: present the token for this target once, in the request's header"
+                ),
+            ),
+            Error::Secret(error) => error.into(),
+            Error::StreamGone(_) => Self::internal(error),
+            Error::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<PrepareError> for Problem {
+    fn from(error: PrepareError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PrepareError::NameInvalid | PrepareError::TooManyTargets => {
+                Self::new(Code::InvalidRequest, detail)
+            }
+            PrepareError::TokenTooLong => Self::new(Code::HeadersTooLarge, detail),
+            PrepareError::Full => Self::new(Code::DiskFull, detail).retry_after(60),
+            PrepareError::Unreadable | PrepareError::NoRandom => Self::internal(error),
+        }
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CommitError::Busy | CommitError::StateConflict { .. } => {
+                Self::new(Code::QueueFull, "nothing was stored; send it again").retry_after(1)
+            }
+            CommitError::DiskFull => {
+                Self::new(Code::DiskFull, "nothing was stored; the disk is full").retry_after(30)
+            }
+            CommitError::TooLarge { .. } => Self::new(Code::BodyTooLarge, detail),
+            CommitError::PartitionUnknown(_) => Self::new(
+                Code::StreamUnknown,
+                "nothing was stored; the stream has just been deleted",
+            ),
+            CommitError::AlreadyFinished { .. } | CommitError::Fenced(_) => Self::internal(detail),
+            CommitError::Stopped(_) => {
+                let told = "nothing was stored; the log has stopped until a restart";
+                let mut problem = Self::new(Code::LogStopped, told).retry_after(60);
+                problem.cause = Some(detail.into());
+                problem
+            }
+            CommitError::MaybeStored(_) => {
+                let told = "the log stopped while it was writing; a restart shows what is stored";
+                let mut problem = Self::new(Code::MaybeStored, told).retry_after(60);
+                problem.cause = Some(detail.into());
+                problem
+            }
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::PartitionUnknown(_) => {
+                Self::new(Code::PartitionUnknown, "the stream has just been deleted")
+            }
+            ReadError::Trimmed { wanted, earliest } => Self {
+                earliest: Some(earliest.0),
+                ..Self::new(
+                    Code::OffsetTrimmed,
+                    format!("offset {wanted} was trimmed; the earliest is {earliest}"),
+                )
+            },
+            ReadError::Damaged(_) | ReadError::Io(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<redrive::Error> for Problem {
+    fn from(error: redrive::Error) -> Self {
+        use redrive::Error;
+        let detail = error.to_string();
+        match error {
+            Error::Running(_) => Self::new(Code::RedriveRunning, detail),
+            Error::PartitionUnknown(_) => {
+                Self::new(Code::PartitionUnknown, "the stream has just been deleted")
+            }
+            Error::NotLeased(_) => Self::new(
+                Code::QueueFull,
+                "nothing was done; another node has this partition",
+            )
+            .retry_after(5),
+            Error::Read(error) => error.into(),
+            Error::NotStored(error) => error.into(),
+            Error::Stopping => Self::draining(),
+        }
+    }
+}
+
+impl From<StreamError> for Problem {
+    fn from(error: StreamError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StreamError::Exists => Self::new(Code::Exists, detail),
+            StreamError::Unknown => Self::new(Code::StreamUnknown, detail),
+            StreamError::Shrink { .. } => Self::new(Code::PartitionsShrink, detail),
+            StreamError::ChangedMeanwhile => Self::new(Code::ChangedMeanwhile, detail),
+            StreamError::Commit(error) => error.into(),
+        }
+    }
+}
+
+/// Name of the header that carries the request's id.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,0 +1,204 @@
+//! Records for people: a page of a partition, one record, one record's exact bytes.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use data_encoding::BASE64;
+use http::{HeaderValue, Uri, header};
+use serde_json::value::RawValue;
+
+use crate::{
+    clock::Timestamp,
+    log::Streams,
+    place::{Offset, Partition, PartitionId},
+    record::{StoredRecord, header as record_header},
+    storage::{Finished, ReadError, Stream},
+};
+
+use super::{
+    Shared,
+    mask::mask,
+    problem::{Code, Problem},
+    query::{Query, invalid},
+    streams::find,
+    wire,
+};
+
+/// A page ends early rather than hold more than this; `next` says where to go on.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Asked of the log at a time.
+const READ_BYTES: usize = 1 << 20;
+
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Path((stream, partition)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Json<wire::RecordList>, Problem> {
+    let query = Query::parse(&uri, &["from", "limit", "at"])?;
+    let limit = query.limit()?;
+    let stream = find(&shared, &stream)?;
+    let of = find_partition(&stream, &partition)?;
+    let engine = shared.streams.engine();
+    let from = match (query.get("from"), query.get("at")) {
+        (Some(_), Some(_)) => return Err(invalid("give from or at, not both".into())),
+        (None, Some(time)) => {
+            let time = Timestamp::parse(time)
+                .ok_or_else(|| invalid("at is a time as in RFC 3339".into()))?;
+            engine.offset_at(of, time).await?
+        }
+        (Some("tail"), None) => engine.status(of)?.bounds.tail,
+        (None | Some("earliest"), None) => engine.status(of)?.bounds.earliest,
+        (Some(offset), None) => Offset(
+            offset
+                .parse()
+                .map_err(|_| invalid("from is an offset, earliest or tail".into()))?,
+        ),
+    };
+    let (records, next) = read(&shared, of, from, limit).await?;
+    let bounds = engine.status(of)?.bounds;
+    let finished = match (records.first(), records.last()) {
+        (Some(first), Some(last)) => engine.finished(of, first.offset..last.offset.next())?,
+        _ => Finished::default(),
+    };
+    let items = records.iter().map(|record| {
+        view(
+            &stream,
+            of.partition,
+            record,
+            finished.contains(record.offset),
+        )
+    });
+    Ok(Json(wire::RecordList {
+        items: items.collect(),
+        next: (next < bounds.tail).then_some(next.0),
+        earliest: bounds.earliest.0,
+        tail: bounds.tail.0,
+    }))
+}
+
+pub(super) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Path((stream, partition, offset)): Path<(String, String, String)>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let query = Query::parse(&uri, &["raw"])?;
+    let raw = query.flag("raw")?;
+    let stream = find(&shared, &stream)?;
+    let of = find_partition(&stream, &partition)?;
+    let not_found = || Problem::new(Code::NotFound, "no record has this offset yet");
+    let offset = Offset(offset.parse().map_err(|_| not_found())?);
+    let page = shared.streams.engine().read(of, offset, 1).await?;
+    let found = page.records.into_iter().next();
+    let record = found
+        .filter(|record| record.offset == offset)
+        .ok_or_else(not_found)?;
+    if raw {
+        return Ok(download(&stream, of.partition, record));
+    }
+    let finished = shared
+        .streams
+        .engine()
+        .finished(of, offset..offset.next())?;
+    let view = view(&stream, of.partition, &record, finished.contains(offset));
+    Ok(Json(view).into_response())
+}
+
+/// The bytes may be anything, HTML of a stranger too, so no browser shall show them.
+fn download(stream: &Stream, partition: Partition, record: StoredRecord) -> Response {
+    let name = format!(
+        "attachment; filename=\"{}-{partition}-{}\"",
+        stream.name, record.offset
+    );
+    let mut response = record.record.value.into_response();
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, kind);
+    if let Ok(name) = HeaderValue::from_str(&name) {
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+fn find_partition(stream: &Stream, text: &str) -> Result<PartitionId, Problem> {
+    let number = text.parse().ok().filter(|n: &u16| n.to_string() == text);
+    let partition = number.and_then(|number| stream.partition(Partition(number)));
+    partition.ok_or_else(|| {
+        let what = format!("the stream has partitions 0 to {}", stream.partitions - 1);
+        Problem::new(Code::PartitionUnknown, what)
+    })
+}
+
+async fn read(
+    shared: &Shared,
+    of: PartitionId,
+    from: Offset,
+    limit: usize,
+) -> Result<(Vec<StoredRecord>, Offset), ReadError> {
+    let mut records: Vec<StoredRecord> = Vec::new();
+    let mut next = from;
+    let mut bytes = 0;
+    while records.len() < limit && bytes < PAGE_BYTES_MAX {
+        let page = shared.streams.engine().read(of, next, READ_BYTES).await?;
+        if page.records.is_empty() {
+            break;
+        }
+        for record in page.records.into_iter().take(limit - records.len()) {
+            next = record.offset.next();
+            bytes += record.record.bytes_len();
+            // A slice keeps its frame alive, and this page may be small beside that.
+            records.push(record);
+            if bytes >= PAGE_BYTES_MAX {
+                break;
+            }
+        }
+    }
+    Ok((records, next))
+}
+
+fn view(
+    stream: &Stream,
+    partition: Partition,
+    stored: &StoredRecord,
+    finished: bool,
+) -> wire::RecordView {
+    let record = &stored.record;
+    let own = Streams::message_id(stream, partition, stored.offset);
+    let (key, key_base64) = match std::str::from_utf8(&record.key) {
+        Ok("") => (None, None),
+        Ok(key) => (Some(key.to_owned()), None),
+        Err(_) => (None, Some(BASE64.encode(&record.key))),
+    };
+    let text = std::str::from_utf8(&record.value).ok();
+    let json = text.and_then(|text| RawValue::from_string(mask(text).into_owned()).ok());
+    let value_base64 = json.is_none().then(|| BASE64.encode(&record.value));
+    let header = |name: &str| record.headers.get(name).map(String::from);
+    let cause = header(record_header::CAUSE_CLASS).map(|class| wire::CauseView {
+        class,
+        status: header(record_header::CAUSE_STATUS).and_then(|status| status.parse().ok()),
+        reason: header(record_header::CAUSE_REASON),
+        body: header(record_header::CAUSE_BODY),
+    });
+    wire::RecordView {
+        offset: stored.offset.0,
+        partition: partition.to_string(),
+        time: stored.time.to_string(),
+        key,
+        key_base64,
+        message_id: stored.message_id(own),
+        headers: record
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        finished,
+        cause,
+        value: json,
+        value_base64,
+    }
+}

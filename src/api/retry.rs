@@ -1,0 +1,145 @@
+//! `POST /stream/retry`: from names to streams, from a report to the answer.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use axum::{Json, extract::State};
+use http::{HeaderMap, Uri};
+
+use crate::{
+    ingest::{FieldCode, FieldError},
+    place::{Offset, Partition},
+    redrive::{self, ErrorMapping, PartitionReport, RedriveReport, RedriveRequest, Redriver},
+    storage::Stream,
+};
+
+use super::{
+    Shared,
+    problem::{Code, Problem},
+    query::Query,
+    retry_wire::{Bounds, ReadPartition, Retry},
+    wire,
+};
+
+/// What runs a pass: the redriver, or a test that has its answer ready.
+#[async_trait]
+pub trait Redrives: fmt::Debug + Send + Sync + 'static {
+    /// As [`Redriver::run`].
+    ///
+    /// # Errors
+    /// As [`Redriver::run`].
+    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, redrive::Error>;
+}
+
+#[async_trait]
+impl Redrives for Redriver {
+    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, redrive::Error> {
+        Self::run(self, request).await
+    }
+}
+
+/// A mapping of a thousand entries fits.
+const BODY_BYTES_MAX: usize = 256 << 10;
+
+pub(super) async fn retry(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: axum::body::Body,
+) -> Result<Json<wire::RetryDone>, Problem> {
+    Query::parse(&uri, &[])?;
+    let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
+    let bounds = Bounds {
+        records_max: shared.settings.redrive_records_max,
+        time_budget: shared.settings.redrive_time_budget,
+    };
+    let asked = Retry::parse(&body.bytes, bounds)
+        .map_err(|errors| Problem::invalid(Code::InvalidRequest, errors))?;
+    drop(body);
+    let stream = find(&shared, &asked.stream, "/streamOCIDToRetry")?;
+    let partitions = match asked.partition {
+        ReadPartition::All => stream.all_partitions().collect(),
+        ReadPartition::One(number) => {
+            let partition = stream.partition(Partition(number)).ok_or_else(|| {
+                let what = format!("the stream has partitions 0 to {}", stream.partitions - 1);
+                Problem::new(Code::PartitionUnknown, what)
+            })?;
+            vec![partition]
+        }
+    };
+    let request = RedriveRequest {
+        mapping: mapping(&shared, asked.mapping)?,
+        stream,
+        partitions,
+        after: u64::try_from(asked.after).ok().map(Offset),
+        records_max: asked.records_max,
+        redeliver: asked.redeliver,
+        dry_run: asked.dry_run,
+        time_budget: asked.time_budget,
+    };
+    // The pass is a task of its own: a caller that hangs up loses the report alone.
+    let report = shared.redriver.run(request).await?;
+    let all = asked.partition == ReadPartition::All;
+    Ok(Json(done(report, asked.after, all)))
+}
+
+fn find(shared: &Shared, text: &str, pointer: &str) -> Result<Arc<Stream>, Problem> {
+    shared.streams.resolve(text).ok_or_else(|| {
+        let what = format!("{pointer}: no stream has this name or ocid");
+        Problem::new(Code::StreamUnknown, what)
+    })
+}
+
+fn mapping(shared: &Shared, entries: Vec<(String, String)>) -> Result<ErrorMapping, Problem> {
+    let mut resolved = Vec::with_capacity(entries.len());
+    for (index, (code, stream)) in entries.into_iter().enumerate() {
+        let pointer = format!("/errormapping/{index}/stream");
+        resolved.push((code, find(shared, &stream, &pointer)?));
+    }
+    ErrorMapping::parse(resolved).map_err(|invalid| {
+        let error = FieldError {
+            pointer: format!("/errormapping/{}/responsecode", invalid.index),
+            code: FieldCode::WrongType,
+            detail: invalid.reason.to_string(),
+        };
+        Problem::invalid(Code::InvalidRequest, vec![error])
+    })
+}
+
+fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
+    let partitions = all.then(|| {
+        let position = |of: &PartitionReport| (of.of.partition.to_string(), position(of, after));
+        report.partitions.iter().map(position).collect()
+    });
+    wire::RetryDone {
+        last_read_offset: last_read(report.last_read_offset, after),
+        processed_messages: report.processed,
+        failed_messages: report.failed,
+        end_of_stream: report.end_of_stream,
+        attempted: report.attempted,
+        delivered: report.processed,
+        requeued: report.requeued,
+        skipped: report.skipped,
+        start_offset: report.start_offset.0,
+        next_offset: report.next_offset.0,
+        trimmed: report.trimmed,
+        by_status: report.by_status,
+        partitions,
+    }
+}
+
+fn position(report: &PartitionReport, after: i64) -> wire::RetryPosition {
+    wire::RetryPosition {
+        last_read_offset: last_read(report.last_read_offset, after),
+        start_offset: report.start_offset.0,
+        next_offset: report.next_offset.0,
+        trimmed: report.trimmed,
+        end_of_stream: report.end_of_stream,
+    }
+}
+
+/// If nothing was read, the caller gets its own offset back, to be kept as it is.
+fn last_read(offset: Option<Offset>, after: i64) -> i64 {
+    let offset = offset.map(|offset| i64::try_from(offset.0).unwrap_or(i64::MAX));
+    offset.unwrap_or(after)
+}

@@ -1,0 +1,245 @@
+//! Accepting connections, and one request from its head to its answer.
+//!
+//! Bounds: connections by a semaphore taken before `accept` (the rest waits in the kernel's queue), head and body by
+//! size and by time, an answer that nobody reads by TCP's user timeout.
+
+use std::{
+    convert::Infallible,
+    io,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body, response::Response};
+use data_encoding::HEXLOWER;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::tasks::Tasks;
+
+use super::{
+    Api, Parts, Shared, admin,
+    body::Bodies,
+    guard::Guard,
+    problem::{Problem, REQUEST_ID},
+    router, sync,
+};
+
+/// All headers of a request together, in bytes; longer ones are refused with 431.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// How long an answer may lie unread in the network before its connection is given up.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The wait after a failed accept (no more file descriptors, mostly).
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+impl Api {
+    /// Serves until `stop` fires; then no connection is accepted, requests under way are answered, and further ones
+    /// on open connections get 503 `draining`. Connections end as tasks of `tasks`, so joining those is the drain.
+    ///
+    /// # Errors
+    /// What the system says about the listener's own address.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+        tasks: &Tasks,
+    ) -> io::Result<()> {
+        let Parts {
+            streams,
+            ingest,
+            redriver,
+            metrics,
+            sources,
+        } = self.parts;
+        let head_timeout = Duration::from_millis(self.server.request_timeout_ms);
+        let sync_route = [("route", "/stream/sync".to_owned())];
+        let shared = Arc::new(Shared {
+            streams,
+            ingest,
+            redriver,
+            sync_seconds: metrics.request_seconds.get_or_create_owned(&sync_route),
+            metrics,
+            sources,
+            settings: self.settings,
+            guard: Guard::new(&self.server, listener.local_addr()?),
+            bodies: Bodies::new(head_timeout),
+            ids: RequestIds::new(),
+            stop: stop.clone(),
+        });
+        let router = router::router(shared.clone());
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(head_timeout)
+            .max_header_size(HEAD_BYTES_MAX);
+        let connections = Arc::new(Semaphore::new(self.server.connections_max));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                accepted = accept(&listener, &connections) => accepted,
+            };
+            let (stream, permit) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "no connection could be accepted");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    continue;
+                }
+            };
+            let connection = Connection {
+                shared: shared.clone(),
+                router: router.clone(),
+                http: http.clone(),
+            };
+            tasks.spawn("connection", async move {
+                connection.serve(stream).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = connections.clone().acquire_owned().await;
+    let permit = permit.map_err(io::Error::other)?;
+    let (stream, _peer) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    router: Router,
+    http: http1::Builder,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        let set = stream
+            .set_nodelay(true)
+            .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT)));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a connection was gone before it was served");
+            return;
+        }
+        let stop = self.shared.stop.clone();
+        let service = service_fn(move |request| {
+            let shared = self.shared.clone();
+            let router = self.router.clone();
+            async move { Ok::<_, Infallible>(respond(shared, router, request).await) }
+        });
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+async fn respond(shared: Arc<Shared>, router: Router, request: Request<Incoming>) -> Response {
+    let id = shared.ids.of(request.headers());
+    let path = request.uri().path().to_owned();
+    let answered = AssertUnwindSafe(answer(&shared, router, request, &id)).catch_unwind();
+    let mut response = match answered.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(problem)) => problem.render(&path, &id),
+        Err(_panic) => Problem::internal("the handler panicked").render(&path, &id),
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let allow = response.headers_mut().remove(http::header::ALLOW);
+        response = problem.render(&path, &id);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(http::header::ALLOW, allow);
+        }
+    }
+    if let Ok(id) = HeaderValue::from_maybe_shared(bytes::Bytes::from(id)) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    mut router: Router,
+    request: Request<Incoming>,
+    id: &str,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    if shared.stop.is_cancelled() && !admin::answers_while_draining(path) {
+        return Err(Problem::draining());
+    }
+    shared.guard.check(&parts)?;
+    if path == sync::PATH && parts.method == http::Method::POST {
+        let started = Instant::now();
+        let answered = sync::answer(shared, &parts, body, id).await;
+        if let Err(problem) = &answered {
+            let code = [("code", problem.code().word().to_owned())];
+            shared.metrics.refused.get_or_create(&code).inc();
+        }
+        shared.sync_seconds.observe(started.elapsed().as_secs_f64());
+        return answered;
+    }
+    let request = Request::from_parts(parts, Body::new(body));
+    match router.call(request).await {
+        Ok(response) => Ok(response),
+        Err(never) => match never {},
+    }
+}
+
+/// Names requests: what the sender said, if it is fit for a log line, else a number of our own.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    prefix: String,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        let mut random = [0; 4];
+        // Without random numbers ids repeat after a restart, which only makes a log harder to read.
+        if getrandom::fill(&mut random).is_err() {
+            tracing::debug!("request ids begin without a random prefix");
+        }
+        Self {
+            prefix: HEXLOWER.encode(&random),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    fn of(&self, headers: &HeaderMap) -> String {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        match given {
+            Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(legal) => id.to_owned(),
+            _ => {
+                let next = self.next.fetch_add(1, Ordering::Relaxed);
+                format!("{}-{next:x}", self.prefix)
+            }
+        }
+    }
+}

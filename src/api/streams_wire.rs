@@ -1,0 +1,181 @@
+//! Bodies that describe a stream.
+
+use std::ops::RangeInclusive;
+
+use crate::{ingest::FieldCode, ingest::json, place::StreamName};
+
+use super::object::{self, Faults, Object, fault};
+
+const PARTITIONS: RangeInclusive<u64> = 1..=256;
+/// A hundred years.
+const RETENTION_HOURS: RangeInclusive<u64> = 1..=876_000;
+const RETENTION_BYTES: RangeInclusive<u64> = 1..=u64::MAX;
+const OCID_BYTES_MAX: usize = 255;
+
+/// Body of `POST /v1/streams`.
+#[derive(Debug, PartialEq)]
+pub(super) struct NewStream {
+    pub(super) name: StreamName,
+    pub(super) partitions: u16,
+    pub(super) retention_hours: Option<u32>,
+    pub(super) retention_bytes: Option<u64>,
+    pub(super) ocid: Option<String>,
+}
+
+/// Body of `PATCH /v1/streams/{stream}`: what is absent stays, `null` means the default again.
+#[derive(Debug, PartialEq)]
+pub(super) struct StreamChange {
+    pub(super) partitions: Option<u16>,
+    pub(super) retention_hours: Option<Option<u32>>,
+    pub(super) retention_bytes: Option<Option<u64>>,
+}
+
+impl NewStream {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Faults> {
+        let known = [
+            "name",
+            "partitions",
+            "retentionHours",
+            "retentionBytes",
+            "ocid",
+        ];
+        let (object, mut faults) = object::body(body, &known)?;
+        let name = object.text("name", &mut faults);
+        let name = name.map(|name| name.parse::<StreamName>());
+        if let Some(Err(error)) = &name {
+            object.wrong("name", &error.to_string(), &mut faults);
+        }
+        let partitions = number(&object, "partitions", PARTITIONS, &mut faults);
+        let retention_hours = number(&object, "retentionHours", RETENTION_HOURS, &mut faults);
+        let retention_bytes = number(&object, "retentionBytes", RETENTION_BYTES, &mut faults);
+        let ocid = ocid(&object, &mut faults);
+        match name {
+            Some(Ok(name)) if faults.is_empty() => Ok(Self {
+                name,
+                partitions: partitions.flatten().map_or(1, narrow),
+                retention_hours: retention_hours.flatten().map(narrow),
+                retention_bytes: retention_bytes.flatten(),
+                ocid,
+            }),
+            _ => Err(faults),
+        }
+    }
+}
+
+impl StreamChange {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Faults> {
+        let known = ["partitions", "retentionHours", "retentionBytes"];
+        let (object, mut faults) = object::body(body, &known)?;
+        let partitions = number(&object, "partitions", PARTITIONS, &mut faults);
+        if partitions == Some(None) {
+            object.wrong("partitions", "this must be a number", &mut faults);
+        }
+        let retention_hours = number(&object, "retentionHours", RETENTION_HOURS, &mut faults);
+        let retention_bytes = number(&object, "retentionBytes", RETENTION_BYTES, &mut faults);
+        match faults.is_empty() {
+            true => Ok(Self {
+                partitions: partitions.flatten().map(narrow),
+                retention_hours: retention_hours.map(|hours| hours.map(narrow)),
+                retention_bytes,
+            }),
+            false => Err(faults),
+        }
+    }
+}
+
+/// Returns `None` if the member is absent or wrong, `Some(None)` if it is `null`.
+fn number(
+    object: &Object<'_>,
+    name: &str,
+    range: RangeInclusive<u64>,
+    faults: &mut Faults,
+) -> Option<Option<u64>> {
+    let value = object.get(name)?;
+    if json::is_null(value) {
+        return Some(None);
+    }
+    let number = value.get().parse().ok().filter(|n| range.contains(n));
+    if number.is_none() {
+        let (least, most) = (range.start(), range.end());
+        let what = format!("this must be a number from {least} to {most}");
+        object.wrong(name, &what, faults);
+    }
+    number.map(Some)
+}
+
+fn ocid(object: &Object<'_>, faults: &mut Faults) -> Option<String> {
+    let value = object.get("ocid").filter(|value| !json::is_null(value))?;
+    let Some(text) = json::string(value) else {
+        object.wrong("ocid", "this must be a string or null", faults);
+        return None;
+    };
+    if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let what = "this must be a text without blanks and control characters";
+        object.wrong("ocid", what, faults);
+        return None;
+    }
+    if text.len() > OCID_BYTES_MAX {
+        let what = format!("this has at most {OCID_BYTES_MAX} bytes");
+        fault(faults, &object.pointer("ocid"), FieldCode::TooLong, &what);
+        return None;
+    }
+    Some(text.into_owned())
+}
+
+/// The range was checked before.
+fn narrow<T: TryFrom<u64> + Default>(number: u64) -> T {
+    T::try_from(number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_new(body: &str, expected: &[(&str, FieldCode)]) {
+        let faults = NewStream::parse(body.as_bytes()).err().unwrap_or_default();
+        let faults: Vec<_> = faults.iter().map(|f| (&*f.pointer, f.code)).collect();
+        assert_eq!(faults, expected, "{body}");
+    }
+
+    #[test]
+    fn every_fault_of_a_new_stream_is_named() {
+        check_new(r#"{"name":"abc"}"#, &[]);
+        check_new(
+            r#"{"name":"abc","partitions":256,"retentionHours":1,"retentionBytes":null,"ocid":"o"}"#,
+            &[],
+        );
+        check_new("[]", &[("", FieldCode::WrongType)]);
+        check_new("{}", &[("/name", FieldCode::Required)]);
+        check_new(
+            r#"{"name":"a b","partitions":257,"retentionHours":0,"retentionBytes":-1,"ocid":1,"x":1}"#,
+            &[
+                ("/x", FieldCode::UnknownMember),
+                ("/name", FieldCode::WrongType),
+                ("/partitions", FieldCode::WrongType),
+                ("/retentionHours", FieldCode::WrongType),
+                ("/retentionBytes", FieldCode::WrongType),
+                ("/ocid", FieldCode::WrongType),
+            ],
+        );
+        let long = format!(r#"{{"name":"abc","ocid":"{}"}}"#, "o".repeat(256));
+        check_new(&long, &[("/ocid", FieldCode::TooLong)]);
+        check_new(
+            r#"{"name":"abc","name":"abc"}"#,
+            &[("/name", FieldCode::WrongType)],
+        );
+    }
+
+    #[test]
+    fn a_change_tells_absent_from_null() {
+        let change = StreamChange::parse(br#"{"retentionHours":null,"partitions":2}"#).unwrap();
+        let expected = StreamChange {
+            partitions: Some(2),
+            retention_hours: Some(None),
+            retention_bytes: None,
+        };
+        assert_eq!(change, expected);
+        assert!(StreamChange::parse(br#"{"partitions":null}"#).is_err());
+        assert!(StreamChange::parse(br#"{"name":"x"}"#).is_err());
+    }
+}

@@ -1,0 +1,214 @@
+//! `POST /stream/sync`: from headers and body to a submission, from its places to the answer.
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header, request};
+use hyper::body::Incoming;
+
+use crate::ingest::{Accepted, Form, Submission, Warning};
+
+use super::{
+    Shared,
+    body::media_type,
+    guard::one,
+    problem::{Code, Problem},
+    wire,
+};
+
+/// The route.
+pub(super) const PATH: &str = "/stream/sync";
+
+/// Who sends, as long as there are no sources with names.
+const SOURCE: &str = "default";
+
+const MESSAGE_ID: HeaderName = HeaderName::from_static("x-message-id");
+
+pub(super) async fn answer(
+    shared: &Shared,
+    request: &request::Parts,
+    body: Incoming,
+    request_id: &str,
+) -> Result<Response, Problem> {
+    let headers = &request.headers;
+    if request.uri.query().is_some_and(|query| !query.is_empty()) {
+        let what = "this route has no query parameters";
+        return Err(Problem::new(Code::InvalidRequest, what));
+    }
+    let token = token(headers, &shared.settings.token_header)?;
+    let lines = media_type(headers).is_some_and(|kind| {
+        kind.eq_ignore_ascii_case("application/x-ndjson")
+            || kind.eq_ignore_ascii_case("application/ndjson")
+    });
+    let body = shared
+        .bodies
+        .read(headers, body, shared.settings.batch_bytes_max)
+        .await?;
+    let accepted = shared
+        .ingest
+        .submit(Submission {
+            source: SOURCE,
+            body: body.bytes.clone(),
+            form: if lines { Form::Lines } else { Form::Json },
+            token,
+            traceparent: traceparent(headers),
+        })
+        .await?;
+    let len = u64::try_from(accepted.placed.len()).unwrap_or(u64::MAX);
+    shared.metrics.accepted.inc_by(len);
+    for placed in &accepted.placed {
+        tracing::debug!(request_id, message_id = %placed.message_id, "accepted");
+    }
+    Ok(success(&accepted, wants_text(shared, headers)))
+}
+
+fn success(accepted: &Accepted, text: bool) -> Response {
+    let ids: Vec<String> = accepted
+        .placed
+        .iter()
+        .map(|placed| placed.message_id.to_string())
+        .collect();
+    let body = match (text, accepted.batch) {
+        (true, _) => b"success".to_vec(),
+        (false, true) => {
+            let results = views(accepted, &ids).collect();
+            let view = wire::BatchAccepted {
+                status: "success",
+                results,
+            };
+            serde_json::to_vec(&view).unwrap_or_default()
+        }
+        (false, false) => {
+            let view = views(accepted, &ids).next();
+            serde_json::to_vec(&view).unwrap_or_default()
+        }
+    };
+    let mut response = Response::new(Body::from(body));
+    let kind = if text {
+        "text/plain"
+    } else {
+        "application/json"
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let (false, [id]) = (accepted.batch, &ids[..])
+        && let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id.clone()))
+    {
+        headers.insert(MESSAGE_ID, id);
+    }
+    response
+}
+
+fn views<'a>(
+    accepted: &'a Accepted,
+    ids: &'a [String],
+) -> impl Iterator<Item = wire::MessageAccepted<'a>> {
+    accepted
+        .placed
+        .iter()
+        .zip(ids)
+        .map(|(placed, id)| wire::MessageAccepted {
+            status: "success",
+            stream: accepted.stream.name.as_str(),
+            partition: placed.partition.to_string(),
+            offset: placed.offset.0,
+            message_id: id,
+            warnings: placed.warnings.iter().copied().map(warning).collect(),
+        })
+}
+
+fn warning(warning: Warning) -> wire::WarningView {
+    match warning {
+        Warning::SecretUnknown => wire::WarningView {
+            code: "secret_unknown",
+            detail: "no token was presented under vaultSecretName yet; until then dispatch fails with cause secret",
+        },
+    }
+}
+
+/// Returns the target's token, if one came.
+fn token<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    let invalid = |what: &str| Problem::new(Code::InvalidRequest, format!("header {name} {what}"));
+    let value = one(headers, name).map_err(|()| invalid("is there more than once"))?;
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let token = value.to_str().map_err(|_| invalid("is not ASCII"))?;
+    Ok(Some(token).filter(|token| !token.is_empty()))
+}
+
+/// Returns the request's `traceparent` if it is one (W3C Trace Context, version 00 and later ones that begin alike).
+fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let text = one(headers, &HeaderName::from_static("traceparent")).ok()??;
+    let text = text.to_str().ok()?;
+    let mut parts = text.split('-');
+    let mut hex = |len: usize| {
+        let part = parts.next()?;
+        let legal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (part.len() == len && part.bytes().all(legal)).then_some(part)
+    };
+    let (version, trace, parent, _flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+    let zero = |id: &str| id.bytes().all(|byte| byte == b'0');
+    let whole = parts.next().is_none();
+    (whole && version != "ff" && !zero(trace) && !zero(parent)).then_some(text)
+}
+
+/// What `Accept` names first wins: plain text or JSON; if it names neither, the setting.
+fn wants_text(shared: &Shared, headers: &HeaderMap) -> bool {
+    let named = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|kind| kind.split(';').next().unwrap_or_default().trim())
+        .find_map(|kind| {
+            let is = |name: &str| kind.eq_ignore_ascii_case(name);
+            let text = is("text/plain").then_some(true);
+            text.or_else(|| (is("application/json") || is("application/*")).then_some(false))
+        });
+    named.unwrap_or(shared.settings.text_answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_traceparent(text: &'static str, expected: bool) {
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", HeaderValue::from_static(text));
+        assert_eq!(traceparent(&headers).is_some(), expected, "{text}");
+    }
+
+    #[test]
+    fn only_a_well_formed_traceparent_is_kept() {
+        check_traceparent(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            true,
+        );
+        check_traceparent(
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            false,
+        );
+        check_traceparent(
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            false,
+        );
+        check_traceparent(
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            false,
+        );
+        check_traceparent(
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            false,
+        );
+        check_traceparent(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            false,
+        );
+        check_traceparent(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+            false,
+        );
+        check_traceparent("", false);
+    }
+}

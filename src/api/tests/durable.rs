@@ -1,0 +1,105 @@
+//! The edge above the engine that it is for, and a restart.
+
+use super::*;
+use crate::{
+    config::LogSettings,
+    ingest::{Form, Submission},
+    message::Origin,
+    storage::embedded::{Embedded, Options, RealDisk},
+};
+
+async fn open(dir: &std::path::Path) -> (Arc<Embedded>, Ingest, Secrets) {
+    let options = Options {
+        dir: dir.into(),
+        log: LogSettings {
+            segment_bytes: 1 << 20,
+            ..LogSettings::default()
+        },
+    };
+    let engine = Embedded::open(options, Arc::new(RealDisk), Clock::system()).unwrap();
+    let master = MasterKey::load(&config::Secrets::default(), dir).unwrap();
+    let secrets = Secrets::open(engine.clone(), master).await.unwrap();
+    let streams = Streams::new(engine.clone());
+    let config = Config::default();
+    if streams.by_name(&config.roles.source).is_none() {
+        let made = engine.create_stream(config.roles.source.clone(), 3, StreamConfig::default());
+        made.await.unwrap();
+    }
+    (
+        engine,
+        Ingest::new(streams, secrets.clone(), &config),
+        secrets,
+    )
+}
+
+fn submission(body: String, token: Option<&str>) -> Submission<'_> {
+    Submission {
+        source: "default",
+        body: body.into(),
+        form: Form::Json,
+        token,
+        traceparent: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_and_their_tokens_outlive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Origin::of(&url::Url::parse("http://127.0.0.1:9/").unwrap()).unwrap();
+    let mut placed = Vec::new();
+    {
+        let (engine, ingest, secrets) = open(dir.path()).await;
+        // Twenty senders at once, four tokens under one name: each is told its own place, each keeps its own token.
+        let sent = (0..20).map(|n| {
+            let ingest = ingest.clone();
+            async move {
+                let token = format!("Bearer {}", n % 4);
+                let key = format!("\"k{}\"", n % 5);
+                let body = format!("[{0},{0}]", GOOD.replace("\"key1\"", &key));
+                let accepted = ingest.submit(submission(body, Some(&token))).await.unwrap();
+                (token, accepted.placed)
+            }
+        });
+        placed.extend(futures_util::future::join_all(sent).await);
+        let known = secrets.allowed("default", "789", &target).await;
+        assert_eq!(known, Ok(true));
+        engine.close().await;
+    }
+    let (engine, _, secrets) = open(dir.path()).await;
+    let stream = engine.stream(&Config::default().roles.source).unwrap();
+    let mut places = std::collections::HashSet::new();
+    for (token, placed) in placed {
+        for place in placed {
+            assert!(
+                places.insert((place.partition, place.offset)),
+                "a place given twice"
+            );
+            let of = stream.partition(place.partition).unwrap();
+            let page = engine.read(of, place.offset, 1).await.unwrap();
+            let record = &page.records[0].record;
+            assert!(GOOD.contains(std::str::from_utf8(&record.value).unwrap()));
+            let version = record
+                .headers
+                .get("secret-version")
+                .unwrap()
+                .parse()
+                .unwrap();
+            let revealed = secrets
+                .reveal("default", "789", Some(version), &target)
+                .await;
+            assert_eq!(&*revealed.unwrap(), token);
+        }
+    }
+    assert_eq!(places.len(), 40);
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(
+                !bytes.windows(8).any(|eight| eight == b"Bearer 1"),
+                "{}",
+                path.display()
+            );
+        }
+    }
+}

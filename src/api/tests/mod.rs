@@ -1,0 +1,278 @@
+//! The edge over real sockets, above an engine in memory.
+
+mod durable;
+mod records;
+mod retry;
+mod routes;
+mod server;
+mod streams;
+mod sync;
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{router::ROUTES, *};
+use crate::{
+    clock::{Clock, Timestamp},
+    place::{Offset, Partition, PartitionId},
+    record::{HeadersBuilder, Record, header},
+    redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
+    secrets::{MasterKey, Secrets},
+    storage::{
+        Append, AppendKind, Commit, CommitError, Epoch, Finish, Health, Log as _, MadeBy, NewEnd,
+        Stream, StreamConfig, memory::Memory,
+    },
+    tasks::Tasks,
+};
+
+const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"789","targetRestApi":"http://127.0.0.1:9/orders","targetRestApiOperation":"POST","targetRestApiPayload":{"orderid":"18jan","n": 1.10},"targetRestApiHeaders":[{"key":"Content-Type","value":"application/json"}]}}"#;
+
+#[derive(Debug, Default)]
+struct CannedRedrives {
+    asked: Mutex<Vec<RedriveRequest>>,
+    answers: Mutex<Vec<Result<RedriveReport, redrive::Error>>>,
+}
+
+#[async_trait]
+impl Redrives for CannedRedrives {
+    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, redrive::Error> {
+        self.asked.lock().unwrap().push(request);
+        let answer = self.answers.lock().unwrap().pop();
+        answer.expect("the test has no answer ready")
+    }
+}
+
+struct Edge {
+    address: SocketAddr,
+    engine: Arc<Memory>,
+    redrives: Arc<CannedRedrives>,
+    stop: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Edge {
+    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let engine = Memory::new();
+        let mut config = Config::default();
+        change(&mut config);
+        for (_, name) in config.roles.all() {
+            let made = engine.create_stream(name.clone(), 1, StreamConfig::default());
+            made.await.unwrap();
+        }
+        let master = MasterKey::from_bytes([7; 32]);
+        let secrets = Secrets::open(engine.clone(), master).await.unwrap();
+        let streams = Streams::new(engine.clone());
+        let redrives = Arc::new(CannedRedrives::default());
+        let parts = Parts {
+            ingest: Ingest::new(streams.clone(), secrets, &config),
+            streams,
+            redriver: redrives.clone(),
+            metrics: Metrics::new(&Clock::manual(Timestamp(1))),
+            sources: Vec::new(),
+        };
+        let api = Api::new(parts, &config).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, tasks) = (CancellationToken::new(), Tasks::new());
+        let (stopping, of_api) = (stop.clone(), tasks.clone());
+        tasks.spawn("api", async move {
+            api.serve(listener, stopping, &of_api).await.unwrap();
+        });
+        Self {
+            address,
+            engine,
+            redrives,
+            stop,
+            tasks,
+        }
+    }
+
+    async fn plain() -> Self {
+        Self::start(|_| {}).await
+    }
+
+    /// Sends a request as it stands and reads until the server closes.
+    async fn raw(&self, request: impl AsRef<[u8]>) -> Reply {
+        let mut connection = TcpStream::connect(self.address).await.unwrap();
+        // The server may answer and close before it has read everything.
+        drop(connection.write_all(request.as_ref()).await);
+        Reply::read(&mut connection).await
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
+        let body = body.as_ref();
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request += "host: localhost\r\n";
+        }
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        let mut request = (request + "\r\n").into_bytes();
+        request.extend(body);
+        self.raw(request).await
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], "").await
+    }
+
+    async fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
+        self.send("POST", path, &[], body).await
+    }
+
+    async fn sync(&self, body: impl AsRef<[u8]>) -> Reply {
+        self.post("/stream/sync", body).await
+    }
+
+    fn stream(&self, name: &str) -> Arc<Stream> {
+        self.engine.stream(&name.parse().unwrap()).unwrap()
+    }
+
+    fn partition(&self, stream: &str, partition: u16) -> PartitionId {
+        self.stream(stream).partition(Partition(partition)).unwrap()
+    }
+
+    async fn append(&self, stream: &str, records: Vec<Record>) {
+        let append = Append {
+            of: self.partition(stream, 0),
+            records,
+            kind: AppendKind::Accepted,
+            dedup: None,
+            refers: Vec::new(),
+        };
+        let commit = Commit {
+            appends: vec![append],
+            ..Commit::default()
+        };
+        self.engine.commit(commit).await.unwrap();
+    }
+
+    async fn finish(&self, stream: &str, offset: u64) {
+        let finish = Finish {
+            of: self.partition(stream, 0),
+            offset: Offset(offset),
+            end: NewEnd::Delivered,
+            attempts: 1,
+            status: Some(200),
+            epoch: Epoch(1),
+        };
+        let commit = Commit {
+            finishes: vec![finish],
+            ..Commit::default()
+        };
+        self.engine.commit(commit).await.unwrap();
+    }
+}
+
+struct Reply {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    async fn read(connection: &mut TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        let read = connection.read_to_end(&mut bytes);
+        drop(
+            tokio::time::timeout(Duration::from_secs(10), read)
+                .await
+                .expect("an answer"),
+        );
+        let end = bytes
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a whole head");
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let mut lines = head.lines();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_lowercase(), value.to_owned())
+        };
+        Self {
+            status,
+            headers: lines.map(header).collect(),
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", self.text()))
+    }
+
+    /// Checks that this is a whole problem of that code.
+    #[track_caller]
+    fn check_problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(
+            (self.status, self.header("content-type")),
+            (status, "application/problem+json"),
+            "{}",
+            self.text()
+        );
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["type"], format!("urn:syncgate:problem:{code}"));
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["requestId"], self.header("x-request-id"));
+        assert!(
+            problem["errors"].is_array()
+                && problem["title"].is_string()
+                && problem["detail"].is_string()
+        );
+        assert!(problem["instance"].as_str().unwrap().starts_with('/'));
+        let told = [429, 503, 507].contains(&status);
+        assert_eq!(self.headers.contains_key("retry-after"), told, "{problem}");
+        problem
+    }
+
+    #[track_caller]
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+fn record(key: &str, value: &str) -> Record {
+    let mut headers = HeadersBuilder::default();
+    headers.push(header::SOURCE, "default");
+    Record {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        headers: headers.build(),
+    }
+}

@@ -1,0 +1,187 @@
+//! Records for people.
+
+use super::*;
+
+#[tokio::test]
+async fn records_are_shown_with_cause_and_without_credentials() {
+    let edge = Edge::plain().await;
+    let message = GOOD
+        .replace("Content-Type", "Authorization")
+        .replace("application/json", "TOPSECRET");
+    edge.sync(&message).await;
+    let stream = "/v1/streams/DataSyncStream/partitions/0/records";
+    let answer = edge.get(stream).await;
+    let page = answer.json();
+    assert_eq!(
+        (&page["next"], &page["earliest"], &page["tail"]),
+        (&Value::Null, &json!(0), &json!(1))
+    );
+    let item = &page["items"][0];
+    assert_eq!(item["value"]["targetRestApiHeaders"][0]["value"], "***");
+    assert!(
+        answer.text().contains(r#""n": 1.10"#),
+        "numbers keep their digits"
+    );
+    assert!(!answer.text().contains("TOPSECRET"));
+    assert_eq!(
+        (
+            &item["offset"],
+            &item["partition"],
+            &item["key"],
+            &item["finished"]
+        ),
+        (&json!(0), &json!("0"), &json!("key1"), &json!(false))
+    );
+    assert_eq!(item["headers"]["target"], "http://127.0.0.1:9");
+    assert!(item.get("cause").is_none());
+    let raw = edge.get(&format!("{stream}/0?raw=true")).await;
+    assert!(raw.text().contains("TOPSECRET") && message.contains(raw.text()));
+    assert_eq!(raw.header("content-type"), "application/octet-stream");
+    assert_eq!(raw.header("x-content-type-options"), "nosniff");
+    assert_eq!(
+        raw.header("content-disposition"),
+        "attachment; filename=\"DataSyncStream-0-0\""
+    );
+    edge.finish("DataSyncStream", 0).await;
+    let one = edge.get(&format!("{stream}/0")).await.json();
+    assert_eq!(
+        (&one["finished"], &one["messageId"]),
+        (&json!(true), &item["messageId"])
+    );
+
+    let mut headers = HeadersBuilder::default();
+    headers
+        .push(header::MESSAGE_ID, "first")
+        .push(header::CAUSE_CLASS, "status");
+    headers
+        .push(header::CAUSE_STATUS, "404")
+        .push(header::CAUSE_REASON, "Not Found")
+        .push(header::CAUSE_BODY, "<b>");
+    let odd = Record {
+        key: b"\xff".as_slice().into(),
+        value: b"\xfe{".as_slice().into(),
+        headers: headers.build(),
+    };
+    edge.append("DefaultErrorStream", vec![odd]).await;
+    let item = edge
+        .get("/v1/streams/DefaultErrorStream/partitions/0/records/0")
+        .await
+        .json();
+    assert_eq!(
+        item["cause"],
+        json!({"class": "status", "status": 404, "reason": "Not Found", "body": "<b>"})
+    );
+    assert_eq!(
+        (&item["messageId"], &item["key"], &item["keyBase64"]),
+        (&json!("first"), &Value::Null, &json!("/w=="))
+    );
+    assert_eq!(
+        (item.get("value"), &item["valueBase64"]),
+        (None, &json!("/ns="))
+    );
+}
+
+#[tokio::test]
+async fn records_are_found_by_offset_and_by_time() {
+    let edge = Edge::plain().await;
+    for n in 0..5 {
+        edge.append("DataSyncStream", vec![record("", &n.to_string())])
+            .await;
+    }
+    let path = "/v1/streams/DataSyncStream/partitions/0/records";
+    let page = |query: &str| {
+        let path = format!("{path}?{query}");
+        let edge = &edge;
+        async move {
+            let page = edge.get(&path).await.json();
+            let offsets: Vec<_> = page["items"]
+                .as_array()
+                .unwrap_or_else(|| panic!("{path}: {page}"))
+                .iter()
+                .map(|item| item["offset"].as_u64().unwrap())
+                .collect();
+            (offsets, page["next"].as_u64(), page)
+        }
+    };
+    assert_eq!(page("limit=2").await.0, [0, 1]);
+    assert_eq!(page("limit=2").await.1, Some(2));
+    assert_eq!(page("from=2&limit=2").await.0, [2, 3]);
+    assert_eq!(
+        page("from=4").await,
+        (vec![4], None, page("from=4").await.2)
+    );
+    assert_eq!(page("from=tail").await.0, [0; 0]);
+    assert_eq!(page("from=99").await.0, [0; 0]);
+    assert_eq!(page("from=18446744073709551615").await.0, [0; 0]);
+    let time = page("").await.2["items"][3]["time"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(page(&format!("at={time}")).await.0, [3, 4]);
+    assert_eq!(page("at=1970-01-01T00:00:00Z").await.0.len(), 5);
+    for wrong in [
+        "from=-1",
+        "from=x",
+        "at=yesterday",
+        "from=1&at=1970-01-01T00:00:00Z",
+        "limit=0",
+        "offset=1",
+        "from=1&from=2",
+    ] {
+        edge.get(&format!("{path}?{wrong}"))
+            .await
+            .check_problem(400, "invalid_request");
+    }
+    edge.engine
+        .trim(edge.partition("DataSyncStream", 0), Offset(2))
+        .await
+        .unwrap();
+    assert_eq!(page("from=earliest").await.0, [2, 3, 4]);
+    let problem = edge
+        .get(&format!("{path}?from=1"))
+        .await
+        .check_problem(410, "offset_trimmed");
+    assert_eq!(problem["earliest"], 2);
+    edge.get(&format!("{path}/1"))
+        .await
+        .check_problem(410, "offset_trimmed");
+    for absent in ["5", "99999999999999999999", "-1", "x"] {
+        edge.get(&format!("{path}/{absent}"))
+            .await
+            .check_problem(404, "not_found");
+    }
+    edge.get(&format!("{path}/3?raw=yes"))
+        .await
+        .check_problem(400, "invalid_request");
+    let wrong = |path: &str| path.replace("/0/", "/1/");
+    edge.get(&wrong(path).replace("partitions/0", "partitions/1"))
+        .await
+        .check_problem(404, "partition_unknown");
+    for partition in ["x", "-1", "00", "65536"] {
+        let path = path.replace("partitions/0", &format!("partitions/{partition}"));
+        edge.get(&path)
+            .await
+            .check_problem(404, "partition_unknown");
+    }
+    edge.get("/v1/streams/Nowhere/partitions/0/records")
+        .await
+        .check_problem(404, "stream_unknown");
+}
+
+#[tokio::test]
+async fn a_page_of_large_records_ends_early() {
+    let edge = Edge::plain().await;
+    let large = format!("\"{}\"", "x".repeat(1 << 20));
+    for _ in 0..6 {
+        edge.append("DataSyncStream", vec![record("", &large)])
+            .await;
+    }
+    let page = edge
+        .get("/v1/streams/DataSyncStream/partitions/0/records")
+        .await
+        .json();
+    assert_eq!(
+        (page["items"].as_array().unwrap().len(), &page["next"]),
+        (4, &json!(4))
+    );
+}

@@ -1,0 +1,184 @@
+//! `POST /stream/retry`, with the answers of passes ready.
+
+use super::*;
+
+fn retry_body(change: &[(&str, Value)]) -> String {
+    let mut body = json!({"streamOCIDToRetry": "ServerUnavailableStream", "noOfMessagesToProcess": 5, "readAfterOffset": 405,
+        "readPartition": "0", "errormapping": [{"responsecode": "404", "stream": "UnrecoverableErrorStream"}]});
+    for (name, value) in change {
+        body[name] = value.clone();
+    }
+    body.to_string()
+}
+
+#[tokio::test]
+async fn a_retry_answers_the_four_members_always() {
+    let edge = Edge::plain().await;
+    let report = RedriveReport {
+        attempted: 3,
+        processed: 2,
+        failed: 1,
+        requeued: 1,
+        skipped: 4,
+        trimmed: 0,
+        end_of_stream: true,
+        last_read_offset: Some(Offset(1 << 40)),
+        start_offset: Offset(406),
+        next_offset: Offset((1 << 40) + 1),
+        by_status: BTreeMap::from([("200".to_owned(), 2), ("404".to_owned(), 1)]),
+        partitions: Vec::new(),
+    };
+    edge.redrives.answers.lock().unwrap().push(Ok(report));
+    let answer = edge.post("/stream/retry", retry_body(&[])).await;
+    let expected = json!({"lastReadOffset": 1_u64 << 40, "processedmessages": 2, "failedMessages": 1, "endOfStream": true,
+        "attempted": 3, "delivered": 2, "requeued": 1, "skipped": 4, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
+        "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
+    assert_eq!(answer.json(), expected);
+    let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (asked.after, asked.records_max, asked.dry_run),
+        (Some(Offset(405)), 5, false)
+    );
+    assert_eq!(
+        (&*asked.stream, asked.partitions),
+        (
+            &*edge.stream("ServerUnavailableStream"),
+            vec![edge.partition("ServerUnavailableStream", 0)]
+        )
+    );
+
+    // Nothing read: the caller's own offset comes back.
+    for (after, echoed) in [(json!(405), 405), (json!(-1), -1), (json!("-1"), -1)] {
+        edge.redrives
+            .answers
+            .lock()
+            .unwrap()
+            .push(Ok(RedriveReport {
+                end_of_stream: true,
+                ..RedriveReport::default()
+            }));
+        let answer = edge
+            .post("/stream/retry", retry_body(&[("readAfterOffset", after)]))
+            .await
+            .json();
+        assert_eq!(
+            (&answer["lastReadOffset"], &answer["endOfStream"]),
+            (&json!(echoed), &json!(true))
+        );
+    }
+    let of = edge.partition("ServerUnavailableStream", 0);
+    let partition = PartitionReport {
+        of,
+        last_read_offset: None,
+        start_offset: Offset(0),
+        next_offset: Offset(0),
+        trimmed: 3,
+        end_of_stream: false,
+    };
+    edge.redrives
+        .answers
+        .lock()
+        .unwrap()
+        .push(Ok(RedriveReport {
+            partitions: vec![partition],
+            ..RedriveReport::default()
+        }));
+    let answer = edge
+        .post(
+            "/stream/retry",
+            retry_body(&[("readPartition", json!("*"))]),
+        )
+        .await
+        .json();
+    assert_eq!(
+        answer["partitions"]["0"],
+        json!({"lastReadOffset": 405, "startOffset": 0, "nextOffset": 0, "trimmed": 3, "endOfStream": false})
+    );
+}
+
+#[tokio::test]
+async fn a_retry_names_what_is_wrong() {
+    let edge = Edge::plain().await;
+    let problem = edge
+        .post("/stream/retry", "{}")
+        .await
+        .check_problem(400, "invalid_request");
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 5);
+    edge.post("/stream/retry", "[]")
+        .await
+        .check_problem(400, "invalid_request");
+    let unknown = json!("Nowhere");
+    let retry = async |name: &str, value: Value| {
+        edge.post("/stream/retry", retry_body(&[(name, value)]))
+            .await
+    };
+    let problem = retry("streamOCIDToRetry", unknown.clone())
+        .await
+        .check_problem(404, "stream_unknown");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("/streamOCIDToRetry")
+    );
+    let mapping = json!([{"responsecode": "404", "stream": "DefaultErrorStream"}, {"responsecode": 500, "stream": "Nowhere"}]);
+    let problem = retry("errormapping", mapping)
+        .await
+        .check_problem(404, "stream_unknown");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("/errormapping/1/stream")
+    );
+    retry("readPartition", json!("1"))
+        .await
+        .check_problem(404, "partition_unknown");
+    retry("group", json!("g"))
+        .await
+        .check_problem(400, "invalid_request");
+    let of = edge.partition("ServerUnavailableStream", 0);
+    for (error, status, code) in [
+        (redrive::Error::Running(of), 409, "redrive_running"),
+        (
+            redrive::Error::PartitionUnknown(of),
+            404,
+            "partition_unknown",
+        ),
+        (redrive::Error::NotLeased(of), 503, "queue_full"),
+        (
+            redrive::Error::NotStored(CommitError::DiskFull),
+            507,
+            "disk_full",
+        ),
+        (redrive::Error::Stopping, 503, "draining"),
+    ] {
+        edge.redrives.answers.lock().unwrap().push(Err(error));
+        edge.post("/stream/retry", retry_body(&[]))
+            .await
+            .check_problem(status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_retried_by_its_ocid_too() {
+    let edge = Edge::plain().await;
+    edge.post("/v1/streams", r#"{"name":"Mine","ocid":"ocid1.stream.x"}"#)
+        .await;
+    edge.redrives
+        .answers
+        .lock()
+        .unwrap()
+        .push(Ok(RedriveReport::default()));
+    let answer = edge
+        .post(
+            "/stream/retry",
+            retry_body(&[("streamOCIDToRetry", json!("ocid1.stream.x"))]),
+        )
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(
+        edge.redrives.asked.lock().unwrap()[0].stream.name.as_str(),
+        "Mine"
+    );
+}

@@ -1,0 +1,105 @@
+//! Which routes there are, who may call them, and how the gateway is.
+
+use super::*;
+
+#[tokio::test]
+async fn every_route_is_there_with_its_methods_and_no_other_is() {
+    let edge = Edge::plain().await;
+    edge.append("DataSyncStream", vec![record("k", "{}")]).await;
+    for (path, methods) in ROUTES {
+        let path = path
+            .replace("{stream}", "DataSyncStream")
+            .replace("{partition}", "0")
+            .replace("{offset}", "0");
+        for method in [
+            "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
+        ] {
+            let answer = edge.send(method, &path, &[], "").await;
+            let built = methods.split(',').any(|other| other == method);
+            assert_eq!(
+                answer.status != 405,
+                built,
+                "{method} {path}: {}",
+                answer.status
+            );
+            assert_ne!(answer.status, 404, "{method} {path}");
+            if !built {
+                assert_eq!(answer.header("allow"), methods, "{method} {path}");
+                if method != "HEAD" {
+                    answer.check_problem(405, "method_not_allowed");
+                }
+            }
+        }
+        edge.get(&format!("{path}/x/y/z"))
+            .await
+            .check_problem(404, "not_found");
+    }
+    for path in [
+        "/",
+        "/stream",
+        "/stream/sync/",
+        "/v1",
+        "/v1/ledger",
+        "/v1/reload",
+        "/v1/streams/DataSyncStream/messages",
+        "/v1/streams/DataSyncStream/purge",
+        "/services/v2/stream",
+        "/openapi.json",
+        "/console",
+        "/v1/streams/%2e%2e/partitions/0",
+    ] {
+        edge.get(path).await.check_problem(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_origins_are_refused() {
+    let edge = Edge::plain().await;
+    for path in ["/healthz", "/v1/streams", "/nowhere"] {
+        let answer = edge
+            .send("GET", path, &[("host", "evil.example")], "")
+            .await;
+        answer.check_problem(421, "host_not_allowed");
+    }
+    let foreign = [("origin", "https://evil.example")];
+    edge.send("POST", "/stream/sync", &foreign, GOOD)
+        .await
+        .check_problem(403, "origin_not_allowed");
+    edge.send("DELETE", "/v1/streams/DataSyncStream", &foreign, "")
+        .await
+        .check_problem(403, "origin_not_allowed");
+    assert_eq!(
+        edge.send("GET", "/v1/streams", &foreign, "").await.status,
+        200
+    );
+    // The published samples send name and password to everything.
+    let basic = [("authorization", "Basic bmFtZTpwc3dk")];
+    assert_eq!(
+        edge.send("GET", "/v1/streams", &basic, "").await.status,
+        200
+    );
+    let absolute =
+        "GET http://evil.example/healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    edge.raw(absolute)
+        .await
+        .check_problem(421, "host_not_allowed");
+}
+
+#[tokio::test]
+async fn readiness_tells_why_not() {
+    let edge = Edge::plain().await;
+    assert_eq!(edge.get("/healthz").await.json(), json!({"status": "ok"}));
+    assert_eq!(edge.get("/readyz").await.json(), json!({"status": "ready"}));
+    for (health, reason) in [
+        (Health::DiskFull, "disk_full"),
+        (Health::Stopped("x".into()), "log_stopped"),
+    ] {
+        edge.engine.set_health(health);
+        let answer = edge.get("/readyz").await;
+        assert_eq!(
+            (answer.status, answer.json()),
+            (503, json!({"reasons": [reason]}))
+        );
+        assert_eq!(edge.get("/healthz").await.status, 200);
+    }
+}

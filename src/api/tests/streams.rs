@@ -1,0 +1,191 @@
+//! Streams made, changed, deleted.
+
+use super::*;
+
+#[tokio::test]
+async fn streams_are_made_listed_changed_and_deleted() {
+    let edge = Edge::plain().await;
+    let answer = edge
+        .post(
+            "/v1/streams",
+            r#"{"name":"Mine","partitions":2,"ocid":"ocid1.stream.x"}"#,
+        )
+        .await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (201, "/v1/streams/Mine"),
+        "{}",
+        answer.text()
+    );
+    let made = answer.json();
+    assert_eq!(
+        (
+            &made["madeBy"],
+            &made["partitions"],
+            &made["retentionHours"]
+        ),
+        (&json!("api"), &json!(2), &Value::Null)
+    );
+    assert_eq!(
+        made["bounds"][1],
+        json!({"partition": "1", "earliest": 0, "tail": 0, "lowMark": 0, "open": 0})
+    );
+    for taken in [
+        r#"{"name":"Mine"}"#,
+        r#"{"name":"Other","ocid":"ocid1.stream.x"}"#,
+        r#"{"name":"Other","ocid":"Mine"}"#,
+    ] {
+        edge.post("/v1/streams", taken)
+            .await
+            .check_problem(409, "exists");
+    }
+    let problem = edge
+        .post("/v1/streams", r#"{"name":"a b","group":1}"#)
+        .await
+        .check_problem(400, "invalid_request");
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 2);
+
+    let mut names = Vec::new();
+    let mut path = "/v1/streams?limit=4".to_owned();
+    loop {
+        let page = edge.get(&path).await.json();
+        names.extend(
+            page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["name"].as_str().unwrap().to_owned()),
+        );
+        match page["next"].as_str() {
+            Some(next) => path = format!("/v1/streams?limit=4&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(names.len(), 6);
+    assert!(names.is_sorted() && names.contains(&"Mine".to_owned()));
+
+    let etag = answer.header("etag").to_owned();
+    let patch = async |headers: &[(&str, &str)], body: &str| {
+        edge.send("PATCH", "/v1/streams/Mine", headers, body).await
+    };
+    let changed = patch(
+        &[("if-match", &etag)],
+        r#"{"partitions":3,"retentionHours":5}"#,
+    )
+    .await;
+    assert_eq!(
+        (
+            changed.status,
+            &changed.json()["partitions"],
+            &changed.json()["retentionHours"]
+        ),
+        (200, &json!(3), &json!(5))
+    );
+    assert_ne!(changed.header("etag"), etag);
+    patch(&[("if-match", &etag)], r#"{"partitions":4}"#)
+        .await
+        .check_problem(412, "changed_meanwhile");
+    patch(&[], r#"{"partitions":2}"#)
+        .await
+        .check_problem(409, "partitions_shrink");
+    patch(&[], r#"{"name":"x"}"#)
+        .await
+        .check_problem(400, "invalid_request");
+    assert_eq!(
+        patch(&[("if-match", "*")], r#"{"retentionHours":null}"#)
+            .await
+            .json()["retentionHours"],
+        Value::Null
+    );
+    assert_eq!(
+        edge.get("/v1/streams/Mine/partitions?limit=2").await.json()["next"],
+        "1"
+    );
+    let rest = edge
+        .get("/v1/streams/Mine/partitions?limit=2&after=1")
+        .await
+        .json();
+    assert_eq!(
+        (&rest["items"][0]["partition"], &rest["next"]),
+        (&json!("2"), &Value::Null)
+    );
+
+    let delete = async |name: &str, headers: &[(&str, &str)]| {
+        edge.send("DELETE", &format!("/v1/streams/{name}"), headers, "")
+            .await
+    };
+    delete("Mine", &[("if-match", &etag)])
+        .await
+        .check_problem(412, "changed_meanwhile");
+    edge.append("Mine", vec![record("", "{}")]).await;
+    delete("Mine", &[])
+        .await
+        .check_problem(409, "stream_in_use");
+    edge.finish("Mine", 0).await;
+    assert_eq!(delete("Mine", &[]).await.status, 204);
+    delete("Mine", &[])
+        .await
+        .check_problem(404, "stream_unknown");
+    delete("UnrecoverableErrorStream", &[])
+        .await
+        .check_problem(409, "stream_in_use");
+
+    let config = StreamConfig {
+        made_by: MadeBy::Config,
+        ..StreamConfig::default()
+    };
+    edge.engine
+        .create_stream("Fixed".parse().unwrap(), 1, config)
+        .await
+        .unwrap();
+    delete("Fixed", &[])
+        .await
+        .check_problem(409, "stream_in_config");
+    edge.send("PATCH", "/v1/streams/Fixed", &[], r#"{"partitions":2}"#)
+        .await
+        .check_problem(409, "stream_in_config");
+}
+
+#[tokio::test]
+async fn the_source_grows_only_while_nothing_waits_and_its_error_streams_with_it() {
+    let edge = Edge::plain().await;
+    edge.sync(GOOD).await;
+    let grow = async || {
+        edge.send(
+            "PATCH",
+            "/v1/streams/DataSyncStream",
+            &[],
+            r#"{"partitions":3}"#,
+        )
+        .await
+    };
+    grow().await.check_problem(409, "stream_in_use");
+    edge.finish("DataSyncStream", 0).await;
+    let grown = grow().await;
+    assert_eq!(
+        (grown.status, &grown.json()["readers"]),
+        (200, &json!([{"name": "dispatch", "lag": 0}])),
+        "{}",
+        grown.text()
+    );
+    for stream in [
+        "DataSyncStream",
+        "DefaultErrorStream",
+        "InternalserverErrorStream",
+    ] {
+        assert_eq!(edge.stream(stream).partitions, 3, "{stream}");
+    }
+    // An error stream may grow while its failures are open: their partition is their origin's, not the key's.
+    edge.append("DefaultErrorStream", vec![record("k", "{}")])
+        .await;
+    let grown = edge
+        .send(
+            "PATCH",
+            "/v1/streams/DefaultErrorStream",
+            &[],
+            r#"{"partitions":4}"#,
+        )
+        .await;
+    assert_eq!(grown.status, 200);
+    assert_eq!(edge.sync(GOOD).await.status, 200);
+}

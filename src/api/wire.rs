@@ -1,0 +1,178 @@
+//! The shapes of the contract (`routes.md`), and nothing else; each is made from values of ours at once.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// `application/problem+json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProblemView<'a> {
+    pub(super) r#type: String,
+    pub(super) title: &'a str,
+    pub(super) status: u16,
+    pub(super) detail: &'a str,
+    pub(super) instance: &'a str,
+    pub(super) code: &'a str,
+    pub(super) errors: Vec<FieldErrorView<'a>>,
+    pub(super) request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) earliest: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FieldErrorView<'a> {
+    pub(super) pointer: &'a str,
+    pub(super) code: &'a str,
+    pub(super) detail: &'a str,
+}
+
+/// Answer to one message, and one result of a batch.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MessageAccepted<'a> {
+    pub(super) status: &'a str,
+    pub(super) stream: &'a str,
+    pub(super) partition: String,
+    pub(super) offset: u64,
+    pub(super) message_id: &'a str,
+    pub(super) warnings: Vec<WarningView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BatchAccepted<'a> {
+    pub(super) status: &'a str,
+    pub(super) results: Vec<MessageAccepted<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct WarningView {
+    pub(super) code: &'static str,
+    pub(super) detail: &'static str,
+}
+
+/// Answer of `POST /stream/retry`; the first four members and their spelling are the sample's.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RetryDone {
+    pub(super) last_read_offset: i64,
+    #[serde(rename = "processedmessages")]
+    pub(super) processed_messages: u64,
+    pub(super) failed_messages: u64,
+    pub(super) end_of_stream: bool,
+    pub(super) attempted: u64,
+    pub(super) delivered: u64,
+    pub(super) requeued: u64,
+    pub(super) skipped: u64,
+    pub(super) start_offset: u64,
+    pub(super) next_offset: u64,
+    pub(super) trimmed: u64,
+    pub(super) by_status: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) partitions: Option<BTreeMap<String, RetryPosition>>,
+}
+
+/// Where one partition of `readPartition: "*"` stands.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RetryPosition {
+    pub(super) last_read_offset: i64,
+    pub(super) start_offset: u64,
+    pub(super) next_offset: u64,
+    pub(super) trimmed: u64,
+    pub(super) end_of_stream: bool,
+}
+
+/// Any list.
+#[derive(Debug, Serialize)]
+pub(super) struct List<T> {
+    pub(super) items: Vec<T>,
+    pub(super) next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StreamView {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) partitions: u16,
+    pub(super) retention_hours: Option<u32>,
+    pub(super) retention_bytes: Option<u64>,
+    pub(super) ocid: Option<String>,
+    pub(super) made_by: &'static str,
+    pub(super) made_at: Option<String>,
+    pub(super) roles: Vec<&'static str>,
+}
+
+/// A stream with its numbers.
+#[derive(Debug, Serialize)]
+pub(super) struct StreamDetail {
+    #[serde(flatten)]
+    pub(super) stream: StreamView,
+    pub(super) bounds: Vec<PartitionView>,
+    pub(super) readers: Vec<ReaderView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PartitionView {
+    pub(super) partition: String,
+    pub(super) earliest: u64,
+    pub(super) tail: u64,
+    pub(super) low_mark: u64,
+    pub(super) open: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ReaderView {
+    pub(super) name: &'static str,
+    pub(super) lag: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RecordList {
+    pub(super) items: Vec<RecordView>,
+    pub(super) next: Option<u64>,
+    pub(super) earliest: u64,
+    pub(super) tail: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RecordView {
+    pub(super) offset: u64,
+    pub(super) partition: String,
+    pub(super) time: String,
+    pub(super) key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key_base64: Option<String>,
+    pub(super) message_id: String,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) finished: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cause: Option<CauseView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value_base64: Option<String>,
+}
+
+/// Why a record is in an error stream.
+#[derive(Debug, Serialize)]
+pub(super) struct CauseView {
+    pub(super) class: String,
+    pub(super) status: Option<u16>,
+    pub(super) reason: Option<String>,
+    pub(super) body: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct State {
+    pub(super) status: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct NotReady {
+    pub(super) reasons: Vec<&'static str>,
+}

@@ -1,0 +1,512 @@
+//! How the values fit together: ranges, names, sizes. Pure but for one look whether a named file is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
+
+use http::HeaderName;
+use url::Url;
+
+use super::{Config, StreamSettings, TargetSettings, errors::did_you_mean};
+use crate::message::Origin;
+
+/// Something that does not fit.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// Paths of the keys that it is about; it is shown at the first of them that was said somewhere.
+    pub(super) keys: Vec<String>,
+    /// What is wrong, and what would be right.
+    pub(super) message: String,
+}
+
+/// Words of `[outcomes]` for the streams of the roles.
+pub const ROLE_WORDS: [&str; 4] = ["unavailable", "internal", "unrecoverable", "default"];
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const CAUSES: [&str; 12] = [
+    "dns",
+    "connect",
+    "tls",
+    "timeout",
+    "reset",
+    "network",
+    "invalid",
+    "secret",
+    "blocked",
+    "internal",
+    "unexpectedError",
+    "default",
+];
+
+/// Returns the key of `[outcomes]` that `text` spells, in its one spelling: a status, a class, a cause or a group.
+pub(super) fn outcome_key(text: &str) -> Option<&str> {
+    let word = CLASSES
+        .iter()
+        .chain(&CAUSES)
+        .find(|word| word.eq_ignore_ascii_case(text));
+    let status = || text.len() == 3 && text.parse().is_ok_and(|n: u16| (100..=599).contains(&n));
+    word.copied().or_else(|| status().then_some(text))
+}
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// What a record may grow by in storage: the headers that we add, with the cause of a failure.
+const RECORD_MARGIN_BYTES: u64 = 64 * KIB;
+
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>, warnings: &mut Vec<String>) {
+    let mut check = Check { findings };
+    check.server(config);
+    check.log_and_sync(config);
+    check.dispatch(config);
+    check.redrive_and_secrets(config);
+    check.roles(config);
+    check.outcomes(config);
+    check.streams(&config.streams, warnings);
+    check.targets(&config.targets);
+}
+
+struct Check<'a> {
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn say<const N: usize>(&mut self, keys: [&str; N], message: impl Into<String>) {
+        self.findings.push(Finding {
+            keys: keys.map(Into::into).into(),
+            message: message.into(),
+        });
+    }
+
+    fn range(&mut self, key: &str, value: impl TryInto<u64>, range: RangeInclusive<u64>) {
+        let value = value.try_into().unwrap_or(u64::MAX);
+        if !range.contains(&value) {
+            let (least, most) = (range.start(), range.end());
+            self.say([key], format!("is {value}, but must be {least} to {most}"));
+        }
+    }
+
+    /// The value of the first key may not exceed that of the second.
+    fn fits(&mut self, small: (&str, u64), large: (&str, u64), because: &str) {
+        if small.1 > large.1 {
+            let message = format!(
+                "{} is {}, but may not exceed {} ({}){because}",
+                small.0, small.1, large.0, large.1
+            );
+            self.say([small.0, large.0], message);
+        }
+    }
+
+    fn server(&mut self, config: &Config) {
+        let server = &config.server;
+        if !server.listen.ip().is_loopback() {
+            let message = format!(
+                "{} is not a loopback address: there are no users yet, and whoever reached it would be administrator; \
+                 take 127.0.0.1:{port} or [::1]:{port}",
+                server.listen,
+                port = server.listen.port()
+            );
+            self.say(["server.listen"], message);
+        }
+        for host in &server.hosts {
+            if url::Host::parse(host).is_err() {
+                let message = format!(
+                    "\"{host}\" is no host name: give a name or an address, without scheme and port"
+                );
+                self.say(["server.hosts"], message);
+            }
+        }
+        for origin in &server.cors_origins {
+            if let Err(why) = origin_of(origin) {
+                self.say(["server.cors_origins"], format!("\"{origin}\" {why}"));
+            }
+        }
+        self.range(
+            "server.connections_max",
+            server.connections_max,
+            1..=1_000_000,
+        );
+        self.range(
+            "server.request_timeout_ms",
+            server.request_timeout_ms,
+            10..=HOUR_MS,
+        );
+        self.range("server.grace_ms", server.grace_ms, 0..=HOUR_MS);
+        let level = &config.logging.level;
+        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level) {
+            let message = format!(
+                "\"{level}\" is no filter ({error}); give error, warn, info, debug or trace, or a list such as info,syncgate::dispatch=debug"
+            );
+            self.say(["logging.level"], message);
+        }
+    }
+
+    fn log_and_sync(&mut self, config: &Config) {
+        let (log, sync) = (&config.log, &config.sync);
+        self.range("log.segment_bytes", log.segment_bytes, MIB..=GIB);
+        self.range("log.cache_bytes", log.cache_bytes, 64 * KIB..=64 * GIB);
+        self.range(
+            "log.queue_bytes_max",
+            log.queue_bytes_max,
+            64 * KIB..=16 * GIB,
+        );
+        self.range("log.queue_len_max", log.queue_len_max, 1..=10_000_000);
+        self.range("log.dedup_len_max", log.dedup_len_max, 0..=10_000_000);
+        self.range("log.dedup_age_hours", log.dedup_age_hours, 1..=8_760);
+        self.range(
+            "sync.record_bytes_max",
+            sync.record_bytes_max,
+            KIB..=256 * MIB,
+        );
+        self.range("sync.key_bytes_max", sync.key_bytes_max, 1..=64 * KIB);
+        self.range("sync.headers_bytes_max", sync.headers_bytes_max, 0..=MIB);
+        self.range("sync.batch_len_max", sync.batch_len_max, 1..=100_000);
+        let record = ("sync.record_bytes_max", as_u64(sync.record_bytes_max));
+        let batch = ("sync.batch_bytes_max", as_u64(sync.batch_bytes_max));
+        let headers = ("sync.headers_bytes_max", as_u64(sync.headers_bytes_max));
+        let key = ("sync.key_bytes_max", as_u64(sync.key_bytes_max));
+        self.fits(headers, record, ": headers are part of the record");
+        self.fits(key, record, ": the key is part of the record");
+        self.fits(record, batch, ": a single message comes in a body too");
+        let half = log.segment_bytes / 2;
+        if log.segment_bytes >= MIB && batch.1 > half {
+            let message = format!(
+                "sync.batch_bytes_max is {}, but may not exceed half of log.segment_bytes ({half}): a batch is one write",
+                batch.1
+            );
+            self.say(["sync.batch_bytes_max", "log.segment_bytes"], message);
+        }
+        let queue = ("log.queue_bytes_max", as_u64(log.queue_bytes_max));
+        self.fits(batch, queue, ": no batch could be queued");
+        self.token_header(&sync.token_header);
+        self.operations(&sync.operations);
+    }
+
+    fn token_header(&mut self, name: &str) {
+        const TAKEN: [&str; 13] = [
+            "connection",
+            "content-encoding",
+            "content-length",
+            "content-type",
+            "expect",
+            "host",
+            "idempotency-key",
+            "te",
+            "traceparent",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "x-api-key",
+        ];
+        if name.parse::<HeaderName>().is_err() {
+            let message = format!(
+                "\"{name}\" is no header name: give letters, digits and hyphens, such as authorization"
+            );
+            self.say(["sync.token_header"], message);
+        } else if TAKEN.contains(&name.to_ascii_lowercase().as_str()) {
+            let message = format!(
+                "\"{name}\" has a meaning of its own; take authorization, or a header such as x-target-token"
+            );
+            self.say(["sync.token_header"], message);
+        }
+    }
+
+    fn operations(&mut self, operations: &[String]) {
+        const KNOWN: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
+        if operations.is_empty() {
+            let message = format!(
+                "is empty, so that no message could be accepted; give some of {}",
+                KNOWN.join(", ")
+            );
+            self.say(["sync.operations"], message);
+        }
+        let mut seen = BTreeSet::new();
+        for operation in operations {
+            if !KNOWN.contains(&operation.as_str()) {
+                let message = format!(
+                    "\"{operation}\" is none of {}{}",
+                    KNOWN.join(", "),
+                    did_you_mean(operation, KNOWN)
+                );
+                self.say(["sync.operations"], message);
+            } else if !seen.insert(operation) {
+                self.say(
+                    ["sync.operations"],
+                    format!("\"{operation}\" is there twice"),
+                );
+            }
+        }
+    }
+
+    fn dispatch(&mut self, config: &Config) {
+        let dispatch = &config.dispatch;
+        self.range("dispatch.in_flight_max", dispatch.in_flight_max, 1..=10_000);
+        self.range("dispatch.attempts_max", dispatch.attempts_max, 1..=1_000);
+        self.range("dispatch.backoff_ms", dispatch.backoff_ms, 1..=HOUR_MS);
+        self.range(
+            "dispatch.backoff_ms_max",
+            dispatch.backoff_ms_max,
+            1..=24 * HOUR_MS,
+        );
+        self.range(
+            "dispatch.connect_timeout_ms",
+            dispatch.connect_timeout_ms,
+            1..=HOUR_MS,
+        );
+        self.range(
+            "dispatch.response_timeout_ms",
+            dispatch.response_timeout_ms,
+            1..=HOUR_MS,
+        );
+        self.range(
+            "dispatch.attempt_timeout_ms",
+            dispatch.attempt_timeout_ms,
+            1..=HOUR_MS,
+        );
+        self.range(
+            "dispatch.queue_len_max",
+            dispatch.queue_len_max,
+            1..=10_000_000,
+        );
+        self.range(
+            "dispatch.queue_bytes_max",
+            dispatch.queue_bytes_max,
+            KIB..=16 * GIB,
+        );
+        self.range("dispatch.targets_max", dispatch.targets_max, 1..=100_000);
+        self.range(
+            "dispatch.idle_connections_max",
+            dispatch.idle_connections_max,
+            0..=10_000,
+        );
+        self.range(
+            "dispatch.idle_timeout_ms",
+            dispatch.idle_timeout_ms,
+            1..=24 * HOUR_MS,
+        );
+        let attempt = ("dispatch.attempt_timeout_ms", dispatch.attempt_timeout_ms);
+        let connect = ("dispatch.connect_timeout_ms", dispatch.connect_timeout_ms);
+        let response = ("dispatch.response_timeout_ms", dispatch.response_timeout_ms);
+        let backoff = ("dispatch.backoff_ms", dispatch.backoff_ms);
+        self.fits(connect, attempt, ", the time for the whole call");
+        self.fits(response, attempt, ", the time for the whole call");
+        self.fits(
+            backoff,
+            ("dispatch.backoff_ms_max", dispatch.backoff_ms_max),
+            "",
+        );
+        let stored_max = as_u64(config.sync.record_bytes_max).saturating_add(RECORD_MARGIN_BYTES);
+        if stored_max > as_u64(dispatch.queue_bytes_max) {
+            let message = format!(
+                "dispatch.queue_bytes_max is {}, but must hold the greatest record: sync.record_bytes_max and 64 KiB ({stored_max})",
+                dispatch.queue_bytes_max
+            );
+            self.say(
+                ["dispatch.queue_bytes_max", "sync.record_bytes_max"],
+                message,
+            );
+        }
+        if let Some(file) = &dispatch.ca_file
+            && let Err(error) = std::fs::File::open(file)
+        {
+            let message = format!("{} cannot be read: {error}", file.display());
+            self.say(["dispatch.ca_file"], message);
+        }
+    }
+
+    fn redrive_and_secrets(&mut self, config: &Config) {
+        let redrive = &config.redrive;
+        self.range(
+            "redrive.records_max",
+            redrive.records_max,
+            1..=1_000_000_000,
+        );
+        self.range(
+            "redrive.time_budget_ms",
+            redrive.time_budget_ms,
+            1..=24 * HOUR_MS,
+        );
+        self.range("redrive.in_flight_max", redrive.in_flight_max, 1..=10_000);
+        self.range("redrive.redrives_max", redrive.redrives_max, 1..=1_000_000);
+        let secrets = &config.secrets;
+        if secrets
+            .master_key_env
+            .as_deref()
+            .is_some_and(|name| name.is_empty() || name.contains('='))
+        {
+            self.say(
+                ["secrets.master_key_env"],
+                "must be the name of an environment variable",
+            );
+        }
+        if secrets
+            .master_key_command
+            .first()
+            .is_some_and(String::is_empty)
+        {
+            self.say(["secrets.master_key_command"], "must begin with a program");
+        }
+    }
+
+    fn roles(&mut self, config: &Config) {
+        let roles = config.roles.all();
+        for (at, (word, name)) in roles.iter().enumerate() {
+            for (other_word, other) in &roles[..at] {
+                let merged = *other_word != "source" && config.oci_sample.is_some();
+                if name == other && !merged {
+                    let message = if *other_word == "source" {
+                        format!(
+                            "is {name}, the source stream: its failures would be dispatched again without end"
+                        )
+                    } else {
+                        format!(
+                            "roles.{word} and roles.{other_word} are both {name}: give each a stream of its own"
+                        )
+                    };
+                    self.say(
+                        [&format!("roles.{word}"), &format!("roles.{other_word}")],
+                        message,
+                    );
+                }
+            }
+        }
+    }
+
+    fn outcomes(&mut self, config: &Config) {
+        let mut known: Vec<&str> = ROLE_WORDS.to_vec();
+        let roles = config.roles.all();
+        known.extend(roles.iter().map(|(_, name)| name.as_str()));
+        known.extend(config.streams.iter().map(|stream| stream.name.as_str()));
+        for (key, value) in &config.outcomes {
+            let path = format!("outcomes.{key}");
+            if outcome_key(key) != Some(key) {
+                let words = CLASSES.iter().chain(&CAUSES).copied();
+                let message = format!(
+                    "is no status, class or cause: give 100 to 599, {}, or one of {}{}",
+                    CLASSES.join(", "),
+                    CAUSES.join(", "),
+                    did_you_mean(key, words)
+                );
+                self.say([&path], message);
+            }
+            if value == config.roles.source.as_str() || value == "source" {
+                let message =
+                    "is the source stream: its failures would be dispatched again without end";
+                self.say([&path], message);
+            } else if !known.contains(&value.as_str()) {
+                let message = format!(
+                    "\"{value}\" is no role ({}) and no stream of this configuration{}",
+                    ROLE_WORDS.join(", "),
+                    did_you_mean(
+                        value,
+                        known
+                            .iter()
+                            .copied()
+                            .filter(|name| *name != config.roles.source.as_str())
+                    )
+                );
+                self.say([&path], message);
+            }
+        }
+    }
+
+    fn streams(&mut self, streams: &[StreamSettings], warnings: &mut Vec<String>) {
+        let mut names = BTreeMap::new();
+        let mut ocids = BTreeMap::new();
+        for (at, stream) in streams.iter().enumerate() {
+            let path = |key: &str| format!("streams[{at}].{key}");
+            if let Some(first) = names.insert(&stream.name, at) {
+                let message = format!("{} is there already, as streams[{first}]", stream.name);
+                self.say([&path("name")], message);
+            }
+            self.range(&path("partitions"), stream.partitions, 1..=256);
+            if let Some(hours) = stream.retention_hours {
+                self.range(&path("retention_hours"), hours, 1..=876_000);
+            }
+            if let Some(bytes) = stream.retention_bytes {
+                self.range(&path("retention_bytes"), bytes, MIB..=u64::MAX);
+            }
+            if stream.retention_hours.is_some() || stream.retention_bytes.is_some() {
+                warnings.push(format!(
+                    "{}: retention is kept with the stream, but nothing is removed by age or size yet",
+                    stream.name
+                ));
+            }
+            if let Some(ocid) = &stream.ocid {
+                if ocid.is_empty() || ocid.len() > 255 {
+                    self.say([&path("ocid")], "must have 1 to 255 bytes");
+                } else if let Some(other) = streams
+                    .iter()
+                    .find(|other| other.name != stream.name && other.name.as_str() == ocid)
+                {
+                    let message = format!(
+                        "is the name of another stream, {}: it would never mean this one",
+                        other.name
+                    );
+                    self.say([&path("ocid")], message);
+                } else if let Some(first) = ocids.insert(ocid, at) {
+                    let message =
+                        format!("is that of streams[{first}] too: one id would mean two streams");
+                    self.say([&path("ocid")], message);
+                }
+            }
+        }
+    }
+
+    fn targets(&mut self, targets: &[TargetSettings]) {
+        let mut names = BTreeMap::new();
+        let mut origins = BTreeMap::new();
+        for (at, target) in targets.iter().enumerate() {
+            let path = |key: &str| format!("targets[{at}].{key}");
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if !(1..=64).contains(&target.name.len()) || !target.name.bytes().all(legal) {
+                let message = format!(
+                    "\"{}\" must have 1 to 64 letters, digits, '-', '_' and '.'",
+                    target.name
+                );
+                self.say([&path("name")], message);
+            } else if let Some(first) = names.insert(&target.name, at) {
+                let message = format!("{} is there already, as targets[{first}]", target.name);
+                self.say([&path("name")], message);
+            }
+            match origin_of(&target.origin) {
+                Err(why) => self.say([&path("origin")], format!("\"{}\" {why}", target.origin)),
+                Ok(origin) => {
+                    if let Some(first) = origins.insert(origin.to_string(), at) {
+                        let message = format!("{origin} is there already, as targets[{first}]");
+                        self.say([&path("origin")], message);
+                    }
+                }
+            }
+            let mut optional = |key: &str, value: Option<u64>, most: u64| {
+                if let Some(value) = value {
+                    self.range(&path(key), value, 1..=most);
+                }
+            };
+            optional("in_flight_max", target.in_flight_max.map(as_u64), 10_000);
+            optional("attempts_max", target.attempts_max.map(Into::into), 1_000);
+            optional("connect_timeout_ms", target.connect_timeout_ms, HOUR_MS);
+            optional("response_timeout_ms", target.response_timeout_ms, HOUR_MS);
+            optional("attempt_timeout_ms", target.attempt_timeout_ms, HOUR_MS);
+        }
+    }
+}
+
+fn as_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// Reads an origin: scheme, host and port, nothing behind them.
+fn origin_of(text: &str) -> Result<Origin, String> {
+    const RIGHT: &str = "give scheme, host and port, such as https://orders.example:8443";
+    let url = Url::parse(text).map_err(|error| format!("is no origin ({error}); {RIGHT}"))?;
+    let origin = Origin::of(&url).map_err(|why| format!("is no origin ({why}); {RIGHT}"))?;
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("has more than an origin; {RIGHT}"));
+    }
+    Ok(origin)
+}

@@ -1,0 +1,97 @@
+//! What is wrong with a configuration: every error at once, each with its key and where it was said.
+
+use std::{fmt, path::PathBuf};
+
+/// Everything that is wrong; never empty. Shown as one line for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+/// One thing that is wrong. Shown as `config.toml:12: dispatch.in_flight_max: …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Path of the key, as in `streams[0].name`; empty if the error is about a whole file.
+    pub key: String,
+    /// Where it was said.
+    pub place: Place,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Where a value was said.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// In the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line from 1; `None` if it is about the file as a whole.
+        line: Option<usize>,
+    },
+    /// In an environment variable of this name.
+    Environment(String),
+    /// In this argument.
+    Argument(&'static str),
+    /// Nowhere: a default does not fit what was said elsewhere.
+    Default,
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, error) in self.0.iter().enumerate() {
+            let end_of_line = if at == 0 { "" } else { "\n" };
+            write!(f, "{end_of_line}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            key,
+            place,
+            message,
+        } = self;
+        match place {
+            Place::Default => {}
+            place => write!(f, "{place}: ")?,
+        }
+        match key.as_str() {
+            "" => {}
+            key => write!(f, "{key}: ")?,
+        }
+        f.write_str(message)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
+            Self::Environment(name) => f.write_str(name),
+            Self::Argument(name) => f.write_str(name),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// Returns `; did you mean "x"?` for the name that is most like `wrong`, or nothing if none is like it.
+pub(super) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let likeness = |name: &str| {
+        strsim::normalized_damerau_levenshtein(&wrong.to_lowercase(), &name.to_lowercase())
+    };
+    names
+        .into_iter()
+        .map(|name| (likeness(name), name))
+        // Below one half, more of the word is wrong than right, and the proposal would mislead.
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| format!("; did you mean \"{name}\"?"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,458 @@
+//! Puts settings together: defaults, file, environment, arguments, the later ones winning.
+//!
+//! Each value is tried by itself against the struct that will hold it, so that one wrong value hides no other. A value
+//! that is wrong leaves its default behind, and [`check`](super::check) then looks at how the values fit together.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+use toml::{
+    Spanned, Table, Value,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Config, ConfigError, ConfigErrors, Place, check,
+    errors::did_you_mean,
+    oci,
+    schema::{Shape, shape},
+};
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file; without one none is read.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that do not begin with `SYNCGATE_` are not looked at.
+    pub environment: Vec<(String, String)>,
+    /// Values of arguments.
+    pub overrides: Overrides,
+}
+
+/// Settings that arguments can give.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+}
+
+/// Settings that were checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The settings, with those of `[oci_sample]` already where they belong.
+    pub config: Config,
+    /// What is legal but will not do what one may think.
+    pub warnings: Vec<String>,
+}
+
+impl Sources {
+    /// A file and arguments, with the environment of this process. Variables that are not UTF-8 are read as far as
+    /// they are.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>, overrides: Overrides) -> Self {
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        Self {
+            file,
+            environment: std::env::vars_os()
+                .map(|(name, value)| (lossy(name), lossy(value)))
+                .filter(|(name, _)| name.starts_with(PREFIX))
+                .collect(),
+            overrides,
+        }
+    }
+}
+
+/// Reads and checks all settings.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
+    let mut loader = Loader::default();
+    if let Some(file) = sources.file {
+        loader.add_file(file);
+    }
+    loader.add_environment(sources.environment);
+    loader.add_overrides(sources.overrides);
+    loader.finish()
+}
+
+const PREFIX: &str = "SYNCGATE_";
+
+/// Variables of the commands that talk to a gateway; they are no settings of one.
+const COMMAND_VARIABLES: [&str; 2] = ["SYNCGATE_URL", "SYNCGATE_TOKEN"];
+
+#[derive(Default)]
+struct Loader {
+    merged: Table,
+    /// Where each value of `merged` was said, by path.
+    places: BTreeMap<String, Place>,
+    errors: Vec<ConfigError>,
+}
+
+impl Loader {
+    fn error(&mut self, key: impl Into<String>, place: Place, message: impl Into<String>) {
+        self.errors.push(ConfigError {
+            key: key.into(),
+            place,
+            message: message.into(),
+        });
+    }
+
+    fn add_file(&mut self, path: PathBuf) {
+        let place = |line| Place::File {
+            path: path.clone(),
+            line,
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => return self.error("", place(None), format!("cannot be read: {error}")),
+        };
+        let line_of = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        let (tree, broken) = DeTable::parse_recoverable(&text);
+        for error in &broken {
+            let line = error.span().map(|span| line_of(span.start));
+            self.error("", place(line), error.message());
+        }
+        // What can be guessed of a broken file would only give errors that are none.
+        if !broken.is_empty() {
+            return;
+        }
+        let Ok(values) = text.parse::<Table>() else {
+            return self.error("", place(None), "cannot be read as TOML");
+        };
+        let mut lines = BTreeMap::new();
+        note_lines(tree.get_ref(), "", &line_of, &mut lines);
+        for (key, value) in values {
+            let place_of = |path: &str| place(lines.get(path).copied());
+            self.add_section(&key, value, &place_of);
+        }
+    }
+
+    fn add_section(&mut self, section: &str, value: Value, place_of: &dyn Fn(&str) -> Place) {
+        match (shape(&[section]), value) {
+            (None, _) => {
+                let near = did_you_mean(section, sections().iter().copied());
+                self.error(section, place_of(section), format!("unknown section{near}"));
+            }
+            (Some(Shape::Tables(keys)), Value::Array(elements)) => {
+                for (at, element) in elements.into_iter().enumerate() {
+                    self.add_element(section, at, keys, element, place_of);
+                }
+            }
+            (Some(Shape::Tables(_)), _) => self.error(
+                section,
+                place_of(section),
+                format!("must be a list of tables: [[{section}]]"),
+            ),
+            (Some(shape), Value::Table(table)) => {
+                for (key, value) in table {
+                    let path = format!("{section}.{key}");
+                    let place = place_of(&path);
+                    match shape {
+                        Shape::Table(keys) if !keys.contains(&key.as_str()) => {
+                            let near = did_you_mean(&key, keys.iter().copied());
+                            self.error(path, place, format!("unknown key{near}"));
+                        }
+                        _ => self.add_value(section, &key, vec![value], place),
+                    }
+                }
+                // A section that is there but empty says something too: `[oci_sample]`.
+                self.section(section);
+            }
+            (Some(_), _) => self.error(
+                section,
+                place_of(section),
+                format!("must be a table: [{section}]"),
+            ),
+        }
+    }
+
+    /// Takes one element of a list of tables; its keys are tried one by one beside fillers for the required ones.
+    fn add_element(
+        &mut self,
+        section: &str,
+        at: usize,
+        keys: &[&str],
+        element: Value,
+        place_of: &dyn Fn(&str) -> Place,
+    ) {
+        let own_path = format!("{section}[{at}]");
+        let own_place = place_of(&own_path);
+        let Value::Table(element) = element else {
+            return self.error(own_path, own_place, "must be a table");
+        };
+        let errors_before = self.errors.len();
+        for (key, value) in &element {
+            let path = format!("{own_path}.{key}");
+            let place = place_of(&path);
+            if !keys.contains(&key.as_str()) {
+                let near = did_you_mean(key, keys.iter().copied());
+                self.error(path, place, format!("unknown key{near}"));
+                continue;
+            }
+            let mut alone: Table = fillers(section)
+                .iter()
+                .map(|(key, filler)| ((*key).to_owned(), Value::from(*filler)))
+                .collect();
+            alone.insert(key.clone(), value.clone());
+            match try_values(section, Value::Array(vec![alone.into()])) {
+                Ok(()) => {
+                    self.places.insert(path, place);
+                }
+                Err(message) => self.error(path, place, message),
+            }
+        }
+        for (key, _) in fillers(section) {
+            if !element.contains_key(*key) {
+                let path = format!("{own_path}.{key}");
+                self.error(path, own_place.clone(), "is missing");
+            }
+        }
+        if self.errors.len() == errors_before {
+            self.places.insert(own_path, own_place);
+            let list = self.merged.entry(section).or_insert(Value::Array(vec![]));
+            if let Value::Array(list) = list {
+                list.push(element.into());
+            }
+        }
+    }
+
+    /// Takes the first of `candidates` that the key can hold.
+    fn add_value(&mut self, section: &str, key: &str, candidates: Vec<Value>, place: Place) {
+        let path = format!("{section}.{key}");
+        let mut wrong = None;
+        for value in candidates {
+            let alone = Table::from_iter([(key.to_owned(), value.clone())]);
+            match try_values(section, alone.into()) {
+                Ok(()) => {
+                    self.section(section).insert(key.to_owned(), value);
+                    self.places.insert(path, place);
+                    return;
+                }
+                // What is said of the last candidate, the plain text, is the easiest to understand.
+                Err(message) => wrong = Some(message),
+            }
+        }
+        if let Some(mut message) = wrong {
+            if let Some(example) = default_of(section, key) {
+                message = format!("{message}; the default is {example}");
+            }
+            self.error(path, place, message);
+        }
+    }
+
+    fn section(&mut self, section: &str) -> &mut Table {
+        let entry = self.merged.entry(section);
+        match entry.or_insert_with(|| Table::new().into()) {
+            Value::Table(table) => table,
+            _ => unreachable!("only tables are put here: lists of tables go through add_element"),
+        }
+    }
+
+    fn add_environment(&mut self, variables: Vec<(String, String)>) {
+        let mut unknown = Vec::new();
+        for (name, text) in variables {
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            if COMMAND_VARIABLES.contains(&name.as_str()) || is_of_kubernetes(rest) {
+                continue;
+            }
+            match key_of_variable(rest) {
+                Some((section, key)) => {
+                    let mut candidates = Vec::new();
+                    let literal = format!("x = {text}").parse::<Table>();
+                    candidates.extend(literal.ok().and_then(|mut table| table.remove("x")));
+                    let list = text.split(',').map(|part| Value::from(part.trim()));
+                    candidates.push(Value::Array(list.collect()));
+                    candidates.push(Value::String(text));
+                    self.add_value(section, &key, candidates, Place::Environment(name));
+                }
+                None => unknown.push(name),
+            }
+        }
+        let master_key = self
+            .merged
+            .get("secrets")
+            .and_then(|secrets| secrets.get("master_key_env"))
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned);
+        for name in unknown {
+            if master_key.as_deref() != Some(&name) {
+                let message = format!(
+                    "unknown variable; settings are {PREFIX}SECTION__KEY{}",
+                    near_variable(&name)
+                );
+                self.error("", Place::Environment(name), message);
+            }
+        }
+    }
+
+    fn add_overrides(&mut self, overrides: Overrides) {
+        if let Some(dir) = overrides.data {
+            let dir = Value::String(dir.to_string_lossy().into_owned());
+            self.add_value("data", "dir", vec![dir], Place::Argument("--data"));
+        }
+        if let Some(listen) = overrides.listen {
+            let listen = Value::String(listen.to_string());
+            let place = Place::Argument("--listen");
+            self.add_value("server", "listen", vec![listen], place);
+        }
+    }
+
+    fn finish(mut self) -> Result<Loaded, ConfigErrors> {
+        let said = |path: &str| self.places.contains_key(path);
+        let mut warnings = Vec::new();
+        let mut findings = Vec::new();
+        let config = match Config::deserialize(Value::Table(self.merged.clone())) {
+            Ok(mut config) => {
+                oci::apply(&mut config, &said, &mut findings, &mut warnings);
+                check::check(&config, &mut findings, &mut warnings);
+                config
+            }
+            Err(error) => {
+                self.error("", Place::Default, error.message());
+                Config::default()
+            }
+        };
+        for finding in findings {
+            let place = finding
+                .keys
+                .iter()
+                .find_map(|key| Some((key.clone(), self.places.get(key)?.clone())));
+            let first = || finding.keys.first().cloned().unwrap_or_default();
+            let (key, place) = place.unwrap_or_else(|| (first(), Place::Default));
+            self.error(key, place, finding.message);
+        }
+        if self.errors.is_empty() {
+            Ok(Loaded { config, warnings })
+        } else {
+            self.errors
+                .sort_by(|a, b| (&a.place, &a.key).cmp(&(&b.place, &b.key)));
+            Err(ConfigErrors(self.errors))
+        }
+    }
+}
+
+fn sections() -> &'static [&'static str] {
+    match shape(&[]) {
+        Some(Shape::Table(keys)) => keys,
+        _ => &[],
+    }
+}
+
+/// What the elements of a list must have, with a value that is always legal.
+fn fillers(section: &str) -> &'static [(&'static str, &'static str)] {
+    match section {
+        "streams" => &[("name", "any")],
+        "targets" => &[("name", "any"), ("origin", "http://any")],
+        _ => &[],
+    }
+}
+
+fn try_values(section: &str, values: Value) -> Result<(), String> {
+    let alone = Table::from_iter([(section.to_owned(), values)]);
+    match Config::deserialize(Value::Table(alone)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let mut message = error.message().to_owned();
+            for number in ["usize", "u64", "u32", "u16"] {
+                message = message.replace(
+                    &format!("expected {number}"),
+                    "expected a whole number, 0 or more",
+                );
+            }
+            Err(message)
+        }
+    }
+}
+
+fn default_of(section: &str, key: &str) -> Option<String> {
+    let defaults = Table::try_from(Config::default()).ok()?;
+    match defaults.get(section)?.get(key)? {
+        Value::Array(list) if list.is_empty() => Some("[]".into()),
+        value => Some(value.to_string()),
+    }
+}
+
+/// In a pod, Kubernetes sets these for a service that is called `syncgate`.
+fn is_of_kubernetes(rest: &str) -> bool {
+    ["SERVICE_HOST", "SERVICE_PORT", "PORT"].contains(&rest)
+        || rest.starts_with("SERVICE_PORT_")
+        || rest.starts_with("PORT_")
+}
+
+/// Returns section and key that a variable's name, without the prefix, stands for.
+fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
+    let (section, key) = rest.split_once("__")?;
+    let same = |name: &&&str| name.eq_ignore_ascii_case(section);
+    let section = sections().iter().find(same)?;
+    match shape(&[section])? {
+        Shape::Table(keys) => {
+            let key = keys.iter().find(|name| name.eq_ignore_ascii_case(key))?;
+            Some((section, (*key).to_owned()))
+        }
+        Shape::Map => {
+            let key = check::outcome_key(key).map_or_else(|| key.to_lowercase(), Into::into);
+            Some((section, key))
+        }
+        Shape::Tables(_) | Shape::Leaf => None,
+    }
+}
+
+fn near_variable(name: &str) -> String {
+    let mut known = Vec::new();
+    for section in sections() {
+        if let Some(Shape::Table(keys)) = shape(&[section]) {
+            let variable = |key: &&str| format!("{PREFIX}{section}__{key}").to_uppercase();
+            known.extend(keys.iter().map(variable));
+        }
+    }
+    // Who forgets the section means the key.
+    let rest = name.strip_prefix(PREFIX).unwrap_or(name);
+    let by_key = known
+        .iter()
+        .find(|known| known.split_once("__").is_some_and(|(_, key)| key == rest));
+    match by_key {
+        Some(known) => format!("; did you mean \"{known}\"?"),
+        None => did_you_mean(name, known.iter().map(String::as_str)),
+    }
+}
+
+/// Notes the line of every key, by path.
+fn note_lines(
+    table: &DeTable<'_>,
+    under: &str,
+    line_of: &dyn Fn(usize) -> usize,
+    lines: &mut BTreeMap<String, usize>,
+) {
+    for (key, value) in table {
+        let path = match under {
+            "" => key.get_ref().to_string(),
+            under => format!("{under}.{}", key.get_ref()),
+        };
+        lines.insert(path.clone(), line_of(key.span().start));
+        note_lines_of_value(value, &path, line_of, lines);
+    }
+}
+
+fn note_lines_of_value(
+    value: &Spanned<DeValue<'_>>,
+    path: &str,
+    line_of: &dyn Fn(usize) -> usize,
+    lines: &mut BTreeMap<String, usize>,
+) {
+    match value.get_ref() {
+        DeValue::Table(table) => note_lines(table, path, line_of, lines),
+        DeValue::Array(elements) => {
+            for (at, element) in elements.iter().enumerate() {
+                let path = format!("{path}[{at}]");
+                lines.insert(path.clone(), line_of(element.span().start));
+                note_lines_of_value(element, &path, line_of, lines);
+            }
+        }
+        _ => {}
+    }
+}

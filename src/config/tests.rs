@@ -1,0 +1,415 @@
+//! The reference file against the structs, precedence, and every kind of error.
+
+use std::{fmt::Write as _, path::Path};
+
+use super::{
+    schema::{Shape, shape},
+    *,
+};
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn load_file(path: PathBuf) -> Result<Loaded, ConfigErrors> {
+    load(Sources {
+        file: Some(path),
+        ..Sources::default()
+    })
+}
+
+fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("t.toml");
+    std::fs::write(&file, text).unwrap();
+    load(Sources {
+        file: Some(file),
+        environment: environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        overrides: Overrides::default(),
+    })
+}
+
+/// `expected` are beginnings of the lines shown, without the directory.
+#[track_caller]
+fn check_errors(text: &str, environment: &[(&str, &str)], expected: &[&str]) {
+    let errors = load_text(text, environment).unwrap_err();
+    let mut shown = String::new();
+    for error in errors.to_string().lines() {
+        let short = error.find("t.toml").map_or(error, |at| &error[at..]);
+        writeln!(shown, "{short}").unwrap();
+    }
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.len(), expected.len(), "{shown}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(
+            line.starts_with(expected),
+            "{line}\nbegins not with\n{expected}"
+        );
+    }
+}
+
+#[test]
+fn the_reference_file_is_the_defaults() {
+    let text = std::fs::read_to_string(repository("config/syncgate.toml")).unwrap();
+    assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
+    let loaded = load_file(repository("config/syncgate.toml")).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.warnings, [""; 0]);
+}
+
+#[test]
+fn the_reference_file_names_every_key_and_no_other() {
+    let text = std::fs::read_to_string(repository("config/syncgate.toml")).unwrap();
+    let mut named: Vec<(String, String)> = Vec::new();
+    let mut section = String::new();
+    for line in text.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(header) = line.strip_prefix('[') {
+            section = header.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && !key.contains(' ')
+        {
+            named.push((section.clone(), key.to_owned()));
+        }
+    }
+    let Some(Shape::Table(sections)) = shape(&[]) else {
+        panic!("the root is a table")
+    };
+    for section in sections {
+        match shape(&[section]).unwrap() {
+            Shape::Table(keys) | Shape::Tables(keys) => {
+                let in_file: Vec<_> = named
+                    .iter()
+                    .filter(|(of, _)| of == section)
+                    .map(|(_, key)| key.as_str())
+                    .collect();
+                assert_eq!(in_file, keys, "[{section}]");
+            }
+            Shape::Map => assert!(text.contains(&format!("[{section}]"))),
+            Shape::Leaf => panic!("{section} is no section"),
+        }
+    }
+    // Uncommented, the examples are legal too.
+    let examples: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || rest.split(' ').nth(1) == Some("=") => rest,
+            _ => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let parsed = toml::from_str::<Config>(&examples).unwrap();
+    assert_eq!((parsed.streams.len(), parsed.targets.len()), (1, 1));
+    assert!(parsed.oci_sample.is_some());
+}
+
+#[test]
+fn the_example_loads_without_a_warning() {
+    let loaded = load_file(repository("config/example.toml")).unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    assert_eq!(loaded.config.roles.source.as_str(), "Orders");
+    assert_eq!(loaded.config.outcomes["5xx"], "OrdersLater");
+}
+
+#[test]
+fn arguments_win_over_environment_over_file_over_defaults() {
+    let file = "[server]\nlisten = \"127.0.0.1:1\"\ngrace_ms = 1\nconnections_max = 1\n";
+    let environment = [
+        ("SYNCGATE_SERVER__LISTEN", "127.0.0.1:2"),
+        ("SYNCGATE_SERVER__GRACE_MS", "2"),
+        ("SYNCGATE_DATA__DIR", "from-env"),
+        ("HOME", "/root"),
+    ];
+    let loaded = load_text(file, &environment).unwrap().config;
+    assert_eq!(loaded.server.listen.port(), 2);
+    assert_eq!(
+        (loaded.server.grace_ms, loaded.server.connections_max),
+        (2, 1)
+    );
+    assert_eq!(loaded.server.request_timeout_ms, 30_000);
+    let loaded = load(Sources {
+        file: None,
+        environment: environment.map(|(n, v)| (n.into(), v.into())).into(),
+        overrides: Overrides {
+            data: Some("from-flag".into()),
+            listen: Some(([127, 0, 0, 1], 3).into()),
+        },
+    });
+    let loaded = loaded.unwrap().config;
+    assert_eq!(loaded.server.listen.port(), 3);
+    assert_eq!(loaded.data.dir, Path::new("from-flag"));
+}
+
+#[test]
+fn variables_hold_every_kind_of_value() {
+    let loaded = load_text(
+        "[secrets]\nmaster_key_env = \"SYNCGATE_MASTER_KEY\"",
+        &[
+            ("SYNCGATE_SERVER__HOSTS", "a.example, b.example"),
+            ("SYNCGATE_SYNC__OPERATIONS", "[\"PUT\"]"),
+            ("SYNCGATE_SYNC__LENIENT", "true"),
+            ("SYNCGATE_DATA__DIR", "7"),
+            ("SYNCGATE_OUTCOMES__404", "default"),
+            ("SYNCGATE_OUTCOMES__UNEXPECTEDERROR", "internal"),
+            (
+                "SYNCGATE_OCI_SAMPLE__SERVICEUNAVAILABLE_ERROR_STREAM_OCID",
+                "ocid1.u",
+            ),
+            // Of other readers.
+            ("SYNCGATE_MASTER_KEY", "k"),
+            ("SYNCGATE_URL", "http://127.0.0.1:9002"),
+            ("SYNCGATE_SERVICE_HOST", "10.0.0.1"),
+            ("SYNCGATE_PORT_9002_TCP_ADDR", "10.0.0.1"),
+        ],
+    );
+    let config = loaded.unwrap().config;
+    assert_eq!(config.server.hosts, ["a.example", "b.example"]);
+    assert_eq!(config.sync.operations, ["PUT"]);
+    assert!(config.sync.lenient);
+    assert_eq!(config.data.dir, Path::new("7"));
+    assert_eq!(config.outcomes["404"], "default");
+    assert_eq!(config.outcomes["unexpectedError"], "internal");
+    assert_eq!(config.streams[0].ocid.as_deref(), Some("ocid1.u"));
+}
+
+#[test]
+fn every_error_is_told_at_once_with_line_and_nearest_name() {
+    check_errors(
+        "[sever]\nlisten = 1\n[server]\nlistn = \"127.0.0.1:1\"\ngrace_ms = \"soon\"\nlisten = \"localhost\"\n\
+         [dispatch]\nin_flight_max = 0\nattempts_max = -1\n[sync]\nanswer = \"jsn\"\noperations = [\"POTS\"]\n\
+         [roles]\nsource = \"a b\"\n[outcomes]\n404 = \"unrecoverabel\"\n\n4x = \"default\"\n600 = \"default\"\n503 = 7\n",
+        &[
+            ("SYNCGATE_LISTEN", "127.0.0.1:1"),
+            ("SYNCGATE_SERVER__LISTE", "127.0.0.1:1"),
+            ("SYNCGATE_REDRIVE__REDRIVES_MAX", "many"),
+        ],
+        &[
+            "t.toml:1: sever: unknown section; did you mean \"server\"?",
+            "t.toml:4: server.listn: unknown key; did you mean \"listen\"?",
+            "t.toml:5: server.grace_ms: invalid type: string \"soon\", expected a whole number, 0 or more; the default is 20000",
+            "t.toml:6: server.listen: invalid socket address syntax; the default is \"127.0.0.1:9002\"",
+            "t.toml:8: dispatch.in_flight_max: is 0, but must be 1 to 10000",
+            "t.toml:9: dispatch.attempts_max: invalid value: integer `-1`, expected a whole number, 0 or more",
+            "t.toml:11: sync.answer: unknown variant `jsn`, expected `json` or `text`",
+            "t.toml:12: sync.operations: \"POTS\" is none of POST, PUT, PATCH, DELETE, GET; did you mean \"POST\"?",
+            "t.toml:14: roles.source: a stream name has 2 to 64 characters",
+            "t.toml:16: outcomes.404: \"unrecoverabel\" is no role (unavailable, internal, unrecoverable, default) and no stream of this configuration; did you mean \"unrecoverable\"?",
+            "t.toml:18: outcomes.4x: is no status, class or cause: give 100 to 599, 1xx, 2xx, 3xx, 4xx, 5xx, or one of dns",
+            "t.toml:19: outcomes.600: is no status",
+            "t.toml:20: outcomes.503: invalid type: integer `7`, expected a string",
+            "SYNCGATE_LISTEN: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_SERVER__LISTEN\"?",
+            "SYNCGATE_REDRIVE__REDRIVES_MAX: redrive.redrives_max: invalid type: string \"many\", expected a whole number",
+            "SYNCGATE_SERVER__LISTE: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_SERVER__LISTEN\"?",
+        ],
+    );
+}
+
+#[test]
+fn values_must_fit_together() {
+    for (text, expected) in [
+        (
+            "[server]\nlisten = \"0.0.0.0:9002\"",
+            "t.toml:2: server.listen: 0.0.0.0:9002 is not a loopback address: there are no users yet",
+        ),
+        (
+            "[server]\nhosts = [\"http://a\"]",
+            "t.toml:2: server.hosts: \"http://a\" is no host name",
+        ),
+        (
+            "[server]\ncors_origins = [\"a.example\"]",
+            "t.toml:2: server.cors_origins: \"a.example\" is no origin",
+        ),
+        (
+            "[log]\nsegment_bytes = 1048576",
+            "t.toml:2: log.segment_bytes: sync.batch_bytes_max is 8388608, but may not exceed half of",
+        ),
+        (
+            "[log]\nsegment_bytes = 2",
+            "t.toml:2: log.segment_bytes: is 2, but must be 1048576 to 1073741824",
+        ),
+        (
+            "[sync]\nbatch_bytes_max = 1048575",
+            "t.toml:2: sync.batch_bytes_max: sync.record_bytes_max is 1048576, but may not exceed sync.batch_bytes_max (1048575)",
+        ),
+        (
+            "[sync]\ntoken_header = \"a b\"",
+            "t.toml:2: sync.token_header: \"a b\" is no header name",
+        ),
+        (
+            "[sync]\ntoken_header = \"Host\"",
+            "t.toml:2: sync.token_header: \"Host\" has a meaning of its own",
+        ),
+        (
+            "[sync]\noperations = []",
+            "t.toml:2: sync.operations: is empty",
+        ),
+        (
+            "[dispatch]\nconnect_timeout_ms = 60001",
+            "t.toml:2: dispatch.connect_timeout_ms: dispatch.connect_timeout_ms is 60001, but may not exceed dispatch.attempt_timeout_ms (60000)",
+        ),
+        (
+            "[dispatch]\nqueue_bytes_max = 1048576",
+            "t.toml:2: dispatch.queue_bytes_max: dispatch.queue_bytes_max is 1048576, but must hold the greatest record",
+        ),
+        (
+            "[dispatch]\nca_file = \"/nowhere/x.pem\"",
+            "t.toml:2: dispatch.ca_file: /nowhere/x.pem cannot be read: No such file",
+        ),
+        (
+            "[logging]\nlevel = \"info,=\"",
+            "t.toml:2: logging.level: \"info,=\" is no filter",
+        ),
+        (
+            "[roles]\ninternal = \"DataSyncStream\"",
+            "t.toml:2: roles.internal: is DataSyncStream, the source stream",
+        ),
+        (
+            "[roles]\ninternal = \"DefaultErrorStream\"",
+            "t.toml:2: roles.internal: roles.default and roles.internal are both DefaultErrorStream",
+        ),
+        (
+            "[outcomes]\n404 = \"DataSyncStream\"",
+            "t.toml:2: outcomes.404: is the source stream",
+        ),
+        (
+            "streams = 3",
+            "t.toml:1: streams: must be a list of tables: [[streams]]",
+        ),
+        ("server = 3", "t.toml:1: server: must be a table: [server]"),
+        (
+            "[[streams]]\npartitions = 1",
+            "t.toml:1: streams[0].name: is missing",
+        ),
+        (
+            "[[streams]]\nname = \"Ab\"\n[[streams]]\nname = \"Ab\"",
+            "t.toml:4: streams[1].name: Ab is there already, as streams[0]",
+        ),
+        (
+            "[[streams]]\nname = \"Ab\"\npartitions = 257",
+            "t.toml:3: streams[0].partitions: is 257, but must be 1 to 256",
+        ),
+        (
+            "[[streams]]\nname = \"Ab\"\npartition = 2",
+            "t.toml:3: streams[0].partition: unknown key; did you mean \"partitions\"?",
+        ),
+        (
+            "[[streams]]\nname = \"Ab\"\nocid = \"x.y\"\n[[streams]]\nname = \"Ac\"\nocid = \"x.y\"",
+            "t.toml:6: streams[1].ocid: is that of streams[0] too",
+        ),
+        (
+            "[[targets]]\nname = \"a\"\norigin = \"https://a/b\"",
+            "t.toml:3: targets[0].origin: \"https://a/b\" has more than an origin",
+        ),
+        (
+            "[[targets]]\nname = \"a\"\norigin = \"https://a\"\n[[targets]]\nname = \"a\"\norigin = \"https://b\"",
+            "t.toml:5: targets[1].name: a is there already",
+        ),
+        (
+            "[[targets]]\nname = \"a\"\norigin = \"https://a\"\n[[targets]]\nname = \"b\"\norigin = \"https://A:443/\"",
+            "t.toml:6: targets[1].origin: https://a:443 is there already",
+        ),
+        (
+            "[[targets]]\nname = \"a\"\norigin = \"https://a\"\nattempts_max = \"x\"",
+            "t.toml:4: targets[0].attempts_max: invalid type",
+        ),
+        ("x = [", "t.toml:1: "),
+    ] {
+        check_errors(text, &[], &[expected]);
+    }
+    let missing = load_file("/nowhere/x.toml".into()).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("/nowhere/x.toml: cannot be read: No such file"),
+        "{missing}"
+    );
+}
+
+const SAMPLE: &str = r#"
+[oci_sample]
+data_stream_ocid = "ocid1.data"
+unrecoverable_error_stream_ocid = "ocid1.unrecoverable"
+serviceUnavailable_error_stream_ocid = "ocid1.unavailable"
+internalserver_error_stream_ocid = "ocid1.internal"
+default_error_stream_ocid = "ocid1.unavailable"
+vault_ocid = "ocid1.vault"
+vault_key_ocid = "ocid1.key"
+vault_compartment_ocid = "ocid1.compartment"
+stream_compartment_ocid = "ocid1.compartment"
+"#;
+
+#[test]
+fn the_nine_keys_of_the_sample_become_ids_and_merged_roles() {
+    let loaded = load_text(SAMPLE, &[]).unwrap();
+    let ids: Vec<_> = loaded
+        .config
+        .streams
+        .iter()
+        .map(|stream| (stream.name.as_str(), stream.ocid.as_deref().unwrap()))
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            ("DataSyncStream", "ocid1.data"),
+            ("ServerUnavailableStream", "ocid1.unavailable"),
+            ("InternalserverErrorStream", "ocid1.internal"),
+            ("UnrecoverableErrorStream", "ocid1.unrecoverable"),
+        ]
+    );
+    let roles = &loaded.config.roles;
+    assert_eq!(roles.default, roles.unavailable);
+    assert_eq!(loaded.warnings.len(), 4, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].starts_with("oci_sample.vault_ocid is ignored"));
+    // Without `compat` nothing else changes.
+    assert_eq!(loaded.config.sync, Sync::default());
+    assert!(loaded.config.outcomes.is_empty());
+}
+
+#[test]
+fn compat_is_the_samples_manners_and_what_is_said_wins() {
+    let compat = SAMPLE.replace("[oci_sample]", "[oci_sample]\ncompat = true");
+    let config = load_text(&compat, &[]).unwrap().config;
+    assert_eq!(config.sync.answer, Answer::Text);
+    assert!(config.sync.lenient);
+    for (key, role) in [
+        ("400", "unrecoverable"),
+        ("500", "internal"),
+        ("503", "unavailable"),
+        ("404", "default"),
+        ("429", "default"),
+        ("3xx", "default"),
+        ("1xx", "default"),
+        ("default", "default"),
+        ("invalid", "unrecoverable"),
+        ("connect", "unrecoverable"),
+        ("secret", "unrecoverable"),
+    ] {
+        assert_eq!(config.outcomes[key], role, "{key}");
+    }
+    let own = format!(
+        "{compat}[sync]\nanswer = \"json\"\n[outcomes]\n404 = \"internal\"\nnetwork = \"unavailable\"\n"
+    );
+    let config = load_text(&own, &[]).unwrap().config;
+    assert_eq!(config.sync.answer, Answer::Json);
+    assert_eq!(config.outcomes["404"], "internal");
+    assert_eq!(
+        config.outcomes.get("connect"),
+        None,
+        "network speaks for it"
+    );
+}
+
+#[test]
+fn the_sample_cannot_send_failures_back_to_the_source() {
+    check_errors(
+        "[oci_sample]\ndata_stream_ocid = \"ocid1.a\"\ninternalserver_error_stream_ocid = \"ocid1.a\"",
+        &[],
+        &["t.toml:3: oci_sample.internalserver_error_stream_ocid: is the data stream's"],
+    );
+    check_errors(
+        "[oci_sample]\ndata_stream_ocid = \"ocid1.a\"\n[[streams]]\nname = \"DataSyncStream\"\nocid = \"ocid1.b\"",
+        &[],
+        &["t.toml:2: oci_sample.data_stream_ocid: differs from streams[0].ocid"],
+    );
+}

@@ -1,0 +1,185 @@
+//! The rules for single members of a message, each for itself; `envelope.rs` and `check.rs` apply the same ones.
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+
+use crate::message::{Origin, OriginInvalid};
+
+use super::FieldCode;
+
+/// Longest URL, in bytes; what most servers take.
+pub const URL_BYTES_MAX: usize = 8 << 10;
+/// Longest host name DNS has.
+const HOST_BYTES_MAX: usize = 253;
+
+/// What is wrong with one member, in words that quote nothing of it.
+pub(super) type Wrong = (FieldCode, String);
+
+/// Headers that belong to the connection or that the call sets itself.
+const REFUSED_HEADERS: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Checks `targetRestApi`.
+pub(super) fn url(text: &str) -> Result<Origin, Wrong> {
+    let invalid = |what: &str| (FieldCode::UrlInvalid, what.to_owned());
+    if text.len() > URL_BYTES_MAX {
+        let what = format!("a URL has at most {URL_BYTES_MAX} bytes");
+        return Err((FieldCode::TooLong, what));
+    }
+    // The parser drops line breaks and cuts blanks off, so it would call another URL than the one that is shown.
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(invalid("a URL has no blanks and no control characters"));
+    }
+    let url = Url::parse(text).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => invalid("the URL must be absolute"),
+        _ => invalid("this is no URL"),
+    })?;
+    let origin = Origin::of(&url).map_err(|error| match error {
+        OriginInvalid::Scheme => (FieldCode::SchemeNotAllowed, error.to_string()),
+        OriginInvalid::Host | OriginInvalid::Credentials => invalid(&error.to_string()),
+    })?;
+    if origin.host.len() > HOST_BYTES_MAX {
+        return Err(invalid("the host name is too long"));
+    }
+    Ok(origin)
+}
+
+/// Checks `targetRestApiOperation`.
+pub(super) fn operation(text: &str, allowed: &[String]) -> Result<(), Wrong> {
+    if allowed.iter().any(|operation| operation == text) {
+        return Ok(());
+    }
+    let what = format!("the operation must be one of {}", allowed.join(", "));
+    Err((FieldCode::MethodNotAllowed, what))
+}
+
+/// Checks the name of a header.
+pub(super) fn header_name(name: &str) -> Result<(), Wrong> {
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+        let what = "a header name has letters, digits and !#$%&'*+-.^_`|~";
+        return Err((FieldCode::HeaderInvalid, what.into()));
+    };
+    if REFUSED_HEADERS.contains(&name.as_str()) {
+        let what = format!("{name} belongs to the connection and cannot be set");
+        return Err((FieldCode::HeaderHopByHop, what));
+    }
+    Ok(())
+}
+
+/// Checks the value of a header.
+pub(super) fn header_value(value: &str) -> Result<(), Wrong> {
+    match HeaderValue::from_bytes(value.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err((
+            FieldCode::HeaderInvalid,
+            "a header value has no line breaks and no control characters".into(),
+        )),
+    }
+}
+
+/// Checks the length of all headers together.
+pub(super) fn headers_len<'a>(
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+    bytes_max: usize,
+) -> Result<(), Wrong> {
+    let bytes: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let what = format!("the headers have {bytes} bytes, {bytes_max} are the most");
+    Err((FieldCode::TooLong, what))
+}
+
+/// Checks `vaultSecretName`; an empty one is none.
+pub(super) fn secret_name(name: &str) -> Result<(), Wrong> {
+    if name.is_empty() || crate::secrets::name_is_valid(name) {
+        return Ok(());
+    }
+    let what = "a secret's name has 1 to 255 letters, digits, '_', '.' and '-'";
+    Err((FieldCode::SecretNameInvalid, what.into()))
+}
+
+/// Checks the length of `streamKey`.
+pub(super) fn key(key: &str, bytes_max: usize) -> Result<(), Wrong> {
+    if key.len() <= bytes_max {
+        return Ok(());
+    }
+    let what = format!("the key has {} bytes, {bytes_max} are the most", key.len());
+    Err((FieldCode::TooLong, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_url(text: &str, expected: Result<&str, FieldCode>) {
+        let origin = url(text).map(|origin| origin.to_string());
+        let origin = origin.map_err(|(code, _)| code);
+        assert_eq!(origin, expected.map(Into::into), "{text:?}");
+    }
+
+    #[test]
+    fn urls() {
+        check_url("http://a/b?c#d", Ok("http://a:80"));
+        check_url(
+            "HTTPS://Bücher.example:8443",
+            Ok("https://xn--bcher-kva.example:8443"),
+        );
+        check_url("/relative", Err(FieldCode::UrlInvalid));
+        check_url("", Err(FieldCode::UrlInvalid));
+        check_url("http://", Err(FieldCode::UrlInvalid));
+        check_url("http://u:p@a/", Err(FieldCode::UrlInvalid));
+        check_url("ftp://a/", Err(FieldCode::SchemeNotAllowed));
+        check_url("file:///etc/passwd", Err(FieldCode::SchemeNotAllowed));
+        check_url("http://a/\r\nX: y", Err(FieldCode::UrlInvalid));
+        check_url("http://a/\0", Err(FieldCode::UrlInvalid));
+        check_url(" http://a/", Err(FieldCode::UrlInvalid));
+        check_url("http://a/\u{85}b", Err(FieldCode::UrlInvalid));
+        check_url(
+            &format!("http://a/{}", "x".repeat(URL_BYTES_MAX)),
+            Err(FieldCode::TooLong),
+        );
+        check_url(
+            &format!("http://{}/", "x".repeat(254)),
+            Err(FieldCode::UrlInvalid),
+        );
+    }
+
+    #[test]
+    fn headers() {
+        for good in ["Content-Type", "x", "X-API_key", "Authorization"] {
+            assert!(header_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a:b", "ä", "a\r\n", "a\0"] {
+            assert_eq!(header_name(bad).unwrap_err().0, FieldCode::HeaderInvalid);
+        }
+        for bad in [
+            "Host",
+            "CONTENT-length",
+            "te",
+            "Transfer-Encoding",
+            "expect",
+        ] {
+            assert_eq!(header_name(bad).unwrap_err().0, FieldCode::HeaderHopByHop);
+        }
+        for good in ["", "a b", "ü", "\t"] {
+            assert!(header_value(good).is_ok(), "{good:?}");
+        }
+        for bad in ["a\r\nb", "a\nb", "\0", "\u{7f}"] {
+            assert!(header_value(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! JSON read without understanding it: how deep it goes, and the members of an object as they stand.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// Objects and arrays inside each other, payload included. Most JSON readers have 128 as their bound, targets too.
+pub const DEPTH_MAX: usize = 128;
+
+/// Returns whether objects and arrays are at most [`DEPTH_MAX`] deep. It reads any bytes; only for JSON it means
+/// something.
+pub(crate) fn depth_is_legal(text: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    let mut rest = text.iter();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' => loop {
+                match rest.next() {
+                    Some(b'"') | None => break,
+                    Some(b'\\') => drop(rest.next()),
+                    Some(_) => {}
+                }
+            },
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return false;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// An object's members in their order, repeats kept, values as they stand.
+#[derive(Debug)]
+pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Members<'a> {
+    /// Reads an object; `None` if the text is something else.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Returns the last member of that name: what a reader sees that keeps one of them.
+    pub(crate) fn last(&self, name: &str) -> Option<&'a RawValue> {
+        let mut named = self.0.iter().rev().filter(|(n, _)| n == name);
+        named.next().map(|(_, value)| *value)
+    }
+
+    /// Returns how many members have that name.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|(n, _)| n == name).count()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnObject;
+        impl<'de> Visitor<'de> for AnObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &RawValue>()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(AnObject)
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Returns the string that `value` is; `None` if it is something else.
+pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    let Text(text) = serde_json::from_str(value.get()).ok()?;
+    Some(text)
+}
+
+/// Returns whether `value` is `null`.
+pub(crate) fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_containers_and_not_what_is_in_strings() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(depth_is_legal(nested(DEPTH_MAX).as_bytes()));
+        assert!(!depth_is_legal(nested(DEPTH_MAX + 1).as_bytes()));
+        assert!(!depth_is_legal(
+            (r#"{"a":"#.repeat(10_000) + "1").as_bytes()
+        ));
+        let text = format!(r#"{{"a":"{}\"{}"}}"#, "[".repeat(500), "{".repeat(500));
+        assert!(depth_is_legal(text.as_bytes()));
+        assert!(
+            depth_is_legal(br#"["\\",[]]"#) && depth_is_legal(b"\"") && depth_is_legal(b"\"\\")
+        );
+        assert!(depth_is_legal("[[]]".repeat(1000).as_bytes()));
+    }
+
+    #[test]
+    fn members_keep_order_repeats_and_bytes() {
+        let members = Members::parse(r#"{"a": 1.10, "\u0062": {"x":[ ]}, "a":null}"#).unwrap();
+        let all: Vec<_> = members.0.iter().map(|(n, v)| (&**n, v.get())).collect();
+        assert_eq!(all, [("a", "1.10"), ("b", r#"{"x":[ ]}"#), ("a", "null")]);
+        assert_eq!(members.last("a").unwrap().get(), "null");
+        assert_eq!(members.count("a"), 2);
+        for other in ["[]", "1", "null", "", "{", "{}x"] {
+            assert!(Members::parse(other).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! Ingest: checks a submission, keeps its token, appends it, and answers with its place.
+//!
+//! A submission is one message, or up to `batch_len_max` of them as a JSON array or as lines; it is stored whole, in
+//! one commit with what its token changes, or not at all. The record's value is the exact bytes of `streamMessage`,
+//! shared with the request's body. Who calls: `api/sync.rs`.
+
+mod check;
+mod envelope;
+mod field;
+pub(crate) mod json;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+
+pub use field::URL_BYTES_MAX;
+pub use json::DEPTH_MAX;
+
+use crate::{
+    config::Config,
+    log::Streams,
+    place::{MessageId, Offset, Partition, StreamName},
+    record::{HeadersBuilder, Record, header},
+    secrets::{PrepareError, Secrets},
+    storage::{Append, AppendKind, Commit, CommitError, Committed, Stream},
+};
+
+use self::{
+    check::{Faults, explain, not_json, read_leniently, wrong_type},
+    envelope::Checked,
+};
+
+/// Races over one secret's state that a submission loses before it is refused as busy.
+const RACES_MAX: usize = 100;
+
+/// Handle to ingest. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    streams: Streams,
+    secrets: Secrets,
+    stream: StreamName,
+    limits: Arc<Limits>,
+    gate: Arc<RwLock<()>>,
+}
+
+/// What a message may be.
+#[derive(Clone, Debug)]
+struct Limits {
+    lenient: bool,
+    operations: Vec<String>,
+    record_bytes_max: usize,
+    key_bytes_max: usize,
+    headers_bytes_max: usize,
+    batch_len_max: usize,
+}
+
+/// What a source sent.
+#[derive(Clone, Debug)]
+pub struct Submission<'a> {
+    /// Who sent it.
+    pub source: &'a str,
+    /// The whole body, unpacked.
+    pub body: Bytes,
+    /// How the body is cut into messages.
+    pub form: Form,
+    /// The target's token; never empty.
+    pub token: Option<&'a str>,
+    /// A `traceparent` of the request, already found to be well-formed.
+    pub traceparent: Option<&'a str>,
+}
+
+/// How a body is cut into messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object, or an array of them.
+    Json,
+    /// One JSON object a line; empty lines are skipped.
+    Lines,
+}
+
+/// What became of a submission: everything in it is durable.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The stream it is in.
+    pub stream: Arc<Stream>,
+    /// Where each message is, in the order of the submission.
+    pub placed: Vec<Placed>,
+    /// It was an array or lines, be it of one message.
+    pub batch: bool,
+}
+
+/// Where one message is.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its id.
+    pub message_id: MessageId,
+    /// What may keep it from being delivered.
+    pub warnings: Vec<Warning>,
+}
+
+/// What may keep a message from being delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// It names a secret that nobody has presented yet; if that stays so, its dispatch fails with cause `secret`.
+    SecretUnknown,
+}
+
+/// Why a submission was not, or may not have been, stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was stored, and the same submission never will be. Up to 100 faults are named.
+    #[error("the submission is invalid")]
+    Invalid(Vec<FieldError>),
+    /// Nothing was stored: the message is larger than one may be.
+    #[error("the message has {bytes} bytes, {bytes_max} are the most")]
+    TooLarge {
+        /// Key and message.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// Nothing was stored: a message names a secret that was never presented for its target.
+    #[error("the secret is not bound to the target of this message")]
+    SecretNotForTarget {
+        /// The member that names it.
+        pointer: String,
+    },
+    /// Nothing was stored: the token cannot be kept.
+    #[error(transparent)]
+    Secret(#[from] PrepareError),
+    /// Nothing was stored: the stream for submissions is gone.
+    #[error("stream {0} for submissions is gone")]
+    StreamGone(StreamName),
+    /// What the log said.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Where, as a JSON pointer into the body; lines count as an array.
+    pub pointer: String,
+    /// What, for programs.
+    pub code: FieldCode,
+    /// What, for people. Quotes no value.
+    pub detail: String,
+}
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldCode {
+    /// It must be there.
+    Required,
+    /// It is not of the right type, or no JSON at all.
+    WrongType,
+    /// It is longer, deeper or more than it may be.
+    TooLong,
+    /// The body is not UTF-8.
+    NotUtf8,
+    /// No URL that can be called.
+    UrlInvalid,
+    /// Neither http nor https.
+    SchemeNotAllowed,
+    /// No operation that is allowed here.
+    MethodNotAllowed,
+    /// No header that can be sent.
+    HeaderInvalid,
+    /// A header that belongs to the connection.
+    HeaderHopByHop,
+    /// No name that a secret can have.
+    SecretNameInvalid,
+    /// No member of that name is known.
+    UnknownMember,
+}
+
+/// Keeps submissions waiting while it lives; see [`Ingest::pause`].
+#[derive(Debug)]
+pub struct Pause {
+    _gate: OwnedRwLockWriteGuard<()>,
+}
+
+impl Ingest {
+    /// Puts ingest together: `sync`, `roles` and the sample's manners are taken from `config`.
+    #[must_use]
+    pub fn new(streams: Streams, secrets: Secrets, config: &Config) -> Self {
+        let compat = config.oci_sample.as_ref().is_some_and(|oci| oci.compat);
+        Self {
+            streams,
+            secrets,
+            stream: config.roles.source.clone(),
+            limits: Arc::new(Limits {
+                lenient: config.sync.lenient || compat,
+                operations: config.sync.operations.clone(),
+                record_bytes_max: config.sync.record_bytes_max,
+                key_bytes_max: config.sync.key_bytes_max,
+                headers_bytes_max: config.sync.headers_bytes_max,
+                batch_len_max: config.sync.batch_len_max,
+            }),
+            gate: Arc::default(),
+        }
+    }
+
+    /// Stores a submission and returns where its messages landed.
+    ///
+    /// Everything in it is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error`]; only [`CommitError::MaybeStored`] leaves open whether it was stored.
+    ///
+    /// # Cancel safety
+    /// A call dropped after its commit was queued is still stored; the caller only loses the answer.
+    pub async fn submit(&self, submission: Submission<'_>) -> Result<Accepted, Error> {
+        let body = &submission.body;
+        let (batch, messages) = self.read(body, submission.form)?;
+        // A stream that grows while a key's record is on its way would give the next one another partition.
+        let _open = self.gate.read().await;
+        for _ in 0..RACES_MAX {
+            let stream = self.streams.by_name(&self.stream);
+            let stream = stream.ok_or_else(|| Error::StreamGone(self.stream.clone()))?;
+            let work = self.prepare(&stream, &submission, &messages, batch).await?;
+            let Work {
+                commit,
+                places,
+                warnings,
+            } = work;
+            let state = !commit.state.is_empty();
+            let committed = match self.streams.engine().commit(commit).await {
+                Ok(committed) => committed,
+                // Another submission changed the same secret first.
+                Err(CommitError::StateConflict { .. }) => continue,
+                // The engine takes every record that passed the door, so what has no room is the token.
+                Err(CommitError::TooLarge { .. }) if state => return Err(PrepareError::Full.into()),
+                Err(error) => return Err(error.into()),
+            };
+            let placed = placed(&stream, &committed, places, warnings);
+            return Ok(Accepted {
+                stream,
+                placed,
+                batch,
+            });
+        }
+        Err(Error::Commit(CommitError::Busy))
+    }
+
+    /// Waits until no submission is under way, and lets none begin before the pause is dropped.
+    pub async fn pause(&self) -> Pause {
+        Pause {
+            _gate: self.gate.clone().write_owned().await,
+        }
+    }
+
+    fn read<'a>(&self, body: &'a [u8], form: Form) -> Result<(bool, Vec<Checked<'a>>), Error> {
+        let alone = |code, what: String| {
+            let mut faults = Faults::default();
+            faults.add(String::new(), (code, what));
+            Error::Invalid(faults.into_errors())
+        };
+        let text = std::str::from_utf8(body)
+            .map_err(|_| alone(FieldCode::NotUtf8, "the body is not UTF-8".into()))?;
+        let deep = || {
+            let what = format!("objects and arrays can be {DEPTH_MAX} deep");
+            alone(FieldCode::TooLong, what)
+        };
+        let array = form == Form::Json && text.trim_ascii_start().starts_with('[');
+        if form == Form::Json && !array {
+            if !json::depth_is_legal(body) {
+                return Err(deep());
+            }
+            let message = self.read_one(text, "")?;
+            let bytes_max = self.limits.record_bytes_max;
+            if message.bytes_len() > bytes_max {
+                let bytes = message.bytes_len();
+                return Err(Error::TooLarge { bytes, bytes_max });
+            }
+            return Ok((false, vec![message]));
+        }
+        let texts: Vec<&str> = if array {
+            // One more level is the array's own, and not the messages'.
+            let inner = text.trim_ascii_start().as_bytes().get(1..);
+            if !json::depth_is_legal(inner.unwrap_or_default()) {
+                return Err(deep());
+            }
+            let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
+                let (code, what) = not_json(&error);
+                alone(code, what)
+            })?;
+            elements.into_iter().map(RawValue::get).collect()
+        } else {
+            let lines = text.split('\n').map(str::trim_ascii);
+            lines.filter(|line| !line.is_empty()).collect()
+        };
+        if texts.is_empty() {
+            return Err(alone(FieldCode::Required, "the batch is empty".into()));
+        }
+        let len_max = self.limits.batch_len_max;
+        if texts.len() > len_max {
+            let what = format!("a batch has at most {len_max} messages");
+            return Err(alone(FieldCode::TooLong, what));
+        }
+        if !array
+            && !texts
+                .iter()
+                .all(|line| json::depth_is_legal(line.as_bytes()))
+        {
+            return Err(deep());
+        }
+        Ok((true, self.read_batch(&texts)?))
+    }
+
+    fn read_batch<'a>(&self, texts: &[&'a str]) -> Result<Vec<Checked<'a>>, Error> {
+        let mut faults = Faults::default();
+        let mut messages = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            if faults.is_full() {
+                break;
+            }
+            match self.read_one(text, &format!("/{index}")) {
+                Ok(message) => {
+                    let bytes_max = self.limits.record_bytes_max;
+                    if message.bytes_len() > bytes_max {
+                        let what = format!("a message has at most {bytes_max} bytes");
+                        let pointer = format!("/{index}/streamMessage");
+                        faults.add(pointer, (FieldCode::TooLong, what));
+                    }
+                    messages.push(message);
+                }
+                Err(Error::Invalid(errors)) => {
+                    for error in errors {
+                        faults.add(error.pointer, (error.code, error.detail));
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(messages),
+            false => Err(Error::Invalid(faults.into_errors())),
+        }
+    }
+
+    fn read_one<'a>(&self, text: &'a str, at: &str) -> Result<Checked<'a>, Error> {
+        if let Some(message) = envelope::read(text, &self.limits) {
+            return Ok(message);
+        }
+        let mut faults = Faults::default();
+        if self.limits.lenient {
+            if let Some(message) = read_leniently(text, at, &self.limits, &mut faults) {
+                return Ok(message);
+            }
+        } else {
+            explain(text, at, &self.limits, &mut faults);
+        }
+        if faults.is_empty() {
+            // The two ways disagree; refusing is the side on which nothing is lost.
+            faults.add(at.into(), wrong_type("a sync message"));
+        }
+        Err(Error::Invalid(faults.into_errors()))
+    }
+
+    async fn prepare(
+        &self,
+        stream: &Stream,
+        submission: &Submission<'_>,
+        messages: &[Checked<'_>],
+        batch: bool,
+    ) -> Result<Work, Error> {
+        let mut draft = submission
+            .token
+            .map(|token| self.secrets.draft(submission.source, token));
+        let mut work = Work::default();
+        let mut appends: HashMap<Partition, usize> = HashMap::new();
+        for (index, message) in messages.iter().enumerate() {
+            let mut headers = HeadersBuilder::default();
+            headers.push(header::SOURCE, submission.source);
+            let mut refers = None;
+            let mut warnings = Vec::new();
+            let name = message.secret_name.as_deref();
+            if let Some(target) = &message.target {
+                headers.push(header::TARGET, &target.to_string());
+                if let Some(draft) = &mut draft {
+                    let used = draft.add(name, target).await?;
+                    headers.push(header::SECRET_NAME, &used.name);
+                    headers.push(header::SECRET_VERSION, &used.version.to_string());
+                    refers = Some(used.state_key);
+                } else if let Some(name) = name {
+                    let known = self.secrets.allowed(submission.source, name, target).await;
+                    let known = known.map_err(|_not| {
+                        let at = if batch {
+                            format!("/{index}")
+                        } else {
+                            String::new()
+                        };
+                        let pointer = at + "/streamMessage/vaultSecretName";
+                        Error::SecretNotForTarget { pointer }
+                    })?;
+                    if !known {
+                        warnings.push(Warning::SecretUnknown);
+                    }
+                    headers.push(header::SECRET_NAME, name);
+                }
+            }
+            if let Some(content_type) = &message.content_type {
+                headers.push(header::CONTENT_TYPE, content_type);
+            }
+            if let Some(traceparent) = submission.traceparent {
+                headers.push(header::TRACEPARENT, traceparent);
+            }
+            let record = Record {
+                key: Bytes::copy_from_slice(message.key.as_bytes()),
+                value: submission.body.slice_ref(message.value.as_bytes()),
+                headers: headers.build(),
+            };
+            let of = self.streams.partition_for(stream, &record.key);
+            let append = *appends.entry(of.partition).or_insert_with(|| {
+                work.commit.appends.push(Append {
+                    of,
+                    records: Vec::new(),
+                    kind: AppendKind::Accepted,
+                    dedup: None,
+                    refers: Vec::new(),
+                });
+                work.commit.appends.len() - 1
+            });
+            let place = &mut work.commit.appends[append];
+            work.places.push(Place {
+                append,
+                partition: of.partition,
+                index: u64::try_from(place.records.len()).unwrap_or(u64::MAX),
+            });
+            place.records.push(record);
+            if let Some(key) = refers
+                && !place.refers.contains(&key)
+            {
+                place.refers.push(key);
+            }
+            work.warnings.push(warnings);
+        }
+        if let Some(draft) = draft {
+            work.commit.state = draft.finish().await?;
+        }
+        Ok(work)
+    }
+}
+
+#[derive(Default)]
+struct Work {
+    commit: Commit,
+    places: Vec<Place>,
+    warnings: Vec<Vec<Warning>>,
+}
+
+struct Place {
+    append: usize,
+    partition: Partition,
+    index: u64,
+}
+
+fn placed(
+    stream: &Stream,
+    committed: &Committed,
+    places: Vec<Place>,
+    warnings: Vec<Vec<Warning>>,
+) -> Vec<Placed> {
+    let place = |(place, warnings): (Place, Vec<Warning>)| {
+        let offset = committed.appends[place.append].first.plus(place.index);
+        Placed {
+            partition: place.partition,
+            offset,
+            message_id: Streams::message_id(stream, place.partition, offset),
+            warnings,
+        }
+    };
+    places.into_iter().zip(warnings).map(place).collect()
+}

@@ -1,0 +1,60 @@
+//! A bounded map that forgets what has not been asked for lately.
+
+use std::{collections::HashMap, hash::Hash};
+
+/// Two generations of at most half the bound each: when the younger is full, the older is forgotten, and what is asked
+/// for moves back to the younger. No order is kept, so a hit costs one look-up.
+#[derive(Debug)]
+pub(super) struct Cache<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    generation_len_max: usize,
+}
+
+impl<K: Eq + Hash, V: Clone> Cache<K, V> {
+    /// A map of at most `len_max` values.
+    pub(super) fn new(len_max: usize) -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            generation_len_max: len_max.div_ceil(2),
+        }
+    }
+
+    /// Returns the value, if it is still known.
+    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+        if let Some(value) = self.young.get(key) {
+            return Some(value.clone());
+        }
+        let (key, value) = self.old.remove_entry(key)?;
+        self.insert(key, value.clone());
+        Some(value)
+    }
+
+    /// Keeps a value, replacing an older one.
+    pub(super) fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.generation_len_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_the_bound_holds() {
+        let mut cache = Cache::new(8);
+        cache.insert(0, "kept");
+        for key in 1..1000 {
+            cache.insert(key, "passes");
+            assert_eq!(cache.get(&0), Some("kept"), "after {key}");
+            assert!(cache.young.len() + cache.old.len() <= 8);
+        }
+        assert_eq!(cache.get(&1), None);
+        cache.insert(0, "newer");
+        assert_eq!(cache.get(&0), Some("newer"));
+    }
+}

@@ -1,0 +1,142 @@
+//! What is kept of a secret in state: one head, and one entry for each version.
+//!
+//! ```text
+//! secret/key-check                   32 bytes that tell the master key from another
+//! secret/<source>/<name>             head, JSON: which token is which version, which version goes to which target
+//! secret/<source>/<name>/<version>   JSON: the bound targets and the sealed value
+//! ```
+//!
+//! The head is a claim that speeds things up; what a version's own entry says is authenticated and wins.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Where the value lies that tells the master key from another.
+pub(super) const KEY_CHECK: &str = "secret/key-check";
+
+/// Targets that one secret, or one version of it, can be bound to. With [`DIGESTS_LEN_MAX`] it keeps every entry below
+/// the 256 KiB of a state value, hosts of 253 characters included.
+pub(super) const TARGETS_LEN_MAX: usize = 512;
+/// Tokens by which a version is found again; when there are more, the oldest one counts as new if it comes again.
+pub(super) const DIGESTS_LEN_MAX: usize = 1024;
+
+/// A secret as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// Form of this entry.
+    v: u8,
+    /// The greatest version.
+    newest: u32,
+    /// Digest of each known token, and its version, in the order of versions.
+    digests: Vec<(String, u32)>,
+    /// The greatest version that may go to a target.
+    bound: BTreeMap<String, u32>,
+}
+
+impl Head {
+    /// Returns the version of a token, given its digest.
+    pub(super) fn version_of(&self, digest: &str) -> Option<u32> {
+        let equal = |known: &str| {
+            // The digests are keyed, so their bytes tell nothing; the time shall not either.
+            let pairs = known.bytes().zip(digest.bytes());
+            known.len() == digest.len() && pairs.fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+        };
+        self.digests
+            .iter()
+            .fold(None, |found, (known, version)| match equal(known) {
+                true => Some(*version),
+                false => found,
+            })
+    }
+
+    /// Gives a new token the next version.
+    pub(super) fn add(&mut self, digest: String) -> u32 {
+        self.v = 1;
+        self.newest = self.newest.saturating_add(1);
+        if self.digests.len() >= DIGESTS_LEN_MAX {
+            self.digests.remove(0);
+        }
+        self.digests.push((digest, self.newest));
+        self.newest
+    }
+
+    /// Notes that a version may go to a target; returns whether there was room.
+    pub(super) fn bind(&mut self, target: &str, version: u32) -> bool {
+        if let Some(bound) = self.bound.get_mut(target) {
+            *bound = version.max(*bound);
+            return true;
+        }
+        if self.bound.len() >= TARGETS_LEN_MAX {
+            return false;
+        }
+        self.bound.insert(target.into(), version);
+        true
+    }
+
+    /// Returns the newest version that may go to a target.
+    pub(super) fn version_for(&self, target: &str) -> Option<u32> {
+        self.bound.get(target).copied()
+    }
+}
+
+/// One token of a secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Version {
+    /// Form of this entry.
+    pub(super) v: u8,
+    /// Where it may go; part of what the seal authenticates.
+    pub(super) targets: BTreeSet<String>,
+    /// The sealed value as base64.
+    pub(super) sealed: String,
+}
+
+/// Returns the state key of a head.
+pub(super) fn head_key(source: &str, name: &str) -> Arc<str> {
+    format!("secret/{source}/{name}").into()
+}
+
+/// Returns the state key of a version.
+pub(super) fn version_key(source: &str, name: &str, version: u32) -> Arc<str> {
+    format!("secret/{source}/{name}/{version}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::STATE_BYTES_MAX;
+
+    #[test]
+    fn a_token_finds_its_version_and_a_target_its_newest_one() {
+        let mut head = Head::default();
+        assert_eq!(head.version_of("a"), None);
+        assert_eq!((head.add("a".into()), head.add("b".into())), (1, 2));
+        assert_eq!(
+            (head.version_of("a"), head.version_of("b")),
+            (Some(1), Some(2))
+        );
+        assert!(head.bind("x", 2) && head.bind("x", 1) && head.bind("y", 1));
+        assert_eq!(
+            (head.version_for("x"), head.version_for("y")),
+            (Some(2), Some(1))
+        );
+        assert_eq!(head.version_for("z"), None);
+    }
+
+    #[test]
+    fn the_fullest_head_fits_into_a_state_value() {
+        let mut head = Head::default();
+        for version in 0..DIGESTS_LEN_MAX + 10 {
+            head.add(format!("{version:024}"));
+        }
+        for target in 0..TARGETS_LEN_MAX {
+            assert!(head.bind(&format!("https://{target:0>253}:65535"), u32::MAX));
+        }
+        assert!(!head.bind("one too many", 1));
+        assert_eq!(head.version_of(&format!("{:024}", 3)), None);
+        assert!(serde_json::to_vec(&head).unwrap().len() < STATE_BYTES_MAX);
+    }
+}

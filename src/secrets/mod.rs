@@ -1,0 +1,334 @@
+//! Secrets: the tokens that targets want to see, kept by name, sealed at rest, never printed.
+//!
+//! A source presents a token in a request header; ingest stores it here in the commit that stores the record. Each
+//! other token under a name is a new version, and a record keeps the version it came with. A version is bound to the
+//! targets (scheme, host, port) that it was presented for: who presents a token adds a target, who only names it
+//! cannot. Who calls: ingest ([`Secrets::draft`], [`Secrets::allowed`]) and the call of a target ([`Secrets::reveal`]).
+//!
+//! What is bounded: [`VERSIONS_LEN_MAX`] versions in all; for each secret the targets, and the tokens by which an older
+//! version is found again (`head.rs`). Versions are not removed here: a record may still need them.
+
+mod cache;
+mod draft;
+mod head;
+mod master;
+mod sealed;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use zeroize::Zeroizing;
+
+pub use draft::{Draft, PrepareError, Prepared, Used};
+pub use master::{MasterKey, MasterKeyError};
+
+use crate::{
+    message::Origin,
+    storage::{Commit, CommitError, Engine, StateChange},
+};
+
+use self::{
+    cache::Cache,
+    head::{Head, KEY_CHECK, Version, head_key, version_key},
+    sealed::{About, Keys},
+};
+
+/// Versions of all secrets together. With tokens of 300 bytes this is 10 MB of state, which all lies in memory.
+pub const VERSIONS_LEN_MAX: usize = 16_384;
+/// Longest token, in bytes: what a request header can hold.
+pub const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// Tokens of which it is remembered that nothing about them needs storing.
+const HOT_LEN_MAX: usize = 4096;
+/// Opened values kept for calls.
+const OPENED_LEN_MAX: usize = 256;
+/// Heads kept parsed.
+const HEADS_LEN_MAX: usize = 256;
+
+/// Handle to all secrets. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Arc<dyn Engine>,
+    keys: Keys,
+    versions_len: AtomicUsize,
+    /// By digest of source, name, token and target: what [`Draft::add`] answered when nothing was to be stored.
+    hot: Mutex<Cache<[u8; 32], Used>>,
+    /// By state key of the version.
+    opened: Mutex<Cache<Arc<str>, Arc<Opened>>>,
+    /// By state key of the head, with its revision.
+    heads: Mutex<Cache<Arc<str>, HeadAt>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(***)")
+    }
+}
+
+/// A head and the revision it has.
+type HeadAt = (u64, Arc<Head>);
+
+struct Opened {
+    value: Zeroizing<String>,
+    targets: BTreeSet<String>,
+}
+
+/// Why the secrets cannot be used; the gateway does not start then.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The secrets were sealed with another key.
+    #[error(
+        "the master key is not the one that the stored secrets were sealed with{}",
+        if *.made_now { "; the key file was missing and a new one was made: put the old file back" } else { "" }
+    )]
+    WrongKey {
+        /// The key file was missing at this start.
+        made_now: bool,
+    },
+    /// The mark of the master key could not be stored.
+    #[error("cannot store the mark of the master key")]
+    Commit(#[from] CommitError),
+}
+
+/// The secret is there, but not for this target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the secret is not bound to this target")]
+pub struct NotForTarget;
+
+/// Why a secret cannot go to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevealError {
+    /// There is no secret of that name, or no such version.
+    #[error("there is no such secret")]
+    Unknown,
+    /// It is bound to other targets; nobody presented it for this one.
+    #[error("the secret is not bound to this target")]
+    NotForTarget,
+    /// What is stored does not open: it was changed behind our back.
+    #[error("the stored secret does not open")]
+    Unreadable,
+}
+
+/// A secret's value: derefs to the text of the header. Wiped from memory when the last holder and the cache let go.
+#[derive(Clone)]
+pub struct Revealed(Arc<Opened>);
+
+impl Deref for Revealed {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0.value
+    }
+}
+
+impl fmt::Debug for Revealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Returns whether `name` can name a secret: 1 to 255 of `[A-Za-z0-9_.-]`.
+#[must_use]
+pub fn name_is_valid(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=255).contains(&name.len()) && name.bytes().all(legal)
+}
+
+impl Secrets {
+    /// Opens the secrets of an engine. The first time it stores a mark of the master key; later the mark must fit.
+    ///
+    /// # Errors
+    /// [`OpenError::WrongKey`], or what hindered storing the mark.
+    pub async fn open(engine: Arc<dyn Engine>, master: MasterKey) -> Result<Self, OpenError> {
+        let keys = Keys::of(&master);
+        if engine.get(KEY_CHECK).await.is_none() {
+            let mark = StateChange {
+                key: KEY_CHECK.into(),
+                value: Some(Bytes::copy_from_slice(keys.check())),
+                expected: Some(0),
+            };
+            let commit = Commit {
+                state: vec![mark],
+                ..Commit::default()
+            };
+            match engine.commit(commit).await {
+                Ok(_) | Err(CommitError::StateConflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mark = engine.get(KEY_CHECK).await;
+        if mark.is_none_or(|mark| mark.value[..] != keys.check()[..]) {
+            return Err(OpenError::WrongKey {
+                made_now: master.made_now(),
+            });
+        }
+        let secrets = Self {
+            shared: Arc::new(Shared {
+                engine,
+                keys,
+                versions_len: AtomicUsize::new(0),
+                hot: Mutex::new(Cache::new(HOT_LEN_MAX)),
+                opened: Mutex::new(Cache::new(OPENED_LEN_MAX)),
+                heads: Mutex::new(Cache::new(HEADS_LEN_MAX)),
+            }),
+        };
+        secrets.shared.count_versions().await;
+        Ok(secrets)
+    }
+
+    /// Begins to take note of a token that came with a submission; nothing is stored before the caller commits
+    /// [`Draft::finish`].
+    #[must_use]
+    pub fn draft<'a>(&'a self, source: &'a str, token: &'a str) -> Draft<'a> {
+        Draft::new(&self.shared, source, token)
+    }
+
+    /// Takes note of one token for one target; see [`Draft::add`].
+    ///
+    /// # Errors
+    /// As [`Draft::add`] and [`Draft::finish`].
+    pub async fn prepare(
+        &self,
+        source: &str,
+        name: Option<&str>,
+        token: &str,
+        target: &Origin,
+    ) -> Result<Prepared, PrepareError> {
+        let mut draft = self.draft(source, token);
+        let used = draft.add(name, target).await?;
+        Ok(Prepared {
+            name: used.name,
+            version: used.version,
+            changes: draft.finish().await?,
+        })
+    }
+
+    /// Returns whether a secret that a message only names is known. An unknown one is bound to nothing yet.
+    ///
+    /// # Errors
+    /// [`NotForTarget`] if it is known and was never presented for this target.
+    pub async fn allowed(
+        &self,
+        source: &str,
+        name: &str,
+        target: &Origin,
+    ) -> Result<bool, NotForTarget> {
+        match self.shared.head(source, name).await {
+            None => Ok(false),
+            Some((_, head)) if head.version_for(&target.to_string()).is_some() => Ok(true),
+            Some(_) => Err(NotForTarget),
+        }
+    }
+
+    /// Returns the value of a version for a call of `target`; without a version, the newest one bound to it.
+    ///
+    /// # Errors
+    /// [`RevealError`] says why the call cannot be made.
+    pub async fn reveal(
+        &self,
+        source: &str,
+        name: &str,
+        version: Option<u32>,
+        target: &Origin,
+    ) -> Result<Revealed, RevealError> {
+        let target = target.to_string();
+        let version = match version {
+            Some(version) => version,
+            None => {
+                let head = self.shared.head(source, name).await;
+                let (_, head) = head.ok_or(RevealError::Unknown)?;
+                head.version_for(&target).ok_or(RevealError::NotForTarget)?
+            }
+        };
+        if !name_is_valid(name) {
+            return Err(RevealError::Unknown);
+        }
+        let key = version_key(source, name, version);
+        let cached = self.shared.opened().get(&key);
+        // A target that the cached copy lacks may have been added since.
+        if let Some(opened) = cached.filter(|opened| opened.targets.contains(&target)) {
+            return Ok(Revealed(opened));
+        }
+        let entry = self.shared.engine.get(&key).await;
+        let entry = entry.ok_or(RevealError::Unknown)?;
+        let stored: Version =
+            serde_json::from_slice(&entry.value).map_err(|_| RevealError::Unreadable)?;
+        let about = About {
+            source,
+            name,
+            version,
+            targets: &stored.targets,
+        };
+        let sealed = BASE64.decode(stored.sealed.as_bytes()).unwrap_or_default();
+        let value = self.shared.keys.open(&sealed, &about);
+        let value = value.ok_or(RevealError::Unreadable)?;
+        // Only now is the list of targets known to be the one that was sealed.
+        if !stored.targets.contains(&target) {
+            return Err(RevealError::NotForTarget);
+        }
+        let opened = Arc::new(Opened {
+            value,
+            targets: stored.targets,
+        });
+        self.shared.opened().insert(key, opened.clone());
+        Ok(Revealed(opened))
+    }
+
+    /// Returns the name of the state value that holds a version: what records that use it refer to.
+    #[must_use]
+    pub fn state_key(source: &str, name: &str, version: u32) -> Arc<str> {
+        version_key(source, name, version)
+    }
+}
+
+impl Shared {
+    /// Returns head and revision of a secret; `None` also for a name that no secret can have, and for a head that was
+    /// changed behind our back (its versions keep their values; the name begins anew only where it is free).
+    async fn head(&self, source: &str, name: &str) -> Option<HeadAt> {
+        if !name_is_valid(name) {
+            return None;
+        }
+        let key = head_key(source, name);
+        let entry = self.engine.get(&key).await?;
+        let cached = lock(&self.heads).get(&key);
+        if let Some(head) = cached.filter(|(revision, _)| *revision == entry.revision) {
+            return Some(head);
+        }
+        let head: Head = serde_json::from_slice(&entry.value).ok()?;
+        let head = (entry.revision, Arc::new(head));
+        lock(&self.heads).insert(key, head.clone());
+        Some(head)
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, Cache<Arc<str>, Arc<Opened>>> {
+        lock(&self.opened)
+    }
+
+    /// Counts what is stored: three slashes are in the key of a version, two in that of a head.
+    async fn count_versions(&self) -> usize {
+        let all = self.engine.list("secret/").await;
+        let versions = all.iter().filter(|(key, _)| key.matches('/').count() == 3);
+        let len = versions.count();
+        self.versions_len.store(len, Ordering::Relaxed);
+        len
+    }
+}
+
+/// The caches stay usable after a panic: each change to one is a single call.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,334 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::storage::memory::Memory;
+
+fn origin(url: &str) -> Origin {
+    Origin::of(&url::Url::parse(url).unwrap()).unwrap()
+}
+
+async fn open(engine: &Arc<Memory>) -> Secrets {
+    let master = MasterKey::from_bytes([7; 32]);
+    Secrets::open(engine.clone(), master).await.unwrap()
+}
+
+/// Presents a token and stores what that changes.
+async fn present(
+    engine: &Arc<Memory>,
+    secrets: &Secrets,
+    name: Option<&str>,
+    token: &str,
+    target: &str,
+) -> (Arc<str>, u32, usize) {
+    let target = origin(target);
+    let prepared = secrets.prepare("default", name, token, &target).await;
+    let prepared = prepared.unwrap();
+    let changes = prepared.changes.len();
+    let commit = Commit {
+        state: prepared.changes,
+        ..Commit::default()
+    };
+    if changes > 0 {
+        crate::storage::Log::commit(&**engine, commit)
+            .await
+            .unwrap();
+    }
+    (prepared.name, prepared.version, changes)
+}
+
+async fn revealed(
+    secrets: &Secrets,
+    name: &str,
+    version: Option<u32>,
+    target: &str,
+) -> Result<String, RevealError> {
+    let revealed = secrets
+        .reveal("default", name, version, &origin(target))
+        .await;
+    revealed.map(|value| String::from(&*value))
+}
+
+#[tokio::test]
+async fn the_same_token_is_the_same_version_and_another_one_a_new_one() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let present = |token| present(&engine, &secrets, Some("n"), token, "http://a/");
+    assert_eq!(present("Bearer one").await, ("n".into(), 1, 2));
+    for _ in 0..3 {
+        assert_eq!(present("Bearer one").await, ("n".into(), 1, 0));
+    }
+    assert_eq!(present("Bearer two").await, ("n".into(), 2, 2));
+    assert_eq!(present("Bearer one").await, ("n".into(), 1, 0));
+    let both = [
+        (Some(1), "Bearer one"),
+        (Some(2), "Bearer two"),
+        (None, "Bearer two"),
+    ];
+    for (version, token) in both {
+        assert_eq!(
+            revealed(&secrets, "n", version, "http://a").await.unwrap(),
+            token
+        );
+    }
+}
+
+#[tokio::test]
+async fn presenting_adds_a_target_and_naming_does_not() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    present(&engine, &secrets, Some("n"), "t1", "http://a/").await;
+    let evil = origin("http://evil/");
+    assert_eq!(
+        secrets.allowed("default", "n", &evil).await,
+        Err(NotForTarget)
+    );
+    assert_eq!(
+        secrets.allowed("default", "n", &origin("http://a")).await,
+        Ok(true)
+    );
+    assert_eq!(secrets.allowed("default", "other", &evil).await, Ok(false));
+    assert_eq!(secrets.allowed("stranger", "n", &evil).await, Ok(false));
+    for version in [None, Some(1)] {
+        let refused = revealed(&secrets, "n", version, "http://evil").await;
+        assert_eq!(refused, Err(RevealError::NotForTarget));
+    }
+    // Another port or scheme is another target.
+    for near in ["http://a:81", "https://a"] {
+        assert_eq!(
+            revealed(&secrets, "n", None, near).await,
+            Err(RevealError::NotForTarget)
+        );
+    }
+    // Somebody's own token under this name does not open the older one to his target.
+    present(&engine, &secrets, Some("n"), "mine", "http://evil/").await;
+    assert_eq!(
+        revealed(&secrets, "n", None, "http://evil").await.unwrap(),
+        "mine"
+    );
+    assert_eq!(
+        revealed(&secrets, "n", Some(1), "http://evil").await,
+        Err(RevealError::NotForTarget)
+    );
+    assert_eq!(
+        revealed(&secrets, "n", None, "http://a").await.unwrap(),
+        "t1"
+    );
+    // The value was cached for one target before the second was added.
+    assert_eq!(
+        present(&engine, &secrets, Some("n"), "t1", "http://b/").await,
+        ("n".into(), 1, 2)
+    );
+    assert_eq!(
+        revealed(&secrets, "n", Some(1), "http://b").await.unwrap(),
+        "t1"
+    );
+}
+
+#[tokio::test]
+async fn a_token_without_a_name_gets_one_of_its_own() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let (name, version, _) = present(&engine, &secrets, None, "t1", "http://a/").await;
+    assert!(
+        name.starts_with("auto-") && name.len() == 25 && name_is_valid(&name),
+        "{name}"
+    );
+    assert_eq!(version, 1);
+    assert_eq!(
+        present(&engine, &secrets, None, "t1", "http://a/").await,
+        (name.clone(), 1, 0)
+    );
+    let (other, ..) = present(&engine, &secrets, None, "t2", "http://a/").await;
+    assert_ne!(name, other);
+    let elsewhere = Secrets::open(Memory::new(), MasterKey::from_bytes([8; 32]))
+        .await
+        .unwrap();
+    let prepared = elsewhere
+        .prepare("default", None, "t1", &origin("http://a"))
+        .await
+        .unwrap();
+    assert_ne!(
+        prepared.name, name,
+        "the name depends on the key, so it tells nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_draft_sees_its_own_changes() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let mut draft = secrets.draft("default", "t1");
+    for target in ["http://a", "http://b", "http://a"] {
+        let used = draft.add(Some("n"), &origin(target)).await.unwrap();
+        assert_eq!((&*used.state_key, used.version), ("secret/default/n/1", 1));
+    }
+    assert_eq!(
+        draft
+            .add(Some("m"), &origin("http://a"))
+            .await
+            .unwrap()
+            .version,
+        1
+    );
+    assert_eq!(format!("{draft:?}"), "Draft(***)");
+    let state = draft.finish().await.unwrap();
+    assert_eq!(state.len(), 4, "a head and a version for each name");
+    let commit = Commit {
+        state,
+        ..Commit::default()
+    };
+    crate::storage::Log::commit(&*engine, commit).await.unwrap();
+    for target in ["http://a", "http://b"] {
+        assert_eq!(revealed(&secrets, "n", None, target).await.unwrap(), "t1");
+    }
+}
+
+#[tokio::test]
+async fn of_two_racing_drafts_one_is_refused_and_draws_again() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let target = origin("http://a");
+    let first = secrets
+        .prepare("default", Some("n"), "t1", &target)
+        .await
+        .unwrap();
+    let second = secrets
+        .prepare("default", Some("n"), "t2", &target)
+        .await
+        .unwrap();
+    let commit = |state| {
+        let commit = Commit {
+            state,
+            ..Commit::default()
+        };
+        crate::storage::Log::commit(&*engine, commit)
+    };
+    commit(first.changes).await.unwrap();
+    let refused = commit(second.changes).await.unwrap_err();
+    assert!(
+        matches!(refused, CommitError::StateConflict { .. }),
+        "{refused}"
+    );
+    let again = secrets
+        .prepare("default", Some("n"), "t2", &target)
+        .await
+        .unwrap();
+    assert_eq!(again.version, 2);
+    commit(again.changes).await.unwrap();
+    assert_eq!(
+        revealed(&secrets, "n", Some(1), "http://a").await.unwrap(),
+        "t1"
+    );
+    assert_eq!(
+        revealed(&secrets, "n", Some(2), "http://a").await.unwrap(),
+        "t2"
+    );
+}
+
+#[tokio::test]
+async fn nothing_readable_is_stored_and_nothing_is_shown() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    present(
+        &engine,
+        &secrets,
+        Some("n"),
+        "Bearer TOPSECRET",
+        "http://a/",
+    )
+    .await;
+    let state = engine.state_text();
+    assert!(!state.contains("TOPSECRET") && !state.contains(&BASE64.encode(b"Bearer TOPSECRET")));
+    let revealed = secrets
+        .reveal("default", "n", None, &origin("http://a"))
+        .await
+        .unwrap();
+    assert_eq!(format!("{revealed:?}"), "***");
+    for shown in [
+        format!("{secrets:?}"),
+        format!("{:?}", secrets.draft("default", "TOPSECRET")),
+    ] {
+        assert!(!shown.contains("TOPSECRET"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn another_master_key_stops_the_start() {
+    let engine = Memory::new();
+    open(&engine).await;
+    open(&engine).await;
+    let wrong = Secrets::open(engine, MasterKey::from_bytes([8; 32])).await;
+    assert!(matches!(
+        wrong,
+        Err(OpenError::WrongKey { made_now: false })
+    ));
+}
+
+#[tokio::test]
+async fn what_was_changed_behind_our_back_does_not_open() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    present(&engine, &secrets, Some("n"), "t1", "http://a/").await;
+    // A target written into the stored list: the seal does not fit it, and an honest submission does not seal it in.
+    engine.tamper("secret/default/n/1", |value| {
+        let text = String::from_utf8(value.clone()).unwrap();
+        *value = text.replace("http://a:80", "http://evil:80").into_bytes();
+    });
+    let fresh = open(&engine).await;
+    for target in ["http://evil", "http://a"] {
+        assert_eq!(
+            revealed(&fresh, "n", Some(1), target).await,
+            Err(RevealError::Unreadable)
+        );
+        let prepared = fresh
+            .prepare("default", Some("n"), "t1", &origin(target))
+            .await;
+        assert_eq!(prepared.unwrap_err(), PrepareError::Unreadable);
+    }
+    engine.tamper("secret/default/n", |value| value.truncate(3));
+    let prepared = fresh
+        .prepare("default", Some("n"), "t2", &origin("http://a"))
+        .await;
+    assert_eq!(prepared.unwrap_err(), PrepareError::Unreadable);
+}
+
+#[tokio::test]
+async fn names_that_are_none_reach_nothing() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    present(&engine, &secrets, Some("n"), "t1", "http://a/").await;
+    for name in ["", "n/1", "../n", "ä", "a b", &"x".repeat(256)] {
+        let prepared = secrets
+            .prepare("default", Some(name), "t", &origin("http://a"))
+            .await;
+        assert_eq!(prepared.unwrap_err(), PrepareError::NameInvalid, "{name}");
+        for version in [None, Some(1)] {
+            assert_eq!(
+                revealed(&secrets, name, version, "http://a").await,
+                Err(RevealError::Unknown)
+            );
+        }
+    }
+    assert_eq!(
+        revealed(&secrets, "n", Some(9), "http://a").await,
+        Err(RevealError::Unknown)
+    );
+    let long = "t".repeat(TOKEN_BYTES_MAX + 1);
+    let prepared = secrets
+        .prepare("default", None, &long, &origin("http://a"))
+        .await;
+    assert_eq!(prepared.unwrap_err(), PrepareError::TokenTooLong);
+}
+
+#[tokio::test]
+async fn a_secret_has_a_bound_of_targets() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let mut draft = secrets.draft("default", "t");
+    for port in 1..=512 {
+        let target = origin(&format!("http://a:{port}"));
+        draft.add(Some("n"), &target).await.unwrap();
+    }
+    let one_more = draft.add(Some("n"), &origin("http://a:600")).await;
+    assert_eq!(one_more.unwrap_err(), PrepareError::TooManyTargets);
+}

@@ -1,0 +1,396 @@
+//! An engine for tests of what lies above the seam: in memory, and it refuses when it is told to.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    ops::Range,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    clock::Timestamp,
+    place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
+    record::StoredRecord,
+};
+
+use super::{
+    Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, Finish, Finished, Health,
+    LeaseEvent, Leases, Log, NewEnd, Page, PartitionStatus, ReadError, State, StateEntry, Stream,
+    StreamConfig, StreamError,
+};
+
+/// The engine.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    inner: Mutex<Inner>,
+    health: watch::Sender<Health>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    streams: Vec<Arc<Stream>>,
+    partitions: HashMap<PartitionId, Part>,
+    state: BTreeMap<Arc<str>, StateEntry>,
+    revision: u64,
+    refusals: VecDeque<CommitError>,
+    commits_len: usize,
+}
+
+#[derive(Debug)]
+struct Part {
+    records: Vec<StoredRecord>,
+    earliest: Offset,
+    ended: HashSet<Offset>,
+    tail: watch::Sender<Offset>,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            health: watch::Sender::new(Health::Running),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// Answers the next commit so; several calls queue up.
+    pub(crate) fn refuse(&self, error: CommitError) {
+        self.inner.lock().unwrap().refusals.push_back(error);
+    }
+
+    pub(crate) fn set_health(&self, health: Health) {
+        self.health.send_replace(health);
+    }
+
+    /// How many commits were stored.
+    pub(crate) fn commits_len(&self) -> usize {
+        self.inner.lock().unwrap().commits_len
+    }
+
+    /// Changes a state value behind everybody's back.
+    pub(crate) fn tamper(&self, key: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut inner = self.inner.lock().unwrap();
+        let entry = inner.state.get_mut(key).unwrap();
+        let mut value = entry.value.to_vec();
+        change(&mut value);
+        entry.value = value.into();
+        entry.revision += 1_000_000;
+    }
+
+    /// All state, as text where it is text.
+    pub(crate) fn state_text(&self) -> String {
+        let inner = self.inner.lock().unwrap();
+        let line = |(key, entry): (&Arc<str>, &StateEntry)| {
+            format!("{key}={}\n", String::from_utf8_lossy(&entry.value))
+        };
+        inner.state.iter().map(line).collect()
+    }
+}
+
+impl Inner {
+    fn part(&self, of: PartitionId) -> Result<&Part, ReadError> {
+        self.partitions
+            .get(&of)
+            .ok_or(ReadError::PartitionUnknown(of))
+    }
+}
+
+impl Part {
+    fn new() -> Self {
+        Self {
+            records: Vec::new(),
+            earliest: Offset(0),
+            ended: HashSet::new(),
+            tail: watch::Sender::new(Offset(0)),
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            earliest: self.earliest,
+            tail: Offset(self.records.len() as u64),
+        }
+    }
+}
+
+#[async_trait]
+impl Log for Memory {
+    fn caps(&self) -> Caps {
+        Caps {
+            commit_over_partitions: true,
+            finish_atomic: true,
+            dedup: false,
+            trim: true,
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let mut inner = self.inner.lock().unwrap();
+        if let Some(refusal) = inner.refusals.pop_front() {
+            return Err(refusal);
+        }
+        for change in &commit.state {
+            let found = inner
+                .state
+                .get(&change.key)
+                .map_or(0, |entry| entry.revision);
+            if change.expected.is_some_and(|expected| expected != found) {
+                let key = change.key.clone();
+                return Err(CommitError::StateConflict { key });
+            }
+        }
+        for append in &commit.appends {
+            if !inner.partitions.contains_key(&append.of) {
+                return Err(CommitError::PartitionUnknown(append.of));
+            }
+            for key in &append.refers {
+                let made = commit.state.iter().any(|change| change.key == *key);
+                assert!(made || inner.state.contains_key(key), "refers to nothing");
+            }
+        }
+        inner.revision += 1;
+        inner.commits_len += 1;
+        let (revision, time) = (inner.revision, Timestamp(inner.revision * 1_000_000));
+        for change in commit.state {
+            match change.value {
+                Some(value) => {
+                    let entry = StateEntry { revision, value };
+                    inner.state.insert(change.key, entry);
+                }
+                None => drop(inner.state.remove(&change.key)),
+            }
+        }
+        let mut appends = Vec::new();
+        for append in commit.appends {
+            let part = inner.partitions.get_mut(&append.of).unwrap();
+            let first = part.bounds().tail;
+            for record in append.records {
+                let offset = part.bounds().tail;
+                part.records.push(StoredRecord {
+                    offset,
+                    time,
+                    record,
+                });
+            }
+            part.tail.send_replace(part.bounds().tail);
+            appends.push(Appended {
+                first,
+                duplicate: false,
+            });
+        }
+        for Finish {
+            of, offset, end, ..
+        } in commit.finishes
+        {
+            assert_eq!(end, NewEnd::Delivered, "the tests need no other");
+            inner.partitions.get_mut(&of).unwrap().ended.insert(offset);
+        }
+        Ok(Committed { time, appends })
+    }
+
+    fn finish_soon(&self, _finish: Finish) -> Result<(), CommitError> {
+        Err(CommitError::Busy)
+    }
+
+    async fn read(
+        &self,
+        of: PartitionId,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Page, ReadError> {
+        let inner = self.inner.lock().unwrap();
+        let part = inner.part(of)?;
+        let bounds = part.bounds();
+        if from < bounds.earliest {
+            return Err(ReadError::Trimmed {
+                wanted: from,
+                earliest: bounds.earliest,
+            });
+        }
+        let mut records: Vec<StoredRecord> = Vec::new();
+        let mut bytes = 0;
+        for record in part.records.iter().filter(|record| record.offset >= from) {
+            bytes += record.record.bytes_len();
+            if !records.is_empty() && bytes > bytes_max {
+                break;
+            }
+            records.push(record.clone());
+        }
+        let next = records
+            .last()
+            .map_or(bounds.tail, |last| last.offset.next());
+        Ok(Page {
+            records,
+            next,
+            bounds,
+        })
+    }
+
+    fn status(&self, of: PartitionId) -> Result<PartitionStatus, ReadError> {
+        let inner = self.inner.lock().unwrap();
+        let part = inner.part(of)?;
+        let open = |offset: &u64| !part.ended.contains(&Offset(*offset));
+        let tail = part.bounds().tail.0;
+        let mut counts = Counts::default();
+        counts.appended[0] = tail;
+        counts.delivered = part.ended.len() as u64;
+        Ok(PartitionStatus {
+            bounds: part.bounds(),
+            low_mark: Offset((0..tail).find(open).unwrap_or(tail)),
+            counts,
+        })
+    }
+
+    fn tail(&self, of: PartitionId) -> Result<watch::Receiver<Offset>, ReadError> {
+        Ok(self.inner.lock().unwrap().part(of)?.tail.subscribe())
+    }
+
+    fn finished(&self, of: PartitionId, offsets: Range<Offset>) -> Result<Finished, ReadError> {
+        let inner = self.inner.lock().unwrap();
+        let len = usize::try_from(offsets.end.0 - offsets.start.0).unwrap();
+        let mut finished = Finished::none(offsets.start, len);
+        for offset in &inner.part(of)?.ended {
+            finished.set(*offset);
+        }
+        Ok(finished)
+    }
+
+    async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError> {
+        let inner = self.inner.lock().unwrap();
+        let part = inner.part(of)?;
+        let found = part.records.iter().find(|record| record.time >= time);
+        Ok(found.map_or(part.bounds().tail, |record| record.offset))
+    }
+
+    async fn trim(&self, of: PartitionId, below: Offset) -> Result<(), CommitError> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.partitions.get_mut(&of).unwrap().earliest = below;
+        Ok(())
+    }
+
+    fn streams(&self) -> Vec<Arc<Stream>> {
+        let mut streams = self.inner.lock().unwrap().streams.clone();
+        streams.sort_by(|a, b| a.name.cmp(&b.name));
+        streams
+    }
+
+    fn stream(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        self.streams().into_iter().find(|s| s.name == *name)
+    }
+
+    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.streams().into_iter().find(|s| s.id == id)
+    }
+
+    fn streams_changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    async fn create_stream(
+        &self,
+        name: StreamName,
+        partitions: u16,
+        config: StreamConfig,
+    ) -> Result<Arc<Stream>, StreamError> {
+        if self.stream(&name).is_some() {
+            return Err(StreamError::Exists);
+        }
+        let mut inner = self.inner.lock().unwrap();
+        inner.revision += 1;
+        let revision = inner.revision;
+        let stream = Arc::new(Stream {
+            id: StreamId(u128::from(revision).to_be_bytes()),
+            incarnation: Incarnation(revision),
+            name,
+            partitions,
+            config,
+            revision,
+            events: Vec::new(),
+        });
+        for of in stream.all_partitions() {
+            inner.partitions.insert(of, Part::new());
+        }
+        inner.streams.push(stream.clone());
+        Ok(stream)
+    }
+
+    async fn change_stream(
+        &self,
+        id: StreamId,
+        partitions: u16,
+        config: StreamConfig,
+        revision: Option<u64>,
+    ) -> Result<Arc<Stream>, StreamError> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.revision += 1;
+        let next = inner.revision;
+        let found = inner.streams.iter_mut().find(|stream| stream.id == id);
+        let stream = found.ok_or(StreamError::Unknown)?;
+        if revision.is_some_and(|revision| revision != stream.revision) {
+            return Err(StreamError::ChangedMeanwhile);
+        }
+        if partitions < stream.partitions {
+            let partitions = stream.partitions;
+            return Err(StreamError::Shrink { partitions });
+        }
+        *stream = Arc::new(Stream {
+            partitions,
+            config,
+            revision: next,
+            ..Stream::clone(stream)
+        });
+        let stream = stream.clone();
+        for of in stream.all_partitions() {
+            inner.partitions.entry(of).or_insert_with(Part::new);
+        }
+        Ok(stream)
+    }
+
+    async fn delete_stream(&self, id: StreamId, revision: Option<u64>) -> Result<(), StreamError> {
+        let mut inner = self.inner.lock().unwrap();
+        let found = inner.streams.iter().position(|stream| stream.id == id);
+        let at = found.ok_or(StreamError::Unknown)?;
+        if revision.is_some_and(|revision| revision != inner.streams[at].revision) {
+            return Err(StreamError::ChangedMeanwhile);
+        }
+        inner.streams.remove(at);
+        inner.partitions.retain(|of, _| of.stream != id);
+        Ok(())
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl State for Memory {
+    async fn get(&self, key: &str) -> Option<StateEntry> {
+        self.inner.lock().unwrap().state.get(key).cloned()
+    }
+
+    async fn list(&self, prefix: &str) -> Vec<(Arc<str>, StateEntry)> {
+        let inner = self.inner.lock().unwrap();
+        let all = inner
+            .state
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix));
+        all.map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect()
+    }
+
+    fn changed(&self, _prefix: &str) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+impl Leases for Memory {
+    fn leases(&self, _stream: StreamId) -> mpsc::Receiver<LeaseEvent> {
+        mpsc::channel(1).1
+    }
+}

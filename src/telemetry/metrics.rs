@@ -1,0 +1,400 @@
+//! Metrics: the one list of their names, handles to count with, and the text of `/metrics`.
+//!
+//! What happens often is counted where it happens, through a handle of [`Metrics`]. What is a state (a backlog, a
+//! queue) costs nothing until someone looks: a [`Source`] is asked for it at each scrape.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::Histogram,
+        info::Info,
+    },
+    registry::Registry,
+};
+
+use super::process;
+use crate::clock::Clock;
+
+/// A line of the list.
+struct Listed {
+    name: &'static str,
+    kind: MetricType,
+    help: &'static str,
+}
+
+const fn listed(name: &'static str, kind: MetricType, help: &'static str) -> Listed {
+    Listed { name, kind, help }
+}
+
+/// Every metric that there is. The text adds `_total` to counters.
+const LIST: &[Listed] = &[
+    listed(
+        ACCEPTED,
+        MetricType::Counter,
+        "Messages stored by POST /stream/sync",
+    ),
+    listed(
+        REFUSED,
+        MetricType::Counter,
+        "Requests of POST /stream/sync that were refused, by problem code",
+    ),
+    listed(
+        REQUEST_SECONDS,
+        MetricType::Histogram,
+        "Time from a request's head to its answer, by route",
+    ),
+    listed(
+        APPEND_SECONDS,
+        MetricType::Histogram,
+        "Time from a commit's queuing to its durability",
+    ),
+    listed(
+        FSYNC_SECONDS,
+        MetricType::Histogram,
+        "Time of one fdatasync of the journal",
+    ),
+    listed(FRAMES, MetricType::Counter, "Durable writes of the journal"),
+    listed(
+        JOURNAL_BYTES,
+        MetricType::Counter,
+        "Bytes written to the journal",
+    ),
+    listed(
+        BACKLOG_RECORDS,
+        MetricType::Gauge,
+        "Records that wait for their end, by stream that is dispatched",
+    ),
+    listed(
+        BACKLOG_SECONDS,
+        MetricType::Gauge,
+        "Age of the oldest record that waits for its end, by stream that is dispatched",
+    ),
+    listed(
+        OPEN_RECORDS,
+        MetricType::Gauge,
+        "Records that no redrive has delivered or moved, by error stream",
+    ),
+    listed(
+        OLDEST_PENDING_SECONDS,
+        MetricType::Gauge,
+        "Age of the oldest record in a target's queue, by target",
+    ),
+    listed(
+        ATTEMPTS,
+        MetricType::Counter,
+        "Calls of targets, by outcome",
+    ),
+    listed(
+        ATTEMPT_SECONDS,
+        MetricType::Histogram,
+        "Time of one call of a target",
+    ),
+    listed(
+        IN_FLIGHT,
+        MetricType::Gauge,
+        "Calls of targets under way, by target",
+    ),
+    listed(
+        QUEUED,
+        MetricType::Gauge,
+        "Records in memory that wait for their call, by target",
+    ),
+    listed(
+        LOG_RUNNING,
+        MetricType::Gauge,
+        "1 while the log takes appends",
+    ),
+    listed(
+        RESIDENT_BYTES,
+        MetricType::Gauge,
+        "Resident memory of the process",
+    ),
+    listed(
+        OPEN_FILES,
+        MetricType::Gauge,
+        "Open file descriptors of the process",
+    ),
+    listed(
+        START_TIME_SECONDS,
+        MetricType::Gauge,
+        "Start of the process, seconds since 1970",
+    ),
+    listed(BUILD, MetricType::Info, "Version of the gateway"),
+];
+
+const ACCEPTED: &str = "syncgate_accepted_messages";
+const REFUSED: &str = "syncgate_refused_requests";
+const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
+const APPEND_SECONDS: &str = "syncgate_append_seconds";
+const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
+const ATTEMPTS: &str = "syncgate_attempts";
+const ATTEMPT_SECONDS: &str = "syncgate_attempt_seconds";
+const RESIDENT_BYTES: &str = "syncgate_process_resident_bytes";
+const OPEN_FILES: &str = "syncgate_process_open_files";
+const START_TIME_SECONDS: &str = "syncgate_process_start_time_seconds";
+const BUILD: &str = "syncgate_build";
+
+/// Durable writes of the journal.
+pub const FRAMES: &str = "syncgate_frames";
+/// Bytes written to the journal.
+pub const JOURNAL_BYTES: &str = "syncgate_journal_bytes";
+/// Records that wait for their end, by `stream`.
+pub const BACKLOG_RECORDS: &str = "syncgate_backlog_records";
+/// Age of the oldest of them, by `stream`.
+pub const BACKLOG_SECONDS: &str = "syncgate_backlog_seconds";
+/// Open records of an error stream, by `stream`.
+pub const OPEN_RECORDS: &str = "syncgate_open_records";
+/// Age of the oldest queued record, by `target`.
+pub const OLDEST_PENDING_SECONDS: &str = "syncgate_target_oldest_pending_seconds";
+/// Calls under way, by `target`.
+pub const IN_FLIGHT: &str = "syncgate_in_flight";
+/// Records queued in memory, by `target`.
+pub const QUEUED: &str = "syncgate_queued";
+/// 1 while the log takes appends.
+pub const LOG_RUNNING: &str = "syncgate_log_running";
+
+/// One label.
+pub type Label = [(&'static str, String); 1];
+
+/// Handles to count with. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Messages stored by `POST /stream/sync`.
+    pub accepted: Counter,
+    /// Refused requests of `POST /stream/sync`, by problem `code`.
+    pub refused: Family<Label, Counter>,
+    /// Time of a request, by `route`.
+    pub request_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    /// Time from a commit's queuing to its durability.
+    pub append_seconds: Histogram,
+    /// Time of one `fdatasync` of the journal.
+    pub fsync_seconds: Histogram,
+    /// Calls of targets, by `outcome`.
+    pub attempts: Family<Label, Counter>,
+    /// Time of one call of a target.
+    pub attempt_seconds: Histogram,
+    registry: Arc<Registry>,
+    started_seconds: f64,
+}
+
+impl Metrics {
+    /// Makes all metrics, at zero.
+    #[must_use]
+    pub fn new(clock: &Clock) -> Self {
+        let mut metrics = Self {
+            accepted: Counter::default(),
+            refused: Family::default(),
+            request_seconds: Family::new_with_constructor(latency as fn() -> Histogram),
+            append_seconds: latency(),
+            fsync_seconds: latency(),
+            attempts: Family::default(),
+            attempt_seconds: latency(),
+            registry: Arc::default(),
+            started_seconds: Duration::from_micros(clock.now().0).as_secs_f64(),
+        };
+        let mut registry = Registry::default();
+        let mut add = |name, metric: Box<dyn Registered>| metric.register(&mut registry, name);
+        add(ACCEPTED, Box::new(metrics.accepted.clone()));
+        add(REFUSED, Box::new(metrics.refused.clone()));
+        add(REQUEST_SECONDS, Box::new(metrics.request_seconds.clone()));
+        add(APPEND_SECONDS, Box::new(metrics.append_seconds.clone()));
+        add(FSYNC_SECONDS, Box::new(metrics.fsync_seconds.clone()));
+        add(ATTEMPTS, Box::new(metrics.attempts.clone()));
+        add(ATTEMPT_SECONDS, Box::new(metrics.attempt_seconds.clone()));
+        add(
+            BUILD,
+            Box::new(Info::new([("version", env!("CARGO_PKG_VERSION"))])),
+        );
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    /// Returns the OpenMetrics text: what was counted, and what the sources say now.
+    pub async fn render(&self, sources: &[Arc<dyn Source>]) -> String {
+        let mut samples = Samples::default();
+        samples.set(START_TIME_SECONDS, &[], self.started_seconds);
+        if let Some(bytes) = process::resident_bytes() {
+            samples.set(RESIDENT_BYTES, &[], as_f64(bytes));
+        }
+        if let Some(files) = process::open_files_len() {
+            samples.set(OPEN_FILES, &[], as_f64(files as u64));
+        }
+        for source in sources {
+            source.sample(&mut samples).await;
+        }
+        let mut asked = Registry::default();
+        asked.register_collector(Box::new(samples));
+        let mut all = String::new();
+        let written = text::encode_registry(&mut all, &self.registry)
+            .and_then(|()| text::encode_registry(&mut all, &asked))
+            .and_then(|()| text::encode_eof(&mut all));
+        if written.is_err() {
+            tracing::error!("metrics could not be written as text");
+        }
+        all
+    }
+}
+
+/// Something that is asked at each scrape.
+#[async_trait]
+pub trait Source: fmt::Debug + Send + Sync + 'static {
+    /// Adds its figures. It should answer within milliseconds: a scrape waits for it.
+    async fn sample(&self, samples: &mut Samples);
+}
+
+/// Figures of one scrape.
+#[derive(Debug, Default)]
+pub struct Samples(BTreeMap<&'static str, Vec<Figure>>);
+
+type Figure = (Vec<(&'static str, String)>, f64);
+
+impl Samples {
+    /// Notes one figure. `name` is one of the names of this module; the text leaves out what is not in its list.
+    pub fn set(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        let labels = labels
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        self.0.entry(name).or_default().push((labels, value));
+    }
+
+    /// Notes a whole number.
+    pub fn set_count(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: u64) {
+        self.set(name, labels, as_f64(value));
+    }
+}
+
+impl Collector for Samples {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for Listed { name, kind, help } in LIST {
+            let Some(figures) = self.0.get(name) else {
+                continue;
+            };
+            let mut metric = encoder.encode_descriptor(name, help, None, *kind)?;
+            match (&figures[..], kind) {
+                ([(labels, value)], MetricType::Counter) if labels.is_empty() => {
+                    ConstCounter::new(*value).encode(metric)?;
+                }
+                ([(labels, value)], _) if labels.is_empty() => {
+                    ConstGauge::new(*value).encode(metric)?;
+                }
+                (figures, MetricType::Counter) => {
+                    for (labels, value) in figures {
+                        ConstCounter::new(*value).encode(metric.encode_family(labels)?)?;
+                    }
+                }
+                (figures, _) => {
+                    for (labels, value) in figures {
+                        ConstGauge::new(*value).encode(metric.encode_family(labels)?)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From a quarter of a millisecond to a minute and more: a local write and a slow target in one scale.
+fn latency() -> Histogram {
+    Histogram::new([
+        0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+        10.0, 30.0, 60.0,
+    ])
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "above 2^53 the last digits of a figure do not matter"
+)]
+fn as_f64(value: u64) -> f64 {
+    value as f64
+}
+
+/// Lets metrics of every type be registered by name alone, the help coming from the list.
+trait Registered {
+    fn register(self: Box<Self>, registry: &mut Registry, name: &'static str);
+}
+
+impl<M: prometheus_client::registry::Metric> Registered for M {
+    fn register(self: Box<Self>, registry: &mut Registry, name: &'static str) {
+        let help = LIST
+            .iter()
+            .find(|listed| listed.name == name)
+            .map_or("", |listed| listed.help);
+        registry.register(name, help, *self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[derive(Debug)]
+    struct Everything;
+
+    #[async_trait]
+    impl Source for Everything {
+        async fn sample(&self, samples: &mut Samples) {
+            for name in [
+                FRAMES,
+                JOURNAL_BYTES,
+                BACKLOG_RECORDS,
+                BACKLOG_SECONDS,
+                OPEN_RECORDS,
+                OLDEST_PENDING_SECONDS,
+                IN_FLIGHT,
+                QUEUED,
+                LOG_RUNNING,
+            ] {
+                samples.set_count(name, &[("stream", "s")], 7);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_name_of_the_list_is_shown_and_no_other() {
+        let metrics = Metrics::new(&Clock::manual(Timestamp(5_000_000)));
+        let label = |name: &'static str| [(name, "x".to_owned())];
+        metrics.accepted.inc();
+        metrics.refused.get_or_create(&label("code")).inc();
+        metrics.attempts.get_or_create(&label("outcome")).inc();
+        metrics
+            .request_seconds
+            .get_or_create(&label("route"))
+            .observe(0.1);
+        metrics.append_seconds.observe(0.001);
+        let text = metrics.render(&[Arc::new(Everything)]).await;
+        let mut shown: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let mut listed: Vec<_> = LIST.iter().map(|listed| listed.name).collect();
+        shown.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(shown, listed, "{text}");
+        assert!(listed.iter().all(|name| name.starts_with("syncgate_")));
+        for line in [
+            "syncgate_accepted_messages_total 1",
+            "syncgate_refused_requests_total{code=\"x\"} 1",
+            "syncgate_backlog_records{stream=\"s\"} 7.0",
+            "syncgate_frames_total{stream=\"s\"} 7.0",
+            "syncgate_process_start_time_seconds 5.0",
+            "syncgate_append_seconds_bucket{le=\"0.001\"} 1",
+        ] {
+            assert!(
+                text.lines().any(|shown| shown == line),
+                "{line} is not in\n{text}"
+            );
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
