@@ -52,7 +52,7 @@ const STREAM_CONFIG_BYTES_MAX: usize = 64 << 10;
 /// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored.
 #[derive(Debug)]
 pub struct Embedded {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     queue: Arc<Queue>,
     reader: Reader,
     housekeeper: Arc<Housekeeper>,
