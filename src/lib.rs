@@ -8,6 +8,9 @@ pub mod record;
 
 pub mod log;
 
+pub mod dispatch;
+pub mod redrive;
+
 pub mod storage;
 
 pub mod clock;

@@ -17,8 +17,8 @@ use crate::{
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
         Caps, Commit, CommitError, Committed, Finish, Finished, Health, LeaseEvent, Leases, Log,
-        Page, PartitionStatus, ReadError, STATE_BYTES_MAX, State, StateEntry, Stream, StreamConfig,
-        StreamError,
+        NewEnd, Page, PartitionStatus, ReadError, STATE_BYTES_MAX, State, StateEntry, Stream,
+        StreamConfig, StreamError,
     },
 };
 
@@ -50,7 +50,7 @@ const STREAM_CONFIG_BYTES_MAX: usize = 64 << 10;
 /// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored.
 #[derive(Debug)]
 pub struct Embedded {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     queue: Arc<Queue>,
     reader: Reader,
     housekeeper: Arc<Housekeeper>,
@@ -252,6 +252,14 @@ fn check(commit: &Commit) -> Result<usize, CommitError> {
         bytes_max,
     };
     let mut all = 80 * commit.finishes.len();
+    for finish in &commit.finishes {
+        if let NewEnd::Routed { append } | NewEnd::Moved { append } = finish.end
+            && append >= commit.appends.len()
+        {
+            let most = commit.appends.len().saturating_sub(1);
+            return Err(too_large("the number of an end's append", append, most));
+        }
+    }
     for append in &commit.appends {
         all += 128;
         for record in &append.records {

@@ -278,7 +278,9 @@ impl Replay {
                 );
                 return Err(OpenError::damaged(path, place, what));
             }
-            self.torn = Some((path.clone(), place));
+            if frames.is_torn().map_err(failed)? {
+                self.torn = Some((path.clone(), place));
+            }
             break;
         }
         self.next_frame = frames.number();

@@ -109,6 +109,14 @@ impl Frames {
         Ok(None)
     }
 
+    /// Returns whether the bytes where the next frame is expected are the beginning of one.
+    pub(super) fn is_torn(&mut self) -> io::Result<bool> {
+        let bytes = self.window(frame::HEADER_LEN)?;
+        let bytes = &bytes[..bytes.len().min(frame::HEADER_LEN)];
+        let of_another_life = FrameHeader::decode(bytes).is_ok_and(|h| h.at.life != self.life);
+        Ok(bytes.iter().any(|byte| *byte != 0) && !of_another_life)
+    }
+
     /// Goes on at a header that [`Frames::find_behind`] has found.
     pub(super) fn go_to(&mut self, header: &FrameHeader) {
         self.place = header.at.place;

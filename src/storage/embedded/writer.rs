@@ -164,14 +164,10 @@ impl Writer {
                 self.refuse_all(&reason);
                 return;
             }
-            let (len, bytes) = match self.requests.front() {
+            match self.requests.front() {
                 None | Some(Request::Commit { .. }) => self.store_commits(),
-                Some(_) => {
-                    self.store_alone();
-                    (1, 0)
-                }
-            };
-            self.queue.release(len, bytes);
+                Some(_) => self.store_alone(),
+            }
             if self.disk_full && self.requests.is_empty() {
                 // The ends stay for the next try.
                 break;
@@ -183,8 +179,8 @@ impl Writer {
         }
     }
 
-    /// Writes one frame of as many commits as it takes; returns how many requests and bytes are done with.
-    fn store_commits(&mut self) -> (usize, usize) {
+    /// Writes one frame of as many commits as it takes.
+    fn store_commits(&mut self) {
         let (mut len, mut bytes) = (0, 0);
         let mut answers: Vec<(CommitAnswer, Result<Committed, CommitError>)> = Vec::new();
         let none = HashSet::new();
@@ -236,6 +232,8 @@ impl Writer {
             }
             Err(_) => drop(self.pending.refers()),
         }
+        // Before the answers: whoever has one must not be refused for its own last commit.
+        self.queue.release(len, bytes);
         for (answer, admitted) in answers {
             let admitted = match (&stored, admitted) {
                 (Ok(()), admitted) => admitted,
@@ -246,7 +244,6 @@ impl Writer {
             // Nobody may be waiting any more; that changes nothing.
             let _told = answer.send(admitted).is_ok();
         }
-        (len, bytes)
     }
 
     /// Stores the change of a stream, or a trim, in a frame of its own.
@@ -254,6 +251,7 @@ impl Writer {
         let Some(request) = self.requests.pop_front() else {
             return;
         };
+        self.queue.release(1, 0);
         let plan = {
             let view = lock::read(&self.shared.view);
             super::alone::plan(&view.books, request, self.clock.now())

@@ -1,0 +1,74 @@
+//! How long a record waits before the next call of its target. Pure: the random number is given.
+
+use std::time::Duration;
+
+/// The rule of waits: full jitter under a bound that doubles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    /// Bound of the first wait.
+    pub(crate) first: Duration,
+    /// Bound of every wait, also of one that the target asked for.
+    pub(crate) max: Duration,
+}
+
+impl Backoff {
+    /// Returns the wait after the `attempt`th call (1 = the first) has failed.
+    ///
+    /// `retry_after` is what the target asked for and wins; without it the wait is a `random` part of the bound, so that
+    /// records that failed together do not come back together.
+    pub(crate) fn delay(
+        &self,
+        attempt: u32,
+        retry_after: Option<Duration>,
+        random: u64,
+    ) -> Duration {
+        if let Some(asked) = retry_after {
+            return asked.min(self.max);
+        }
+        let doublings = attempt.saturating_sub(1).min(31);
+        let bound = self.first.saturating_mul(1 << doublings).min(self.max);
+        let nanos = bound.as_nanos() * u128::from(random) / u128::from(u64::MAX);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff {
+        first: Duration::from_millis(200),
+        max: Duration::from_secs(30),
+    };
+
+    #[track_caller]
+    fn check(attempt: u32, retry_after: Option<u64>, random: u64, expected_ms: u64) {
+        let asked = retry_after.map(Duration::from_millis);
+        let delay = BACKOFF.delay(attempt, asked, random);
+        assert_eq!(delay, Duration::from_millis(expected_ms), "{attempt}");
+    }
+
+    #[test]
+    fn the_bound_doubles_up_to_the_greatest() {
+        let bounds = [200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000];
+        for (attempt, bound) in (1..).zip(bounds) {
+            check(attempt, None, u64::MAX, bound);
+            check(attempt, None, 0, 0);
+        }
+        check(u32::MAX, None, u64::MAX, 30_000);
+        check(0, None, u64::MAX, 200);
+        let half = BACKOFF.delay(2, None, u64::MAX / 2);
+        assert_eq!(
+            half.as_millis(),
+            199,
+            "a part of the bound, cut to whole ns"
+        );
+    }
+
+    #[test]
+    fn what_the_target_asks_for_wins_up_to_the_greatest() {
+        check(1, Some(0), u64::MAX, 0);
+        check(1, Some(7_000), 0, 7_000);
+        check(1, Some(90_000), 0, 30_000);
+    }
+}

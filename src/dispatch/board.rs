@@ -1,0 +1,368 @@
+//! The queue of one target: what waits, in lanes; what may start; who works.
+//!
+//! Everything stands under one short lock, in which a worker ends its job and takes the next one. A worker is a slot of
+//! the target: it is started when there is work for it, sleeps when there is none and ends after an idle time. No more
+//! workers are woken than there are jobs that may start.
+//!
+//! Jobs in backoff wait outside the lanes, their lanes stay busy. One sleeping worker, the *timekeeper*, wakes when the
+//! first of them is due.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{gate::Gate, job::Job, lane::Lanes, settings::TargetSettings, stats::TargetStatus};
+use crate::{clock::Timestamp, message::Origin};
+
+/// The queue of one target, or of all that have none of their own.
+pub(crate) struct Board {
+    /// The target; `None` for the shared board.
+    pub(crate) origin: Option<Origin>,
+    /// What is set for it.
+    pub(crate) settings: Arc<TargetSettings>,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Fires when there is room again after a push was refused.
+    pub(crate) space: Notify,
+}
+
+/// Bounds of a board.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Jobs that wait.
+    pub(crate) queue_len_max: usize,
+    /// Their bytes; one job always fits.
+    pub(crate) queue_bytes_max: usize,
+    /// Sleeping workers that keep their connection.
+    pub(crate) idle_connections_max: usize,
+}
+
+struct State {
+    lanes: Lanes<Box<Job>>,
+    /// Jobs in backoff, by the time at which they are due.
+    delayed: BTreeMap<(Instant, u64), Box<Job>>,
+    delayed_count: u64,
+    /// Waiting, ready or in backoff.
+    queued_len: usize,
+    queued_bytes: usize,
+    /// A slot is taken by a worker as long as it lives, so that its connection is one of the target's.
+    gate: Gate,
+    workers: Vec<Worker>,
+    /// Sleeping workers; the one that sleeps shortest is woken first, so that the others' idle time runs out.
+    idle: Vec<usize>,
+    /// Workers that were woken or started and have not asked for a job yet.
+    waking: usize,
+    timekeeper: Option<usize>,
+    space_wanted: bool,
+}
+
+#[derive(Debug, Default)]
+struct Worker {
+    wake: Arc<Notify>,
+    state: WorkerState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum WorkerState {
+    #[default]
+    Absent,
+    Waking,
+    Idle,
+    /// With a job that was stored then.
+    Busy(Timestamp),
+}
+
+/// How a worker is through with a job.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It has ended; its lane goes on.
+    Ended {
+        /// The lane, as [`Board::lane`] gave it.
+        lane: Option<Bytes>,
+    },
+    /// It is to be tried again.
+    Later {
+        /// The job.
+        job: Box<Job>,
+        /// Not before.
+        until: Instant,
+    },
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Handle this job.
+    Job(Box<Job>),
+    /// Sleep until woken, or until then.
+    Sleep {
+        /// When the first job in backoff is due, if this worker keeps the time.
+        until: Option<Instant>,
+        /// Whether there is still room for its connection among the idle ones.
+        keep_connection: bool,
+    },
+}
+
+/// Someone to work.
+pub(crate) enum Wake {
+    /// A sleeping worker.
+    Sleeping(Arc<Notify>),
+    /// A new worker for this slot.
+    New(usize),
+}
+
+impl Board {
+    /// An empty board.
+    pub(crate) fn new(
+        origin: Option<Origin>,
+        settings: Arc<TargetSettings>,
+        limits: Limits,
+    ) -> Self {
+        let state = State {
+            lanes: Lanes::default(),
+            delayed: BTreeMap::new(),
+            delayed_count: 0,
+            queued_len: 0,
+            queued_bytes: 0,
+            gate: Gate::new(settings.in_flight_max),
+            workers: Vec::new(),
+            idle: Vec::new(),
+            waking: 0,
+            timekeeper: None,
+            space_wanted: false,
+        };
+        Self {
+            origin,
+            settings,
+            limits,
+            state: Mutex::new(state),
+            space: Notify::new(),
+        }
+    }
+
+    /// Adds a job behind all others; gives it back if there is no room, and [`Board::space`] fires once there is.
+    pub(crate) fn push(&self, job: Box<Job>) -> Result<(), Box<Job>> {
+        let lane = self.lane(&job);
+        let bytes = job.record.bytes_len();
+        let mut state = self.lock();
+        let fits = state.queued_len < self.limits.queue_len_max
+            && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
+        if !fits && state.queued_len > 0 {
+            state.space_wanted = true;
+            return Err(job);
+        }
+        state.queued_len += 1;
+        state.queued_bytes += bytes;
+        state.lanes.push(lane.as_ref(), job);
+        Ok(())
+    }
+
+    /// Returns the lane of a job: its key, on the shared board together with its target.
+    pub(crate) fn lane(&self, job: &Job) -> Option<Bytes> {
+        let key = job.key()?;
+        let target = match (&self.origin, &job.call) {
+            (None, Ok(call)) => &call.origin,
+            _ => return Some(key.clone()),
+        };
+        let mut lane = lane_prefix(target);
+        lane.extend_from_slice(key);
+        Some(lane.into())
+    }
+
+    /// Takes back a worker's last job and returns what it does next.
+    pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> Next {
+        let mut state = self.lock();
+        state.awake(slot);
+        match done {
+            Some(Done::Ended { lane }) => state.lanes.end(lane.as_ref()),
+            Some(Done::Later { job, until }) => state.delay(job, until),
+            None => {}
+        }
+        state.resume_due();
+        if let Some(job) = state.lanes.take() {
+            state.queued_len -= 1;
+            state.queued_bytes -= job.record.bytes_len();
+            state.workers[slot].state = WorkerState::Busy(job.time);
+            if state.space_wanted && state.has_space(self.limits) {
+                state.space_wanted = false;
+                self.space.notify_waiters();
+            }
+            return Next::Job(job);
+        }
+        let keep_connection = state.idle.len() < self.limits.idle_connections_max;
+        state.workers[slot].state = WorkerState::Idle;
+        state.idle.push(slot);
+        let first_due = state.delayed.first_key_value().map(|((due, _), _)| *due);
+        let until = first_due.filter(|_| state.timekeeper.is_none());
+        if until.is_some() {
+            state.timekeeper = Some(slot);
+        }
+        Next::Sleep {
+            until,
+            keep_connection,
+        }
+    }
+
+    /// Returns someone to wake, if there is more to do than there are workers on their way to it.
+    pub(crate) fn wake(&self) -> Option<Wake> {
+        let mut state = self.lock();
+        let keep_time = !state.delayed.is_empty() && state.timekeeper.is_none();
+        if state.lanes.ready_len() + usize::from(keep_time) <= state.waking {
+            return None;
+        }
+        if let Some(slot) = state.idle.pop() {
+            state.waking += 1;
+            state.workers[slot].state = WorkerState::Waking;
+            if state.timekeeper == Some(slot) {
+                state.timekeeper = None;
+            }
+            return Some(Wake::Sleeping(state.workers[slot].wake.clone()));
+        }
+        if !state.gate.enter() {
+            return None;
+        }
+        state.waking += 1;
+        let absent = |worker: &Worker| worker.state == WorkerState::Absent;
+        let slot = state.workers.iter().position(absent).unwrap_or_else(|| {
+            state.workers.push(Worker::default());
+            state.workers.len() - 1
+        });
+        state.workers[slot].state = WorkerState::Waking;
+        Some(Wake::New(slot))
+    }
+
+    /// Returns what wakes a worker.
+    pub(crate) fn waker(&self, slot: usize) -> Arc<Notify> {
+        self.lock().workers[slot].wake.clone()
+    }
+
+    /// Lets a worker end that has slept long enough; `false` if it is needed.
+    pub(crate) fn retire(&self, slot: usize) -> bool {
+        let mut state = self.lock();
+        let needed = state.workers[slot].state != WorkerState::Idle
+            || state.timekeeper == Some(slot) && !state.delayed.is_empty();
+        if needed {
+            return false;
+        }
+        state.awake(slot);
+        state.workers[slot].state = WorkerState::Absent;
+        state.gate.leave();
+        true
+    }
+
+    /// Returns whether nothing waits and nobody works.
+    pub(crate) fn is_deserted(&self) -> bool {
+        let state = self.lock();
+        state.queued_len == 0 && state.gate.in_flight() == 0
+    }
+
+    /// Returns whether a lane of this target is busy on this (shared) board.
+    pub(crate) fn holds(&self, origin: &Origin) -> bool {
+        let prefix = lane_prefix(origin);
+        self.lock()
+            .lanes
+            .busy()
+            .any(|lane| lane.starts_with(&prefix))
+    }
+
+    /// Returns the board in numbers.
+    pub(crate) fn status(&self) -> TargetStatus {
+        let state = self.lock();
+        let busy = state
+            .workers
+            .iter()
+            .filter_map(|worker| match worker.state {
+                WorkerState::Busy(time) => Some(time),
+                WorkerState::Absent | WorkerState::Waking | WorkerState::Idle => None,
+            });
+        let waiting = state.lanes.iter().chain(state.delayed.values());
+        TargetStatus {
+            target: self.name(),
+            in_flight: busy.clone().count(),
+            queued_len: state.queued_len,
+            queued_bytes: state.queued_bytes,
+            oldest: busy.chain(waiting.map(|job| job.time)).min(),
+        }
+    }
+
+    /// Returns how the target is called in logs and metrics.
+    pub(crate) fn name(&self) -> String {
+        match (&self.settings.name, &self.origin) {
+            (_, None) => "*".into(),
+            (Some(name), _) => name.clone(),
+            (None, Some(origin)) => origin.to_string(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code in here panics half way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A worker is neither asleep nor on its way any more.
+    fn awake(&mut self, slot: usize) {
+        match self.workers[slot].state {
+            WorkerState::Idle => {
+                self.idle.retain(|idle| *idle != slot);
+                if self.timekeeper == Some(slot) {
+                    self.timekeeper = None;
+                }
+            }
+            WorkerState::Waking => self.waking -= 1,
+            WorkerState::Absent | WorkerState::Busy(_) => {}
+        }
+    }
+
+    fn delay(&mut self, job: Box<Job>, until: Instant) {
+        let first = self.delayed.first_key_value();
+        if first.is_none_or(|((due, _), _)| until < *due) {
+            // The timekeeper sleeps too long now; another takes over.
+            self.timekeeper = None;
+        }
+        self.queued_len += 1;
+        self.queued_bytes += job.record.bytes_len();
+        self.delayed_count += 1;
+        self.delayed.insert((until, self.delayed_count), job);
+    }
+
+    fn resume_due(&mut self) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(first) = self.delayed.first_entry() {
+            if first.key().0 > now {
+                return;
+            }
+            self.lanes.resume(first.remove());
+        }
+    }
+
+    /// A quarter free, so that whoever waits for room is not woken for each single place.
+    fn has_space(&self, limits: Limits) -> bool {
+        self.queued_len <= limits.queue_len_max / 4 * 3
+            && self.queued_bytes <= limits.queue_bytes_max / 4 * 3
+    }
+}
+
+/// No origin's text holds a NUL, so that no two pairs of origin and key are the same lane.
+fn lane_prefix(origin: &Origin) -> Vec<u8> {
+    let mut prefix = origin.to_string().into_bytes();
+    prefix.push(0);
+    prefix
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board")
+            .field("target", &self.name())
+            .finish()
+    }
+}

@@ -1,0 +1,204 @@
+//! Connections to targets: DNS, the address rule, TCP, TLS, and which HTTP is spoken.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    address::AddressRule,
+    client::Connection,
+    outcome::{Cause, Failure},
+};
+use crate::{message::Origin, tasks::Tasks};
+
+/// Opens connections.
+pub(crate) struct Connector {
+    pub(crate) rule: AddressRule,
+    pub(crate) tls: TlsConnector,
+    /// For the part of HTTP/2 that hyper wants to run as a task.
+    pub(crate) tasks: Tasks,
+}
+
+impl Connector {
+    /// Returns a connection that stands after `within` at the latest.
+    pub(crate) async fn connect(
+        &self,
+        origin: &Origin,
+        within: Duration,
+    ) -> Result<Connection, Failure> {
+        let by = Instant::now() + within;
+        match timeout_at(by, self.open(origin, by)).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => Err(late()),
+        }
+    }
+
+    async fn open(&self, origin: &Origin, by: Instant) -> Result<Connection, Failure> {
+        let stream = self.tcp(origin, by).await?;
+        let http = |error: hyper::Error| Failure::new(Cause::Reset, error.to_string());
+        if !origin.https {
+            let io = TokioIo::new(Stream::Plain(stream));
+            return Connection::http1(io).await.map_err(http);
+        }
+        let name = ServerName::try_from(origin.host.clone())
+            .map_err(|_| Failure::new(Cause::Tls, "the host is no name for a certificate"))?;
+        let stream = self.tls.connect(name, stream).await.map_err(tls_failure)?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let io = TokioIo::new(Stream::Tls(Box::new(stream)));
+        if http2 {
+            Connection::http2(io, self.tasks.clone()).await
+        } else {
+            Connection::http1(io).await
+        }
+        .map_err(http)
+    }
+
+    /// Tries the allowed addresses in the resolver's order; each gets an even share of the time that is left, so that
+    /// one that swallows packets does not use up the time of the others.
+    async fn tcp(&self, origin: &Origin, by: Instant) -> Result<TcpStream, Failure> {
+        let found = resolve(origin).await?;
+        let mut left = found.len();
+        let mut failure = Failure::new(Cause::Blocked, blocked_reason(found.first()));
+        for address in found {
+            let share = by.saturating_duration_since(Instant::now())
+                / u32::try_from(left).unwrap_or(u32::MAX);
+            left -= 1;
+            if !self.rule.allows(address) {
+                continue;
+            }
+            failure = match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return self.not_ourselves(stream),
+                Ok(Err(error)) => connect_failure(&error),
+                Err(_elapsed) => late(),
+            };
+        }
+        Err(failure)
+    }
+
+    fn not_ourselves(&self, stream: TcpStream) -> Result<TcpStream, Failure> {
+        let ends = stream.local_addr().and_then(|local| {
+            stream.set_nodelay(true)?;
+            Ok((local, stream.peer_addr()?))
+        });
+        let (local, peer) = ends.map_err(|error| connect_failure(&error))?;
+        if self.rule.is_own_connection(local, peer) {
+            return Err(Failure::new(Cause::Blocked, blocked_reason(Some(&peer))));
+        }
+        Ok(stream)
+    }
+}
+
+async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
+    if let Ok(ip) = origin.host.parse() {
+        return Ok(vec![SocketAddr::new(ip, origin.port)]);
+    }
+    let unknown = || Failure::new(Cause::Dns, "the host has no address");
+    let found: Vec<_> = tokio::net::lookup_host((origin.host.as_str(), origin.port))
+        .await
+        .map_err(|_| unknown())?
+        .collect();
+    if found.is_empty() {
+        return Err(unknown());
+    }
+    Ok(found)
+}
+
+fn late() -> Failure {
+    Failure::new(Cause::Timeout, "the connection did not stand in time")
+}
+
+fn connect_failure(error: &io::Error) -> Failure {
+    Failure::new(Cause::Connect, format!("no connection: {}", error.kind()))
+}
+
+/// The text of a TLS error names certificates and protocols, nothing that was sent.
+fn tls_failure(error: io::Error) -> Failure {
+    Failure::new(Cause::Tls, format!("no TLS: {error}"))
+}
+
+fn blocked_reason(address: Option<&SocketAddr>) -> String {
+    match address {
+        Some(address) => format!(
+            "address {} may not be called (see dispatch.private_addresses and dispatch.loopback_addresses)",
+            address.ip()
+        ),
+        None => "no address".into(),
+    }
+}
+
+/// A connection's bytes.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A record on its way to its target, first dispatch or redrive.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
+
+use bytes::Bytes;
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+
+use super::{
+    call::{Call, Invalid},
+    outcome::Cause,
+    route::CauseTable,
+};
+use crate::{
+    clock::Timestamp,
+    place::{Offset, PartitionId},
+    record::Record,
+    storage::{CommitError, Epoch, Lease, Stream},
+};
+
+/// A record with all that its handling needs.
+///
+/// The record lies in memory of its own: a slice of what was read would keep a whole frame of the journal for as long as
+/// the record waits.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The stream that the record lies in.
+    pub(crate) stream: Arc<Stream>,
+    /// Its partition there.
+    pub(crate) of: PartitionId,
+    /// Its offset there.
+    pub(crate) offset: Offset,
+    /// When it was stored there.
+    pub(crate) time: Timestamp,
+    /// The record.
+    pub(crate) record: Record,
+    /// Id of the message, that of its first record.
+    pub(crate) message_id: String,
+    /// The call to make, or why none can be made.
+    pub(crate) call: Result<Call, Invalid>,
+    /// What has been tried.
+    pub(crate) tried: Tried,
+    /// Who wants to know.
+    pub(crate) errand: Errand,
+}
+
+/// Attempts of this dispatch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tried {
+    /// How many.
+    pub(crate) attempts: u32,
+    /// When the first began.
+    pub(crate) first_at: Option<Timestamp>,
+    /// When the last began.
+    pub(crate) last_at: Option<Timestamp>,
+}
+
+/// Why a record is handled.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// It is dispatched for the first time.
+    First {
+        /// The owner of its partition.
+        owned: Arc<Owned>,
+        /// Counts the jobs of the owner.
+        _count: TaskTrackerToken,
+    },
+    /// A redrive asked for it.
+    Redrive(Redriven),
+}
+
+/// What an owner and its jobs share.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    /// The right to finish.
+    pub(crate) lease: Lease,
+    /// Fires when the right is gone, or nothing can be finished any more.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a redrive gives along with a record.
+#[derive(Debug)]
+pub(crate) struct Redriven {
+    /// Where failures go.
+    pub(crate) mapping: Arc<Mapping>,
+    /// The lease under which the record ends with its redrive; `None` if it has ended before and nothing ends now.
+    pub(crate) ends: Option<Epoch>,
+    /// Whether the call has begun.
+    pub(crate) start: Start,
+    /// When a commit that the log refuses for now is given up.
+    pub(crate) commit_by: Instant,
+    /// Gets the answer.
+    pub(crate) answer: oneshot::Sender<Redone>,
+}
+
+/// Where a redrive's failures go.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    /// `errormapping`.
+    pub(crate) streams: CauseTable<Arc<Stream>>,
+    /// A record that has failed so many redrives goes to the unrecoverable stream.
+    pub(crate) redrives_max: u32,
+}
+
+/// What became of a redriven record.
+#[derive(Debug)]
+pub(crate) enum Redone {
+    /// The target took it.
+    Delivered {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// It did not; the record's copy is stored.
+    Failed {
+        /// Why.
+        cause: Cause,
+    },
+    /// The log did not take the end; the record is as open as before.
+    NotStored(CommitError),
+}
+
+/// Whether a job has been taken up: by the worker, or back by who gave it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Start(Arc<AtomicU8>);
+
+const WAITING: u8 = 0;
+const STARTED: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+impl Start {
+    /// Says that the call begins; `false` if the job was withdrawn.
+    pub(crate) fn begin(&self) -> bool {
+        self.leave_waiting_for(STARTED)
+    }
+
+    /// Takes the job back; `false` if the call has begun.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.leave_waiting_for(WITHDRAWN)
+    }
+
+    fn leave_waiting_for(&self, state: u8) -> bool {
+        self.0
+            .compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+impl Job {
+    /// Returns the record's lane in a queue of one target: its key, if it has one.
+    pub(crate) fn key(&self) -> Option<&Bytes> {
+        Some(&self.record.key).filter(|key| !key.is_empty() && self.call.is_ok())
+    }
+
+    /// Begins the handling; `false` if nobody wants it any more.
+    pub(crate) fn begin(&self) -> bool {
+        match &self.errand {
+            Errand::First { owned, .. } => !owned.stop.is_cancelled(),
+            Errand::Redrive(redriven) => redriven.start.begin(),
+        }
+    }
+
+    /// Returns how often the record may be called in this dispatch, of `attempts_max` that are set for its target.
+    pub(crate) fn attempts_max(&self, attempts_max: u32) -> u32 {
+        match &self.errand {
+            Errand::First { .. } => attempts_max,
+            Errand::Redrive(_) => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_begun_or_withdrawn_but_never_both() {
+        let start = Start::default();
+        assert!(start.begin());
+        assert!(!start.withdraw() && !start.begin());
+        let start = Start::default();
+        assert!(start.clone().withdraw());
+        assert!(!start.begin());
+    }
+}

@@ -1,0 +1,275 @@
+//! Dispatch: calls the target of each record of the source stream, in order per key, and ends the record.
+//!
+//! ```text
+//! log ──► owner (one per partition) ──► board (one per target) ──► workers (a slot each) ──► target
+//!                                         lanes, backoff               │
+//! redrive ────────────────────────────────┘                            └──► finish, or error record + finish
+//! ```
+//!
+//! Promises:
+//! - A lane is the records of one target and one key. Calls of a lane are strictly one after the other, in the order in
+//!   which they were put on the board, first dispatches and redrives alike; the next begins when the one before has
+//!   ended: delivered, or its error record is stored. A record in backoff holds its lane, not a slot. Records without a
+//!   key have no lane.
+//! - A failure's error record and the end of its origin are one commit. A delivered end that a crash forgets is delivered
+//!   again with the same `Idempotency-Key`.
+//! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight.
+//!   When the board of one target is full, the partitions that have a record for it wait, with all that is behind.
+//! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
+//! - A panic while a record is handled is the outcome `internal` of that record.
+//!
+//! Who calls it: `gateway.rs` starts it; `redrive` puts its records on the same boards.
+
+mod address;
+mod backoff;
+mod board;
+mod call;
+mod client;
+mod connect;
+mod credentials;
+mod error_record;
+mod gate;
+pub(crate) mod job;
+mod lane;
+pub(crate) mod outcome;
+mod owner;
+pub(crate) mod route;
+mod settings;
+mod settle;
+mod stats;
+mod target;
+mod worker;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+pub use credentials::{Credential, CredentialError, Credentials};
+pub use outcome::Cause;
+pub use route::KeyInvalid;
+pub use settings::{SettingInvalid, Settings};
+pub use stats::{OutcomeLabel, Stats, TargetStatus};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{address::AddressRule, connect::Connector, job::Owned, target::Targets};
+use crate::{
+    clock::Clock,
+    log::Streams,
+    place::PartitionId,
+    storage::{Epoch, Lease, LeaseEvent, Stream},
+    tasks::Tasks,
+};
+
+/// Handle to the dispatcher. Clones share everything.
+#[derive(Clone)]
+pub struct Dispatcher {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What dispatch needs of others.
+#[derive(Debug)]
+pub struct Deps {
+    /// The log.
+    pub streams: Streams,
+    /// Opens secrets.
+    pub credentials: Arc<dyn Credentials>,
+    /// For stamps in error records, and dates in `Retry-After`.
+    pub clock: Clock,
+    /// Where the gateway listens: never called, and on loopback the reason why loopback is allowed if no setting says.
+    pub listen: Vec<SocketAddr>,
+    /// How long a stop waits for the attempts in flight.
+    pub grace: Duration,
+    /// Counted here, registered by whoever shows it.
+    pub stats: Arc<Stats>,
+}
+
+/// What owners, workers and redrives share.
+pub(crate) struct Shared {
+    pub(crate) streams: Streams,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) tasks: Tasks,
+    /// Fires when nothing new is to begin.
+    pub(crate) stop: CancellationToken,
+    credentials: Arc<dyn Credentials>,
+    clock: Clock,
+    stats: Arc<Stats>,
+    connector: Connector,
+    targets: Targets,
+    /// Fires when the grace time is over.
+    cut: CancellationToken,
+    workers: TaskTracker,
+    leases: Mutex<HashMap<PartitionId, Epoch>>,
+}
+
+impl Dispatcher {
+    /// Starts dispatching the stream of the role `source`, now and whenever it is made again.
+    ///
+    /// When `stop` fires no new attempt begins, those in flight have `grace` to end.
+    #[must_use]
+    pub fn start(settings: Settings, deps: Deps, tasks: &Tasks, stop: CancellationToken) -> Self {
+        let settings = Arc::new(settings);
+        let loopback = deps.listen.iter().all(|own| own.ip().is_loopback());
+        let connector = Connector {
+            rule: AddressRule {
+                private: settings.private_addresses,
+                loopback: settings.loopback_addresses.unwrap_or(loopback),
+                own: deps.listen,
+            },
+            tls: TlsConnector::from(settings.tls.clone()),
+            tasks: tasks.clone(),
+        };
+        let shared = Arc::new(Shared {
+            targets: Targets::new(settings.clone()),
+            streams: deps.streams,
+            settings,
+            tasks: tasks.clone(),
+            stop,
+            credentials: deps.credentials,
+            clock: deps.clock,
+            stats: deps.stats,
+            connector,
+            cut: CancellationToken::new(),
+            workers: TaskTracker::new(),
+            leases: Mutex::default(),
+        });
+        tasks.spawn("dispatcher", supervise(shared.clone(), deps.grace));
+        Self { shared }
+    }
+
+    /// Returns every target in numbers.
+    #[must_use]
+    pub fn targets(&self) -> Vec<TargetStatus> {
+        self.shared.targets.status()
+    }
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Returns the epoch of the lease that we hold on a partition of the source stream.
+    pub(crate) fn epoch(&self, of: PartitionId) -> Option<Epoch> {
+        self.leases().get(&of).copied()
+    }
+
+    fn leases(&self) -> std::sync::MutexGuard<'_, HashMap<PartitionId, Epoch>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts owners as leases come, ends them as they go; at the end waits for the attempts in flight.
+async fn supervise(shared: Arc<Shared>, grace: Duration) {
+    let stop = shared.stop.clone();
+    stop.run_until_cancelled(follow_source(&shared)).await;
+    shared.workers.close();
+    if timeout(grace, shared.workers.wait()).await.is_err() {
+        let cut_len = shared.workers.len();
+        tracing::warn!(
+            cut_len,
+            "attempts were cut; their records are dispatched again"
+        );
+    }
+    shared.cut.cancel();
+}
+
+/// Never returns: a stream of the source's name may always come back.
+async fn follow_source(shared: &Arc<Shared>) {
+    let mut changed = shared.streams.engine().streams_changed();
+    loop {
+        changed.mark_unchanged();
+        if let Some(stream) = shared.streams.by_name(&shared.settings.roles.source) {
+            follow_leases(shared, &stream).await;
+        } else if changed.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Returns when the stream is gone.
+async fn follow_leases(shared: &Arc<Shared>, stream: &Arc<Stream>) {
+    let mut leases = shared.streams.engine().leases(stream.id);
+    let mut changed = shared.streams.engine().streams_changed();
+    let mut owners = HashMap::new();
+    loop {
+        let is_there = || shared.streams.engine().stream_by_id(stream.id).is_some();
+        let event = tokio::select! {
+            event = leases.recv() => event,
+            told = changed.changed() => {
+                if told.is_ok() && is_there() {
+                    continue;
+                }
+                None
+            }
+        };
+        match event {
+            Some(LeaseEvent::Granted(lease)) => {
+                shared.leases().insert(lease.of, lease.epoch);
+                let owner = start_owner(shared, stream, lease);
+                if let Some((before, _)) = owners.insert(lease.of, owner) {
+                    before.cancel();
+                }
+            }
+            Some(LeaseEvent::Lost(of)) => {
+                shared.leases().remove(&of);
+                if let Some((owner, _)) = owners.remove(&of) {
+                    owner.cancel();
+                }
+            }
+            Some(LeaseEvent::Revoking(of, done)) => {
+                shared.leases().remove(&of);
+                let jobs = owners.remove(&of).map(|(owner, jobs)| {
+                    owner.cancel();
+                    jobs
+                });
+                shared.tasks.spawn("revoked lease", async move {
+                    if let Some(jobs) = jobs {
+                        jobs.close();
+                        jobs.wait().await;
+                    }
+                    if done.send(()).is_err() {
+                        tracing::debug!(%of, "nobody waits for the lease any more");
+                    }
+                });
+            }
+            None => {
+                for (of, (owner, _)) in owners {
+                    shared.leases().remove(&of);
+                    owner.cancel();
+                }
+                // Its leases can end a moment before the stream is gone.
+                while is_there() && changed.changed().await.is_ok() {}
+                return;
+            }
+        }
+    }
+}
+
+fn start_owner(
+    shared: &Arc<Shared>,
+    stream: &Arc<Stream>,
+    lease: Lease,
+) -> (CancellationToken, TaskTracker) {
+    let stop = shared.stop.child_token();
+    let jobs = TaskTracker::new();
+    let owned = Owned {
+        lease,
+        stop: stop.clone(),
+    };
+    let owner = owner::own(
+        shared.clone(),
+        stream.clone(),
+        Arc::new(owned),
+        jobs.clone(),
+    );
+    shared.tasks.spawn("owner", owner);
+    (stop, jobs)
+}

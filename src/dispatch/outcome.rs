@@ -1,0 +1,236 @@
+//! What an attempt came to: a status or a cause, in the words of `routes.md` "Causes". Pure.
+//!
+//! The head of a response decides: its status counts even if the body behind it is cut off, hangs or never ends, since
+//! nothing in the body can change what the target has done.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+
+/// What became of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The target took the record, with this status.
+    Delivered {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// It did not.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// Returns the HTTP status, if a target answered.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Delivered { status } => Some(*status),
+            Self::Failed(failure) => failure.cause.status(),
+        }
+    }
+}
+
+/// Why a record was not delivered. It holds no payload, header value or secret of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The cause.
+    pub(crate) cause: Cause,
+    /// The cause in a sentence.
+    pub(crate) reason: Cow<'static, str>,
+    /// How the response's body began, [`KEPT_BYTES_MAX`] at most; empty without a response.
+    pub(crate) body: Bytes,
+    /// What the target asked for by `Retry-After`.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What is kept of a response's body.
+pub(crate) const KEPT_BYTES_MAX: usize = 2 * 1024;
+
+impl Failure {
+    /// A failure without a response.
+    pub(crate) fn new(cause: Cause, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            cause,
+            reason: reason.into(),
+            body: Bytes::new(),
+            retry_after: None,
+        }
+    }
+
+    /// A response that says no.
+    pub(crate) fn answered(status: u16, body: Bytes, retry_after: Option<Duration>) -> Self {
+        let named = http::StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason());
+        let reason = match named {
+            Some(named) => format!("the target answered {status} {named}"),
+            None => format!("the target answered {status}"),
+        };
+        Self {
+            cause: Cause::Status(status),
+            reason: reason.into(),
+            body,
+            retry_after,
+        }
+    }
+}
+
+/// What a failure is filed under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The target answered with this status.
+    Status(u16),
+    /// The target's name has no address.
+    Dns,
+    /// No connection came about.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// Nothing, or not all, came in time.
+    Timeout,
+    /// The connection broke, or what came was no HTTP.
+    Reset,
+    /// No call can be made of the record.
+    Invalid,
+    /// The secret is unknown, unreadable, or not for this target.
+    Secret,
+    /// The target's address is one that must not be called.
+    Blocked,
+    /// A rule failed.
+    Rule,
+    /// The record was kept too long.
+    Expired,
+    /// A mistake of ours.
+    Internal,
+}
+
+impl Cause {
+    /// Every cause that is not a status.
+    pub(crate) const WITHOUT_STATUS: [Self; 11] = [
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Reset,
+        Self::Invalid,
+        Self::Secret,
+        Self::Blocked,
+        Self::Rule,
+        Self::Expired,
+        Self::Internal,
+    ];
+
+    /// Returns the word of its class: `status` for every status.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Status(_) => "status",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Invalid => "invalid",
+            Self::Secret => "secret",
+            Self::Blocked => "blocked",
+            Self::Rule => "rule",
+            Self::Expired => "expired",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Returns the HTTP status, if this is one.
+    #[must_use]
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the target could not be talked to.
+    #[must_use]
+    pub fn is_network(self) -> bool {
+        matches!(
+            self,
+            Self::Dns | Self::Connect | Self::Tls | Self::Timeout | Self::Reset
+        )
+    }
+
+    /// Returns whether a later attempt with the same bytes may succeed by itself (design §5).
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Status(408 | 425 | 429 | 500 | 502 | 503 | 504)) || self.is_network()
+    }
+}
+
+/// Shown as the status, else as the word.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => status.fmt(f),
+            other => f.write_str(other.word()),
+        }
+    }
+}
+
+/// Reads `Retry-After`: seconds, or a date. `None` if it is neither; a date in the past is no wait.
+pub(crate) fn retry_after(value: &[u8], now: Timestamp) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a number holds is a long wait, not a mistake.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let since = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let micros = u64::try_from(since.as_micros()).ok()?;
+    Some(Timestamp(micros).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = Timestamp(784_111_777 * 1_000_000); // Sun, 06 Nov 1994 08:49:37 GMT
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let cases: [(&str, Option<Duration>); 9] = [
+            ("0", seconds(0)),
+            ("120", seconds(120)),
+            (" 5 ", seconds(5)),
+            ("99999999999999999999999", seconds(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", seconds(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", seconds(0)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(retry_after(text.as_bytes(), now), expected, "{text:?}");
+        }
+        assert_eq!(retry_after(b"\xff", now), None);
+    }
+
+    #[test]
+    fn only_what_may_succeed_by_itself_is_transient() {
+        let transient: Vec<_> = (100..=999)
+            .filter(|status| Cause::Status(*status).is_transient())
+            .collect();
+        assert_eq!(transient, [408, 425, 429, 500, 502, 503, 504]);
+        let words: Vec<_> = Cause::WITHOUT_STATUS
+            .into_iter()
+            .filter(|cause| cause.is_transient())
+            .map(Cause::word)
+            .collect();
+        assert_eq!(words, ["dns", "connect", "tls", "timeout", "reset"]);
+    }
+
+    #[test]
+    fn an_answer_is_told_with_its_name_where_it_has_one() {
+        let reason = |status| Failure::answered(status, Bytes::new(), None).reason;
+        assert_eq!(reason(503), "the target answered 503 Service Unavailable");
+        assert_eq!(reason(799), "the target answered 799");
+    }
+}

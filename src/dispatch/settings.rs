@@ -1,0 +1,267 @@
+//! What the configuration says about calls, checked once and turned into values that calls use.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use http::HeaderName;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use url::Url;
+
+use super::{backoff::Backoff, route::OutcomeTable};
+use crate::{
+    config::{self, Config, Roles},
+    message::Origin,
+};
+
+/// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]` and `sync.token_header`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(crate) targets: HashMap<Origin, Arc<TargetSettings>>,
+    pub(crate) other_targets: Arc<TargetSettings>,
+    pub(crate) targets_max: usize,
+    pub(crate) queue_len_max: usize,
+    pub(crate) queue_bytes_max: usize,
+    pub(crate) idle_connections_max: usize,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) backoff: Backoff,
+    pub(crate) outcomes: OutcomeTable,
+    pub(crate) roles: Roles,
+    pub(crate) token_header: HeaderName,
+    pub(crate) private_addresses: bool,
+    pub(crate) loopback_addresses: Option<bool>,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+/// What may differ from target to target.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetSettings {
+    /// For metrics and logs; without a name the origin stands for it.
+    pub(crate) name: Option<String>,
+    /// Calls at the same time.
+    pub(crate) in_flight_max: usize,
+    /// Calls for one record.
+    pub(crate) attempts_max: u32,
+    /// Until the connection stands.
+    pub(crate) connect_timeout: Duration,
+    /// From there until the response begins.
+    pub(crate) response_timeout: Duration,
+    /// The whole call.
+    pub(crate) attempt_timeout: Duration,
+    /// Send the payload with DELETE and GET too.
+    pub(crate) body_always: bool,
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {reason}")]
+pub struct SettingInvalid {
+    /// Its key, as in `targets.2.origin`.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+impl Settings {
+    /// Reads everything about calls out of the configuration; loads `dispatch.ca_file`.
+    ///
+    /// # Errors
+    /// Every setting that cannot be used.
+    pub fn new(config: &Config) -> Result<Self, Vec<SettingInvalid>> {
+        let dispatch = &config.dispatch;
+        let mut invalid = Vec::new();
+        let compat = config.oci_sample.as_ref().is_some_and(|oci| oci.compat);
+        let outcomes = OutcomeTable::new(&config.outcomes, &config.roles, compat)
+            .map_err(|wrong| {
+                invalid.extend(wrong.into_iter().map(|entry| SettingInvalid {
+                    key: format!("outcomes.{}", entry.key),
+                    reason: entry.reason,
+                }));
+            })
+            .ok();
+        let mut note = |key: String, reason: String| invalid.push(SettingInvalid { key, reason });
+        let mut targets = HashMap::new();
+        for (at, target) in config.targets.iter().enumerate() {
+            match origin(&target.origin) {
+                Err(reason) => note(format!("targets.{at}.origin"), reason),
+                Ok(origin) => {
+                    let settings = Arc::new(TargetSettings::new(dispatch, Some(target)));
+                    if targets.insert(origin, settings).is_some() {
+                        let reason = format!("{} has an entry already", target.origin);
+                        note(format!("targets.{at}.origin"), reason);
+                    }
+                }
+            }
+        }
+        let token_header = HeaderName::from_bytes(config.sync.token_header.as_bytes())
+            .map_err(|_| note("sync.token_header".into(), "no header name".into()))
+            .ok();
+        let tls = tls(dispatch.ca_file.as_deref())
+            .map_err(|reason| note("dispatch.ca_file".into(), reason))
+            .ok();
+        let (Some(outcomes), Some(token_header), Some(tls), true) =
+            (outcomes, token_header, tls, invalid.is_empty())
+        else {
+            return Err(invalid);
+        };
+        Ok(Self {
+            targets,
+            other_targets: Arc::new(TargetSettings::new(dispatch, None)),
+            targets_max: dispatch.targets_max,
+            queue_len_max: dispatch.queue_len_max.max(1),
+            queue_bytes_max: dispatch.queue_bytes_max,
+            idle_connections_max: dispatch.idle_connections_max,
+            idle_timeout: Duration::from_millis(dispatch.idle_timeout_ms),
+            backoff: Backoff {
+                first: Duration::from_millis(dispatch.backoff_ms),
+                max: Duration::from_millis(dispatch.backoff_ms_max),
+            },
+            outcomes,
+            roles: config.roles.clone(),
+            token_header,
+            private_addresses: dispatch.private_addresses,
+            loopback_addresses: dispatch.loopback_addresses,
+            tls,
+        })
+    }
+
+    /// Returns what is set for a target.
+    pub(crate) fn target(&self, origin: &Origin) -> &Arc<TargetSettings> {
+        self.targets.get(origin).unwrap_or(&self.other_targets)
+    }
+}
+
+impl TargetSettings {
+    fn new(all: &config::Dispatch, own: Option<&config::TargetSettings>) -> Self {
+        let millis = |own: Option<u64>, all| Duration::from_millis(own.unwrap_or(all));
+        Self {
+            name: own.map(|own| own.name.clone()),
+            in_flight_max: own
+                .and_then(|own| own.in_flight_max)
+                .unwrap_or(all.in_flight_max),
+            attempts_max: own
+                .and_then(|own| own.attempts_max)
+                .unwrap_or(all.attempts_max)
+                .max(1),
+            connect_timeout: millis(
+                own.and_then(|own| own.connect_timeout_ms),
+                all.connect_timeout_ms,
+            ),
+            response_timeout: millis(
+                own.and_then(|own| own.response_timeout_ms),
+                all.response_timeout_ms,
+            ),
+            attempt_timeout: millis(
+                own.and_then(|own| own.attempt_timeout_ms),
+                all.attempt_timeout_ms,
+            ),
+            body_always: own.is_some_and(|own| own.body_always),
+        }
+    }
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    let url = Url::parse(text).map_err(|invalid| invalid.to_string())?;
+    let origin = Origin::of(&url).map_err(|invalid| invalid.to_string())?;
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("only scheme, host and port: {origin}"));
+    }
+    Ok(origin)
+}
+
+/// One configuration for all targets: public authorities and those of `ca_file`; HTTP/2 where the target offers it.
+fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.into(),
+    };
+    if let Some(file) = ca_file {
+        let shown = file.display();
+        let certificates =
+            CertificateDer::pem_file_iter(file).map_err(|error| format!("{shown}: {error}"))?;
+        let mut added_len = 0;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| format!("{shown}: {error}"))?;
+            roots
+                .add(certificate)
+                .map_err(|error| format!("{shown}: {error}"))?;
+            added_len += 1;
+        }
+        if added_len == 0 {
+            return Err(format!("{shown} holds no certificate"));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(origin: &str) -> config::TargetSettings {
+        config::TargetSettings {
+            name: "orders".into(),
+            origin: origin.into(),
+            in_flight_max: None,
+            attempts_max: Some(0),
+            connect_timeout_ms: None,
+            response_timeout_ms: Some(7),
+            attempt_timeout_ms: None,
+            body_always: true,
+        }
+    }
+
+    #[test]
+    fn a_targets_entry_wins_and_what_it_leaves_out_is_as_for_all() {
+        let mut config = Config::default();
+        config.targets.push(target("HTTPS://Orders.example:443/"));
+        let settings = Settings::new(&config).unwrap();
+        let orders = Origin {
+            https: true,
+            host: "orders.example".into(),
+            port: 443,
+        };
+        let orders = settings.target(&orders);
+        assert_eq!(orders.response_timeout, Duration::from_millis(7));
+        assert_eq!(orders.in_flight_max, config.dispatch.in_flight_max);
+        assert_eq!(orders.attempts_max, 1, "a record is called at least once");
+    }
+
+    #[test]
+    fn every_setting_that_cannot_be_used_is_named() {
+        let mut config = Config::default();
+        for origin in [
+            "http://a/path",
+            "a:80",
+            "http://b",
+            "http://b:80",
+            "http://u@c",
+        ] {
+            config.targets.push(target(origin));
+        }
+        config.outcomes.insert("40x".into(), "default".into());
+        config.dispatch.ca_file = Some("/nowhere/ca.pem".into());
+        config.sync.token_header = "no name".into();
+        let invalid = Settings::new(&config).unwrap_err();
+        let keys: Vec<_> = invalid.iter().map(|wrong| wrong.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            [
+                "outcomes.40x",
+                "targets.0.origin",
+                "targets.1.origin",
+                "targets.3.origin",
+                "targets.4.origin",
+                "sync.token_header",
+                "dispatch.ca_file",
+            ]
+        );
+    }
+}

@@ -1,0 +1,259 @@
+//! From an outcome to the end of a record: what is committed, and what is done when the log does not take it.
+//!
+//! A failure's error record and the end of its origin are one commit. As long as the log refuses it for now (busy, disk
+//! full) it is offered again; the record stays open meanwhile, so nothing is lost whatever happens.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Shared,
+    error_record::{error_record, redrives},
+    job::{Errand, Job, Redone},
+    outcome::{Cause, Failure, Outcome},
+};
+use crate::{
+    place::PartitionId,
+    storage::{Append, AppendKind, Commit, CommitError, Epoch, Finish, NewEnd, Stream},
+};
+
+/// First wait before a refused commit is offered again.
+const AGAIN_FIRST: Duration = Duration::from_millis(10);
+/// Longest such wait.
+const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// Ends a job.
+pub(super) async fn settle(shared: &Arc<Shared>, job: Job, outcome: Outcome) {
+    match &outcome {
+        Outcome::Delivered { status } => delivered(shared, job, *status).await,
+        Outcome::Failed(failure) => failed(shared, job, failure).await,
+    }
+}
+
+async fn delivered(shared: &Arc<Shared>, job: Job, status: u16) {
+    let finish = |epoch| finish(&job, epoch, NewEnd::Delivered, Some(status));
+    let commit = |epoch| Commit {
+        finishes: vec![finish(epoch)],
+        ..Commit::default()
+    };
+    match &job.errand {
+        Errand::First { owned, .. } => {
+            let epoch = owned.lease.epoch;
+            let ended = match shared.streams.engine().finish_soon(finish(epoch)) {
+                Err(CommitError::Busy) => patiently(shared, &job, || Ok(commit(epoch))).await,
+                answer => answer,
+            };
+            told(&job, ended);
+        }
+        Errand::Redrive(redriven) => {
+            let ended = match redriven.ends {
+                Some(epoch) => patiently(shared, &job, || Ok(commit(epoch))).await,
+                None => Ok(()),
+            };
+            let ended = match ended {
+                // Someone else ended it meanwhile: the target has it all the same.
+                Err(CommitError::AlreadyFinished { .. }) => Ok(()),
+                ended => ended,
+            };
+            answer(job, ended.map(|()| Redone::Delivered { status }));
+        }
+    }
+}
+
+async fn failed(shared: &Arc<Shared>, job: Job, failure: &Failure) {
+    let cause = failure.cause;
+    match &job.errand {
+        Errand::First { owned, .. } => {
+            let epoch = Some(owned.lease.epoch);
+            let ended = patiently(shared, &job, || {
+                copy(shared, &job, failure, epoch, AppendKind::Routed)
+            })
+            .await;
+            told(&job, ended);
+        }
+        Errand::Redrive(redriven) => {
+            let ends = redriven.ends;
+            let kind = match ends {
+                Some(_) => AppendKind::Moved,
+                None => AppendKind::ReplayFailed,
+            };
+            let ended = patiently(shared, &job, || copy(shared, &job, failure, ends, kind)).await;
+            answer(job, ended.map(|()| Redone::Failed { cause }));
+        }
+    }
+}
+
+/// Returns the commit that puts the record's copy into its error stream, and ends the record with it.
+fn copy(
+    shared: &Shared,
+    job: &Job,
+    failure: &Failure,
+    ends: Option<Epoch>,
+    kind: AppendKind,
+) -> Result<Commit, CommitError> {
+    let (_, of) = error_stream(shared, job, failure.cause)?;
+    let secret = job.call.as_ref().ok().and_then(|call| call.secret.as_ref());
+    let refers = secret
+        .map(|s| shared.credentials.state_keys(&s.source, &s.name, s.version))
+        .unwrap_or_default();
+    let append = Append {
+        of,
+        records: vec![error_record(job, failure, shared.clock.now())],
+        kind,
+        dedup: None,
+        refers,
+    };
+    let end = match kind {
+        AppendKind::Moved => NewEnd::Moved { append: 0 },
+        _ => NewEnd::Routed { append: 0 },
+    };
+    let finish = ends.map(|epoch| finish(job, epoch, end, failure.cause.status()));
+    Ok(Commit {
+        appends: vec![append],
+        finishes: finish.into_iter().collect(),
+        state: Vec::new(),
+    })
+}
+
+fn finish(job: &Job, epoch: Epoch, end: NewEnd, status: Option<u16>) -> Finish {
+    Finish {
+        of: job.of,
+        offset: job.offset,
+        end,
+        attempts: job.tried.attempts,
+        status,
+        epoch,
+    }
+}
+
+/// Returns the stream of a cause and the record's partition there: a copy goes to the partition number of its origin.
+///
+/// A stream that is gone, or has too few partitions, is stood in for by that of the default role, and that one by any of
+/// a role that has the partition.
+fn error_stream(
+    shared: &Shared,
+    job: &Job,
+    cause: Cause,
+) -> Result<(Arc<Stream>, PartitionId), CommitError> {
+    let roles = &shared.settings.roles;
+    let by_name = |name| shared.streams.by_name(name);
+    let wanted = match &job.errand {
+        Errand::First { .. } => by_name(shared.settings.outcomes.stream(cause)),
+        Errand::Redrive(redriven) if redrives(job) >= redriven.mapping.redrives_max.into() => {
+            by_name(&roles.unrecoverable)
+        }
+        Errand::Redrive(redriven) => match redriven.mapping.streams.find(cause) {
+            // The mapping holds the stream as it was when the redrive began.
+            Some(mapped) => shared.streams.engine().stream_by_id(mapped.id),
+            None => by_name(&roles.default),
+        },
+    };
+    let partition = job.of.partition;
+    let placed = |stream: Arc<Stream>| stream.partition(partition).map(|of| (stream, of));
+    if let Some(found) = wanted.clone().and_then(placed) {
+        return Ok(found);
+    }
+    let stands_in = [
+        &roles.default,
+        &roles.unavailable,
+        &roles.internal,
+        &roles.unrecoverable,
+    ]
+    .into_iter()
+    .find_map(|name| by_name(name).and_then(placed));
+    let Some(found) = stands_in else {
+        tracing::error!(
+            %partition, %cause,
+            "no error stream has this partition; the record stays open until one has"
+        );
+        return Err(CommitError::Busy);
+    };
+    tracing::warn!(
+        message_id = job.message_id,
+        wanted = wanted.map(|stream| stream.name.to_string()),
+        used = %found.0.name,
+        %partition,
+        %cause,
+        "the error stream is unknown or has too few partitions; another one is used"
+    );
+    Ok(found)
+}
+
+/// Commits; what is refused for now is offered again, without end for a first dispatch (until the gateway stops), up to
+/// its time for a redrive.
+async fn patiently(
+    shared: &Shared,
+    job: &Job,
+    mut commit: impl FnMut() -> Result<Commit, CommitError>,
+) -> Result<(), CommitError> {
+    let mut wait = AGAIN_FIRST;
+    loop {
+        let refused = match commit() {
+            Ok(commit) => match shared.streams.engine().commit(commit).await {
+                Ok(_) => return Ok(()),
+                Err(refused) => refused,
+            },
+            Err(refused) => refused,
+        };
+        let again = match &refused {
+            CommitError::Busy | CommitError::DiskFull => true,
+            // An error stream was deleted after it was looked up: the next look finds another.
+            CommitError::PartitionUnknown(of) => *of != job.of,
+            CommitError::TooLarge { .. }
+            | CommitError::AlreadyFinished { .. }
+            | CommitError::Fenced(_)
+            | CommitError::StateConflict { .. }
+            | CommitError::Stopped(_)
+            | CommitError::MaybeStored(_) => false,
+        };
+        let late = match &job.errand {
+            Errand::First { owned, .. } => owned.stop.is_cancelled(),
+            Errand::Redrive(redriven) => Instant::now() >= redriven.commit_by,
+        };
+        if !again || late {
+            return Err(refused);
+        }
+        if shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            return Err(refused);
+        }
+        wait = (wait * 2).min(AGAIN_MAX);
+    }
+}
+
+/// What a first dispatch makes of the log's answer.
+fn told(job: &Job, ended: Result<(), CommitError>) {
+    let Errand::First { owned, .. } = &job.errand else {
+        return;
+    };
+    let Err(error) = ended else { return };
+    match &error {
+        // Discarded meanwhile: its story is told already.
+        CommitError::AlreadyFinished { .. } => {}
+        // Whoever holds the lease now dispatches it again; or its stream was deleted, or the log has stopped.
+        CommitError::Fenced(_)
+        | CommitError::PartitionUnknown(_)
+        | CommitError::Stopped(_)
+        | CommitError::MaybeStored(_) => owned.stop.cancel(),
+        CommitError::Busy
+        | CommitError::DiskFull
+        | CommitError::TooLarge { .. }
+        | CommitError::StateConflict { .. } => {}
+    }
+    tracing::warn!(
+        message_id = job.message_id,
+        stream = %job.stream.name,
+        partition = job.of.partition.0,
+        offset = job.offset.0,
+        %error,
+        "the record's end was not stored"
+    );
+}
+
+fn answer(job: Job, redone: Result<Redone, CommitError>) {
+    if let Errand::Redrive(redriven) = job.errand {
+        let redone = redone.unwrap_or_else(Redone::NotStored);
+        // Whoever asked may be gone; the end is stored all the same.
+        drop(redriven.answer.send(redone));
+    }
+}

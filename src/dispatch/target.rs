@@ -1,0 +1,107 @@
+//! Targets: each has a board of its own, up to a bound; the rest share one.
+//!
+//! A target never has jobs of one lane on two boards: it stays on the shared board for as long as a lane of it is busy
+//! there, and its own board goes away only when nothing is on it. Both are decided under the same lock as each push.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    board::{Board, Limits},
+    job::Job,
+    settings::Settings,
+    stats::TargetStatus,
+};
+use crate::message::Origin;
+
+/// All boards.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    settings: Arc<Settings>,
+    boards: Mutex<Boards>,
+}
+
+#[derive(Debug)]
+struct Boards {
+    own: HashMap<Origin, Arc<Board>>,
+    /// Of targets beyond the bound, and of records that name no target at all.
+    shared: Arc<Board>,
+}
+
+impl Targets {
+    /// No targets yet.
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        let shared = Board::new(None, settings.other_targets.clone(), limits(&settings));
+        Self {
+            settings,
+            boards: Mutex::new(Boards {
+                own: HashMap::new(),
+                shared: Arc::new(shared),
+            }),
+        }
+    }
+
+    /// Puts a job on its target's board and returns the board; if that is full, the job comes back.
+    pub(crate) fn push(&self, job: Box<Job>) -> (Arc<Board>, Option<Box<Job>>) {
+        let mut boards = self.lock();
+        let board = match &job.call {
+            Ok(call) => self.board(&mut boards, &call.origin),
+            Err(_) => boards.shared.clone(),
+        };
+        let refused = board.push(job).err();
+        (board, refused)
+    }
+
+    /// Removes a board on which nothing has happened for long; a configured target keeps its own.
+    pub(crate) fn tidy(&self, board: &Board) {
+        let Some(origin) = &board.origin else { return };
+        if self.settings.targets.contains_key(origin) {
+            return;
+        }
+        let mut boards = self.lock();
+        if board.is_deserted() {
+            boards.own.remove(origin);
+        }
+    }
+
+    /// Returns every target in numbers.
+    pub(crate) fn status(&self) -> Vec<TargetStatus> {
+        let boards: Vec<_> = {
+            let boards = self.lock();
+            let own = boards.own.values().cloned();
+            own.chain([boards.shared.clone()]).collect()
+        };
+        boards.iter().map(|board| board.status()).collect()
+    }
+
+    fn board(&self, boards: &mut Boards, origin: &Origin) -> Arc<Board> {
+        if let Some(board) = boards.own.get(origin) {
+            return board.clone();
+        }
+        let settings = self.settings.targets.get(origin);
+        let room = boards.own.len() < self.settings.targets_max && !boards.shared.holds(origin);
+        if settings.is_none() && !room {
+            return boards.shared.clone();
+        }
+        let settings = settings.unwrap_or(&self.settings.other_targets).clone();
+        let board = Board::new(Some(origin.clone()), settings, limits(&self.settings));
+        let board = Arc::new(board);
+        boards.own.insert(origin.clone(), board.clone());
+        board
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Boards> {
+        // No code in here panics half way through a change.
+        self.boards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        queue_len_max: settings.queue_len_max,
+        queue_bytes_max: settings.queue_bytes_max,
+        idle_connections_max: settings.idle_connections_max,
+    }
+}

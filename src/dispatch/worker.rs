@@ -1,0 +1,339 @@
+//! A worker: one slot of a target, with a connection of its own. Takes a job, makes the attempt, settles it, takes the next.
+
+use std::{future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll};
+
+use futures_util::FutureExt;
+use http::HeaderValue;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    Shared,
+    board::{Board, Done, Next, Wake},
+    call::{Call, SecretRef},
+    client::{Answer, Connection, Deadlines, Exchange, Timer},
+    credentials::CredentialError,
+    job::Job,
+    outcome::{Cause, Failure, Outcome, retry_after},
+    settings::TargetSettings,
+    settle::settle,
+    stats,
+};
+use crate::message::Origin;
+
+impl Shared {
+    /// Puts a job on its target's board; waits as long as that is full.
+    ///
+    /// # Cancel safety
+    /// A job whose call is dropped was not taken.
+    pub(crate) async fn enqueue(self: &Arc<Self>, job: Box<Job>) {
+        let (board, refused) = self.targets.push(job);
+        let mut waits = refused.map(|job| (board.clone(), job));
+        self.wake_workers(&board);
+        while let Some((full, job)) = waits.take() {
+            let mut space = pin!(full.space.notified());
+            // Before asking again, so that room made in between is not missed.
+            space.as_mut().enable();
+            let (board, refused) = self.targets.push(job);
+            self.wake_workers(&board);
+            if let Some(job) = refused {
+                space.await;
+                waits = Some((board, job));
+            }
+        }
+    }
+
+    /// Brings as many workers to a board as it has use for.
+    pub(super) fn wake_workers(self: &Arc<Self>, board: &Arc<Board>) {
+        while let Some(wake) = board.wake() {
+            match wake {
+                Wake::Sleeping(worker) => worker.notify_one(),
+                Wake::New(slot) => {
+                    let worker = Worker::new(self.clone(), board.clone(), slot);
+                    let cut = self.cut.clone();
+                    let work = self.workers.track_future(async move {
+                        // What the grace time cuts is dispatched again at the next start.
+                        cut.run_until_cancelled(worker.work()).await;
+                    });
+                    self.tasks.spawn("worker", work);
+                }
+            }
+        }
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    board: Arc<Board>,
+    slot: usize,
+    wake: Arc<Notify>,
+    connection: Option<(Origin, Connection)>,
+    timer: Timer,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, board: Arc<Board>, slot: usize) -> Self {
+        Self {
+            wake: board.waker(slot),
+            timer: Timer::new(Instant::now() + shared.settings.idle_timeout),
+            shared,
+            board,
+            slot,
+            connection: None,
+        }
+    }
+
+    async fn work(mut self) {
+        let mut done = None;
+        while !self.shared.stop.is_cancelled() {
+            let next = self.board.next(self.slot, done.take());
+            self.shared.wake_workers(&self.board);
+            match next {
+                Next::Job(job) => done = Some(self.handle(job).await),
+                Next::Sleep {
+                    until,
+                    keep_connection,
+                } => {
+                    if !keep_connection {
+                        self.connection = None;
+                    }
+                    if self.sleep(until).await {
+                        self.connection = None;
+                        if self.board.retire(self.slot) {
+                            self.shared.targets.tidy(&self.board);
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sleeps until woken, until `until`, or until the idle time is over, which returns `true`.
+    async fn sleep(&mut self, until: Option<Instant>) -> bool {
+        let Self {
+            shared,
+            wake,
+            connection,
+            timer,
+            ..
+        } = self;
+        let idle_by = Instant::now() + shared.settings.idle_timeout;
+        let wake_by = until.map_or(idle_by, |until| until.min(idle_by));
+        let mut woken = pin!(wake.notified());
+        let mut stop = pin!(shared.stop.cancelled());
+        poll_fn(|cx| {
+            if woken.as_mut().poll(cx).is_ready() || stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            if connection
+                .as_mut()
+                .is_some_and(|(_, open)| !open.poll_open(cx))
+            {
+                *connection = None;
+            }
+            timer.poll(cx, wake_by).map(|()| wake_by == idle_by)
+        })
+        .await
+    }
+
+    async fn handle(&mut self, mut job: Box<Job>) -> Done {
+        let lane = self.board.lane(&job);
+        if !job.begin() {
+            return Done::Ended { lane };
+        }
+        let began = Instant::now();
+        let now = self.shared.clock.now();
+        let settings = self.settings(&job);
+        job.tried.first_at.get_or_insert(now);
+        job.tried.last_at = Some(now);
+        let attempt = AssertUnwindSafe(self.attempt(&job, &settings));
+        let outcome = attempt.catch_unwind().await.unwrap_or_else(|_panic| {
+            // The connection may be in the middle of something.
+            self.connection = None;
+            Outcome::Failed(Failure::new(
+                Cause::Internal,
+                "handling the record panicked",
+            ))
+        });
+        job.tried.attempts += u32::from(has_called(&outcome));
+        self.shared.stats.count(&outcome, began.elapsed());
+        self.log(&job, &outcome);
+        if let Outcome::Failed(failure) = &outcome
+            && failure.cause.is_transient()
+            && job.tried.attempts < job.attempts_max(settings.attempts_max)
+        {
+            let random = getrandom::u64().unwrap_or(u64::MAX);
+            let wait =
+                self.shared
+                    .settings
+                    .backoff
+                    .delay(job.tried.attempts, failure.retry_after, random);
+            let until = Instant::now() + wait;
+            return Done::Later { job, until };
+        }
+        settle(&self.shared, *job, outcome).await;
+        Done::Ended { lane }
+    }
+
+    /// The shared board's settings are those of no target in particular.
+    fn settings(&self, job: &Job) -> Arc<TargetSettings> {
+        match (&self.board.origin, &job.call) {
+            (None, Ok(call)) => self.shared.settings.target(&call.origin).clone(),
+            _ => self.board.settings.clone(),
+        }
+    }
+
+    async fn attempt(&mut self, job: &Job, settings: &TargetSettings) -> Outcome {
+        let call = match &job.call {
+            Ok(call) => call,
+            Err(invalid) => {
+                return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0.clone()));
+            }
+        };
+        let secret = match &call.secret {
+            Some(secret) => match self.reveal(secret, &call.origin).await {
+                Ok(value) => Some(value),
+                Err(failure) => return Outcome::Failed(failure),
+            },
+            None => None,
+        };
+        match self.exchange(call, secret, settings).await {
+            Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
+                Outcome::Delivered {
+                    status: answer.status,
+                }
+            }
+            Ok(answer) => {
+                let asked = answer.retry_after.as_ref();
+                let now = self.shared.clock.now();
+                let asked = asked.and_then(|value| retry_after(value.as_bytes(), now));
+                Outcome::Failed(Failure::answered(answer.status, answer.body, asked))
+            }
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+
+    async fn reveal(&self, secret: &SecretRef, target: &Origin) -> Result<HeaderValue, Failure> {
+        let SecretRef {
+            source,
+            name,
+            version,
+        } = secret;
+        let failure = |reason| Failure::new(Cause::Secret, reason);
+        let revealed = self
+            .shared
+            .credentials
+            .reveal(source, name, *version, target)
+            .await
+            .map_err(|error| {
+                failure(match error {
+                    CredentialError::Unknown => "the secret is not known",
+                    CredentialError::NotForTarget => "the secret is not for this target",
+                    CredentialError::Unreadable => "the secret cannot be opened",
+                })
+            })?;
+        let mut value = HeaderValue::from_bytes(revealed.as_bytes())
+            .map_err(|_| failure("the secret is no header value"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// Calls the target. A connection that turns out to have been closed while it was idle is replaced once.
+    async fn exchange(
+        &mut self,
+        call: &Call,
+        secret: Option<HeaderValue>,
+        settings: &TargetSettings,
+    ) -> Result<Answer, Failure> {
+        let deadlines = Deadlines {
+            response_timeout: settings.response_timeout,
+            by: Instant::now() + settings.attempt_timeout,
+        };
+        if self
+            .connection
+            .as_ref()
+            .is_some_and(|(origin, _)| *origin != call.origin)
+        {
+            self.connection = None;
+        }
+        loop {
+            let (_, connection) = match &mut self.connection {
+                Some(open) => open,
+                none => {
+                    let left = deadlines.by.saturating_duration_since(Instant::now());
+                    let within = settings.connect_timeout.min(left);
+                    let opened = self.shared.connector.connect(&call.origin, within).await?;
+                    none.insert((call.origin.clone(), opened))
+                }
+            };
+            let was_used = connection.is_used();
+            let token = &self.shared.settings.token_header;
+            let secret = secret.clone().map(|value| (token, value));
+            let request = call.request(secret, connection.is_http2());
+            let outcomes = &self.shared.settings.outcomes;
+            let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {
+                !outcomes.delivers(status)
+            });
+            match exchange.await {
+                Exchange::Answered(answer) => {
+                    if !answer.reusable {
+                        self.connection = None;
+                    }
+                    return Ok(answer);
+                }
+                Exchange::Unsent if was_used => self.connection = None,
+                Exchange::Unsent => {
+                    self.connection = None;
+                    let reason = "the connection was closed before the request was sent";
+                    return Err(Failure::new(Cause::Reset, reason));
+                }
+                Exchange::Failed(failure) => {
+                    self.connection = None;
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    fn log(&self, job: &Job, outcome: &Outcome) {
+        let word = stats::word(outcome);
+        let status = outcome.status();
+        let attempt = job.tried.attempts;
+        match outcome {
+            Outcome::Delivered { .. } => tracing::debug!(
+                message_id = job.message_id,
+                stream = %job.stream.name,
+                partition = job.of.partition.0,
+                offset = job.offset.0,
+                target = self.board.name(),
+                outcome = word,
+                status,
+                attempt,
+                "record delivered"
+            ),
+            Outcome::Failed(failure) => tracing::info!(
+                message_id = job.message_id,
+                stream = %job.stream.name,
+                partition = job.of.partition.0,
+                offset = job.offset.0,
+                target = self.board.name(),
+                outcome = word,
+                status,
+                attempt,
+                reason = %failure.reason,
+                "attempt failed"
+            ),
+        }
+    }
+}
+
+/// Whether the target was tried: what is invalid, blocked or without its secret never gets that far.
+fn has_called(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Delivered { .. } => true,
+        Outcome::Failed(failure) => !matches!(
+            failure.cause,
+            Cause::Invalid | Cause::Secret | Cause::Blocked
+        ),
+    }
+}

@@ -1,0 +1,223 @@
+//! Redrive: a pass over a stream from a position, on request: each record is called again, once, and counted.
+//!
+//! Its records go through the same boards, lanes and workers as first dispatches. Every stream but the source stream has a
+//! resolved set, which is its set of ends: a redriven record ends as delivered, or as moved to the copy that its failure
+//! left; a later pass skips it. The source stream is replayed: a record that still waits for its first dispatch is
+//! skipped, and nothing ends.
+//!
+//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
+
+mod mapping;
+mod pass;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+pub use mapping::{ErrorMapping, MappingInvalid};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    config,
+    dispatch::{Dispatcher, Shared, job::Mapping},
+    place::{Offset, PartitionId},
+    storage::{CommitError, ReadError, Stream},
+};
+
+/// Handle to redrives. Clones share everything.
+#[derive(Clone)]
+pub struct Redriver(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    settings: config::Redrive,
+    running: Mutex<HashSet<PartitionId>>,
+}
+
+/// What to redrive.
+#[derive(Clone, Debug)]
+pub struct RedriveRequest {
+    /// The stream.
+    pub stream: Arc<Stream>,
+    /// Its partitions to pass over, one after the other.
+    pub partitions: Vec<PartitionId>,
+    /// The last offset that is not wanted any more; `None` begins with the earliest record.
+    pub after: Option<Offset>,
+    /// Records to call at most, over all partitions; skipped ones do not count. The setting `redrive.records_max` bounds it.
+    pub records_max: u64,
+    /// Where failures go.
+    pub mapping: ErrorMapping,
+    /// Call resolved records too.
+    pub redeliver: bool,
+    /// Count what would be called, call nothing, change nothing.
+    pub dry_run: bool,
+    /// After this time no call begins; those that have begun are waited for. The setting `redrive.time_budget_ms` bounds it.
+    pub time_budget: Duration,
+}
+
+/// What a redrive came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedriveReport {
+    /// Records called, or that would have been in a dry run.
+    pub attempted: u64,
+    /// Records that their target took.
+    pub processed: u64,
+    /// Records that it did not take.
+    pub failed: u64,
+    /// Copies that failures left in the mapped streams.
+    pub requeued: u64,
+    /// Records passed over: resolved, or still waiting for their first dispatch.
+    pub skipped: u64,
+    /// Offsets asked for that retention has taken.
+    pub trimmed: u64,
+    /// Whether the tail, as it was at the start, was reached (in every partition).
+    pub end_of_stream: bool,
+    /// End of the part that is done without a gap, to be given as `after` next time; `after` itself if that part is empty.
+    ///
+    /// With several partitions it is `after`: each has its own in `partitions`.
+    pub last_read_offset: Option<Offset>,
+    /// The first offset looked at; with several partitions the one asked for.
+    pub start_offset: Offset,
+    /// The first offset that the next pass has to look at; with several partitions the one asked for.
+    pub next_offset: Offset,
+    /// Calls by HTTP status, else by the word of the cause.
+    pub by_status: BTreeMap<String, u64>,
+    /// The positions of each partition.
+    pub partitions: Vec<PartitionReport>,
+}
+
+/// How far a redrive came in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// The partition.
+    pub of: PartitionId,
+    /// As [`RedriveReport::last_read_offset`].
+    pub last_read_offset: Option<Offset>,
+    /// As [`RedriveReport::start_offset`].
+    pub start_offset: Offset,
+    /// As [`RedriveReport::next_offset`].
+    pub next_offset: Offset,
+    /// As [`RedriveReport::trimmed`].
+    pub trimmed: u64,
+    /// As [`RedriveReport::end_of_stream`].
+    pub end_of_stream: bool,
+}
+
+/// Why there is no report.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// A redrive of this partition is running; nothing was done.
+    #[error("a redrive of {0} is running")]
+    Running(PartitionId),
+    /// There is no such partition; nothing was done.
+    #[error("partition {0} is unknown")]
+    PartitionUnknown(PartitionId),
+    /// Another node may finish its records; nothing was done.
+    #[error("the lease on {0} is not ours")]
+    NotLeased(PartitionId),
+    /// The first record cannot be read; nothing was done.
+    #[error(transparent)]
+    Read(ReadError),
+    /// The log did not take the end of a record. Ends before it are stored; records without one are redriven again.
+    #[error("an end was not stored: {0}")]
+    NotStored(CommitError),
+    /// The gateway stops. Ends so far are stored.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+impl Redriver {
+    /// Redrives over a dispatcher's boards.
+    #[must_use]
+    pub fn new(dispatcher: &Dispatcher, settings: config::Redrive) -> Self {
+        Self(Arc::new(Inner {
+            shared: dispatcher.shared.clone(),
+            settings,
+            running: Mutex::default(),
+        }))
+    }
+
+    /// Passes over the partitions and returns what came of it.
+    ///
+    /// # Errors
+    /// Each variant of [`Error`] says what was done.
+    ///
+    /// # Cancel safety
+    /// A pass that has begun goes on when the call is dropped; only its report is lost.
+    pub async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, Error> {
+        let inner = &self.0;
+        if inner.shared.stop.is_cancelled() {
+            return Err(Error::Stopping);
+        }
+        let running = Running::begin(inner, &request.partitions)?;
+        let time_budget = Duration::from_millis(inner.settings.time_budget_ms);
+        let pass = pass::Pass {
+            shared: inner.shared.clone(),
+            in_flight_max: inner.settings.in_flight_max.max(1),
+            records_max: request.records_max.min(inner.settings.records_max),
+            by: Instant::now() + request.time_budget.min(time_budget),
+            mapping: Arc::new(Mapping {
+                streams: request.mapping.0,
+                redrives_max: inner.settings.redrives_max,
+            }),
+            replay: request.stream.name == inner.shared.settings.roles.source,
+            stream: request.stream,
+            after: request.after,
+            redeliver: request.redeliver,
+            dry_run: request.dry_run,
+            report: RedriveReport::default(),
+        };
+        let (answer, answered) = oneshot::channel();
+        inner.shared.tasks.spawn("redrive", async move {
+            let report = pass.run(&request.partitions).await;
+            drop(running);
+            // Whoever asked may be gone; what was done is stored all the same.
+            drop(answer.send(report));
+        });
+        answered.await.unwrap_or(Err(Error::Stopping))
+    }
+}
+
+impl fmt::Debug for Redriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redriver").finish_non_exhaustive()
+    }
+}
+
+/// Partitions with a pass under way; they are free again when it is dropped.
+struct Running {
+    inner: Arc<Inner>,
+    partitions: Vec<PartitionId>,
+}
+
+impl Running {
+    fn begin(inner: &Arc<Inner>, partitions: &[PartitionId]) -> Result<Self, Error> {
+        let mut running = inner.running();
+        if let Some(taken) = partitions.iter().find(|of| running.contains(of)) {
+            return Err(Error::Running(*taken));
+        }
+        running.extend(partitions);
+        Ok(Self {
+            inner: inner.clone(),
+            partitions: partitions.to_vec(),
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.inner.running();
+        for of in &self.partitions {
+            running.remove(of);
+        }
+    }
+}
+
+impl Inner {
+    fn running(&self) -> MutexGuard<'_, HashSet<PartitionId>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

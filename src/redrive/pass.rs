@@ -1,0 +1,484 @@
+//! One pass: reads, gives records to the boards, collects the answers, and keeps the position up to which all is done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{Error, PartitionReport, RedriveReport};
+use crate::{
+    dispatch::{
+        Shared,
+        job::{Errand, Mapping, Redone, Redriven, Start},
+    },
+    place::{Offset, PartitionId},
+    record::StoredRecord,
+    storage::{Epoch, Finished, LeaseEvent, ReadError, Stream},
+};
+
+/// What is read at a time.
+const PAGE_BYTES: usize = 256 * 1024;
+/// Ends looked at together.
+const ENDS_LEN: u64 = 16_384;
+/// Offsets remembered that are done behind one that is not.
+const AHEAD_LEN_MAX: usize = 65_536;
+/// How much longer than the time budget the log has to take an end.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a lease is waited for.
+const LEASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A pass over one or several partitions of a stream.
+pub(super) struct Pass {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: Arc<Stream>,
+    /// The source stream is replayed: nothing ends, and what still waits is left alone.
+    pub(super) replay: bool,
+    pub(super) after: Option<Offset>,
+    pub(super) records_max: u64,
+    pub(super) in_flight_max: usize,
+    /// No call begins after this.
+    pub(super) by: Instant,
+    pub(super) mapping: Arc<Mapping>,
+    pub(super) redeliver: bool,
+    pub(super) dry_run: bool,
+    /// What has come of it so far.
+    pub(super) report: RedriveReport,
+}
+
+/// Where a pass stands in a partition.
+struct Progress {
+    /// Everything below is done.
+    next: Offset,
+    /// Done, but something before is not.
+    ahead: BTreeSet<Offset>,
+}
+
+/// Records given to the boards.
+#[derive(Default)]
+struct InFlight {
+    answers: FuturesUnordered<BoxFuture<'static, (Offset, Option<Redone>)>>,
+    /// Those whose answer is waited for.
+    starts: BTreeMap<Offset, Start>,
+}
+
+/// Reads on, and says which records have an end.
+struct Reader {
+    of: PartitionId,
+    tail: Offset,
+    page: VecDeque<StoredRecord>,
+    finished: Finished,
+    finished_to: Offset,
+}
+
+impl Pass {
+    pub(super) async fn run(mut self, partitions: &[PartitionId]) -> Result<RedriveReport, Error> {
+        for of in partitions {
+            let partition = self.partition(*of).await?;
+            self.report.trimmed += partition.trimmed;
+            self.report.partitions.push(partition);
+        }
+        let report = &mut self.report;
+        report.end_of_stream = report.partitions.iter().all(|one| one.end_of_stream);
+        if let [only] = report.partitions[..] {
+            report.last_read_offset = only.last_read_offset;
+            report.start_offset = only.start_offset;
+            report.next_offset = only.next_offset;
+        } else {
+            let asked = self.after.map(Offset::next).unwrap_or_default();
+            report.last_read_offset = self.after;
+            (report.start_offset, report.next_offset) = (asked, asked);
+        }
+        tracing::info!(
+            stream = %self.stream.name,
+            attempted = report.attempted,
+            processed = report.processed,
+            failed = report.failed,
+            skipped = report.skipped,
+            trimmed = report.trimmed,
+            end_of_stream = report.end_of_stream,
+            dry_run = self.dry_run,
+            "redrive done"
+        );
+        Ok(self.report)
+    }
+
+    async fn partition(&mut self, of: PartitionId) -> Result<PartitionReport, Error> {
+        let status = self.shared.streams.engine().status(of).map_err(unread)?;
+        let epoch = if self.replay || self.dry_run {
+            None
+        } else {
+            Some(self.epoch(of).await?)
+        };
+        let bounds = status.bounds;
+        let asked = self.after.map_or(bounds.earliest, Offset::next);
+        let start = asked.max(bounds.earliest);
+        let mut trimmed = start.0 - asked.0;
+        let mut progress = Progress {
+            next: start,
+            ahead: BTreeSet::new(),
+        };
+        let mut in_flight = InFlight::default();
+        let mut reader = Reader {
+            of,
+            tail: bounds.tail,
+            page: VecDeque::new(),
+            finished: Finished::default(),
+            finished_to: start,
+        };
+        let passed = self
+            .give(
+                &mut reader,
+                epoch,
+                &mut progress,
+                &mut in_flight,
+                &mut trimmed,
+            )
+            .await;
+        let collected = self.collect_rest(&mut progress, &mut in_flight).await;
+        match passed.and(collected) {
+            // What was done before a place that cannot be read is worth its report; the next pass begins there.
+            Err(Error::Read(_) | Error::PartitionUnknown(_)) if progress.next > start => {}
+            other => other?,
+        }
+        let moved = progress.next > start;
+        let last = progress.next.0.checked_sub(1).map(Offset);
+        Ok(PartitionReport {
+            of,
+            last_read_offset: if moved { last } else { self.after },
+            start_offset: start,
+            next_offset: progress.next,
+            trimmed,
+            end_of_stream: progress.next >= bounds.tail,
+        })
+    }
+
+    /// Gives records to the boards until the tail, the cap, the time, or a stop.
+    async fn give(
+        &mut self,
+        reader: &mut Reader,
+        epoch: Option<Epoch>,
+        progress: &mut Progress,
+        in_flight: &mut InFlight,
+        trimmed: &mut u64,
+    ) -> Result<(), Error> {
+        let mut at = progress.next;
+        while at < reader.tail {
+            if at >= reader.finished_to {
+                reader.look_up_ends(&self.shared, at)?;
+                tokio::task::yield_now().await;
+                // One slow record must not let the list of what is done behind it grow with the stream.
+                while progress.ahead.len() >= AHEAD_LEN_MAX && !in_flight.starts.is_empty() {
+                    match self.in_time(in_flight.answers.next()).await {
+                        Some(Some(answered)) => self.count(answered, progress, in_flight)?,
+                        Some(None) | None => return Ok(()),
+                    }
+                }
+                if self.is_over() {
+                    return Ok(());
+                }
+            }
+            let finished = reader.finished.contains(at);
+            if self.skips(finished) {
+                self.report.skipped += 1;
+                progress.done(at);
+                at = at.next();
+                continue;
+            }
+            if self.report.attempted >= self.records_max || self.is_over() {
+                return Ok(());
+            }
+            if self.dry_run {
+                self.report.attempted += 1;
+                progress.done(at);
+                at = at.next();
+                continue;
+            }
+            let stored = match reader.read(&self.shared, at).await {
+                Ok(stored) => stored,
+                Err(ReadError::Trimmed { earliest, .. }) if earliest > at => {
+                    *trimmed += earliest.0.min(reader.tail.0) - at.0;
+                    while at < earliest.min(reader.tail) {
+                        progress.done(at);
+                        at = at.next();
+                    }
+                    continue;
+                }
+                Err(error) => return Err(unread(error)),
+            };
+            while in_flight.starts.len() >= self.in_flight_max {
+                match self.in_time(in_flight.answers.next()).await {
+                    Some(Some(answered)) => self.count(answered, progress, in_flight)?,
+                    Some(None) | None => return Ok(()),
+                }
+            }
+            let ends = epoch.filter(|_| !finished);
+            if !self.give_one(reader.of, &stored, ends, in_flight).await {
+                return Ok(());
+            }
+            at = at.next();
+            while let Some(Some(answered)) = in_flight.answers.next().now_or_never() {
+                self.count(answered, progress, in_flight)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the board has taken the record in time.
+    async fn give_one(
+        &mut self,
+        of: PartitionId,
+        stored: &StoredRecord,
+        ends: Option<Epoch>,
+        in_flight: &mut InFlight,
+    ) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let start = Start::default();
+        let errand = Errand::Redrive(Redriven {
+            mapping: self.mapping.clone(),
+            ends,
+            start: start.clone(),
+            commit_by: self.by + COMMIT_PATIENCE,
+            answer,
+        });
+        let job = self.shared.job(&self.stream, of, stored, errand);
+        let taken = self.shared.enqueue(Box::new(job));
+        if self.in_time(taken).await.is_none() {
+            return false;
+        }
+        self.report.attempted += 1;
+        let offset = stored.offset;
+        in_flight.starts.insert(offset, start);
+        let answered = answered.map(move |answer| (offset, answer.ok()));
+        in_flight.answers.push(answered.boxed());
+        true
+    }
+
+    /// Takes back what has not begun if the time is over, and waits for the rest.
+    ///
+    /// In a stream whose records end with their redrive anything can be taken back: what was done behind it is skipped
+    /// next time. In a replay it would be called again, so only what nothing that has begun is behind is taken back.
+    async fn collect_rest(
+        &mut self,
+        progress: &mut Progress,
+        in_flight: &mut InFlight,
+    ) -> Result<(), Error> {
+        let mut result = Ok(());
+        while !in_flight.starts.is_empty() {
+            if self.is_over() || result.is_err() {
+                self.report.attempted -= in_flight.withdraw(self.replay || self.redeliver);
+            }
+            let answered = match self.in_time(in_flight.answers.next()).await {
+                // The time is over: what has begun is still waited for, its own timeouts bound it.
+                None => {
+                    self.report.attempted -= in_flight.withdraw(self.replay || self.redeliver);
+                    if in_flight.starts.is_empty() {
+                        break;
+                    }
+                    in_flight.answers.next().await
+                }
+                Some(answered) => answered,
+            };
+            let Some(answered) = answered else { break };
+            result = result.and(self.count(answered, progress, in_flight));
+        }
+        result
+    }
+
+    fn count(
+        &mut self,
+        (offset, answer): (Offset, Option<Redone>),
+        progress: &mut Progress,
+        in_flight: &mut InFlight,
+    ) -> Result<(), Error> {
+        if in_flight.starts.remove(&offset).is_none() {
+            // It was taken back.
+            return Ok(());
+        }
+        let report = &mut self.report;
+        let by_status = match answer {
+            Some(Redone::Delivered { status }) => {
+                report.processed += 1;
+                status.to_string()
+            }
+            Some(Redone::Failed { cause }) => {
+                report.failed += 1;
+                report.requeued += 1;
+                cause.to_string()
+            }
+            Some(Redone::NotStored(error)) => {
+                report.attempted -= 1;
+                return Err(Error::NotStored(error));
+            }
+            // Cut by a stop.
+            None => {
+                report.attempted -= 1;
+                return Ok(());
+            }
+        };
+        *report.by_status.entry(by_status).or_default() += 1;
+        progress.done(offset);
+        Ok(())
+    }
+
+    /// A record that waits for its first dispatch is left to it; one that is resolved is called again only if asked for.
+    fn skips(&self, finished: bool) -> bool {
+        if self.replay {
+            !finished
+        } else {
+            finished && !self.redeliver
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.stop.is_cancelled() || Instant::now() >= self.by
+    }
+
+    /// Waits; `None` when the time is over or the gateway stops.
+    async fn in_time<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = wait => Some(done),
+            () = sleep_until(self.by) => None,
+            () = self.shared.stop.cancelled() => None,
+        }
+    }
+
+    /// A lease on a partition of the source stream covers that partition of every other stream.
+    async fn epoch(&self, of: PartitionId) -> Result<Epoch, Error> {
+        let source = self
+            .shared
+            .streams
+            .by_name(&self.shared.settings.roles.source);
+        let covering = source.and_then(|source| source.partition(of.partition));
+        if let Some(epoch) = covering.and_then(|of| self.shared.epoch(of)) {
+            return Ok(epoch);
+        }
+        let mut leases = self.shared.streams.engine().leases(of.stream);
+        let granted = async {
+            loop {
+                match leases.recv().await {
+                    Some(LeaseEvent::Granted(lease)) if lease.of == of => return Some(lease.epoch),
+                    Some(_) => {}
+                    None => return None,
+                }
+            }
+        };
+        let granted = timeout(LEASE_PATIENCE, granted).await;
+        granted.ok().flatten().ok_or(Error::NotLeased(of))
+    }
+}
+
+impl Progress {
+    fn done(&mut self, offset: Offset) {
+        if offset != self.next {
+            self.ahead.insert(offset);
+            return;
+        }
+        self.next = self.next.next();
+        while self.ahead.remove(&self.next) {
+            self.next = self.next.next();
+        }
+    }
+}
+
+impl InFlight {
+    /// Takes back what has not begun, from the newest on; returns how many. `whole_end` stops at the first that has.
+    fn withdraw(&mut self, whole_end: bool) -> u64 {
+        let mut taken = Vec::new();
+        for (offset, start) in self.starts.iter().rev() {
+            if start.withdraw() {
+                taken.push(*offset);
+            } else if whole_end {
+                break;
+            }
+        }
+        for offset in &taken {
+            self.starts.remove(offset);
+        }
+        taken.len() as u64
+    }
+}
+
+impl Reader {
+    fn look_up_ends(&mut self, shared: &Shared, at: Offset) -> Result<(), Error> {
+        self.finished_to = at.plus(ENDS_LEN).min(self.tail);
+        let ends = at..self.finished_to;
+        self.finished = shared
+            .streams
+            .engine()
+            .finished(self.of, ends)
+            .map_err(unread)?;
+        Ok(())
+    }
+
+    async fn read(&mut self, shared: &Shared, at: Offset) -> Result<StoredRecord, ReadError> {
+        while self.page.front().is_some_and(|stored| stored.offset < at) {
+            self.page.pop_front();
+        }
+        if self.page.is_empty() {
+            let page = shared
+                .streams
+                .engine()
+                .read(self.of, at, PAGE_BYTES)
+                .await?;
+            self.page = page.records.into();
+        }
+        // Below the tail there is a record, unless the stream is gone.
+        self.page
+            .pop_front()
+            .ok_or(ReadError::PartitionUnknown(self.of))
+    }
+}
+
+fn unread(error: ReadError) -> Error {
+    match error {
+        ReadError::PartitionUnknown(of) => Error::PartitionUnknown(of),
+        other => Error::Read(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_the_part_without_a_gap() {
+        let mut progress = Progress {
+            next: Offset(5),
+            ahead: BTreeSet::new(),
+        };
+        for (done, next) in [(7, 5), (5, 6), (9, 6), (6, 8), (8, 10)] {
+            progress.done(Offset(done));
+            assert_eq!(progress.next, Offset(next), "after {done}");
+        }
+        assert!(progress.ahead.is_empty());
+    }
+
+    #[test]
+    fn a_replay_takes_back_only_what_nothing_begun_is_behind() {
+        let in_flight = || {
+            let mut in_flight = InFlight::default();
+            for offset in 0..5 {
+                in_flight.starts.insert(Offset(offset), Start::default());
+            }
+            assert!(in_flight.starts[&Offset(0)].begin());
+            assert!(in_flight.starts[&Offset(2)].begin());
+            in_flight
+        };
+        let left = |in_flight: InFlight| in_flight.starts.keys().map(|at| at.0).collect::<Vec<_>>();
+        let mut replay = in_flight();
+        assert_eq!(replay.withdraw(true), 2);
+        assert_eq!(left(replay), [0, 1, 2]);
+        let mut resolving = in_flight();
+        assert_eq!(resolving.withdraw(false), 3);
+        assert_eq!(left(resolving), [0, 2]);
+    }
+}
