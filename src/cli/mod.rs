@@ -5,15 +5,17 @@
 
 mod check;
 mod client;
+mod demo;
 mod healthcheck;
 mod offset_file;
 mod output;
 mod records;
 mod retry;
+mod serve;
 mod streams;
 mod sync;
 
-use std::{fmt, process::ExitCode};
+use std::{error::Error, fmt, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -27,6 +29,8 @@ use self::client::Client;
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Arguments,
     /// Form of what is printed to standard output.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -34,6 +38,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the gateway.
+    Serve(serve::Arguments),
+    /// Shows the whole flow by itself, with a target of its own, in a temporary directory.
+    Demo(demo::Arguments),
     /// Checks a configuration, and tells everything that is wrong with it.
     Check(check::Arguments),
     /// Posts a message, an array of messages, or one message a line (NDJSON) to a running gateway.
@@ -88,6 +96,27 @@ impl Failure {
         }
     }
 
+    /// As [`Failure::failed`], with the causes.
+    fn failed_by(error: &dyn Error) -> Self {
+        Self::failed(with_causes(error))
+    }
+
+    /// The gateway could not start.
+    fn start(error: &dyn Error) -> Self {
+        Self {
+            code: 3,
+            message: with_causes(error),
+        }
+    }
+
+    /// As [`Failure::start`], for something that has no words of its own for what it is.
+    fn start_by(what: &str, error: &dyn Error) -> Self {
+        Self {
+            code: 3,
+            message: format!("{what}: {}", with_causes(error)),
+        }
+    }
+
     /// The command was asked for in a wrong way, or the configuration is wrong.
     fn usage(message: impl fmt::Display) -> Self {
         Self {
@@ -95,6 +124,16 @@ impl Failure {
             message: message.to_string(),
         }
     }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Runs what the arguments ask for; returns the exit code: 0 ok, 1 failed, 2 usage or configuration, 3 could not start.
@@ -123,13 +162,15 @@ pub fn run(cli: Cli) -> ExitCode {
 async fn command(cli: Cli) -> Result<(), Failure> {
     let output = cli.output;
     match cli.command {
+        None => serve::run(cli.serve).await,
+        Some(Command::Serve(arguments)) => serve::run(arguments).await,
+        Some(Command::Demo(arguments)) => demo::run(arguments, output).await,
         Some(Command::Check(arguments)) => check::run(arguments, output),
         Some(Command::Sync(arguments)) => sync::run(arguments, output).await,
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,
         Some(Command::Records(arguments)) => records::run(arguments, output).await,
         Some(Command::Healthcheck(arguments)) => healthcheck::run(arguments, output).await,
-        None => Ok(()),
     }
 }
 

@@ -82,13 +82,15 @@ fn finished(item: &Value) -> String {
     }
 }
 
-/// `status 404 Not Found`, `connect Connection refused`.
+/// `status 404: the target answered 404 Not Found`, `connect: connection refused`.
 fn cause(item: &Value) -> String {
-    let parts = ["/cause/class", "/cause/status", "/cause/reason"].map(|part| cell(item, part));
-    let parts: Vec<_> = parts
-        .iter()
-        .filter(|part| !part.is_empty())
-        .map(String::as_str)
-        .collect();
-    parts.join(" ")
+    let [class, status, reason] =
+        ["/cause/class", "/cause/status", "/cause/reason"].map(|part| cell(item, part));
+    let mut text = class;
+    for (separator, part) in [(" ", status), (": ", reason)] {
+        if !part.is_empty() {
+            text = format!("{text}{separator}{part}");
+        }
+    }
+    text
 }

@@ -106,6 +106,7 @@ struct Pass {
     partition: String,
     after: i64,
     calls: u64,
+    attempted: u64,
     delivered: u64,
     failed: u64,
     skipped: u64,
@@ -119,6 +120,7 @@ impl Pass {
             partition,
             after,
             calls: 0,
+            attempted: 0,
             delivered: 0,
             failed: 0,
             skipped: 0,
@@ -184,6 +186,7 @@ impl Pass {
             )));
         };
         self.calls += 1;
+        self.attempted += number("attempted");
         self.delivered += number("processedmessages");
         self.failed += number("failedMessages");
         self.skipped += number("skipped");
@@ -218,10 +221,19 @@ impl Pass {
         body
     }
 
+    fn row(&self, counts: impl IntoIterator<Item = String>) -> Vec<String> {
+        let end = if self.end_of_stream { "yes" } else { "no" };
+        let mut row = vec![self.partition.clone()];
+        row.extend(counts);
+        row.extend([self.after.to_string(), end.to_owned()]);
+        row
+    }
+
     fn json(&self) -> Value {
         json!({
             "partition": self.partition,
             "calls": self.calls,
+            "attempted": self.attempted,
             "processedmessages": self.delivered,
             "failedMessages": self.failed,
             "skipped": self.skipped,
@@ -253,31 +265,37 @@ fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), F
             &json!({"stream": arguments.stream, "dryRun": arguments.dry_run, "partitions": list}),
         );
     }
-    let (delivered, failed) = if arguments.dry_run {
-        (">WOULD BE SENT", ">WOULD FAIL")
-    } else {
-        (">DELIVERED", ">FAILED")
-    };
-    let mut table = Table::new(&[
-        "PARTITION",
-        ">CALLS",
-        delivered,
-        failed,
-        ">SKIPPED",
-        ">LAST OFFSET",
-        "END",
-    ]);
-    for pass in passes {
-        table.row([
-            pass.partition.clone(),
-            output::grouped(pass.calls),
-            output::grouped(pass.delivered),
-            output::grouped(pass.failed),
-            output::grouped(pass.skipped),
-            pass.after.to_string(),
-            if pass.end_of_stream { "yes" } else { "no" }.to_owned(),
+    let table = if arguments.dry_run {
+        let mut table = Table::new(&[
+            "PARTITION",
+            ">CALLS",
+            ">WOULD BE SENT",
+            ">SKIPPED",
+            ">LAST OFFSET",
+            "END",
         ]);
-    }
+        for pass in passes {
+            let counts = [pass.calls, pass.attempted, pass.skipped].map(output::grouped);
+            table.row(pass.row(counts));
+        }
+        table
+    } else {
+        let mut table = Table::new(&[
+            "PARTITION",
+            ">CALLS",
+            ">DELIVERED",
+            ">FAILED",
+            ">SKIPPED",
+            ">LAST OFFSET",
+            "END",
+        ]);
+        for pass in passes {
+            let counts =
+                [pass.calls, pass.delivered, pass.failed, pass.skipped].map(output::grouped);
+            table.row(pass.row(counts));
+        }
+        table
+    };
     let open: Vec<_> = passes.iter().filter(|pass| !pass.end_of_stream).collect();
     let mut text = table.text();
     if let ([pass], false) = (&open[..], arguments.until_end) {

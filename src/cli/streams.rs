@@ -71,7 +71,7 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
         }
     }
     if output == Output::Json {
-        return output::print_json(&Value::Array(items));
+        return output::print_json(&json!({"items": items}));
     }
     let mut table = Table::new(&["NAME", ">PARTITIONS", "MADE BY", "OCID"]);
     for item in &items {

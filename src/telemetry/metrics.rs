@@ -64,13 +64,12 @@ const LIST: &[Listed] = &[
     listed(
         FSYNC_SECONDS,
         MetricType::Histogram,
-        "Time of one fdatasync of the journal",
+        "Time of one fdatasync of a journal file",
     ),
-    listed(FRAMES, MetricType::Counter, "Durable writes of the journal"),
     listed(
         JOURNAL_BYTES,
         MetricType::Counter,
-        "Bytes written to the journal",
+        "Bytes written to journal files, those that are prepared ahead included",
     ),
     listed(
         BACKLOG_RECORDS,
@@ -151,8 +150,6 @@ const OPEN_FILES: &str = "syncgate_process_open_files";
 const START_TIME_SECONDS: &str = "syncgate_process_start_time_seconds";
 const BUILD: &str = "syncgate_build";
 
-/// Durable writes of the journal.
-pub const FRAMES: &str = "syncgate_frames";
 /// Bytes written to the journal.
 pub const JOURNAL_BYTES: &str = "syncgate_journal_bytes";
 /// Records that wait for their end, by `stream`.
@@ -331,7 +328,6 @@ mod tests {
     impl Source for Everything {
         async fn sample(&self, samples: &mut Samples) {
             for name in [
-                FRAMES,
                 JOURNAL_BYTES,
                 BACKLOG_RECORDS,
                 BACKLOG_SECONDS,
@@ -378,7 +374,7 @@ mod tests {
             "syncgate_accepted_messages_total 1",
             "syncgate_refused_requests_total{code=\"x\"} 1",
             "syncgate_backlog_records{stream=\"s\"} 7.0",
-            "syncgate_frames_total{stream=\"s\"} 7.0",
+            "syncgate_journal_bytes_total{stream=\"s\"} 7.0",
             "syncgate_process_start_time_seconds 5.0",
             "syncgate_append_seconds_bucket{le=\"0.001\"} 1",
         ] {

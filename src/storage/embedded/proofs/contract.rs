@@ -2,36 +2,49 @@
 
 use std::sync::Arc;
 
+use tempfile::TempDir;
+
 use super::{
     faulty::FaultyDisk,
     rig::{Rig, SEGMENT_BYTES},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
+    config::LogSettings,
     storage::{
         Engine,
         conformance::{Place, suite},
-        embedded::RealDisk,
+        embedded::{Embedded, Options, RealDisk},
     },
 };
 
-struct OnDisk(Rig);
+struct OnDisk {
+    dir: TempDir,
+    clock: Clock,
+}
 
 impl OnDisk {
     fn new() -> Self {
-        let mut rig = Rig::new();
-        rig.log.segment_bytes = 4 << 20;
-        Self(rig)
+        Self {
+            dir: TempDir::new().unwrap(),
+            clock: Clock::manual(Timestamp(1_767_323_045_000_000)),
+        }
     }
 }
 
 impl Place for OnDisk {
     fn open(&self) -> Arc<dyn Engine> {
-        self.0.open_on(Arc::new(RealDisk))
+        let log = LogSettings {
+            segment_bytes: 4 << 20,
+            ..LogSettings::default()
+        };
+        let dir = self.dir.path().to_owned();
+        let options = Options { dir, log };
+        Embedded::open(options, Arc::new(RealDisk), self.clock.clone()).unwrap()
     }
 
     fn clock(&self) -> &Clock {
-        &self.0.clock
+        &self.clock
     }
 }
 

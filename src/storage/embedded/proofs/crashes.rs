@@ -215,6 +215,7 @@ async fn at_whatever_call_the_power_goes_off_all_that_was_answered_is_there() {
             }
         }
     }
+    eprintln!("{} calls, {} crashes", disks.len(), tried.len());
     assert!(tried.len() > 200, "only {} crashes", tried.len());
 }
 
@@ -252,6 +253,7 @@ async fn a_crash_while_opening_loses_nothing_either() {
             }
         }
     }
+    eprintln!("{crashes} crashes");
     assert!(crashes > 50, "only {crashes} crashes");
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::storage::{
     CommitError, Log,
     conformance::{append, content::Content, make, part, record, stored},
-    embedded::{COMMIT_BYTES_MAX, RealDisk},
+    embedded::{COMMIT_BYTES_MAX, OpenError},
 };
 
 /// A closed engine's disk and what it holds.
@@ -44,10 +44,13 @@ async fn is_right_or_an_error(rig: &Rig, wanted: &Content, when: &str) {
         for (of, partition) in stream.stream.all_partitions().zip(&stream.partitions) {
             let status = engine.status(of);
             assert_eq!(status.unwrap(), partition.status, "{when}");
-            for wanted in &partition.records {
-                if let Ok(page) = engine.read(of, wanted.offset, 1).await {
-                    assert_eq!(&page.records[0], wanted, "{when}");
-                }
+            let mut rest = &partition.records[..];
+            while let Some(first) = rest.first() {
+                let read = engine.read(of, first.offset, 1 << 20).await;
+                let records = read.map(|page| page.records).unwrap_or_default();
+                assert!(rest.starts_with(&records), "{when}: {of}/{}", first.offset);
+                // A bad one is passed over.
+                rest = &rest[records.len().max(1)..];
             }
         }
     }
@@ -61,12 +64,12 @@ async fn a_flipped_bit_is_never_another_record() {
     for name in segments(&rig) {
         let written = rig.disk.content(&name);
         let used = written.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
-        for round in 0..40 {
+        for round in 0..16 {
             let at = match round {
-                // Both copies of the header, and the newest bytes.
-                0..8 => round * 7,
-                8..16 => 4096 + round * 7,
-                16..24 => used - 1 - (round - 16) * 5,
+                // Either copy of the header, the newest bytes, and anything.
+                0..2 => dice.below(88),
+                2..4 => 4096 + dice.below(88),
+                4..8 => used - 1 - dice.below(64),
                 _ => dice.below(used),
             };
             let bit = 1 << dice.below(8);
@@ -197,10 +200,10 @@ async fn an_index_of_another_directory_is_not_believed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_is_opened_once() {
     let rig = Rig::new();
-    let first = rig.open_on(std::sync::Arc::new(RealDisk));
-    assert!(rig.try_open().is_err());
+    let first = rig.open();
+    assert!(matches!(rig.try_open(), Err(OpenError::InUse { .. })));
     shut(first).await;
-    shut(rig.open_on(std::sync::Arc::new(RealDisk))).await;
+    shut(rig.open()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -226,6 +226,11 @@ impl FaultyDisk {
         self.state().faults.push(fault);
     }
 
+    /// Takes all faults back.
+    pub(super) fn heal(&self) {
+        self.state().faults.clear();
+    }
+
     /// Returns how many calls are still to fail.
     pub(super) fn faults_left(&self) -> u64 {
         self.state().faults.iter().map(|fault| fault.times).sum()

@@ -1,7 +1,7 @@
 //! An engine on a lying disk, and the steps of a history, each made with the engine and with the model.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -66,7 +66,13 @@ impl Rig {
 
     /// Lets the next engine begin without an index.
     pub(super) fn forget_index(&self) {
-        self.dirs.lock().unwrap().push(TempDir::new().unwrap());
+        // In memory where that can be had: the index syncs a lot, and its loss is not what is tested.
+        let memory = Path::new("/dev/shm");
+        let dir = match memory.is_dir() {
+            true => TempDir::new_in(memory),
+            false => TempDir::new(),
+        };
+        self.dirs.lock().unwrap().push(dir.unwrap());
     }
 
     pub(super) fn dir(&self) -> PathBuf {
@@ -80,11 +86,6 @@ impl Rig {
 
     pub(super) fn open(&self) -> Arc<Embedded> {
         self.try_open().unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Opens on another disk than ours.
-    pub(super) fn open_on(&self, disk: Arc<dyn Disk>) -> Arc<Embedded> {
-        Embedded::open(self.options(), disk, self.clock.clone()).unwrap()
     }
 
     fn options(&self) -> Options {
