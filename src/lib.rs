@@ -1,4 +1,33 @@
 //! Syncgate: a durable gateway between applications that change data and the REST APIs that must hear of it.
+//!
+//! ```text
+//! source app ──POST /stream/sync──► api ──► ingest ──► log: source stream ──► dispatch ──► target REST API
+//!                                             │         (partitioned,          │  ▲
+//!                                          secrets       durable)              │  └── redrive ◄── POST /stream/retry
+//!                                                           ▲                  ▼
+//!                                                           └──────────── error streams, by cause
+//! ```
+//!
+//! # Map, in the direction of the flow
+//! - [`cli`]: one file per command. [`gateway`]: the composition root; it alone sees every part. [`config`]: settings,
+//!   read once and checked.
+//! - [`api`]: the HTTP edge; nothing below it knows HTTP as a server.
+//! - [`ingest`]: from a submission to durable records. [`log`]: streams of records, the only door to the engine.
+//!   [`dispatch`]: calls targets, in order per key. [`redrive`]: the same for error streams, when asked.
+//! - [`message`], [`record`], [`place`]: the values that all of them speak of.
+//! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
+//! - [`tasks`], [`clock`], [`telemetry`]: the ground.
+//!
+//! # What always holds
+//! - A success told to a source means that its record is on disk. No reader sees a record before that.
+//! - A record has one end, once. Its failure and its end are one commit.
+//! - Calls of one target and key are one after the other, in log order.
+//! - Every queue, body, wait and buffer has a bound of the configuration; what is beyond is refused, or waits.
+//! - A secret's value is in no log line, error, metric, record or answer.
+//! - Only `api::problem` chooses HTTP statuses; only `tasks` starts tasks; only `clock` reads the time of day.
+
+pub mod cli;
+pub mod gateway;
 
 pub mod config;
 

@@ -23,6 +23,9 @@ pub(super) struct Finding {
 /// Words of `[outcomes]` for the streams of the roles.
 pub const ROLE_WORDS: [&str; 4] = ["unavailable", "internal", "unrecoverable", "default"];
 
+/// Word of `[outcomes]` for an answer that is no failure, such as 404 to a DELETE.
+const DELIVERED: &str = "delivered";
+
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const CAUSES: [&str; 12] = [
     "dns",
@@ -379,6 +382,7 @@ impl Check<'_> {
     fn outcomes(&mut self, config: &Config) {
         let mut known: Vec<&str> = ROLE_WORDS.to_vec();
         let roles = config.roles.all();
+        known.push(DELIVERED);
         known.extend(roles.iter().map(|(_, name)| name.as_str()));
         known.extend(config.streams.iter().map(|stream| stream.name.as_str()));
         for (key, value) in &config.outcomes {
@@ -397,9 +401,12 @@ impl Check<'_> {
                 let message =
                     "is the source stream: its failures would be dispatched again without end";
                 self.say([&path], message);
+            } else if key == "default" && value == DELIVERED {
+                let message = "failures of every kind cannot count as delivered; name a stream";
+                self.say([&path], message);
             } else if !known.contains(&value.as_str()) {
                 let message = format!(
-                    "\"{value}\" is no role ({}) and no stream of this configuration{}",
+                    "\"{value}\" is neither delivered nor a role ({}) nor a stream of this configuration{}",
                     ROLE_WORDS.join(", "),
                     did_you_mean(
                         value,

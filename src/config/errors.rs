@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
-/// One thing that is wrong. Shown as `config.toml:12: dispatch.in_flight_max: …`.
+/// One thing that is wrong. Shown as `config.toml, line 12: dispatch.in_flight_max: …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// Path of the key, as in `streams[0].name`; empty if the error is about a whole file.
@@ -72,7 +72,7 @@ impl fmt::Display for Place {
             Self::File {
                 path,
                 line: Some(line),
-            } => write!(f, "{}:{line}", path.display()),
+            } => write!(f, "{}, line {line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Environment(name) => f.write_str(name),
             Self::Argument(name) => f.write_str(name),

@@ -406,7 +406,7 @@ fn near_variable(name: &str) -> String {
     let mut known = Vec::new();
     for section in sections() {
         if let Some(Shape::Table(keys)) = shape(&[section]) {
-            let variable = |key: &&str| format!("{PREFIX}{section}__{key}").to_uppercase();
+            let variable = |key: &&str| format!("{section}__{key}").to_uppercase();
             known.extend(keys.iter().map(variable));
         }
     }
@@ -416,8 +416,10 @@ fn near_variable(name: &str) -> String {
         .iter()
         .find(|known| known.split_once("__").is_some_and(|(_, key)| key == rest));
     match by_key {
-        Some(known) => format!("; did you mean \"{known}\"?"),
-        None => did_you_mean(name, known.iter().map(String::as_str)),
+        Some(known) => format!("; did you mean \"{PREFIX}{known}\"?"),
+        // Compared without the prefix, which would make all of them alike.
+        None => did_you_mean(rest, known.iter().map(String::as_str))
+            .replace("mean \"", &format!("mean \"{PREFIX}")),
     }
 }
 

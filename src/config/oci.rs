@@ -3,13 +3,7 @@
 use super::{Answer, Config, StreamSettings, check::Finding};
 use crate::place::StreamName;
 
-/// Statuses that the defaults of the outcome table name one by one; the sample knows none of them but 400, 500 and 503.
-const STATUSES_OF_DEFAULTS: [&str; 17] = [
-    "401", "403", "404", "405", "408", "409", "410", "413", "415", "418", "422", "425", "429",
-    "501", "502", "504", "511",
-];
-
-/// Takes `[oci_sample]` apart into streams, roles, outcomes and `[sync]`. What was said explicitly (`said`) stays.
+/// Takes `[oci_sample]` apart into streams, roles and `[sync]`. What was said explicitly (`said`) stays.
 pub(super) fn apply(
     config: &mut Config,
     said: &dyn Fn(&str) -> bool,
@@ -19,8 +13,14 @@ pub(super) fn apply(
     let Some(sample) = config.oci_sample.clone() else {
         return;
     };
+    // The outcome table of `compat` is dispatch's affair: it stands in for the built-in one there.
     if sample.compat {
-        be_compatible(config, said);
+        if !said("sync.answer") {
+            config.sync.answer = Answer::Text;
+        }
+        if !said("sync.lenient") {
+            config.sync.lenient = true;
+        }
     }
     for (key, value) in [
         ("vault_ocid", &sample.vault_ocid),
@@ -110,42 +110,5 @@ fn set_ocid(
             ),
         }),
         _ => config.streams[at].ocid = Some(ocid),
-    }
-}
-
-/// Text answers, lenient checks, and the sample's table: 400, 500 and 503 have a stream each, whatever raised an
-/// exception there is unrecoverable, and every other answer goes to the default stream, also those that the sample
-/// took for a success (1xx and 3xx).
-fn be_compatible(config: &mut Config, said: &dyn Fn(&str) -> bool) {
-    if !said("sync.answer") {
-        config.sync.answer = Answer::Text;
-    }
-    if !said("sync.lenient") {
-        config.sync.lenient = true;
-    }
-    let mut table = vec![
-        ("400", "unrecoverable"),
-        ("500", "internal"),
-        ("503", "unavailable"),
-    ];
-    table.extend(["1xx", "3xx", "4xx", "5xx", "default"].map(|key| (key, "default")));
-    table.extend(STATUSES_OF_DEFAULTS.map(|key| (key, "default")));
-    let exceptions = [
-        "invalid", "secret", "blocked", "internal", "network", "dns", "connect", "tls", "timeout",
-        "reset",
-    ];
-    table.extend(exceptions.map(|key| (key, "unrecoverable")));
-    for (key, role) in table {
-        // `[outcomes]` wins; there a class also speaks for its statuses, and a group for its causes.
-        let group = match key {
-            "dns" | "connect" | "tls" | "timeout" | "reset" => Some("network".to_owned()),
-            key if key.parse::<u16>().is_ok() => Some(format!("{}xx", &key[..1])),
-            _ => None,
-        };
-        let spoken_for = group.is_some_and(|group| said(&format!("outcomes.{group}")));
-        if !spoken_for {
-            let entry = config.outcomes.entry(key.to_owned());
-            entry.or_insert_with(|| role.to_owned());
-        }
     }
 }

@@ -38,6 +38,8 @@ mod settings;
 mod settle;
 mod stats;
 mod target;
+#[cfg(test)]
+pub(crate) mod tests;
 mod worker;
 
 use std::{

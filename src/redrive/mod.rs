@@ -9,6 +9,8 @@
 
 mod mapping;
 mod pass;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashSet},

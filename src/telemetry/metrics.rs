@@ -3,7 +3,12 @@
 //! What happens often is counted where it happens, through a handle of [`Metrics`]. What is a state (a backlog, a
 //! queue) costs nothing until someone looks: a [`Source`] is asked for it at each scrape.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use prometheus_client::{
@@ -17,7 +22,7 @@ use prometheus_client::{
         histogram::Histogram,
         info::Info,
     },
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 
 use super::process;
@@ -59,13 +64,12 @@ const LIST: &[Listed] = &[
     listed(
         FSYNC_SECONDS,
         MetricType::Histogram,
-        "Time of one fdatasync of the journal",
+        "Time of one fdatasync of a journal file",
     ),
-    listed(FRAMES, MetricType::Counter, "Durable writes of the journal"),
     listed(
         JOURNAL_BYTES,
         MetricType::Counter,
-        "Bytes written to the journal",
+        "Bytes written to journal files, those that are prepared ahead included",
     ),
     listed(
         BACKLOG_RECORDS,
@@ -133,17 +137,19 @@ const LIST: &[Listed] = &[
 const ACCEPTED: &str = "syncgate_accepted_messages";
 const REFUSED: &str = "syncgate_refused_requests";
 const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
-const APPEND_SECONDS: &str = "syncgate_append_seconds";
-const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
-const ATTEMPTS: &str = "syncgate_attempts";
-const ATTEMPT_SECONDS: &str = "syncgate_attempt_seconds";
+/// Time from a commit's queuing to its durability.
+pub const APPEND_SECONDS: &str = "syncgate_append_seconds";
+/// Time of one `fdatasync` of the journal.
+pub const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
+/// Calls of targets, by `outcome`.
+pub const ATTEMPTS: &str = "syncgate_attempts";
+/// Time of one call of a target.
+pub const ATTEMPT_SECONDS: &str = "syncgate_attempt_seconds";
 const RESIDENT_BYTES: &str = "syncgate_process_resident_bytes";
 const OPEN_FILES: &str = "syncgate_process_open_files";
 const START_TIME_SECONDS: &str = "syncgate_process_start_time_seconds";
 const BUILD: &str = "syncgate_build";
 
-/// Durable writes of the journal.
-pub const FRAMES: &str = "syncgate_frames";
 /// Bytes written to the journal.
 pub const JOURNAL_BYTES: &str = "syncgate_journal_bytes";
 /// Records that wait for their end, by `stream`.
@@ -173,15 +179,8 @@ pub struct Metrics {
     pub refused: Family<Label, Counter>,
     /// Time of a request, by `route`.
     pub request_seconds: Family<Label, Histogram, fn() -> Histogram>,
-    /// Time from a commit's queuing to its durability.
-    pub append_seconds: Histogram,
-    /// Time of one `fdatasync` of the journal.
-    pub fsync_seconds: Histogram,
-    /// Calls of targets, by `outcome`.
-    pub attempts: Family<Label, Counter>,
-    /// Time of one call of a target.
-    pub attempt_seconds: Histogram,
-    registry: Arc<Registry>,
+    /// Locked to add a metric and to write the text; counting goes past it.
+    registry: Arc<Mutex<Registry>>,
     started_seconds: f64,
 }
 
@@ -189,32 +188,31 @@ impl Metrics {
     /// Makes all metrics, at zero.
     #[must_use]
     pub fn new(clock: &Clock) -> Self {
-        let mut metrics = Self {
+        let metrics = Self {
             accepted: Counter::default(),
             refused: Family::default(),
             request_seconds: Family::new_with_constructor(latency as fn() -> Histogram),
-            append_seconds: latency(),
-            fsync_seconds: latency(),
-            attempts: Family::default(),
-            attempt_seconds: latency(),
             registry: Arc::default(),
             started_seconds: Duration::from_micros(clock.now().0).as_secs_f64(),
         };
-        let mut registry = Registry::default();
-        let mut add = |name, metric: Box<dyn Registered>| metric.register(&mut registry, name);
-        add(ACCEPTED, Box::new(metrics.accepted.clone()));
-        add(REFUSED, Box::new(metrics.refused.clone()));
-        add(REQUEST_SECONDS, Box::new(metrics.request_seconds.clone()));
-        add(APPEND_SECONDS, Box::new(metrics.append_seconds.clone()));
-        add(FSYNC_SECONDS, Box::new(metrics.fsync_seconds.clone()));
-        add(ATTEMPTS, Box::new(metrics.attempts.clone()));
-        add(ATTEMPT_SECONDS, Box::new(metrics.attempt_seconds.clone()));
-        add(
-            BUILD,
-            Box::new(Info::new([("version", env!("CARGO_PKG_VERSION"))])),
-        );
-        metrics.registry = Arc::new(registry);
+        metrics.adopt(ACCEPTED, metrics.accepted.clone());
+        metrics.adopt(REFUSED, metrics.refused.clone());
+        metrics.adopt(REQUEST_SECONDS, metrics.request_seconds.clone());
+        metrics.adopt(BUILD, Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         metrics
+    }
+
+    /// Shows a metric that another part owns and counts with. `name` is one of the names of this module.
+    pub fn adopt(&self, name: &'static str, metric: impl Metric) {
+        let listed = LIST.iter().find(|listed| listed.name == name);
+        debug_assert!(listed.is_some(), "{name} is not in the list of metrics");
+        let help = listed.map_or("", |listed| listed.help);
+        self.registry().register(name, help, metric);
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        // A registry is whole between any two steps of it.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the OpenMetrics text: what was counted, and what the sources say now.
@@ -233,7 +231,7 @@ impl Metrics {
         let mut asked = Registry::default();
         asked.register_collector(Box::new(samples));
         let mut all = String::new();
-        let written = text::encode_registry(&mut all, &self.registry)
+        let written = text::encode_registry(&mut all, &self.registry())
             .and_then(|()| text::encode_registry(&mut all, &asked))
             .and_then(|()| text::encode_eof(&mut all));
         if written.is_err() {
@@ -303,7 +301,7 @@ impl Collector for Samples {
 }
 
 /// From a quarter of a millisecond to a minute and more: a local write and a slow target in one scale.
-fn latency() -> Histogram {
+pub(crate) fn latency() -> Histogram {
     Histogram::new([
         0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
         10.0, 30.0, 60.0,
@@ -318,21 +316,6 @@ fn as_f64(value: u64) -> f64 {
     value as f64
 }
 
-/// Lets metrics of every type be registered by name alone, the help coming from the list.
-trait Registered {
-    fn register(self: Box<Self>, registry: &mut Registry, name: &'static str);
-}
-
-impl<M: prometheus_client::registry::Metric> Registered for M {
-    fn register(self: Box<Self>, registry: &mut Registry, name: &'static str) {
-        let help = LIST
-            .iter()
-            .find(|listed| listed.name == name)
-            .map_or("", |listed| listed.help);
-        registry.register(name, help, *self);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,7 +328,6 @@ mod tests {
     impl Source for Everything {
         async fn sample(&self, samples: &mut Samples) {
             for name in [
-                FRAMES,
                 JOURNAL_BYTES,
                 BACKLOG_RECORDS,
                 BACKLOG_SECONDS,
@@ -366,12 +348,18 @@ mod tests {
         let label = |name: &'static str| [(name, "x".to_owned())];
         metrics.accepted.inc();
         metrics.refused.get_or_create(&label("code")).inc();
-        metrics.attempts.get_or_create(&label("outcome")).inc();
+        let attempts = Family::<Label, Counter>::default();
+        attempts.get_or_create(&label("outcome")).inc();
+        metrics.adopt(ATTEMPTS, attempts);
+        for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
+            let histogram = latency();
+            histogram.observe(0.001);
+            metrics.adopt(name, histogram);
+        }
         metrics
             .request_seconds
             .get_or_create(&label("route"))
             .observe(0.1);
-        metrics.append_seconds.observe(0.001);
         let text = metrics.render(&[Arc::new(Everything)]).await;
         let mut shown: Vec<_> = text
             .lines()
@@ -386,7 +374,7 @@ mod tests {
             "syncgate_accepted_messages_total 1",
             "syncgate_refused_requests_total{code=\"x\"} 1",
             "syncgate_backlog_records{stream=\"s\"} 7.0",
-            "syncgate_frames_total{stream=\"s\"} 7.0",
+            "syncgate_journal_bytes_total{stream=\"s\"} 7.0",
             "syncgate_process_start_time_seconds 5.0",
             "syncgate_append_seconds_bucket{le=\"0.001\"} 1",
         ] {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         NewEnd, Page, PartitionStatus, ReadError, STATE_BYTES_MAX, State, StateEntry, Stream,
         StreamConfig, StreamError,
     },
+    telemetry::metrics::latency,
 };
 
 use super::{
@@ -50,12 +52,13 @@ const STREAM_CONFIG_BYTES_MAX: usize = 64 << 10;
 /// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored.
 #[derive(Debug)]
 pub struct Embedded {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     queue: Arc<Queue>,
     reader: Reader,
     housekeeper: Arc<Housekeeper>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<File>>,
+    append_seconds: Histogram,
 }
 
 impl Embedded {
@@ -152,6 +155,7 @@ impl Embedded {
             housekeeper,
             threads: Mutex::default(),
             lock: Mutex::new(Some(lock)),
+            append_seconds: latency(),
         };
         let threads = [
             thread("syncgate-keeper", Box::new(move || keeping.run()))?,
@@ -171,6 +175,12 @@ impl Embedded {
             "log is open"
         );
         Ok(Arc::new(engine))
+    }
+
+    /// Returns how long commits took from their queuing to their answer; counted here, shown by whoever shows metrics.
+    #[must_use]
+    pub fn append_seconds(&self) -> &Histogram {
+        &self.append_seconds
     }
 
     async fn ask<T, E: From<CommitError>>(
@@ -333,12 +343,16 @@ impl Log for Embedded {
 
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         let bytes = check(&commit)?;
-        self.ask(|answer| Request::Commit {
-            commit,
-            bytes,
-            answer,
-        })
-        .await
+        let start = Instant::now();
+        let committed = self
+            .ask(|answer| Request::Commit {
+                commit,
+                bytes,
+                answer,
+            })
+            .await?;
+        self.append_seconds.observe(start.elapsed().as_secs_f64());
+        Ok(committed)
     }
 
     fn finish_soon(&self, finish: Finish) -> Result<(), CommitError> {

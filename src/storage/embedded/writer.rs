@@ -251,19 +251,17 @@ impl Writer {
         let Some(request) = self.requests.pop_front() else {
             return;
         };
+        self.queue.release(1, 0);
         let plan = {
             let view = lock::read(&self.shared.view);
             super::alone::plan(&view.books, request, self.clock.now())
         };
         let Some((op, time, answer)) = plan else {
-            self.queue.release(1, 0);
             return;
         };
         let mut encoded = Vec::new();
         op.encode(&mut encoded, time);
-        let stored = self.store(vec![Entry::Op(op)], time, encoded.len());
-        self.queue.release(1, 0);
-        match stored {
+        match self.store(vec![Entry::Op(op)], time, encoded.len()) {
             Ok(()) => answer.stored(),
             Err(fault) => answer.refuse(fault.answer()),
         }

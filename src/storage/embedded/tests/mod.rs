@@ -1,6 +1,8 @@
 //! Each promise of the engine through the seam, on the real file system.
 
+mod damage;
 mod format;
+mod index;
 mod promises;
 
 use std::{path::Path, sync::Arc};

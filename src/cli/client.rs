@@ -1,0 +1,223 @@
+//! The HTTP client of the commands, and how they tell a refusal.
+
+use std::{error::Error as _, time::Duration};
+
+use reqwest::{
+    Method, StatusCode,
+    header::{ACCEPT, RETRY_AFTER},
+};
+use serde_json::Value;
+use url::Url;
+
+use super::Failure;
+
+/// A command's answer must be here after this time, unless it says otherwise.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A gateway to talk to.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: Url,
+}
+
+/// What a gateway answered that was no success.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// Problem code, if the answer was a problem.
+    pub(super) code: String,
+    pub(super) detail: String,
+    /// Pointer and sentence of each wrong member.
+    pub(super) members: Vec<(String, String)>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) request_id: Option<String>,
+    /// The whole answer.
+    pub(super) body: Value,
+}
+
+/// Why there is no success.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// No connection, so nothing was asked.
+    Unreachable(String),
+    /// The connection broke, or the answer did not come in time: what was asked may have been done.
+    NoAnswer(String),
+    /// The gateway said no.
+    Refused(Box<Refusal>),
+}
+
+impl Client {
+    /// # Errors
+    /// If the address is not one of HTTP.
+    pub(super) fn new(url: &Url) -> Result<Self, Failure> {
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(Failure::usage(format!(
+                "--url {url} is no address of a gateway: give http://HOST:PORT"
+            )));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            // The gateway is near; a proxy of the environment is meant for the way out.
+            .no_proxy()
+            .user_agent(concat!("syncgate/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Failure::failed(format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            http,
+            base: url.clone(),
+        })
+    }
+
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    pub(super) async fn get(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Value, Error> {
+        self.send(self.request(Method::GET, path, query)).await
+    }
+
+    pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, Error> {
+        self.send(self.request(Method::POST, path, &[]).json(body))
+            .await
+    }
+
+    /// A request whose path segments are escaped.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> reqwest::RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.http
+            .request(method, url)
+            .timeout(ANSWER_TIMEOUT)
+            .header(ACCEPT, "application/json")
+    }
+
+    /// Returns the answer's JSON, or its text as a JSON string.
+    pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Error> {
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.no_response(&error))?;
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|seconds| seconds.to_str().ok()?.parse().ok())
+            .map(Duration::from_secs);
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| self.no_response(&error))?;
+        let value: Value = serde_json::from_slice(&body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+        if status.is_success() {
+            return Ok(value);
+        }
+        Err(Error::Refused(Box::new(refusal(
+            status,
+            retry_after,
+            value,
+        ))))
+    }
+
+    fn no_response(&self, error: &reqwest::Error) -> Error {
+        let mut why = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            why = cause.to_string();
+            source = cause.source();
+        }
+        let base = &self.base;
+        if error.is_connect() {
+            Error::Unreachable(format!(
+                "no gateway answers at {base} ({why}); is it running, or is --url another?"
+            ))
+        } else if error.is_timeout() {
+            Error::NoAnswer(format!("{base} did not answer in time"))
+        } else {
+            Error::NoAnswer(format!("{base} broke the connection off ({why})"))
+        }
+    }
+}
+
+fn refusal(status: StatusCode, retry_after: Option<Duration>, body: Value) -> Refusal {
+    let text = |pointer: &str| {
+        body.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let members = body
+        .pointer("/errors")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|error| {
+            let of = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+            let sentence = match (of("code"), of("detail")) {
+                (code, "") => code.to_owned(),
+                (_, detail) => detail.to_owned(),
+            };
+            (of("pointer").to_owned(), sentence)
+        })
+        .collect();
+    let title = text("/title").or_else(|| body.as_str().map(str::to_owned));
+    Refusal {
+        status,
+        code: text("/code").unwrap_or_default(),
+        detail: text("/detail").or(title).unwrap_or_default(),
+        members,
+        retry_after,
+        request_id: text("/requestId"),
+        body,
+    }
+}
+
+impl Refusal {
+    /// One line for what is wrong, and one for each wrong member.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("the gateway answered {}", self.status.as_u16());
+        if !self.code.is_empty() {
+            text = format!("{text} {}", self.code);
+        }
+        if !self.detail.is_empty() {
+            text = format!("{text}: {}", self.detail);
+        }
+        for (pointer, sentence) in &self.members {
+            let pointer = if pointer.is_empty() {
+                "(the whole)"
+            } else {
+                pointer
+            };
+            text = format!("{text}\n{pointer}: {sentence}");
+        }
+        if let Some(id) = &self.request_id {
+            text = format!("{text}\nrequest {id}");
+        }
+        text
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unreachable(why) | Error::NoAnswer(why) => Self::failed(why),
+            Error::Refused(refusal) => Self::failed(refusal.text()),
+        }
+    }
+}

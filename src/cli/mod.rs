@@ -1,0 +1,187 @@
+//! The command line: one file per command.
+//!
+//! Commands that talk to a gateway use its public HTTP routes and nothing else. What a command finds goes to standard
+//! output, what it says about its work to standard error.
+
+mod check;
+mod client;
+mod demo;
+mod healthcheck;
+mod offset_file;
+mod output;
+mod records;
+mod retry;
+mod serve;
+mod streams;
+mod sync;
+
+use std::{error::Error, fmt, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::client::Client;
+
+/// A durable gateway between applications that change data and the REST APIs that must hear of it.
+///
+/// Without a command it serves, as `serve` does.
+#[derive(Debug, Parser)]
+#[command(name = "syncgate", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Arguments,
+    /// Form of what is printed to standard output.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway.
+    Serve(serve::Arguments),
+    /// Shows the whole flow by itself, with a target of its own, in a temporary directory.
+    Demo(demo::Arguments),
+    /// Checks a configuration, and tells everything that is wrong with it.
+    Check(check::Arguments),
+    /// Posts a message, an array of messages, or one message a line (NDJSON) to a running gateway.
+    Sync(sync::Arguments),
+    /// Dispatches records of a stream again, by POST /stream/retry.
+    Retry(retry::Arguments),
+    /// Lists, shows and creates streams.
+    #[command(subcommand)]
+    Streams(streams::Command),
+    /// Shows records of a stream, with the cause of those in error streams.
+    Records(records::Arguments),
+    /// Asks whether the gateway is ready (GET /readyz); tells it by the exit code.
+    Healthcheck(healthcheck::Arguments),
+}
+
+/// Form of a command's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON document, or one a line.
+    Json,
+}
+
+/// Which gateway to talk to.
+#[derive(Debug, Args)]
+struct Gateway {
+    /// Address of the gateway.
+    #[arg(long, env = "SYNCGATE_URL", default_value = "http://127.0.0.1:9002")]
+    url: url::Url,
+}
+
+impl Gateway {
+    fn client(&self) -> Result<Client, Failure> {
+        Client::new(&self.url)
+    }
+}
+
+/// How a command ended that did not succeed; the code is the process's exit code.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// What was to be done was not done, or not all of it.
+    fn failed(message: impl fmt::Display) -> Self {
+        Self {
+            code: 1,
+            message: message.to_string(),
+        }
+    }
+
+    /// As [`Failure::failed`], with the causes.
+    fn failed_by(error: &dyn Error) -> Self {
+        Self::failed(with_causes(error))
+    }
+
+    /// The gateway could not start.
+    fn start(error: &dyn Error) -> Self {
+        Self {
+            code: 3,
+            message: with_causes(error),
+        }
+    }
+
+    /// As [`Failure::start`], for something that has no words of its own for what it is.
+    fn start_by(what: &str, error: &dyn Error) -> Self {
+        Self {
+            code: 3,
+            message: format!("{what}: {}", with_causes(error)),
+        }
+    }
+
+    /// The command was asked for in a wrong way, or the configuration is wrong.
+    fn usage(message: impl fmt::Display) -> Self {
+        Self {
+            code: 2,
+            message: message.to_string(),
+        }
+    }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Runs what the arguments ask for; returns the exit code: 0 ok, 1 failed, 2 usage or configuration, 3 could not start.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    // The only TLS provider in the program; a second call would find the first one's and change nothing.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads can be started: {error}");
+            return ExitCode::from(3);
+        }
+    };
+    match runtime.block_on(command(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for (at, line) in failure.message.lines().enumerate() {
+                eprintln!("{}{line}", if at == 0 { "error: " } else { "       " });
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn command(cli: Cli) -> Result<(), Failure> {
+    let output = cli.output;
+    match cli.command {
+        None => serve::run(cli.serve).await,
+        Some(Command::Serve(arguments)) => serve::run(arguments).await,
+        Some(Command::Demo(arguments)) => demo::run(arguments, output).await,
+        Some(Command::Check(arguments)) => check::run(arguments, output),
+        Some(Command::Sync(arguments)) => sync::run(arguments, output).await,
+        Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
+        Some(Command::Streams(command)) => streams::run(command, output).await,
+        Some(Command::Records(arguments)) => records::run(arguments, output).await,
+        Some(Command::Healthcheck(arguments)) => healthcheck::run(arguments, output).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

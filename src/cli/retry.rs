@@ -1,0 +1,332 @@
+//! `syncgate retry STREAM`: dispatches records of a stream again, a call or a loop of calls, for people and for cron.
+//!
+//! Each partition has an offset of its own, so `--partition '*'` is a loop over the partitions.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Gateway, Output,
+    client::Client,
+    offset_file::OffsetFile,
+    output::{self, Table, counted},
+};
+
+/// The longest time budget that a gateway can be configured to, and an hour for what was in flight at its end.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(25 * 3_600);
+/// So many calls without a record read, and the loop gives up: the time budget is too short for even one.
+const IDLE_CALLS_MAX: u32 = 3;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Name or id of the stream.
+    stream: String,
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Calls again, from the last offset read, until the end of the stream.
+    #[arg(long = "loop")]
+    until_end: bool,
+    /// The partition; `*` means all of them, one behind the other.
+    #[arg(long, value_name = "P", default_value = "0")]
+    partition: String,
+    /// Reads after this offset; -1 means from the earliest record. Of several partitions, in each.
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        conflicts_with = "offset_file"
+    )]
+    after: Option<i64>,
+    /// Records of one call.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    max: u64,
+    /// Where failures of a status or cause go, such as 404=UnrecoverableErrorStream; can be given several times.
+    #[arg(long, value_name = "CAUSE=STREAM", value_parser = mapping)]
+    map: Vec<(String, String)>,
+    /// Only counts; nothing is called.
+    #[arg(long)]
+    dry_run: bool,
+    /// Also dispatches records again that were delivered or moved already.
+    #[arg(long)]
+    redeliver: bool,
+    /// Milliseconds that one call may take.
+    #[arg(long, value_name = "MS")]
+    time_budget_ms: Option<u64>,
+    /// Keeps the last offset read in this file after each call, and begins behind it the next time.
+    #[arg(long, value_name = "FILE")]
+    offset_file: Option<PathBuf>,
+}
+
+fn mapping(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((cause, stream)) if !cause.is_empty() && !stream.is_empty() => {
+            Ok((cause.into(), stream.into()))
+        }
+        _ => Err("give CAUSE=STREAM, such as 404=UnrecoverableErrorStream".into()),
+    }
+}
+
+pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let client = arguments.gateway.client()?;
+    let mut offsets = match &arguments.offset_file {
+        Some(path) => Some(OffsetFile::open(path, &arguments.stream)?),
+        None => None,
+    };
+    let partitions = match arguments.partition.as_str() {
+        "*" => partitions(&client, &arguments.stream).await?,
+        partition => vec![partition.to_owned()],
+    };
+    let bar = spinner();
+    let mut passes = Vec::new();
+    for partition in partitions {
+        let kept = offsets
+            .as_ref()
+            .and_then(|offsets| offsets.after(&partition));
+        let mut pass = Pass::new(partition, arguments.after.or(kept).unwrap_or(-1));
+        let ended = pass.run(&client, &arguments, offsets.as_mut(), &bar).await;
+        passes.push(pass);
+        if let Err(failure) = ended {
+            bar.finish_and_clear();
+            // What was done until then is told all the same: the calls were made.
+            print(&passes, &arguments, output)?;
+            return Err(failure);
+        }
+    }
+    bar.finish_and_clear();
+    print(&passes, &arguments, output)
+}
+
+/// What became of one partition.
+#[derive(Debug)]
+struct Pass {
+    partition: String,
+    after: i64,
+    calls: u64,
+    attempted: u64,
+    delivered: u64,
+    failed: u64,
+    skipped: u64,
+    end_of_stream: bool,
+    last_answer: Value,
+}
+
+impl Pass {
+    fn new(partition: String, after: i64) -> Self {
+        Self {
+            partition,
+            after,
+            calls: 0,
+            attempted: 0,
+            delivered: 0,
+            failed: 0,
+            skipped: 0,
+            end_of_stream: false,
+            last_answer: Value::Null,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        client: &Client,
+        arguments: &Arguments,
+        mut offsets: Option<&mut OffsetFile>,
+        bar: &ProgressBar,
+    ) -> Result<(), Failure> {
+        let mut idle_calls = 0;
+        loop {
+            let before = self.after;
+            self.call(client, arguments).await?;
+            if let (Some(offsets), false) = (&mut offsets, arguments.dry_run) {
+                offsets.store(&self.partition, self.after)?;
+            }
+            bar.set_message(format!(
+                "partition {}: offset {}, {} delivered, {} failed",
+                self.partition,
+                self.after,
+                output::grouped(self.delivered),
+                output::grouped(self.failed)
+            ));
+            bar.tick();
+            if self.end_of_stream || !arguments.until_end {
+                return Ok(());
+            }
+            idle_calls = if self.after == before {
+                idle_calls + 1
+            } else {
+                0
+            };
+            if idle_calls == IDLE_CALLS_MAX {
+                return Err(Failure::failed(format!(
+                    "{IDLE_CALLS_MAX} calls in a row read nothing of partition {}, and it is not at its end; \
+                     is --time-budget-ms or --max too small?",
+                    self.partition
+                )));
+            }
+        }
+    }
+
+    async fn call(&mut self, client: &Client, arguments: &Arguments) -> Result<(), Failure> {
+        let request = client
+            .request(Method::POST, &["stream", "retry"], &[])
+            .timeout(ANSWER_TIMEOUT)
+            .json(&self.body(arguments));
+        let answer = client.send(request).await?;
+        let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let (Some(last), Some(end)) = (
+            answer.get("lastReadOffset").and_then(Value::as_i64),
+            answer.get("endOfStream").and_then(Value::as_bool),
+        ) else {
+            return Err(Failure::failed(format!(
+                "{} answered something else than a report of a retry",
+                client.base()
+            )));
+        };
+        self.calls += 1;
+        self.attempted += number("attempted");
+        self.delivered += number("processedmessages");
+        self.failed += number("failedMessages");
+        self.skipped += number("skipped");
+        self.after = last;
+        self.end_of_stream = end;
+        self.last_answer = answer;
+        Ok(())
+    }
+
+    fn body(&self, arguments: &Arguments) -> Value {
+        let mapping: Vec<_> = arguments
+            .map
+            .iter()
+            .map(|(cause, stream)| json!({"responsecode": cause, "stream": stream}))
+            .collect();
+        let mut body = json!({
+            "streamOCIDToRetry": arguments.stream,
+            "noOfMessagesToProcess": arguments.max,
+            "readAfterOffset": self.after,
+            "readPartition": self.partition,
+            "errormapping": mapping,
+        });
+        if arguments.dry_run {
+            body["dryRun"] = true.into();
+        }
+        if arguments.redeliver {
+            body["redeliver"] = true.into();
+        }
+        if let Some(ms) = arguments.time_budget_ms {
+            body["timeBudgetMs"] = ms.into();
+        }
+        body
+    }
+
+    fn row(&self, counts: impl IntoIterator<Item = String>) -> Vec<String> {
+        let end = if self.end_of_stream { "yes" } else { "no" };
+        let mut row = vec![self.partition.clone()];
+        row.extend(counts);
+        row.extend([self.after.to_string(), end.to_owned()]);
+        row
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "partition": self.partition,
+            "calls": self.calls,
+            "attempted": self.attempted,
+            "processedmessages": self.delivered,
+            "failedMessages": self.failed,
+            "skipped": self.skipped,
+            "lastReadOffset": self.after,
+            "endOfStream": self.end_of_stream,
+            "lastAnswer": self.last_answer,
+        })
+    }
+}
+
+async fn partitions(client: &Client, stream: &str) -> Result<Vec<String>, Failure> {
+    let answer = client.get(&["v1", "streams", stream], &[]).await?;
+    let count = answer
+        .get("partitions")
+        .and_then(Value::as_u64)
+        .ok_or_else(|| {
+            Failure::failed(format!(
+                "{} did not say how many partitions {stream} has",
+                client.base()
+            ))
+        })?;
+    Ok((0..count).map(|partition| partition.to_string()).collect())
+}
+
+fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), Failure> {
+    if output == Output::Json {
+        let list: Vec<_> = passes.iter().map(Pass::json).collect();
+        return output::print_json(
+            &json!({"stream": arguments.stream, "dryRun": arguments.dry_run, "partitions": list}),
+        );
+    }
+    let table = if arguments.dry_run {
+        let mut table = Table::new(&[
+            "PARTITION",
+            ">CALLS",
+            ">WOULD BE SENT",
+            ">SKIPPED",
+            ">LAST OFFSET",
+            "END",
+        ]);
+        for pass in passes {
+            let counts = [pass.calls, pass.attempted, pass.skipped].map(output::grouped);
+            table.row(pass.row(counts));
+        }
+        table
+    } else {
+        let mut table = Table::new(&[
+            "PARTITION",
+            ">CALLS",
+            ">DELIVERED",
+            ">FAILED",
+            ">SKIPPED",
+            ">LAST OFFSET",
+            "END",
+        ]);
+        for pass in passes {
+            let counts =
+                [pass.calls, pass.delivered, pass.failed, pass.skipped].map(output::grouped);
+            table.row(pass.row(counts));
+        }
+        table
+    };
+    let open: Vec<_> = passes.iter().filter(|pass| !pass.end_of_stream).collect();
+    let mut text = table.text();
+    if let ([pass], false) = (&open[..], arguments.until_end) {
+        text = format!(
+            "{text}not at the end: go on with --after {}, or take --loop\n",
+            pass.after
+        );
+    } else if !open.is_empty() {
+        let count = u64::try_from(open.len()).unwrap_or(u64::MAX);
+        text = format!("{text}{} not at the end\n", counted(count, "partition"));
+    }
+    output::print(&text)
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    match ProgressStyle::with_template("{spinner} {msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_cause_and_stream() {
+        assert_eq!(mapping("404=A-b"), Ok(("404".into(), "A-b".into())));
+        assert!(mapping("404").is_err());
+        assert!(mapping("=A").is_err());
+        assert!(mapping("404=").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! `syncgate serve`, and a bare `syncgate`: runs the gateway until a signal, then drains.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, output};
+use crate::{
+    config::{self, Overrides, Sources},
+    gateway::Gateway,
+    telemetry,
+};
+
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Arguments {
+    /// Configuration file; without it no file is read.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for everything durable (`data.dir`).
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address and port to listen on (`server.listen`); port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let overrides = Overrides {
+        data: arguments.data,
+        listen: arguments.listen,
+    };
+    let sources = Sources::of_process(arguments.config, overrides);
+    let loaded = config::load(sources).map_err(Failure::usage)?;
+    telemetry::log_to_stderr(&loaded.config.logging);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut signals = Signals::new()?;
+    let gateway = Gateway::bind(loaded.config)
+        .await
+        .map_err(|error| Failure::start(&error))?;
+    output::print(&format!("listening on http://{}\n", gateway.address()))?;
+    let stop = CancellationToken::new();
+    let mut ended = std::pin::pin!(gateway.run(stop.clone()));
+    let result = tokio::select! {
+        result = &mut ended => result,
+        () = signals.next() => {
+            tracing::info!("draining; a second signal ends at once");
+            stop.cancel();
+            tokio::select! {
+                result = &mut ended => result,
+                () = signals.next() => {
+                    tracing::warn!("ended by a second signal; what was under way is dispatched again at the next start");
+                    // Not a return: that would wait for what the signal is meant to cut off.
+                    std::process::exit(1);
+                }
+            }
+        }
+    };
+    result.map_err(|error| Failure::failed_by(&error))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let heard = |kind| signal(kind).map_err(|error| Failure::start_by("signals", &error));
+        Ok(Self {
+            terminate: heard(SignalKind::terminate())?,
+            interrupt: heard(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

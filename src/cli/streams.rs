@@ -1,0 +1,141 @@
+//! `syncgate streams ls|show|create`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Gateway, Output,
+    client::Client,
+    output::{self, Table, cell},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists all streams.
+    Ls(List),
+    /// Shows one stream with the bounds of its partitions.
+    Show(Show),
+    /// Creates a stream.
+    Create(Create),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Name of the stream.
+    name: String,
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// Name of the stream.
+    name: String,
+    #[command(flatten)]
+    gateway: Gateway,
+    /// How many partitions, 1 to 256.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    partitions: u16,
+    /// Another name under which a retry can name it.
+    #[arg(long, value_name = "ID")]
+    ocid: Option<String>,
+}
+
+pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Ls(arguments) => list(&arguments.gateway.client()?, output).await,
+        Command::Show(arguments) => {
+            show(&arguments.gateway.client()?, &arguments.name, output).await
+        }
+        Command::Create(arguments) => create(&arguments, output).await,
+    }
+}
+
+async fn list(client: &Client, output: Output) -> Result<(), Failure> {
+    let mut items = Vec::new();
+    let mut query = Vec::new();
+    loop {
+        let mut page = client.get(&["v1", "streams"], &query).await?;
+        if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+            items.extend(more);
+        }
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) => query = vec![("after", next.to_owned())],
+            None => break,
+        }
+    }
+    if output == Output::Json {
+        return output::print_json(&json!({"items": items}));
+    }
+    let mut table = Table::new(&["NAME", ">PARTITIONS", "MADE BY", "OCID"]);
+    for item in &items {
+        table.row(["/name", "/partitions", "/madeBy", "/ocid"].map(|pointer| cell(item, pointer)));
+    }
+    output::print(&table.text())
+}
+
+async fn show(client: &Client, name: &str, output: Output) -> Result<(), Failure> {
+    let stream = client.get(&["v1", "streams", name], &[]).await?;
+    if output == Output::Json {
+        return output::print_json(&stream);
+    }
+    let text = match stream.as_object() {
+        Some(members) => {
+            let mut facts = Table::new(&["", ""]);
+            for (name, value) in members
+                .iter()
+                .filter(|(_, value)| !value.is_array() && !value.is_null())
+            {
+                facts.row([name.clone(), cell(value, "")]);
+            }
+            let facts = facts.text().trim_start().to_owned();
+            let lists = members
+                .iter()
+                .filter_map(|(name, value)| Some((name, value.as_array()?)));
+            lists.fold(facts, |text, (name, rows)| {
+                format!("{text}\n{name}\n{}", rows_text(rows))
+            })
+        }
+        None => format!("{stream}\n"),
+    };
+    output::print(&text)
+}
+
+/// Objects as rows, their members as columns.
+fn rows_text(rows: &[Value]) -> String {
+    let Some(first) = rows.first().and_then(Value::as_object) else {
+        return rows
+            .iter()
+            .map(|row| format!("{}\n", cell(row, "")))
+            .collect();
+    };
+    let names: Vec<_> = first.keys().map(String::as_str).collect();
+    let mut table = Table::new(&names);
+    for row in rows {
+        table.row(names.iter().map(|name| {
+            row.get(name)
+                .map(|value| cell(value, ""))
+                .unwrap_or_default()
+        }));
+    }
+    table.text()
+}
+
+async fn create(arguments: &Create, output: Output) -> Result<(), Failure> {
+    let client = arguments.gateway.client()?;
+    let mut body = json!({"name": arguments.name, "partitions": arguments.partitions});
+    if let Some(ocid) = &arguments.ocid {
+        body["ocid"] = ocid.as_str().into();
+    }
+    let stream = client.post(&["v1", "streams"], &body).await?;
+    match output {
+        Output::Json => output::print_json(&stream),
+        Output::Text => output::print(&format!("{} made\n", arguments.name)),
+    }
+}

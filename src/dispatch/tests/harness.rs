@@ -1,0 +1,223 @@
+//! A log with a dispatcher over it, in a directory of its own.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::stub::within;
+use crate::{
+    clock::Clock,
+    config::Config,
+    dispatch::{Credential, CredentialError, Credentials, Deps, Dispatcher, Settings, Stats},
+    log::Streams,
+    message::Origin,
+    place::{Offset, Partition, PartitionId, Position},
+    record::{HeadersBuilder, Record, StoredRecord},
+    storage::{
+        Append, AppendKind, Commit, Counts, Engine, Log, Stream, StreamConfig,
+        embedded::{Embedded, Options, RealDisk},
+    },
+    tasks::Tasks,
+};
+
+pub(crate) const SOURCE: &str = "DataSyncStream";
+pub(crate) const UNAVAILABLE: &str = "ServerUnavailableStream";
+pub(crate) const INTERNAL: &str = "InternalserverErrorStream";
+pub(crate) const UNRECOVERABLE: &str = "UnrecoverableErrorStream";
+pub(crate) const DEFAULT: &str = "DefaultErrorStream";
+
+/// A log, and what runs over it.
+pub(crate) struct Harness {
+    pub(crate) dir: TempDir,
+    pub(crate) engine: Arc<Embedded>,
+    pub(crate) streams: Streams,
+    pub(crate) config: Config,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) tasks: Tasks,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Harness {
+    /// Starts with streams of one partition.
+    pub(crate) async fn start(set: impl FnOnce(&mut Config)) -> Self {
+        Self::start_in(TempDir::new().unwrap(), 1, set).await
+    }
+
+    /// Starts in a directory, with streams of that many partitions if they are not there.
+    pub(crate) async fn start_in(
+        dir: TempDir,
+        partitions: u16,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = Config::default();
+        config.log.segment_bytes = 1 << 20;
+        set(&mut config);
+        let options = Options {
+            dir: dir.path().to_owned(),
+            log: config.log.clone(),
+        };
+        let engine = Embedded::open(options, Arc::new(RealDisk), Clock::system()).unwrap();
+        for name in [SOURCE, UNAVAILABLE, INTERNAL, UNRECOVERABLE, DEFAULT] {
+            let name = name.parse().unwrap();
+            if engine.stream(&name).is_none() {
+                let made = engine.create_stream(name, partitions, StreamConfig::default());
+                made.await.unwrap();
+            }
+        }
+        let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
+        let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let deps = Deps {
+            streams: streams.clone(),
+            credentials: Arc::new(TestSecrets),
+            clock: Clock::system(),
+            listen: vec![OWN_ADDRESS.parse().unwrap()],
+            grace: Duration::from_secs(5),
+            stats: Arc::new(Stats::default()),
+        };
+        let settings = Settings::new(&config).unwrap();
+        let dispatcher = Dispatcher::start(settings, deps, &tasks, stop.clone());
+        Self {
+            dir,
+            engine,
+            streams,
+            config,
+            dispatcher,
+            tasks,
+            stop,
+        }
+    }
+
+    /// Drains and gives the directory back.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.stop.cancel();
+        assert_eq!(
+            self.tasks.join(Duration::from_secs(20)).await,
+            0,
+            "all tasks end"
+        );
+        self.engine.close().await;
+        self.dir
+    }
+
+    pub(crate) fn stream(&self, name: &str) -> Arc<Stream> {
+        self.streams.by_name(&name.parse().unwrap()).unwrap()
+    }
+
+    pub(crate) fn partition(&self, name: &str, partition: u16) -> PartitionId {
+        self.stream(name).partition(Partition(partition)).unwrap()
+    }
+
+    /// Appends to partition 0 of the source stream.
+    pub(crate) async fn sync(&self, key: &str, message: &Value) -> Offset {
+        self.append(SOURCE, 0, vec![record(key, message, &[])])
+            .await
+    }
+
+    /// Appends; returns the offset of the first record.
+    pub(crate) async fn append(
+        &self,
+        stream: &str,
+        partition: u16,
+        records: Vec<Record>,
+    ) -> Offset {
+        let append = Append {
+            of: self.partition(stream, partition),
+            records,
+            kind: AppendKind::Accepted,
+            dedup: None,
+            refers: Vec::new(),
+        };
+        let commit = Commit {
+            appends: vec![append],
+            ..Commit::default()
+        };
+        self.engine.commit(commit).await.unwrap().appends[0].first
+    }
+
+    /// Waits for the record at an offset of partition 0.
+    pub(crate) async fn record_at(&self, stream: &str, offset: u64) -> StoredRecord {
+        let of = self.partition(stream, 0);
+        let position = Position::At(Offset(offset));
+        let mut cursor = self.streams.cursor(of, position).unwrap();
+        within("a record", cursor.ready()).await.unwrap();
+        cursor.read(1).await.unwrap().records.remove(0)
+    }
+
+    pub(crate) fn counts(&self, stream: &str) -> Counts {
+        self.engine
+            .status(self.partition(stream, 0))
+            .unwrap()
+            .counts
+    }
+
+    /// Waits until every record of the source's partition 0 has an end.
+    pub(crate) async fn settled(&self) -> Counts {
+        within("all records to end", async {
+            loop {
+                let counts = self.counts(SOURCE);
+                if counts.open_len() == 0 {
+                    return counts;
+                }
+                // Ends of deliveries move no tail that one could wait for.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await
+    }
+}
+
+/// Where the gateway says that it listens.
+pub(crate) const OWN_ADDRESS: &str = "127.0.0.1:9002";
+
+pub(crate) fn record(key: &str, message: &Value, headers: &[(&str, &str)]) -> Record {
+    let mut builder = HeadersBuilder::default();
+    for (name, value) in headers {
+        builder.push(name, value);
+    }
+    Record {
+        key: key.to_owned().into(),
+        value: message.to_string().into(),
+        headers: builder.build(),
+    }
+}
+
+pub(crate) fn message(address: SocketAddr, path: &str) -> Value {
+    json!({"targetRestApi": format!("http://{address}{path}"), "targetRestApiOperation": "POST",
+           "targetRestApiPayload": {"path": path}})
+}
+
+/// Value of a header of a record; a dash if there is none.
+pub(crate) fn header<'a>(stored: &'a StoredRecord, name: &str) -> &'a str {
+    stored.record.headers.get(name).unwrap_or("-")
+}
+
+/// Knows the secret `good`; panics at `panics`.
+#[derive(Debug)]
+struct TestSecrets;
+
+#[async_trait]
+impl Credentials for TestSecrets {
+    async fn reveal(
+        &self,
+        _source: &str,
+        name: &str,
+        version: Option<u32>,
+        _target: &Origin,
+    ) -> Result<Credential, CredentialError> {
+        match name {
+            "good" => Ok(Credential::new(format!("Bearer {}", version.unwrap_or(9)))),
+            "crlf" => Ok(Credential::new("a\r\nb: c".into())),
+            "foreign" => Err(CredentialError::NotForTarget),
+            "sealed" => Err(CredentialError::Unreadable),
+            "panics" => panic!("on purpose"),
+            _ => Err(CredentialError::Unknown),
+        }
+    }
+
+    fn state_keys(&self, _: &str, _: &str, _: Option<u32>) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+}

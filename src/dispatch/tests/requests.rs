@@ -1,0 +1,117 @@
+//! What arrives at a target.
+
+use serde_json::json;
+
+use super::{
+    harness::{DEFAULT, Harness, SOURCE, header, message, record},
+    stub::StubTarget,
+};
+
+#[tokio::test]
+async fn a_call_has_exactly_what_the_message_says() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let value = format!(
+        r#"{{"vaultSecretName":"good","targetRestApi":"{}","targetRestApiOperation":"PUT","targetRestApiPayload": {{ "ä" : 1.10 }},
+        "targetRestApiHeaders":[{{"key":"X-Two","value":"1"}},{{"key":"Authorization","value":"mine"}},{{"key":"x-two","value":"2"}}]}}"#,
+        target.url("/a%20b?c=d&e")
+    );
+    let mut sent = record(
+        "k",
+        &json!(null),
+        &[
+            ("traceparent", "00-t"),
+            ("secret-name", "good"),
+            ("secret-version", "3"),
+        ],
+    );
+    sent.value = value.into();
+    gateway.append(SOURCE, 0, vec![sent]).await;
+    let call = target.next_call().await;
+    assert_eq!(
+        (call.method.as_str(), call.path.as_str()),
+        ("PUT", "/a%20b?c=d&e")
+    );
+    assert_eq!(call.body, r#"{ "ä" : 1.10 }"#);
+    let expected = [
+        ("host", vec![target.address.to_string()]),
+        ("x-two", vec!["1".into(), "2".into()]),
+        ("authorization", vec!["Bearer 3".into()]),
+        ("traceparent", vec!["00-t".into()]),
+        (
+            "user-agent",
+            vec![format!("syncgate/{}", env!("CARGO_PKG_VERSION"))],
+        ),
+        ("content-length", vec!["15".into()]),
+        ("content-type", vec![]),
+        ("connection", vec![]),
+    ];
+    for (name, values) in expected {
+        assert_eq!(call.header(name), values, "{name}");
+    }
+    let mut names: Vec<_> = call.headers.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    let all = [
+        "authorization",
+        "content-length",
+        "host",
+        "idempotency-key",
+        "traceparent",
+        "user-agent",
+        "x-two",
+    ];
+    assert_eq!(names, all);
+    call.answer(201);
+    assert_eq!(gateway.settled().await.delivered, 1);
+}
+
+#[tokio::test]
+async fn methods_with_and_without_a_body() {
+    let mut target = StubTarget::start().await;
+    let address = target.address;
+    let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
+    for method in ["POST", "PUT", "PATCH", "DELETE", "GET"] {
+        let mut message = message(address, "/x");
+        message["targetRestApiOperation"] = json!(method);
+        gateway.sync("", &message).await;
+    }
+    for (method, body) in [
+        ("POST", r#"{"path":"/x"}"#),
+        ("PUT", r#"{"path":"/x"}"#),
+        ("PATCH", r#"{"path":"/x"}"#),
+        ("DELETE", ""),
+        ("GET", ""),
+    ] {
+        let call = target.next_call().await;
+        assert_eq!(
+            (call.method.as_str(), &call.body[..]),
+            (method, body.as_bytes())
+        );
+        call.answer(200);
+    }
+    assert_eq!(target.connections_len(), 1, "the connection is kept");
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_sent_is_a_cause_and_no_call() {
+    let target = StubTarget::always(200).await;
+    let gateway = Harness::start(|_| {}).await;
+    let cases = ["gone", "foreign", "sealed", "crlf"];
+    for name in cases {
+        let mut message = message(target, "/x");
+        message["vaultSecretName"] = json!(name);
+        gateway.sync("k", &message).await;
+    }
+    let reasons = [
+        "not known",
+        "not for this target",
+        "cannot be opened",
+        "no header value",
+    ];
+    for (at, reason) in (0..).zip(reasons) {
+        let failed = gateway.record_at(DEFAULT, at).await;
+        assert_eq!(header(&failed, "cause-class"), "secret");
+        assert_eq!(header(&failed, "attempts"), "0");
+        assert!(header(&failed, "cause-reason").contains(reason));
+    }
+}

@@ -1,0 +1,187 @@
+//! The other side: targets that are real servers and answer as the test says.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::tasks::Tasks;
+
+/// No test waits longer for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits for a thing under the one deadline.
+pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// A target that hands over each call.
+#[derive(Debug)]
+pub(crate) struct StubTarget {
+    pub(crate) address: SocketAddr,
+    calls: mpsc::Receiver<StubCall>,
+    connections: Arc<AtomicUsize>,
+    _tasks: Tasks,
+}
+
+/// A call that waits for its answer; dropped, its connection breaks.
+#[derive(Debug)]
+pub(crate) struct StubCall {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    answer: oneshot::Sender<Response<Full<Bytes>>>,
+}
+
+impl StubTarget {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (give, calls) = mpsc::channel(8192);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let tasks = Tasks::new();
+        let (counted, serving) = (connections.clone(), tasks.clone());
+        tasks.spawn("stub", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                stream.set_nodelay(true).unwrap();
+                let give = give.clone();
+                serving.spawn("stub connection", async move {
+                    let service = service_fn(move |request| handle(give.clone(), request));
+                    // A test that breaks a connection means it.
+                    drop(
+                        http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await,
+                    );
+                });
+            }
+        });
+        Self {
+            address,
+            calls,
+            connections,
+            _tasks: tasks,
+        }
+    }
+
+    /// Starts a target that answers every call with this status.
+    pub(crate) async fn always(status: u16) -> SocketAddr {
+        let mut target = Self::start().await;
+        let address = target.address;
+        target._tasks.clone().spawn("stub answers", async move {
+            while let Some(call) = target.calls.recv().await {
+                call.answer(status);
+            }
+        });
+        address
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) async fn next_call(&mut self) -> StubCall {
+        within("a call", self.calls.recv()).await.unwrap()
+    }
+
+    /// Returns a call that is there already.
+    pub(crate) fn waiting_call(&mut self) -> Option<StubCall> {
+        self.calls.try_recv().ok()
+    }
+
+    pub(crate) fn connections_len(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl StubCall {
+    pub(crate) fn answer(self, status: u16) {
+        self.answer_with(status, &[], "");
+    }
+
+    pub(crate) fn answer_with(self, status: u16, headers: &[(&str, &str)], body: &str) {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        // The caller may have lost patience; some tests are about that.
+        drop(self.answer.send(response.body(body).unwrap()));
+    }
+
+    /// Returns the values of a header.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        let values = self.headers.get_all(name).iter();
+        values.map(|value| value.to_str().unwrap()).collect()
+    }
+}
+
+async fn handle(
+    give: mpsc::Sender<StubCall>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, &'static str> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| "cut off")?.to_bytes();
+    let (answer, answered) = oneshot::channel();
+    let call = StubCall {
+        method: parts.method,
+        path: parts.uri.to_string(),
+        headers: parts.headers,
+        body,
+        answer,
+    };
+    give.send(call).await.map_err(|_| "the test is over")?;
+    answered.await.map_err(|_| "to be broken")
+}
+
+/// Starts a target below HTTP: `serve` gets each connection.
+pub(crate) async fn raw_target<F>(
+    serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = Tasks::new();
+    let serving = tasks.clone();
+    tasks.spawn("raw stub", async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            serving.spawn("raw stub connection", serve(stream));
+        }
+    });
+    address
+}
+
+/// Reads until the end of a request's head, or of the connection.
+pub(crate) async fn read_head(stream: &mut TcpStream) {
+    use tokio::io::AsyncReadExt;
+    let mut head = Vec::new();
+    let mut bytes = [0; 1024];
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.read(&mut bytes).await {
+            Ok(0) | Err(_) => return,
+            Ok(len) => head.extend_from_slice(&bytes[..len]),
+        }
+    }
+}

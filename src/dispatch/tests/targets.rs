@@ -1,0 +1,92 @@
+//! Settings per target, boards of their own and the shared one.
+
+use crate::config::TargetSettings;
+
+use super::{
+    harness::{Harness, message},
+    stub::{StubTarget, within},
+};
+
+#[tokio::test]
+async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
+    let mut first = StubTarget::start().await;
+    let mut others = [StubTarget::start().await, StubTarget::start().await];
+    let gateway = Harness::start(|config| {
+        config.dispatch.targets_max = 1;
+        config.dispatch.in_flight_max = 4;
+        config.dispatch.idle_timeout_ms = 50;
+    })
+    .await;
+    gateway.sync("k", &message(first.address, "/x")).await;
+    let held = first.next_call().await;
+    let mut calls = Vec::new();
+    for other in &mut others {
+        gateway.sync("k", &message(other.address, "/x")).await;
+        calls.push(other.next_call().await);
+    }
+    let status = gateway.dispatcher.targets();
+    let mut seen: Vec<_> = status
+        .iter()
+        .map(|target| (target.target.clone(), target.in_flight))
+        .collect();
+    seen.sort();
+    assert_eq!(
+        seen,
+        [("*".into(), 2), (format!("http://{}", first.address), 1)]
+    );
+    assert!(status.iter().all(|target| target.oldest.is_some()));
+    held.answer(200);
+    for call in calls {
+        call.answer(200);
+    }
+    assert_eq!(gateway.settled().await.delivered, 3);
+    within("the idle board to go", async {
+        while gateway.dispatcher.targets().len() > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    gateway.sync("k", &message(others[0].address, "/y")).await;
+    others[0].next_call().await.answer(200);
+    assert_eq!(gateway.settled().await.delivered, 4);
+}
+
+#[tokio::test]
+async fn a_targets_own_settings_are_used() {
+    let mut target = StubTarget::start().await;
+    let own = TargetSettings {
+        name: "orders".into(),
+        origin: target.url(""),
+        in_flight_max: Some(2),
+        attempts_max: Some(2),
+        connect_timeout_ms: None,
+        response_timeout_ms: None,
+        attempt_timeout_ms: None,
+        body_always: true,
+    };
+    let gateway = Harness::start(|config| {
+        config.targets.push(own);
+        config.dispatch.backoff_ms = 1;
+    })
+    .await;
+    let mut delete = message(target.address, "/x");
+    delete["targetRestApiOperation"] = "DELETE".into();
+    for _ in 0..3 {
+        gateway.sync("", &delete).await;
+    }
+    let held = [target.next_call().await, target.next_call().await];
+    assert!(target.waiting_call().is_none(), "two at a time");
+    assert_eq!(held[0].body, r#"{"path":"/x"}"#);
+    assert_eq!(gateway.dispatcher.targets()[0].target, "orders");
+    for call in held {
+        call.answer(503);
+    }
+    for _ in 0..3 {
+        target.next_call().await.answer(200);
+    }
+    assert_eq!(
+        gateway.settled().await.delivered,
+        3,
+        "each is called twice at most"
+    );
+}

@@ -1,0 +1,41 @@
+//! Gives dispatch the secrets that ingest took in.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    dispatch::{Credential, CredentialError, Credentials},
+    message::Origin,
+    secrets::{RevealError, Secrets},
+};
+
+/// Secrets as dispatch asks for them.
+#[derive(Debug)]
+pub(super) struct FromSecrets(pub(super) Secrets);
+
+#[async_trait]
+impl Credentials for FromSecrets {
+    async fn reveal(
+        &self,
+        source: &str,
+        name: &str,
+        version: Option<u32>,
+        target: &Origin,
+    ) -> Result<Credential, CredentialError> {
+        let revealed = self.0.reveal(source, name, version, target).await;
+        revealed
+            .map(|value| Credential::new(String::from(&*value)))
+            .map_err(|error| match error {
+                RevealError::Unknown => CredentialError::Unknown,
+                RevealError::NotForTarget => CredentialError::NotForTarget,
+                RevealError::Unreadable => CredentialError::Unreadable,
+            })
+    }
+
+    fn state_keys(&self, source: &str, name: &str, version: Option<u32>) -> Vec<Arc<str>> {
+        // Who only named a secret gets whatever is newest then, and holds no version fast.
+        let key = version.map(|version| Secrets::state_key(source, name, version));
+        key.into_iter().collect()
+    }
+}

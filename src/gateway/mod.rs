@@ -1,0 +1,257 @@
+//! The composition root: builds every part from the configuration, starts the tasks, drains them in order.
+//!
+//! Nobody else reads the configuration, and nobody else knows all parts.
+
+mod books;
+mod credentials;
+mod measured;
+mod streams;
+mod targets;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+pub use self::streams::EnsureError;
+use self::{books::Books, credentials::FromSecrets, measured::MeasuredDisk, targets::Targets};
+use crate::{
+    api::{self, Api, ListenRefused},
+    clock::Clock,
+    config::Config,
+    dispatch::{self, Dispatcher, SettingInvalid},
+    ingest::Ingest,
+    log::Streams,
+    redrive::Redriver,
+    secrets::{self, MasterKey, MasterKeyError, Secrets},
+    storage::{
+        Engine,
+        embedded::{self, Embedded},
+    },
+    tasks::Tasks,
+    telemetry::{Metrics, Source, metrics},
+};
+
+/// How long closing the engine may take after the grace time: what is queued is written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// This part of the grace time belongs to requests alone, before dispatch stops taking records.
+const REQUESTS_SHARE: u32 = 4;
+
+/// A gateway that is bound to its address and has opened its log; [`Gateway::run`] serves.
+#[derive(Debug)]
+pub struct Gateway {
+    listener: TcpListener,
+    address: SocketAddr,
+    engine: Arc<dyn Engine>,
+    api: Api,
+    /// Tasks of the edge, waited for first.
+    edge: Tasks,
+    /// Tasks of dispatch, waited for once no request can ask for more.
+    dispatching: Tasks,
+    dispatch_stop: CancellationToken,
+    grace: Duration,
+}
+
+/// Why a gateway does not start. Nothing was served and no target was called.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is not loopback, and there are no users.
+    #[error(transparent)]
+    Listen(#[from] ListenRefused),
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The log does not open.
+    #[error(transparent)]
+    Log(#[from] embedded::OpenError),
+    /// There is no master key for the secrets.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The secrets do not open.
+    #[error(transparent)]
+    Secrets(#[from] secrets::OpenError),
+    /// The streams cannot be made as configured.
+    #[error(transparent)]
+    Streams(#[from] EnsureError),
+    /// A setting of dispatch cannot be used; `config::load` finds most of them before.
+    #[error("{}", settings(.0))]
+    Settings(Vec<SettingInvalid>),
+    /// A setting of the edge cannot be used.
+    #[error(transparent)]
+    Api(#[from] api::TokenHeaderInvalid),
+}
+
+fn settings(invalid: &[SettingInvalid]) -> String {
+    let lines: Vec<_> = invalid.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// Why a gateway stopped by itself. Everything that it acknowledged is in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A part of it is gone.
+    #[error("a task ended by a panic; the log lines before this tell which")]
+    TaskFailed,
+    /// The listener is gone.
+    #[error("cannot serve")]
+    Listener(#[from] io::Error),
+}
+
+impl Gateway {
+    /// Binds the address, opens the log, makes the configured streams and starts to dispatch.
+    ///
+    /// Connections wait in the kernel's queue until [`Gateway::run`].
+    ///
+    /// # Errors
+    /// Each variant of [`StartError`] says what to change.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let clock = Clock::system();
+        api::check_listen(config.server.listen)?;
+        let listener = TcpListener::bind(config.server.listen).await;
+        let bound = |source| StartError::Bind {
+            address: config.server.listen,
+            source,
+        };
+        let listener = listener.map_err(bound)?;
+        let address = listener.local_addr().map_err(bound)?;
+        let settings = dispatch::Settings::new(&config).map_err(StartError::Settings)?;
+
+        let dir = config.data.dir.clone();
+        let disk = MeasuredDisk::default();
+        let log = open_log(&config, disk.clone(), clock.clone()).await?;
+        let append_seconds = log.append_seconds().clone();
+        let engine: Arc<dyn Engine> = log;
+        let streams = Streams::new(engine.clone());
+        streams::ensure(&streams, &config).await?;
+        let master = MasterKey::load(&config.secrets, &dir)?;
+        let secrets = Secrets::open(engine.clone(), master).await?;
+
+        let stats = Arc::new(dispatch::Stats::default());
+        let dispatching = Tasks::new();
+        let dispatch_stop = CancellationToken::new();
+        let grace = Duration::from_millis(config.server.grace_ms);
+        let deps = dispatch::Deps {
+            streams: streams.clone(),
+            credentials: Arc::new(FromSecrets(secrets.clone())),
+            clock: clock.clone(),
+            listen: vec![address],
+            grace: grace - grace / REQUESTS_SHARE,
+            stats: stats.clone(),
+        };
+        let dispatcher = Dispatcher::start(settings, deps, &dispatching, dispatch_stop.clone());
+
+        let metrics = Metrics::new(&clock);
+        metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
+        metrics.adopt(metrics::ATTEMPT_SECONDS, stats.attempt_seconds.clone());
+        metrics.adopt(metrics::APPEND_SECONDS, append_seconds);
+        metrics.adopt(metrics::FSYNC_SECONDS, disk.sync_seconds);
+        metrics.adopt(metrics::JOURNAL_BYTES, disk.written_bytes);
+        let books = Books {
+            streams: streams.clone(),
+            source: config.roles.source.clone(),
+            clock: clock.clone(),
+        };
+        let targets = Targets {
+            dispatcher: dispatcher.clone(),
+            clock,
+        };
+        let sources: Vec<Arc<dyn Source>> = vec![Arc::new(books), Arc::new(targets)];
+        let parts = api::Parts {
+            ingest: Ingest::new(streams.clone(), secrets, &config),
+            redriver: Arc::new(Redriver::new(&dispatcher, config.redrive.clone())),
+            streams,
+            metrics,
+            sources,
+        };
+        let api = Api::new(parts, &config)?;
+        Ok(Self {
+            listener,
+            address,
+            engine,
+            api,
+            edge: Tasks::new(),
+            dispatching,
+            dispatch_stop,
+            grace,
+        })
+    }
+
+    /// Returns the address that it is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` fires, then drains: not ready, no new connections, requests end, no record is taken for
+    /// dispatch, attempts end, what is queued is written, the engine closes. Requests and attempts have the grace time
+    /// together; what it cuts is dispatched again at the next start.
+    ///
+    /// # Errors
+    /// [`RunError`], after the same drain, if it had to stop by itself.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let edge_stop = stop.child_token();
+        let serving = self.api.serve(self.listener, edge_stop.clone(), &self.edge);
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            biased;
+            () = self.edge.failed() => Err(RunError::TaskFailed),
+            () = self.dispatching.failed() => Err(RunError::TaskFailed),
+            served = &mut serving => served.map_err(RunError::from),
+        };
+        let deadline = Instant::now() + self.grace;
+        match &ended {
+            Ok(()) => tracing::info!("draining"),
+            Err(error) => tracing::error!(%error, "draining"),
+        }
+        if matches!(ended, Err(RunError::TaskFailed)) {
+            // The listener is still open: from here on it is closed, and open connections are told.
+            edge_stop.cancel();
+            if let Err(error) = serving.await {
+                tracing::warn!(%error, "the listener ended badly");
+            }
+        }
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // Requests end within milliseconds, but for redrives: those end early once dispatch takes no more records.
+        self.edge.join(self.grace / REQUESTS_SHARE).await;
+        self.dispatch_stop.cancel();
+        let cut_len = self.edge.join(left()).await;
+        if cut_len > 0 {
+            tracing::warn!(cut_len, "connections were cut at the end of the grace time");
+        }
+        let cut_len = self.dispatching.join(left()).await;
+        if cut_len > 0 {
+            tracing::warn!(cut_len, "dispatch was cut at the end of the grace time");
+        }
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.engine.close())
+            .await
+            .is_err()
+        {
+            tracing::error!("the log did not close in time; the next start recovers it");
+        }
+        tracing::info!("stopped");
+        ended
+    }
+}
+
+/// Opening reads the journal's tail and may take long after a crash, so it has a thread of its own.
+async fn open_log(
+    config: &Config,
+    disk: MeasuredDisk,
+    clock: Clock,
+) -> Result<Arc<Embedded>, StartError> {
+    let options = embedded::Options {
+        dir: config.data.dir.clone(),
+        log: config.log.clone(),
+    };
+    let opening = move || Embedded::open(options, Arc::new(disk), clock);
+    match tokio::task::spawn_blocking(opening).await {
+        Ok(opened) => Ok(opened?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}

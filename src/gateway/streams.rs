@@ -1,0 +1,153 @@
+//! Makes the streams that the configuration asks for, and grows those that have become too small.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    config::{Config, StreamSettings},
+    log::Streams,
+    place::StreamName,
+    storage::{MadeBy, Stream, StreamConfig, StreamError},
+};
+
+/// Why the streams are not as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// A stream has more partitions than the configuration gives it, and partitions cannot go.
+    #[error(
+        "[[streams]] gives {name} {configured} partitions, but it has {present} already, and records keep their place: \
+         give it {present} or more"
+    )]
+    Shrink {
+        /// The stream.
+        name: StreamName,
+        /// What the configuration says.
+        configured: u16,
+        /// What is there.
+        present: u16,
+    },
+    /// It could not be made or changed.
+    #[error("stream {name} cannot be made or changed")]
+    Stream {
+        /// The stream.
+        name: StreamName,
+        /// Why.
+        source: StreamError,
+    },
+}
+
+/// Makes and changes streams until they are as `config` says: those of the roles, those of `[outcomes]`, and
+/// `[[streams]]`. An error stream gets at least as many partitions as the source stream, since a failed record keeps
+/// its partition's number.
+pub(super) async fn ensure(streams: &Streams, config: &Config) -> Result<(), EnsureError> {
+    let roles = &config.roles;
+    let source = ensure_one(streams, config, &roles.source, 1).await?;
+    let mut names: BTreeSet<&StreamName> = roles.all().into_iter().map(|(_, name)| name).collect();
+    // Outcomes may name only streams that are here.
+    names.extend(config.streams.iter().map(|stream| &stream.name));
+    names.remove(&roles.source);
+    for name in names {
+        let takes_failures = roles.all().into_iter().any(|(_, role)| role == name)
+            || config.outcomes.values().any(|value| value == name.as_str());
+        let partitions_min = if takes_failures { source.partitions } else { 1 };
+        ensure_one(streams, config, name, partitions_min).await?;
+    }
+    release(streams, config).await
+}
+
+async fn ensure_one(
+    streams: &Streams,
+    config: &Config,
+    name: &StreamName,
+    partitions_min: u16,
+) -> Result<Arc<Stream>, EnsureError> {
+    let engine = streams.engine();
+    let failed = |source| EnsureError::Stream {
+        name: name.clone(),
+        source,
+    };
+    let settings = config.streams.iter().find(|stream| stream.name == *name);
+    let configured = settings.map_or(1, |settings| settings.partitions);
+    let partitions = configured.max(partitions_min);
+    let Some(present) = streams.by_name(name) else {
+        let wanted = settings.map_or_else(StreamConfig::default, of_settings);
+        tracing::info!(stream = %name, partitions, "making stream");
+        let made = engine.create_stream(name.clone(), partitions, wanted).await;
+        return made.map_err(failed);
+    };
+    if settings.is_some() && partitions < present.partitions {
+        return Err(EnsureError::Shrink {
+            name: name.clone(),
+            configured,
+            present: present.partitions,
+        });
+    }
+    let mut partitions = partitions.max(present.partitions);
+    if *name == config.roles.source
+        && partitions > present.partitions
+        && is_pending(streams, &present)
+    {
+        // A key may move to a new partition and overtake its records in the old one.
+        tracing::warn!(
+            stream = %name,
+            present = present.partitions,
+            configured = partitions,
+            "partitions are not added while records are pending; once they are dispatched, start again"
+        );
+        partitions = present.partitions;
+    }
+    let wanted = settings.map_or_else(|| present.config.clone(), of_settings);
+    if partitions == present.partitions && wanted == present.config {
+        return Ok(present);
+    }
+    tracing::info!(stream = %name, partitions, "changing stream");
+    let changed = engine
+        .change_stream(present.id, partitions, wanted, None)
+        .await;
+    changed.map_err(failed)
+}
+
+/// Streams that the configuration made and names no more belong to the API from now on.
+async fn release(streams: &Streams, config: &Config) -> Result<(), EnsureError> {
+    for stream in streams.engine().streams() {
+        let named = config
+            .streams
+            .iter()
+            .any(|settings| settings.name == stream.name);
+        if stream.config.made_by == MadeBy::Config && !named {
+            let role = config
+                .roles
+                .all()
+                .into_iter()
+                .any(|(_, name)| *name == stream.name);
+            let released = StreamConfig {
+                made_by: if role { MadeBy::Start } else { MadeBy::Api },
+                ..stream.config.clone()
+            };
+            let changed =
+                streams
+                    .engine()
+                    .change_stream(stream.id, stream.partitions, released, None);
+            changed.await.map_err(|source| EnsureError::Stream {
+                name: stream.name.clone(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn of_settings(settings: &StreamSettings) -> StreamConfig {
+    StreamConfig {
+        made_by: MadeBy::Config,
+        retention_hours: settings.retention_hours,
+        retention_bytes: settings.retention_bytes,
+        ocid: settings.ocid.clone(),
+    }
+}
+
+fn is_pending(streams: &Streams, stream: &Stream) -> bool {
+    stream.all_partitions().any(|of| {
+        let status = streams.engine().status(of);
+        status.is_ok_and(|status| status.low_mark < status.bounds.tail)
+    })
+}

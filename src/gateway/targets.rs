@@ -1,0 +1,33 @@
+//! What `/metrics` shows of the targets. Asked for at each scrape.
+
+use async_trait::async_trait;
+
+use crate::{
+    clock::Clock,
+    dispatch::Dispatcher,
+    telemetry::{Samples, Source, metrics},
+};
+
+/// The dispatcher's figures.
+#[derive(Debug)]
+pub(super) struct Targets {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) clock: Clock,
+}
+
+#[async_trait]
+impl Source for Targets {
+    async fn sample(&self, samples: &mut Samples) {
+        let now = self.clock.now();
+        for target in self.dispatcher.targets() {
+            let label = [("target", target.target.as_str())];
+            let age = target
+                .oldest
+                .map(|oldest| now.since(oldest))
+                .unwrap_or_default();
+            samples.set_count(metrics::IN_FLIGHT, &label, target.in_flight as u64);
+            samples.set_count(metrics::QUEUED, &label, target.queued_len as u64);
+            samples.set(metrics::OLDEST_PENDING_SECONDS, &label, age.as_secs_f64());
+        }
+    }
+}
