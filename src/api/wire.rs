@@ -162,8 +162,11 @@ pub(super) struct RecordView {
 #[derive(Debug, Serialize)]
 pub(super) struct CauseView {
     pub(super) class: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) body: Option<String>,
 }
 
