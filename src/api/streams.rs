@@ -332,6 +332,7 @@ fn bounds(shared: &Shared, stream: &Stream) -> Result<Vec<wire::PartitionView>, 
             tail: status.bounds.tail.0,
             low_mark: status.low_mark.0,
             open: status.counts.open_len(),
+            counts: status.counts.into(),
         })
     };
     stream.all_partitions().map(partition).collect()

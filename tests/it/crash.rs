@@ -48,7 +48,7 @@ async fn killed_at_random_moments_it_keeps_every_promise() {
     let mut random = Random(seed);
     let target = StubTarget::by_path().await;
     let mut place = Place::with_config(
-        "[dispatch]\nresponse_timeout_ms = 50\nattempt_timeout_ms = 100\n\n[log]\nsegment_bytes = 1048576\n\n[sync]\nrecord_bytes_max = 65536\nbatch_bytes_max = 262144\n",
+        "[dispatch]\nconnect_timeout_ms = 50\nresponse_timeout_ms = 50\nattempt_timeout_ms = 100\n\n[log]\nsegment_bytes = 1048576\n\n[sync]\nrecord_bytes_max = 65536\nbatch_bytes_max = 262144\n",
     );
     let told = Arc::new(Mutex::new(Told::default()));
     for _ in 0..rounds {

@@ -29,7 +29,7 @@ async fn check(gateway: &Gateway, url: &str, stream: &str, class: &str, status: 
     );
     assert_eq!(
         headers["attempts"],
-        if ["invalid", "secret"].contains(&class) {
+        if ["invalid", "secret", "blocked"].contains(&class) {
             "0"
         } else {
             "1"

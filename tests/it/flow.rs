@@ -391,7 +391,7 @@ async fn every_attempt_carries_one_idempotency_key_through_failure_restart_and_r
     );
     let gateway = gateway.stop().await.start();
     target.now(|_| Act::status(200));
-    gateway.retry("ServerUnavailableStream", 0, 10).await;
+    gateway.retry("DefaultErrorStream", -1, 10).await;
     assert_eq!(
         target.next_call().await.header("idempotency-key"),
         Some(first.as_str())

@@ -172,9 +172,9 @@ async fn every_example_answers_as_the_readme_says() {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let target = StubTarget::with(|call| match call.path.as_str() {
-        "/latest/down" => Act::status(503),
-        "/latest/refused" => Act::status(404),
-        _ => Act::status(200),
+        "/latest/down" => Act::Bare(503),
+        "/latest/refused" => Act::Bare(404),
+        _ => Act::Bare(200),
     })
     .await;
     let gateway = Gateway::start();

@@ -255,7 +255,7 @@ async fn one_redrive_at_a_time_for_a_partition() {
 #[tokio::test]
 async fn an_empty_answer_keeps_the_callers_offset() {
     let (gateway, _target) = failed(1).await;
-    for (after, expected) in [(-1, 0), (0, 0), (5, 5), (1 << 40, 1 << 40)] {
+    for (after, expected) in [(-1, 0), (0, 0), (5, 5), (1_i64 << 40, 1_i64 << 40)] {
         let report = gateway.retry(UNAVAILABLE, after, 10).await;
         assert_eq!(
             (&report["lastReadOffset"], &report["endOfStream"]),

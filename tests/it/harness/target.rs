@@ -51,8 +51,10 @@ impl Call {
 /// What the target does with a call.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Answers with that status and headers.
+    /// Answers with that status and headers; the body is `answer <status>`.
     Answer(u16, Vec<(&'static str, String)>),
+    /// Answers with that status and no body.
+    Bare(u16),
     /// Answers 200 once [`StubTarget::release`] has given this call its turn.
     Hold,
     /// Never answers.
@@ -252,8 +254,13 @@ async fn serve(
         calls[calls.len() - 1].clone()
     };
     let rule = inner.rule.lock().unwrap().clone();
+    let mut bare = false;
     let (status, headers) = match rule(&call) {
         Act::Answer(status, headers) => (status, headers),
+        Act::Bare(status) => {
+            bare = true;
+            (status, Vec::new())
+        }
         Act::Hold => {
             inner
                 .released
@@ -273,7 +280,7 @@ async fn serve(
     for (name, value) in headers {
         response = response.header(name, value);
     }
-    let body = if status == 204 || status == 304 {
+    let body = if bare || status == 204 || status == 304 {
         Bytes::new()
     } else {
         Bytes::from(format!("answer {status}"))
