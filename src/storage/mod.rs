@@ -23,6 +23,9 @@ pub mod embedded;
 #[cfg(test)]
 pub(crate) mod memory;
 
+#[cfg(test)]
+mod conformance;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;

@@ -48,6 +48,8 @@ mod spare;
 mod writer;
 
 #[cfg(test)]
+mod proofs;
+#[cfg(test)]
 mod tests;
 
 use std::{

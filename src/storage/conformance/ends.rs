@@ -1,0 +1,232 @@
+//! Ends of records: each once, counted, and durable.
+
+use super::{
+    Content, Place, append, change, eventually, finish, make, numbered, one_partition, part,
+    record, refused, reopened, stored,
+};
+use crate::{
+    place::{Offset, PartitionId},
+    storage::{AppendKind, Commit, CommitError, Engine, Epoch, Finish, NewEnd},
+};
+
+/// Returns the offsets below 64 that have an end.
+fn ended(engine: &dyn Engine, of: PartitionId) -> Vec<u64> {
+    let finished = engine.finished(of, Offset(0)..Offset(64)).unwrap();
+    (0..64).filter(|n| finished.contains(Offset(*n))).collect()
+}
+
+pub(crate) async fn every_end_is_counted_and_moves_the_low_mark(place: &dyn Place) {
+    let engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    stored(engine.as_ref(), numbered(of, 0..8)).await;
+    let ends = [
+        (2, NewEnd::Delivered, 0),
+        (0, NewEnd::Filtered, 1),
+        (1, NewEnd::Discarded, 3),
+        (7, NewEnd::Delivered, 3),
+        (4, NewEnd::Delivered, 3),
+        (3, NewEnd::Delivered, 5),
+    ];
+    for (offset, end, low_mark) in ends {
+        stored(engine.as_ref(), vec![finish(of, offset, end)]).await;
+        let status = engine.status(of).unwrap();
+        assert_eq!(status.low_mark, Offset(low_mark), "after {offset}");
+    }
+    let both = vec![
+        finish(of, 6, NewEnd::Delivered),
+        finish(of, 5, NewEnd::Delivered),
+    ];
+    let engine = reopened(engine, place).await;
+    stored(engine.as_ref(), both).await;
+    let status = engine.status(of).unwrap();
+    assert_eq!(status.low_mark, Offset(8));
+    let counts = status.counts;
+    assert_eq!(
+        (counts.delivered, counts.filtered, counts.discarded),
+        (6, 1, 1)
+    );
+    assert_eq!((counts.appended_len(), counts.open_len()), (8, 0));
+    reopened(engine, place).await;
+}
+
+pub(crate) async fn a_record_ends_once(place: &dyn Place) {
+    let mut engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    stored(engine.as_ref(), numbered(of, 0..3)).await;
+    stored(engine.as_ref(), vec![finish(of, 1, NewEnd::Delivered)]).await;
+    for _ in 0..2 {
+        for end in [NewEnd::Delivered, NewEnd::Discarded] {
+            let error = refused(engine.as_ref(), vec![finish(of, 1, end)]).await;
+            assert!(
+                matches!(error, CommitError::AlreadyFinished { of: at, offset: Offset(1) } if at == of),
+                "{error}"
+            );
+        }
+        let twice = vec![
+            finish(of, 2, NewEnd::Delivered),
+            finish(of, 2, NewEnd::Delivered),
+        ];
+        let error = refused(engine.as_ref(), twice).await;
+        assert!(
+            matches!(error, CommitError::AlreadyFinished { .. }),
+            "{error}"
+        );
+        assert_eq!(ended(engine.as_ref(), of), [1]);
+        engine = reopened(engine, place).await;
+    }
+    assert_eq!(engine.status(of).unwrap().counts.delivered, 1);
+}
+
+pub(crate) async fn a_routed_record_and_its_copy_are_one_commit(place: &dyn Place) {
+    let engine = place.open();
+    if !engine.caps().finish_atomic {
+        return;
+    }
+    let source = make(engine.as_ref(), "src", 2).await;
+    let errors = make(engine.as_ref(), "errors", 2).await;
+    let (origin, copy) = (part(&source, 1), part(&errors, 1));
+    stored(engine.as_ref(), numbered(origin, 0..4)).await;
+    stored(engine.as_ref(), numbered(copy, 0..1)).await;
+
+    let mut first = append(copy, vec![record("copy of 2")]);
+    first.kind = AppendKind::Routed;
+    let mut second = first.clone();
+    second.records = vec![record("copy of 0"), record("and more")];
+    let routed = Commit {
+        appends: vec![first, second],
+        finishes: vec![
+            finish(origin, 0, NewEnd::Routed { append: 1 }),
+            finish(origin, 2, NewEnd::Routed { append: 0 }),
+        ],
+        ..Commit::default()
+    };
+    let committed = stored(engine.as_ref(), routed).await;
+    assert_eq!(committed.appends[0].first, Offset(1));
+    assert_eq!(committed.appends[1].first, Offset(2));
+
+    let mut again = append(copy, vec![record("copy of 2, again")]);
+    again.kind = AppendKind::Moved;
+    let moved = Commit {
+        appends: vec![again],
+        finishes: vec![finish(copy, 1, NewEnd::Moved { append: 0 })],
+        ..Commit::default()
+    };
+    stored(engine.as_ref(), moved.clone()).await;
+    let error = refused(engine.as_ref(), moved).await;
+    assert!(
+        matches!(error, CommitError::AlreadyFinished { .. }),
+        "{error}"
+    );
+
+    let engine = reopened(engine, place).await;
+    let (origin, copy) = (
+        engine.status(origin).unwrap(),
+        engine.status(copy).unwrap().counts,
+    );
+    assert_eq!((origin.counts.routed, origin.counts.open_len()), (2, 2));
+    assert_eq!(origin.low_mark, Offset(1));
+    assert_eq!(copy.appended, [1, 3, 1, 0, 0]);
+    assert_eq!((copy.moved, copy.open_len()), (1, 4));
+}
+
+pub(crate) async fn finish_soon_is_stored_with_the_next_write(place: &dyn Place) {
+    let engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    stored(engine.as_ref(), numbered(of, 0..20)).await;
+    for offset in 0..10 {
+        let end = finish(of, offset, NewEnd::Delivered);
+        engine.finish_soon(end).unwrap();
+        let committed = stored(engine.as_ref(), change("t/a", Some("1"), None)).await;
+        assert!(committed.appends.is_empty());
+        assert_eq!(engine.status(of).unwrap().low_mark, Offset(offset + 1));
+    }
+    // What is queued at close is stored, too.
+    engine
+        .finish_soon(finish(of, 15, NewEnd::Filtered))
+        .unwrap();
+    let engine = reopened(engine, place).await;
+    assert!(ended(engine.as_ref(), of).contains(&15));
+    assert_eq!(engine.status(of).unwrap().counts.filtered, 1);
+}
+
+pub(crate) async fn finish_soon_needs_no_other_write(place: &dyn Place) {
+    let engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    stored(engine.as_ref(), numbered(of, 0..20)).await;
+    for offset in 0..20 {
+        let end = finish(of, offset, NewEnd::Delivered);
+        engine.finish_soon(end).unwrap();
+    }
+    eventually("all ends", || {
+        engine.status(of).unwrap().low_mark == Offset(20)
+    })
+    .await;
+    let engine = reopened(engine, place).await;
+    assert_eq!(engine.status(of).unwrap().counts.delivered, 20);
+}
+
+pub(crate) async fn a_refused_finish_soon_harms_nothing(place: &dyn Place) {
+    let engine = place.open();
+    let stream = make(engine.as_ref(), "src", 1).await;
+    let of = part(&stream, 0);
+    stored(engine.as_ref(), numbered(of, 0..5)).await;
+    stored(engine.as_ref(), vec![finish(of, 0, NewEnd::Delivered)]).await;
+    let delivered = |offset| finish(of, offset, NewEnd::Delivered);
+    let all = [
+        delivered(0),  // has an end
+        delivered(1),  // good
+        delivered(1),  // twice
+        delivered(99), // never written
+        Finish {
+            epoch: Epoch(2),
+            ..delivered(2)
+        },
+        finish(part(&stream, 7), 0, NewEnd::Delivered),
+        delivered(3), // good
+    ];
+    for end in all {
+        // Refused now or dropped later: both are allowed.
+        let _refused = engine.finish_soon(end);
+    }
+    let committed = stored(engine.as_ref(), numbered(of, 5..6)).await;
+    assert_eq!(committed.appends[0].first, Offset(5));
+    assert_eq!(ended(engine.as_ref(), of), [0, 1, 3]);
+    let engine = reopened(engine, place).await;
+    assert_eq!(engine.status(of).unwrap().counts.delivered, 3);
+}
+
+pub(crate) async fn ends_are_found_over_many_thousand_records(place: &dyn Place) {
+    const COUNT: u64 = 40_000;
+    let engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    for first in (0..COUNT).step_by(1_000) {
+        stored(engine.as_ref(), numbered(of, first..first + 1_000)).await;
+    }
+    let open = [0, 63, 64, 16_383, 16_384, 32_767, 32_800, COUNT - 1];
+    let ends: Vec<_> = (0..COUNT)
+        .filter(|offset| !open.contains(offset))
+        .map(|offset| finish(of, offset, NewEnd::Delivered))
+        .collect();
+    for ends in ends.chunks(700) {
+        stored(engine.as_ref(), ends.to_vec()).await;
+    }
+    let engine = reopened(engine, place).await;
+    let status = engine.status(of).unwrap();
+    assert_eq!(status.low_mark, Offset(0));
+    assert_eq!(status.counts.open_len(), open.len() as u64);
+    for range in [0..COUNT, 16_000..17_000, 16_384..16_385, 32_767..32_801] {
+        let finished = engine
+            .finished(of, Offset(range.start)..Offset(range.end))
+            .unwrap();
+        for offset in range {
+            assert_eq!(finished.contains(Offset(offset)), !open.contains(&offset));
+        }
+    }
+    let rest = open[..6].iter();
+    let rest: Vec<_> = rest.map(|n| finish(of, *n, NewEnd::Filtered)).collect();
+    stored(engine.as_ref(), rest).await;
+    assert_eq!(engine.status(of).unwrap().low_mark, Offset(32_800));
+    let before = Content::of(engine.as_ref()).await;
+    let engine = reopened(engine, place).await;
+    before.assert_same(&Content::of(engine.as_ref()).await, "at the end");
+}

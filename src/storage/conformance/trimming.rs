@@ -1,0 +1,94 @@
+//! Removing what is old.
+
+use super::{
+    Content, Place, finish, make, numbered, one_partition, part, refused, reopened, stored,
+};
+use crate::{
+    place::Offset,
+    storage::{Bounds, CommitError, NewEnd, ReadError},
+};
+
+pub(crate) async fn a_trim_removes_what_is_below_and_counts_what_was_open(place: &dyn Place) {
+    let mut engine = place.open();
+    let stream = make(engine.as_ref(), "src", 2).await;
+    let of = part(&stream, 0);
+    stored(engine.as_ref(), numbered(of, 0..10)).await;
+    stored(engine.as_ref(), numbered(part(&stream, 1), 0..2)).await;
+    let ends = [1, 2, 3, 8].map(|offset| finish(of, offset, NewEnd::Delivered));
+    stored(engine.as_ref(), ends.to_vec()).await;
+    // below, then: earliest, low mark, expired
+    for (below, earliest, low_mark, expired) in [
+        (0, 0, 0, 0),
+        (1, 1, 4, 1),
+        (3, 3, 4, 1),
+        (3, 3, 4, 1),
+        (2, 3, 4, 1),
+        (6, 6, 6, 3),
+        (9, 9, 9, 5),
+        (99, 10, 10, 6),
+        (u64::MAX, 10, 10, 6),
+    ] {
+        engine.trim(of, Offset(below)).await.unwrap();
+        let status = engine.status(of).unwrap();
+        let bounds = Bounds {
+            earliest: Offset(earliest),
+            tail: Offset(10),
+        };
+        assert_eq!(status.bounds, bounds, "below {below}");
+        assert_eq!(status.low_mark, Offset(low_mark), "below {below}");
+        let counts = status.counts;
+        assert_eq!(
+            (counts.expired, counts.delivered),
+            (expired, 4),
+            "below {below}"
+        );
+        if let Some(wanted) = earliest.checked_sub(1).map(Offset) {
+            let error = engine.read(of, wanted, 1).await.unwrap_err();
+            let Offset(earliest) = bounds.earliest;
+            assert!(
+                matches!(error, ReadError::Trimmed { wanted: w, earliest: e } if w == wanted && e.0 == earliest),
+                "{error:?}"
+            );
+        }
+        engine = reopened(engine, place).await;
+    }
+    let other = engine.status(part(&stream, 1)).unwrap();
+    assert_eq!(other.bounds.earliest, Offset(0));
+}
+
+pub(crate) async fn offsets_go_on_after_everything_was_trimmed(place: &dyn Place) {
+    let mut engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    for round in 0..4 {
+        let first = round * 5;
+        let committed = stored(engine.as_ref(), numbered(of, first..first + 5)).await;
+        assert_eq!(committed.appends[0].first, Offset(first));
+        engine.trim(of, Offset(u64::MAX)).await.unwrap();
+        let page = engine.read(of, Offset(first + 5), 1_000).await.unwrap();
+        assert!(page.records.is_empty());
+        if round > 0 {
+            engine = reopened(engine, place).await;
+        }
+    }
+    let status = engine.status(of).unwrap();
+    assert_eq!(status.bounds.earliest, Offset(20));
+    assert_eq!(status.counts.expired, 20);
+}
+
+pub(crate) async fn a_trimmed_record_cannot_end(place: &dyn Place) {
+    let engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    stored(engine.as_ref(), numbered(of, 0..4)).await;
+    engine.trim(of, Offset(2)).await.unwrap();
+    let before = Content::of(engine.as_ref()).await;
+    let error = refused(engine.as_ref(), vec![finish(of, 1, NewEnd::Delivered)]).await;
+    assert!(
+        matches!(error, CommitError::AlreadyFinished { .. }),
+        "{error}"
+    );
+    // An end that was on its way when the trim came.
+    let _refused = engine.finish_soon(finish(of, 0, NewEnd::Delivered));
+    engine.trim(of, Offset(2)).await.unwrap();
+    let engine = reopened(engine, place).await;
+    before.assert_same(&Content::of(engine.as_ref()).await, "after refusals");
+}

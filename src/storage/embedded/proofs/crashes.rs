@@ -1,0 +1,276 @@
+//! A crash between any two calls of the disk: what was answered is there, whole, and nothing else.
+
+use std::collections::BTreeSet;
+
+use super::{
+    faulty::{Crash, FaultyDisk, segment},
+    model::Model,
+    rig::{
+        Draft, DraftAppend, DraftEnd, DraftState, Moment, Pick, Rig, Run, Step, goes_on, one_of,
+        shut,
+    },
+};
+use crate::{
+    place::Offset,
+    storage::{Log, conformance::content::Content},
+};
+
+pub(super) fn append(at: Pick, sizes: &[u16]) -> Step {
+    Step::Commit(Draft {
+        appends: vec![draft_append(at, sizes)],
+        ..Draft::default()
+    })
+}
+
+fn draft_append(at: Pick, sizes: &[u16]) -> DraftAppend {
+    DraftAppend {
+        at,
+        sizes: sizes.to_vec(),
+        kind: 0,
+        dedup: None,
+    }
+}
+
+fn end(at: Pick, which: u16, end: u8) -> DraftEnd {
+    DraftEnd {
+        at,
+        which,
+        end,
+        wrong: false,
+    }
+}
+
+fn state(key: u8, size: Option<u16>) -> DraftState {
+    DraftState {
+        key,
+        size,
+        expect: 1,
+    }
+}
+
+/// A little of everything, over several segments of 64 KiB, with a reopen in between.
+pub(super) fn history() -> Vec<Step> {
+    let source = (1, 0);
+    let errors = (0, 0);
+    let mut steps = vec![
+        Step::Create {
+            name: 1,
+            partitions: 1,
+        },
+        Step::Create {
+            name: 0,
+            partitions: 0,
+        },
+        append(source, &[100, 0, 9_000]),
+        append((1, 1), &[3; 20]),
+        Step::Commit(Draft {
+            state: vec![state(0, Some(50)), state(1, Some(7_000))],
+            ..Draft::default()
+        }),
+        // Fails, gets its error record, and keeps a note: one commit.
+        Step::Commit(Draft {
+            appends: vec![DraftAppend {
+                kind: 1,
+                ..draft_append(errors, &[2_000])
+            }],
+            ends: vec![end(source, 0, 2)],
+            state: vec![state(0, Some(60))],
+        }),
+        Step::FinishSoon {
+            at: (1, 1),
+            count: 5,
+        },
+        append(source, &[20_000, 15_000]),
+        Step::Commit(Draft {
+            ends: vec![end(source, 1, 4), end((1, 1), 3, 4), end((1, 1), 9, 0)],
+            ..Draft::default()
+        }),
+        append(source, &[30_000]),
+        Step::Grow { stream: 1, by: 2 },
+        append((1, 3), &[10, 20]),
+        Step::Trim {
+            at: (1, 1),
+            percent: 40,
+        },
+        Step::Create {
+            name: 2,
+            partitions: 2,
+        },
+        append((2, 0), &[500; 3]),
+        Step::Commit(Draft {
+            appends: vec![DraftAppend {
+                dedup: Some(1),
+                ..draft_append((1, 1), &[40])
+            }],
+            ..Draft::default()
+        }),
+        Step::Reopen {
+            forget_index: false,
+        },
+        Step::Commit(Draft {
+            appends: vec![DraftAppend {
+                dedup: Some(1),
+                ..draft_append((1, 1), &[40])
+            }],
+            state: vec![state(1, None)],
+            ..Draft::default()
+        }),
+        Step::Delete { stream: 2 },
+        Step::Tick { millis: -5_000 },
+        append(errors, &[1; 300]),
+        Step::FinishSoon {
+            at: errors,
+            count: 7,
+        },
+    ];
+    for size in [12_000, 25_000, 40_000, 9, 35_000, 30_000] {
+        steps.push(append(source, &[size]));
+        steps.push(Step::Commit(Draft {
+            ends: vec![end(source, 0, 4)],
+            ..Draft::default()
+        }));
+    }
+    steps.push(Step::Trim {
+        at: source,
+        percent: 101,
+    });
+    steps.push(append(source, &[77]));
+    steps
+}
+
+/// A finished run: what may be there at each call, and the disk before each call.
+async fn recorded(steps: &[Step]) -> (Vec<Moment>, Vec<(String, FaultyDisk)>) {
+    let rig = Rig::new();
+    rig.disk.record();
+    let mut run = Run::new(rig);
+    run.moments.push(Moment {
+        began: 0,
+        answered: 0,
+        model: Model::default(),
+        soft: Vec::new(),
+    });
+    for step in steps {
+        run.step(step).await;
+    }
+    let run = run.end().await;
+    let disks = run.rig.disk.recorded();
+    (run.moments, disks)
+}
+
+/// The moments that a crash before this call may lead to.
+fn possible(moments: &[Moment], call: u64) -> &[Moment] {
+    let answered = moments.iter().rposition(|moment| moment.answered <= call);
+    let begun = moments.iter().rposition(|moment| moment.began <= call);
+    &moments[answered.unwrap()..=begun.unwrap()]
+}
+
+#[track_caller]
+fn check(possible: &[Moment], content: &Content, when: &str) {
+    let models = possible.iter().map(|moment| moment.model.clone()).collect();
+    let soft = possible.iter().flat_map(|moment| moment.soft.clone());
+    one_of(models, content, &soft.collect::<Vec<_>>(), when);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_whatever_call_the_power_goes_off_all_that_was_answered_is_there() {
+    let (moments, disks) = recorded(&history()).await;
+    assert!(disks.len() > 100, "{} calls are no history", disks.len());
+    let mut tried = BTreeSet::new();
+    for (call, (next, disk)) in (0..).zip(&disks) {
+        let possible = possible(&moments, call);
+        for how in [
+            Crash::LoseAll,
+            Crash::Process,
+            Crash::Random(call * 3),
+            Crash::Random(call * 3 + 1),
+            Crash::Random(call * 3 + 2),
+        ] {
+            let disk = disk.fork();
+            disk.crash(how);
+            // Most calls are syncs and writes of one place: many crashes leave the same bytes.
+            if !tried.insert((disk.fingerprint(), possible[0].answered, possible.len())) {
+                continue;
+            }
+            let when = format!("after {how:?} before call {call}: {next}");
+            let rig = Rig::on(disk);
+            let engine = rig
+                .try_open()
+                .unwrap_or_else(|error| panic!("{when}: {error}"));
+            let content = Content::of(engine.as_ref()).await;
+            check(possible, &content, &when);
+            if how == Crash::Process {
+                // What was shown after the death of a process must survive a crash of the machine.
+                rig.disk.crash(Crash::LoseAll);
+                shut(engine).await;
+                let engine = rig.open();
+                let again = Content::of(engine.as_ref()).await;
+                content.assert_same(&again, &format!("{when}, then of the machine"));
+            } else if tried.len() % 5 == 0 {
+                goes_on(engine.as_ref(), &content).await;
+                let before = Content::of(engine.as_ref()).await;
+                shut(engine).await;
+                let engine = rig.open();
+                let after = Content::of(engine.as_ref()).await;
+                before.assert_same(&after, &format!("{when}, and then some"));
+            }
+        }
+    }
+    eprintln!("{} calls, {} crashes", disks.len(), tried.len());
+    assert!(tried.len() > 200, "only {} crashes", tried.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_opening_loses_nothing_either() {
+    let (moments, disks) = recorded(&history()).await;
+    let mut crashes = 0;
+    for (call, (next, disk)) in (0..).zip(&disks).skip(3).step_by(23) {
+        let possible = possible(&moments, call);
+        let disk = disk.fork();
+        disk.crash(Crash::Random(call));
+        for calls in 0.. {
+            let disk = disk.fork();
+            let rig = Rig::on(disk);
+            rig.disk.power_off_after(calls);
+            if let Ok(engine) = rig.try_open() {
+                shut(engine).await;
+            }
+            let is_through = !rig.disk.is_off();
+            for seed in 0..2 {
+                let rig = Rig::on(rig.disk.fork());
+                rig.disk.crash(match seed {
+                    0 => Crash::LoseAll,
+                    _ => Crash::Random(call + calls),
+                });
+                let when = format!("before {call} ({next}), again in call {calls} of opening");
+                let engine = rig
+                    .try_open()
+                    .unwrap_or_else(|error| panic!("{when}: {error}"));
+                check(possible, &Content::of(engine.as_ref()).await, &when);
+                crashes += 1;
+            }
+            if is_through {
+                break;
+            }
+        }
+    }
+    eprintln!("{crashes} crashes");
+    assert!(crashes > 50, "only {crashes} crashes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_over_many_segments_is_read_back_with_and_without_its_index() {
+    let mut run = Run::new(Rig::new());
+    for step in history().iter().chain(&history()) {
+        run.step(step).await;
+    }
+    let segments = run.rig.disk.names();
+    let segments = segments.iter().filter(|name| segment(name));
+    assert!(segments.count() > 4, "it should fill several");
+    for forget_index in [false, true, false] {
+        run.step(&Step::Reopen { forget_index }).await;
+    }
+    let errors = run.model.content.streams[0].stream.clone();
+    let of = errors.all_partitions().next().unwrap();
+    assert!(run.engine().status(of).unwrap().bounds.tail > Offset(300));
+    run.end().await;
+}

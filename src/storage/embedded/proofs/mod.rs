@@ -1,0 +1,14 @@
+//! Proofs of what the engine promises, on a disk that lies.
+//!
+//! `faulty` is that disk, `model` an engine too simple to be wrong, `rig` drives both through the same steps. Then
+//! `contract` is the suite of every engine, `crashes` cuts the power between any two calls of the disk, `faults` makes
+//! calls fail, `damage` changes bytes, `histories` makes steps at random.
+
+mod contract;
+mod crashes;
+mod damage;
+mod faults;
+mod faulty;
+mod histories;
+mod model;
+mod rig;
