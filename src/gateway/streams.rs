@@ -139,9 +139,8 @@ async fn release(streams: &Streams, config: &Config) -> Result<(), EnsureError> 
 fn of_settings(settings: &StreamSettings) -> StreamConfig {
     StreamConfig {
         made_by: MadeBy::Config,
-        retention_hours: settings.retention_hours,
-        retention_bytes: settings.retention_bytes,
         ocid: settings.ocid.clone(),
+        ..StreamConfig::default()
     }
 }
 
