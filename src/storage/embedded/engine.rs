@@ -39,7 +39,7 @@ use super::{
     shared::Shared,
     snapshot,
     spare::Spares,
-    writer::{Beginning, Writer, begin_segment},
+    writer::{Beginning, Writer, begin_segment, is_full},
 };
 
 /// Below this a file holds little more than its own header.
@@ -108,9 +108,6 @@ impl Embedded {
             }
         };
         let snapshot = snapshot::encode(&lock::read(&shared.view).books, before.as_ref());
-        let spare = spares
-            .take(segment_bytes.max(snapshot.len() as u64 + SEGMENT_BYTES_MIN))
-            .map_err(failed)?;
         let beginning = Beginning {
             number,
             first_frame,
@@ -118,7 +115,19 @@ impl Embedded {
             created: clock.now().0,
             snapshot: &snapshot,
         };
-        let open = begin_segment(&shared, &spares, &spare, beginning).map_err(failed)?;
+        let begun = spares
+            .take(segment_bytes.max(snapshot.len() as u64 + SEGMENT_BYTES_MIN))
+            .and_then(|spare| begin_segment(&shared, &spares, &spare, beginning));
+        let open = match begun {
+            Ok(open) => Some(open),
+            // What is there can still be read, and the writer tries again until there is space.
+            Err(error) if is_full(&error) => None,
+            Err(error) => return Err(failed(error)),
+        };
+        if open.is_none() {
+            tracing::error!("the disk is full; appends are refused until there is space");
+            shared.disk_full(true);
+        }
 
         let queue = Arc::new(Queue::new(log.queue_len_max, log.queue_bytes_max));
         let housekeeper = Arc::new(Housekeeper::new(spares.clone(), shared.clone()));
@@ -133,14 +142,15 @@ impl Embedded {
             clock,
             journal: found.journal,
             segment_bytes,
-            open: Some(open),
+            disk_full: open.is_none(),
+            open,
             before,
             next_frame: first_frame,
             pending: Pending::default(),
             requests: VecDeque::new(),
             finishes: Vec::new(),
             stopped: None,
-            disk_full: false,
+            no_space_at: None,
             unproven: false,
         };
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {

@@ -24,6 +24,23 @@ pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Makes a directory and those above it, so that they survive a loss of power.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    let parent = match dir.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    if dir.exists() {
+        return Ok(());
+    }
+    make_dir(parent)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent)?.sync_all(),
+    }
+}
+
 /// Takes the directory for this process until the file is dropped.
 pub(super) fn take_dir(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("LOCK");
@@ -32,7 +49,7 @@ pub(super) fn take_dir(dir: &Path) -> Result<File, OpenError> {
         path: path.clone(),
         source,
     };
-    fs::create_dir_all(dir).map_err(failed)?;
+    make_dir(dir).map_err(failed)?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -63,7 +63,10 @@ impl Lookup {
             return Ok(indexed);
         }
         let found = self.find_in_files(slot, offset)?;
-        if found.is_some_and(|block| self.shared.index.has(block.segment)) {
+        // Asked again: the file may have been indexed meanwhile.
+        let missing = found.is_some_and(|block| self.shared.index.has(block.segment))
+            && self.shared.index.find(slot, offset).is_none();
+        if missing {
             self.shared.index.disagrees();
         }
         Ok(found)

@@ -52,11 +52,18 @@ pub(super) struct Recovered {
     pub(super) torn: Option<(PathBuf, u64)>,
 }
 
-/// A file with a good header.
+/// A file with a good header. It is not kept open: there may be more of them than a process may have open.
 struct Found {
     path: PathBuf,
-    file: Arc<dyn DiskFile>,
     header: SegmentHeader,
+}
+
+impl Found {
+    fn open(&self, disk: &Arc<dyn Disk>) -> Result<Arc<dyn DiskFile>, OpenError> {
+        let file = disk.open(&self.path);
+        file.map(Arc::from)
+            .map_err(|source| OpenError::io("open", &self.path, source))
+    }
 }
 
 /// Reads the journal of a directory; makes none.
@@ -75,8 +82,8 @@ pub(super) fn recover(
     let mut before = None;
     while start > 0 {
         start -= 1;
-        let Found { path, file, header } = &found[start];
-        let bytes = read_snapshot(&**file, header)
+        let Found { path, header } = &found[start];
+        let bytes = read_snapshot(&*found[start].open(disk)?, header)
             .map_err(|source| OpenError::io("read a snapshot", path, source))?;
         match bytes.ok_or(BAD_SNAPSHOT).and_then(|b| snapshot::decode(&b)) {
             Ok((good, summary)) => {
@@ -97,22 +104,23 @@ pub(super) fn recover(
         cache: Cache::new(cache_bytes),
     };
     let mut recovered = Replay::default();
+    let mut replayed = Vec::new();
     for (at, this) in found.iter().enumerate().skip(start) {
         let next = found.get(at + 1);
         if at > start {
             before = recovered.summary.take();
         }
-        recovered.segment(&mut view, this, next)?;
+        let file = this.open(disk)?;
+        recovered.segment(&mut view, this, &file, next)?;
+        replayed.push((this, file));
     }
-    for found in &found[start..] {
-        found
-            .file
-            .sync_data()
+    for (found, file) in &replayed {
+        file.sync_data()
             .map_err(|source| OpenError::io("sync a journal file", &found.path, source))?;
     }
-    recovered.write_last_again(found.last())?;
+    recovered.write_last_again(replayed.last())?;
     for found in &found {
-        files.add(found.header.number, found.header.life, found.file.clone());
+        files.know(found.header.number, found.header.life);
     }
     let newest = found.last().map(|found| &found.header);
     let empty = recovered.ops_len == 0 && recovered.torn.is_none();
@@ -172,7 +180,7 @@ fn find(disk: &Arc<dyn Disk>, files: &Files) -> Result<Vec<Found>, OpenError> {
             let what = Malformed("the file's name is not that of its header");
             return Err(OpenError::damaged(&path, 0, what));
         }
-        found.push(Found { path, file, header });
+        found.push(Found { path, header });
     }
     Ok(found)
 }
@@ -214,9 +222,10 @@ impl Replay {
         &mut self,
         view: &mut View,
         this: &Found,
+        file: &Arc<dyn DiskFile>,
         next: Option<&Found>,
     ) -> Result<(), OpenError> {
-        let Found { path, file, header } = this;
+        let Found { path, header } = this;
         let failed = |source| OpenError::io("read", path, source);
         let mut frames = Frames::new(
             file.clone(),
@@ -295,14 +304,17 @@ impl Replay {
     ///
     /// After a failed `fdatasync` the system may hold bytes in memory that it believes to be on disk. A run that ended
     /// that way has left one such frame at most, the last; now that it counts, it must really be there.
-    fn write_last_again(&self, newest: Option<&Found>) -> Result<(), OpenError> {
-        let (Some(frame), Some(newest)) = (&self.last_frame, newest) else {
+    fn write_last_again(
+        &self,
+        newest: Option<&(&Found, Arc<dyn DiskFile>)>,
+    ) -> Result<(), OpenError> {
+        let (Some(frame), Some((newest, file))) = (&self.last_frame, newest) else {
             return Ok(());
         };
         let place = frame.header.at.place;
-        segment::write_all(&*newest.file, &frame.bytes, place)
+        segment::write_all(&**file, &frame.bytes, place)
             .map_err(|(error, _)| error)
-            .and_then(|()| newest.file.sync_data())
+            .and_then(|()| file.sync_data())
             .map_err(|source| OpenError::io("write the last frame of", &newest.path, source))
     }
 }

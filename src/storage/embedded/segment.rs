@@ -250,6 +250,11 @@ impl Files {
         }
     }
 
+    /// Takes a file in that is opened when somebody reads it.
+    pub(super) fn know(&self, number: u64, life: u64) {
+        lock::write(&self.lives).insert(number, life);
+    }
+
     /// Returns numbers and lives, oldest first.
     pub(super) fn all(&self) -> Vec<(u64, u64)> {
         let lives = lock::read(&self.lives);

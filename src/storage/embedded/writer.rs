@@ -11,7 +11,7 @@ use std::{
     collections::{HashSet, VecDeque},
     io,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -62,6 +62,8 @@ pub(super) struct Writer {
     pub(super) finishes: Vec<Finish>,
     pub(super) stopped: Option<Arc<str>>,
     pub(super) disk_full: bool,
+    /// When there was no space for another file.
+    pub(super) no_space_at: Option<Instant>,
     /// The last frame held something.
     pub(super) unproven: bool,
 }
@@ -123,7 +125,7 @@ impl Fault {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -343,6 +345,13 @@ impl Writer {
         {
             return Ok(());
         }
+        // Trying means filling the disk to the brim, so it is not done for every commit that comes.
+        if self
+            .no_space_at
+            .is_some_and(|at| at.elapsed() < DISK_FULL_WAIT)
+        {
+            return Err(Fault::DiskFull);
+        }
         let sealed = self
             .open
             .as_ref()
@@ -352,6 +361,7 @@ impl Writer {
         let frames_at = aligned_len(segment::SNAPSHOT_AT + snapshot.len() as u64);
         let len = self.segment_bytes.max(frames_at + frame_len + SEAL_LEN);
         let spare = self.spares.take(len);
+        self.no_space_at = matches!(&spare, Err(error) if is_full(error)).then(Instant::now);
         let spare = spare.map_err(|error| Fault::new("make a journal file", &error))?;
         let begun = self.seal().and_then(|()| {
             self.before = before;

@@ -4,6 +4,7 @@ mod damage;
 mod format;
 mod index;
 mod promises;
+mod space;
 
 use std::{path::Path, sync::Arc};
 
