@@ -25,7 +25,7 @@ use crate::{
             content::{Content, PartitionContent},
             finish, record, stream_name,
         },
-        embedded::{Disk, Embedded, OpenError, Options},
+        embedded::{Embedded, OpenError, Options},
     },
 };
 
