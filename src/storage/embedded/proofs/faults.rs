@@ -77,7 +77,7 @@ async fn nothing_is_seen_before_it_is_durable() {
     let watched = (engine.tail(of).unwrap(), engine.changed("t/"));
     let streams_changed = engine.streams_changed();
 
-    rig.disk.hold_syncs(true);
+    let held = rig.disk.hold_syncs();
     let all = async {
         let mut commit = one(of, 3, 1_000);
         commit.finishes = vec![finish(of, 0, NewEnd::Delivered)];
@@ -104,7 +104,7 @@ async fn nothing_is_seen_before_it_is_durable() {
         crashed.disk.crash(Crash::LoseAll);
         let reopened = crashed.open();
         before.assert_same(&Content::of(reopened.as_ref()).await, "after a crash");
-        rig.disk.hold_syncs(false);
+        held.release();
     };
     let ((commit, many, made, trimmed), ()) = in_time(async { tokio::join!(all, look) }).await;
     commit.unwrap();
@@ -150,14 +150,14 @@ async fn poison(fault: Fault) {
     stored(engine.as_ref(), vec![finish(of, 0, NewEnd::Delivered)]).await;
     let before = Content::of(engine.as_ref()).await;
 
-    rig.disk.hold_syncs(true);
+    let held = rig.disk.hold_syncs();
     let (hit, behind) = in_time(async {
         tokio::join!(engine.commit(one(of, 30, 2_000)), async {
             rig.disk.sync_is_held().await;
             let behind = join_all((31..36).map(|n| engine.commit(one(of, n, 10))));
             let fail = async {
                 rig.disk.fail(fault);
-                rig.disk.hold_syncs(false);
+                held.release();
             };
             tokio::join!(biased; behind, fail).0
         })
