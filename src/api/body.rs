@@ -23,6 +23,10 @@ use super::{
 /// Bytes of all bodies that are being read or worked on. Many slow senders cannot fill the memory.
 const ALL_BYTES_MAX: usize = 128 << 20;
 
+/// What is read of a body that is too large and thrown away. A connection that is closed with unread bytes is reset, and
+/// a client that is still sending then never sees the answer; one that sends more than this may not.
+const DISCARDED_BYTES_MAX: usize = 16 << 20;
+
 /// Reads bodies. Clones share the bound for all.
 #[derive(Clone, Debug)]
 pub(super) struct Bodies {
@@ -94,6 +98,9 @@ where
 {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > bytes_max {
+        if declared <= DISCARDED_BYTES_MAX {
+            discard(&mut body).await;
+        }
         return Err(too_large(bytes_max));
     }
     let mut first = Bytes::new();
@@ -104,6 +111,7 @@ where
             continue;
         };
         if first.len() + all.len() + data.len() > bytes_max {
+            discard(&mut body).await;
             return Err(too_large(bytes_max));
         }
         share.grow(data.len())?;
@@ -121,6 +129,21 @@ where
         all.extend_from_slice(&data);
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// The caller's time limit holds for this too.
+async fn discard<B>(body: &mut B)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut left = DISCARDED_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(len) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 fn unpack(packed: &[u8], bytes_max: usize, share: &mut Share) -> Result<Bytes, Problem> {

@@ -20,9 +20,11 @@ impl<'a> Query<'a> {
         let mut all: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
+                // A name is no secret, but it may be anything: only its beginning is shown.
+                let name: String = name.chars().take(32).collect();
                 let what = match known {
-                    [] => "this route has no query parameters".to_owned(),
-                    known => format!("the query parameters are {}", known.join(", ")),
+                    [] => format!("query parameter {name:?}: this route has none"),
+                    known => format!("query parameter {name:?}: there are {}", known.join(", ")),
                 };
                 return Err(invalid(what));
             }

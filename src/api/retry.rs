@@ -61,7 +61,10 @@ pub(super) async fn retry(
         ReadPartition::All => stream.all_partitions().collect(),
         ReadPartition::One(number) => {
             let partition = stream.partition(Partition(number)).ok_or_else(|| {
-                let what = format!("the stream has partitions 0 to {}", stream.partitions - 1);
+                let what = format!(
+                    "/readPartition: the stream has partitions 0 to {}",
+                    stream.partitions - 1
+                );
                 Problem::new(Code::PartitionUnknown, what)
             })?;
             vec![partition]

@@ -61,9 +61,8 @@ pub(super) async fn create(
     }
     let config = StreamConfig {
         made_by: MadeBy::Api,
-        retention_hours: asked.retention_hours,
-        retention_bytes: asked.retention_bytes,
         ocid: asked.ocid,
+        ..StreamConfig::default()
     };
     let engine = shared.streams.engine();
     let made = engine
@@ -190,13 +189,7 @@ async fn apply(
     stream: &Stream,
     change: &streams_wire::StreamChange,
 ) -> Result<Arc<Stream>, Refused> {
-    let mut config = stream.config.clone();
-    if let Some(hours) = change.retention_hours {
-        config.retention_hours = hours;
-    }
-    if let Some(bytes) = change.retention_bytes {
-        config.retention_bytes = bytes;
-    }
+    let config = stream.config.clone();
     let partitions = change.partitions.unwrap_or(stream.partitions);
     let engine = shared.streams.engine();
     let is_source = source(shared) == Some(&stream.name);
@@ -309,8 +302,6 @@ fn view(shared: &Shared, stream: &Stream) -> wire::StreamView {
         name: stream.name.to_string(),
         id: stream.id.to_string(),
         partitions: stream.partitions,
-        retention_hours: stream.config.retention_hours,
-        retention_bytes: stream.config.retention_bytes,
         ocid: stream.config.ocid.clone(),
         made_by: match stream.config.made_by {
             MadeBy::Start => "start",
@@ -332,6 +323,7 @@ fn bounds(shared: &Shared, stream: &Stream) -> Result<Vec<wire::PartitionView>, 
             tail: status.bounds.tail.0,
             low_mark: status.low_mark.0,
             open: status.counts.open_len(),
+            counts: status.counts.into(),
         })
     };
     stream.all_partitions().map(partition).collect()

@@ -7,9 +7,6 @@ use crate::{ingest::FieldCode, ingest::json, place::StreamName};
 use super::object::{self, Faults, Object, fault};
 
 const PARTITIONS: RangeInclusive<u64> = 1..=256;
-/// A hundred years.
-const RETENTION_HOURS: RangeInclusive<u64> = 1..=876_000;
-const RETENTION_BYTES: RangeInclusive<u64> = 1..=u64::MAX;
 const OCID_BYTES_MAX: usize = 255;
 
 /// Body of `POST /v1/streams`.
@@ -17,8 +14,6 @@ const OCID_BYTES_MAX: usize = 255;
 pub(super) struct NewStream {
     pub(super) name: StreamName,
     pub(super) partitions: u16,
-    pub(super) retention_hours: Option<u32>,
-    pub(super) retention_bytes: Option<u64>,
     pub(super) ocid: Option<String>,
 }
 
@@ -26,19 +21,11 @@ pub(super) struct NewStream {
 #[derive(Debug, PartialEq)]
 pub(super) struct StreamChange {
     pub(super) partitions: Option<u16>,
-    pub(super) retention_hours: Option<Option<u32>>,
-    pub(super) retention_bytes: Option<Option<u64>>,
 }
 
 impl NewStream {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Faults> {
-        let known = [
-            "name",
-            "partitions",
-            "retentionHours",
-            "retentionBytes",
-            "ocid",
-        ];
+        let known = ["name", "partitions", "ocid"];
         let (object, mut faults) = object::body(body, &known)?;
         let name = object.text("name", &mut faults);
         let name = name.map(|name| name.parse::<StreamName>());
@@ -46,15 +33,11 @@ impl NewStream {
             object.wrong("name", &error.to_string(), &mut faults);
         }
         let partitions = number(&object, "partitions", PARTITIONS, &mut faults);
-        let retention_hours = number(&object, "retentionHours", RETENTION_HOURS, &mut faults);
-        let retention_bytes = number(&object, "retentionBytes", RETENTION_BYTES, &mut faults);
         let ocid = ocid(&object, &mut faults);
         match name {
             Some(Ok(name)) if faults.is_empty() => Ok(Self {
                 name,
                 partitions: partitions.flatten().map_or(1, narrow),
-                retention_hours: retention_hours.flatten().map(narrow),
-                retention_bytes: retention_bytes.flatten(),
                 ocid,
             }),
             _ => Err(faults),
@@ -64,19 +47,15 @@ impl NewStream {
 
 impl StreamChange {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Faults> {
-        let known = ["partitions", "retentionHours", "retentionBytes"];
+        let known = ["partitions"];
         let (object, mut faults) = object::body(body, &known)?;
         let partitions = number(&object, "partitions", PARTITIONS, &mut faults);
         if partitions == Some(None) {
             object.wrong("partitions", "this must be a number", &mut faults);
         }
-        let retention_hours = number(&object, "retentionHours", RETENTION_HOURS, &mut faults);
-        let retention_bytes = number(&object, "retentionBytes", RETENTION_BYTES, &mut faults);
         match faults.is_empty() {
             true => Ok(Self {
                 partitions: partitions.flatten().map(narrow),
-                retention_hours: retention_hours.map(|hours| hours.map(narrow)),
-                retention_bytes,
             }),
             false => Err(faults),
         }
@@ -141,20 +120,15 @@ mod tests {
     #[test]
     fn every_fault_of_a_new_stream_is_named() {
         check_new(r#"{"name":"abc"}"#, &[]);
-        check_new(
-            r#"{"name":"abc","partitions":256,"retentionHours":1,"retentionBytes":null,"ocid":"o"}"#,
-            &[],
-        );
+        check_new(r#"{"name":"abc","partitions":256,"ocid":"o"}"#, &[]);
         check_new("[]", &[("", FieldCode::WrongType)]);
         check_new("{}", &[("/name", FieldCode::Required)]);
         check_new(
-            r#"{"name":"a b","partitions":257,"retentionHours":0,"retentionBytes":-1,"ocid":1,"x":1}"#,
+            r#"{"name":"a b","partitions":257,"ocid":1,"x":1}"#,
             &[
                 ("/x", FieldCode::UnknownMember),
                 ("/name", FieldCode::WrongType),
                 ("/partitions", FieldCode::WrongType),
-                ("/retentionHours", FieldCode::WrongType),
-                ("/retentionBytes", FieldCode::WrongType),
                 ("/ocid", FieldCode::WrongType),
             ],
         );
@@ -167,12 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn a_change_tells_absent_from_null() {
-        let change = StreamChange::parse(br#"{"retentionHours":null,"partitions":2}"#).unwrap();
+    fn a_change_is_of_partitions_alone() {
+        let change = StreamChange::parse(br#"{"partitions":2}"#).unwrap();
         let expected = StreamChange {
             partitions: Some(2),
-            retention_hours: Some(None),
-            retention_bytes: None,
         };
         assert_eq!(change, expected);
         assert!(StreamChange::parse(br#"{"partitions":null}"#).is_err());

@@ -1,4 +1,6 @@
 //! `POST /stream/sync`: from headers and body to a submission, from its places to the answer.
+//!
+//! Of the request's headers it looks at the token's, `Content-Type`, `Content-Encoding`, `Accept` and `traceparent`.
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::storage::Counts;
+
 /// `application/problem+json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,8 +99,6 @@ pub(super) struct StreamView {
     pub(super) name: String,
     pub(super) id: String,
     pub(super) partitions: u16,
-    pub(super) retention_hours: Option<u32>,
-    pub(super) retention_bytes: Option<u64>,
     pub(super) ocid: Option<String>,
     pub(super) made_by: &'static str,
     pub(super) made_at: Option<String>,
@@ -122,6 +122,33 @@ pub(super) struct PartitionView {
     pub(super) tail: u64,
     pub(super) low_mark: u64,
     pub(super) open: u64,
+    pub(super) counts: CountsView,
+}
+
+/// How many records came in and how they ended; `appended` = the others + `open` of the partition.
+#[derive(Debug, Serialize)]
+pub(super) struct CountsView {
+    pub(super) appended: u64,
+    pub(super) delivered: u64,
+    pub(super) filtered: u64,
+    pub(super) routed: u64,
+    pub(super) moved: u64,
+    pub(super) discarded: u64,
+    pub(super) expired: u64,
+}
+
+impl From<Counts> for CountsView {
+    fn from(counts: Counts) -> Self {
+        Self {
+            appended: counts.appended_len(),
+            delivered: counts.delivered,
+            filtered: counts.filtered,
+            routed: counts.routed,
+            moved: counts.moved,
+            discarded: counts.discarded,
+            expired: counts.expired,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -162,8 +189,11 @@ pub(super) struct RecordView {
 #[derive(Debug, Serialize)]
 pub(super) struct CauseView {
     pub(super) class: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) body: Option<String>,
 }
 

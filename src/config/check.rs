@@ -61,7 +61,7 @@ const GIB: u64 = 1 << 30;
 /// What a record may grow by in storage: the headers that we add, with the cause of a failure.
 const RECORD_MARGIN_BYTES: u64 = 64 * KIB;
 
-pub(super) fn check(config: &Config, findings: &mut Vec<Finding>, warnings: &mut Vec<String>) {
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     let mut check = Check { findings };
     check.server(config);
     check.log_and_sync(config);
@@ -69,7 +69,7 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>, warnings: &mut
     check.redrive_and_secrets(config);
     check.roles(config);
     check.outcomes(config);
-    check.streams(&config.streams, warnings);
+    check.streams(&config.streams);
     check.targets(&config.targets);
 }
 
@@ -421,7 +421,7 @@ impl Check<'_> {
         }
     }
 
-    fn streams(&mut self, streams: &[StreamSettings], warnings: &mut Vec<String>) {
+    fn streams(&mut self, streams: &[StreamSettings]) {
         let mut names = BTreeMap::new();
         let mut ocids = BTreeMap::new();
         for (at, stream) in streams.iter().enumerate() {
@@ -431,18 +431,6 @@ impl Check<'_> {
                 self.say([&path("name")], message);
             }
             self.range(&path("partitions"), stream.partitions, 1..=256);
-            if let Some(hours) = stream.retention_hours {
-                self.range(&path("retention_hours"), hours, 1..=876_000);
-            }
-            if let Some(bytes) = stream.retention_bytes {
-                self.range(&path("retention_bytes"), bytes, MIB..=u64::MAX);
-            }
-            if stream.retention_hours.is_some() || stream.retention_bytes.is_some() {
-                warnings.push(format!(
-                    "{}: retention is kept with the stream, but nothing is removed by age or size yet",
-                    stream.name
-                ));
-            }
             if let Some(ocid) = &stream.ocid {
                 if ocid.is_empty() || ocid.len() > 255 {
                     self.say([&path("ocid")], "must have 1 to 255 bytes");

@@ -309,7 +309,7 @@ impl Loader {
         let config = match Config::deserialize(Value::Table(self.merged.clone())) {
             Ok(mut config) => {
                 oci::apply(&mut config, &said, &mut findings, &mut warnings);
-                check::check(&config, &mut findings, &mut warnings);
+                check::check(&config, &mut findings);
                 config
             }
             Err(error) => {

@@ -369,10 +369,6 @@ pub struct StreamSettings {
     /// 1 to 256; more can be added later, never fewer.
     #[serde(default = "one")]
     pub partitions: u16,
-    /// How long records are kept.
-    pub retention_hours: Option<u32>,
-    /// How many bytes of records are kept.
-    pub retention_bytes: Option<u64>,
     /// Another name under which a redrive can name it.
     pub ocid: Option<String>,
 }

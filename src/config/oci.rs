@@ -96,8 +96,6 @@ fn set_ocid(
             config.streams.push(StreamSettings {
                 name: name.clone(),
                 partitions: 1,
-                retention_hours: None,
-                retention_bytes: None,
                 ocid: None,
             });
             config.streams.len() - 1

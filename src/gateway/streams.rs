@@ -139,9 +139,8 @@ async fn release(streams: &Streams, config: &Config) -> Result<(), EnsureError> 
 fn of_settings(settings: &StreamSettings) -> StreamConfig {
     StreamConfig {
         made_by: MadeBy::Config,
-        retention_hours: settings.retention_hours,
-        retention_bytes: settings.retention_bytes,
         ocid: settings.ocid.clone(),
+        ..StreamConfig::default()
     }
 }
 
@@ -150,4 +149,103 @@ fn is_pending(streams: &Streams, stream: &Stream) -> bool {
         let status = streams.engine().status(of);
         status.is_ok_and(|status| status.low_mark < status.bounds.tail)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        config::LogSettings,
+        storage::embedded::{Embedded, Options, RealDisk},
+    };
+
+    struct Log {
+        streams: Streams,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Log {
+        fn open() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options {
+                dir: dir.path().to_owned(),
+                log: LogSettings {
+                    segment_bytes: 1 << 20,
+                    ..LogSettings::default()
+                },
+            };
+            let engine = Embedded::open(options, Arc::new(RealDisk), Clock::system()).unwrap();
+            Self {
+                streams: Streams::new(engine),
+                _dir: dir,
+            }
+        }
+
+        /// Makes the streams of a configuration and returns name, partitions and maker of each.
+        async fn ensure(&self, text: &str) -> Result<Vec<(String, u16, MadeBy)>, EnsureError> {
+            let config: Config = toml::from_str(text).unwrap();
+            ensure(&self.streams, &config).await?;
+            let all = self.streams.engine().streams();
+            let facts = |stream: &Arc<Stream>| {
+                (
+                    stream.name.to_string(),
+                    stream.partitions,
+                    stream.config.made_by,
+                )
+            };
+            Ok(all.iter().map(facts).collect())
+        }
+    }
+
+    fn five(partitions: u16) -> Vec<(String, u16, MadeBy)> {
+        [
+            "DataSyncStream",
+            "DefaultErrorStream",
+            "InternalserverErrorStream",
+            "ServerUnavailableStream",
+            "UnrecoverableErrorStream",
+        ]
+        .map(|name| (name.to_owned(), partitions, MadeBy::Start))
+        .into()
+    }
+
+    #[tokio::test]
+    async fn a_first_start_makes_five_streams_and_a_second_one_leaves_them_alone() {
+        let log = Log::open();
+        assert_eq!(log.ensure("").await.unwrap(), five(1));
+        let id = log.streams.resolve("DataSyncStream").unwrap().id;
+        assert_eq!(log.ensure("").await.unwrap(), five(1));
+        assert_eq!(log.streams.resolve("DataSyncStream").unwrap().id, id);
+    }
+
+    #[tokio::test]
+    async fn error_streams_have_as_many_partitions_as_the_source_and_never_fewer_than_before() {
+        let log = Log::open();
+        let four = "[[streams]]\nname = \"DataSyncStream\"\npartitions = 4\nocid = \"ocid1.d\"";
+        let mut expected = five(4);
+        expected[0].2 = MadeBy::Config;
+        assert_eq!(log.ensure(four).await.unwrap(), expected);
+        assert!(log.streams.resolve("ocid1.d").is_some());
+        let fewer = log.ensure(&four.replace('4', "3")).await.unwrap_err();
+        assert!(
+            fewer
+                .to_string()
+                .contains("DataSyncStream 3 partitions, but it has 4"),
+            "{fewer}"
+        );
+        // No longer configured, it keeps what it has and is the first start's again.
+        assert_eq!(log.ensure("").await.unwrap(), five(4));
+    }
+
+    #[tokio::test]
+    async fn streams_of_the_config_are_made_and_handed_to_the_api_when_it_names_them_no_more() {
+        let log = Log::open();
+        let own = "[[streams]]\nname = \"Auth\"\n[outcomes]\n401 = \"Auth\"";
+        let mut expected = five(1);
+        expected.insert(0, ("Auth".into(), 1, MadeBy::Config));
+        assert_eq!(log.ensure(own).await.unwrap(), expected);
+        expected[0].2 = MadeBy::Api;
+        assert_eq!(log.ensure("").await.unwrap(), expected);
+    }
 }

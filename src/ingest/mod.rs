@@ -11,7 +11,7 @@ pub(crate) mod json;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -58,8 +58,8 @@ struct Limits {
     batch_len_max: usize,
 }
 
-/// What a source sent.
-#[derive(Clone, Debug)]
+/// What a source sent. Its `Debug` shows neither body nor token.
+#[derive(Clone)]
 pub struct Submission<'a> {
     /// Who sent it.
     pub source: &'a str,
@@ -71,6 +71,15 @@ pub struct Submission<'a> {
     pub token: Option<&'a str>,
     /// A `traceparent` of the request, already found to be well-formed.
     pub traceparent: Option<&'a str>,
+}
+
+impl fmt::Debug for Submission<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submission")
+            .field("source", &self.source)
+            .field("form", &self.form)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a body is cut into messages.

@@ -1,0 +1,105 @@
+//! A program under measurement: started, found by the address it prints, asked for CPU and memory, ended.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+pub struct Process {
+    /// `127.0.0.1:port`, or empty for a program that listens nowhere.
+    pub url: String,
+    child: Child,
+    _dir: TempDir,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Process {
+    /// The gateway with its defaults and a directory of its own.
+    pub fn gateway() -> Self {
+        let dir = directory();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_syncgate"));
+        let config = dir.path().join("config.toml");
+        // The target of a held round answers late, and 429s or errors are not what is measured here.
+        std::fs::write(&config, "[dispatch]\nresponse_timeout_ms = 600000\nattempt_timeout_ms = 600000\n\n[logging]\nlevel = \"warn\"\n").unwrap();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(dir.path().join("data"))
+            .arg("--config")
+            .arg(config);
+        Self::started(command, dir)
+    }
+
+    /// This program in another role.
+    pub fn role(role: &str, arguments: &[&str]) -> Self {
+        let dir = directory();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .env("SYNCGATE_BENCH_ROLE", role)
+            .env("SYNCGATE_BENCH_DIR", dir.path());
+        command.env("SYNCGATE_BENCH_ARGUMENTS", arguments.join(" "));
+        Self::started(command, dir)
+    }
+
+    fn started(mut command: Command, dir: TempDir) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line
+            .trim()
+            .trim_start_matches("listening on http://")
+            .to_owned();
+        Self {
+            url,
+            child,
+            _dir: dir,
+        }
+    }
+
+    /// User and system time until now. The kernel counts in hundredths of a second.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let behind_name = stat.rsplit_once(')').unwrap().1;
+        let fields: Vec<u64> = behind_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse().unwrap())
+            .collect();
+        Duration::from_millis((fields[0] + fields[1]) * 10)
+    }
+
+    pub fn rss_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
+            / 1024.0
+    }
+}
+
+/// Beside the build, so that the disk is a real one even where `/tmp` is memory.
+fn directory() -> TempDir {
+    let exe = std::env::current_exe().unwrap();
+    TempDir::new_in(exe.parent().unwrap()).unwrap()
+}

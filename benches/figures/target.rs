@@ -1,0 +1,101 @@
+//! The target: reads requests and answers 200, at once or when told.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Answer,
+    /// Takes calls and answers none of them before the mode changes.
+    Hold,
+}
+
+pub struct Target {
+    port: u16,
+    calls: Arc<AtomicUsize>,
+    mode: watch::Sender<Mode>,
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+impl Target {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let mode = watch::Sender::new(Mode::Answer);
+        let (counted, modes) = (calls.clone(), mode.subscribe());
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(stream, counted.clone(), modes.clone()));
+            }
+        });
+        Self { port, calls, mode }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a number of calls; looks each millisecond, which is no load.
+    pub async fn wait_for(&self, calls: usize) {
+        while self.calls() < calls {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
+async fn serve(mut stream: TcpStream, calls: Arc<AtomicUsize>, mut mode: watch::Receiver<Mode>) {
+    stream.set_nodelay(true).unwrap();
+    let (mut buffer, mut filled) = (vec![0; 64 << 10], 0);
+    loop {
+        match stream.read(&mut buffer[filled..]).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => filled += read,
+        }
+        if let Some(whole) = request_len(&buffer[..filled]) {
+            assert!(filled <= whole, "a pipelined request");
+            if filled < whole {
+                continue;
+            }
+            filled = 0;
+            calls.fetch_add(1, Ordering::Relaxed);
+            if mode.wait_for(|mode| *mode == Mode::Answer).await.is_err()
+                || stream.write_all(ANSWER).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn request_len(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    const NAME: &[u8] = b"content-length:";
+    let at = bytes[..head]
+        .windows(NAME.len())
+        .position(|window| window.eq_ignore_ascii_case(NAME));
+    let digits = bytes[at? + NAME.len()..head]
+        .iter()
+        .copied()
+        .skip_while(|byte| *byte == b' ')
+        .take_while(u8::is_ascii_digit);
+    Some(head + digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0')))
+}

@@ -1,0 +1,252 @@
+//! The commands: what they print, and how they end.
+
+use std::{
+    io::Write,
+    process::{Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Act, Gateway, Place, StubTarget, keyed, syncgate};
+
+/// Runs a command to its end, beside the async tests.
+async fn run(arguments: &[&str], input: &str) -> Output {
+    let mut command = syncgate();
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let input = input.to_owned();
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        // A command that reads no input may have closed it.
+        let _written = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    });
+    ended.await.unwrap()
+}
+
+#[track_caller]
+fn ended(output: &Output, code: i32) -> String {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "stdout: {out}\nstderr: {err}"
+    );
+    format!("{out}{err}")
+}
+
+#[track_caller]
+fn json_of(output: &Output) -> Value {
+    ended(output, 0);
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+#[tokio::test]
+async fn check_says_ok_or_every_error() {
+    let place = Place::with_config("[dispatch]\nattempts_max = 2\n");
+    let file = place.config_file();
+    ended(
+        &run(&["check", "--config", file.to_str().unwrap()], "").await,
+        0,
+    );
+    let place = place.configured("[dispatch]\nattempts_max = 0\nqueue_len = 5\n[roles]\nunavailable = \"9\"\n[outcomes]\n\"404\" = \"nowhere\"\n");
+    let said = ended(
+        &run(
+            &["check", "--config", place.config_file().to_str().unwrap()],
+            "",
+        )
+        .await,
+        2,
+    );
+    for word in [
+        "attempts_max",
+        "queue_len",
+        "queue_len_max",
+        "unavailable",
+        "nowhere",
+    ] {
+        assert!(said.contains(word), "{word} is not in: {said}");
+    }
+    ended(
+        &run(&["check", "--config", "/nowhere/at/all.toml"], "").await,
+        2,
+    );
+}
+
+#[tokio::test]
+async fn wrong_usage_is_code_2_and_an_absent_gateway_code_1() {
+    ended(&run(&["no-such-command"], "").await, 2);
+    ended(&run(&["retry"], "").await, 2);
+    ended(
+        &run(&["healthcheck", "--url", "http://127.0.0.1:1"], "").await,
+        1,
+    );
+    ended(
+        &run(&["streams", "ls", "--url", "http://127.0.0.1:1"], "").await,
+        1,
+    );
+}
+
+#[tokio::test]
+async fn sync_retry_records_and_streams_do_what_the_api_does() {
+    let target = StubTarget::with(|_| Act::status(503)).await;
+    let gateway = Gateway::start();
+    let url = gateway.url.as_str();
+    ended(&run(&["healthcheck", "--url", url], "").await, 0);
+
+    let lines: Vec<_> = (0..2_500)
+        .map(|n| keyed(&format!("k{}", n % 100), &target.url("/x"), json!(n)).to_string())
+        .collect();
+    let file = gateway.place().path().join("messages.ndjson");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    ended(
+        &run(&["sync", file.to_str().unwrap(), "--url", url], "").await,
+        0,
+    );
+    ended(&run(&["sync", "-", "--url", url], &lines[0]).await, 0);
+    gateway.drained("DataSyncStream").await;
+    assert_eq!(
+        gateway.count("ServerUnavailableStream", "open").await,
+        2_501
+    );
+    let said = ended(
+        &run(
+            &["sync", "-", "--url", url],
+            r#"{"streamMessage":{"targetRestApiOperation":"POST"}}"#,
+        )
+        .await,
+        1,
+    );
+    assert!(said.contains("/streamMessage/targetRestApi"), "{said}");
+
+    let records = json_of(
+        &run(
+            &[
+                "records",
+                "ServerUnavailableStream",
+                "--limit",
+                "2",
+                "--url",
+                url,
+                "--output",
+                "json",
+            ],
+            "",
+        )
+        .await,
+    );
+    assert_eq!(records["items"].as_array().unwrap().len(), 2);
+    let said = ended(
+        &run(
+            &[
+                "records",
+                "ServerUnavailableStream",
+                "--limit",
+                "2",
+                "--url",
+                url,
+            ],
+            "",
+        )
+        .await,
+        0,
+    );
+    assert!(said.contains("503"), "{said}");
+
+    target.now(|_| Act::status(200));
+    let offsets = gateway.place().path().join("offset");
+    let offset_file = offsets.to_str().unwrap();
+    let one = [
+        "retry",
+        "ServerUnavailableStream",
+        "--max",
+        "1000",
+        "--offset-file",
+        offset_file,
+        "--url",
+        url,
+    ];
+    ended(&run(&one, "").await, 0);
+    assert_eq!(
+        gateway.count("ServerUnavailableStream", "delivered").await,
+        1_000
+    );
+    assert!(std::fs::read_to_string(&offsets).unwrap().contains("999"));
+    let all = [
+        "retry",
+        "ServerUnavailableStream",
+        "--loop",
+        "--max",
+        "600",
+        "--offset-file",
+        offset_file,
+        "--url",
+        url,
+        "--output",
+        "json",
+    ];
+    ended(&run(&all, "").await, 0);
+    assert_eq!(gateway.count("ServerUnavailableStream", "open").await, 0);
+    assert_eq!(target.calls().len(), 2 * 2_501);
+
+    ended(
+        &run(
+            &[
+                "streams",
+                "create",
+                "Mine",
+                "--partitions",
+                "3",
+                "--url",
+                url,
+            ],
+            "",
+        )
+        .await,
+        0,
+    );
+    let list = json_of(&run(&["streams", "ls", "--url", url, "--output", "json"], "").await);
+    assert!(
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|stream| stream["name"] == "Mine")
+    );
+    let shown = json_of(
+        &run(
+            &["streams", "show", "Mine", "--url", url, "--output", "json"],
+            "",
+        )
+        .await,
+    );
+    assert_eq!(shown["partitions"], 3);
+    ended(
+        &run(&["streams", "show", "Nowhere", "--url", url], "").await,
+        1,
+    );
+    ended(&run(&["retry", "Nowhere", "--url", url], "").await, 1);
+}
+
+#[tokio::test]
+async fn the_demo_shows_the_whole_flow() {
+    let said = ended(&run(&["demo"], "").await, 0);
+    for word in [
+        "ServerUnavailableStream",
+        "UnrecoverableErrorStream",
+        "InternalserverErrorStream",
+        "delivered",
+        "503",
+        "404",
+        "500",
+    ] {
+        assert!(said.contains(word), "{word} is not in: {said}");
+    }
+}

@@ -1,0 +1,296 @@
+//! Start, stop, and directories that are not as they were left.
+
+use std::{fs, io::Write};
+
+use serde_json::json;
+
+use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll};
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_attempts_and_loses_nothing() {
+    let target = StubTarget::with(|_| Act::Hold).await;
+    let gateway = Gateway::start();
+    for n in 0..10 {
+        gateway
+            .sync(&keyed(&n.to_string(), &target.url("/x"), json!(n)))
+            .await;
+    }
+    target.wait_for_calls(10).await;
+    gateway.signal("TERM");
+    poll(
+        "readiness to be off, or the listener to be closed",
+        async || {
+            let request = gateway
+                .request(reqwest::Method::GET, "/readyz")
+                .send()
+                .await;
+            (!request.is_ok_and(|answer| answer.status().is_success())).then_some(())
+        },
+    )
+    .await;
+    target.release(10);
+    let (status, place) = gateway.ended().await;
+    assert!(status.success(), "{status}");
+    let gateway = place.start();
+    gateway.drained("DataSyncStream").await;
+    assert_eq!(gateway.count("DataSyncStream", "delivered").await, 10);
+    assert_eq!(target.calls().len(), 10);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once_and_what_was_cut_is_dispatched_again() {
+    let target = StubTarget::with(|_| Act::Hang).await;
+    let gateway = Gateway::start();
+    gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
+    target.wait_for_calls(1).await;
+    gateway.signal("TERM");
+    poll("the drain to begin", async || {
+        let request = gateway
+            .request(reqwest::Method::GET, "/readyz")
+            .send()
+            .await;
+        (!request.is_ok_and(|answer| answer.status().is_success())).then_some(())
+    })
+    .await;
+    gateway.signal("TERM");
+    let (status, place) = gateway.ended().await;
+    assert!(!status.success());
+    target.now(|_| Act::status(200));
+    let gateway = place.start();
+    target.wait_for_calls(2).await;
+    gateway.drained("DataSyncStream").await;
+}
+
+#[tokio::test]
+async fn two_processes_do_not_share_a_directory() {
+    let gateway = Gateway::start();
+    let output = gateway.place().start_refused();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output).contains("in use"), "{}", said(&output));
+    gateway.get("/readyz").await.ok();
+}
+
+#[tokio::test]
+async fn another_address_than_loopback_is_refused() {
+    let place = Place::with_config("[server]\nlisten = \"0.0.0.0:0\"\n");
+    let output = crate::harness::syncgate()
+        .arg("serve")
+        .arg("--config")
+        .arg(place.config_file())
+        .arg("--data")
+        .arg(place.data())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("loopback"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn unknown_keys_are_refused_with_the_nearest_name() {
+    let place = Place::with_config("[dispatch]\nattempt_max = 3\n\n[sinc]\nanswer = \"json\"\n");
+    let output = place.start_refused();
+    assert_eq!(output.status.code(), Some(2));
+    for word in ["attempt_max", "attempts_max", "line 2", "sinc", "sync"] {
+        assert!(
+            said(&output).contains(word),
+            "{word} is not in: {}",
+            said(&output)
+        );
+    }
+}
+
+/// Ten messages that the target took, and the directory they lie in.
+async fn used(target: &StubTarget) -> Place {
+    let gateway = Gateway::start();
+    for n in 0..10 {
+        gateway
+            .sync(&keyed(&n.to_string(), &target.url("/x"), json!(n)))
+            .await;
+    }
+    gateway.drained("DataSyncStream").await;
+    gateway.stop().await
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_and_left_alone() {
+    let target = StubTarget::start().await;
+    let place = used(&target).await;
+    let segment = place.segments().pop().unwrap();
+    let before = fs::read(&segment).unwrap();
+    let mut newer = before.clone();
+    // Both copies of the header; their checksum is of no matter for a version we cannot read.
+    for at in [8, 4096 + 8] {
+        newer[at] = 99;
+    }
+    fs::write(&segment, &newer).unwrap();
+    let output = place.start_refused();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(fs::read(&segment).unwrap() == newer, "the file was changed");
+    fs::write(&segment, &before).unwrap();
+    let gateway = place.start();
+    assert_eq!(gateway.records("DataSyncStream").await.len(), 10);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_middle_is_named_and_nothing_is_touched() {
+    let target = StubTarget::start().await;
+    let place = used(&target).await;
+    let segment = place.segments().pop().unwrap();
+    let good = fs::read(&segment).unwrap();
+    let at = good
+        .windows(13)
+        .position(|window| window == b"targetRestApi")
+        .unwrap();
+    let mut bad = good.clone();
+    bad[at] ^= 1;
+    fs::write(&segment, &bad).unwrap();
+    let output = place.start_refused();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let name = segment.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(said(&output).contains(&name), "{}", said(&output));
+    assert!(fs::read(&segment).unwrap() == bad, "the file was changed");
+    fs::write(&segment, &good).unwrap();
+    let gateway = place.start();
+    assert_eq!(gateway.count("DataSyncStream", "delivered").await, 10);
+}
+
+#[tokio::test]
+async fn an_index_that_is_gone_cut_or_foreign_is_made_again() {
+    let target = StubTarget::start().await;
+    let mut place = used(&target).await;
+    let other = used(&target).await;
+    let index = place.data().join("index");
+    type Damage = fn(&std::path::Path, &std::path::Path);
+    let damages: [Damage; 4] = [
+        |index, _| fs::remove_dir_all(index).unwrap(),
+        |index, _| {
+            for_each_file(index, |file| {
+                fs::File::options()
+                    .write(true)
+                    .open(file)
+                    .unwrap()
+                    .set_len(7)
+                    .unwrap()
+            })
+        },
+        |index, _| for_each_file(index, |file| fs::write(file, [0xa5; 5000]).unwrap()),
+        |index, other| {
+            fs::remove_dir_all(index).unwrap();
+            fs::create_dir(index).unwrap();
+            for_each_file(other, |file| {
+                fs::copy(file, index.join(file.file_name().unwrap()))
+                    .map(drop)
+                    .unwrap()
+            });
+        },
+    ];
+    for (at, damage) in damages.into_iter().enumerate() {
+        damage(&index, &other.data().join("index"));
+        let gateway = place.start();
+        let values: Vec<_> = gateway
+            .records("DataSyncStream")
+            .await
+            .iter()
+            .map(|record| record["value"]["targetRestApiPayload"].clone())
+            .collect();
+        assert_eq!(
+            values,
+            (0..10).map(|n| json!(n)).collect::<Vec<_>>(),
+            "damage {at}"
+        );
+        assert_eq!(gateway.count("DataSyncStream", "delivered").await, 10);
+        place = gateway.stop().await;
+    }
+}
+
+fn for_each_file(dir: &std::path::Path, mut act: impl FnMut(&std::path::Path)) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            act(&path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_off_and_the_rest_is_there() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::start();
+    gateway
+        .sync(&keyed("k", &target.url("/x"), json!("kept")))
+        .await;
+    gateway.drained("DataSyncStream").await;
+    let place = gateway.kill();
+    // A crash in the middle of a write leaves bytes of no frame behind the last one.
+    let segment = place.segments().pop().unwrap();
+    let bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut torn = bytes;
+    let until = (end + 700).min(torn.len());
+    torn[end.next_multiple_of(8)..until].fill(0x5a);
+    fs::write(&segment, torn).unwrap();
+    let gateway = place.start();
+    assert_eq!(gateway.records("DataSyncStream").await.len(), 1);
+    assert_eq!(
+        gateway
+            .sync(&keyed("k", &target.url("/x"), json!("next")))
+            .await,
+        1
+    );
+    target.wait_for_calls(2).await;
+}
+
+#[tokio::test]
+async fn another_master_key_stops_the_start() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::start();
+    let request = gateway
+        .request(reqwest::Method::POST, "/stream/sync")
+        .header("authorization", "tok");
+    gateway
+        .send(request.json(&keyed("k", &target.url("/x"), json!(1))))
+        .await
+        .ok();
+    let place = gateway.stop().await;
+    let key = place.data().join("master.key");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let good = fs::read(&key).unwrap();
+    let mut file = fs::File::create(&key).unwrap();
+    file.write_all(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n")
+        .unwrap();
+    drop(file);
+    let output = place.start_refused();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output).contains("master key"), "{}", said(&output));
+    fs::write(&key, good).unwrap();
+    place.start().get("/readyz").await.ok();
+}
+
+#[tokio::test]
+async fn metrics_health_and_readiness_are_served() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::start();
+    gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
+    gateway.drained("DataSyncStream").await;
+    gateway.get("/healthz").await.ok();
+    gateway.get("/readyz").await.ok();
+    let metrics = gateway.get("/metrics").await.ok();
+    let text = metrics.as_str().unwrap();
+    assert!(text.ends_with("# EOF\n"));
+    let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(
+        samples.iter().all(|line| line.starts_with("syncgate_")),
+        "{text}"
+    );
+    for word in ["backlog", "fsync", "attempt", "accepted"] {
+        assert!(
+            samples.iter().any(|line| line.contains(word)),
+            "no {word} in {text}"
+        );
+    }
+}

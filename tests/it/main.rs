@@ -1,0 +1,21 @@
+//! The product from outside: the real binary, real sockets, real files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code"
+)]
+
+mod harness;
+
+mod bad_input;
+mod cli;
+mod crash;
+mod errors;
+mod flow;
+mod lifecycle;
+mod readme;
+mod retry;
+mod streams;

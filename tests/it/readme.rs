@@ -1,0 +1,218 @@
+//! Every `curl` of the README is run, in order, against one gateway, and answers as the README says.
+//!
+//! A block of ```` ```sh ```` that begins with `curl`, followed by a block of ```` ```json ```` (or ```` ```text ````), is an
+//! example. In the answer `"…"` stands for any text, `…` as a number's place (`"…#"`) for any number; members that the
+//! README leaves out may be there.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::harness::{Act, Gateway, StubTarget};
+
+struct Example {
+    line: usize,
+    command: String,
+    answer: Option<String>,
+}
+
+fn examples(readme: &str) -> Vec<Example> {
+    let (mut all, mut lines): (Vec<Example>, _) =
+        (Vec::new(), readme.lines().enumerate().peekable());
+    while let Some((number, line)) = lines.next() {
+        let kind = line.trim();
+        if !matches!(kind, "```sh" | "```json" | "```text") {
+            continue;
+        }
+        let body: Vec<&str> = lines
+            .by_ref()
+            .map(|(_, line)| line)
+            .take_while(|line| line.trim() != "```")
+            .collect();
+        let body = body.join("\n");
+        match kind {
+            "```sh" if body.starts_with("curl") => all.push(Example {
+                line: number + 1,
+                command: body,
+                answer: None,
+            }),
+            "```json" | "```text" => {
+                if let Some(last) = all.last_mut()
+                    && last.answer.is_none()
+                {
+                    last.answer = Some(body);
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// Splits as a shell does: blanks, single and double quotes, a backslash at the end of a line.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote, mut any) = (Vec::new(), String::new(), None, false);
+    let command = command.replace("\\\n", " ");
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), c) => word.push(c),
+            (None, '\'' | '"') => (quote, any) = (Some(c), true),
+            (None, c) if c.is_whitespace() => {
+                if any || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            (None, c) => word.push(c),
+        }
+    }
+    if any || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
+    let mut words = words(command).into_iter().skip(1);
+    let (mut method, mut headers, mut body, mut url) = (None, Vec::new(), None::<String>, None);
+    while let Some(word) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .unwrap_or_else(|| panic!("{word} of {command} has no value"))
+        };
+        match word.as_str() {
+            "-X" => method = Some(value()),
+            "-H" => headers.push(value()),
+            "-d" | "--data-binary" => body = Some(value()),
+            "-s" | "-i" | "-sS" => {}
+            "-G" => method = Some("GET".into()),
+            other if other.starts_with("http") => url = Some(other.to_owned()),
+            other => panic!("{other} of {command} is not known to this test"),
+        }
+    }
+    let method = method.unwrap_or_else(|| {
+        if body.is_some() {
+            "POST".into()
+        } else {
+            "GET".into()
+        }
+    });
+    let url = url.unwrap_or_else(|| panic!("no URL in {command}"));
+    let path = url
+        .split_once("//")
+        .unwrap()
+        .1
+        .split_once('/')
+        .map_or(String::new(), |(_, path)| path.to_owned());
+    let mut request = gateway.request(
+        Method::from_bytes(method.as_bytes()).unwrap(),
+        &format!("/{path}"),
+    );
+    for header in headers {
+        let (name, value) = header.split_once(':').unwrap();
+        request = request.header(name.trim(), value.trim());
+    }
+    if let Some(body) = body {
+        request = request.body(body);
+    }
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// Returns where `actual` is not what `expected` says.
+fn difference(expected: &Value, actual: &Value, at: &str) -> Option<String> {
+    match (expected, actual) {
+        (Value::String(any), Value::String(_)) if any == "…" => None,
+        (Value::String(any), Value::Number(_)) if any == "…#" => None,
+        (Value::String(pattern), Value::String(text)) if pattern.contains('…') => {
+            let mut rest = text.as_str();
+            for part in pattern.split('…') {
+                match rest.find(part) {
+                    Some(found) => rest = &rest[found + part.len()..],
+                    None => return Some(format!("{at}: {text:?} does not fit {pattern:?}")),
+                }
+            }
+            None
+        }
+        (Value::Object(expected), Value::Object(actual)) => {
+            expected.iter().find_map(|(name, expected)| {
+                let at = format!("{at}/{name}");
+                match actual.get(name) {
+                    Some(actual) => difference(expected, actual, &at),
+                    None => Some(format!("{at} is missing")),
+                }
+            })
+        }
+        (Value::Array(expected), Value::Array(actual)) => {
+            if expected.last() != Some(&Value::String("…".into())) && expected.len() != actual.len()
+            {
+                return Some(format!(
+                    "{at}: {} items, the README has {}",
+                    actual.len(),
+                    expected.len()
+                ));
+            }
+            expected
+                .iter()
+                .zip(actual)
+                .enumerate()
+                .find_map(|(n, (expected, actual))| match expected {
+                    Value::String(rest) if rest == "…" => None,
+                    expected => difference(expected, actual, &format!("{at}/{n}")),
+                })
+        }
+        (expected, actual) if expected == actual => None,
+        (expected, actual) => Some(format!("{at}: {actual}, the README has {expected}")),
+    }
+}
+
+#[tokio::test]
+async fn every_example_answers_as_the_readme_says() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let target = StubTarget::with(|call| match call.path.as_str() {
+        "/latest/down" => Act::Bare(503),
+        "/latest/refused" => Act::Bare(404),
+        _ => Act::Bare(200),
+    })
+    .await;
+    let gateway = Gateway::start();
+    let examples = examples(&readme);
+    assert!(
+        examples.len() >= 15,
+        "only {} examples were found",
+        examples.len()
+    );
+    for Example {
+        line,
+        command,
+        answer,
+    } in examples
+    {
+        // The README's target listens on a fixed port.
+        let command = command.replace("http://127.0.0.1:9003", &target.url(""));
+        let (status, body) = run(&gateway, &command).await;
+        let answer = answer.unwrap_or_else(|| panic!("README.md:{line} shows no answer"));
+        assert!(status < 500, "README.md:{line}: {status} {body}");
+        match serde_json::from_str::<Value>(
+            &answer.replace("http://127.0.0.1:9003", &target.url("")),
+        ) {
+            Ok(expected) => {
+                let actual = serde_json::from_str(&body)
+                    .unwrap_or_else(|_| panic!("README.md:{line}: {status} {body}"));
+                let difference = difference(&expected, &actual, "");
+                assert_eq!(difference, None, "README.md:{line}: {status} {body}");
+            }
+            Err(_) => {
+                for part in answer.split('…').map(str::trim) {
+                    assert!(
+                        body.contains(part),
+                        "README.md:{line}: {part:?} is not in {body}"
+                    );
+                }
+            }
+        }
+        gateway.drained("DataSyncStream").await;
+    }
+}

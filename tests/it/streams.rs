@@ -1,0 +1,232 @@
+//! Streams by the API and by the config.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::harness::{Act, Gateway, StubTarget, keyed};
+
+#[tokio::test]
+async fn the_five_streams_are_there_from_the_first_start() {
+    let gateway = Gateway::start();
+    let list = gateway.get("/v1/streams").await.ok();
+    let mut names: Vec<_> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|stream| stream["name"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "DataSyncStream",
+            "DefaultErrorStream",
+            "InternalserverErrorStream",
+            "ServerUnavailableStream",
+            "UnrecoverableErrorStream"
+        ]
+    );
+    assert_eq!(list["next"], json!(null));
+}
+
+#[tokio::test]
+async fn a_stream_is_made_changed_and_deleted() {
+    let gateway = Gateway::start();
+    let made = gateway
+        .post("/v1/streams", &json!({"name": "Orders", "partitions": 2}))
+        .await;
+    assert_eq!(made.status, 201);
+    gateway
+        .post("/v1/streams", &json!({"name": "Orders"}))
+        .await
+        .problem(409, "exists");
+    for bad in [
+        json!({"name": "9"}),
+        json!({"name": "Ok1", "partitions": 0}),
+        json!({"name": "Ok1", "partitions": 257}),
+        json!({"name": "Ok1", "more": 1}),
+        json!({}),
+        json!([]),
+    ] {
+        gateway
+            .post("/v1/streams", &bad)
+            .await
+            .problem(400, "invalid_request");
+    }
+    let got = gateway.get("/v1/streams/Orders").await;
+    let etag = got.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(got.ok()["partitions"], 2);
+    let patch = |body| {
+        gateway
+            .request(Method::PATCH, "/v1/streams/Orders")
+            .json(&body)
+    };
+    gateway
+        .send(patch(json!({"partitions": 1})))
+        .await
+        .problem(409, "partitions_shrink");
+    gateway
+        .send(patch(json!({"partitions": 3})).header("if-match", &etag))
+        .await
+        .ok();
+    gateway
+        .send(patch(json!({"partitions": 4})).header("if-match", &etag))
+        .await
+        .problem(412, "changed_meanwhile");
+    let gateway = gateway.stop().await.start();
+    assert_eq!(
+        gateway.get("/v1/streams/Orders").await.ok()["partitions"],
+        3
+    );
+    let deleted = gateway
+        .send(gateway.request(Method::DELETE, "/v1/streams/Orders"))
+        .await;
+    assert_eq!(deleted.status, 204);
+    gateway
+        .get("/v1/streams/Orders")
+        .await
+        .problem(404, "stream_unknown");
+    gateway
+        .send(gateway.request(Method::DELETE, "/v1/streams/DataSyncStream"))
+        .await
+        .problem(409, "stream_in_use");
+}
+
+#[tokio::test]
+async fn a_stream_of_the_config_is_changed_in_the_config() {
+    let gateway = Gateway::with_config("[[streams]]\nname = \"Mine\"\npartitions = 2\n");
+    assert_eq!(gateway.get("/v1/streams/Mine").await.ok()["partitions"], 2);
+    let request = gateway
+        .request(Method::PATCH, "/v1/streams/Mine")
+        .json(&json!({"partitions": 3}));
+    gateway.send(request).await.problem(409, "stream_in_config");
+    let place = gateway
+        .stop()
+        .await
+        .configured("[[streams]]\nname = \"Mine\"\npartitions = 4\n");
+    let gateway = place.start();
+    assert_eq!(gateway.get("/v1/streams/Mine").await.ok()["partitions"], 4);
+}
+
+/// An id, not a name, is what a record's end hangs on: a stream made again has nothing to do with the old one.
+#[tokio::test]
+async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
+    let target = StubTarget::with(|_| Act::status(503)).await;
+    let gateway = Gateway::start();
+    for round in 0..2 {
+        gateway
+            .post("/v1/streams", &json!({"name": "Again"}))
+            .await
+            .ok();
+        target.now(|_| Act::status(503));
+        let first = gateway.records("ServerUnavailableStream").await.len();
+        for n in 0..5 {
+            gateway
+                .sync(&keyed(
+                    &n.to_string(),
+                    &target.url("/x"),
+                    json!({"round": round, "n": n}),
+                ))
+                .await;
+        }
+        gateway.record("ServerUnavailableStream", first + 5).await;
+        let mapping = json!([{"responsecode": "503", "stream": "Again"}]);
+        gateway
+            .retry_with("ServerUnavailableStream", -1, 100, mapping)
+            .await
+            .ok();
+        assert_eq!(gateway.records("Again").await.len(), 5);
+        target.now(|_| Act::status(200));
+        let before = target.calls().len();
+        let report = gateway.retry("Again", -1, 100).await;
+        assert_eq!(
+            (&report["processedmessages"], &report["skipped"]),
+            (&json!(5), &json!(0)),
+            "round {round}"
+        );
+        let rounds: Vec<_> = target.calls()[before..]
+            .iter()
+            .map(|call| call.json()["round"].clone())
+            .collect();
+        assert_eq!(rounds, vec![json!(round); 5]);
+        let deleted = gateway
+            .send(gateway.request(Method::DELETE, "/v1/streams/Again"))
+            .await;
+        assert_eq!(deleted.status, 204);
+    }
+}
+
+#[tokio::test]
+async fn more_partitions_keep_a_key_in_one_of_them() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::start();
+    let request = gateway
+        .request(Method::PATCH, "/v1/streams/DataSyncStream")
+        .json(&json!({"partitions": 4}));
+    gateway.send(request).await.ok();
+    let mut partitions = std::collections::HashMap::new();
+    for n in 0..100 {
+        let key = format!("k{}", n % 10);
+        let answer = gateway
+            .post("/stream/sync", &keyed(&key, &target.url("/x"), json!(n)))
+            .await
+            .ok();
+        let partition = answer["partition"].as_str().unwrap().to_owned();
+        assert_eq!(
+            *partitions.entry(key).or_insert(partition.clone()),
+            partition
+        );
+    }
+    assert!(
+        partitions
+            .values()
+            .collect::<std::collections::HashSet<_>>()
+            .len()
+            > 1
+    );
+    target.wait_for_calls(100).await;
+    gateway.drained("DataSyncStream").await;
+}
+
+#[tokio::test]
+async fn partitions_are_not_added_while_keyed_records_wait() {
+    let target = StubTarget::with(|_| Act::Hold).await;
+    let gateway = Gateway::start();
+    gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
+    target.wait_for_calls(1).await;
+    let patch = || {
+        gateway
+            .request(Method::PATCH, "/v1/streams/DataSyncStream")
+            .json(&json!({"partitions": 2}))
+    };
+    gateway.send(patch()).await.problem(409, "stream_in_use");
+    target.release(1);
+    gateway.drained("DataSyncStream").await;
+    gateway.send(patch()).await.ok();
+}
+
+#[tokio::test]
+async fn records_show_the_message_with_its_credentials_masked_and_raw_ones_as_they_are() {
+    let target = StubTarget::with(|_| Act::status(500)).await;
+    let gateway = Gateway::start();
+    let mut message = keyed("k", &target.url("/x"), json!({"price": 1}));
+    message["streamMessage"]["targetRestApiHeaders"] =
+        json!([{"key": "X-Api-Key", "value": "hush"}, {"key": "A", "value": "b"}]);
+    gateway.sync(&message).await;
+    let path = "/v1/streams/DataSyncStream/partitions/0/records/0";
+    let record = gateway.get(path).await.ok();
+    assert_eq!(
+        record["value"]["targetRestApiHeaders"],
+        json!([{"key": "X-Api-Key", "value": "***"}, {"key": "A", "value": "b"}])
+    );
+    assert_eq!(record["key"], "k");
+    let raw = gateway.get(&format!("{path}?raw=true")).await;
+    assert_eq!(raw.headers["content-type"], "application/octet-stream");
+    assert_eq!(raw.body, message["streamMessage"]);
+    let page = gateway
+        .get("/v1/streams/DataSyncStream/partitions/0/records?from=tail")
+        .await
+        .ok();
+    assert_eq!(page["items"], json!([]));
+    assert_eq!(page["tail"], 1);
+}
