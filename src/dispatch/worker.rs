@@ -36,7 +36,10 @@ impl Shared {
             let (board, refused) = self.targets.push(job);
             self.wake_workers(&board);
             if let Some(job) = refused {
-                space.await;
+                // Its target may have got another board meanwhile, and only the one that refused it says when to ask again.
+                if Arc::ptr_eq(&board, &full) {
+                    space.await;
+                }
                 waits = Some((board, job));
             }
         }
