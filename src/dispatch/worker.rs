@@ -14,6 +14,7 @@ use super::{
     credentials::CredentialError,
     job::Job,
     outcome::{Cause, Failure, Outcome, retry_after},
+    redact::redact,
     settings::TargetSettings,
     settle::settle,
     stats,
@@ -200,7 +201,7 @@ impl Worker {
             },
             None => None,
         };
-        match self.exchange(call, secret, settings).await {
+        match self.exchange(call, secret.clone(), settings).await {
             Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
                 Outcome::Delivered {
                     status: answer.status,
@@ -210,7 +211,11 @@ impl Worker {
                 let asked = answer.retry_after.as_ref();
                 let now = self.shared.clock.now();
                 let asked = asked.and_then(|value| retry_after(value.as_bytes(), now));
-                Outcome::Failed(Failure::answered(answer.status, answer.body, asked))
+                let body = match &secret {
+                    Some(secret) => redact(answer.body, secret.as_bytes()),
+                    None => answer.body,
+                };
+                Outcome::Failed(Failure::answered(answer.status, body, asked))
             }
             Err(failure) => Outcome::Failed(failure),
         }
