@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use url::{Position, Url};
 
 use crate::{
-    message::{Message, Origin},
+    message::{HEADERS_REFUSED, Message, Origin},
     record::{Record, header as record_header},
 };
 
@@ -49,22 +49,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("syncgate/", env!("CARGO_PKG_VERSION")));
-
-/// Headers that are about one connection, or that the client makes itself (RFC 9110 §7.6.1).
-const NOT_THE_CALLERS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 impl Call {
     /// Reads a record. `message_id` is that of the first record; `token_header` is the header that secrets travel in;
@@ -226,7 +210,7 @@ fn append(
     let shown = || name.chars().take(64).collect::<String>();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Invalid(format!("{:?} is no header name", shown())))?;
-    if NOT_THE_CALLERS.contains(&header.as_str()) {
+    if HEADERS_REFUSED.contains(&header.as_str()) {
         let name = header.as_str();
         return Err(Invalid(format!("header {name} cannot be set by a message")));
     }
