@@ -17,8 +17,9 @@
 //! - A full disk refuses and goes on later. Any other failed write stops the log, and reads go on.
 //!
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
-//! `finished` and `dedup` is what it adds up to; `queue`, `pending`, `alone`, `writer` store; `blocks`, `cache`,
-//! `index`, `lookup`, `reader` read; `scan` and `recovery` open; `spare` and `housekeeper` work ahead.
+//! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `writer`
+//! store; `blocks`, `cache`,
+//! `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `spare` and `housekeeper` work ahead.
 
 mod alone;
 mod block;
@@ -33,8 +34,11 @@ mod finished;
 mod frame;
 mod housekeeper;
 mod index;
+mod limits;
 mod lock;
 mod lookup;
+mod opened;
+mod opening;
 mod ops;
 mod pending;
 mod queue;

@@ -76,16 +76,15 @@ impl Pending {
         (std::mem::take(&mut self.entries), self.last_time)
     }
 
-    /// Returns the state values that the frame's records are the first of their file to need.
-    pub(super) fn refers(&mut self) -> impl Iterator<Item = Arc<str>> + '_ {
-        self.refers.drain()
+    /// Returns the state values that the frame's records need.
+    pub(super) fn take_refers(&mut self) -> Vec<Arc<str>> {
+        self.refers.drain().collect()
     }
 
     /// Takes a commit in, or refuses it as a whole.
     pub(super) fn admit(
         &mut self,
         books: &Books,
-        referred: &HashSet<Arc<str>>,
         commit: Commit,
         now: Timestamp,
     ) -> Result<Committed, CommitError> {
@@ -112,7 +111,7 @@ impl Pending {
         let mut copies = Vec::with_capacity(commit.appends.len());
         for append in commit.appends {
             let slot = slot(books, append.of)?;
-            let answer = self.append(books, referred, slot, append, time);
+            let answer = self.append(books, slot, append, time);
             copies.push((slot, answer.first.0));
             appended.push(answer);
         }
@@ -219,14 +218,7 @@ impl Pending {
         Ok(())
     }
 
-    fn append(
-        &mut self,
-        books: &Books,
-        referred: &HashSet<Arc<str>>,
-        slot: Slot,
-        append: Append,
-        time: u64,
-    ) -> Appended {
+    fn append(&mut self, books: &Books, slot: Slot, append: Append, time: u64) -> Appended {
         if let Some(DedupId(id)) = append.dedup
             && let Some(entry) = self.known(books, slot, id, time)
         {
@@ -241,9 +233,10 @@ impl Pending {
             self.append_record(books, slot, append.kind, record, time);
         }
         for key in append.refers {
-            if !referred.contains(&key) && self.refers.insert(key.clone()) {
-                let bytes = key.len();
-                self.push(Op::Refer { key }, 16 + bytes);
+            // Which of them the file has already shows when it is known which file it will be.
+            if !self.refers.contains(&key) {
+                self.bytes += 16 + key.len();
+                self.refers.insert(key);
             }
         }
         if let Some(DedupId(id)) = append.dedup {

@@ -34,8 +34,6 @@ use super::{
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    pub(super) view: View,
-    pub(super) files: Files,
     pub(super) journal: [u8; 16],
     /// The newest file, or what is known before the first one.
     pub(super) before: Option<Summary>,
@@ -72,7 +70,7 @@ pub(super) fn recover(
     journal_dir: PathBuf,
     dedup: Dedup,
     cache_bytes: usize,
-) -> Result<Recovered, OpenError> {
+) -> Result<(View, Files, Recovered), OpenError> {
     let files = Files::new(disk.clone(), journal_dir);
     let found = find(disk, &files)?;
     check_neighbours(&found, &files)?;
@@ -130,9 +128,7 @@ pub(super) fn recover(
             .map_err(|source| OpenError::io("get random numbers for", files.dir(), source))?,
     };
     let replace_newest = newest.filter(|_| empty).cloned();
-    Ok(Recovered {
-        view,
-        files,
+    let recovered = Recovered {
         journal,
         before: recovered.summary,
         next_frame: recovered.next_frame.max(1),
@@ -142,7 +138,8 @@ pub(super) fn recover(
         segments: found.into_iter().map(|found| found.header).collect(),
         frames_len: recovered.frames_len,
         torn: recovered.torn,
-    })
+    };
+    Ok((view, files, recovered))
 }
 
 const BAD_SNAPSHOT: Malformed = Malformed("the snapshot has a wrong checksum");

@@ -8,8 +8,7 @@
 //! tried again; any other failure stops the log for good, because what is on disk is then not known.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    io,
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,17 +19,17 @@ use crate::{
 };
 
 use super::{
-    disk::DiskFile,
-    frame::{FRAME_BYTES_MAX, Frame, FrameAt, HEADER_LEN, aligned_len},
+    frame::{FRAME_BYTES_MAX, Frame, HEADER_LEN, aligned_len},
     housekeeper::Housekeeper,
     lock,
-    ops::Entry,
+    opened::{Beginning, Fault, OpenSegment, SEAL_LEN, begin_segment, is_full},
+    ops::{Entry, Op},
     pending::Pending,
     queue::{CommitAnswer, Queue, Request, Taken},
-    segment::{self, SegmentHeader},
+    segment,
     shared::Shared,
     snapshot::{self, Summary},
-    spare::{Spare, Spares},
+    spare::Spares,
 };
 
 /// How long an end waits for a frame to travel with.
@@ -39,8 +38,6 @@ const FINISHES_WAIT: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_secs(1);
 /// How long a full disk is left alone if nobody commits.
 const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
-/// Room for the frame that says that no other follows in its file.
-const SEAL_LEN: u64 = HEADER_LEN as u64;
 
 /// The writer, on a thread of its own.
 #[derive(Debug)]
@@ -66,70 +63,6 @@ pub(super) struct Writer {
     pub(super) no_space_at: Option<Instant>,
     /// The last frame held something.
     pub(super) unproven: bool,
-}
-
-/// The file that takes frames.
-#[derive(Debug)]
-pub(super) struct OpenSegment {
-    file: Arc<dyn DiskFile>,
-    number: u64,
-    life: u64,
-    /// Where the next frame goes.
-    place: u64,
-    len: u64,
-    first_frame: u64,
-    first_time: Option<u64>,
-    /// State values that its records need.
-    referred: HashSet<Arc<str>>,
-}
-
-/// Why a frame is not stored.
-#[derive(Debug)]
-enum Fault {
-    /// Nothing of it is.
-    DiskFull,
-    /// Nothing of it is, and nothing more will be.
-    Broken(Arc<str>),
-    /// It may be, and nothing more will be.
-    Torn(Arc<str>),
-}
-
-impl Fault {
-    fn new(what: &str, error: &io::Error) -> Self {
-        if is_full(error) {
-            Self::DiskFull
-        } else {
-            Self::Broken(format!("cannot {what}: {error}").into())
-        }
-    }
-
-    fn torn(what: &str, error: &io::Error) -> Self {
-        Self::Torn(format!("cannot {what}: {error}").into())
-    }
-
-    /// What a commit of that frame is told.
-    fn answer(&self) -> CommitError {
-        match self {
-            Self::DiskFull => CommitError::DiskFull,
-            Self::Broken(reason) => CommitError::Stopped(reason.clone()),
-            Self::Torn(reason) => CommitError::MaybeStored(reason.clone()),
-        }
-    }
-
-    /// What a commit is told that was refused, perhaps because of others in that frame.
-    fn answer_refused(&self) -> CommitError {
-        match self {
-            Self::DiskFull => CommitError::DiskFull,
-            Self::Broken(reason) | Self::Torn(reason) => CommitError::Stopped(reason.clone()),
-        }
-    }
-}
-
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 impl Writer {
@@ -185,19 +118,15 @@ impl Writer {
     fn store_commits(&mut self) {
         let (mut len, mut bytes) = (0, 0);
         let mut answers: Vec<(CommitAnswer, Result<Committed, CommitError>)> = Vec::new();
-        let none = HashSet::new();
+        let mut refused = Vec::new();
         {
             let view = lock::read(&self.shared.view);
-            let referred = self.open.as_ref().map_or(&none, |open| &open.referred);
             self.pending.begin(&view.books);
             if !self.finishes.is_empty() {
                 // Neighbours become runs.
                 self.finishes.sort_unstable_by_key(|f| (f.of, f.offset));
                 let now = self.clock.now();
-                let refused = self.pending.admit_soon(&view.books, &self.finishes, now);
-                for error in refused {
-                    tracing::warn!(%error, "an end was refused");
-                }
+                refused = self.pending.admit_soon(&view.books, &self.finishes, now);
             }
             while let Some(Request::Commit { bytes: more, .. }) = self.requests.front() {
                 if self.pending.bytes() > 0 && self.pending.bytes() + more > FRAME_BYTES_MAX {
@@ -214,25 +143,23 @@ impl Writer {
                 len += 1;
                 bytes += more;
                 let now = self.clock.now();
-                let admitted = self.pending.admit(&view.books, referred, commit, now);
+                let admitted = self.pending.admit(&view.books, commit, now);
                 answers.push((answer, admitted));
             }
         }
+        for error in refused {
+            tracing::warn!(%error, "an end was refused");
+        }
         let hint = self.pending.bytes();
+        let refers = self.pending.take_refers();
         let (entries, time) = self.pending.take();
         let stored = if entries.is_empty() {
             Ok(())
         } else {
-            self.store(entries, time, hint)
+            self.store(entries, refers, time, hint)
         };
-        match &stored {
-            Ok(()) => {
-                self.finishes.clear();
-                if let Some(open) = &mut self.open {
-                    open.referred.extend(self.pending.refers());
-                }
-            }
-            Err(_) => drop(self.pending.refers()),
+        if stored.is_ok() {
+            self.finishes.clear();
         }
         // Before the answers: whoever has one must not be refused for its own last commit.
         self.queue.release(len, bytes);
@@ -263,7 +190,7 @@ impl Writer {
         };
         let mut encoded = Vec::new();
         op.encode(&mut encoded, time);
-        match self.store(vec![Entry::Op(op)], time, encoded.len()) {
+        match self.store(vec![Entry::Op(op)], Vec::new(), time, encoded.len()) {
             Ok(()) => answer.stored(),
             Err(fault) => answer.refuse(fault.answer()),
         }
@@ -273,15 +200,23 @@ impl Writer {
     fn prove(&mut self) {
         if (self.unproven || self.disk_full) && self.stopped.is_none() {
             let time = lock::read(&self.shared.view).books.last_time;
-            if self.store(Vec::new(), time, 0).is_ok() {
+            if self.store(Vec::new(), Vec::new(), time, 0).is_ok() {
                 self.unproven = false;
             }
         }
     }
 
     /// Makes a frame durable and lets readers see it.
-    fn store(&mut self, entries: Vec<Entry>, time: u64, hint: usize) -> Result<(), Fault> {
-        let stored = self.try_store(entries, time, hint);
+    ///
+    /// `refers` are state values that its records need; `hint` bounds the length of its body.
+    fn store(
+        &mut self,
+        entries: Vec<Entry>,
+        refers: Vec<Arc<str>>,
+        time: u64,
+        hint: usize,
+    ) -> Result<(), Fault> {
+        let stored = self.try_store(entries, refers, time, hint);
         match &stored {
             Ok(()) => {
                 if std::mem::take(&mut self.disk_full) {
@@ -303,7 +238,13 @@ impl Writer {
         stored
     }
 
-    fn try_store(&mut self, entries: Vec<Entry>, time: u64, hint: usize) -> Result<(), Fault> {
+    fn try_store(
+        &mut self,
+        mut entries: Vec<Entry>,
+        mut refers: Vec<Arc<str>>,
+        time: u64,
+        hint: usize,
+    ) -> Result<(), Fault> {
         let unproven = !entries.is_empty();
         // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
         let frame_len = aligned_len((HEADER_LEN + hint) as u64);
@@ -311,12 +252,13 @@ impl Writer {
         let Some(open) = &mut self.open else {
             return Err(Fault::Broken("there is no open file".into()));
         };
-        let at = FrameAt {
-            life: open.life,
-            number: self.next_frame,
-            place: open.place,
-            time,
-        };
+        refers.retain(|key| !open.referred.contains(key));
+        entries.extend(
+            refers
+                .iter()
+                .map(|key| Entry::Op(Op::Refer { key: key.clone() })),
+        );
+        let at = open.frame_at(self.next_frame, time);
         let frame = Frame::encode(at, false, entries, hint);
         debug_assert!(
             frame.bytes.len() as u64 <= frame_len,
@@ -325,6 +267,7 @@ impl Writer {
         open.write(&frame)?;
         open.place += frame.bytes.len() as u64;
         open.first_time.get_or_insert(time);
+        open.referred.extend(refers);
         self.next_frame += 1;
         self.unproven = unproven;
         if open.place > open.len / 2 {
@@ -396,12 +339,8 @@ impl Writer {
         let Some(open) = &self.open else {
             return Ok(());
         };
-        let at = FrameAt {
-            life: open.life,
-            number: self.next_frame,
-            place: open.place,
-            time: lock::read(&self.shared.view).books.last_time,
-        };
+        let time = lock::read(&self.shared.view).books.last_time;
+        let at = open.frame_at(self.next_frame, time);
         let frame = Frame::encode(at, true, Vec::new(), 0);
         open.write(&frame).map_err(|fault| match fault {
             // The frame that is to be stored is not in this write.
@@ -441,90 +380,4 @@ impl Drop for Writer {
         self.stop(&reason.into());
         self.shared.writer_ended.send_replace(true);
     }
-}
-
-impl OpenSegment {
-    /// Writes a frame at its place and makes it durable.
-    fn write(&self, frame: &Frame) -> Result<(), Fault> {
-        if let Err((error, written)) = segment::write_all(&*self.file, &frame.bytes, self.place) {
-            if !is_full(&error) {
-                return Err(Fault::torn("write to the journal", &error));
-            }
-            if written > 0 {
-                self.void()?;
-            }
-            return Err(Fault::DiskFull);
-        }
-        let synced = self.file.sync_data();
-        synced.map_err(|error| Fault::torn("sync the journal", &error))
-    }
-
-    /// Makes a frame that was cut short unreadable: its missing bytes might equal what stood there before.
-    fn void(&self) -> Result<(), Fault> {
-        let zeros = [0; HEADER_LEN];
-        let voided = segment::write_all(&*self.file, &zeros, self.place)
-            .map_err(|(error, _)| error)
-            .and_then(|()| self.file.sync_data());
-        voided.map_err(|error| Fault::torn("take back a write to the journal", &error))
-    }
-
-    /// Describes the file as it will be, sealed by the frame of that number.
-    fn summary(&self, last_frame: u64, shared: &Shared) -> Summary {
-        let mut refers: Vec<_> = self.referred.iter().cloned().collect();
-        refers.sort_unstable();
-        let last_time = lock::read(&shared.view).books.last_time;
-        Summary {
-            number: self.number,
-            life: self.life,
-            first_frame: self.first_frame,
-            last_frame,
-            first_time: self.first_time.unwrap_or(last_time),
-            last_time,
-            bytes: self.place + SEAL_LEN,
-            refers,
-        }
-    }
-}
-
-/// How a file begins.
-#[derive(Debug)]
-pub(super) struct Beginning<'a> {
-    pub(super) number: u64,
-    pub(super) first_frame: u64,
-    pub(super) journal: [u8; 16],
-    pub(super) created: u64,
-    pub(super) snapshot: &'a [u8],
-}
-
-/// Makes the next file of the journal of a spare one.
-pub(super) fn begin_segment(
-    shared: &Shared,
-    spares: &Spares,
-    spare: &Spare,
-    beginning: Beginning<'_>,
-) -> io::Result<OpenSegment> {
-    let life = u64::from_le_bytes(super::random()?);
-    let snapshot = beginning.snapshot;
-    let header = SegmentHeader {
-        number: beginning.number,
-        life,
-        rewrite: 0,
-        first_frame: beginning.first_frame,
-        last_frame: 0,
-        created: beginning.created,
-        snapshot_len: snapshot.len() as u64,
-        snapshot_crc: segment::snapshot_crc(life, snapshot),
-        journal: beginning.journal,
-    };
-    let (file, len) = spares.publish(spare, &shared.files, &header, snapshot)?;
-    Ok(OpenSegment {
-        file,
-        number: header.number,
-        life,
-        place: header.frames_at(),
-        len,
-        first_frame: header.first_frame,
-        first_time: None,
-        referred: HashSet::new(),
-    })
 }

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-use super::{Bench, format::newer};
+use super::{Bench, copy_dir, format::newer};
 
 async fn bench_with(values: &[&str]) -> (Bench, PartitionId) {
     let bench = Bench::new();
@@ -226,6 +226,29 @@ async fn frames_of_an_older_life_in_a_reused_file_are_not_read() {
         bench.crash();
     }
     assert_eq!(bench.values(of).await.len(), 8);
+}
+
+#[tokio::test]
+async fn a_frame_of_another_life_is_not_read_where_the_next_one_belongs() {
+    let (mut bench, of) = bench_with(&["a"]).await;
+    bench.close().await;
+    // A copy that does not know what the original did next, and gets its file to reuse.
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(bench.dir.path(), copy.path());
+    bench.open().unwrap();
+    bench.append(of, &["of another life"]).await;
+    bench.close().await;
+    let other = bench.journal().pop().unwrap();
+    fs::copy(&other, copy.path().join("journal/spare/7.ready")).unwrap();
+    drop(super::open(copy.path(), &bench.log, &bench.clock).unwrap());
+    let reused = copy.path().join("journal").join(other.file_name().unwrap());
+    assert_eq!(frames(&reused).len(), 0);
+    let (there, wanted) = (frames(&other)[0].at, fs::read(reused).unwrap());
+    let stale = FrameHeader::decode(&wanted[usize::try_from(there.place).unwrap()..]).unwrap();
+    assert_eq!(stale.at, there, "the case is not the one that is meant");
+
+    let engine = super::open(copy.path(), &bench.log, &bench.clock).unwrap();
+    assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(1));
 }
 
 #[tokio::test]

@@ -1,13 +1,10 @@
 //! The index is only an index: whatever becomes of it, the records are found.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use crate::place::{Offset, Partition, PartitionId};
 
-use super::Bench;
+use super::{Bench, copy_dir};
 
 const RECORDS: u64 = 40;
 
@@ -37,19 +34,6 @@ async fn check(bench: &Bench, of: PartitionId) {
 
 fn index(bench: &Bench) -> PathBuf {
     bench.dir.path().join("index")
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ mod damage;
 mod format;
 mod index;
 mod promises;
+mod reading;
 mod space;
+mod streams;
 
 use std::{path::Path, sync::Arc};
 
@@ -14,7 +16,7 @@ use super::{Embedded, OpenError, Options, RealDisk};
 use crate::{
     clock::{Clock, Timestamp},
     config::LogSettings,
-    place::{Offset, PartitionId},
+    place::{Offset, Partition, PartitionId},
     record::{Headers, HeadersBuilder, Record, StoredRecord, header},
     storage::{
         Append, AppendKind, Commit, Committed, Epoch, Finish, Log, NewEnd, StateChange, Stream,
@@ -202,4 +204,29 @@ fn states(state: impl Into<Vec<StateChange>>) -> Commit {
 
 fn at(micros: u64) -> Timestamp {
     Timestamp(micros)
+}
+
+/// Appends records of 50 KiB, of which a file holds five.
+async fn fill(bench: &Bench, of: PartitionId, count: usize) {
+    for number in 0..count {
+        let value = format!("{number:0>51200}");
+        bench.append(of, &[&value]).await;
+    }
+}
+
+fn partition(stream: &Stream, partition: u16) -> PartitionId {
+    stream.partition(Partition(partition)).unwrap()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }

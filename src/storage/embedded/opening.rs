@@ -1,0 +1,220 @@
+//! Opening a directory, step by step: lock, journal, index, a fresh file, threads.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    path::Path,
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+    time::Instant,
+};
+
+use crate::clock::Clock;
+
+use super::{
+    OpenError, Options,
+    dedup::Dedup,
+    disk::Disk,
+    housekeeper::Housekeeper,
+    index::Index,
+    lock, lookup,
+    opened::{Beginning, begin_segment, is_full},
+    pending::Pending,
+    queue::Queue,
+    recovery::{self, Recovered},
+    segment::SegmentHeader,
+    shared::Shared,
+    snapshot,
+    spare::Spares,
+    writer::Writer,
+};
+
+/// Below this a file holds little more than its own header.
+const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// The parts of an engine that works.
+pub(super) struct Opened {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) housekeeper: Arc<Housekeeper>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) lock: File,
+}
+
+pub(super) fn open(
+    options: Options,
+    disk: Arc<dyn Disk>,
+    clock: Clock,
+) -> Result<Opened, OpenError> {
+    let start = Instant::now();
+    let Options { dir, log } = options;
+    let lock = lock::take_dir(&dir)?;
+    let journal_dir = dir.join("journal");
+    disk.create_dir_all(&journal_dir)
+        .and_then(|()| disk.sync_dir(&dir))
+        .map_err(|source| OpenError::io("make", &journal_dir, source))?;
+
+    let dedup = Dedup::new(log.dedup_len_max, log.dedup_age_hours);
+    let (view, files, found) =
+        recovery::recover(&disk, journal_dir.clone(), dedup, log.cache_bytes)?;
+    if let Some((file, at)) = &found.torn {
+        tracing::warn!(file = %file.display(), at, "the last write was cut by a crash; it was not answered and is left out");
+    }
+    let spares = Spares::open(disk, journal_dir.join("spare"));
+    let spares =
+        spares.map_err(|source| OpenError::io("make files ready in", &journal_dir, source));
+    let spares = Arc::new(spares?);
+    let lives = found.segments.iter().map(|s| (s.number, s.life)).collect();
+    let (index_dir, damaged_dir) = (dir.join("index"), dir.join("damaged"));
+    let index = Index::open(index_dir, damaged_dir, found.journal, &lives);
+    let shared = Arc::new(Shared::new(view, files, index));
+    let dedup_age_us = u64::from(log.dedup_age_hours) * 3_600_000_000;
+    let since = clock.now().0.saturating_sub(dedup_age_us);
+    let unindexed = catch_up(&shared, &found.segments, found.replayed_from, since);
+    let queue = Arc::new(Queue::new(log.queue_len_max, log.queue_bytes_max));
+    let housekeeper = Arc::new(Housekeeper::new(spares.clone(), shared.clone()));
+    let writer = Writer {
+        shared: shared.clone(),
+        queue: queue.clone(),
+        spares,
+        housekeeper: housekeeper.clone(),
+        clock,
+        journal: found.journal,
+        segment_bytes: log.segment_bytes.max(SEGMENT_BYTES_MIN),
+        open: None,
+        before: None,
+        next_frame: 1,
+        pending: Pending::default(),
+        requests: VecDeque::new(),
+        finishes: Vec::new(),
+        stopped: None,
+        disk_full: false,
+        no_space_at: None,
+        unproven: false,
+    };
+    let files_len = found.segments.len();
+    let frames_len = found.frames_len;
+    let writer = begin(writer, found)
+        .map_err(|source| OpenError::io("begin a journal file in", &journal_dir, source))?;
+    let open_number = writer.open.as_ref().map(|open| open.number);
+    for number in unindexed {
+        // A file that held nothing was replaced by the open one.
+        if Some(number) != open_number {
+            housekeeper.sealed(number);
+        }
+    }
+    let threads = start_threads(&dir, &housekeeper, writer)?;
+    tracing::info!(
+        dir = %dir.display(),
+        files = files_len,
+        frames = frames_len,
+        streams = lock::read(&shared.view).books.by_name().count(),
+        took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "log is open"
+    );
+    Ok(Opened {
+        shared,
+        queue,
+        housekeeper,
+        threads,
+        lock,
+    })
+}
+
+/// Begins the file for what comes next.
+fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
+    let (number, first_frame, before) = match found.replace_newest {
+        Some(newest) => (newest.number, newest.first_frame, found.before_newest),
+        None => {
+            let number = found.before.as_ref().map_or(1, |before| before.number + 1);
+            (number, found.next_frame, found.before)
+        }
+    };
+    let snapshot = snapshot::encode(&lock::read(&writer.shared.view).books, before.as_ref());
+    let beginning = Beginning {
+        number,
+        first_frame,
+        journal: found.journal,
+        created: writer.clock.now().0,
+        snapshot: &snapshot,
+    };
+    let len = snapshot.len() as u64 + SEGMENT_BYTES_MIN;
+    let begun = writer
+        .spares
+        .take(writer.segment_bytes.max(len))
+        .and_then(|spare| begin_segment(&writer.shared, &writer.spares, &spare, beginning));
+    match begun {
+        Ok(open) => writer.open = Some(open),
+        // What is there can still be read, and the writer tries again until there is space.
+        Err(error) if is_full(&error) => {
+            tracing::error!("the disk is full; appends are refused until there is space");
+            writer.shared.disk_full(true);
+            writer.disk_full = true;
+        }
+        Err(error) => return Err(error),
+    }
+    writer.before = before;
+    writer.next_frame = first_frame;
+    Ok(writer)
+}
+
+fn start_threads(
+    dir: &Path,
+    housekeeper: &Arc<Housekeeper>,
+    writer: Writer,
+) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    let failed = |source| OpenError::io("start a thread for", dir, source);
+    let keeping = housekeeper.clone();
+    let keeper = Builder::new().name("syncgate-keeper".into());
+    let keeper = keeper.spawn(move || keeping.run()).map_err(failed)?;
+    let writing = Builder::new().name("syncgate-writer".into());
+    match writing.spawn(move || writer.run()) {
+        Ok(writer) => Ok(vec![keeper, writer]),
+        Err(source) => {
+            housekeeper.stop();
+            super::engine::join(vec![keeper]);
+            Err(failed(source))
+        }
+    }
+}
+
+/// Indexes files that an earlier run has left unindexed, and finds the dedup entries that are younger than `since`.
+///
+/// Returns the files that are left to the housekeeper: those that were replayed, whose blocks are in memory.
+fn catch_up(
+    shared: &Shared,
+    segments: &[SegmentHeader],
+    replayed_from: u64,
+    since: u64,
+) -> Vec<u64> {
+    let mut older = Vec::new();
+    let mut replayed = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        if segment.number >= replayed_from {
+            replayed.push(segment.number);
+            continue;
+        }
+        let indexed = shared.index.has(segment.number);
+        // What a file holds is older than the next one.
+        let recent = segments
+            .get(at + 1)
+            .is_none_or(|next| next.created >= since);
+        if !indexed {
+            tracing::info!(file = %shared.files.path(segment.number).display(), "indexing a journal file");
+            match lookup::scan(&shared.files, segment.number) {
+                Ok(scan) => {
+                    shared.index.add(segment.number, segment.life, &scan);
+                    older.extend(scan.dedup);
+                }
+                // Its records may be out of reach; that is no reason to keep the others from being dispatched.
+                Err(error) => tracing::error!(%error, "cannot index a journal file"),
+            }
+        } else if recent {
+            older.extend(shared.index.dedup(segment.number));
+        }
+    }
+    let books = &mut lock::write(&shared.view).books;
+    older.retain(|entry| books.id_of(entry.slot.0).is_some());
+    books.dedup.prepend(older);
+    replayed
+}
