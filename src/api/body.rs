@@ -27,6 +27,9 @@ const ALL_BYTES_MAX: usize = 128 << 20;
 /// a client that is still sending then never sees the answer; one that sends more than this may not.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
+/// A sender of such a body that pauses for so long waits for the answer.
+const DISCARD_PAUSE_MAX: Duration = Duration::from_millis(500);
+
 /// Reads bodies. Clones share the bound for all.
 #[derive(Clone, Debug)]
 pub(super) struct Bodies {
@@ -137,7 +140,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let mut left = DISCARDED_BYTES_MAX;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(DISCARD_PAUSE_MAX, body.frame()).await {
         let len = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(len) {
             Some(rest) => left = rest,

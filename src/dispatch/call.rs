@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::{Position, Url};
 
 use crate::{
-    message::{Message, Origin},
+    message::{HEADERS_REFUSED, Message, Origin},
     record::{Record, header as record_header},
 };
 
@@ -50,22 +50,6 @@ const USER_AGENT: HeaderValue =
 
 /// More than this no header map holds, and no server takes.
 const HEADERS_LEN_MAX: usize = 4096;
-
-/// Headers that are about one connection, or that the client makes itself (RFC 9110 §7.6.1).
-const NOT_THE_CALLERS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 impl Call {
     /// Reads a record. `message_id` is that of the first record; `token_header` is the header that secrets travel in;
@@ -232,7 +216,7 @@ fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Invalid
     let shown = || name.chars().take(64).collect::<String>();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Invalid(format!("{:?} is no header name", shown())))?;
-    if NOT_THE_CALLERS.contains(&header.as_str()) {
+    if HEADERS_REFUSED.contains(&header.as_str()) {
         let name = header.as_str();
         return Err(Invalid(format!("header {name} cannot be set by a message")));
     }

@@ -33,6 +33,7 @@ pub(crate) mod job;
 mod lane;
 pub(crate) mod outcome;
 mod owner;
+mod redact;
 pub(crate) mod route;
 mod settings;
 mod settle;

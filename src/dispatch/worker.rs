@@ -14,6 +14,7 @@ use super::{
     credentials::CredentialError,
     job::Job,
     outcome::{Cause, Failure, Outcome, retry_after},
+    redact::redact,
     settings::TargetSettings,
     settle::settle,
     stats,
@@ -37,7 +38,8 @@ impl Shared {
             // Before asking again, so that room made in between is not missed.
             space.as_mut().enable();
             (board, pushed) = self.targets.push(job);
-            if pushed.is_err() {
+            // Its target may have got another board meanwhile, and only the one that refused it says when to ask again.
+            if pushed.is_err() && Arc::ptr_eq(&board, &full) {
                 space.await;
             }
         }
@@ -202,7 +204,7 @@ impl Worker {
             },
             None => None,
         };
-        match self.exchange(call, secret, settings).await {
+        match self.exchange(call, secret.clone(), settings).await {
             Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
                 Outcome::Delivered {
                     status: answer.status,
@@ -212,7 +214,11 @@ impl Worker {
                 let asked = answer.retry_after.as_ref();
                 let now = self.shared.clock.now();
                 let asked = asked.and_then(|value| retry_after(value.as_bytes(), now));
-                Outcome::Failed(Failure::answered(answer.status, answer.body, asked))
+                let body = match &secret {
+                    Some(secret) => redact(answer.body, secret.as_bytes()),
+                    None => answer.body,
+                };
+                Outcome::Failed(Failure::answered(answer.status, body, asked))
             }
             Err(failure) => Outcome::Failed(failure),
         }
