@@ -1,6 +1,6 @@
 //! A repeated append is recognised.
 
-use super::{Content, Place, numbered, one_partition, reopened, stored};
+use super::{Content, Place, make, numbered, one_partition, part, reopened, stored};
 use crate::{
     place::Offset,
     storage::{Append, Appended, Commit, DedupId},
@@ -80,4 +80,22 @@ pub(crate) async fn repetitions_are_seen_within_a_commit_and_between_neighbours(
     assert_eq!((first.len(), repeated.len()), (2, 18));
     let engine = reopened(engine, place).await;
     assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(7));
+}
+
+pub(crate) async fn an_id_goes_with_its_stream(place: &dyn Place) {
+    let mut engine = place.open();
+    if !engine.caps().dedup {
+        return;
+    }
+    for round in 0..3 {
+        let stream = make(engine.as_ref(), "src", 1).await;
+        let of = part(&stream, 0);
+        let committed = stored(engine.as_ref(), marked(numbered(of, 0..1), 1)).await;
+        assert_eq!(committed.appends, [new(0)], "round {round}");
+        if round == 1 {
+            engine = reopened(engine, place).await;
+        }
+        engine.delete_stream(stream.id, None).await.unwrap();
+        engine = reopened(engine, place).await;
+    }
 }

@@ -67,6 +67,7 @@ macro_rules! suite {
                 a_page_has_as_many_records_as_fit_and_at_least_one,
                 beyond_the_tail_is_the_tail,
                 offset_at_finds_the_first_record_of_a_time,
+                offset_at_tells_records_of_one_write_apart,
                 the_tail_can_be_watched,
                 an_unknown_partition_is_refused_everywhere;
             trimming: a_trim_removes_what_is_below_and_counts_what_was_open,
@@ -84,7 +85,8 @@ macro_rules! suite {
                 values_of_the_greatest_size_are_kept,
                 watchers_hear_of_their_prefix_alone;
             dedup: a_repeated_append_is_answered_with_the_first_place,
-                repetitions_are_seen_within_a_commit_and_between_neighbours;
+                repetitions_are_seen_within_a_commit_and_between_neighbours,
+                an_id_goes_with_its_stream;
             leases: every_partition_is_granted_at_once_and_when_it_is_made;
         }
     };
@@ -125,15 +127,18 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(ended.is_ok(), "never seen: {what}");
 }
 
-/// Closes an engine and opens it again; everything is as before.
-async fn reopened(engine: Arc<dyn Engine>, place: &dyn Place) -> Arc<dyn Engine> {
+/// Closes an engine and opens it again, twice: what the first opening found, the second one finds as the first has left
+/// it. Everything is as before.
+async fn reopened(mut engine: Arc<dyn Engine>, place: &dyn Place) -> Arc<dyn Engine> {
     engine.close().await;
     let before = Content::of(engine.as_ref()).await;
-    assert_eq!(Arc::strong_count(&engine), 1, "someone else holds it");
-    drop(engine);
-    let engine = place.open();
-    let after = Content::of(engine.as_ref()).await;
-    before.assert_same(&after, "after a reopen");
+    for when in ["after a reopen", "after another reopen"] {
+        engine.close().await;
+        assert_eq!(Arc::strong_count(&engine), 1, "someone else holds it");
+        drop(engine);
+        engine = place.open();
+        before.assert_same(&Content::of(engine.as_ref()).await, when);
+    }
     engine
 }
 

@@ -143,6 +143,27 @@ pub(crate) async fn offset_at_finds_the_first_record_of_a_time(place: &dyn Place
     }
 }
 
+pub(crate) async fn offset_at_tells_records_of_one_write_apart(place: &dyn Place) {
+    let engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    // Queued together, so that one write may hold many of them.
+    let commits = (0..60).map(|n| engine.commit(numbered(of, n..n + 1).into()));
+    let commits = futures_util::future::join_all(commits).await;
+    let times: Vec<_> = commits
+        .into_iter()
+        .map(|answer| answer.unwrap().time)
+        .collect();
+    let mut engine = engine;
+    for earliest in [0, 25] {
+        engine.trim(of, Offset(earliest)).await.unwrap();
+        for (offset, time) in (0..).zip(&times) {
+            let found = engine.offset_at(of, *time).await.unwrap();
+            assert_eq!(found, Offset(offset).max(Offset(earliest)));
+        }
+        engine = reopened(engine, place).await;
+    }
+}
+
 pub(crate) async fn the_tail_can_be_watched(place: &dyn Place) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;

@@ -6,8 +6,8 @@ use super::{
     rig::{Rig, Run, shut},
 };
 use crate::storage::{
-    CommitError, Log,
-    conformance::{append, content::Content, make, part, record, stored},
+    CommitError, Log, State,
+    conformance::{append, change, content::Content, make, part, record, stored},
     embedded::{COMMIT_BYTES_MAX, OpenError},
 };
 
@@ -79,6 +79,61 @@ async fn a_flipped_bit_is_never_another_record() {
             is_right_or_an_error(&rig, &wanted, &when).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_a_frame_s_header_is_seen() {
+    let rig = Rig::new();
+    let engine = rig.open();
+    let of = part(make(engine.as_ref(), "src", 1).await.as_ref(), 0);
+    for size in [10, 20, 30, 40] {
+        stored(engine.as_ref(), append(of, vec![record(vec![1; size])])).await;
+    }
+    shut(engine).await;
+    let name = segments(&rig).pop().unwrap();
+    let content = rig.disk.content(&name);
+    let frames: Vec<usize> = (0..content.len() - 4)
+        .filter(|at| content[*at..].starts_with(b"SGFR"))
+        .collect();
+    assert!(frames.len() > 4, "{frames:?}");
+    for at in frames[2]..frames[2] + 56 {
+        let rig = Rig::on(rig.disk.fork());
+        let bit = 1 << (at % 8);
+        rig.disk.damage(&name, at as u64, &[content[at] ^ bit]);
+        let opened = rig.try_open().map(drop);
+        assert!(opened.is_err(), "byte {} of a header", at - frames[2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_of_another_life_is_not_believed() {
+    // Two journals of one shape; the second one has a frame more, which lies where the first one's next frame goes.
+    let mut rigs = Vec::new();
+    for frames in [3, 4] {
+        let rig = Rig::new();
+        let engine = rig.open();
+        for frame in 0..frames {
+            let key = format!("t/{frame}");
+            stored(engine.as_ref(), change(&key, Some("value"), None)).await;
+        }
+        rig.disk.crash(Crash::Process);
+        shut(engine).await;
+        rigs.push(rig);
+    }
+    let name = segments(&rigs[0]).pop().unwrap();
+    let [one, two] = [0, 1].map(|at| rigs[at].disk.content(&name));
+    let used = |content: &[u8]| {
+        let frames = (0..content.len() - 4).filter(|at| content[*at..].starts_with(b"SGFR"));
+        frames.max().unwrap()
+    };
+    let foreign = used(&two);
+    assert!(used(&one) < foreign, "the shapes differ");
+    let rig = rigs.remove(0);
+    rig.disk
+        .damage(&name, foreign as u64, &two[foreign..foreign + 200]);
+    let engine = rig.open();
+    let keys: Vec<_> = engine.list("t/").await.into_iter().map(|e| e.0).collect();
+    assert_eq!(keys.len(), 3, "{keys:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,8 +241,11 @@ async fn an_index_of_rubbish_is_made_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_of_another_directory_is_not_believed() {
     let (rig, wanted) = closed().await;
-    let (other, _) = closed().await;
-    let other = Rig::on(other.disk);
+    let mut other = Run::new(Rig::new());
+    for step in history().iter().skip(1).chain(&history()) {
+        other.step(step).await;
+    }
+    let other = other.end().await.rig;
     shut(other.open()).await;
     let (index, foreign) = (rig.dir().join("index"), other.dir().join("index"));
     std::fs::remove_dir_all(&index).unwrap();
