@@ -27,6 +27,7 @@ mod call;
 mod client;
 mod connect;
 mod credentials;
+mod echo;
 mod error_record;
 mod gate;
 pub(crate) mod job;
