@@ -99,6 +99,25 @@ impl<'a> Message<'a> {
     }
 }
 
+/// Parts of header names whose values are credentials, in lower case.
+const CREDENTIALS: [&str; 9] = [
+    "authorization",
+    "cookie",
+    "api-key",
+    "apikey",
+    "token",
+    "secret",
+    "password",
+    "signature",
+    "credential",
+];
+
+/// Returns whether the value of a header of that name is a credential, which nobody is shown.
+pub(crate) fn is_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    CREDENTIALS.iter().any(|part| name.contains(part))
+}
+
 /// Reads a struct from an object, and from nothing else.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
     if text.trim_ascii_start().first() == Some(&b'{') {

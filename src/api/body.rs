@@ -14,6 +14,7 @@ use flate2::read::MultiGzDecoder;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
+use tokio::sync::Semaphore;
 
 use super::{
     guard::one,
@@ -27,13 +28,19 @@ const ALL_BYTES_MAX: usize = 128 << 20;
 /// a client that is still sending then never sees the answer; one that sends more than this may not.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
-/// A sender of such a body that pauses for so long waits for the answer.
-const DISCARD_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long that goes on.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bodies that are unpacked at the same time: each takes a thread, and while its buffer grows up to three times its bytes.
+const UNPACKING_MAX: usize = 4;
+
+const CUT_SHORT: &str = "the body ended too early, or its chunks are not well-formed";
 
 /// Reads bodies. Clones share the bound for all.
 #[derive(Clone, Debug)]
 pub(super) struct Bodies {
     held: Arc<AtomicUsize>,
+    unpacking: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -48,6 +55,7 @@ impl Bodies {
     pub(super) fn new(timeout: Duration) -> Self {
         Self {
             held: Arc::default(),
+            unpacking: Arc::new(Semaphore::new(UNPACKING_MAX)),
             timeout,
         }
     }
@@ -68,9 +76,19 @@ impl Bodies {
             held: self.held.clone(),
             len: 0,
         };
-        let read = collect(body, bytes_max, &mut share);
+        let mut body = body;
+        let read = collect(&mut body, bytes_max, &mut share);
         let bytes = match tokio::time::timeout(self.timeout, read).await {
-            Ok(read) => read?,
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(problem)) => {
+                // Who asks first sends nothing behind a refusal.
+                if problem.code() == Code::BodyTooLarge && !headers.contains_key(header::EXPECT) {
+                    drop(share);
+                    // A sender that stalls gets the same answer.
+                    drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await);
+                }
+                return Err(problem);
+            }
             Err(_elapsed) => {
                 let secs = self.timeout.as_secs_f32();
                 let what = format!("the body did not arrive within {secs} s");
@@ -83,9 +101,15 @@ impl Bodies {
                 _share: share,
             });
         }
+        let turn = self.unpacking.clone().acquire_owned();
+        let turn = match tokio::time::timeout(self.timeout, turn).await {
+            Ok(turn) => turn.map_err(Problem::internal)?,
+            Err(_elapsed) => return Err(too_many()),
+        };
         // Unpacking 8 MiB takes tens of milliseconds, in which this thread would serve nobody.
         let unpacked = tokio::task::spawn_blocking(move || {
             let bytes = unpack(&bytes, bytes_max, &mut share)?;
+            drop(turn);
             Ok(Held {
                 bytes,
                 _share: share,
@@ -95,26 +119,22 @@ impl Bodies {
     }
 }
 
-async fn collect<B>(mut body: B, bytes_max: usize, share: &mut Share) -> Result<Bytes, Problem>
+async fn collect<B>(body: &mut B, bytes_max: usize, share: &mut Share) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > bytes_max {
-        if declared <= DISCARDED_BYTES_MAX {
-            discard(&mut body).await;
-        }
         return Err(too_large(bytes_max));
     }
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let cut = |_error| Problem::new(Code::InvalidRequest, "the body ended too early");
+        let cut = |_error| Problem::new(Code::InvalidRequest, CUT_SHORT);
         let Ok(data) = frame.map_err(cut)?.into_data() else {
             continue;
         };
         if first.len() + all.len() + data.len() > bytes_max {
-            discard(&mut body).await;
             return Err(too_large(bytes_max));
         }
         share.grow(data.len())?;
@@ -134,13 +154,16 @@ where
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// The caller's time limit holds for this too.
 async fn discard<B>(body: &mut B)
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let mut left = DISCARDED_BYTES_MAX;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(DISCARD_PAUSE_MAX, body.frame()).await {
+    // More than that is not read to its end anyhow.
+    if usize::try_from(body.size_hint().lower()).is_ok_and(|declared| declared > left) {
+        return;
+    }
+    while let Some(Ok(frame)) = body.frame().await {
         let len = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(len) {
             Some(rest) => left = rest,
@@ -172,6 +195,11 @@ fn unpack(packed: &[u8], bytes_max: usize, share: &mut Share) -> Result<Bytes, P
 fn too_large(bytes_max: usize) -> Problem {
     let what = format!("the body has more than {bytes_max} bytes");
     Problem::new(Code::BodyTooLarge, what)
+}
+
+fn too_many() -> Problem {
+    let what = "too many bodies are being read; send it again";
+    Problem::new(Code::QueueFull, what).retry_after(1)
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
@@ -224,8 +252,7 @@ impl Share {
         let held = self.held.fetch_add(len, Ordering::Relaxed);
         self.len += len;
         if held + len > ALL_BYTES_MAX {
-            let what = "too many bodies are being read; send it again";
-            return Err(Problem::new(Code::QueueFull, what).retry_after(1));
+            return Err(too_many());
         }
         Ok(())
     }

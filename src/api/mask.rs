@@ -4,22 +4,12 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::ingest::json::{Members, string};
+use crate::{
+    ingest::json::{Members, string},
+    message,
+};
 
 const MASK: &str = "\"***\"";
-
-/// Parts of header names whose values are credentials, in lower case.
-const CREDENTIALS: [&str; 9] = [
-    "authorization",
-    "cookie",
-    "api-key",
-    "apikey",
-    "token",
-    "secret",
-    "password",
-    "signature",
-    "credential",
-];
 
 /// Returns the message with `"***"` in place of the value of every credential header in `targetRestApiHeaders`.
 ///
@@ -63,10 +53,7 @@ fn members(text: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
 }
 
 fn is_credential(name: &RawValue) -> bool {
-    string(name).is_some_and(|name| {
-        let name = name.to_ascii_lowercase();
-        CREDENTIALS.iter().any(|part| name.contains(part))
-    })
+    string(name).is_some_and(|name| message::is_credential(&name))
 }
 
 /// Where `part`, a slice of `whole`, lies in it.

@@ -7,6 +7,7 @@ mod admin;
 mod body;
 mod guard;
 mod mask;
+mod named;
 mod object;
 mod problem;
 mod query;

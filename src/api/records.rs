@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use data_encoding::BASE64;
@@ -22,6 +22,7 @@ use crate::{
 use super::{
     Shared,
     mask::mask,
+    named::Named,
     problem::{Code, Problem},
     query::{Query, invalid},
     streams::find,
@@ -35,7 +36,7 @@ const READ_BYTES: usize = 1 << 20;
 
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
-    Path((stream, partition)): Path<(String, String)>,
+    Named((stream, partition)): Named<(String, String)>,
     uri: Uri,
 ) -> Result<Json<wire::RecordList>, Problem> {
     let query = Query::parse(&uri, &["from", "limit", "at"])?;
@@ -82,7 +83,7 @@ pub(super) async fn list(
 
 pub(super) async fn show(
     State(shared): State<Arc<Shared>>,
-    Path((stream, partition, offset)): Path<(String, String, String)>,
+    Named((stream, partition, offset)): Named<(String, String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let query = Query::parse(&uri, &["raw"])?;

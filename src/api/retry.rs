@@ -80,8 +80,19 @@ pub(super) async fn retry(
         dry_run: asked.dry_run,
         time_budget: asked.time_budget,
     };
+    let name = request.stream.name.clone();
     // The pass is a task of its own: a caller that hangs up loses the report alone.
-    let report = shared.redriver.run(request).await?;
+    let report = shared
+        .redriver
+        .run(request)
+        .await
+        .map_err(|error| match error {
+            redrive::Error::Running(of) => {
+                let what = format!("a retry of {name}, partition {} is running", of.partition);
+                Problem::new(Code::RedriveRunning, what)
+            }
+            other => other.into(),
+        })?;
     let all = asked.partition == ReadPartition::All;
     Ok(Json(done(report, asked.after, all)))
 }

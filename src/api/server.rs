@@ -85,6 +85,8 @@ impl Api {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(head_timeout)
+            // Who has said all may close that direction and still read the answer.
+            .half_close(true)
             .max_header_size(HEAD_BYTES_MAX);
         let connections = Arc::new(Semaphore::new(self.server.connections_max));
         loop {

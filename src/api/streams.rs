@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -16,6 +16,7 @@ use crate::{
 
 use super::{
     Shared,
+    named::Named,
     problem::{Code, Problem},
     query::Query,
     streams_wire, wire,
@@ -79,7 +80,7 @@ pub(super) async fn create(
 
 pub(super) async fn show(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     Query::parse(&uri, &[])?;
@@ -89,7 +90,7 @@ pub(super) async fn show(
 
 pub(super) async fn change(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
     body: axum::body::Body,
@@ -117,7 +118,7 @@ pub(super) async fn change(
 
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
@@ -144,7 +145,7 @@ pub(super) async fn delete(
 
 pub(super) async fn partitions(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     uri: Uri,
 ) -> Result<Json<wire::List<wire::PartitionView>>, Problem> {
     let query = Query::parse(&uri, &["limit", "after"])?;

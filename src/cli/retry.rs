@@ -92,7 +92,9 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         if let Err(failure) = ended {
             bar.finish_and_clear();
             // What was done until then is told all the same: the calls were made.
-            print(&passes, &arguments, output)?;
+            if output == Output::Json || passes.iter().any(|pass| pass.calls > 0) {
+                print(&passes, &arguments, output)?;
+            }
             return Err(failure);
         }
     }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::{Position, Url};
 
 use crate::{
-    message::{HEADERS_REFUSED, Message, Origin},
+    message::{self, HEADERS_REFUSED, Message, Origin},
     record::{Record, header as record_header},
 };
 
@@ -140,6 +140,14 @@ impl Call {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         request
+    }
+
+    /// Returns the credentials among the caller's headers.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &[u8]> {
+        let named = self.headers.iter();
+        named
+            .filter(|(name, _)| message::is_credential(name.as_str()))
+            .map(|(_, value)| value.as_bytes())
     }
 
     fn absolute_uri(&self) -> Uri {

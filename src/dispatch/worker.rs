@@ -12,9 +12,9 @@ use super::{
     call::{Call, SecretRef},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
+    echo,
     job::Job,
     outcome::{Cause, Failure, Outcome, retry_after},
-    redact::redact,
     settings::TargetSettings,
     settle::settle,
     stats,
@@ -204,7 +204,7 @@ impl Worker {
             },
             None => None,
         };
-        match self.exchange(call, secret.clone(), settings).await {
+        match self.exchange(call, secret.as_ref(), settings).await {
             Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
                 Outcome::Delivered {
                     status: answer.status,
@@ -214,10 +214,8 @@ impl Worker {
                 let asked = answer.retry_after.as_ref();
                 let now = self.shared.clock.now();
                 let asked = asked.and_then(|value| retry_after(value.as_bytes(), now));
-                let body = match &secret {
-                    Some(secret) => redact(answer.body, secret.as_bytes()),
-                    None => answer.body,
-                };
+                let sent = secret.as_ref().map(HeaderValue::as_bytes);
+                let body = echo::hidden(answer.body, call.credentials().chain(sent));
                 Outcome::Failed(Failure::answered(answer.status, body, asked))
             }
             Err(failure) => Outcome::Failed(failure),
@@ -253,7 +251,7 @@ impl Worker {
     async fn exchange(
         &mut self,
         call: &Call,
-        secret: Option<HeaderValue>,
+        secret: Option<&HeaderValue>,
         settings: &TargetSettings,
     ) -> Result<Answer, Failure> {
         let deadlines = Deadlines {
@@ -279,7 +277,7 @@ impl Worker {
             };
             let was_used = connection.is_used();
             let token = &self.shared.settings.token_header;
-            let secret = secret.clone().map(|value| (token, value));
+            let secret = secret.map(|value| (token, value.clone()));
             let request = call.request(secret, connection.is_http2());
             let outcomes = &self.shared.settings.outcomes;
             let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {

@@ -244,6 +244,10 @@ fn repeated(members: &Members<'_>, names: &[&str], at: &str, faults: &mut Faults
 
 /// Says where the JSON breaks, and quotes nothing.
 pub(super) fn not_json(error: &serde_json::Error) -> Wrong {
+    // serde counts columns from 1: nothing was there.
+    if (error.line(), error.column()) == (1, 0) {
+        return (FieldCode::WrongType, "there is nothing to read".into());
+    }
     let what = format!(
         "this is not JSON: it breaks at line {}, column {}",
         error.line(),

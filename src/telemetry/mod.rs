@@ -18,7 +18,9 @@ pub fn log_to_stderr(logging: &Logging) {
     let lines = fmt::Subscriber::builder()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal())
+        // It would tell of a failed write on the same standard error, and panic when that fails too.
+        .log_internal_errors(false);
     let set = match logging.format {
         LogFormat::Text => tracing::subscriber::set_global_default(lines.finish()),
         LogFormat::Json => {

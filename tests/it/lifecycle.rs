@@ -65,6 +65,19 @@ async fn a_second_signal_ends_at_once_and_what_was_cut_is_dispatched_again() {
     gateway.drained("DataSyncStream").await;
 }
 
+#[tokio::test]
+async fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    let target = StubTarget::with(|_| Act::status(404)).await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let gateway = Place::new().start_logging_to(writer);
+    drop(reader);
+    gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
+    gateway.drained("DataSyncStream").await;
+    gateway.signal("TERM");
+    let (status, _place) = gateway.ended().await;
+    assert!(status.success(), "{status}");
+}
+
 /// Ten messages that the target took, and the directory they lie in.
 async fn used(target: &StubTarget) -> Place {
     let gateway = Gateway::start();

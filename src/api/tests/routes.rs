@@ -47,6 +47,8 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
         "/openapi.json",
         "/console",
         "/v1/streams/%2e%2e/partitions/0",
+        "/v1/streams/%ff",
+        "/v1/streams/DataSyncStream/partitions/%ff/records",
     ] {
         edge.get(path).await.check_problem(404, "not_found");
     }

@@ -57,3 +57,27 @@ async fn a_sender_that_stops_in_the_middle_is_told_or_cut_off() {
     let ended = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "half a head holds a connection for ever");
 }
+
+#[tokio::test]
+async fn a_sender_that_has_said_all_may_close_its_direction_and_still_reads_the_answer() {
+    let edge = Edge::plain().await;
+    let mut open = TcpStream::connect(edge.address).await.unwrap();
+    let request = format!(
+        "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{GOOD}",
+        GOOD.len()
+    );
+    open.write_all(request.as_bytes()).await.unwrap();
+    open.shutdown().await.unwrap();
+    assert_eq!(Reply::read(&mut open).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_refused_though_it_never_comes() {
+    let edge = Edge::plain().await;
+    for more in ["", "expect: 100-continue\r\n"] {
+        let head = format!(
+            "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\n{more}content-length: 8388609\r\n\r\n"
+        );
+        edge.raw(head).await.check_problem(413, "body_too_large");
+    }
+}

@@ -127,7 +127,7 @@ impl<R: BufRead> Batches<R> {
             start.clear();
             let read = reader
                 .read_until(b'\n', &mut start)
-                .map_err(|error| format!("cannot read: {error}"))?;
+                .map_err(|error| format!("the input cannot be read: {error}"))?;
             if read == 0 {
                 return Ok(Self {
                     content: Content::End,
@@ -149,7 +149,7 @@ impl<R: BufRead> Batches<R> {
             let mut rest = reader.by_ref().take(DOCUMENT_BYTES_MAX);
             let read = rest
                 .read_to_end(&mut start)
-                .map_err(|error| format!("cannot read: {error}"))?;
+                .map_err(|error| format!("the input cannot be read: {error}"))?;
             bytes_read += read as u64;
             if rest.limit() == 0 {
                 return Err(
@@ -166,7 +166,7 @@ impl<R: BufRead> Batches<R> {
                 Err(_) if start.len() <= BATCH_BYTES_MAX => Content::Document(start),
                 Err(error) => {
                     return Err(format!(
-                        "is neither messages line by line nor an array of them: {error}"
+                        "the input is neither messages line by line nor an array of them: {error}"
                     ));
                 }
             }
@@ -243,7 +243,7 @@ impl<R: BufRead> Batches<R> {
                     let mut bounded = self.reader.by_ref().take(BATCH_BYTES_MAX as u64 + 1);
                     let read = bounded
                         .read_until(b'\n', &mut text)
-                        .map_err(|error| format!("cannot read: {error}"))?;
+                        .map_err(|error| format!("the input cannot be read: {error}"))?;
                     if read == 0 {
                         break;
                     }

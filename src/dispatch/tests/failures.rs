@@ -74,6 +74,28 @@ async fn statuses_are_routed_by_the_outcome_table() {
 }
 
 #[tokio::test]
+async fn an_answer_that_echoes_credentials_is_kept_without_them() {
+    let gateway = Harness::start(|_| {}).await;
+    let mut target = StubTarget::start().await;
+    let mut message = message(target.address, "/x");
+    message["vaultSecretName"] = json!("long");
+    message["targetRestApiHeaders"] = json!([{"key": "X-Api-Key", "value": "key-of-the-list"}]);
+    gateway.sync("k", &message).await;
+    let call = target.next_call().await;
+    let echo = format!(
+        "no {:?}, {:?}",
+        call.header("authorization"),
+        call.header("x-api-key")
+    );
+    assert!(echo.contains("token-of-the-target") && echo.contains("key-of-the-list"));
+    call.answer_with(401, &[], &echo);
+    gateway.settled().await;
+    let failed = gateway.record_at(DEFAULT, 0).await;
+    assert_eq!(header(&failed, "cause-body"), r#"no ["***"], ["***"]"#);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed_and_no_success() {
     let mut elsewhere = StubTarget::start().await;
     let location = format!(

@@ -209,6 +209,7 @@ impl Credentials for TestSecrets {
     ) -> Result<Credential, CredentialError> {
         match name {
             "good" => Ok(Credential::new(format!("Bearer {}", version.unwrap_or(9)))),
+            "long" => Ok(Credential::new("Bearer token-of-the-target".into())),
             "crlf" => Ok(Credential::new("a\r\nb: c".into())),
             "foreign" => Err(CredentialError::NotForTarget),
             "sealed" => Err(CredentialError::Unreadable),

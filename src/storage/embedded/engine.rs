@@ -1,7 +1,6 @@
 //! The engine as its callers see it: opened, asked, closed.
 
 use std::{
-    fs::File,
     ops::{Bound, Range},
     sync::{Arc, Mutex},
     thread::JoinHandle,
@@ -27,7 +26,8 @@ use super::{
     disk::Disk,
     housekeeper::Housekeeper,
     limits::{check, check_stream},
-    lock, opening,
+    lock::{self, DirLock},
+    opening,
     queue::{Queue, Request},
     reader::Reader,
     shared::Shared,
@@ -41,7 +41,7 @@ pub struct Embedded {
     reader: Reader,
     housekeeper: Arc<Housekeeper>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<DirLock>>,
     append_seconds: Histogram,
 }
 

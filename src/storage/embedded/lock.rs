@@ -41,8 +41,16 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes the directory for this process until the file is dropped.
-pub(super) fn take_dir(dir: &Path) -> Result<File, OpenError> {
+/// A directory taken for this process until it is dropped.
+#[derive(Debug)]
+pub(super) struct DirLock {
+    _file: File,
+    /// Somebody may remove a lock file that looks forgotten; the directory itself stays.
+    _dir: Option<File>,
+}
+
+/// Takes the directory for this process.
+pub(super) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
     let path = dir.join("LOCK");
     let failed = |source: io::Error| OpenError::Io {
         what: "take the lock",
@@ -68,6 +76,21 @@ pub(super) fn take_dir(dir: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
+    let held = File::open(dir).map_err(failed)?;
+    let held = match held.try_lock() {
+        Ok(()) => Some(held),
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::InUse {
+                dir: dir.into(),
+                pid: None,
+            });
+        }
+        // Some network file systems lock files only.
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!(%error, "the directory itself cannot be locked");
+            None
+        }
+    };
     // The number is a courtesy to whoever finds the directory taken: failing to write it fails nothing.
     let pid = format!("{}\n", std::process::id());
     let noted = file
@@ -76,5 +99,8 @@ pub(super) fn take_dir(dir: &Path) -> Result<File, OpenError> {
     if let Err(error) = noted {
         tracing::debug!(%error, "cannot note the process in the lock file");
     }
-    Ok(file)
+    Ok(DirLock {
+        _file: file,
+        _dir: held,
+    })
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     path::Path,
     sync::Arc,
     thread::{Builder, JoinHandle},
@@ -17,7 +16,8 @@ use super::{
     disk::Disk,
     housekeeper::Housekeeper,
     index::Index,
-    lock, lookup,
+    lock::{self, DirLock},
+    lookup,
     opened::{Beginning, begin_segment, is_full},
     pending::Pending,
     queue::Queue,
@@ -38,7 +38,7 @@ pub(super) struct Opened {
     pub(super) queue: Arc<Queue>,
     pub(super) housekeeper: Arc<Housekeeper>,
     pub(super) threads: Vec<JoinHandle<()>>,
-    pub(super) lock: File,
+    pub(super) lock: DirLock,
 }
 
 pub(super) fn open(

@@ -74,13 +74,18 @@ impl Place {
 
     /// Starts the gateway and waits until it listens.
     pub fn start(self) -> Gateway {
-        let place = Arc::new(self);
-        let log = place.dir.path().join("log");
+        let log = self.dir.path().join("log");
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .expect("a log file");
+        self.start_logging_to(log)
+    }
+
+    /// As [`Place::start`], with this for standard error.
+    pub fn start_logging_to(self, log: impl Into<Stdio>) -> Gateway {
+        let place = Arc::new(self);
         let mut child = place
             .command()
             .stdout(Stdio::piped())

@@ -96,10 +96,11 @@ async fn a_flipped_bit_in_a_frame_s_header_is_seen() {
         .filter(|at| content[*at..].starts_with(b"SGFR"))
         .collect();
     assert!(frames.len() > 4, "{frames:?}");
-    for at in frames[2]..frames[2] + 56 {
+    let header = frames[2]..frames[2] + 56;
+    for (at, byte) in header.clone().zip(&content[header]) {
         let rig = Rig::on(rig.disk.fork());
         let bit = 1 << (at % 8);
-        rig.disk.damage(&name, at as u64, &[content[at] ^ bit]);
+        rig.disk.damage(&name, at as u64, &[byte ^ bit]);
         let opened = rig.try_open().map(drop);
         assert!(opened.is_err(), "byte {} of a header", at - frames[2]);
     }

@@ -280,6 +280,10 @@ async fn a_second_open_is_refused_and_names_the_process() {
     let own = std::process::id();
     assert!(matches!(error, OpenError::InUse { pid: Some(pid), .. } if pid == own));
     assert!(error.to_string().contains(&own.to_string()), "{error}");
+    // A lock file that looks forgotten is gone quickly.
+    fs::remove_file(bench.dir.path().join("LOCK")).unwrap();
+    let error = super::open(bench.dir.path(), &bench.log, &bench.clock).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
 }
 
 #[tokio::test]
