@@ -137,9 +137,9 @@ where
         if first.len() + all.len() + data.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
-        share.grow(data.len())?;
         // Most bodies are one frame, which is then passed on without a copy.
         if first.is_empty() && all.is_empty() {
+            share.cover(data.len())?;
             first = data;
             continue;
         }
@@ -150,6 +150,7 @@ where
             first = Bytes::new();
         }
         all.extend_from_slice(&data);
+        share.cover(all.capacity())?;
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
@@ -248,6 +249,11 @@ struct Share {
 }
 
 impl Share {
+    /// Takes as much as is missing to `len`.
+    fn cover(&mut self, len: usize) -> Result<(), Problem> {
+        self.grow(len.saturating_sub(self.len))
+    }
+
     fn grow(&mut self, len: usize) -> Result<(), Problem> {
         let held = self.held.fetch_add(len, Ordering::Relaxed);
         self.len += len;
