@@ -55,6 +55,24 @@ impl<'de: 'a, 'a> Deserialize<'de> for MessageHeader<'a> {
     }
 }
 
+/// Names, in lower case, that `targetRestApiHeaders` cannot have: headers that are about one connection, or that the
+/// client makes itself (RFC 9110 §7.6.1).
+pub const HEADERS_REFUSED: [&str; 13] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 impl<'a> Message<'a> {
     /// Reads a record's value.
     ///

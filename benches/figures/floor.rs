@@ -49,7 +49,7 @@ struct Journal {
 
 /// axum, the typed parse, and one writer that gathers what waits into a write and an `fdatasync`.
 pub async fn ingest() -> ExitCode {
-    let path = PathBuf::from(std::env::var("SYNCGATE_BENCH_DIR").unwrap()).join("journal");
+    let path = PathBuf::from(std::env::var("FIGURES_DIR").unwrap()).join("journal");
     let file = File::options()
         .create_new(true)
         .write(true)
@@ -123,7 +123,7 @@ fn write(file: &File, journal: &Journal) {
 
 /// As many loops as calls may be in flight, each with a hyper connection of its own.
 pub async fn dispatch() -> ExitCode {
-    let arguments = std::env::var("SYNCGATE_BENCH_ARGUMENTS").unwrap();
+    let arguments = std::env::var("FIGURES_ARGUMENTS").unwrap();
     let (url, count) = arguments.split_once(' ').unwrap();
     let address = url.trim_start_matches("http://").to_owned();
     let each = count.parse::<usize>().unwrap() / CONNECTIONS;

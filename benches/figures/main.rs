@@ -2,7 +2,7 @@
 //!
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says
-//! whether all hold. `SYNCGATE_BENCH_ROUNDS` (5) and `SYNCGATE_BENCH_SECONDS` (3) change how long it takes.
+//! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes.
 //!
 //! Generator and target run in this process and are not counted; the gateway and the floors are processes of their own.
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .unwrap();
-    let role = std::env::var("SYNCGATE_BENCH_ROLE").unwrap_or_default();
+    let role = std::env::var("FIGURES_ROLE").unwrap_or_default();
     match role.as_str() {
         "floor-ingest" => runtime.block_on(floor::ingest()),
         "floor-dispatch" => runtime.block_on(floor::dispatch()),
@@ -87,8 +87,8 @@ async fn measure() -> ExitCode {
     let number = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().unwrap())
     };
-    let rounds = number("SYNCGATE_BENCH_ROUNDS", 5);
-    let time = Duration::from_secs(number("SYNCGATE_BENCH_SECONDS", 3));
+    let rounds = number("FIGURES_ROUNDS", 5);
+    let time = Duration::from_secs(number("FIGURES_SECONDS", 3));
     let mut ingest_floor = Series::new("ingest, floor: axum + group commit", "messages/s");
     let mut ingest_floor_cpu = Series::new("ingest, floor: CPU", "µs/message");
     let mut ingest = Series::new("ingest, syncgate", "messages/s");

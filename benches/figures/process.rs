@@ -43,9 +43,9 @@ impl Process {
         let dir = directory();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .env("SYNCGATE_BENCH_ROLE", role)
-            .env("SYNCGATE_BENCH_DIR", dir.path());
-        command.env("SYNCGATE_BENCH_ARGUMENTS", arguments.join(" "));
+            .env("FIGURES_ROLE", role)
+            .env("FIGURES_DIR", dir.path());
+        command.env("FIGURES_ARGUMENTS", arguments.join(" "));
         Self::started(command, dir)
     }
 

@@ -153,7 +153,10 @@ async fn read(
             next = record.offset.next();
             bytes += record.record.bytes_len();
             // A slice keeps its frame alive, and this page may be small beside that.
-            records.push(record);
+            records.push(StoredRecord {
+                record: record.record.detached(),
+                ..record
+            });
             if bytes >= PAGE_BYTES_MAX {
                 break;
             }

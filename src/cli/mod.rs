@@ -15,11 +15,14 @@ mod serve;
 mod streams;
 mod sync;
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::client::Client;
+
+/// What threads that are still blocked at the end have to finish; everything durable was closed before.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A durable gateway between applications that change data and the REST APIs that must hear of it.
 ///
@@ -152,7 +155,10 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    match runtime.block_on(command(cli)) {
+    let ended = runtime.block_on(command(cli));
+    // A name that is being looked up cannot be interrupted, and may take half a minute.
+    runtime.shutdown_timeout(RUNTIME_PATIENCE);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             for (at, line) in failure.message.lines().enumerate() {

@@ -59,7 +59,11 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// What a record may grow by in storage: the headers that we add, with the cause of a failure.
-const RECORD_MARGIN_BYTES: u64 = 64 * KIB;
+pub(super) const RECORD_MARGIN_BYTES: u64 = 64 * KIB;
+/// The log stores 32 MiB at once, at most; a record that fits must fit with its cause too, or it could never end.
+pub(super) const RECORD_BYTES_MAX: u64 = 31 * MIB;
+/// A key's length has two bytes in the log.
+const KEY_BYTES_MAX: u64 = 65_535;
 
 pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     let mut check = Check { findings };
@@ -163,9 +167,14 @@ impl Check<'_> {
         self.range(
             "sync.record_bytes_max",
             sync.record_bytes_max,
-            KIB..=256 * MIB,
+            KIB..=RECORD_BYTES_MAX,
         );
-        self.range("sync.key_bytes_max", sync.key_bytes_max, 1..=64 * KIB);
+        self.range(
+            "sync.batch_bytes_max",
+            sync.batch_bytes_max,
+            KIB..=RECORD_BYTES_MAX,
+        );
+        self.range("sync.key_bytes_max", sync.key_bytes_max, 1..=KEY_BYTES_MAX);
         self.range("sync.headers_bytes_max", sync.headers_bytes_max, 0..=MIB);
         self.range("sync.batch_len_max", sync.batch_len_max, 1..=100_000);
         let record = ("sync.record_bytes_max", as_u64(sync.record_bytes_max));

@@ -41,8 +41,6 @@ pub struct Config {
     pub redrive: Redrive,
     /// Credentials at rest.
     pub secrets: Secrets,
-    /// `/metrics`.
-    pub metrics: Metrics,
     /// Log lines.
     pub logging: Logging,
     /// Which stream plays which role.
@@ -278,14 +276,6 @@ pub struct Secrets {
     pub master_key_env: Option<String>,
     /// Command that prints the master key (program and arguments); wins over both.
     pub master_key_command: Vec<String>,
-}
-
-/// `[metrics]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Metrics {
-    /// May anyone read `/metrics`?
-    pub public: bool,
 }
 
 /// `[logging]`

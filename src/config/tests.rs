@@ -237,6 +237,14 @@ fn values_must_fit_together() {
             "t.toml, line 2: sync.batch_bytes_max: sync.record_bytes_max is 1048576, but may not exceed sync.batch_bytes_max (1048575)",
         ),
         (
+            "[sync]\nkey_bytes_max = 65536",
+            "t.toml, line 2: sync.key_bytes_max: is 65536, but must be 1 to 65535",
+        ),
+        (
+            "[sync]\nbatch_bytes_max = 32505857",
+            "t.toml, line 2: sync.batch_bytes_max: is 32505857, but must be 1024 to 32505856",
+        ),
+        (
             "[sync]\ntoken_header = \"a b\"",
             "t.toml, line 2: sync.token_header: \"a b\" is no header name",
         ),
@@ -395,4 +403,14 @@ fn the_sample_cannot_send_failures_back_to_the_source() {
         &[],
         &["t.toml, line 2: oci_sample.data_stream_ocid: differs from streams[0].ocid"],
     );
+}
+
+#[test]
+fn the_greatest_record_fits_into_the_log_with_its_cause() {
+    let stored_max = check::RECORD_BYTES_MAX + check::RECORD_MARGIN_BYTES;
+    assert!(stored_max <= crate::storage::embedded::COMMIT_BYTES_MAX as u64);
+    let text = "[log]\nsegment_bytes = 1073741824\nqueue_bytes_max = 1073741824\n\
+                [dispatch]\nqueue_bytes_max = 1073741824\n\
+                [sync]\nrecord_bytes_max = 33554432\nbatch_bytes_max = 33554432";
+    assert!(load_text(text, &[]).is_err());
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::{Position, Url};
 
 use crate::{
-    message::{self, Message, Origin},
+    message::{self, HEADERS_REFUSED, Message, Origin},
     record::{Record, header as record_header},
 };
 
@@ -43,6 +43,9 @@ pub(crate) struct SecretRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid(pub(crate) String);
 
+/// A shorter value, such as `true`, is hardly one, and would be found in any text.
+const CREDENTIAL_BYTES_MIN: usize = 8;
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: HeaderValue =
@@ -50,22 +53,6 @@ const USER_AGENT: HeaderValue =
 
 /// More than this no header map holds, and no server takes.
 const HEADERS_LEN_MAX: usize = 4096;
-
-/// Headers that are about one connection, or that the client makes itself (RFC 9110 §7.6.1).
-const NOT_THE_CALLERS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 impl Call {
     /// Reads a record. `message_id` is that of the first record; `token_header` is the header that secrets travel in;
@@ -164,6 +151,7 @@ impl Call {
         named
             .filter(|(name, _)| message::is_credential(name.as_str()))
             .map(|(_, value)| value.as_bytes())
+            .filter(|value| value.len() >= CREDENTIAL_BYTES_MIN)
     }
 
     fn absolute_uri(&self) -> Uri {
@@ -240,7 +228,7 @@ fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Invalid
     let shown = || name.chars().take(64).collect::<String>();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Invalid(format!("{:?} is no header name", shown())))?;
-    if NOT_THE_CALLERS.contains(&header.as_str()) {
+    if HEADERS_REFUSED.contains(&header.as_str()) {
         let name = header.as_str();
         return Err(Invalid(format!("header {name} cannot be set by a message")));
     }

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
-use crate::message::{Origin, OriginInvalid};
+use crate::message::{HEADERS_REFUSED, Origin, OriginInvalid};
 
 use super::FieldCode;
 
@@ -14,22 +14,6 @@ const HOST_BYTES_MAX: usize = 253;
 
 /// What is wrong with one member, in words that quote nothing of it.
 pub(super) type Wrong = (FieldCode, String);
-
-/// Headers that belong to the connection or that the call sets itself.
-const REFUSED_HEADERS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Checks `targetRestApi`.
 pub(super) fn url(text: &str) -> Result<Origin, Wrong> {
@@ -71,7 +55,7 @@ pub(super) fn header_name(name: &str) -> Result<(), Wrong> {
         let what = "a header name has letters, digits and !#$%&'*+-.^_`|~";
         return Err((FieldCode::HeaderInvalid, what.into()));
     };
-    if REFUSED_HEADERS.contains(&name.as_str()) {
+    if HEADERS_REFUSED.contains(&name.as_str()) {
         let what = format!("{name} belongs to the connection and cannot be set");
         return Err((FieldCode::HeaderHopByHop, what));
     }
@@ -172,6 +156,7 @@ mod tests {
             "te",
             "Transfer-Encoding",
             "expect",
+            "Proxy-Authorization",
         ] {
             assert_eq!(header_name(bad).unwrap_err().0, FieldCode::HeaderHopByHop);
         }

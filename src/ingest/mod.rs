@@ -2,7 +2,7 @@
 //!
 //! A submission is one message, or up to `batch_len_max` of them as a JSON array or as lines; it is stored whole, in
 //! one commit with what its token changes, or not at all. The record's value is the exact bytes of `streamMessage`,
-//! shared with the request's body. Who calls: `api/sync.rs`.
+//! shared with the request's body unless that is mostly something else. Who calls: `api/sync.rs`.
 
 mod check;
 mod envelope;
@@ -36,6 +36,9 @@ use self::{
 
 /// Races over one secret's state that a submission loses before it is refused as busy.
 const RACES_MAX: usize = 100;
+
+/// What a body may have beside its messages to be kept in memory for their sake, while the log's queue counts only them.
+const BODY_SLACK_BYTES: usize = 64 << 10;
 
 /// Handle to ingest. Clones share everything.
 #[derive(Clone, Debug)]
@@ -386,6 +389,8 @@ impl Ingest {
             .token
             .map(|token| self.secrets.draft(submission.source, token));
         let mut work = Work::default();
+        let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
+        let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
         let mut appends: HashMap<Partition, usize> = HashMap::new();
         for (index, message) in messages.iter().enumerate() {
             let mut headers = HeadersBuilder::default();
@@ -425,7 +430,10 @@ impl Ingest {
             }
             let record = Record {
                 key: Bytes::copy_from_slice(message.key.as_bytes()),
-                value: submission.body.slice_ref(message.value.as_bytes()),
+                value: match shares_body {
+                    true => submission.body.slice_ref(message.value.as_bytes()),
+                    false => Bytes::copy_from_slice(message.value.as_bytes()),
+                },
                 headers: headers.build(),
             };
             let of = self.streams.partition_for(stream, &record.key);

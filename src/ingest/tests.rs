@@ -656,3 +656,16 @@ proptest! {
         assert_eq!(read.is_none(), !faults.is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_body_of_blanks_is_not_kept_in_memory_for_its_message() {
+    let bench = bench(1, |_| {}).await;
+    for (blanks, shared) in [(0, true), (1 << 20, false)] {
+        let body = Bytes::from(GOOD.to_owned() + &" ".repeat(blanks));
+        let place = bench.json(body.clone()).await.unwrap().placed[0].offset;
+        let records = bench.records(0).await;
+        let value = &records[usize::try_from(place.0).unwrap()].value;
+        let is_slice = body.as_ptr_range().contains(&value.as_ptr());
+        assert_eq!(is_slice, shared, "{blanks}");
+    }
+}

@@ -385,4 +385,22 @@ mod tests {
         }
         assert!(text.ends_with("# EOF\n"));
     }
+
+    #[test]
+    fn the_readme_names_every_metric_and_no_other() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let readme = std::fs::read_to_string(readme).unwrap();
+        let rows = readme
+            .lines()
+            .filter(|line| line.starts_with("| `syncgate_"));
+        let mut named: Vec<_> = rows
+            .flat_map(|row| row.split('`').filter(|part| part.starts_with("syncgate_")))
+            .map(|name| name.split('{').next().unwrap_or_default())
+            .map(|name| name.trim_end_matches("_total").trim_end_matches("_info"))
+            .collect();
+        let mut listed: Vec<_> = LIST.iter().map(|listed| listed.name).collect();
+        named.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(named, listed);
+    }
 }

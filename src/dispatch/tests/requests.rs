@@ -115,3 +115,24 @@ async fn a_secret_that_cannot_be_sent_is_a_cause_and_no_call() {
         assert!(header(&failed, "cause-reason").contains(reason));
     }
 }
+
+#[tokio::test]
+async fn a_token_that_the_target_answers_with_is_not_in_the_error_record() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let message = message(target.address, "/x");
+    let secret = [("secret-name", "good"), ("secret-version", "314159")];
+    gateway
+        .append(SOURCE, 0, vec![record("k", &message, &secret)])
+        .await;
+    let call = target.next_call().await;
+    let sent = call.header("authorization")[0].to_owned();
+    assert_eq!(sent, "Bearer 314159");
+    call.answer_with(401, &[], &format!("{{\"you_sent\":\"{sent}\"}}"));
+    gateway.settled().await;
+    let failed = gateway.record_at(DEFAULT, 0).await;
+    assert_eq!(
+        header(&failed, "cause-body"),
+        r#"{"you_sent":"Bearer ***"}"#
+    );
+}

@@ -246,10 +246,10 @@ impl FaultyDisk {
         self.state().short_writes = Some(Dice(seed));
     }
 
-    /// Makes syncs of segments wait, or lets them go.
-    pub(super) fn hold_syncs(&self, hold: bool) {
-        self.state().syncs_held = hold;
-        self.0.released.notify_all();
+    /// Makes syncs of segments wait until they are released.
+    pub(super) fn hold_syncs(&self) -> Held {
+        self.state().syncs_held = true;
+        Held(self.clone())
     }
 
     /// Returns when a sync waits.
@@ -320,6 +320,23 @@ impl FaultyDisk {
             }
         }
         hasher.finish()
+    }
+}
+
+/// Holds syncs back. Dropped, it lets them go, so that a test which fails can end.
+#[derive(Debug)]
+pub(super) struct Held(FaultyDisk);
+
+impl Held {
+    pub(super) fn release(&self) {
+        self.0.state().syncs_held = false;
+        self.0.0.released.notify_all();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `faulty` is that disk, `model` an engine too simple to be wrong, `rig` drives both through the same steps. Then
 //! `contract` is the suite of every engine, `crashes` cuts the power between any two calls of the disk, `faults` makes
-//! calls fail, `damage` changes bytes, `histories` makes steps at random.
+//! calls fail, `damage` changes bytes, `histories` makes steps at random, `traffic` has many callers at once.
 
 mod contract;
 mod crashes;
@@ -12,3 +12,4 @@ mod faulty;
 mod histories;
 mod model;
 mod rig;
+mod traffic;

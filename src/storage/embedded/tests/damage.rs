@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-use super::{Bench, copy_dir, format::newer};
+use super::{Bench, copy_dir, format::newer, until};
 
 async fn bench_with(values: &[&str]) -> (Bench, PartitionId) {
     let bench = Bench::new();
@@ -115,9 +115,8 @@ async fn a_flipped_bit_in_the_last_frame_is_damage_once_an_empty_frame_follows()
 async fn an_idle_second_proves_the_last_frame() {
     let (mut bench, _) = bench_with(&["a"]).await;
     let file = bench.journal().pop().unwrap();
-    while frames(&file).last().unwrap().body_len != 0 {
-        tokio::task::yield_now().await;
-    }
+    let proven = || frames(&file).last().unwrap().body_len == 0;
+    until("an empty frame", proven).await;
     bench.engine = None;
     let [.., last, _empty] = &frames(&file)[..] else {
         panic!("there are frames")

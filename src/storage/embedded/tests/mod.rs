@@ -8,7 +8,7 @@ mod reading;
 mod space;
 mod streams;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 
@@ -212,6 +212,17 @@ async fn fill(bench: &Bench, of: PartitionId, count: usize) {
         let value = format!("{number:0>51200}");
         bench.append(of, &[&value]).await;
     }
+}
+
+/// Waits for a thing that comes by itself.
+async fn until(what: &str, is_there: impl Fn() -> bool) {
+    let wait = async {
+        while !is_there() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+    assert!(waited.is_ok(), "waited for {what}");
 }
 
 fn partition(stream: &Stream, partition: u16) -> PartitionId {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::super::{segment::SegmentHeader, snapshot};
-use super::{Bench, append, appends, fill, finish, finishes, partition, put, states};
+use super::{Bench, append, appends, fill, finish, finishes, partition, put, states, until};
 
 #[tokio::test]
 async fn everything_a_commit_holds_is_there_after_each_kind_of_end() {
@@ -167,9 +167,8 @@ async fn an_end_that_nobody_waits_for_is_stored_within_moments() {
     let finish = finish(of, 3, NewEnd::Filtered);
     bench.engine().finish_soon(finish).unwrap();
     // Nothing else comes, and yet it is stored.
-    while bench.engine().status(of).unwrap().low_mark < Offset(4) {
-        tokio::task::yield_now().await;
-    }
+    let stored = || bench.engine().status(of).unwrap().low_mark == Offset(4);
+    until("the end", stored).await;
     bench.crash();
     assert_eq!(bench.engine().status(of).unwrap().low_mark, Offset(4));
 }

@@ -19,11 +19,59 @@ use crate::{
 
 use super::{Bench, append, appends};
 
-/// The real disk, which refuses new files while it is full.
+/// The real disk, which refuses new files while it is full, or the last byte of each frame.
 #[derive(Debug, Default)]
 struct FullDisk {
     full: AtomicBool,
     refused_len: AtomicUsize,
+    cuts: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct FullFile {
+    file: Box<dyn DiskFile>,
+    cuts: Arc<AtomicBool>,
+}
+
+impl DiskFile for FullFile {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        match bytes.len() {
+            1 if self.cuts.load(Ordering::Relaxed) => Err(io::ErrorKind::StorageFull.into()),
+            // A frame with something in it; what takes a frame back is smaller.
+            65.. if self.cuts.load(Ordering::Relaxed) => {
+                self.file.write_at(&bytes[..bytes.len() - 1], at)
+            }
+            _ => self.file.write_at(bytes, at),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+impl FullDisk {
+    fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        let cuts = self.cuts.clone();
+        Box::new(FullFile { file, cuts })
+    }
+}
+
+fn open(bench: &mut Bench, disk: &Arc<FullDisk>) {
+    bench.engine = None;
+    let options = Options {
+        dir: bench.dir.path().into(),
+        log: bench.log.clone(),
+    };
+    bench.engine = Some(Embedded::open(options, disk.clone(), bench.clock.clone()).unwrap());
 }
 
 impl Disk for FullDisk {
@@ -32,11 +80,11 @@ impl Disk for FullDisk {
             self.refused_len.fetch_add(1, Ordering::Relaxed);
             return Err(io::ErrorKind::StorageFull.into());
         }
-        RealDisk.create(path)
+        Ok(self.wrap(RealDisk.create(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.open(path)
+        Ok(self.wrap(RealDisk.open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -71,11 +119,7 @@ async fn a_start_on_a_full_disk_reads_and_takes_appends_once_there_is_space() {
 
     let disk = Arc::new(FullDisk::default());
     disk.full.store(true, Ordering::Relaxed);
-    let options = Options {
-        dir: bench.dir.path().into(),
-        log: bench.log.clone(),
-    };
-    bench.engine = Some(Embedded::open(options, disk.clone(), bench.clock.clone()).unwrap());
+    open(&mut bench, &disk);
     let engine = bench.engine();
     assert_eq!(*engine.health().borrow(), Health::DiskFull);
     assert_eq!(bench.values(of).await, ["a"]);
@@ -93,4 +137,26 @@ async fn a_start_on_a_full_disk_reads_and_takes_appends_once_there_is_space() {
     bench.append(of, &["b"]).await;
     bench.crash();
     assert_eq!(bench.values(of).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_refused_commit_does_not_come_back_if_all_but_a_zero_of_it_was_written() {
+    let mut bench = Bench::new();
+    let stream = bench.stream("orders", 1).await;
+    let of = stream.partition(Partition(0)).unwrap();
+    let disk = Arc::new(FullDisk::default());
+    // Of every length, so that some frames end in zeros: these are complete without their last byte.
+    for len in 1..9 {
+        open(&mut bench, &disk);
+        disk.cuts.store(true, Ordering::Relaxed);
+        let value = "x".repeat(len);
+        let refused = bench
+            .engine()
+            .commit(appends([append(of, &[&value])]))
+            .await;
+        assert!(matches!(refused, Err(CommitError::DiskFull)), "{refused:?}");
+        disk.cuts.store(false, Ordering::Relaxed);
+    }
+    open(&mut bench, &disk);
+    assert!(bench.values(of).await.is_empty());
 }
