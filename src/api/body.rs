@@ -28,13 +28,13 @@ const ALL_BYTES_MAX: usize = 128 << 20;
 /// a client that is still sending then never sees the answer; one that sends more than this may not.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
-/// How long that goes on.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Bodies that are unpacked at the same time: each takes a thread, and while its buffer grows up to three times its bytes.
 const UNPACKING_MAX: usize = 4;
 
 const CUT_SHORT: &str = "the body ended too early, or its chunks are not well-formed";
+
+/// A sender of such a body that pauses for so long waits for the answer.
+const DISCARD_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Reads bodies. Clones share the bound for all.
 #[derive(Clone, Debug)]
@@ -84,8 +84,8 @@ impl Bodies {
                 // Who asks first sends nothing behind a refusal.
                 if problem.code() == Code::BodyTooLarge && !headers.contains_key(header::EXPECT) {
                     drop(share);
-                    // A sender that stalls gets the same answer.
-                    drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await);
+                    // A sender that is slow all along gets the same answer.
+                    drop(tokio::time::timeout(self.timeout, discard(&mut body)).await);
                 }
                 return Err(problem);
             }
@@ -137,9 +137,9 @@ where
         if first.len() + all.len() + data.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
-        share.grow(data.len())?;
         // Most bodies are one frame, which is then passed on without a copy.
         if first.is_empty() && all.is_empty() {
+            share.cover(data.len())?;
             first = data;
             continue;
         }
@@ -150,6 +150,7 @@ where
             first = Bytes::new();
         }
         all.extend_from_slice(&data);
+        share.cover(all.capacity())?;
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
@@ -163,7 +164,7 @@ where
     if usize::try_from(body.size_hint().lower()).is_ok_and(|declared| declared > left) {
         return;
     }
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(DISCARD_PAUSE_MAX, body.frame()).await {
         let len = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(len) {
             Some(rest) => left = rest,
@@ -248,6 +249,11 @@ struct Share {
 }
 
 impl Share {
+    /// Takes as much as is missing to `len`.
+    fn cover(&mut self, len: usize) -> Result<(), Problem> {
+        self.grow(len.saturating_sub(self.len))
+    }
+
     fn grow(&mut self, len: usize) -> Result<(), Problem> {
         let held = self.held.fetch_add(len, Ordering::Relaxed);
         self.len += len;

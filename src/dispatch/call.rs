@@ -43,6 +43,9 @@ pub(crate) struct SecretRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid(pub(crate) String);
 
+/// A shorter value, such as `true`, is hardly one, and would be found in any text.
+const CREDENTIAL_BYTES_MIN: usize = 8;
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: HeaderValue =
@@ -148,6 +151,7 @@ impl Call {
         named
             .filter(|(name, _)| message::is_credential(name.as_str()))
             .map(|(_, value)| value.as_bytes())
+            .filter(|value| value.len() >= CREDENTIAL_BYTES_MIN)
     }
 
     fn absolute_uri(&self) -> Uri {

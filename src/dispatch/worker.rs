@@ -12,9 +12,9 @@ use super::{
     call::{Call, SecretRef},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
-    echo,
     job::Job,
     outcome::{Cause, Failure, Outcome, retry_after},
+    redact::redact,
     settings::TargetSettings,
     settle::settle,
     stats,
@@ -215,7 +215,8 @@ impl Worker {
                 let now = self.shared.clock.now();
                 let asked = asked.and_then(|value| retry_after(value.as_bytes(), now));
                 let sent = secret.as_ref().map(HeaderValue::as_bytes);
-                let body = echo::hidden(answer.body, call.credentials().chain(sent));
+                let sent = call.credentials().chain(sent);
+                let body = sent.fold(answer.body, redact);
                 Outcome::Failed(Failure::answered(answer.status, body, asked))
             }
             Err(failure) => Outcome::Failed(failure),

@@ -1,5 +1,7 @@
 //! Connections: their bounds, their end.
 
+use flate2::{Compression, write::GzEncoder};
+
 use super::*;
 
 #[tokio::test]
@@ -62,11 +64,18 @@ async fn a_sender_that_stops_in_the_middle_is_told_or_cut_off() {
 async fn a_sender_that_has_said_all_may_close_its_direction_and_still_reads_the_answer() {
     let edge = Edge::plain().await;
     let mut open = TcpStream::connect(edge.address).await.unwrap();
-    let request = format!(
-        "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{GOOD}",
-        GOOD.len()
+    // Unpacking it takes longer than the end of the sender takes to arrive.
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&[b' '; 4 << 20]).unwrap();
+    encoder.write_all(GOOD.as_bytes()).unwrap();
+    let body = encoder.finish().unwrap();
+    let head = format!(
+        "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        body.len()
     );
-    open.write_all(request.as_bytes()).await.unwrap();
+    open.write_all(&[head.as_bytes(), &body].concat())
+        .await
+        .unwrap();
     open.shutdown().await.unwrap();
     assert_eq!(Reply::read(&mut open).await.status, 200);
 }

@@ -91,7 +91,10 @@ async fn an_answer_that_echoes_credentials_is_kept_without_them() {
     call.answer_with(401, &[], &echo);
     gateway.settled().await;
     let failed = gateway.record_at(DEFAULT, 0).await;
-    assert_eq!(header(&failed, "cause-body"), r#"no ["***"], ["***"]"#);
+    assert_eq!(
+        header(&failed, "cause-body"),
+        r#"no ["Bearer ***"], ["***"]"#
+    );
     gateway.stop().await;
 }
 
