@@ -1,6 +1,10 @@
 //! Names of places: streams, partitions, offsets, positions, and the message id that holds them all.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+    sync::Arc,
+};
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
@@ -180,9 +184,15 @@ impl MessageId {
         let mut bytes = [0; 24];
         bytes[..16].copy_from_slice(&self.of.stream.0);
         bytes[16..].copy_from_slice(&self.incarnation.0.to_be_bytes());
-        let mut text = BASE32_NOPAD.encode(&bytes);
-        text.make_ascii_lowercase();
-        format!("{text}-{}-{}", self.of.partition, self.offset)
+        let mut ids = [0; 39];
+        BASE32_NOPAD.encode_mut(&bytes, &mut ids);
+        ids.make_ascii_lowercase();
+        // The longest numbers, three dashes and the check character fit without growing.
+        let mut text = String::with_capacity(ids.len() + 29);
+        text.extend(ids.iter().map(|byte| char::from(*byte)));
+        write!(text, "-{}-{}", self.of.partition, self.offset)
+            .expect("writing to a string cannot fail");
+        text
     }
 }
 

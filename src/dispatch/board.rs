@@ -145,8 +145,9 @@ impl Board {
         }
     }
 
-    /// Adds a job behind all others; gives it back if there is no room, and [`Board::space`] fires once there is.
-    pub(crate) fn push(&self, job: Box<Job>) -> Result<(), Box<Job>> {
+    /// Adds a job behind all others, and returns someone to wake for it; gives it back if there is no room, and
+    /// [`Board::space`] fires once there is.
+    pub(crate) fn push(&self, job: Box<Job>) -> Result<Option<Wake>, Box<Job>> {
         let lane = self.lane(&job);
         let bytes = job.record.bytes_len();
         let mut state = self.lock();
@@ -159,7 +160,7 @@ impl Board {
         state.queued_len += 1;
         state.queued_bytes += bytes;
         state.lanes.push(lane.as_ref(), job);
-        Ok(())
+        Ok(state.wake())
     }
 
     /// Returns the lane of a job: its key, on the shared board together with its target.
@@ -174,8 +175,9 @@ impl Board {
         Some(lane.into())
     }
 
-    /// Takes back a worker's last job and returns what it does next.
-    pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> Next {
+    /// Takes back a worker's last job and returns what it does next, and someone to wake. When someone was woken there may
+    /// be use for more: see [`Board::wake`].
+    pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> (Next, Option<Wake>) {
         let mut state = self.lock();
         state.awake(slot);
         match done {
@@ -192,7 +194,7 @@ impl Board {
                 state.space_wanted = false;
                 self.space.notify_waiters();
             }
-            return Next::Job(job);
+            return (Next::Job(job), state.wake());
         }
         let keep_connection = state.idle.len() < self.limits.idle_connections_max;
         state.workers[slot].state = WorkerState::Idle;
@@ -202,38 +204,16 @@ impl Board {
         if until.is_some() {
             state.timekeeper = Some(slot);
         }
-        Next::Sleep {
+        let sleep = Next::Sleep {
             until,
             keep_connection,
-        }
+        };
+        (sleep, state.wake())
     }
 
     /// Returns someone to wake, if there is more to do than there are workers on their way to it.
     pub(crate) fn wake(&self) -> Option<Wake> {
-        let mut state = self.lock();
-        let keep_time = !state.delayed.is_empty() && state.timekeeper.is_none();
-        if state.lanes.ready_len() + usize::from(keep_time) <= state.waking {
-            return None;
-        }
-        if let Some(slot) = state.idle.pop() {
-            state.waking += 1;
-            state.workers[slot].state = WorkerState::Waking;
-            if state.timekeeper == Some(slot) {
-                state.timekeeper = None;
-            }
-            return Some(Wake::Sleeping(state.workers[slot].wake.clone()));
-        }
-        if !state.gate.enter() {
-            return None;
-        }
-        state.waking += 1;
-        let absent = |worker: &Worker| worker.state == WorkerState::Absent;
-        let slot = state.workers.iter().position(absent).unwrap_or_else(|| {
-            state.workers.push(Worker::default());
-            state.workers.len() - 1
-        });
-        state.workers[slot].state = WorkerState::Waking;
-        Some(Wake::New(slot))
+        self.lock().wake()
     }
 
     /// Returns what wakes a worker.
@@ -306,6 +286,32 @@ impl Board {
 }
 
 impl State {
+    fn wake(&mut self) -> Option<Wake> {
+        let keep_time = !self.delayed.is_empty() && self.timekeeper.is_none();
+        if self.lanes.ready_len() + usize::from(keep_time) <= self.waking {
+            return None;
+        }
+        if let Some(slot) = self.idle.pop() {
+            self.waking += 1;
+            self.workers[slot].state = WorkerState::Waking;
+            if self.timekeeper == Some(slot) {
+                self.timekeeper = None;
+            }
+            return Some(Wake::Sleeping(self.workers[slot].wake.clone()));
+        }
+        if !self.gate.enter() {
+            return None;
+        }
+        self.waking += 1;
+        let absent = |worker: &Worker| worker.state == WorkerState::Absent;
+        let slot = self.workers.iter().position(absent).unwrap_or_else(|| {
+            self.workers.push(Worker::default());
+            self.workers.len() - 1
+        });
+        self.workers[slot].state = WorkerState::Waking;
+        Some(Wake::New(slot))
+    }
+
     /// A worker is neither asleep nor on its way any more.
     fn awake(&mut self, slot: usize) {
         match self.workers[slot].state {

@@ -3,11 +3,7 @@
 
 use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
-    header::{self, Entry},
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
 use url::{Position, Url};
@@ -26,7 +22,9 @@ pub(crate) struct Call {
     pub(crate) secret: Option<SecretRef>,
     method: Method,
     path: PathAndQuery,
-    headers: HeaderMap,
+    host: HeaderValue,
+    /// All others but the secret, in order, with repeats.
+    headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
 
@@ -49,6 +47,9 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("syncgate/", env!("CARGO_PKG_VERSION")));
+
+/// More than this no header map holds, and no server takes.
+const HEADERS_LEN_MAX: usize = 4096;
 
 /// Headers that are about one connection, or that the client makes itself (RFC 9110 §7.6.1).
 const NOT_THE_CALLERS: [&str; 12] = [
@@ -94,32 +95,38 @@ impl Call {
             }
             _ => Bytes::new(),
         };
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::HOST, host(&url)?);
+        let host = host(&url)?;
+        let mut headers = Vec::with_capacity(8);
         for (name, value) in message.headers() {
-            append(&mut headers, name, value, |name| {
-                secret.is_some() && name == token_header
-            })?;
+            let (name, value) = checked(name, value)?;
+            if secret.is_none() || name != token_header {
+                headers.push((name, value));
+            }
         }
+        let mut add = |name: HeaderName, value: HeaderValue| {
+            if headers.iter().all(|(there, _)| *there != name) {
+                headers.push((name, value));
+            }
+        };
         if takes_body && body.is_empty() {
             // hyper leaves it out for an empty body, and some servers then answer 411.
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            add(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        if let Entry::Vacant(vacant) = headers.entry(IDEMPOTENCY_KEY) {
-            vacant.insert(idempotency_key(message_id));
+        add(IDEMPOTENCY_KEY, idempotency_key(message_id));
+        let traceparent = record.headers.get(record_header::TRACEPARENT);
+        if let Some(Ok(value)) = traceparent.map(HeaderValue::from_str) {
+            add(TRACEPARENT, value);
         }
-        if let Entry::Vacant(vacant) = headers.entry(TRACEPARENT)
-            && let Some(value) = record.headers.get(record_header::TRACEPARENT)
-            && let Ok(value) = HeaderValue::from_str(value)
-        {
-            vacant.insert(value);
+        add(header::USER_AGENT, USER_AGENT);
+        if headers.len() > HEADERS_LEN_MAX {
+            return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
         }
-        headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
         Ok(Self {
             origin,
             secret,
             method,
             path,
+            host,
             headers,
             body,
         })
@@ -131,12 +138,16 @@ impl Call {
         secret: Option<(&HeaderName, HeaderValue)>,
         absolute: bool,
     ) -> Request<Full<Bytes>> {
-        let mut headers = self.headers.clone();
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
         let uri = if absolute {
-            self.absolute_uri(headers.remove(header::HOST))
+            self.absolute_uri()
         } else {
+            headers.insert(header::HOST, self.host.clone());
             Uri::from(self.path.clone())
         };
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
         if let Some((name, value)) = secret {
             headers.insert(name, value);
         }
@@ -147,14 +158,14 @@ impl Call {
         request
     }
 
-    fn absolute_uri(&self, host: Option<HeaderValue>) -> Uri {
+    fn absolute_uri(&self) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(if self.origin.https {
             http::uri::Scheme::HTTPS
         } else {
             http::uri::Scheme::HTTP
         });
-        parts.authority = host.and_then(|host| host.as_bytes().try_into().ok());
+        parts.authority = self.host.as_bytes().try_into().ok();
         parts.path_and_query = Some(self.path.clone());
         Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(self.path.clone()))
     }
@@ -217,12 +228,7 @@ fn host(url: &Url) -> Result<HeaderValue, Invalid> {
     .map_err(no_host)
 }
 
-fn append(
-    headers: &mut HeaderMap,
-    name: &str,
-    value: &str,
-    dropped: impl Fn(&HeaderName) -> bool,
-) -> Result<(), Invalid> {
+fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Invalid> {
     let shown = || name.chars().take(64).collect::<String>();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Invalid(format!("{:?} is no header name", shown())))?;
@@ -230,15 +236,9 @@ fn append(
         let name = header.as_str();
         return Err(Invalid(format!("header {name} cannot be set by a message")));
     }
-    if dropped(&header) {
-        return Ok(());
-    }
     let value = HeaderValue::from_bytes(value.as_bytes())
         .map_err(|_| Invalid(format!("header {} has a value that HTTP forbids", shown())))?;
-    headers
-        .try_append(header, value)
-        .map_err(|_| Invalid("too many headers".into()))?;
-    Ok(())
+    Ok((header, value))
 }
 
 /// Same text for the same first record, whatever happens to it later: what a target needs to take it exactly once.

@@ -140,7 +140,11 @@ impl Connection {
         let response_by = deadlines
             .by
             .min(Instant::now() + deadlines.response_timeout);
-        if !poll_fn(|cx| self.poll_ready(cx, timer, response_by)).await {
+        let ready = match self.ready_at_once() {
+            Some(ready) => ready,
+            None => poll_fn(|cx| self.poll_ready(cx, Some((&mut *timer, response_by)))).await,
+        };
+        if !ready {
             return Exchange::Unsent;
         }
         self.used = true;
@@ -170,8 +174,22 @@ impl Connection {
         }
     }
 
+    /// Returns whether a request can be sent, if that is known, as it mostly is.
+    ///
+    /// Asked without a waker, the driver does not wake this task when it is handed the request: it is polled then anyway.
+    fn ready_at_once(&mut self) -> Option<bool> {
+        match self.poll_ready(&mut Context::from_waker(Waker::noop()), None) {
+            Poll::Ready(ready) => Some(ready),
+            Poll::Pending => None,
+        }
+    }
+
     /// Waits until a request can be sent; `false` if none ever can.
-    fn poll_ready(&mut self, cx: &mut Context<'_>, timer: &mut Timer, by: Instant) -> Poll<bool> {
+    fn poll_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        until: Option<(&mut Timer, Instant)>,
+    ) -> Poll<bool> {
         let open = self.poll_open(cx);
         let ready = match &mut self.link {
             Link::Http1 { sender, .. } => sender.poll_ready(cx),
@@ -180,7 +198,10 @@ impl Connection {
         match ready {
             _ if !open => Poll::Ready(false),
             Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
-            Poll::Pending => timer.poll(cx, by).map(|()| false),
+            Poll::Pending => match until {
+                Some((timer, by)) => timer.poll(cx, by).map(|()| false),
+                None => Poll::Pending,
+            },
         }
     }
 

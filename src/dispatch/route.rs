@@ -103,6 +103,8 @@ pub(crate) struct OutcomeTable {
     configured: CauseTable<Destination>,
     built_in: CauseTable<Destination>,
     fallback: StreamName,
+    /// For each status whether it is delivered: asked at every call.
+    delivering: Vec<bool>,
 }
 
 /// An entry of `[outcomes]` that cannot be used.
@@ -125,6 +127,7 @@ impl OutcomeTable {
             configured: CauseTable::default(),
             built_in: built_in(roles, compat),
             fallback: roles.default.clone(),
+            delivering: Vec::new(),
         };
         let mut invalid = Vec::new();
         for (key, value) in outcomes {
@@ -158,16 +161,18 @@ impl OutcomeTable {
                 invalid.push(OutcomeInvalid { key, reason });
             }
         }
-        if invalid.is_empty() {
-            Ok(table)
-        } else {
-            Err(invalid)
+        if !invalid.is_empty() {
+            return Err(invalid);
         }
+        table.delivering = (0..1000)
+            .map(|status| table.destination(Cause::Status(status)) == Some(&Destination::Delivered))
+            .collect();
+        Ok(table)
     }
 
     /// Returns whether a response of this status means that the record is delivered.
     pub(crate) fn delivers(&self, status: u16) -> bool {
-        self.destination(Cause::Status(status)) == Some(&Destination::Delivered)
+        self.delivering.get(usize::from(status)) == Some(&true)
     }
 
     /// Returns the error stream of a cause.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    board::{Board, Limits},
+    board::{Board, Limits, Wake},
     job::Job,
     settings::Settings,
     stats::TargetStatus,
@@ -44,14 +44,14 @@ impl Targets {
     }
 
     /// Puts a job on its target's board and returns the board; if that is full, the job comes back.
-    pub(crate) fn push(&self, job: Box<Job>) -> (Arc<Board>, Option<Box<Job>>) {
+    pub(crate) fn push(&self, job: Box<Job>) -> (Arc<Board>, Result<Option<Wake>, Box<Job>>) {
         let mut boards = self.lock();
         let board = match &job.call {
             Ok(call) => self.board(&mut boards, &call.origin),
             Err(_) => boards.shared.clone(),
         };
-        let refused = board.push(job).err();
-        (board, refused)
+        let pushed = board.push(job);
+        (board, pushed)
     }
 
     /// Removes a board on which nothing has happened for long; a configured target keeps its own.

@@ -26,38 +26,43 @@ impl Shared {
     /// # Cancel safety
     /// A job whose call is dropped was not taken.
     pub(crate) async fn enqueue(self: &Arc<Self>, job: Box<Job>) {
-        let (board, refused) = self.targets.push(job);
-        let mut waits = refused.map(|job| (board.clone(), job));
-        self.wake_workers(&board);
-        while let Some((full, job)) = waits.take() {
+        let (mut board, mut pushed) = self.targets.push(job);
+        loop {
+            let job = match pushed {
+                Ok(wake) => return self.wake(&board, wake),
+                Err(job) => job,
+            };
+            let full = board;
             let mut space = pin!(full.space.notified());
             // Before asking again, so that room made in between is not missed.
             space.as_mut().enable();
-            let (board, refused) = self.targets.push(job);
-            self.wake_workers(&board);
-            if let Some(job) = refused {
+            (board, pushed) = self.targets.push(job);
+            if pushed.is_err() {
                 space.await;
-                waits = Some((board, job));
             }
         }
     }
 
-    /// Brings as many workers to a board as it has use for.
-    pub(super) fn wake_workers(self: &Arc<Self>, board: &Arc<Board>) {
-        while let Some(wake) = board.wake() {
+    /// Brings as many workers to a board as it has use for; `first` is one that it has named already.
+    fn wake(self: &Arc<Self>, board: &Arc<Board>, first: Option<Wake>) {
+        let mut next = first;
+        while let Some(wake) = next {
             match wake {
                 Wake::Sleeping(worker) => worker.notify_one(),
-                Wake::New(slot) => {
-                    let worker = Worker::new(self.clone(), board.clone(), slot);
-                    let cut = self.cut.clone();
-                    let work = self.workers.track_future(async move {
-                        // What the grace time cuts is dispatched again at the next start.
-                        cut.run_until_cancelled(worker.work()).await;
-                    });
-                    self.tasks.spawn("worker", work);
-                }
+                Wake::New(slot) => self.start_worker(board, slot),
             }
+            next = board.wake();
         }
+    }
+
+    fn start_worker(self: &Arc<Self>, board: &Arc<Board>, slot: usize) {
+        let worker = Worker::new(self.clone(), board.clone(), slot);
+        let cut = self.cut.clone();
+        let work = self.workers.track_future(async move {
+            // What the grace time cuts is dispatched again at the next start.
+            cut.run_until_cancelled(worker.work()).await;
+        });
+        self.tasks.spawn("worker", work);
     }
 }
 
@@ -85,8 +90,8 @@ impl Worker {
     async fn work(mut self) {
         let mut done = None;
         while !self.shared.stop.is_cancelled() {
-            let next = self.board.next(self.slot, done.take());
-            self.shared.wake_workers(&self.board);
+            let (next, wake) = self.board.next(self.slot, done.take());
+            self.shared.wake(&self.board, wake);
             match next {
                 Next::Job(job) => done = Some(self.handle(job).await),
                 Next::Sleep {

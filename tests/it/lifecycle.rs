@@ -65,44 +65,6 @@ async fn a_second_signal_ends_at_once_and_what_was_cut_is_dispatched_again() {
     gateway.drained("DataSyncStream").await;
 }
 
-#[tokio::test]
-async fn two_processes_do_not_share_a_directory() {
-    let gateway = Gateway::start();
-    let output = gateway.place().start_refused();
-    assert_eq!(output.status.code(), Some(3));
-    assert!(said(&output).contains("in use"), "{}", said(&output));
-    gateway.get("/readyz").await.ok();
-}
-
-#[tokio::test]
-async fn another_address_than_loopback_is_refused() {
-    let place = Place::with_config("[server]\nlisten = \"0.0.0.0:0\"\n");
-    let output = crate::harness::syncgate()
-        .arg("serve")
-        .arg("--config")
-        .arg(place.config_file())
-        .arg("--data")
-        .arg(place.data())
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("loopback"), "{}", said(&output));
-}
-
-#[tokio::test]
-async fn unknown_keys_are_refused_with_the_nearest_name() {
-    let place = Place::with_config("[dispatch]\nattempt_max = 3\n\n[sinc]\nanswer = \"json\"\n");
-    let output = place.start_refused();
-    assert_eq!(output.status.code(), Some(2));
-    for word in ["attempt_max", "attempts_max", "line 2", "sinc", "sync"] {
-        assert!(
-            said(&output).contains(word),
-            "{word} is not in: {}",
-            said(&output)
-        );
-    }
-}
-
 /// Ten messages that the target took, and the directory they lie in.
 async fn used(target: &StubTarget) -> Place {
     let gateway = Gateway::start();

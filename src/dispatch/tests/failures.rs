@@ -1,6 +1,6 @@
 //! Every way in which a call can fail, and the error record that it leaves.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tokio::{
@@ -13,7 +13,7 @@ use super::{
         DEFAULT, Harness, INTERNAL, OWN_ADDRESS, SOURCE, UNAVAILABLE, UNRECOVERABLE, header,
         message, record,
     },
-    stub::{StubTarget, raw_target, read_head},
+    stub::{StubTarget, raw_target, read_head, within},
 };
 use crate::{clock::Timestamp, config::Config, storage::AppendKind};
 
@@ -306,24 +306,29 @@ async fn an_error_record_holds_the_whole_cause_and_where_it_came_from() {
 #[tokio::test]
 async fn a_connection_that_the_target_closed_while_idle_costs_no_record() {
     // Each connection carries one exchange, then it is closed without a word.
-    let target = raw_target(|mut stream: TcpStream| async move {
-        read_head(&mut stream).await;
-        drop(
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                .await,
-        );
+    let (closed, mut is_closed) = tokio::sync::mpsc::channel(64);
+    let target = raw_target(move |mut stream: TcpStream| {
+        let closed = closed.clone();
+        async move {
+            read_head(&mut stream).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            drop(stream.write_all(answer).await);
+            drop(stream);
+            closed.send(()).await.unwrap();
+        }
     })
     .await;
+    let other = StubTarget::always(200).await;
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
     let no_body =
         json!({"targetRestApi": format!("http://{target}/"), "targetRestApiOperation": "GET"});
     for at in 1..=20 {
         gateway.sync("k", &no_body).await;
+        within("the connection to be closed", is_closed.recv()).await;
+        // What happens on other sockets after it shows that the end of this one has arrived.
+        gateway.sync("other", &message(other, "/x")).await;
         let counts = gateway.settled().await;
-        assert_eq!(counts.delivered, at, "{counts:?}");
-        // Long enough for the end of the connection to arrive.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(counts.delivered, 2 * at, "{counts:?}");
     }
 }
 

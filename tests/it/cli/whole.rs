@@ -1,4 +1,4 @@
-//! The commands: what they print, and how they end.
+//! The commands one after the other against one gateway: many messages in, all failed, all brought back.
 
 use std::{
     io::Write,
@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, syncgate};
+use crate::harness::{Act, Gateway, StubTarget, keyed, syncgate};
 
 /// Runs a command to its end, beside the async tests.
 async fn run(arguments: &[&str], input: &str) -> Output {
@@ -46,52 +46,6 @@ fn json_of(output: &Output) -> Value {
     ended(output, 0);
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&output.stdout)))
-}
-
-#[tokio::test]
-async fn check_says_ok_or_every_error() {
-    let place = Place::with_config("[dispatch]\nattempts_max = 2\n");
-    let file = place.config_file();
-    ended(
-        &run(&["check", "--config", file.to_str().unwrap()], "").await,
-        0,
-    );
-    let place = place.configured("[dispatch]\nattempts_max = 0\nqueue_len = 5\n[roles]\nunavailable = \"9\"\n[outcomes]\n\"404\" = \"nowhere\"\n");
-    let said = ended(
-        &run(
-            &["check", "--config", place.config_file().to_str().unwrap()],
-            "",
-        )
-        .await,
-        2,
-    );
-    for word in [
-        "attempts_max",
-        "queue_len",
-        "queue_len_max",
-        "unavailable",
-        "nowhere",
-    ] {
-        assert!(said.contains(word), "{word} is not in: {said}");
-    }
-    ended(
-        &run(&["check", "--config", "/nowhere/at/all.toml"], "").await,
-        2,
-    );
-}
-
-#[tokio::test]
-async fn wrong_usage_is_code_2_and_an_absent_gateway_code_1() {
-    ended(&run(&["no-such-command"], "").await, 2);
-    ended(&run(&["retry"], "").await, 2);
-    ended(
-        &run(&["healthcheck", "--url", "http://127.0.0.1:1"], "").await,
-        1,
-    );
-    ended(
-        &run(&["streams", "ls", "--url", "http://127.0.0.1:1"], "").await,
-        1,
-    );
 }
 
 #[tokio::test]
@@ -233,20 +187,4 @@ async fn sync_retry_records_and_streams_do_what_the_api_does() {
         1,
     );
     ended(&run(&["retry", "Nowhere", "--url", url], "").await, 1);
-}
-
-#[tokio::test]
-async fn the_demo_shows_the_whole_flow() {
-    let said = ended(&run(&["demo"], "").await, 0);
-    for word in [
-        "ServerUnavailableStream",
-        "UnrecoverableErrorStream",
-        "InternalserverErrorStream",
-        "delivered",
-        "503",
-        "404",
-        "500",
-    ] {
-        assert!(said.contains(word), "{word} is not in: {said}");
-    }
 }

@@ -4,7 +4,7 @@ use std::{fs, io::Write, process::Stdio};
 
 use serde_json::json;
 
-use crate::process::{Served, Target, file, run, syncgate};
+use super::process::{Served, Target, file, run, syncgate};
 
 #[test]
 fn a_configuration_that_is_wrong_is_told_at_once_and_nothing_starts() {
@@ -164,7 +164,7 @@ fn sync_takes_a_message_from_standard_input_with_a_token_that_is_shown_nowhere()
         .unwrap()
         .write_all(message.as_bytes())
         .unwrap();
-    let ended = crate::process::Ended::from(child.wait_with_output().unwrap()).expect(0);
+    let ended = super::process::Ended::from(child.wait_with_output().unwrap()).expect(0);
     assert!(
         ended
             .out
@@ -328,7 +328,7 @@ fn the_demo_ends_as_expected_and_leaves_nothing_behind() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let ended = crate::process::Ended::from(output).expect(0);
+    let ended = super::process::Ended::from(output).expect(0);
     for word in [
         "accepted",
         "delivered",

@@ -1,0 +1,5 @@
+//! The command line from outside.
+
+mod commands;
+mod process;
+mod whole;
