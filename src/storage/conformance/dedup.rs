@@ -90,11 +90,13 @@ pub(crate) async fn an_id_goes_with_its_stream(place: &dyn Place) {
     for round in 0..3 {
         let stream = make(engine.as_ref(), "src", 1).await;
         let of = part(&stream, 0);
-        let committed = stored(engine.as_ref(), marked(numbered(of, 0..1), 1)).await;
+        let committed = stored(engine.as_ref(), marked(numbered(of, 0..1), round)).await;
         assert_eq!(committed.appends, [new(0)], "round {round}");
-        if round == 1 {
-            engine = reopened(engine, place).await;
-        }
+        engine = reopened(engine, place).await;
+        // The one before has taken its ids along.
+        let before = marked(numbered(of, 1..2), round.wrapping_sub(1));
+        let committed = stored(engine.as_ref(), before).await;
+        assert_eq!(committed.appends, [new(1)], "round {round}");
         engine.delete_stream(stream.id, None).await.unwrap();
         engine = reopened(engine, place).await;
     }
