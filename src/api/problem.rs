@@ -404,6 +404,7 @@ impl From<StreamError> for Problem {
             StreamError::Exists => Self::new(Code::Exists, detail),
             StreamError::Unknown => Self::new(Code::StreamUnknown, detail),
             StreamError::Shrink { .. } => Self::new(Code::PartitionsShrink, detail),
+            StreamError::Open { .. } => Self::new(Code::StreamInUse, detail),
             StreamError::ChangedMeanwhile => Self::new(Code::ChangedMeanwhile, detail),
             StreamError::Commit(error) => error.into(),
         }

@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use crate::{
     place::StreamName,
-    storage::{ControlEventKind, MadeBy, ReadError, Stream, StreamConfig, StreamError},
+    storage::{
+        ControlEventKind, MadeBy, OpenRecords, ReadError, Stream, StreamConfig, StreamError,
+    },
 };
 
 use super::{
@@ -132,14 +134,11 @@ pub(super) async fn delete(
         let what = "the configuration gives this stream a role";
         return Err(Problem::new(Code::StreamInUse, what));
     }
-    let open = open_len(&shared, &stream)?;
-    if open > 0 {
-        let what = format!("{open} of its records have no end yet; retry them first");
-        return Err(Problem::new(Code::StreamInUse, what));
-    }
     let revision = Some(stream.revision);
     let engine = shared.streams.engine();
-    engine.delete_stream(stream.id, revision).await?;
+    engine
+        .delete_stream(stream.id, revision, OpenRecords::Refuse)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -17,8 +17,8 @@ use crate::{
 
 use super::{
     Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, Finish, Finished, Health,
-    LeaseEvent, Leases, Log, NewEnd, Page, PartitionStatus, ReadError, State, StateEntry, Stream,
-    StreamConfig, StreamError,
+    LeaseEvent, Leases, Log, NewEnd, OpenRecords, Page, PartitionStatus, ReadError, State,
+    StateEntry, Stream, StreamConfig, StreamError,
 };
 
 /// The engine.
@@ -349,12 +349,23 @@ impl Log for Memory {
         Ok(stream)
     }
 
-    async fn delete_stream(&self, id: StreamId, revision: Option<u64>) -> Result<(), StreamError> {
+    async fn delete_stream(
+        &self,
+        id: StreamId,
+        revision: Option<u64>,
+        open: OpenRecords,
+    ) -> Result<(), StreamError> {
         let mut inner = self.inner.lock().unwrap();
         let found = inner.streams.iter().position(|stream| stream.id == id);
         let at = found.ok_or(StreamError::Unknown)?;
         if revision.is_some_and(|revision| revision != inner.streams[at].revision) {
             return Err(StreamError::ChangedMeanwhile);
+        }
+        let parts = inner.partitions.iter().filter(|(of, _)| of.stream == id);
+        let open_len = parts.map(|(_, part)| part.bounds().tail.0 - part.ended.len() as u64);
+        let open_len = open_len.sum();
+        if open == OpenRecords::Refuse && open_len > 0 {
+            return Err(StreamError::Open { open_len });
         }
         inner.streams.remove(at);
         inner.partitions.retain(|of, _| of.stream != id);

@@ -152,9 +152,17 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// Removes a stream with its records and their ends.
     ///
+    /// Records without an end are looked for where commits are ordered: no record gets into the stream between the look
+    /// and the removal.
+    ///
     /// # Errors
-    /// [`StreamError::ChangedMeanwhile`], [`StreamError::Unknown`].
-    async fn delete_stream(&self, id: StreamId, revision: Option<u64>) -> Result<(), StreamError>;
+    /// [`StreamError::Open`], [`StreamError::ChangedMeanwhile`], [`StreamError::Unknown`].
+    async fn delete_stream(
+        &self,
+        id: StreamId,
+        revision: Option<u64>,
+        open: OpenRecords,
+    ) -> Result<(), StreamError>;
 
     /// Says whether the log takes appends.
     fn health(&self) -> watch::Receiver<Health>;
@@ -427,6 +435,15 @@ pub enum ReadError {
     Io(Arc<std::io::Error>),
 }
 
+/// What the removal of a stream does about records that have no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenRecords {
+    /// It is refused.
+    Refuse,
+    /// They go with the stream.
+    Drop,
+}
+
 /// Why a stream was not made or changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StreamError {
@@ -445,6 +462,12 @@ pub enum StreamError {
     /// Its revision is another than the caller has seen.
     #[error("the stream has changed meanwhile")]
     ChangedMeanwhile,
+    /// Records of it have no end yet.
+    #[error("{open_len} of its records have no end yet; retry them first")]
+    Open {
+        /// How many.
+        open_len: u64,
+    },
     /// The change was not stored.
     #[error(transparent)]
     Commit(#[from] CommitError),

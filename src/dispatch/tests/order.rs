@@ -213,7 +213,11 @@ async fn a_stream_made_again_and_a_partition_added_are_dispatched() {
     target.next_call().await.answer(200);
     gateway.settled().await;
     let old = gateway.stream(SOURCE);
-    gateway.engine.delete_stream(old.id, None).await.unwrap();
+    gateway
+        .engine
+        .delete_stream(old.id, None, crate::storage::OpenRecords::Drop)
+        .await
+        .unwrap();
     let config = StreamConfig::default;
     let made = gateway
         .engine

@@ -97,7 +97,10 @@ pub(crate) async fn an_id_goes_with_its_stream(place: &dyn Place) {
         let before = marked(numbered(of, 1..2), round.wrapping_sub(1));
         let committed = stored(engine.as_ref(), before).await;
         assert_eq!(committed.appends, [new(1)], "round {round}");
-        engine.delete_stream(stream.id, None).await.unwrap();
+        engine
+            .delete_stream(stream.id, None, crate::storage::OpenRecords::Drop)
+            .await
+            .unwrap();
         engine = reopened(engine, place).await;
     }
 }

@@ -79,7 +79,8 @@ macro_rules! suite {
                 events_say_when_with_the_tails_of_that_moment,
                 a_change_needs_the_revision_that_is_there,
                 a_stream_made_again_is_another_one,
-                changes_of_streams_can_be_watched;
+                changes_of_streams_can_be_watched,
+                a_stream_with_open_records_is_removed_only_with_them;
             state: values_are_set_found_listed_and_removed,
                 revisions_guard_a_value,
                 values_of_the_greatest_size_are_kept,

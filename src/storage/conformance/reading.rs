@@ -186,7 +186,10 @@ pub(crate) async fn an_unknown_partition_is_refused_everywhere(place: &dyn Place
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 1).await;
     let gone = make(engine.as_ref(), "gone", 1).await;
-    engine.delete_stream(gone.id, None).await.unwrap();
+    engine
+        .delete_stream(gone.id, None, crate::storage::OpenRecords::Drop)
+        .await
+        .unwrap();
     let nowhere = Stream {
         id: StreamId([9; 16]),
         ..stream.as_ref().clone()
@@ -223,7 +226,9 @@ pub(crate) async fn an_unknown_partition_is_refused_everywhere(place: &dyn Place
         let change = engine.change_stream(id, 2, StreamConfig::default(), None);
         let change = change.await;
         assert!(matches!(change, Err(StreamError::Unknown)), "{change:?}");
-        let delete = engine.delete_stream(id, None).await;
+        let delete = engine
+            .delete_stream(id, None, crate::storage::OpenRecords::Drop)
+            .await;
         assert!(matches!(delete, Err(StreamError::Unknown)), "{delete:?}");
     }
     assert_eq!(engine.stream(&stream_name("gone")), None);

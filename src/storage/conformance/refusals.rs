@@ -25,7 +25,10 @@ pub(crate) async fn a_refused_part_refuses_all(place: &dyn Place) {
     let of = part(&stream, 0);
     let gone = make(engine.as_ref(), "gone", 1).await;
     stored(engine.as_ref(), numbered(part(&gone, 0), 0..1)).await;
-    engine.delete_stream(gone.id, None).await.unwrap();
+    engine
+        .delete_stream(gone.id, None, crate::storage::OpenRecords::Drop)
+        .await
+        .unwrap();
     stored(engine.as_ref(), numbered(of, 0..10)).await;
     stored(engine.as_ref(), vec![finish(of, 5, NewEnd::Filtered)]).await;
     engine.trim(of, Offset(2)).await.unwrap();

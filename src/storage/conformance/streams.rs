@@ -6,8 +6,8 @@ use super::{Place, finish, make, numbered, part, reopened, stored, stream_name};
 use crate::{
     place::{Offset, StreamId},
     storage::{
-        ControlEventKind, Engine, MadeBy, NewEnd, PartitionStatus, Stream, StreamConfig,
-        StreamError,
+        ControlEventKind, Engine, MadeBy, NewEnd, OpenRecords, PartitionStatus, Stream,
+        StreamConfig, StreamError,
     },
 };
 
@@ -147,7 +147,9 @@ pub(crate) async fn a_change_needs_the_revision_that_is_there(place: &dyn Place)
         matches!(stale, Err(StreamError::ChangedMeanwhile)),
         "{stale:?}"
     );
-    let stale = engine.delete_stream(stream.id, seen).await;
+    let stale = engine
+        .delete_stream(stream.id, seen, OpenRecords::Drop)
+        .await;
     assert!(
         matches!(stale, Err(StreamError::ChangedMeanwhile)),
         "{stale:?}"
@@ -155,7 +157,7 @@ pub(crate) async fn a_change_needs_the_revision_that_is_there(place: &dyn Place)
     let engine = reopened(engine, place).await;
     assert_eq!(engine.stream_by_id(stream.id), Some(second.clone()));
     engine
-        .delete_stream(stream.id, Some(second.revision))
+        .delete_stream(stream.id, Some(second.revision), OpenRecords::Drop)
         .await
         .unwrap();
     let engine = reopened(engine, place).await;
@@ -187,7 +189,10 @@ pub(crate) async fn a_stream_made_again_is_another_one(place: &dyn Place) {
         if round == 0 {
             engine = reopened(engine, place).await;
         }
-        engine.delete_stream(stream.id, None).await.unwrap();
+        engine
+            .delete_stream(stream.id, None, OpenRecords::Drop)
+            .await
+            .unwrap();
         assert_eq!(engine.stream(&stream.name), None);
         assert_eq!(engine.stream_by_id(stream.id), None);
         if round == 1 {
@@ -196,6 +201,41 @@ pub(crate) async fn a_stream_made_again_is_another_one(place: &dyn Place) {
         lives.push(stream);
     }
     assert!(reopened(engine, place).await.streams().is_empty());
+}
+
+/// The look and the removal are one step: whoever looks first and removes then could lose what came in between.
+pub(crate) async fn a_stream_with_open_records_is_removed_only_with_them(place: &dyn Place) {
+    let engine = place.open();
+    let stream = make(engine.as_ref(), "src", 2).await;
+    let of = part(&stream, 1);
+    stored(engine.as_ref(), numbered(of, 0..3)).await;
+    let ends = vec![
+        finish(of, 0, NewEnd::Delivered),
+        finish(of, 2, NewEnd::Discarded),
+    ];
+    stored(engine.as_ref(), ends).await;
+    let refused = engine
+        .delete_stream(stream.id, None, OpenRecords::Refuse)
+        .await;
+    assert!(matches!(refused, Err(StreamError::Open { open_len: 1 })));
+    let engine = reopened(engine, place).await;
+    assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(3));
+    // Asked for at once, in this order: the record is there before the stream goes, or it is refused.
+    let (late, removed) = tokio::join!(
+        engine.commit(numbered(of, 3..4).into()),
+        engine.delete_stream(stream.id, None, OpenRecords::Refuse)
+    );
+    assert!(late.is_ok() && removed.is_err());
+    let ends = vec![
+        finish(of, 1, NewEnd::Delivered),
+        finish(of, 3, NewEnd::Delivered),
+    ];
+    stored(engine.as_ref(), ends).await;
+    engine
+        .delete_stream(stream.id, None, OpenRecords::Refuse)
+        .await
+        .unwrap();
+    assert_eq!(engine.stream_by_id(stream.id), None);
 }
 
 pub(crate) async fn changes_of_streams_can_be_watched(place: &dyn Place) {
@@ -217,6 +257,9 @@ pub(crate) async fn changes_of_streams_can_be_watched(place: &dyn Place) {
         .await
         .unwrap();
     check("changed");
-    engine.delete_stream(stream.id, None).await.unwrap();
+    engine
+        .delete_stream(stream.id, None, OpenRecords::Drop)
+        .await
+        .unwrap();
     check("gone");
 }

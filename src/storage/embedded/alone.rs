@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     clock::Timestamp,
     place::Offset,
-    storage::{CommitError, ControlEvent, ControlEventKind, Stream, StreamError},
+    storage::{CommitError, ControlEvent, ControlEventKind, OpenRecords, Stream, StreamError},
 };
 
 use super::{
@@ -143,13 +143,25 @@ pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(O
         Request::Delete {
             id,
             revision,
+            open,
             answer,
         } => match seen(books, id, revision) {
+            Ok((_, book)) if open == OpenRecords::Refuse && open_len(book) > 0 => {
+                let open_len = open_len(book);
+                return refuse(answer, StreamError::Open { open_len });
+            }
             Ok((stream, _)) => (Op::StreamGone { stream }, Answer::Gone(answer)),
             Err(error) => return refuse(answer, error),
         },
     };
     Some((op, time, answer))
+}
+
+fn open_len(book: &StreamBook) -> u64 {
+    let partitions = book.partitions.iter();
+    partitions
+        .map(|partition| partition.counts.open_len())
+        .sum()
 }
 
 fn seen(

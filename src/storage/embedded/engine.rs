@@ -16,7 +16,8 @@ use crate::{
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
         Caps, Commit, CommitError, Committed, Finish, Finished, Health, LeaseEvent, Leases, Log,
-        Page, PartitionStatus, ReadError, State, StateEntry, Stream, StreamConfig, StreamError,
+        OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry, Stream, StreamConfig,
+        StreamError,
     },
     telemetry::metrics::latency,
 };
@@ -242,10 +243,16 @@ impl Log for Embedded {
         .await
     }
 
-    async fn delete_stream(&self, id: StreamId, revision: Option<u64>) -> Result<(), StreamError> {
+    async fn delete_stream(
+        &self,
+        id: StreamId,
+        revision: Option<u64>,
+        open: OpenRecords,
+    ) -> Result<(), StreamError> {
         self.ask(|answer| Request::Delete {
             id,
             revision,
+            open,
             answer,
         })
         .await

@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
-    storage::{Commit, CommitError, Committed, Finish, Stream, StreamConfig, StreamError},
+    storage::{
+        Commit, CommitError, Committed, Finish, OpenRecords, Stream, StreamConfig, StreamError,
+    },
 };
 
 use super::lock;
@@ -57,6 +59,7 @@ pub(super) enum Request {
     Delete {
         id: StreamId,
         revision: Option<u64>,
+        open: OpenRecords,
         answer: StreamAnswer<()>,
     },
 }

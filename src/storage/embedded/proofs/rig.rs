@@ -310,7 +310,10 @@ impl Run {
                     return;
                 };
                 let after = self.model.delete(stream.id);
-                let answer = self.engine().delete_stream(stream.id, None).await;
+                let answer = self
+                    .engine()
+                    .delete_stream(stream.id, None, crate::storage::OpenRecords::Drop)
+                    .await;
                 self.answered(after, answer.map_err(commit_error));
             }
             Step::Tick { millis } => {

@@ -134,7 +134,7 @@ async fn a_stream_that_goes_while_it_is_used_is_unknown_from_then_on() {
         let (commits, queued, gone) = tokio::join!(
             join_all(commits),
             soon,
-            engine.delete_stream(stream.id, None)
+            engine.delete_stream(stream.id, None, crate::storage::OpenRecords::Drop)
         );
         gone.unwrap();
         queued.unwrap();

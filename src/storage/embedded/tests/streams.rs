@@ -27,7 +27,11 @@ async fn a_stream_made_again_under_its_name_is_another() {
 
     bench
         .engine()
-        .delete_stream(old.id, Some(old.revision))
+        .delete_stream(
+            old.id,
+            Some(old.revision),
+            crate::storage::OpenRecords::Drop,
+        )
         .await
         .unwrap();
     assert!(tail.wait_for(|tail| *tail > Offset(1)).await.is_err());
@@ -43,7 +47,10 @@ async fn a_stream_made_again_under_its_name_is_another() {
         assert!(bench.values(partition(&new, 0)).await.is_empty());
         bench.crash();
     }
-    let again = bench.engine().delete_stream(old.id, None).await;
+    let again = bench
+        .engine()
+        .delete_stream(old.id, None, crate::storage::OpenRecords::Drop)
+        .await;
     assert!(matches!(again, Err(StreamError::Unknown)));
 }
 
@@ -81,7 +88,13 @@ async fn a_stream_grows_and_never_shrinks() {
         .change_stream(made.id, 4, config.clone(), Some(made.revision))
         .await;
     assert!(matches!(stale, Err(StreamError::ChangedMeanwhile)));
-    let stale = engine.delete_stream(made.id, Some(made.revision)).await;
+    let stale = engine
+        .delete_stream(
+            made.id,
+            Some(made.revision),
+            crate::storage::OpenRecords::Drop,
+        )
+        .await;
     assert!(matches!(stale, Err(StreamError::ChangedMeanwhile)));
     let same = engine
         .change_stream(made.id, 3, config, None)
@@ -162,7 +175,10 @@ async fn leases_are_granted_as_partitions_come_and_lost_with_their_stream() {
         }
     }
     assert_eq!(granted, [0, 1, 2]);
-    engine.delete_stream(stream.id, None).await.unwrap();
+    engine
+        .delete_stream(stream.id, None, crate::storage::OpenRecords::Drop)
+        .await
+        .unwrap();
     for partition in 0..3 {
         let event = events.recv().await;
         assert!(matches!(event, Some(LeaseEvent::Lost(of)) if of.partition.0 == partition));
