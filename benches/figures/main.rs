@@ -2,7 +2,8 @@
 //!
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says
-//! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes.
+//! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes;
+//! `cargo bench --bench figures -- ingest dispatch whole` names the parts to measure, all if none is named.
 //!
 //! Generator and target run in this process and are not counted; the gateway and the floors are processes of their own.
 
@@ -61,13 +62,15 @@ impl Series {
         }
     }
 
-    fn median(&self) -> f64 {
+    /// `None` if it was not measured.
+    fn median(&self) -> Option<f64> {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
+        sorted.get(sorted.len() / 2).copied()
     }
 
     fn print(&self) {
+        let Some(median) = self.median() else { return };
         let (least, most) = self
             .values
             .iter()
@@ -75,10 +78,8 @@ impl Series {
                 (least.min(*value), most.max(*value))
             });
         println!(
-            "| {} | {:.1} | {least:.1} – {most:.1} | {} |",
-            self.name,
-            self.median(),
-            self.unit
+            "| {} | {median:.1} | {least:.1} – {most:.1} | {} |",
+            self.name, self.unit
         );
     }
 }
@@ -89,48 +90,84 @@ async fn measure() -> ExitCode {
     };
     let rounds = number("FIGURES_ROUNDS", 5);
     let time = Duration::from_secs(number("FIGURES_SECONDS", 3));
-    let mut ingest_floor = Series::new("ingest, floor: axum + group commit", "messages/s");
-    let mut ingest_floor_cpu = Series::new("ingest, floor: CPU", "µs/message");
-    let mut ingest = Series::new("ingest, syncgate", "messages/s");
-    let mut ingest_cpu = Series::new("ingest, syncgate: CPU", "µs/message");
-    let mut dispatch_floor = Series::new("dispatch, floor: bare hyper loop", "calls/s");
-    let mut dispatch_floor_cpu = Series::new("dispatch, floor: CPU", "µs/call");
-    let mut dispatch = Series::new("dispatch of a backlog, syncgate", "calls/s");
-    let mut dispatch_cpu = Series::new("dispatch of a backlog, syncgate: CPU", "µs/call");
-    let mut whole = Series::new("accept and deliver, syncgate", "messages/s");
-    let mut whole_cpu = Series::new("accept and deliver, syncgate: CPU", "µs/message");
-    let mut rss = Series::new("idle, syncgate: resident memory", "MiB");
+    let parts = Vec::from_iter(std::env::args().skip(1).filter(|arg| arg != "--bench"));
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|name| name == part);
     let target = Target::start().await;
-
+    let load = Load::new(&target.url());
+    let mut figures = Figures::default();
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        let load = Load::new(&target.url());
+        if wanted("ingest") {
+            figures.ingest(&target, &load, time).await;
+        }
+        if wanted("dispatch") {
+            figures.dispatch(&target, &load).await;
+        }
+        if wanted("whole") {
+            figures.whole(&target, &load, time).await;
+        }
+    }
+    figures.report()
+}
 
+/// All that is measured.
+struct Figures {
+    ingest_floor: Series,
+    ingest_floor_cpu: Series,
+    ingest: Series,
+    ingest_cpu: Series,
+    dispatch_floor: Series,
+    dispatch_floor_cpu: Series,
+    dispatch: Series,
+    dispatch_cpu: Series,
+    whole: Series,
+    whole_cpu: Series,
+    rss: Series,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            ingest_floor: Series::new("ingest, floor: axum + group commit", "messages/s"),
+            ingest_floor_cpu: Series::new("ingest, floor: CPU", "µs/message"),
+            ingest: Series::new("ingest, syncgate", "messages/s"),
+            ingest_cpu: Series::new("ingest, syncgate: CPU", "µs/message"),
+            dispatch_floor: Series::new("dispatch, floor: bare hyper loop", "calls/s"),
+            dispatch_floor_cpu: Series::new("dispatch, floor: CPU", "µs/call"),
+            dispatch: Series::new("dispatch of a backlog, syncgate", "calls/s"),
+            dispatch_cpu: Series::new("dispatch of a backlog, syncgate: CPU", "µs/call"),
+            whole: Series::new("accept and deliver, syncgate", "messages/s"),
+            whole_cpu: Series::new("accept and deliver, syncgate: CPU", "µs/message"),
+            rss: Series::new("idle, syncgate: resident memory", "MiB"),
+        }
+    }
+}
+
+impl Figures {
+    async fn ingest(&mut self, target: &Target, load: &Load, time: Duration) {
         let floor = Process::role("floor-ingest", &[]);
-        let (rate, cpu) = accepted(&floor, &load, time).await;
-        ingest_floor.values.push(rate);
-        ingest_floor_cpu.values.push(cpu);
+        let (rate, cpu) = accepted(&floor, load, time).await;
+        self.ingest_floor.values.push(rate);
+        self.ingest_floor_cpu.values.push(cpu);
         drop(floor);
 
         target.set(Mode::Hold);
         let gateway = Process::gateway();
-        rss.values.push(gateway.rss_mib());
-        let (rate, cpu) = accepted(&gateway, &load, time).await;
-        ingest.values.push(rate);
-        ingest_cpu.values.push(cpu);
-        drop(gateway);
+        self.rss.values.push(gateway.rss_mib());
+        let (rate, cpu) = accepted(&gateway, load, time).await;
+        self.ingest.values.push(rate);
+        self.ingest_cpu.values.push(cpu);
+    }
 
+    async fn dispatch(&mut self, target: &Target, load: &Load) {
         target.set(Mode::Answer);
-        let before = target.calls();
-        let begun = Instant::now();
+        let (before, begun) = (target.calls(), Instant::now());
         let floor = Process::role("floor-dispatch", &[&target.url(), &BACKLOG.to_string()]);
         target.wait_for(before + BACKLOG).await;
-        dispatch_floor
-            .values
-            .push(per_second(BACKLOG, begun.elapsed()));
-        dispatch_floor_cpu
-            .values
-            .push(floor.cpu().as_secs_f64() * 1e6 / BACKLOG as f64);
+        let rate = per_second(BACKLOG, begun.elapsed());
+        self.dispatch_floor.values.push(rate);
+        let cpu = per_message(floor.cpu(), BACKLOG);
+        self.dispatch_floor_cpu.values.push(cpu);
         drop(floor);
 
         target.set(Mode::Hold);
@@ -142,79 +179,82 @@ async fn measure() -> ExitCode {
         // Those in flight when the hold ended had arrived before.
         target.wait_for(before + BACKLOG - CONNECTIONS).await;
         let calls = target.calls() - before;
-        dispatch.values.push(per_second(calls, begun.elapsed()));
-        dispatch_cpu
+        self.dispatch
             .values
-            .push((gateway.cpu() - cpu_before).as_secs_f64() * 1e6 / calls as f64);
-        drop(gateway);
+            .push(per_second(calls, begun.elapsed()));
+        let cpu = per_message(gateway.cpu() - cpu_before, calls);
+        self.dispatch_cpu.values.push(cpu);
+    }
 
+    async fn whole(&mut self, target: &Target, load: &Load, time: Duration) {
+        target.set(Mode::Answer);
         let gateway = Process::gateway();
         let (before, begun) = (target.calls(), Instant::now());
         let cpu_before = gateway.cpu();
         let accepted = load.run(&gateway.url, time).await;
         target.wait_for(before + accepted).await;
-        whole.values.push(per_second(accepted, begun.elapsed()));
-        whole_cpu
+        self.whole
             .values
-            .push((gateway.cpu() - cpu_before).as_secs_f64() * 1e6 / accepted as f64);
+            .push(per_second(accepted, begun.elapsed()));
+        let cpu = per_message(gateway.cpu() - cpu_before, accepted);
+        self.whole_cpu.values.push(cpu);
     }
 
-    println!("| figure | median | range | unit |\n|---|---|---|---|");
-    for series in [
-        &ingest_floor,
-        &ingest_floor_cpu,
-        &ingest,
-        &ingest_cpu,
-        &dispatch_floor,
-        &dispatch_floor_cpu,
-        &dispatch,
-        &dispatch_cpu,
-        &whole,
-        &whole_cpu,
-        &rss,
-    ] {
-        series.print();
-    }
-    println!();
-    let checks = [
-        (
-            "ingest / floor, rate",
-            ingest.median() / ingest_floor.median(),
-            0.7,
-            true,
-        ),
-        (
-            "dispatch / floor, rate",
-            dispatch.median() / dispatch_floor.median(),
-            0.7,
-            true,
-        ),
-        (
-            "accept and deliver, CPU µs/message",
-            whole_cpu.median(),
-            90.0,
-            false,
-        ),
-        ("idle memory, MiB", rss.median(), 64.0, false),
-    ];
-    let mut all_hold = true;
-    for (name, value, bound, least) in checks {
-        let holds = if least {
-            value >= bound
-        } else {
-            value <= bound
-        };
-        all_hold &= holds;
-        let relation = if least { "at least" } else { "at most" };
-        println!(
-            "{} {name}: {value:.2}, {relation} {bound}",
-            if holds { "holds " } else { "MISSED" }
-        );
-    }
-    if all_hold {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    /// Prints the table, and what holds of the parts that were measured.
+    fn report(&self) -> ExitCode {
+        println!("| figure | median | range | unit |\n|---|---|---|---|");
+        for series in [
+            &self.ingest_floor,
+            &self.ingest_floor_cpu,
+            &self.ingest,
+            &self.ingest_cpu,
+            &self.dispatch_floor,
+            &self.dispatch_floor_cpu,
+            &self.dispatch,
+            &self.dispatch_cpu,
+            &self.whole,
+            &self.whole_cpu,
+            &self.rss,
+        ] {
+            series.print();
+        }
+        println!();
+        let ratio = |ours: &Series, floor: &Series| Some(ours.median()? / floor.median()?);
+        let least = |bound| (bound, "at least");
+        let most = |bound| (bound, "at most");
+        let checks = [
+            (
+                "ingest / floor, rate",
+                ratio(&self.ingest, &self.ingest_floor),
+                least(0.7),
+            ),
+            (
+                "dispatch / floor, rate",
+                ratio(&self.dispatch, &self.dispatch_floor),
+                least(0.7),
+            ),
+            (
+                "accept and deliver, CPU µs/message",
+                self.whole_cpu.median(),
+                most(90.0),
+            ),
+            ("idle memory, MiB", self.rss.median(), most(64.0)),
+        ];
+        let mut all_hold = true;
+        for (name, value, (bound, relation)) in checks {
+            let Some(value) = value else { continue };
+            let holds = match relation {
+                "at least" => value >= bound,
+                _ => value <= bound,
+            };
+            all_hold &= holds;
+            let word = if holds { "holds " } else { "MISSED" };
+            println!("{word} {name}: {value:.2}, {relation} {bound}");
+        }
+        match all_hold {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
     }
 }
 
@@ -224,10 +264,12 @@ async fn accepted(server: &Process, load: &Load, time: Duration) -> (f64, f64) {
     let (cpu, begun) = (server.cpu(), Instant::now());
     let accepted = load.run(&server.url, time).await;
     let rate = per_second(accepted, begun.elapsed());
-    (
-        rate,
-        (server.cpu() - cpu).as_secs_f64() * 1e6 / accepted as f64,
-    )
+    (rate, per_message(server.cpu() - cpu, accepted))
+}
+
+/// Microseconds.
+fn per_message(cpu: Duration, count: usize) -> f64 {
+    cpu.as_secs_f64() * 1e6 / count as f64
 }
 
 fn per_second(count: usize, time: Duration) -> f64 {
