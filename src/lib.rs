@@ -14,7 +14,7 @@
 //! - [`api`]: the HTTP edge; nothing below it knows HTTP as a server.
 //! - [`ingest`]: from a submission to durable records. [`log`]: streams of records, the only door to the engine.
 //!   [`dispatch`]: calls targets, in order per key. [`redrive`]: the same for error streams, when asked.
-//! - [`message`], [`record`], [`place`]: the values that all of them speak of.
+//! - [`message`], [`target`], [`record`], [`place`]: the values that all of them speak of.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
 //! - [`tasks`], [`clock`], [`telemetry`]: the ground.
 //!
@@ -38,6 +38,7 @@ pub mod ingest;
 pub mod message;
 pub mod place;
 pub mod record;
+pub mod target;
 
 pub mod log;
 

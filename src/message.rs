@@ -3,11 +3,10 @@
 //! [`Message`] borrows from the value, which stays as the source sent it: the payload goes to the target byte for byte.
 //! Ingest checks a message before it is stored, dispatch reads it again; neither changes it.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
-use url::{Host, Url};
 
 /// A sync message: the members of `streamMessage`. Members of other names are kept in the record and not looked at.
 #[derive(Debug, Deserialize)]
@@ -132,72 +131,6 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Scheme, host and port of a target: what secrets are bound to, and what a target is by default.
-///
-/// Shown as `https://orders.example:443`, always with the port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Origin {
-    /// TLS or not.
-    pub https: bool,
-    /// Host name in lower case, or an address; IPv6 without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-/// A URL that no call can be made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OriginInvalid {
-    /// Neither http nor https.
-    #[error("the scheme is neither http nor https")]
-    Scheme,
-    /// No host, or one that is no host.
-    #[error("the URL has no host")]
-    Host,
-    /// A name or password in the URL would end in logs and error records.
-    #[error("the URL holds a user name or password; use vaultSecretName")]
-    Credentials,
-}
-
-impl Origin {
-    /// Returns the origin of a URL.
-    ///
-    /// # Errors
-    /// [`OriginInvalid`] says what is wrong with it.
-    pub fn of(url: &Url) -> Result<Self, OriginInvalid> {
-        let https = match url.scheme() {
-            "https" => true,
-            "http" => false,
-            _ => return Err(OriginInvalid::Scheme),
-        };
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(OriginInvalid::Credentials);
-        }
-        let host = match url.host().ok_or(OriginInvalid::Host)? {
-            Host::Domain(name) => name.to_owned(),
-            Host::Ipv4(address) => address.to_string(),
-            Host::Ipv6(address) => address.to_string(),
-        };
-        Ok(Self {
-            https,
-            host,
-            port: url.port_or_known_default().ok_or(OriginInvalid::Host)?,
-        })
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { https, host, port } = self;
-        let scheme = if *https { "https" } else { "http" };
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port}")
-        } else {
-            write!(f, "{scheme}://{host}:{port}")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,20 +167,5 @@ mod tests {
         assert!(Message::parse(br#"[null,"http://a","POST"]"#).is_err());
         let value = br#"{"targetRestApi":"http://a","targetRestApiOperation":"POST","targetRestApiHeaders":[["a","b"]]}"#;
         assert!(Message::parse(value).is_err());
-    }
-
-    #[track_caller]
-    fn check_origin(url: &str, expected: Result<&str, OriginInvalid>) {
-        let origin = Origin::of(&Url::parse(url).unwrap()).map(|origin| origin.to_string());
-        assert_eq!(origin, expected.map(Into::into), "{url}");
-    }
-
-    #[test]
-    fn origins_are_scheme_host_and_port() {
-        check_origin("https://API.Example/x?y", Ok("https://api.example:443"));
-        check_origin("http://127.0.0.1:8080/", Ok("http://127.0.0.1:8080"));
-        check_origin("http://[::1]:81", Ok("http://[::1]:81"));
-        check_origin("ftp://a/", Err(OriginInvalid::Scheme));
-        check_origin("http://u:p@a/", Err(OriginInvalid::Credentials));
     }
 }

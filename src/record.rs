@@ -28,6 +28,15 @@ impl Record {
         self.key.len() + self.value.len() + self.headers.encoded.len()
     }
 
+    /// Returns the message id: the header's in an error stream, else `own`, the one of its place.
+    #[must_use]
+    pub fn message_id(&self, own: MessageId) -> String {
+        match self.headers.get(header::MESSAGE_ID) {
+            Some(id) => id.to_owned(),
+            None => own.text(),
+        }
+    }
+
     /// Returns the same record in memory of its own.
     ///
     /// A slice keeps its whole frame alive, so whoever keeps few records for long keeps copies.
@@ -57,17 +66,6 @@ pub struct StoredRecord {
     pub time: Timestamp,
     /// What is stored.
     pub record: Record,
-}
-
-impl StoredRecord {
-    /// Returns the message id: the header's in an error stream, else the one of its own place.
-    #[must_use]
-    pub fn message_id(&self, own: MessageId) -> String {
-        match self.record.headers.get(header::MESSAGE_ID) {
-            Some(id) => id.to_owned(),
-            None => own.to_string(),
-        }
-    }
 }
 
 /// Header names; the values are strings. `push-decisions.md` §3 lists them.
@@ -205,9 +203,18 @@ fn split_entry(bytes: &[u8]) -> Option<((&str, &str), &[u8])> {
 }
 
 /// Puts [`Headers`] together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HeadersBuilder {
-    encoded: BytesMut,
+    encoded: Vec<u8>,
+}
+
+impl Default for HeadersBuilder {
+    fn default() -> Self {
+        Self {
+            // Most records need no more.
+            encoded: Vec::with_capacity(128),
+        }
+    }
 }
 
 impl HeadersBuilder {
@@ -238,7 +245,7 @@ impl HeadersBuilder {
     #[must_use]
     pub fn build(self) -> Headers {
         Headers {
-            encoded: self.encoded.freeze(),
+            encoded: self.encoded.into(),
         }
     }
 }

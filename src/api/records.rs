@@ -194,7 +194,7 @@ fn view(
         time: stored.time.to_string(),
         key,
         key_base64,
-        message_id: stored.message_id(own),
+        message_id: stored.record.message_id(own),
         headers: record
             .headers
             .iter()

@@ -141,7 +141,8 @@ impl Connection {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
         }
-        let stop = self.shared.stop.clone();
+        // A token of its own: each poll of a wait takes the token's lock.
+        let stop = self.shared.stop.child_token();
         let service = service_fn(move |request| {
             let shared = self.shared.clone();
             let router = self.router.clone();

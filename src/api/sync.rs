@@ -64,26 +64,28 @@ pub(super) async fn answer(
 }
 
 fn success(accepted: &Accepted, text: bool) -> Response {
-    let ids: Vec<String> = accepted
+    let mut ids: Vec<String> = accepted
         .placed
         .iter()
-        .map(|placed| placed.message_id.to_string())
+        .map(|placed| placed.message_id.text())
         .collect();
-    let body = match (text, accepted.batch) {
-        (true, _) => b"success".to_vec(),
+    let mut body = Vec::with_capacity(accepted.placed.len() * 256);
+    let written = match (text, accepted.batch) {
+        (true, _) => {
+            body.extend_from_slice(b"success");
+            Ok(())
+        }
         (false, true) => {
             let results = views(accepted, &ids).collect();
             let view = wire::BatchAccepted {
                 status: "success",
                 results,
             };
-            serde_json::to_vec(&view).unwrap_or_default()
+            serde_json::to_writer(&mut body, &view)
         }
-        (false, false) => {
-            let view = views(accepted, &ids).next();
-            serde_json::to_vec(&view).unwrap_or_default()
-        }
+        (false, false) => serde_json::to_writer(&mut body, &views(accepted, &ids).next()),
     };
+    debug_assert!(written.is_ok(), "views are writable as JSON");
     let mut response = Response::new(Body::from(body));
     let kind = if text {
         "text/plain"
@@ -92,8 +94,9 @@ fn success(accepted: &Accepted, text: bool) -> Response {
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let (false, [id]) = (accepted.batch, &ids[..])
-        && let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id.clone()))
+    if !accepted.batch
+        && let Some(id) = ids.pop()
+        && let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id))
     {
         headers.insert(MESSAGE_ID, id);
     }

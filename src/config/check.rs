@@ -6,10 +6,9 @@ use std::{
 };
 
 use http::HeaderName;
-use url::Url;
 
 use super::{Config, StreamSettings, TargetSettings, errors::did_you_mean};
-use crate::message::Origin;
+use crate::target::Origin;
 
 /// Something that does not fit.
 #[derive(Debug)]
@@ -507,10 +506,5 @@ fn as_u64(bytes: usize) -> u64 {
 /// Reads an origin: scheme, host and port, nothing behind them.
 fn origin_of(text: &str) -> Result<Origin, String> {
     const RIGHT: &str = "give scheme, host and port, such as https://orders.example:8443";
-    let url = Url::parse(text).map_err(|error| format!("is no origin ({error}); {RIGHT}"))?;
-    let origin = Origin::of(&url).map_err(|why| format!("is no origin ({why}); {RIGHT}"))?;
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("has more than an origin; {RIGHT}"));
-    }
-    Ok(origin)
+    Origin::bare(text).map_err(|why| format!("is no origin ({why}); {RIGHT}"))
 }

@@ -314,7 +314,7 @@ fn values_must_fit_together() {
         ),
         (
             "[[targets]]\nname = \"a\"\norigin = \"https://a/b\"",
-            "t.toml, line 3: targets[0].origin: \"https://a/b\" has more than an origin",
+            "t.toml, line 3: targets[0].origin: \"https://a/b\" is no origin (there is more than scheme, host and port)",
         ),
         (
             "[[targets]]\nname = \"a\"\norigin = \"https://a\"\n[[targets]]\nname = \"a\"\norigin = \"https://b\"",

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{gate::Gate, job::Job, lane::Lanes, settings::TargetSettings, stats::TargetStatus};
-use crate::{clock::Timestamp, message::Origin};
+use crate::{clock::Timestamp, target::Origin};
 
 /// The queue of one target, or of all that have none of their own.
 pub(crate) struct Board {
@@ -166,8 +166,8 @@ impl Board {
     /// Returns the lane of a job: its key, on the shared board together with its target.
     pub(crate) fn lane(&self, job: &Job) -> Option<Bytes> {
         let key = job.key()?;
-        let target = match (&self.origin, &job.call) {
-            (None, Ok(call)) => &call.origin,
+        let target = match (&self.origin, &job.origin) {
+            (None, Some(target)) => target,
             _ => return Some(key.clone()),
         };
         let mut lane = lane_prefix(target);
@@ -360,7 +360,7 @@ impl State {
 
 /// No origin's text holds a NUL, so that no two pairs of origin and key are the same lane.
 fn lane_prefix(origin: &Origin) -> Vec<u8> {
-    let mut prefix = origin.to_string().into_bytes();
+    let mut prefix = origin.as_str().as_bytes().to_vec();
     prefix.push(0);
     prefix
 }

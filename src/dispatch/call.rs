@@ -3,30 +3,32 @@
 
 use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
-use url::{Position, Url};
 
 use crate::{
-    message::{self, HEADERS_REFUSED, Message, Origin},
+    message::{self, HEADERS_REFUSED, Message},
     record::{Record, header as record_header},
+    target::{Origin, TargetUrl, part},
 };
 
-/// A request in all but its secret.
+/// A request in all but its secret. It shares the record's memory, so that making requests of it copies next to nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// Whom to call.
-    pub(crate) origin: Origin,
     /// The secret that the target wants.
     pub(crate) secret: Option<SecretRef>,
     method: Method,
-    path: PathAndQuery,
-    host: HeaderValue,
-    /// All others but the secret, in order, with repeats.
+    url: TargetUrl,
+    /// What the message and we have to say, in order, with repeats; no secret.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// `None` if the message has its own.
+    idempotency_key: Option<IdempotencyKey>,
     body: Bytes,
 }
+
+/// 128 bits in base32.
+type IdempotencyKey = [u8; 26];
 
 /// A secret by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,42 +58,41 @@ const HEADERS_LEN_MAX: usize = 4096;
 
 impl Call {
     /// Reads a record. `message_id` is that of the first record; `token_header` is the header that secrets travel in;
-    /// `body_always` says of a target whether it gets the payload with DELETE and GET too.
+    /// `body_always` says whether the target gets the payload with DELETE and GET too.
     pub(crate) fn new(
         record: &Record,
         message_id: &str,
         token_header: &HeaderName,
-        body_always: impl Fn(&Origin) -> bool,
+        body_always: bool,
     ) -> Result<Self, Invalid> {
         let message = Message::parse(&record.value).map_err(|error| malformed(&error))?;
         let method = method(&message.target_rest_api_operation)?;
-        let url = Url::parse(&message.target_rest_api)
-            .map_err(|error| Invalid(format!("targetRestApi is no URL: {error}")))?;
-        let origin = Origin::of(&url)
+        let url = TargetUrl::read(&message.target_rest_api, &record.value)
             .map_err(|error| Invalid(format!("targetRestApi cannot be called: {error}")))?;
-        let path = url[Position::BeforePath..Position::AfterQuery]
-            .parse()
-            .map_err(|_| Invalid("targetRestApi has a path that HTTP cannot carry".into()))?;
-        let secret = secret(record, &message);
+        let secret = secret_of(record, &message);
 
         let payload = message.target_rest_api_payload;
         let takes_body = !matches!(method, Method::DELETE | Method::GET);
         let body = match payload {
-            Some(payload) if takes_body || body_always(&origin) => {
+            Some(payload) if takes_body || body_always => {
                 record.value.slice_ref(payload.get().as_bytes())
             }
             _ => Bytes::new(),
         };
-        let host = host(&url)?;
         let mut headers = Vec::with_capacity(8);
         for (name, value) in message.headers() {
-            let (name, value) = checked(name, value)?;
+            let (name, value) = checked(name, value, &record.value)?;
             if secret.is_none() || name != token_header {
                 headers.push((name, value));
             }
         }
+        let lacks = |headers: &[(HeaderName, _)], name: &HeaderName| {
+            headers.iter().all(|(there, _)| there != name)
+        };
+        let idempotency_key =
+            lacks(&headers, &IDEMPOTENCY_KEY).then(|| idempotency_key(message_id));
         let mut add = |name: HeaderName, value: HeaderValue| {
-            if headers.iter().all(|(there, _)| *there != name) {
+            if lacks(&headers, &name) {
                 headers.push((name, value));
             }
         };
@@ -99,9 +100,9 @@ impl Call {
             // hyper leaves it out for an empty body, and some servers then answer 411.
             add(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        add(IDEMPOTENCY_KEY, idempotency_key(message_id));
-        let traceparent = record.headers.get(record_header::TRACEPARENT);
-        if let Some(Ok(value)) = traceparent.map(HeaderValue::from_str) {
+        if let Some(value) = record.headers.get(record_header::TRACEPARENT)
+            && let Ok(value) = HeaderValue::from_maybe_shared(part(value, record.headers.encoded()))
+        {
             add(TRACEPARENT, value);
         }
         add(header::USER_AGENT, USER_AGENT);
@@ -109,14 +110,18 @@ impl Call {
             return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
         }
         Ok(Self {
-            origin,
             secret,
             method,
-            path,
-            host,
+            url,
             headers,
+            idempotency_key,
             body,
         })
+    }
+
+    /// Returns whom to call.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.url.origin
     }
 
     /// Returns the request for a connection of HTTP/1.1, or of HTTP/2 (`absolute`).
@@ -125,15 +130,19 @@ impl Call {
         secret: Option<(&HeaderName, HeaderValue)>,
         absolute: bool,
     ) -> Request<Full<Bytes>> {
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
         let uri = if absolute {
             self.absolute_uri()
         } else {
-            headers.insert(header::HOST, self.host.clone());
-            Uri::from(self.path.clone())
+            headers.insert(header::HOST, self.url.authority.clone());
+            Uri::from(self.url.path.clone())
         };
         for (name, value) in &self.headers {
             headers.append(name, value.clone());
+        }
+        if let Some(key) = &self.idempotency_key {
+            let value = HeaderValue::from_bytes(key).expect("base32 is visible ASCII");
+            headers.insert(IDEMPOTENCY_KEY, value);
         }
         if let Some((name, value)) = secret {
             headers.insert(name, value);
@@ -156,14 +165,14 @@ impl Call {
 
     fn absolute_uri(&self) -> Uri {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(if self.origin.https {
+        parts.scheme = Some(if self.url.origin.https() {
             http::uri::Scheme::HTTPS
         } else {
             http::uri::Scheme::HTTP
         });
-        parts.authority = self.host.as_bytes().try_into().ok();
-        parts.path_and_query = Some(self.path.clone());
-        Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(self.path.clone()))
+        parts.authority = self.url.authority.as_bytes().try_into().ok();
+        parts.path_and_query = Some(self.url.path.clone());
+        Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(self.url.path.clone()))
     }
 }
 
@@ -196,8 +205,22 @@ fn method(text: &str) -> Result<Method, Invalid> {
     }
 }
 
+/// Returns where a record goes. Ingest wrote it beside the message; a record without that is read.
+pub(super) fn origin(record: &Record) -> Option<Origin> {
+    let noted = record.headers.get(record_header::TARGET);
+    noted.and_then(|text| Origin::of(text).ok()).or_else(|| {
+        let message = Message::parse(&record.value).ok()?;
+        Origin::of(&message.target_rest_api).ok()
+    })
+}
+
+/// Returns the secret that a record's target wants.
+pub(super) fn secret(record: &Record) -> Option<SecretRef> {
+    secret_of(record, &Message::parse(&record.value).ok()?)
+}
+
 /// What ingest wrote beside the message wins: a derived name and the version stand only there.
-fn secret(record: &Record, message: &Message<'_>) -> Option<SecretRef> {
+fn secret_of(record: &Record, message: &Message<'_>) -> Option<SecretRef> {
     let headers = &record.headers;
     let (name, version) = match headers.get(record_header::SECRET_NAME) {
         Some(name) => (name, headers.get(record_header::SECRET_VERSION)),
@@ -213,18 +236,7 @@ fn secret(record: &Record, message: &Message<'_>) -> Option<SecretRef> {
     })
 }
 
-/// The port is named only where it is not the scheme's own: servers compare the header as text.
-fn host(url: &Url) -> Result<HeaderValue, Invalid> {
-    let no_host = |_| Invalid("targetRestApi has a host that HTTP cannot carry".into());
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => HeaderValue::from_str(&format!("{host}:{port}")),
-        None => HeaderValue::from_str(host),
-    }
-    .map_err(no_host)
-}
-
-fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Invalid> {
+fn checked(name: &str, value: &str, whole: &Bytes) -> Result<(HeaderName, HeaderValue), Invalid> {
     let shown = || name.chars().take(64).collect::<String>();
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Invalid(format!("{:?} is no header name", shown())))?;
@@ -232,17 +244,18 @@ fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Invalid
         let name = header.as_str();
         return Err(Invalid(format!("header {name} cannot be set by a message")));
     }
-    let value = HeaderValue::from_bytes(value.as_bytes())
+    let value = HeaderValue::from_maybe_shared(part(value, whole))
         .map_err(|_| Invalid(format!("header {} has a value that HTTP forbids", shown())))?;
     Ok((header, value))
 }
 
 /// Same text for the same first record, whatever happens to it later: what a target needs to take it exactly once.
-fn idempotency_key(message_id: &str) -> HeaderValue {
+fn idempotency_key(message_id: &str) -> IdempotencyKey {
     let digest = Sha256::digest(message_id.as_bytes());
-    let mut text = BASE32_NOPAD.encode(&digest[..16]);
+    let mut text = IdempotencyKey::default();
+    BASE32_NOPAD.encode_mut(&digest[..16], &mut text);
     text.make_ascii_lowercase();
-    HeaderValue::try_from(text).expect("base32 is visible ASCII")
+    text
 }
 
 #[cfg(test)]
@@ -265,7 +278,7 @@ mod tests {
     }
 
     fn call(record: &Record) -> Result<Call, String> {
-        Call::new(record, "first", &header::AUTHORIZATION, |_| false).map_err(|invalid| invalid.0)
+        Call::new(record, "first", &header::AUTHORIZATION, false).map_err(|invalid| invalid.0)
     }
 
     fn message(operation: &str, headers: Value) -> Value {
@@ -297,7 +310,7 @@ mod tests {
         assert_eq!(seen(&request, "user-agent"), [USER_AGENT.to_str().unwrap()]);
         assert_eq!(
             seen(&request, "idempotency-key"),
-            [idempotency_key("first").to_str().unwrap()]
+            [str::from_utf8(&idempotency_key("first")).unwrap()]
         );
         assert_eq!(seen(&request, "content-type"), [""; 0]);
         let absolute = made.request(None, true);
@@ -350,7 +363,7 @@ mod tests {
             ("DELETE", true, "{\"n\":1}"),
         ] {
             let record = record(&message(operation, json!([])), &[]);
-            let made = Call::new(&record, "id", &header::AUTHORIZATION, |_| always).unwrap();
+            let made = Call::new(&record, "id", &header::AUTHORIZATION, always).unwrap();
             assert_eq!(made.body, expected, "{operation}");
             assert_eq!(made.request(None, false).method(), operation);
         }
@@ -430,7 +443,7 @@ mod tests {
     fn the_idempotency_key_is_the_base32_of_a_digest() {
         let key = idempotency_key("abc");
         // First 16 bytes of SHA-256("abc"): ba7816bf8f01cfea414140de5dae2223.
-        assert_eq!(key, "xj4bnp4pahh6uqkbidpf3lrcem");
+        assert_eq!(&key, b"xj4bnp4pahh6uqkbidpf3lrcem");
         assert_ne!(idempotency_key("abd"), key);
     }
 }

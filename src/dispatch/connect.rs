@@ -22,7 +22,7 @@ use super::{
     client::Connection,
     outcome::{Cause, Failure},
 };
-use crate::{message::Origin, tasks::Tasks};
+use crate::{target::Origin, tasks::Tasks};
 
 /// Opens connections.
 pub(crate) struct Connector {
@@ -49,11 +49,11 @@ impl Connector {
     async fn open(&self, origin: &Origin, by: Instant) -> Result<Connection, Failure> {
         let stream = self.tcp(origin, by).await?;
         let http = |error: hyper::Error| Failure::new(Cause::Reset, error.to_string());
-        if !origin.https {
+        if !origin.https() {
             let io = TokioIo::new(Stream::Plain(stream));
             return Connection::http1(io).await.map_err(http);
         }
-        let name = ServerName::try_from(origin.host.clone())
+        let name = ServerName::try_from(origin.host().to_owned())
             .map_err(|_| Failure::new(Cause::Tls, "the host is no name for a certificate"))?;
         let stream = self.tls.connect(name, stream).await.map_err(tls_failure)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -102,11 +102,11 @@ impl Connector {
 }
 
 async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
-    if let Ok(ip) = origin.host.parse() {
-        return Ok(vec![SocketAddr::new(ip, origin.port)]);
+    if let Ok(ip) = origin.host().parse() {
+        return Ok(vec![SocketAddr::new(ip, origin.port())]);
     }
     let unknown = || Failure::new(Cause::Dns, "the host has no address");
-    let found: Vec<_> = tokio::net::lookup_host((origin.host.as_str(), origin.port))
+    let found: Vec<_> = tokio::net::lookup_host((origin.host(), origin.port()))
         .await
         .map_err(|_| unknown())?
         .collect();

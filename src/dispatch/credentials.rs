@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use crate::message::Origin;
+use crate::target::Origin;
 
 /// Opens secrets for calls.
 #[async_trait]

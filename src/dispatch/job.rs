@@ -9,16 +9,14 @@ use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{
-    call::{Call, Invalid},
-    outcome::Cause,
-    route::CauseTable,
-};
+use super::{outcome::Cause, route::CauseTable};
 use crate::{
     clock::Timestamp,
+    log::Streams,
     place::{Offset, PartitionId},
     record::Record,
     storage::{CommitError, Epoch, Lease, Stream},
+    target::Origin,
 };
 
 /// A record with all that its handling needs.
@@ -37,10 +35,8 @@ pub(crate) struct Job {
     pub(crate) time: Timestamp,
     /// The record.
     pub(crate) record: Record,
-    /// Id of the message, that of its first record.
-    pub(crate) message_id: String,
-    /// The call to make, or why none can be made.
-    pub(crate) call: Result<Call, Invalid>,
+    /// The target; `None` if the record names none that can be called.
+    pub(crate) origin: Option<Origin>,
     /// What has been tried.
     pub(crate) tried: Tried,
     /// Who wants to know.
@@ -151,7 +147,13 @@ impl Start {
 impl Job {
     /// Returns the record's lane in a queue of one target: its key, if it has one.
     pub(crate) fn key(&self) -> Option<&Bytes> {
-        Some(&self.record.key).filter(|key| !key.is_empty() && self.call.is_ok())
+        Some(&self.record.key).filter(|key| !key.is_empty() && self.origin.is_some())
+    }
+
+    /// Returns the id of the message, that of its first record.
+    pub(crate) fn message_id(&self) -> String {
+        let own = Streams::message_id(&self.stream, self.of.partition, self.offset);
+        self.record.message_id(own)
     }
 
     /// Begins the handling; `false` if nobody wants it any more.

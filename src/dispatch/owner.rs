@@ -10,12 +10,10 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Shared,
-    call::Call,
+    Shared, call,
     job::{Errand, Job, Owned, Tried},
 };
 use crate::{
-    log::Streams,
     place::{Offset, PartitionId},
     record::StoredRecord,
     storage::{Finished, ReadError, Stream},
@@ -128,7 +126,8 @@ impl Owner {
 }
 
 impl Shared {
-    /// Makes a job of a record: copies it out of what was read, and reads its message once.
+    /// Makes a job of a record: copies it out of what was read, and looks where it goes. All else about its message is
+    /// the worker's to find out, so that many cores do it, each where it needs it.
     pub(crate) fn job(
         &self,
         stream: &Arc<Stream>,
@@ -137,23 +136,13 @@ impl Shared {
         errand: Errand,
     ) -> Job {
         let record = stored.record.detached();
-        let own = Streams::message_id(stream, of.partition, stored.offset);
-        let message_id = stored.message_id(own);
-        let body_always = |origin: &_| self.settings.target(origin).body_always;
-        let call = Call::new(
-            &record,
-            &message_id,
-            &self.settings.token_header,
-            body_always,
-        );
         Job {
             stream: stream.clone(),
             of,
             offset: stored.offset,
             time: stored.time,
+            origin: call::origin(&record),
             record,
-            message_id,
-            call,
             tried: Tried::default(),
             errand,
         }

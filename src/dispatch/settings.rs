@@ -7,12 +7,11 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use url::Url;
 
 use super::{backoff::Backoff, route::OutcomeTable};
 use crate::{
     config::{self, Config, Roles},
-    message::Origin,
+    target::Origin,
 };
 
 /// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]` and `sync.token_header`.
@@ -83,8 +82,8 @@ impl Settings {
         let mut note = |key: String, reason: String| invalid.push(SettingInvalid { key, reason });
         let mut targets = HashMap::new();
         for (at, target) in config.targets.iter().enumerate() {
-            match origin(&target.origin) {
-                Err(reason) => note(format!("targets.{at}.origin"), reason),
+            match Origin::bare(&target.origin) {
+                Err(invalid) => note(format!("targets.{at}.origin"), invalid.to_string()),
                 Ok(origin) => {
                     let settings = Arc::new(TargetSettings::new(dispatch, Some(target)));
                     if targets.insert(origin, settings).is_some() {
@@ -161,15 +160,6 @@ impl TargetSettings {
     }
 }
 
-fn origin(text: &str) -> Result<Origin, String> {
-    let url = Url::parse(text).map_err(|invalid| invalid.to_string())?;
-    let origin = Origin::of(&url).map_err(|invalid| invalid.to_string())?;
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("only scheme, host and port: {origin}"));
-    }
-    Ok(origin)
-}
-
 /// One configuration for all targets: public authorities and those of `ca_file`; HTTP/2 where the target offers it.
 fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore {
@@ -223,11 +213,7 @@ mod tests {
         let mut config = Config::default();
         config.targets.push(target("HTTPS://Orders.example:443/"));
         let settings = Settings::new(&config).unwrap();
-        let orders = Origin {
-            https: true,
-            host: "orders.example".into(),
-            port: 443,
-        };
+        let orders = Origin::of("https://orders.example/new").unwrap();
         let orders = settings.target(&orders);
         assert_eq!(orders.response_timeout, Duration::from_millis(7));
         assert_eq!(orders.in_flight_max, config.dispatch.in_flight_max);

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Shared,
+    Shared, call,
     error_record::{error_record, redrives},
     job::{Errand, Job, Redone},
     outcome::{Cause, Failure, Outcome},
@@ -24,14 +24,14 @@ const AGAIN_FIRST: Duration = Duration::from_millis(10);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Ends a job.
-pub(super) async fn settle(shared: &Arc<Shared>, job: Job, outcome: Outcome) {
+pub(super) async fn settle(shared: &Arc<Shared>, job: Box<Job>, outcome: Outcome) {
     match &outcome {
         Outcome::Delivered { status } => delivered(shared, job, *status).await,
         Outcome::Failed(failure) => failed(shared, job, failure).await,
     }
 }
 
-async fn delivered(shared: &Arc<Shared>, job: Job, status: u16) {
+async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
     let finish = |epoch| finish(&job, epoch, NewEnd::Delivered, Some(status));
     let commit = |epoch| Commit {
         finishes: vec![finish(epoch)],
@@ -61,7 +61,7 @@ async fn delivered(shared: &Arc<Shared>, job: Job, status: u16) {
     }
 }
 
-async fn failed(shared: &Arc<Shared>, job: Job, failure: &Failure) {
+async fn failed(shared: &Arc<Shared>, job: Box<Job>, failure: &Failure) {
     let cause = failure.cause;
     match &job.errand {
         Errand::First { owned, .. } => {
@@ -93,8 +93,7 @@ fn copy(
     kind: AppendKind,
 ) -> Result<Commit, CommitError> {
     let (_, of) = error_stream(shared, job, failure.cause)?;
-    let secret = job.call.as_ref().ok().and_then(|call| call.secret.as_ref());
-    let refers = secret
+    let refers = call::secret(&job.record)
         .map(|s| shared.credentials.state_keys(&s.source, &s.name, s.version))
         .unwrap_or_default();
     let append = Append {
@@ -170,7 +169,7 @@ fn error_stream(
         return Err(CommitError::Busy);
     };
     tracing::warn!(
-        message_id = job.message_id,
+        message_id = job.message_id(),
         wanted = wanted.map(|stream| stream.name.to_string()),
         used = %found.0.name,
         %partition,
@@ -241,7 +240,7 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
         | CommitError::StateConflict { .. } => {}
     }
     tracing::warn!(
-        message_id = job.message_id,
+        message_id = job.message_id(),
         stream = %job.stream.name,
         partition = job.of.partition.0,
         offset = job.offset.0,
@@ -250,7 +249,7 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
     );
 }
 
-fn answer(job: Job, redone: Result<Redone, CommitError>) {
+fn answer(job: Box<Job>, redone: Result<Redone, CommitError>) {
     if let Errand::Redrive(redriven) = job.errand {
         let redone = redone.unwrap_or_else(Redone::NotStored);
         // Whoever asked may be gone; the end is stored all the same.

@@ -14,7 +14,7 @@ use super::{
     settings::Settings,
     stats::TargetStatus,
 };
-use crate::message::Origin;
+use crate::target::Origin;
 
 /// All boards.
 #[derive(Debug)]
@@ -46,9 +46,9 @@ impl Targets {
     /// Puts a job on its target's board and returns the board; if that is full, the job comes back.
     pub(crate) fn push(&self, job: Box<Job>) -> (Arc<Board>, Result<Option<Wake>, Box<Job>>) {
         let mut boards = self.lock();
-        let board = match &job.call {
-            Ok(call) => self.board(&mut boards, &call.origin),
-            Err(_) => boards.shared.clone(),
+        let board = match &job.origin {
+            Some(origin) => self.board(&mut boards, origin),
+            None => boards.shared.clone(),
         };
         let pushed = board.push(job);
         (board, pushed)

@@ -19,7 +19,7 @@ use super::{
     settle::settle,
     stats,
 };
-use crate::message::Origin;
+use crate::target::Origin;
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -59,7 +59,8 @@ impl Shared {
 
     fn start_worker(self: &Arc<Self>, board: &Arc<Board>, slot: usize) {
         let worker = Worker::new(self.clone(), board.clone(), slot);
-        let cut = self.cut.clone();
+        // A token of its own: each poll of a wait takes the token's lock.
+        let cut = self.cut.child_token();
         let work = self.workers.track_future(async move {
             // What the grace time cuts is dispatched again at the next start.
             cut.run_until_cancelled(worker.work()).await;
@@ -178,33 +179,33 @@ impl Worker {
             let until = Instant::now() + wait;
             return Done::Later { job, until };
         }
-        settle(&self.shared, *job, outcome).await;
+        settle(&self.shared, job, outcome).await;
         Done::Ended { lane }
     }
 
     /// The shared board's settings are those of no target in particular.
     fn settings(&self, job: &Job) -> Arc<TargetSettings> {
-        match (&self.board.origin, &job.call) {
-            (None, Ok(call)) => self.shared.settings.target(&call.origin).clone(),
+        match (&self.board.origin, &job.origin) {
+            (None, Some(target)) => self.shared.settings.target(target).clone(),
             _ => self.board.settings.clone(),
         }
     }
 
     async fn attempt(&mut self, job: &Job, settings: &TargetSettings) -> Outcome {
-        let call = match &job.call {
+        let token_header = &self.shared.settings.token_header;
+        let message_id = job.message_id();
+        let call = match Call::new(&job.record, &message_id, token_header, settings.body_always) {
             Ok(call) => call,
-            Err(invalid) => {
-                return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0.clone()));
-            }
+            Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
         };
         let secret = match &call.secret {
-            Some(secret) => match self.reveal(secret, &call.origin).await {
+            Some(secret) => match self.reveal(secret, call.origin()).await {
                 Ok(value) => Some(value),
                 Err(failure) => return Outcome::Failed(failure),
             },
             None => None,
         };
-        match self.exchange(call, secret.as_ref(), settings).await {
+        match self.exchange(&call, secret.as_ref(), settings).await {
             Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
                 Outcome::Delivered {
                     status: answer.status,
@@ -262,7 +263,7 @@ impl Worker {
         if self
             .connection
             .as_ref()
-            .is_some_and(|(origin, _)| *origin != call.origin)
+            .is_some_and(|(origin, _)| origin != call.origin())
         {
             self.connection = None;
         }
@@ -272,8 +273,8 @@ impl Worker {
                 none => {
                     let left = deadlines.by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
-                    let opened = self.shared.connector.connect(&call.origin, within).await?;
-                    none.insert((call.origin.clone(), opened))
+                    let opened = self.shared.connector.connect(call.origin(), within).await?;
+                    none.insert((call.origin().clone(), opened))
                 }
             };
             let was_used = connection.is_used();
@@ -311,7 +312,7 @@ impl Worker {
         let attempt = job.tried.attempts;
         match outcome {
             Outcome::Delivered { .. } => tracing::debug!(
-                message_id = job.message_id,
+                message_id = job.message_id(),
                 stream = %job.stream.name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,
@@ -322,7 +323,7 @@ impl Worker {
                 "record delivered"
             ),
             Outcome::Failed(failure) => tracing::info!(
-                message_id = job.message_id,
+                message_id = job.message_id(),
                 stream = %job.stream.name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,

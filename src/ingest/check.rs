@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::message::{Message, Origin};
+use crate::{message::Message, target::Origin};
 
 use super::{
     FieldCode, FieldError, Limits,

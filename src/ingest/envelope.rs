@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::message::{Message, Origin};
+use crate::{message::Message, target::Origin};
 
 use super::{Limits, field, json};
 

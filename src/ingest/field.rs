@@ -1,9 +1,11 @@
 //! The rules for single members of a message, each for itself; `envelope.rs` and `check.rs` apply the same ones.
 
 use http::{HeaderName, HeaderValue};
-use url::Url;
 
-use crate::message::{HEADERS_REFUSED, Origin, OriginInvalid};
+use crate::{
+    message::HEADERS_REFUSED,
+    target::{Origin, UrlInvalid},
+};
 
 use super::FieldCode;
 
@@ -23,18 +25,19 @@ pub(super) fn url(text: &str) -> Result<Origin, Wrong> {
         return Err((FieldCode::TooLong, what));
     }
     // The parser drops line breaks and cuts blanks off, so it would call another URL than the one that is shown.
-    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    let blank = |c: char| c.is_control() || c.is_whitespace();
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) && text.chars().any(blank) {
         return Err(invalid("a URL has no blanks and no control characters"));
     }
-    let url = Url::parse(text).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => invalid("the URL must be absolute"),
-        _ => invalid("this is no URL"),
+    let origin = Origin::of(text).map_err(|error| match error {
+        UrlInvalid::Malformed(url::ParseError::RelativeUrlWithoutBase) => {
+            invalid("the URL must be absolute")
+        }
+        UrlInvalid::Malformed(_) => invalid("this is no URL"),
+        UrlInvalid::Scheme => (FieldCode::SchemeNotAllowed, error.to_string()),
+        _ => invalid(&error.to_string()),
     })?;
-    let origin = Origin::of(&url).map_err(|error| match error {
-        OriginInvalid::Scheme => (FieldCode::SchemeNotAllowed, error.to_string()),
-        OriginInvalid::Host | OriginInvalid::Credentials => invalid(&error.to_string()),
-    })?;
-    if origin.host.len() > HOST_BYTES_MAX {
+    if origin.host().len() > HOST_BYTES_MAX {
         return Err(invalid("the host name is too long"));
     }
     Ok(origin)

@@ -11,7 +11,7 @@ pub(crate) mod json;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -391,7 +391,6 @@ impl Ingest {
         let mut work = Work::default();
         let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
         let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
-        let mut appends: HashMap<Partition, usize> = HashMap::new();
         for (index, message) in messages.iter().enumerate() {
             let mut headers = HeadersBuilder::default();
             headers.push(header::SOURCE, submission.source);
@@ -399,7 +398,7 @@ impl Ingest {
             let mut warnings = Vec::new();
             let name = message.secret_name.as_deref();
             if let Some(target) = &message.target {
-                headers.push(header::TARGET, &target.to_string());
+                headers.push(header::TARGET, target.as_str());
                 if let Some(draft) = &mut draft {
                     let used = draft.add(name, target).await?;
                     headers.push(header::SECRET_NAME, &used.name);
@@ -437,17 +436,20 @@ impl Ingest {
                 headers: headers.build(),
             };
             let of = self.streams.partition_for(stream, &record.key);
-            let append = *appends.entry(of.partition).or_insert_with(|| {
-                work.commit.appends.push(Append {
+            let appends = &mut work.commit.appends;
+            // There are few: one for each partition that the batch meets.
+            let there = appends.iter().position(|append| append.of == of);
+            let append = there.unwrap_or_else(|| {
+                appends.push(Append {
                     of,
                     records: Vec::new(),
                     kind: AppendKind::Accepted,
                     dedup: None,
                     refers: Vec::new(),
                 });
-                work.commit.appends.len() - 1
+                appends.len() - 1
             });
-            let place = &mut work.commit.appends[append];
+            let place = &mut appends[append];
             work.places.push(Place {
                 append,
                 partition: of.partition,

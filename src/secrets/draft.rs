@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use data_encoding::{BASE32_NOPAD, BASE64};
 
-use crate::{message::Origin, storage::StateChange};
+use crate::{storage::StateChange, target::Origin};
 
 use super::{
     Shared, TOKEN_BYTES_MAX, VERSIONS_LEN_MAX,
@@ -262,9 +262,9 @@ impl<'a> Draft<'a> {
             self.source.as_bytes(),
             name.unwrap_or_default().as_bytes(),
             self.token.as_bytes(),
-            target.host.as_bytes(),
-            &target.port.to_le_bytes(),
-            &[u8::from(target.https)],
+            target.host().as_bytes(),
+            &target.port().to_le_bytes(),
+            &[u8::from(target.https())],
         ];
         self.shared.keys.digest(purpose, &parts)
     }

@@ -34,8 +34,8 @@ pub use draft::{Draft, PrepareError, Prepared, Used};
 pub use master::{MasterKey, MasterKeyError};
 
 use crate::{
-    message::Origin,
     storage::{Commit, CommitError, Engine, StateChange},
+    target::Origin,
 };
 
 use self::{

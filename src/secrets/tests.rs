@@ -4,7 +4,7 @@ use super::*;
 use crate::storage::memory::Memory;
 
 fn origin(url: &str) -> Origin {
-    Origin::of(&url::Url::parse(url).unwrap()).unwrap()
+    Origin::of(url).unwrap()
 }
 
 async fn open(engine: &Arc<Memory>) -> Secrets {

@@ -4,8 +4,8 @@ use super::*;
 use crate::{
     config::LogSettings,
     ingest::{Form, Submission},
-    message::Origin,
     storage::embedded::{Embedded, Options, RealDisk},
+    target::Origin,
 };
 
 async fn open(dir: &std::path::Path) -> (Arc<Embedded>, Ingest, Secrets) {
@@ -45,7 +45,7 @@ fn submission(body: String, token: Option<&str>) -> Submission<'_> {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_and_their_tokens_outlive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let target = Origin::of(&url::Url::parse("http://127.0.0.1:9/").unwrap()).unwrap();
+    let target = Origin::of("http://127.0.0.1:9/").unwrap();
     let mut placed = Vec::new();
     {
         let (engine, ingest, secrets) = open(dir.path()).await;

@@ -13,13 +13,13 @@ use crate::{
     config::Config,
     dispatch::{Credential, CredentialError, Credentials, Deps, Dispatcher, Settings, Stats},
     log::Streams,
-    message::Origin,
     place::{Offset, Partition, PartitionId, Position},
     record::{HeadersBuilder, Record, StoredRecord},
     storage::{
         Append, AppendKind, Commit, Counts, Engine, Log, Stream, StreamConfig,
         embedded::{Embedded, Options, RealDisk},
     },
+    target::Origin,
     tasks::Tasks,
 };
 
