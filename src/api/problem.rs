@@ -391,7 +391,16 @@ impl From<redrive::Error> for Problem {
             )
             .retry_after(5),
             Error::Read(error) => error.into(),
-            Error::NotStored(error) => error.into(),
+            Error::LogRefuses(error) => error.into(),
+            Error::NotStored(error) => {
+                let detail = format!(
+                    "records up to here are done; the end of one was not stored, so it may be called again: {error}"
+                );
+                Self {
+                    detail,
+                    ..error.into()
+                }
+            }
             Error::Stopping => Self::draining(),
         }
     }

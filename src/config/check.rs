@@ -288,6 +288,11 @@ impl Check<'_> {
             dispatch.queue_bytes_max,
             KIB..=16 * GIB,
         );
+        self.range(
+            "dispatch.queues_bytes_max",
+            dispatch.queues_bytes_max,
+            KIB..=64 * GIB,
+        );
         self.range("dispatch.targets_max", dispatch.targets_max, 1..=100_000);
         self.range(
             "dispatch.idle_connections_max",
@@ -299,6 +304,12 @@ impl Check<'_> {
             dispatch.idle_timeout_ms,
             1..=24 * HOUR_MS,
         );
+        let queue = ("dispatch.queue_bytes_max", as_u64(dispatch.queue_bytes_max));
+        let queues = (
+            "dispatch.queues_bytes_max",
+            as_u64(dispatch.queues_bytes_max),
+        );
+        self.fits(queue, queues, ", the bound for all targets together");
         let attempt = ("dispatch.attempt_timeout_ms", dispatch.attempt_timeout_ms);
         let connect = ("dispatch.connect_timeout_ms", dispatch.connect_timeout_ms);
         let response = ("dispatch.response_timeout_ms", dispatch.response_timeout_ms);

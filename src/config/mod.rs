@@ -205,6 +205,8 @@ pub struct Dispatch {
     pub queue_len_max: usize,
     /// Their bytes.
     pub queue_bytes_max: usize,
+    /// Bytes waiting in memory for all targets together; beyond that, each still gets one record.
+    pub queues_bytes_max: usize,
     /// Targets with connections and a queue of their own; the others share one.
     pub targets_max: usize,
     /// Idle connections kept for each target.
@@ -231,6 +233,7 @@ impl Default for Dispatch {
             attempt_timeout_ms: 60_000,
             queue_len_max: 4_096,
             queue_bytes_max: 8 << 20,
+            queues_bytes_max: 256 << 20,
             targets_max: 1_024,
             idle_connections_max: 64,
             idle_timeout_ms: 30_000,

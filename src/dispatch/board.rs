@@ -16,7 +16,9 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{gate::Gate, job::Job, lane::Lanes, settings::TargetSettings, stats::TargetStatus};
+use super::{
+    gate::Gate, job::Job, lane::Lanes, room::Room, settings::TargetSettings, stats::TargetStatus,
+};
 use crate::{clock::Timestamp, target::Origin};
 
 /// The queue of one target, or of all that have none of their own.
@@ -26,6 +28,8 @@ pub(crate) struct Board {
     /// What is set for it.
     pub(crate) settings: Arc<TargetSettings>,
     limits: Limits,
+    /// Shared by all boards.
+    room: Arc<Room>,
     state: Mutex<State>,
     /// Fires when there is room again after a push was refused.
     pub(crate) space: Notify,
@@ -36,7 +40,7 @@ pub(crate) struct Board {
 pub(crate) struct Limits {
     /// Jobs that wait.
     pub(crate) queue_len_max: usize,
-    /// Their bytes; one job always fits.
+    /// Their bytes.
     pub(crate) queue_bytes_max: usize,
     /// Sleeping workers that keep their connection.
     pub(crate) idle_connections_max: usize,
@@ -122,6 +126,7 @@ impl Board {
         origin: Option<Origin>,
         settings: Arc<TargetSettings>,
         limits: Limits,
+        room: Arc<Room>,
     ) -> Self {
         let state = State {
             lanes: Lanes::default(),
@@ -140,22 +145,32 @@ impl Board {
             origin,
             settings,
             limits,
+            room,
             state: Mutex::new(state),
             space: Notify::new(),
         }
     }
 
     /// Adds a job behind all others, and returns someone to wake for it; gives it back if there is no room, and
-    /// [`Board::space`] fires once there is.
+    /// [`Board::space`] or [`Room::freed`] fires once there is. One job always fits.
     pub(crate) fn push(&self, job: Box<Job>) -> Result<Option<Wake>, Box<Job>> {
         let lane = self.lane(&job);
         let bytes = job.record.bytes_len();
         let mut state = self.lock();
-        let fits = state.queued_len < self.limits.queue_len_max
-            && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
-        if !fits && state.queued_len > 0 {
-            state.space_wanted = true;
-            return Err(job);
+        if state.queued_len == 0 {
+            self.room.enter_anyhow(bytes);
+        } else {
+            let fits = state.queued_len < self.limits.queue_len_max
+                && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
+            if !fits {
+                state.space_wanted = true;
+                return Err(job);
+            }
+            if !self.room.enter(bytes) {
+                // It may be this very board that holds the room, or that is the first to be empty.
+                state.space_wanted = true;
+                return Err(job);
+            }
         }
         state.queued_len += 1;
         state.queued_bytes += bytes;
@@ -182,13 +197,17 @@ impl Board {
         state.awake(slot);
         match done {
             Some(Done::Ended { lane }) => state.lanes.end(lane.as_ref()),
-            Some(Done::Later { job, until }) => state.delay(job, until),
+            Some(Done::Later { job, until }) => {
+                self.room.enter_anyhow(job.record.bytes_len());
+                state.delay(job, until);
+            }
             None => {}
         }
         state.resume_due();
         if let Some(job) = state.lanes.take() {
             state.queued_len -= 1;
             state.queued_bytes -= job.record.bytes_len();
+            self.room.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
             if state.space_wanted && state.has_space(self.limits) {
                 state.space_wanted = false;

@@ -13,8 +13,10 @@
 //!   key have no lane.
 //! - A failure's error record and the end of its origin are one commit. A delivered end that a crash forgets is delivered
 //!   again with the same `Idempotency-Key`.
-//! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight.
-//!   When the board of one target is full, the partitions that have a record for it wait, with all that is behind.
+//! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
+//!   all boards together `queues_bytes_max`, and beyond that one record each. When a board is full, the partitions that
+//!   have a record for it wait, with all that is behind.
+//! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
 //! - A panic while a record is handled is the outcome `internal` of that record.
 //!
@@ -34,6 +36,7 @@ mod lane;
 pub(crate) mod outcome;
 mod owner;
 mod redact;
+mod room;
 pub(crate) mod route;
 mod settings;
 mod settle;

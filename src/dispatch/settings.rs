@@ -22,6 +22,7 @@ pub struct Settings {
     pub(crate) targets_max: usize,
     pub(crate) queue_len_max: usize,
     pub(crate) queue_bytes_max: usize,
+    pub(crate) queues_bytes_max: usize,
     pub(crate) idle_connections_max: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) backoff: Backoff,
@@ -110,6 +111,7 @@ impl Settings {
             targets_max: dispatch.targets_max,
             queue_len_max: dispatch.queue_len_max.max(1),
             queue_bytes_max: dispatch.queue_bytes_max,
+            queues_bytes_max: dispatch.queues_bytes_max,
             idle_connections_max: dispatch.idle_connections_max,
             idle_timeout: Duration::from_millis(dispatch.idle_timeout_ms),
             backoff: Backoff {

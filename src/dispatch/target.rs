@@ -11,6 +11,7 @@ use std::{
 use super::{
     board::{Board, Limits, Wake},
     job::Job,
+    room::Room,
     settings::Settings,
     stats::TargetStatus,
 };
@@ -20,6 +21,7 @@ use crate::target::Origin;
 #[derive(Debug)]
 pub(crate) struct Targets {
     settings: Arc<Settings>,
+    pub(crate) room: Arc<Room>,
     boards: Mutex<Boards>,
 }
 
@@ -33,9 +35,12 @@ struct Boards {
 impl Targets {
     /// No targets yet.
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let shared = Board::new(None, settings.other_targets.clone(), limits(&settings));
+        let room = Arc::new(Room::new(settings.queues_bytes_max));
+        let shared = settings.other_targets.clone();
+        let shared = Board::new(None, shared, limits(&settings), room.clone());
         Self {
             settings,
+            room,
             boards: Mutex::new(Boards {
                 own: HashMap::new(),
                 shared: Arc::new(shared),
@@ -86,7 +91,8 @@ impl Targets {
             return boards.shared.clone();
         }
         let settings = settings.unwrap_or(&self.settings.other_targets).clone();
-        let board = Board::new(Some(origin.clone()), settings, limits(&self.settings));
+        let limits = limits(&self.settings);
+        let board = Board::new(Some(origin.clone()), settings, limits, self.room.clone());
         let board = Arc::new(board);
         boards.own.insert(origin.clone(), board.clone());
         board

@@ -4,7 +4,10 @@ use std::{future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::P
 
 use futures_util::FutureExt;
 use http::HeaderValue;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     Shared,
@@ -19,7 +22,7 @@ use super::{
     settle::settle,
     stats,
 };
-use crate::target::Origin;
+use crate::{storage::Health, target::Origin};
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -35,12 +38,17 @@ impl Shared {
             };
             let full = board;
             let mut space = pin!(full.space.notified());
+            let mut freed = pin!(self.targets.room.freed.notified());
             // Before asking again, so that room made in between is not missed.
             space.as_mut().enable();
+            freed.as_mut().enable();
             (board, pushed) = self.targets.push(job);
             // Its target may have got another board meanwhile, and only the one that refused it says when to ask again.
             if pushed.is_err() && Arc::ptr_eq(&board, &full) {
-                space.await;
+                tokio::select! {
+                    () = space => {}
+                    () = freed => {}
+                }
             }
         }
     }
@@ -76,11 +84,16 @@ struct Worker {
     wake: Arc<Notify>,
     connection: Option<(Origin, Connection)>,
     timer: Timer,
+    health: watch::Receiver<Health>,
+    /// The log took ends when `health` was last looked at.
+    log_runs: bool,
 }
 
 impl Worker {
     fn new(shared: Arc<Shared>, board: Arc<Board>, slot: usize) -> Self {
         Self {
+            health: shared.streams.engine().health(),
+            log_runs: false,
             wake: board.waker(slot),
             timer: Timer::new(Instant::now() + shared.settings.idle_timeout),
             shared,
@@ -96,7 +109,13 @@ impl Worker {
             let (next, wake) = self.board.next(self.slot, done.take());
             self.shared.wake(&self.board, wake);
             match next {
-                Next::Job(job) => done = Some(self.handle(job).await),
+                Next::Job(job) => {
+                    self.wait_for_log().await;
+                    if self.shared.stop.is_cancelled() {
+                        return;
+                    }
+                    done = Some(self.handle(job).await);
+                }
                 Next::Sleep {
                     until,
                     keep_connection,
@@ -114,6 +133,16 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Waits while the log takes no ends, so that nothing is called whose end would be lost by a restart.
+    async fn wait_for_log(&mut self) {
+        if self.log_runs && !self.health.has_changed().unwrap_or(false) {
+            return;
+        }
+        let runs = self.health.wait_for(|health| *health == Health::Running);
+        self.shared.stop.run_until_cancelled(runs).await;
+        self.log_runs = true;
     }
 
     /// Sleeps until woken, until `until`, or until the idle time is over, which returns `true`.

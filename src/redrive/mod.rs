@@ -26,7 +26,7 @@ use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
     place::{Offset, PartitionId},
-    storage::{CommitError, ReadError, Stream},
+    storage::{CommitError, Health, ReadError, Stream},
 };
 
 /// Handle to redrives. Clones share everything.
@@ -123,6 +123,9 @@ pub enum Error {
     /// The first record cannot be read; nothing was done.
     #[error(transparent)]
     Read(ReadError),
+    /// The log takes no ends; nothing was done.
+    #[error(transparent)]
+    LogRefuses(CommitError),
     /// The log did not take the end of a record. Ends before it are stored; records without one are redriven again.
     #[error("an end was not stored: {0}")]
     NotStored(CommitError),
@@ -153,6 +156,13 @@ impl Redriver {
         let inner = &self.0;
         if inner.shared.stop.is_cancelled() {
             return Err(Error::Stopping);
+        }
+        match &*inner.shared.streams.engine().health().borrow() {
+            Health::Running => {}
+            Health::DiskFull => return Err(Error::LogRefuses(CommitError::DiskFull)),
+            Health::Stopped(why) => {
+                return Err(Error::LogRefuses(CommitError::Stopped(why.clone())));
+            }
         }
         let running = Running::begin(inner, &request.partitions)?;
         let time_budget = Duration::from_millis(inner.settings.time_budget_ms);

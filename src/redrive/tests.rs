@@ -14,7 +14,7 @@ use crate::{
         stub::{StubTarget, within},
     },
     place::{Offset, Partition},
-    storage::{AppendKind, Log},
+    storage::{AppendKind, CommitError, Health, Log},
 };
 
 impl Harness {
@@ -49,6 +49,21 @@ impl Harness {
             self.append(stream, 0, vec![record]).await;
         }
     }
+}
+
+#[tokio::test]
+async fn while_the_log_takes_nothing_a_redrive_is_refused_and_calls_nobody() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    gateway.failed(UNAVAILABLE, target.address, 1).await;
+    gateway.engine.set_health(Health::DiskFull);
+    let redriver = gateway.redriver();
+    let refused = within("an answer", redriver.run(gateway.request(UNAVAILABLE))).await;
+    assert!(matches!(
+        refused,
+        Err(Error::LogRefuses(CommitError::DiskFull))
+    ));
+    assert!(target.waiting_call().is_none());
 }
 
 async fn redrive(redriver: &Redriver, request: RedriveRequest) -> RedriveReport {

@@ -2,15 +2,19 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    pin::pin,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::{
     harness::{Harness, SOURCE, UNAVAILABLE, header, message, record},
     stub::{StubCall, StubTarget, within},
 };
+use crate::storage::{Health, Log};
 
 /// A generator of numbers that a seed repeats.
 struct Numbers(u64);
@@ -184,6 +188,85 @@ async fn a_full_queue_waits_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn all_queues_together_are_bounded_and_a_prompt_target_goes_on() {
+    let mut targets = [
+        StubTarget::start().await,
+        StubTarget::start().await,
+        StubTarget::start().await,
+    ];
+    let wanted = message(targets[0].address, "/0").to_string().len();
+    let gateway = Harness::start_in(TempDir::new().unwrap(), 3, |config| {
+        config.dispatch.in_flight_max = 1;
+        config.dispatch.queues_bytes_max = wanted * 6;
+    })
+    .await;
+    let each = 20;
+    for (partition, target) in (0..).zip(&targets) {
+        let records = (0..each).map(|at| {
+            let message = message(target.address, &format!("/{at}"));
+            record("", &message, &[])
+        });
+        gateway.append(SOURCE, partition, records.collect()).await;
+    }
+    // The first two hold their calls; what waits for them leaves the third one room for a record at a time.
+    let held = [targets[0].next_call().await, targets[1].next_call().await];
+    for _ in 0..each {
+        let call = targets[2].next_call().await;
+        let queued = gateway.dispatcher.targets();
+        let bytes: usize = queued.iter().map(|target| target.queued_bytes).sum();
+        // One record each may be beyond the bound.
+        assert!(bytes <= wanted * 9 + 3 * 64, "{queued:?}");
+        call.answer(200);
+    }
+    for call in held {
+        call.answer(200);
+    }
+    for target in &mut targets[..2] {
+        for _ in 1..each {
+            target.next_call().await.answer(200);
+        }
+    }
+    for partition in 0..3 {
+        let of = gateway.partition(SOURCE, partition);
+        let mut tail = gateway.engine.status(of).unwrap();
+        while tail.low_mark < tail.bounds.tail {
+            tokio::task::yield_now().await;
+            tail = gateway.engine.status(of).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_the_log_takes_nothing_no_call_begins() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.dispatch.in_flight_max = 2).await;
+    gateway.sync("", &message(target.address, "/before")).await;
+    let before = target.next_call().await;
+    gateway.engine.set_health(Health::DiskFull);
+    for at in 0..4 {
+        let path = format!("/{at}");
+        gateway.sync("", &message(target.address, &path)).await;
+    }
+    before.answer(200);
+    // Both workers have a record in hand then, and wait with it.
+    let in_hand = async {
+        while gateway.dispatcher.targets()[0].queued_len > 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the workers", in_hand).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(target.waiting_call().is_none());
+    gateway.engine.set_health(Health::Running);
+    for _ in 0..4 {
+        target.next_call().await.answer(200);
+    }
+    assert_eq!(gateway.settled().await.delivered, 5);
+}
+
+#[tokio::test]
 async fn what_has_not_ended_is_dispatched_after_a_restart_and_only_that() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
@@ -192,10 +275,14 @@ async fn what_has_not_ended_is_dispatched_after_a_restart_and_only_that() {
     }
     target.next_call().await.answer(200);
     let in_flight = target.next_call().await;
-    gateway.stop.cancel();
     // Asked to stop, the gateway waits for this call and begins no other.
+    let mut stopping = pin!(gateway.stop());
+    for _ in 0..100 {
+        assert!(stopping.as_mut().now_or_never().is_none(), "it waits");
+        tokio::task::yield_now().await;
+    }
     in_flight.answer(200);
-    let dir = gateway.stop().await;
+    let dir = stopping.await;
     assert!(target.waiting_call().is_none());
     let gateway = Harness::start_in(dir, 1, |_| {}).await;
     let call = target.next_call().await;

@@ -71,6 +71,12 @@ impl Embedded {
         }))
     }
 
+    /// Says how the log is, in place of the disk.
+    #[cfg(test)]
+    pub(crate) fn set_health(&self, health: Health) {
+        self.shared.health.send_replace(health);
+    }
+
     /// Returns how long commits took from their queuing to their answer; counted here, shown by whoever shows metrics.
     #[must_use]
     pub fn append_seconds(&self) -> &Histogram {

@@ -1,0 +1,83 @@
+//! Memory for what waits, over all targets together.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Counts the bytes that wait on all boards.
+#[derive(Debug)]
+pub(crate) struct Room {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    wanted: AtomicBool,
+    /// Fires when there is room again after [`Room::enter`] said no.
+    pub(crate) freed: Notify,
+}
+
+impl Room {
+    /// Room for `bytes_max` bytes.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            wanted: AtomicBool::new(false),
+            freed: Notify::new(),
+        }
+    }
+
+    /// Counts bytes if they fit; `false` if they do not.
+    pub(crate) fn enter(&self, bytes: usize) -> bool {
+        // Several may step over the bound together for a moment; each of them steps back.
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before + bytes <= self.bytes_max {
+            return true;
+        }
+        // Said before the bytes are given back: who frees some from now on sees it.
+        self.wanted.store(true, Ordering::Release);
+        self.leave(bytes);
+        false
+    }
+
+    /// Counts bytes that have to be there.
+    pub(crate) fn enter_anyhow(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Gives bytes back.
+    pub(crate) fn leave(&self, bytes: usize) {
+        let left = self.bytes.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        // A quarter free, so that whoever waits is not woken for each single record.
+        if self.wanted.load(Ordering::Acquire)
+            && left <= self.bytes_max / 4 * 3
+            && self.wanted.swap(false, Ordering::AcqRel)
+        {
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_was_refused_is_told_once_a_quarter_is_free() {
+        let room = Room::new(100);
+        assert!(room.enter(60) && room.enter(40));
+        let mut freed = pin!(room.freed.notified());
+        freed.as_mut().enable();
+        assert!(!room.enter(1), "full");
+        room.leave(10);
+        assert!(freed.as_mut().now_or_never().is_none(), "too little");
+        room.leave(15);
+        assert!(freed.now_or_never().is_some());
+        room.enter_anyhow(200);
+        assert!(!room.enter(1), "what has to be there counts");
+        room.leave(275);
+        assert!(room.enter(100), "all was given back");
+    }
+}
