@@ -37,6 +37,10 @@ type Body = Full<Bytes>;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// What the head of a response may have.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Headers that a response may have over HTTP/1.1. Without it hyper stops at 100, which a target with many cookies
+/// behind a few proxies can have; its work for each response grows with the number (64 bytes each), so it is not the
+/// thousands that would fit into the bytes.
+const HEAD_LEN_MAX: usize = 256;
 
 /// An open connection.
 pub(crate) struct Connection {
@@ -93,6 +97,7 @@ impl Connection {
     pub(super) async fn http1(io: Io) -> hyper::Result<Self> {
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEAD_LEN_MAX)
             .handshake(io)
             .await?;
         let driver = Some(Box::new(driver));
@@ -303,6 +308,13 @@ fn refused_exchange(mut refused: TrySendError<Request<Body>>) -> Exchange {
         return Exchange::Unsent;
     }
     let error = refused.into_error();
+    if error.is_parse_too_large() {
+        let kib = HEAD_BYTES_MAX / 1024;
+        let reason = format!(
+            "the head of the answer is too large: more than {kib} KiB, or more than {HEAD_LEN_MAX} headers"
+        );
+        return Exchange::Failed(Failure::new(Cause::Reset, reason));
+    }
     let source = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>());
     let reason = match source {
