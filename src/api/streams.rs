@@ -236,7 +236,7 @@ fn in_config() -> Problem {
     Problem::new(Code::StreamInConfig, what)
 }
 
-fn source(shared: &Shared) -> Option<&StreamName> {
+pub(super) fn source(shared: &Shared) -> Option<&StreamName> {
     shared.settings.roles.first().map(|(_, name)| name)
 }
 

@@ -306,6 +306,11 @@ async fn bad_requests_name_the_member_and_change_nothing() {
             json!([{"responsecode": "404", "stream": "Nowhere"}]),
             404,
         ),
+        (
+            "errormapping",
+            json!([{"responsecode": "404", "stream": "DataSyncStream"}]),
+            400,
+        ),
         ("timeBudgetMs", json!(0), 400),
         ("dryRun", json!("yes"), 400),
         ("group", json!("g"), 400),
