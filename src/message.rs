@@ -54,6 +54,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for MessageHeader<'a> {
     }
 }
 
+/// Headers that a message can have: no more fit into one request together with ours, and no server takes so many.
+pub const HEADERS_LEN_MAX: usize = 4_000;
+
 /// Names, in lower case, that `targetRestApiHeaders` cannot have: headers that are about one connection, or that the
 /// client makes itself (RFC 9110 §7.6.1).
 pub const HEADERS_REFUSED: [&str; 13] = [

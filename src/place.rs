@@ -213,7 +213,7 @@ fn check_character(body: &str) -> char {
         let step = |sum, byte: &u8| sum * 37 + u64::from(*byte);
         bytes.iter().fold(sum, step) % 31
     });
-    CHECK_ALPHABET[sum as usize] as char
+    CHECK_ALPHABET[usize::try_from(sum).unwrap_or_default()] as char
 }
 
 impl fmt::Display for MessageId {

@@ -18,6 +18,7 @@ use super::{
     problem::{Code, Problem},
     query::Query,
     retry_wire::{Bounds, ReadPartition, Retry},
+    streams::source,
     wire,
 };
 
@@ -108,16 +109,28 @@ fn mapping(shared: &Shared, entries: Vec<(String, String)>) -> Result<ErrorMappi
     let mut resolved = Vec::with_capacity(entries.len());
     for (index, (code, stream)) in entries.into_iter().enumerate() {
         let pointer = format!("/errormapping/{index}/stream");
-        resolved.push((code, find(shared, &stream, &pointer)?));
+        let stream = find(shared, &stream, &pointer)?;
+        // A copy there would be dispatched at once, by nobody's wish, and be counted as accepted a second time.
+        if source(shared) == Some(&stream.name) {
+            let detail =
+                "this is the source stream: its failures would be dispatched again without end";
+            return Err(wrong(pointer, detail.into()));
+        }
+        resolved.push((code, stream));
     }
     ErrorMapping::parse(resolved).map_err(|invalid| {
-        let error = FieldError {
-            pointer: format!("/errormapping/{}/responsecode", invalid.index),
-            code: FieldCode::WrongType,
-            detail: invalid.reason.to_string(),
-        };
-        Problem::invalid(Code::InvalidRequest, vec![error])
+        let pointer = format!("/errormapping/{}/responsecode", invalid.index);
+        wrong(pointer, invalid.reason.to_string())
     })
+}
+
+fn wrong(pointer: String, detail: String) -> Problem {
+    let error = FieldError {
+        pointer,
+        code: FieldCode::WrongType,
+        detail,
+    };
+    Problem::invalid(Code::InvalidRequest, vec![error])
 }
 
 fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {

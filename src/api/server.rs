@@ -87,6 +87,8 @@ impl Api {
             .header_read_timeout(head_timeout)
             // Who has said all may close that direction and still read the answer.
             .half_close(true)
+            // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
+            // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
             .max_header_size(HEAD_BYTES_MAX);
         let connections = Arc::new(Semaphore::new(self.server.connections_max));
         loop {

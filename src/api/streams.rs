@@ -57,11 +57,6 @@ pub(super) async fn create(
     let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
     let asked = streams_wire::NewStream::parse(&body.bytes)
         .map_err(|errors| Problem::invalid(Code::InvalidRequest, errors))?;
-    for name in [Some(asked.name.as_str()), asked.ocid.as_deref()] {
-        if name.is_some_and(|name| shared.streams.resolve(name).is_some()) {
-            return Err(StreamError::Exists.into());
-        }
-    }
     let config = StreamConfig {
         made_by: MadeBy::Api,
         ocid: asked.ocid,
@@ -241,7 +236,7 @@ fn in_config() -> Problem {
     Problem::new(Code::StreamInConfig, what)
 }
 
-fn source(shared: &Shared) -> Option<&StreamName> {
+pub(super) fn source(shared: &Shared) -> Option<&StreamName> {
     shared.settings.roles.first().map(|(_, name)| name)
 }
 

@@ -38,9 +38,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let mut signals = Signals::new()?;
-    let gateway = Gateway::bind(loaded.config)
-        .await
-        .map_err(|error| Failure::start(&error))?;
+    let bound = tokio::select! {
+        bound = Gateway::bind(loaded.config) => bound,
+        () = signals.next() => {
+            tracing::warn!("ended by a signal before the start was over; nothing was served, and the next start begins anew");
+            return Ok(());
+        }
+    };
+    let gateway = bound.map_err(|error| Failure::start(&error))?;
     output::print(&format!("listening on http://{}\n", gateway.address()))?;
     let stop = CancellationToken::new();
     let mut ended = std::pin::pin!(gateway.run(stop.clone()));
@@ -62,10 +67,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     result.map_err(|error| Failure::failed_by(&error))
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGHUP: all three ask for the same.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// `None` under `nohup`: who has asked for a process that outlives its terminal gets one.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -74,13 +81,35 @@ impl Signals {
         Ok(Self {
             terminate: heard(SignalKind::terminate())?,
             interrupt: heard(SignalKind::interrupt())?,
+            hangup: match is_ignored(SignalKind::hangup()) {
+                true => None,
+                false => Some(heard(SignalKind::hangup())?),
+            },
         })
     }
 
     async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = hangup => {}
         }
     }
+}
+
+/// Whether this process was started with a signal ignored, as far as the system tells it (proc(5), `SigIgn`).
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = kind.as_raw_value() - 1;
+    mask.is_some_and(|mask| mask >> bit & 1 == 1)
 }

@@ -2,6 +2,9 @@
 //!
 //! Checked after DNS, at each connect, so that a name cannot lead to an address that its text does not show. An IPv4
 //! address inside an IPv6 one is judged as the IPv4 address.
+//!
+//! The ranges are those of IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890), with the RFC of each
+//! beside it, and the addresses outside them where clouds answer with credentials.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -20,23 +23,25 @@ pub(crate) struct AddressRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Public,
+    /// Of a network that has one owner: theirs to allow.
     Private,
     Loopback,
-    /// Link-local, metadata of clouds, unspecified, multicast, broadcast, reserved.
+    /// Link-local, metadata of clouds, and what no API can have: unspecified, multicast, broadcast, documentation, reserved.
     Never,
 }
 
 impl AddressRule {
     /// Returns whether a call may go to `to`.
     pub(crate) fn allows(&self, to: SocketAddr) -> bool {
-        let ip = inner(to.ip());
-        let kind_allowed = match kind(ip) {
-            Kind::Public => true,
-            Kind::Private => self.private,
-            Kind::Loopback => self.loopback,
-            Kind::Never => false,
-        };
-        kind_allowed && !self.is_own(ip, to.port())
+        ends(to.ip()).into_iter().all(|ip| {
+            let kind_allowed = match kind(ip) {
+                Kind::Public => true,
+                Kind::Private => self.private,
+                Kind::Loopback => self.loopback,
+                Kind::Never => false,
+            };
+            kind_allowed && !self.is_own(ip, to.port())
+        })
     }
 
     /// Returns whether an established connection has ended at ourselves: the only way to know it of a listener that is
@@ -58,21 +63,39 @@ impl AddressRule {
     }
 }
 
-/// Returns the IPv4 address inside an IPv6 one: mapped, compatible, NAT64 or 6to4; else the address itself.
+/// Returns whom a packet to this address may reach: mostly itself or the IPv4 address inside it, twice; two IPv4
+/// addresses for Teredo.
+fn ends(ip: IpAddr) -> [IpAddr; 2] {
+    if let IpAddr::V6(v6) = ip
+        && let [0x2001, 0, server_high, server_low, _, _, high, low] = v6.segments()
+    {
+        // Teredo (RFC 4380 §4): the server that helps, and the client with all bits inverted.
+        return [v4(server_high, server_low), v4(!high, !low)];
+    }
+    [inner(ip); 2]
+}
+
+/// Returns the IPv4 address inside an IPv6 one, else the address itself.
 fn inner(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
-    let s = v6.segments();
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-    };
-    match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] => v4(high, low),
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => v4(high, low),
+    match v6.segments() {
+        // Mapped (RFC 4291 §2.5.5.2), and translated (RFC 2765 §2.1).
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
+        // The loopback address would be a compatible one.
+        [0, 0, 0, 0, 0, 0, 0, 1] => ip,
+        // Compatible (RFC 4291 §2.5.5.1), the unspecified address too.
+        [0, 0, 0, 0, 0, 0, high, low] => v4(high, low),
+        // The well-known prefix of NAT64 (RFC 6052 §2.1).
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        // 6to4 (RFC 3056 §2).
         [0x2002, high, low, ..] => v4(high, low),
         _ => ip,
     }
+}
+
+fn v4(high: u16, low: u16) -> IpAddr {
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
 fn kind(ip: IpAddr) -> Kind {
@@ -82,29 +105,60 @@ fn kind(ip: IpAddr) -> Kind {
     }
 }
 
+/// What the registry calls globally reachable but is an anycast service of the own network (in 192.0.0.0/24) is no
+/// target either; the sinks of AS112 and the relays of AMT are public addresses like others.
 fn kind_v4(ip: Ipv4Addr) -> Kind {
     match ip.octets() {
-        // "This network", link-local (with the metadata service of most clouds), multicast, reserved, broadcast.
-        [0, ..] | [169, 254, ..] | [224..=255, ..] => Kind::Never,
-        // Metadata services outside the link-local range: Alibaba, Azure, Oracle.
-        [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => Kind::Never,
+        // "This network" (RFC 791 §3.2), link-local (RFC 3927) with the metadata service of most clouds.
+        [0, ..] | [169, 254, ..] => Kind::Never,
+        // Metadata services outside the link-local range: Alibaba, Azure. Oracle's 192.0.0.192 is in the next range.
+        [100, 100, 100, 200] | [168, 63, 129, 16] => Kind::Never,
+        // IETF protocol assignments (RFC 6890 §2.1), the retired anycast of 6to4 relays (RFC 7526).
+        [192, 0, 0, _] | [192, 88, 99, _] => Kind::Never,
+        // Documentation (RFC 5737).
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Kind::Never,
+        // Multicast (RFC 5771), reserved (RFC 1112 §4), broadcast (RFC 919 §7).
+        [224..=255, ..] => Kind::Never,
         [127, ..] => Kind::Loopback,
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Kind::Private,
+        // RFC 1918.
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Kind::Private,
+        // Shared address space (RFC 6598), benchmarks of networks (RFC 2544, appendix C.2.2).
+        [100, 64..=127, ..] | [198, 18..=19, ..] => Kind::Private,
         _ => Kind::Public,
     }
 }
 
+/// Global unicast is 2000::/3 (RFC 4291 §2.4), so what is outside and not named here is never called. That covers
+/// multicast (ff00::/8), link-local (fe80::/10), discard-only and dummy prefixes (100::/64, RFC 6666;
+/// 100:0:0:1::/64, RFC 9780), segment identifiers (5f00::/16, RFC 9602), and NAT64 of one's own (64:ff9b:1::/48,
+/// RFC 8215): its addresses do not say where they hold the IPv4 address.
 fn kind_v6(ip: Ipv6Addr) -> Kind {
-    const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match ip.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0] => Kind::Never,
         [0, 0, 0, 0, 0, 0, 0, 1] => Kind::Loopback,
-        _ if ip == AWS_METADATA => Kind::Never,
-        // Multicast and link-local.
-        [0xff00..=0xffff, ..] | [0xfe80..=0xfebf, ..] => Kind::Never,
-        // Unique local, and the site-local range that came before it.
+        _ if is_metadata(ip) => Kind::Never,
+        // Unique local (RFC 4193), and the site-local range that came before it (RFC 3879).
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Kind::Private,
-        _ => Kind::Public,
+        // IETF protocol assignments (RFC 2928): benchmarks, anycast, identifiers that are no place (ORCHID, DRIP).
+        [0x2001, 0..=0x1ff, ..] => Kind::Never,
+        // Documentation (RFC 3849, RFC 9637).
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Kind::Never,
+        [0x2000..=0x3fff, ..] => Kind::Public,
+        _ => Kind::Never,
+    }
+}
+
+/// Clouds put their metadata services into the unique local range.
+fn is_metadata(ip: Ipv6Addr) -> bool {
+    match ip.segments() {
+        // Amazon: the whole range is theirs (metadata ::254, credentials of pods ::23).
+        [0xfd00, 0xec2, ..] => true,
+        // Google, Oracle, Scaleway, Linode, Alibaba.
+        [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+        | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+        | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]
+        | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1]
+        | [0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200] => true,
+        _ => false,
     }
 }
 
@@ -113,79 +167,178 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(private: bool, loopback: bool, ip: &str, expected: bool) {
-        let rule = AddressRule {
-            private,
-            loopback,
-            own: Vec::new(),
-        };
-        let to = SocketAddr::new(ip.parse().unwrap(), 80);
-        assert_eq!(rule.allows(to), expected, "{ip} {private} {loopback}");
-    }
-
-    #[test]
-    fn link_local_metadata_unspecified_and_multicast_are_never_called() {
-        let never = [
-            "169.254.169.254",
-            "169.254.0.1",
-            "0.0.0.0",
-            "0.1.2.3",
-            "224.0.0.1",
-            "239.1.2.3",
-            "255.255.255.255",
-            "240.0.0.1",
-            "100.100.100.200",
-            "168.63.129.16",
-            "192.0.0.192",
-            "::",
-            "fe80::1",
-            "febf::1",
-            "ff02::1",
-            "fd00:ec2::254",
-            "::ffff:169.254.169.254",
-            "::ffff:0.0.0.0",
-            "::ffff:224.0.0.1",
-            "::169.254.169.254",
-            "64:ff9b::a9fe:a9fe",
-            "2002:a9fe:a9fe::1",
-        ];
-        for ip in never {
-            check(true, true, ip, false);
+    fn check(ip: &str, expected: Kind) {
+        for (private, loopback) in [(false, false), (false, true), (true, false), (true, true)] {
+            let rule = AddressRule {
+                private,
+                loopback,
+                own: Vec::new(),
+            };
+            let expected = match expected {
+                Kind::Public => true,
+                Kind::Private => private,
+                Kind::Loopback => loopback,
+                Kind::Never => false,
+            };
+            let to = SocketAddr::new(ip.parse().unwrap(), 80);
+            assert_eq!(rule.allows(to), expected, "{ip} {private} {loopback}");
         }
     }
 
+    /// First and last address of each range, and what is just outside where that is of another kind.
     #[test]
-    fn private_and_loopback_need_their_setting_and_the_rest_is_free() {
-        let private = [
-            "10.0.0.1",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.168.1.1",
-            "100.64.0.1",
-            "100.127.255.255",
-            "fc00::1",
-            "fd12::1",
-            "fec0::1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::a00:1",
+    fn each_range_of_ipv4_has_its_kind_up_to_its_ends() {
+        use Kind::{Loopback, Never, Private, Public};
+        let ranges = [
+            ("0.0.0.0", "0.255.255.255", Never),
+            ("1.0.0.0", "9.255.255.255", Public),
+            ("10.0.0.0", "10.255.255.255", Private),
+            ("11.0.0.0", "100.63.255.255", Public),
+            ("100.64.0.0", "100.100.100.199", Private),
+            ("100.100.100.200", "100.100.100.200", Never),
+            ("100.100.100.201", "100.127.255.255", Private),
+            ("100.128.0.0", "126.255.255.255", Public),
+            ("127.0.0.0", "127.255.255.255", Loopback),
+            ("128.0.0.0", "168.63.129.15", Public),
+            ("168.63.129.16", "168.63.129.16", Never),
+            ("168.63.129.17", "169.253.255.255", Public),
+            ("169.254.0.0", "169.254.255.255", Never),
+            ("169.255.0.0", "172.15.255.255", Public),
+            ("172.16.0.0", "172.31.255.255", Private),
+            ("172.32.0.0", "191.255.255.255", Public),
+            ("192.0.0.0", "192.0.0.255", Never),
+            ("192.0.1.0", "192.0.1.255", Public),
+            ("192.0.2.0", "192.0.2.255", Never),
+            ("192.0.3.0", "192.88.98.255", Public),
+            ("192.88.99.0", "192.88.99.255", Never),
+            ("192.88.100.0", "192.167.255.255", Public),
+            ("192.168.0.0", "192.168.255.255", Private),
+            ("192.169.0.0", "198.17.255.255", Public),
+            ("198.18.0.0", "198.19.255.255", Private),
+            ("198.20.0.0", "198.51.99.255", Public),
+            ("198.51.100.0", "198.51.100.255", Never),
+            ("198.51.101.0", "203.0.112.255", Public),
+            ("203.0.113.0", "203.0.113.255", Never),
+            ("203.0.114.0", "223.255.255.255", Public),
+            ("224.0.0.0", "255.255.255.255", Never),
         ];
-        for ip in private {
-            check(true, false, ip, true);
-            check(false, true, ip, false);
+        let number = |ip: &str| u32::from(ip.parse::<Ipv4Addr>().unwrap());
+        let mut next = Some(0);
+        for (first, last, kind) in ranges {
+            assert_eq!(Some(number(first)), next, "a gap before {first}");
+            next = number(last).checked_add(1);
+            check(first, kind);
+            check(last, kind);
         }
-        for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            check(false, true, ip, true);
-            check(true, false, ip, false);
+        assert_eq!(next, None, "the end is not covered");
+    }
+
+    #[test]
+    fn each_range_of_ipv6_has_its_kind_up_to_its_ends() {
+        use Kind::{Loopback, Never, Private, Public};
+        for (first, prefix_len, kind) in [
+            ("::", 128, Never),
+            ("::1", 128, Loopback),
+            ("::2", 127, Never),
+            ("0:0:0:1::", 64, Never),
+            ("64:ff9b:0:1::", 64, Never),
+            ("64:ff9b:1::", 48, Never),
+            ("64:ff9b:1::808:808", 128, Never),
+            ("64:ff9b:2::808:808", 128, Never),
+            ("100::", 64, Never),
+            ("100:0:0:1::", 64, Never),
+            ("200::", 7, Never),
+            ("400::", 6, Never),
+            ("1000::", 4, Never),
+            ("2000::", 16, Public),
+            ("2001:1::1", 128, Never),
+            ("2001:1::2", 127, Never),
+            ("2001:2::", 48, Never),
+            ("2001:3::", 32, Never),
+            ("2001:4:112::", 48, Never),
+            ("2001:10::", 28, Never),
+            ("2001:20::", 28, Never),
+            ("2001:30::", 28, Never),
+            ("2001:100::", 24, Never),
+            ("2001:200::", 23, Public),
+            ("2001:db7::", 32, Public),
+            ("2001:db8::", 32, Never),
+            ("2001:db9::", 32, Public),
+            ("2001:8000::", 17, Public),
+            ("2003::", 16, Public),
+            ("2400::", 6, Public),
+            ("2620:4f:8000::", 48, Public),
+            ("3ffe::", 16, Public),
+            ("3fff::", 20, Never),
+            ("3fff:1000::", 20, Public),
+            ("4000::", 3, Never),
+            ("5f00::", 16, Never),
+            ("6000::", 3, Never),
+            ("8000::", 2, Never),
+            ("f800::", 6, Never),
+            ("fc00::", 8, Private),
+            ("fd00::", 32, Private),
+            ("fd12::", 16, Private),
+            ("fdff::", 16, Private),
+            ("fe00::", 9, Never),
+            ("fe80::", 10, Never),
+            ("fec0::", 10, Private),
+            ("ff00::", 8, Never),
+            ("fd00:ec2::", 32, Never),
+            ("fd00:ec2::254", 128, Never),
+            ("fd20:ce::253", 128, Private),
+            ("fd20:ce::254", 128, Never),
+            ("fd00:c1::a9fe:a9fe", 128, Never),
+            ("fd00:42::42", 128, Never),
+            ("fd00:a9fe:a9fe::1", 128, Never),
+            ("fd00:100::100:200", 128, Never),
+        ] {
+            check(first, kind);
+            let host_bits = u128::MAX.checked_shr(prefix_len).unwrap_or(0);
+            let last = first.parse::<Ipv6Addr>().unwrap().to_bits() | host_bits;
+            check(&Ipv6Addr::from_bits(last).to_string(), kind);
         }
-        let public = [
-            "8.8.8.8",
-            "172.32.0.1",
-            "100.128.0.1",
-            "192.169.0.1",
-            "2606:4700::1",
+    }
+
+    #[test]
+    fn an_ipv4_address_inside_an_ipv6_one_is_judged_as_itself() {
+        use Kind::{Loopback, Never, Private, Public};
+        let inside = [
+            ("8.8.8.8", "808:808", Public),
+            ("10.0.0.1", "a00:1", Private),
+            ("100.64.0.1", "6440:1", Private),
+            ("198.18.0.1", "c612:1", Private),
+            ("127.0.0.1", "7f00:1", Loopback),
+            ("169.254.169.254", "a9fe:a9fe", Never),
+            ("192.0.0.192", "c000:c0", Never),
+            ("203.0.113.9", "cb00:7109", Never),
+            ("224.0.0.1", "e000:1", Never),
+            ("240.0.0.1", "f000:1", Never),
+            ("0.0.0.0", "0:0", Never),
         ];
-        for ip in public {
-            check(false, false, ip, true);
+        for (dotted, hex, kind) in inside {
+            for prefix in [
+                "::ffff:",
+                "::FFFF:",
+                "0:0:0:0:0:ffff:",
+                "0000:0000:0000:0000:0000:ffff:",
+                "::ffff:0:",
+                "64:ff9b::",
+                "0064:ff9b:0:0:0:0:",
+                "::",
+            ] {
+                check(&format!("{prefix}{dotted}"), kind);
+                check(&format!("{prefix}{hex}"), kind);
+            }
+            check(&format!("2002:{hex}::1"), kind);
+            check(&format!("2002:{hex}:ffff:ffff:ffff:ffff:ffff"), kind);
+            // Teredo: 8.8.8.8 as the other of the two.
+            let [high, low] = [0, 1].map(|at| {
+                let half = hex.split(':').nth(at).unwrap();
+                !u16::from_str_radix(half, 16).unwrap()
+            });
+            check(&format!("2001:0:808:808::{high:x}:{low:x}"), kind);
+            check(&format!("2001:0:{hex}:0:0:f7f7:f7f7"), kind);
         }
     }
 

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    message::{self, HEADERS_REFUSED, Message},
+    message::{self, HEADERS_LEN_MAX, HEADERS_REFUSED, Message},
     record::{Record, header as record_header},
     target::{Origin, TargetUrl, part},
 };
@@ -53,9 +53,6 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("syncgate/", env!("CARGO_PKG_VERSION")));
 
-/// More than this no header map holds, and no server takes.
-const HEADERS_LEN_MAX: usize = 4096;
-
 impl Call {
     /// Reads a record. `message_id` is that of the first record; `token_header` is the header that secrets travel in;
     /// `body_always` says whether the target gets the payload with DELETE and GET too.
@@ -79,6 +76,9 @@ impl Call {
             }
             _ => Bytes::new(),
         };
+        if message.headers().nth(HEADERS_LEN_MAX).is_some() {
+            return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
+        }
         let mut headers = Vec::with_capacity(8);
         for (name, value) in message.headers() {
             let (name, value) = checked(name, value, &record.value)?;
@@ -106,9 +106,6 @@ impl Call {
             add(TRACEPARENT, value);
         }
         add(header::USER_AGENT, USER_AGENT);
-        if headers.len() > HEADERS_LEN_MAX {
-            return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
-        }
         Ok(Self {
             secret,
             method,

@@ -37,6 +37,9 @@ type Body = Full<Bytes>;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// What the head of a response may have.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Headers that a response may have over HTTP/1.1: hyper's own bound, since for any other it allocates 16 KiB for each
+/// response.
+const HEAD_LEN_MAX: usize = 100;
 
 /// An open connection.
 pub(crate) struct Connection {
@@ -303,6 +306,13 @@ fn refused_exchange(mut refused: TrySendError<Request<Body>>) -> Exchange {
         return Exchange::Unsent;
     }
     let error = refused.into_error();
+    if error.is_parse_too_large() {
+        let kib = HEAD_BYTES_MAX / 1024;
+        let reason = format!(
+            "the head of the answer is too large: more than {kib} KiB, or more than {HEAD_LEN_MAX} headers"
+        );
+        return Exchange::Failed(Failure::new(Cause::Reset, reason));
+    }
     let source = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>());
     let reason = match source {

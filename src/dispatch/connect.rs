@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -20,12 +20,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{
     address::AddressRule,
     client::Connection,
+    lookup::Lookups,
     outcome::{Cause, Failure},
 };
 use crate::{target::Origin, tasks::Tasks};
 
 /// Opens connections.
 pub(crate) struct Connector {
+    pub(crate) lookups: Lookups,
     pub(crate) rule: AddressRule,
     pub(crate) tls: TlsConnector,
     /// For the part of HTTP/2 that hyper wants to run as a task.
@@ -40,14 +42,27 @@ impl Connector {
         within: Duration,
     ) -> Result<Connection, Failure> {
         let by = Instant::now() + within;
-        match timeout_at(by, self.open(origin, by)).await {
+        let found = self.resolve(origin, by).await?;
+        match timeout_at(by, self.open(origin, found, by)).await {
             Ok(opened) => opened,
             Err(_elapsed) => Err(late()),
         }
     }
 
-    async fn open(&self, origin: &Origin, by: Instant) -> Result<Connection, Failure> {
-        let stream = self.tcp(origin, by).await?;
+    async fn resolve(&self, origin: &Origin, by: Instant) -> Result<Vec<IpAddr>, Failure> {
+        match origin.host().parse() {
+            Ok(ip) => Ok(vec![ip]),
+            Err(_) => self.lookups.addresses(origin.host(), by).await,
+        }
+    }
+
+    async fn open(
+        &self,
+        origin: &Origin,
+        found: Vec<IpAddr>,
+        by: Instant,
+    ) -> Result<Connection, Failure> {
+        let stream = self.tcp(found, origin.port(), by).await?;
         let http = |error: hyper::Error| Failure::new(Cause::Reset, error.to_string());
         if !origin.https() {
             let io = TokioIo::new(Stream::Plain(stream));
@@ -68,11 +83,11 @@ impl Connector {
 
     /// Tries the allowed addresses in the resolver's order; each gets an even share of the time that is left, so that
     /// one that swallows packets does not use up the time of the others.
-    async fn tcp(&self, origin: &Origin, by: Instant) -> Result<TcpStream, Failure> {
-        let found = resolve(origin).await?;
+    async fn tcp(&self, found: Vec<IpAddr>, port: u16, by: Instant) -> Result<TcpStream, Failure> {
         let mut left = found.len();
-        let mut failure = Failure::new(Cause::Blocked, blocked_reason(found.first()));
-        for address in found {
+        let mut failure = Failure::new(Cause::Blocked, blocked_reason(found.first().copied()));
+        for ip in found {
+            let address = SocketAddr::new(ip, port);
             let share = by.saturating_duration_since(Instant::now())
                 / u32::try_from(left).unwrap_or(u32::MAX);
             left -= 1;
@@ -95,25 +110,13 @@ impl Connector {
         });
         let (local, peer) = ends.map_err(|error| connect_failure(&error))?;
         if self.rule.is_own_connection(local, peer) {
-            return Err(Failure::new(Cause::Blocked, blocked_reason(Some(&peer))));
+            return Err(Failure::new(
+                Cause::Blocked,
+                blocked_reason(Some(peer.ip())),
+            ));
         }
         Ok(stream)
     }
-}
-
-async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
-    if let Ok(ip) = origin.host().parse() {
-        return Ok(vec![SocketAddr::new(ip, origin.port())]);
-    }
-    let unknown = || Failure::new(Cause::Dns, "the host has no address");
-    let found: Vec<_> = tokio::net::lookup_host((origin.host(), origin.port()))
-        .await
-        .map_err(|_| unknown())?
-        .collect();
-    if found.is_empty() {
-        return Err(unknown());
-    }
-    Ok(found)
 }
 
 fn late() -> Failure {
@@ -129,11 +132,10 @@ fn tls_failure(error: io::Error) -> Failure {
     Failure::new(Cause::Tls, format!("no TLS: {error}"))
 }
 
-fn blocked_reason(address: Option<&SocketAddr>) -> String {
+fn blocked_reason(address: Option<IpAddr>) -> String {
     match address {
-        Some(address) => format!(
-            "address {} may not be called (see dispatch.private_addresses and dispatch.loopback_addresses)",
-            address.ip()
+        Some(ip) => format!(
+            "address {ip} may not be called (see dispatch.private_addresses and dispatch.loopback_addresses)"
         ),
         None => "no address".into(),
     }

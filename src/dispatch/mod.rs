@@ -33,6 +33,7 @@ mod error_record;
 mod gate;
 pub(crate) mod job;
 mod lane;
+mod lookup;
 pub(crate) mod outcome;
 mod owner;
 mod redact;
@@ -63,7 +64,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{address::AddressRule, connect::Connector, job::Owned, target::Targets};
+use self::{
+    address::AddressRule, connect::Connector, job::Owned, lookup::Lookups, target::Targets,
+};
 use crate::{
     clock::Clock,
     log::Streams,
@@ -122,6 +125,7 @@ impl Dispatcher {
         let settings = Arc::new(settings);
         let loopback = deps.listen.iter().all(|own| own.ip().is_loopback());
         let connector = Connector {
+            lookups: Lookups::new(),
             rule: AddressRule {
                 private: settings.private_addresses,
                 loopback: settings.loopback_addresses.unwrap_or(loopback),

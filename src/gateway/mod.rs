@@ -108,6 +108,10 @@ impl Gateway {
     ///
     /// Connections wait in the kernel's queue until [`Gateway::run`].
     ///
+    /// # Cancel safety
+    /// A call dropped before it has returned leaves a directory as a crash does: the next start recovers it. What it had
+    /// begun on another thread goes on there until the process ends.
+    ///
     /// # Errors
     /// Each variant of [`StartError`] says what to change.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
@@ -129,7 +133,8 @@ impl Gateway {
         let engine: Arc<dyn Engine> = log;
         let streams = Streams::new(engine.clone());
         streams::ensure(&streams, &config).await?;
-        let master = MasterKey::load(&config.secrets, &dir)?;
+        let settings_of_secrets = config.secrets.clone();
+        let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
         let secrets = Secrets::open(engine.clone(), master).await?;
 
         let stats = Arc::new(dispatch::Stats::default());
@@ -239,7 +244,6 @@ impl Gateway {
     }
 }
 
-/// Opening reads the journal's tail and may take long after a crash, so it has a thread of its own.
 async fn open_log(
     config: &Config,
     disk: MeasuredDisk,
@@ -249,9 +253,15 @@ async fn open_log(
         dir: config.data.dir.clone(),
         log: config.log.clone(),
     };
-    let opening = move || Embedded::open(options, Arc::new(disk), clock);
-    match tokio::task::spawn_blocking(opening).await {
-        Ok(opened) => Ok(opened?),
+    let opened = off_this_thread(move || Embedded::open(options, Arc::new(disk), clock));
+    Ok(opened.await?)
+}
+
+/// Runs what may block for long: the journal's tail is read after a crash, a command may give the master key. Whoever
+/// waits for the start hears signals meanwhile.
+async fn off_this_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }

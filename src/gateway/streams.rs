@@ -68,6 +68,10 @@ async fn ensure_one(
     let settings = config.streams.iter().find(|stream| stream.name == *name);
     let configured = settings.map_or(1, |settings| settings.partitions);
     let partitions = configured.max(partitions_min);
+    let ocid = settings.and_then(|settings| settings.ocid.as_deref());
+    for taken in [Some(name.as_str()), ocid].into_iter().flatten() {
+        take_from_others(streams, name, taken).await?;
+    }
     let Some(present) = streams.by_name(name) else {
         let wanted = settings.map_or_else(StreamConfig::default, of_settings);
         tracing::info!(stream = %name, partitions, "making stream");
@@ -104,6 +108,33 @@ async fn ensure_one(
         .change_stream(present.id, partitions, wanted, None)
         .await;
     changed.map_err(failed)
+}
+
+/// What the configuration calls a stream is that stream's alone: another one that has it as its `ocid`, by the API or by
+/// an earlier configuration, has none from now on.
+async fn take_from_others(
+    streams: &Streams,
+    name: &StreamName,
+    text: &str,
+) -> Result<(), EnsureError> {
+    for other in streams.engine().streams() {
+        if other.name == *name || other.config.ocid.as_deref() != Some(text) {
+            continue;
+        }
+        tracing::warn!(stream = %other.name, ocid = text, now = %name, "the configuration gives this ocid to another stream");
+        let without = StreamConfig {
+            ocid: None,
+            ..other.config.clone()
+        };
+        let changed = streams
+            .engine()
+            .change_stream(other.id, other.partitions, without, None);
+        changed.await.map_err(|source| EnsureError::Stream {
+            name: other.name.clone(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// Streams that the configuration made and names no more belong to the API from now on.
@@ -236,6 +267,39 @@ mod tests {
         );
         // No longer configured, it keeps what it has and is the first start's again.
         assert_eq!(log.ensure("").await.unwrap(), five(4));
+    }
+
+    #[tokio::test]
+    async fn an_ocid_of_the_config_is_one_streams_alone_whoever_had_it() {
+        let log = Log::open();
+        let stream =
+            |name: &str, ocid: &str| format!("[[streams]]\nname = \"{name}\"\nocid = \"{ocid}\"\n");
+        let config = |a: &str, b: &str| stream("Aa", a) + &stream("Bb", b);
+        let api = StreamConfig {
+            made_by: MadeBy::Api,
+            ocid: Some("Bb".into()),
+            ..StreamConfig::default()
+        };
+        let name = "Api".parse().unwrap();
+        log.streams
+            .engine()
+            .create_stream(name, 1, api)
+            .await
+            .unwrap();
+        let named = |text: &str| {
+            log.streams
+                .resolve(text)
+                .map(|stream| stream.name.to_string())
+        };
+        for (a, b) in [("x", "y"), ("y", "x"), ("z", "y")] {
+            log.ensure(&config(a, b)).await.unwrap();
+            assert_eq!(named(a).as_deref(), Some("Aa"));
+            assert_eq!(named(b).as_deref(), Some("Bb"));
+            assert_eq!(named("Bb").as_deref(), Some("Bb"));
+        }
+        // Another stream under an ocid that one had which is configured no more.
+        log.ensure(&stream("Cc", "z")).await.unwrap();
+        assert_eq!(named("z").as_deref(), Some("Cc"));
     }
 
     #[tokio::test]

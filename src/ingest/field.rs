@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    message::HEADERS_REFUSED,
+    message::{HEADERS_LEN_MAX, HEADERS_REFUSED},
     target::{Origin, UrlInvalid},
 };
 
@@ -76,16 +76,23 @@ pub(super) fn header_value(value: &str) -> Result<(), Wrong> {
     }
 }
 
-/// Checks the length of all headers together.
+/// Checks number and length of all headers together.
 pub(super) fn headers_len<'a>(
     headers: impl Iterator<Item = (&'a str, &'a str)>,
     bytes_max: usize,
 ) -> Result<(), Wrong> {
-    let bytes: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
-    if bytes <= bytes_max {
-        return Ok(());
+    let (mut len, mut bytes) = (0, 0);
+    for (name, value) in headers {
+        len += 1;
+        bytes += name.len() + value.len();
     }
-    let what = format!("the headers have {bytes} bytes, {bytes_max} are the most");
+    let what = if bytes > bytes_max {
+        format!("the headers have {bytes} bytes, {bytes_max} are the most")
+    } else if len > HEADERS_LEN_MAX {
+        format!("there are {len} headers, {HEADERS_LEN_MAX} are the most")
+    } else {
+        return Ok(());
+    };
     Err((FieldCode::TooLong, what))
 }
 
@@ -143,6 +150,16 @@ mod tests {
             &format!("http://{}/", "x".repeat(254)),
             Err(FieldCode::UrlInvalid),
         );
+    }
+
+    #[test]
+    fn all_headers_together_are_bounded_in_bytes_and_number() {
+        let check = |len: usize, name: &str| headers_len((0..len).map(|_| (name, "")), 8_000);
+        assert!(check(HEADERS_LEN_MAX, "ab").is_ok());
+        let (code, what) = check(HEADERS_LEN_MAX + 1, "a").unwrap_err();
+        assert_eq!(code, FieldCode::TooLong);
+        assert!(what.starts_with("there are 4001 headers"), "{what}");
+        assert!(check(8_001, "a").unwrap_err().1.contains("8001 bytes"));
     }
 
     #[test]

@@ -295,10 +295,11 @@ impl Log for Memory {
         partitions: u16,
         config: StreamConfig,
     ) -> Result<Arc<Stream>, StreamError> {
-        if self.stream(&name).is_some() {
+        let mut inner = self.inner.lock().unwrap();
+        let taken = |text: &str| inner.streams.iter().any(|stream| stream.is_called(text));
+        if taken(name.as_str()) || config.ocid.as_deref().is_some_and(taken) {
             return Err(StreamError::Exists);
         }
-        let mut inner = self.inner.lock().unwrap();
         inner.revision += 1;
         let revision = inner.revision;
         let stream = Arc::new(Stream {

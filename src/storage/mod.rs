@@ -128,7 +128,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Makes a stream with a new id and a new incarnation.
     ///
     /// # Errors
-    /// [`StreamError::Exists`] if the name is taken.
+    /// [`StreamError::Exists`] if a stream has its name or its `ocid` as either of the two.
     async fn create_stream(
         &self,
         name: StreamName,
@@ -138,7 +138,8 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// Changes config, or adds partitions: `partitions` may only go up.
     ///
-    /// `revision`, if given, is the [`Stream::revision`] that the caller has seen.
+    /// `revision`, if given, is the [`Stream::revision`] that the caller has seen. Whether an `ocid` of `config` is free
+    /// is the caller's to see to: two streams could not exchange theirs otherwise.
     ///
     /// # Errors
     /// [`StreamError::Shrink`], [`StreamError::ChangedMeanwhile`], [`StreamError::Unknown`].
@@ -447,8 +448,8 @@ pub enum OpenRecords {
 /// Why a stream was not made or changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The name is taken.
-    #[error("a stream of that name exists")]
+    /// The name or the `ocid` is taken.
+    #[error("a stream of that name or ocid exists")]
     Exists,
     /// There is no such stream.
     #[error("there is no such stream")]
@@ -608,6 +609,12 @@ impl Stream {
             stream: self.id,
             partition,
         })
+    }
+
+    /// Returns whether this is its name or its `ocid`.
+    #[must_use]
+    pub fn is_called(&self, text: &str) -> bool {
+        self.name.as_str() == text || self.config.ocid.as_deref() == Some(text)
     }
 
     /// Returns all its partitions.

@@ -1,10 +1,13 @@
 //! Start, stop, and directories that are not as they were left.
 
-use std::{fs, io::Write};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process::Command};
 
 use serde_json::json;
 
 use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll};
+
+/// Whoever runs the tests under `nohup` hands its deafness on.
+const HEARS_HANGUPS: [&str; 2] = ["env", "--default-signal=HUP"];
 
 fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -12,15 +15,21 @@ fn said(output: &std::process::Output) -> String {
 
 #[tokio::test]
 async fn a_stop_waits_for_attempts_and_loses_nothing() {
+    for signal in ["TERM", "INT", "HUP"] {
+        stops_by(signal).await;
+    }
+}
+
+async fn stops_by(signal: &str) {
     let target = StubTarget::with(|_| Act::Hold).await;
-    let gateway = Gateway::start();
+    let gateway = Place::new().started_by(&HEARS_HANGUPS).start();
     for n in 0..10 {
         gateway
             .sync(&keyed(&n.to_string(), &target.url("/x"), json!(n)))
             .await;
     }
     target.wait_for_calls(10).await;
-    gateway.signal("TERM");
+    gateway.signal(signal);
     poll(
         "readiness to be off, or the listener to be closed",
         async || {
@@ -34,7 +43,7 @@ async fn a_stop_waits_for_attempts_and_loses_nothing() {
     .await;
     target.release(10);
     let (status, place) = gateway.ended().await;
-    assert!(status.success(), "{status}");
+    assert!(status.success(), "{signal}: {status}");
     let gateway = place.start();
     gateway.drained("DataSyncStream").await;
     assert_eq!(gateway.count("DataSyncStream", "delivered").await, 10);
@@ -63,6 +72,68 @@ async fn a_second_signal_ends_at_once_and_what_was_cut_is_dispatched_again() {
     let gateway = place.start();
     target.wait_for_calls(2).await;
     gateway.drained("DataSyncStream").await;
+}
+
+/// A hangup would reach it only later, so what is looked at is whether it would be heard at all.
+#[tokio::test]
+async fn under_nohup_a_hangup_stays_unheard() {
+    for (wrapper, heard) in [(&HEARS_HANGUPS[..], true), (&["nohup"], false)] {
+        let gateway = Place::new().started_by(wrapper).start();
+        let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let mut lines = status.lines();
+        let caught = lines.find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        assert_eq!(caught & 1 == 1, heard, "{status}");
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_signal_during_a_long_start_ends_it_and_harms_nothing() {
+    let target = StubTarget::start().await;
+    let mut place = used(&target).await.started_by(&HEARS_HANGUPS);
+    let log = ("index/conf", "the log being opened");
+    let key = ("master.key", "the master key being read");
+    for ((file, step), signal) in [(log, "TERM"), (log, "INT"), (key, "HUP"), (key, "TERM")] {
+        // The start waits at a pipe in place of the file for as long as nothing is written to it.
+        let (held, kept) = (place.data().join(file), place.path().join("kept"));
+        fs::rename(&held, &kept).unwrap();
+        let made = Command::new("mkfifo")
+            .args(["-m", "600"])
+            .arg(&held)
+            .status();
+        assert!(made.unwrap().success());
+        let gateway = place.start_slowly();
+        let silent = poll(step, async || writer_of(&held)).await;
+        gateway.signal(signal);
+        let (status, left) = gateway.ended().await;
+        assert!(status.success(), "{step}, {signal}: {status}");
+        let said = "ended by a signal before the start was over";
+        assert!(
+            left.log().contains(said),
+            "{step}, {signal}: {}",
+            left.log()
+        );
+        drop(silent);
+        fs::rename(&kept, &held).unwrap();
+        fs::remove_file(left.path().join("log")).unwrap();
+        place = left;
+    }
+    let gateway = place.start();
+    assert_eq!(gateway.records("DataSyncStream").await.len(), 10);
+    assert_eq!(
+        gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await,
+        10
+    );
+    gateway.drained("DataSyncStream").await;
+    assert_eq!(target.calls().len(), 11);
+}
+
+/// Opens a pipe for writing, if someone waits at its other end.
+fn writer_of(pipe: &Path) -> Option<fs::File> {
+    const O_NONBLOCK: i32 = 0o4000;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).custom_flags(O_NONBLOCK).open(pipe).ok()
 }
 
 #[tokio::test]

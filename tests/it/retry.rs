@@ -306,6 +306,11 @@ async fn bad_requests_name_the_member_and_change_nothing() {
             json!([{"responsecode": "404", "stream": "Nowhere"}]),
             404,
         ),
+        (
+            "errormapping",
+            json!([{"responsecode": "404", "stream": "DataSyncStream"}]),
+            400,
+        ),
         ("timeBudgetMs", json!(0), 400),
         ("dryRun", json!("yes"), 400),
         ("group", json!("g"), 400),
@@ -370,6 +375,55 @@ async fn too_many_redrives_end_in_the_unrecoverable_stream() {
     assert_eq!(gateway.count(UNAVAILABLE, "open").await, 0);
     let record = gateway.record("UnrecoverableErrorStream", 1).await;
     assert_eq!(record["headers"]["redrives"], "2");
+}
+
+/// What the default stream holds fails again, and its failures have no other place to go: with the defaults, and as the
+/// sample sets it up, where the default stream is the unavailable one.
+#[tokio::test]
+async fn retries_of_the_default_stream_end_while_its_target_is_down() {
+    let sample = "[oci_sample]\nserviceUnavailable_error_stream_ocid = \"o\"\ndefault_error_stream_ocid = \"o\"\n";
+    for (config, stream) in [("", "DefaultErrorStream"), (sample, UNAVAILABLE)] {
+        let target = StubTarget::with(|_| Act::status(418)).await;
+        let gateway = Gateway::with_config(&format!("{config}[redrive]\nredrives_max = 4\n"));
+        for n in 0..3 {
+            gateway.sync(&keyed("k", &target.url("/x"), json!(n))).await;
+        }
+        gateway.record(stream, 3).await;
+        drop(target);
+        let report = gateway.retry(stream, -1, 100).await;
+        assert_eq!(
+            (&report["failedMessages"], &report["lastReadOffset"]),
+            (&json!(3), &json!(2)),
+            "{stream}"
+        );
+        assert_eq!(report["endOfStream"], true, "{stream}: {report}");
+        assert_eq!(gateway.count(stream, "open").await, 3);
+
+        // A loop in small steps runs after its own copies, until they have been redriven as often as they may.
+        let (mut after, mut attempted, mut calls_len) = (-1, 0, 0);
+        loop {
+            let report = gateway.retry(stream, after, 2).await;
+            after = report["lastReadOffset"].as_i64().unwrap();
+            attempted += report["attempted"].as_u64().unwrap();
+            assert_eq!(report["attempted"], report["failedMessages"], "{report}");
+            calls_len += 1;
+            if report["endOfStream"] == true {
+                break;
+            }
+            assert!(calls_len < 20, "{stream}: the loop does not end");
+        }
+        assert_eq!(attempted, 3 * 3, "{stream}");
+        assert_eq!(gateway.count(stream, "open").await, 0);
+        let mut left = gateway.records("UnrecoverableErrorStream").await;
+        left.sort_by_key(|record| record["headers"]["origin-offset"].to_string());
+        let facts = |record: &Value| {
+            assert_eq!(record["headers"]["redrives"], "4", "{record}");
+            assert_eq!(record["headers"]["origin-stream"], "DataSyncStream");
+            record["value"]["targetRestApiPayload"].clone()
+        };
+        let left: Vec<_> = left.iter().map(facts).collect();
+        assert_eq!(left, [json!(0), json!(1), json!(2)], "{stream}");
+    }
 }
 
 #[tokio::test]

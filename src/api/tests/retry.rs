@@ -161,6 +161,33 @@ async fn a_retry_names_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn failures_cannot_be_mapped_to_the_main_stream_by_any_of_its_names() {
+    let ocid = "ocid1.stream.main";
+    let edge = Edge::plain().await;
+    let main = edge.stream("DataSyncStream");
+    let config = StreamConfig {
+        ocid: Some(ocid.into()),
+        ..main.config.clone()
+    };
+    let changed = edge.engine.change_stream(main.id, 1, config, None);
+    changed.await.unwrap();
+    for stream in ["DataSyncStream", ocid] {
+        for retried in ["ServerUnavailableStream", "DataSyncStream"] {
+            let mapping = json!([{"responsecode": "404", "stream": "DefaultErrorStream"},
+                {"responsecode": "default", "stream": stream}]);
+            let body = retry_body(&[
+                ("streamOCIDToRetry", json!(retried)),
+                ("errormapping", mapping),
+            ]);
+            let answer = edge.post("/stream/retry", body).await;
+            let problem = answer.check_problem(400, "invalid_request");
+            assert_eq!(problem["errors"][0]["pointer"], "/errormapping/1/stream");
+        }
+    }
+    assert!(edge.redrives.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_stream_is_retried_by_its_ocid_too() {
     let edge = Edge::plain().await;
     edge.post("/v1/streams", r#"{"name":"Mine","ocid":"ocid1.stream.x"}"#)

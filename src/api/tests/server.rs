@@ -32,6 +32,39 @@ async fn a_stop_answers_what_is_under_way_and_refuses_what_comes_later() {
 }
 
 #[tokio::test]
+async fn what_is_no_readable_request_gets_a_status_without_a_body() {
+    let edge = Edge::plain().await;
+    let with = |headers: &str| format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+    let cases = [
+        (with(&"x: y\r\n".repeat(100)), 431),
+        (with(&format!("x: {}\r\n", "y".repeat(64 << 10))), 431),
+        (format!("GET /{}", "x".repeat(64 << 10)), 431),
+        (with("no colon\r\n"), 400),
+        (with("content-length: many\r\n"), 400),
+        ("GET /healthz HTTP/9.9\r\n\r\n".into(), 400),
+        ("what do you want?\r\n\r\n".into(), 400),
+    ];
+    for (request, status) in cases {
+        let answer = edge.raw(&request).await;
+        let shown = &request[..request.len().min(60)];
+        assert_eq!((answer.status, answer.text()), (status, ""), "{shown}");
+        assert_eq!(answer.header("connection"), "close", "{shown}");
+    }
+    let most = format!("connection: close\r\n{}", "x: y\r\n".repeat(98));
+    assert_eq!(edge.raw(with(&most)).await.status, 200);
+    let mut http2 = TcpStream::connect(edge.address).await.unwrap();
+    http2
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    let closed = http2.read_to_end(&mut said);
+    let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
+    drop(closed.expect("an end"));
+    assert_eq!(said, b"");
+}
+
+#[tokio::test]
 async fn connections_beyond_the_bound_wait_their_turn() {
     let edge = Edge::start(|config| config.server.connections_max = 1).await;
     let mut first = TcpStream::connect(edge.address).await.unwrap();

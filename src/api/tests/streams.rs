@@ -3,6 +3,23 @@
 use super::*;
 
 #[tokio::test]
+async fn of_those_who_ask_for_one_ocid_at_once_one_gets_it() {
+    let edge = Edge::plain().await;
+    let bodies: Vec<_> = (0..8)
+        .map(|n| format!(r#"{{"name":"Racer{n}","ocid":"ocid1.stream.x"}}"#))
+        .collect();
+    let asked = bodies.iter().map(|body| edge.post("/v1/streams", body));
+    let mut refused_len = 0;
+    for answer in futures_util::future::join_all(asked).await {
+        if answer.status != 201 {
+            answer.check_problem(409, "exists");
+            refused_len += 1;
+        }
+    }
+    assert_eq!(refused_len, 7);
+}
+
+#[tokio::test]
 async fn streams_are_made_listed_changed_and_deleted() {
     let edge = Edge::plain().await;
     let answer = edge

@@ -121,11 +121,36 @@ async fn a_target_that_breaks_off_is_a_reset() {
     ] {
         check(saying(text).await, |_| {}, UNAVAILABLE, "reset", "-").await;
     }
-    let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
-    for _ in 0..3000 {
-        head.extend_from_slice(b"x-more: and more and more and more\r\n");
+}
+
+#[tokio::test]
+async fn a_head_may_have_100_headers_and_is_called_too_large_beyond() {
+    let answer = |headers_len: usize, header: &str| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{}\r\n",
+            header.repeat(headers_len)
+        );
+        saying(head.into_bytes().leak())
+    };
+    let gateway = Harness::start(|_| {}).await;
+    gateway
+        .sync("k", &answer(99, "set-cookie: a=b\r\n").await)
+        .await;
+    assert_eq!(gateway.settled().await.delivered, 1);
+    let long = format!("x-more: {}\r\n", "more".repeat(1024));
+    for (at, too_large) in [answer(100, "set-cookie: a=b\r\n"), answer(64, &long)]
+        .into_iter()
+        .enumerate()
+    {
+        gateway.sync("k", &too_large.await).await;
+        gateway.settled().await;
+        let failed = gateway.record_at(UNAVAILABLE, at as u64).await;
+        assert_eq!(header(&failed, "cause-class"), "reset");
+        assert_eq!(
+            header(&failed, "cause-reason"),
+            "the head of the answer is too large: more than 64 KiB, or more than 100 headers"
+        );
     }
-    check(saying(head.leak()).await, |_| {}, UNAVAILABLE, "reset", "-").await;
 }
 
 #[tokio::test]

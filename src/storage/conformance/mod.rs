@@ -75,6 +75,7 @@ macro_rules! suite {
                 a_trimmed_record_cannot_end;
             streams: a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen,
                 a_name_is_taken_once,
+                an_ocid_is_taken_once,
                 a_stream_grows_and_never_shrinks,
                 events_say_when_with_the_tails_of_that_moment,
                 a_change_needs_the_revision_that_is_there,

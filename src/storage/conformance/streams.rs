@@ -12,11 +12,15 @@ use crate::{
 };
 
 fn config() -> StreamConfig {
+    with_ocid("ocid1.stream.ä")
+}
+
+fn with_ocid(ocid: &str) -> StreamConfig {
     StreamConfig {
         made_by: MadeBy::Api,
         retention_hours: Some(7),
         retention_bytes: Some(1 << 40),
-        ocid: Some("ocid1.stream.ä".into()),
+        ocid: Some(ocid.into()),
     }
 }
 
@@ -38,12 +42,13 @@ pub(crate) async fn a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen
     assert!(engine.streams().is_empty());
     let mut made = Vec::new();
     for (name, partitions) in [("zz", 1), ("aa", 256), ("mm-_9", 3)] {
+        let config = with_ocid(&format!("ocid1.{name}.ä"));
         let stream = engine
-            .create_stream(stream_name(name), partitions, config())
+            .create_stream(stream_name(name), partitions, config.clone())
             .await
             .unwrap();
         assert_eq!(stream.name.as_str(), name);
-        assert_eq!((stream.partitions, &stream.config), (partitions, &config()));
+        assert_eq!((stream.partitions, &stream.config), (partitions, &config));
         assert_eq!(stream.all_partitions().count(), usize::from(partitions));
         made.push(stream);
     }
@@ -75,6 +80,35 @@ pub(crate) async fn a_name_is_taken_once(place: &dyn Place) {
     let engine = reopened(engine, place).await;
     assert_eq!(engine.streams().len(), 2);
     assert_eq!(engine.stream(&stream_name("src")), Some(first));
+}
+
+pub(crate) async fn an_ocid_is_taken_once(place: &dyn Place) {
+    let engine = place.open();
+    let create = |name: &str, ocid: &str| {
+        let name = stream_name(name);
+        engine.create_stream(name, 1, with_ocid(ocid))
+    };
+    let racers = ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7"];
+    let racers = racers.map(|name| create(name, "race"));
+    let made = futures_util::future::join_all(racers).await;
+    let refused = |made: &Result<_, _>| matches!(made, Err(StreamError::Exists));
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1);
+    assert_eq!(made.iter().filter(|made| refused(made)).count(), 7);
+    let made = made.into_iter().find_map(Result::ok).unwrap();
+    for (name, ocid) in [("race", "free"), ("other", made.name.as_str())] {
+        let made = create(name, ocid).await;
+        assert!(refused(&made), "{name} {ocid}: {made:?}");
+    }
+    // One name for itself twice takes nothing from anyone.
+    create("mine", "mine").await.unwrap();
+    engine
+        .delete_stream(made.id, None, OpenRecords::Refuse)
+        .await
+        .unwrap();
+    let again = create("again", "race").await.unwrap();
+    let engine = reopened(engine, place).await;
+    assert_eq!(engine.streams().len(), 2);
+    assert_eq!(engine.stream(&again.name), Some(again));
 }
 
 pub(crate) async fn a_stream_grows_and_never_shrinks(place: &dyn Place) {

@@ -77,7 +77,11 @@ pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(O
             config,
             answer,
         } => {
-            if books.named(&name).is_some() {
+            let ocid_taken = config
+                .ocid
+                .as_ref()
+                .is_some_and(|ocid| books.is_taken(ocid));
+            if books.is_taken(name.as_str()) || ocid_taken {
                 return refuse(answer, StreamError::Exists);
             }
             let created = ControlEvent {

@@ -279,6 +279,12 @@ impl Books {
         self.streams.get(self.by_name.get(name)?)
     }
 
+    /// Returns whether a stream has this as its name or its `ocid`.
+    pub(super) fn is_taken(&self, text: &str) -> bool {
+        let mut books = self.streams.values();
+        books.any(|book| book.stream.is_called(text))
+    }
+
     pub(super) fn id_of(&self, number: u32) -> Option<StreamId> {
         self.streams.get(&number).map(|book| book.stream.id)
     }

@@ -18,6 +18,7 @@ pub struct Place {
     dir: TempDir,
     config: String,
     env: Vec<(String, String)>,
+    wrapper: &'static [&'static str],
 }
 
 impl Place {
@@ -31,6 +32,7 @@ impl Place {
             dir: TempDir::new().expect("a directory"),
             config: String::new(),
             env: Vec::new(),
+            wrapper: &[],
         };
         place.configured(config)
     }
@@ -38,6 +40,12 @@ impl Place {
     pub fn configured(mut self, config: &str) -> Self {
         config.clone_into(&mut self.config);
         std::fs::write(self.config_file(), config).expect("writing the configuration");
+        self
+    }
+
+    /// From now on this command starts it.
+    pub fn started_by(mut self, wrapper: &'static [&'static str]) -> Self {
+        self.wrapper = wrapper;
         self
     }
 
@@ -59,7 +67,14 @@ impl Place {
     }
 
     fn command(&self) -> Command {
-        let mut command = syncgate();
+        let mut command = match self.wrapper {
+            [] => syncgate(),
+            [wrapper, arguments @ ..] => {
+                let mut command = without_settings(Command::new(wrapper));
+                command.args(arguments).arg(BINARY);
+                command
+            }
+        };
         command
             .arg("serve")
             .arg("--data")
@@ -74,13 +89,33 @@ impl Place {
 
     /// Starts the gateway and waits until it listens.
     pub fn start(self) -> Gateway {
-        let log = self.dir.path().join("log");
-        let log = std::fs::OpenOptions::new()
+        let log = self.log_file();
+        self.start_logging_to(log)
+    }
+
+    /// Starts the gateway and does not wait: it has no address yet.
+    pub fn start_slowly(self) -> Gateway {
+        let place = Arc::new(self);
+        let child = place
+            .command()
+            .stdout(Stdio::null())
+            .stderr(place.log_file())
+            .spawn()
+            .expect("the binary starts");
+        Gateway {
+            url: String::new(),
+            child,
+            place,
+            client: client(),
+        }
+    }
+
+    fn log_file(&self) -> std::fs::File {
+        std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(log)
-            .expect("a log file");
-        self.start_logging_to(log)
+            .open(self.dir.path().join("log"))
+            .expect("a log file")
     }
 
     /// As [`Place::start`], with this for standard error.
@@ -124,9 +159,14 @@ impl Place {
     }
 }
 
+const BINARY: &str = env!("CARGO_BIN_EXE_syncgate");
+
 /// The binary, with no `SYNCGATE_` variable of the machine around it.
 pub fn syncgate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_syncgate"));
+    without_settings(Command::new(BINARY))
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SYNCGATE_") {
             command.env_remove(name);
