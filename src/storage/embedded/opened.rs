@@ -11,7 +11,7 @@ use super::{
     segment::{self, SegmentHeader},
     shared::Shared,
     snapshot::Summary,
-    spare::{Spare, Spares},
+    spare::{Spare, Spares, write_zeros},
 };
 
 /// Room for the frame that says that no other follows in its file.
@@ -105,6 +105,16 @@ impl OpenSegment {
         }
         let synced = self.file.sync_data();
         synced.map_err(|error| Fault::torn("sync the journal", &error))
+    }
+
+    /// Writes zeros where the next frame goes, as many as that may have: a file system that copies on write may have
+    /// no space for them, though the file is long enough.
+    pub(super) fn try_space(&self, frame_len: u64) -> Result<(), Fault> {
+        let zeros = self.place..self.place + frame_len;
+        let written = write_zeros(&*self.file, zeros, || true);
+        written
+            .map(|_| ())
+            .map_err(|error| Fault::new("write to the journal", &error))
     }
 
     /// Makes a frame that was cut short unreadable: its missing bytes might equal what stood there before.

@@ -14,6 +14,7 @@ use super::{
     OpenError, Options,
     dedup::Dedup,
     disk::Disk,
+    frame::HEADER_LEN,
     housekeeper::Housekeeper,
     index::Index,
     lock::{self, DirLock},
@@ -88,7 +89,8 @@ pub(super) fn open(
         requests: VecDeque::new(),
         finishes: Vec::new(),
         stopped: None,
-        disk_full: false,
+        full: None,
+        refused: false,
         no_space_at: None,
         unproven: false,
     };
@@ -147,9 +149,7 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
         Ok(open) => writer.open = Some(open),
         // What is there can still be read, and the writer tries again until there is space.
         Err(error) if is_full(&error) => {
-            tracing::error!("the disk is full; appends are refused until there is space");
-            writer.shared.disk_full(true);
-            writer.disk_full = true;
+            writer.had_no_space(HEADER_LEN as u64);
         }
         Err(error) => return Err(error),
     }

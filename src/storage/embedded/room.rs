@@ -1,16 +1,68 @@
-//! Room for the next frame: the writer seals a file that is full and begins another.
+//! Room for the next frame: the writer seals a file that is full and begins another, and knows when the disk is full.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     frame::{Frame, aligned_len},
     lock,
     opened::{Beginning, Fault, SEAL_LEN, begin_segment, is_full},
     segment, snapshot,
-    writer::{DISK_FULL_WAIT, Writer},
+    writer::Writer,
 };
 
+/// How long a full disk is left alone.
+pub(super) const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
+
+/// A disk without space.
+#[derive(Debug)]
+pub(super) struct Full {
+    /// The longest frame that was refused. A shorter one may still find a place, which is no news for anybody.
+    frame_len: u64,
+    /// When that was last tried.
+    tried: Instant,
+}
+
 impl Writer {
+    /// There was no space for a frame of that length.
+    pub(super) fn had_no_space(&mut self, frame_len: u64) {
+        let before = self.full.as_ref().map(|full| full.frame_len);
+        self.full = Some(Full {
+            frame_len: before.unwrap_or_default().max(frame_len),
+            tried: Instant::now(),
+        });
+        if before.is_none() {
+            tracing::error!("the disk is full; appends are refused until there is space");
+            self.shared.disk_full(true);
+        }
+    }
+
+    /// There was space for a frame of that length.
+    pub(super) fn had_space(&mut self, frame_len: u64) {
+        if self
+            .full
+            .as_ref()
+            .is_some_and(|full| full.frame_len <= frame_len)
+        {
+            self.full = None;
+            tracing::info!("the disk has space again; appends are taken");
+            self.shared.disk_full(false);
+        }
+    }
+
+    /// Looks whether a frame that was refused would be taken now, if the disk was left alone for long enough.
+    pub(super) fn try_space(&mut self) {
+        let Some(full) = &self.full else { return };
+        if self.stopped.is_some() || full.tried.elapsed() < DISK_FULL_WAIT {
+            return;
+        }
+        let frame_len = full.frame_len;
+        let tried = self.make_room(frame_len).and_then(|()| match &self.open {
+            Some(open) => open.try_space(frame_len),
+            None => Ok(()),
+        });
+        self.note(&tried, frame_len);
+    }
+
     /// Makes sure that a frame fits into the open file, together with the one that seals it.
     pub(super) fn make_room(&mut self, frame_len: u64) -> Result<(), Fault> {
         if self

@@ -163,7 +163,8 @@ impl Spares {
     }
 }
 
-fn write_zeros(
+/// Makes a range of a file zeros, durably; `false` if `go_on` has given up.
+pub(super) fn write_zeros(
     file: &dyn DiskFile,
     range: std::ops::Range<u64>,
     mut go_on: impl FnMut() -> bool,

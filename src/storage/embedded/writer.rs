@@ -26,6 +26,7 @@ use super::{
     ops::{Entry, Op},
     pending::Pending,
     queue::{CommitAnswer, Queue, Request, Taken},
+    room::{DISK_FULL_WAIT, Full},
     shared::Shared,
     snapshot::Summary,
     spare::Spares,
@@ -35,8 +36,6 @@ use super::{
 const FINISHES_WAIT: Duration = Duration::from_millis(5);
 /// Without work for this long, an empty frame shows that the last one was written whole.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long a full disk is left alone if nobody commits.
-pub(super) const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// The writer, on a thread of its own.
 #[derive(Debug)]
@@ -57,7 +56,9 @@ pub(super) struct Writer {
     pub(super) requests: VecDeque<Request>,
     pub(super) finishes: Vec<Finish>,
     pub(super) stopped: Option<Arc<str>>,
-    pub(super) disk_full: bool,
+    pub(super) full: Option<Full>,
+    /// There was no space for the last frame.
+    pub(super) refused: bool,
     /// When there was no space for another file.
     pub(super) no_space_at: Option<Instant>,
     /// The last frame held something.
@@ -68,19 +69,24 @@ impl Writer {
     /// Works until the queue is closed or abandoned.
     pub(super) fn run(mut self) {
         loop {
-            let finishes_wait = if self.disk_full {
-                DISK_FULL_WAIT
-            } else {
-                FINISHES_WAIT
+            let finishes_wait = match self.full {
+                Some(_) => DISK_FULL_WAIT,
+                None => FINISHES_WAIT,
             };
-            let waits = self.stopped.is_none() && (self.unproven || self.disk_full);
+            let waits = self.stopped.is_none() && (self.unproven || self.full.is_some());
             let idle = waits.then_some(IDLE);
             let taken =
                 self.queue
                     .take(&mut self.requests, &mut self.finishes, finishes_wait, idle);
             match taken {
-                Taken::Work => self.work(),
-                Taken::Idle => self.prove(),
+                Taken::Work => {
+                    self.work();
+                    self.try_space();
+                }
+                Taken::Idle => {
+                    self.prove();
+                    self.try_space();
+                }
                 Taken::Closing => {
                     self.prove();
                     return;
@@ -92,6 +98,7 @@ impl Writer {
 
     /// Stores all that was taken.
     fn work(&mut self) {
+        self.refused = false;
         while !self.requests.is_empty() || !self.finishes.is_empty() {
             if let Some(reason) = self.stopped.clone() {
                 self.finishes.clear();
@@ -102,12 +109,12 @@ impl Writer {
                 None | Some(Request::Commit { .. }) => self.store_commits(),
                 Some(_) => self.store_alone(),
             }
-            if self.disk_full && self.requests.is_empty() {
+            if self.refused && self.requests.is_empty() {
                 // The ends stay for the next try.
                 break;
             }
         }
-        if self.disk_full && self.queue.is_closing() {
+        if self.refused && self.queue.is_closing() {
             // There is no later try; these records are dispatched again after the next start.
             self.finishes.clear();
         }
@@ -195,9 +202,9 @@ impl Writer {
         }
     }
 
-    /// Writes an empty frame if the last one held something, or tries a full disk.
+    /// Writes an empty frame if the last one held something.
     fn prove(&mut self) {
-        if (self.unproven || self.disk_full) && self.stopped.is_none() {
+        if self.unproven && self.stopped.is_none() {
             let time = lock::read(&self.shared.view).books.last_time;
             if self.store(Vec::new(), Vec::new(), time, 0).is_ok() {
                 self.unproven = false;
@@ -215,29 +222,29 @@ impl Writer {
         time: u64,
         hint: usize,
     ) -> Result<(), Fault> {
-        let stored = self.try_store(entries, refers, time, hint);
-        match &stored {
-            Ok(()) => {
-                if std::mem::take(&mut self.disk_full) {
-                    tracing::info!("the disk has space again; appends are taken");
-                    self.shared.disk_full(false);
-                }
-            }
-            Err(Fault::DiskFull) => {
-                if !std::mem::replace(&mut self.disk_full, true) {
-                    tracing::error!("the disk is full; appends are refused until there is space");
-                    self.shared.disk_full(true);
-                }
-            }
+        // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
+        let frame_len = aligned_len((HEADER_LEN + hint) as u64);
+        let stored = self
+            .make_room(frame_len)
+            .and_then(|()| self.write(entries, refers, time, hint));
+        self.note(&stored, frame_len);
+        stored
+    }
+
+    /// Notes what became of a frame of that length, or of a try to write one.
+    pub(super) fn note(&mut self, stored: &Result<(), Fault>, frame_len: u64) {
+        self.refused = matches!(stored, Err(Fault::DiskFull));
+        match stored {
+            Ok(()) => self.had_space(frame_len),
+            Err(Fault::DiskFull) => self.had_no_space(frame_len),
             Err(Fault::Broken(reason) | Fault::Torn(reason)) => {
                 tracing::error!(%reason, "the log has stopped; reads go on");
                 self.stop(&reason.clone());
             }
         }
-        stored
     }
 
-    fn try_store(
+    fn write(
         &mut self,
         mut entries: Vec<Entry>,
         mut refers: Vec<Arc<str>>,
@@ -245,9 +252,6 @@ impl Writer {
         hint: usize,
     ) -> Result<(), Fault> {
         let unproven = !entries.is_empty();
-        // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
-        let frame_len = aligned_len((HEADER_LEN + hint) as u64);
-        self.make_room(frame_len)?;
         let Some(open) = &mut self.open else {
             return Err(Fault::Broken("there is no open file".into()));
         };
@@ -260,7 +264,7 @@ impl Writer {
         let at = open.frame_at(self.next_frame, time);
         let frame = Frame::encode(at, false, entries, hint);
         debug_assert!(
-            frame.bytes.len() as u64 <= frame_len,
+            frame.bytes.len() as u64 <= aligned_len((HEADER_LEN + hint) as u64),
             "the hint is an upper bound"
         );
         open.write(&frame)?;
