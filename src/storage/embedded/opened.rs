@@ -154,8 +154,8 @@ pub(super) struct Beginning<'a> {
     pub(super) snapshot: &'a [u8],
 }
 
-/// Makes the next file of the journal of a spare one.
-pub(super) fn begin_segment(
+/// Makes the next file of the journal of a spare one. It takes frames once its name is durable: [`open_segment`].
+pub(super) fn name_segment(
     shared: &Shared,
     spares: &Spares,
     spare: &Spare,
@@ -174,7 +174,7 @@ pub(super) fn begin_segment(
         snapshot_crc: segment::snapshot_crc(life, snapshot),
         journal: beginning.journal,
     };
-    let (file, len) = spares.publish(spare, &shared.files, &header, snapshot)?;
+    let (file, len) = spares.name(spare, &shared.files, &header, snapshot)?;
     Ok(OpenSegment {
         file,
         number: header.number,
@@ -185,4 +185,16 @@ pub(super) fn begin_segment(
         first_time: None,
         referred: HashSet::new(),
     })
+}
+
+/// Makes the name of a file durable, and lets readers find it.
+pub(super) fn open_segment(
+    shared: &Shared,
+    spares: &Spares,
+    named: &OpenSegment,
+) -> io::Result<()> {
+    spares.sync_names(&shared.files)?;
+    let OpenSegment { number, life, .. } = *named;
+    shared.files.add(number, life, named.file.clone());
+    Ok(())
 }

@@ -19,7 +19,7 @@ use super::{
     index::Index,
     lock::{self, DirLock},
     lookup,
-    opened::{Beginning, begin_segment, is_full},
+    opened::{Beginning, is_full, name_segment},
     pending::Pending,
     queue::Queue,
     recovery::{self, Recovered},
@@ -83,6 +83,7 @@ pub(super) fn open(
         journal: found.journal,
         segment_bytes: log.segment_bytes.max(SEGMENT_BYTES_MIN),
         open: None,
+        named: None,
         before: None,
         next_frame: 1,
         pending: Pending::default(),
@@ -141,12 +142,20 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
         snapshot: &snapshot,
     };
     let len = snapshot.len() as u64 + SEGMENT_BYTES_MIN;
-    let begun = writer
-        .spares
-        .take(writer.segment_bytes.max(len))
-        .and_then(|spare| begin_segment(&writer.shared, &writer.spares, &spare, beginning));
+    let spare = writer.spares.take(writer.segment_bytes.max(len));
+    let named = spare.and_then(|spare| {
+        let named = name_segment(&writer.shared, &writer.spares, &spare, beginning);
+        if named.is_err() {
+            writer.spares.put_back(spare);
+        }
+        named
+    });
+    let begun = named.and_then(|named| {
+        writer.named = Some(named);
+        writer.open_named()
+    });
     match begun {
-        Ok(open) => writer.open = Some(open),
+        Ok(()) => {}
         // What is there can still be read, and the writer tries again until there is space.
         Err(error) if is_full(&error) => {
             writer.had_no_space(HEADER_LEN as u64);

@@ -1,11 +1,14 @@
 //! Room for the next frame: the writer seals a file that is full and begins another, and knows when the disk is full.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use super::{
     frame::{Frame, aligned_len},
     lock,
-    opened::{Beginning, Fault, SEAL_LEN, begin_segment, is_full},
+    opened::{Beginning, Fault, OpenSegment, SEAL_LEN, is_full, name_segment, open_segment},
     segment, snapshot,
     writer::Writer,
 };
@@ -65,13 +68,20 @@ impl Writer {
 
     /// Makes sure that a frame fits into the open file, together with the one that seals it.
     pub(super) fn make_room(&mut self, frame_len: u64) -> Result<(), Fault> {
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.place + frame_len + SEAL_LEN <= open.len)
-        {
-            return Ok(());
+        let fits = |open: &OpenSegment| open.place + frame_len + SEAL_LEN <= open.len;
+        // A file whose name had to wait for space may be too short for the frame that comes now.
+        while !self.open.as_ref().is_some_and(fits) {
+            if self.named.is_none() {
+                self.name_next(frame_len)?;
+            }
+            self.open_named()
+                .map_err(|error| Fault::new("begin a journal file", &error))?;
         }
+        Ok(())
+    }
+
+    /// Seals the open file and makes the next one, which has a name then that may not be durable.
+    fn name_next(&mut self, frame_len: u64) -> Result<(), Fault> {
         // Trying means filling the disk to the brim, so it is not done for every commit that comes.
         if self
             .no_space_at
@@ -90,9 +100,9 @@ impl Writer {
         let spare = self.spares.take(len);
         self.no_space_at = matches!(&spare, Err(error) if is_full(error)).then(Instant::now);
         let spare = spare.map_err(|error| Fault::new("make a journal file", &error))?;
-        let begun = self.seal().and_then(|()| {
+        let named = self.seal().and_then(|()| {
             self.before = before;
-            let begun = begin_segment(
+            let named = name_segment(
                 &self.shared,
                 &self.spares,
                 &spare,
@@ -104,11 +114,11 @@ impl Writer {
                     snapshot: &snapshot,
                 },
             );
-            begun.map_err(|error| Fault::new("begin a journal file", &error))
+            named.map_err(|error| Fault::new("begin a journal file", &error))
         });
-        match begun {
-            Ok(open) => {
-                self.open = Some(open);
+        match named {
+            Ok(named) => {
+                self.named = Some(named);
                 Ok(())
             }
             Err(fault) => {
@@ -116,6 +126,15 @@ impl Writer {
                 Err(fault)
             }
         }
+    }
+
+    /// Lets the file that comes next take frames; it stays the next one if its name cannot be made durable now.
+    pub(super) fn open_named(&mut self) -> io::Result<()> {
+        if let Some(named) = &self.named {
+            open_segment(&self.shared, &self.spares, named)?;
+            self.open = self.named.take();
+        }
+        Ok(())
     }
 
     /// Ends the open file, if there is one, with a frame that says so.

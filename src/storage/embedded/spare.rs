@@ -100,8 +100,9 @@ impl Spares {
         lock::mutex(&self.ready).push(spare);
     }
 
-    /// Makes a file of the journal of a spare one. When this returns, header, snapshot and name are durable.
-    pub(super) fn publish(
+    /// Makes a file of the journal of a spare one: header and snapshot are durable then, its name is after
+    /// [`Spares::sync_names`].
+    pub(super) fn name(
         &self,
         spare: &Spare,
         files: &Files,
@@ -116,10 +117,13 @@ impl Spares {
         segment::write_all(&*file, &head, 0).map_err(|(error, _)| error)?;
         file.sync_data()?;
         self.disk.rename(&spare.path, &files.path(header.number))?;
-        self.disk.sync_dir(files.dir())?;
-        self.disk.sync_dir(&self.dir)?;
-        files.add(header.number, header.life, file.clone());
         Ok((file, spare.len))
+    }
+
+    /// Makes durable which files have left the spare ones for the journal.
+    pub(super) fn sync_names(&self, files: &Files) -> io::Result<()> {
+        self.disk.sync_dir(files.dir())?;
+        self.disk.sync_dir(&self.dir)
     }
 
     fn make(&self, len: u64, go_on: impl FnMut() -> bool) -> io::Result<Option<Spare>> {

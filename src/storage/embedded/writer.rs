@@ -49,6 +49,8 @@ pub(super) struct Writer {
     pub(super) segment_bytes: u64,
     /// `None` = the last file is sealed and the next one could not be made yet.
     pub(super) open: Option<OpenSegment>,
+    /// The next file, if it is made but the disk had no space for its name.
+    pub(super) named: Option<OpenSegment>,
     /// The file before the open one.
     pub(super) before: Option<Summary>,
     pub(super) next_frame: u64,

@@ -1,13 +1,16 @@
 //! A disk that is full, and what is told of it.
 
 use super::{
-    faults::{filled, one},
-    faulty::Full,
-    rig::Rig,
+    faults::{fault, filled, one},
+    faulty::{Call, Crash, ENOSPC, Fault, Full, segment},
+    rig::{Rig, shut},
 };
-use crate::storage::{
-    CommitError, Health, Log,
-    conformance::{in_time, stored},
+use crate::{
+    place::Offset,
+    storage::{
+        CommitError, Health, Log,
+        conformance::{content::Content, in_time, stored},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,4 +42,61 @@ async fn a_full_disk_is_full_until_what_was_refused_would_fit() {
         .await
         .unwrap();
     stored(engine.as_ref(), one(of, number + 1, LARGE)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_space_for_the_name_of_a_new_file_is_a_full_disk() {
+    for skip in 0..3 {
+        let rig = Rig::new();
+        let (engine, of) = filled(&rig, 1).await;
+        let mut answered = 1;
+        rig.disk.fail(Fault {
+            skip,
+            times: 2,
+            ..fault(Call::SyncDir, |name| name.starts_with("journal"), ENOSPC)
+        });
+        let mut refused = 0;
+        while refused < 2 || answered < 100 {
+            match engine.commit(one(of, answered, 3_000)).await {
+                Ok(committed) => {
+                    assert_eq!(committed.appends[0].first, Offset(answered));
+                    answered += 1;
+                }
+                Err(CommitError::DiskFull) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((rig.disk.faults_left(), refused), (0, 2));
+        let content = Content::of(engine.as_ref()).await;
+        rig.disk.crash(Crash::LoseAll);
+        shut(engine).await;
+        let engine = rig.open();
+        content.assert_same(&Content::of(engine.as_ref()).await, "after a crash");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_space_for_a_name_reads_and_goes_on_later() {
+    for call in [Call::Rename, Call::SyncDir] {
+        let rig = Rig::new();
+        let (engine, of) = filled(&rig, 1).await;
+        shut(engine).await;
+        let in_journal = |name: &str| name == "journal" || segment(name);
+        rig.disk.fail(fault(call, in_journal, ENOSPC));
+        let engine = rig.open();
+        assert_eq!(rig.disk.faults_left(), 0);
+        assert_eq!(*engine.health().borrow(), Health::DiskFull);
+        let files_len = rig.disk.names().len();
+        stored(engine.as_ref(), one(of, 1, 1_000)).await;
+        assert_eq!(
+            rig.disk.names().len(),
+            files_len,
+            "after {call:?} the file that was made is used"
+        );
+        let content = Content::of(engine.as_ref()).await;
+        rig.disk.crash(Crash::LoseAll);
+        shut(engine).await;
+        let engine = rig.open();
+        content.assert_same(&Content::of(engine.as_ref()).await, "after a crash");
+    }
 }
