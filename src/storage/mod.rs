@@ -24,7 +24,7 @@ pub mod embedded;
 pub(crate) mod memory;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -706,6 +706,8 @@ pub enum Health {
     Running,
     /// It will once there is space on the disk.
     DiskFull,
+    /// The disk has not answered for some time; what is to be stored waits until it does.
+    DiskStalled,
     /// It will not before a restart; the first reason.
     Stopped(Arc<str>),
 }

@@ -94,6 +94,7 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.queue.abandon();
         self.housekeeper.stop();
+        self.shared.condition.end();
         join(std::mem::take(&mut *lock::mutex(&self.threads)));
         self.shared.index.close();
     }
@@ -259,7 +260,7 @@ impl Log for Embedded {
     }
 
     fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+        self.shared.condition.health()
     }
 
     async fn close(&self) {
@@ -268,6 +269,7 @@ impl Log for Embedded {
         let waited = ended.wait_for(|ended| *ended).await;
         drop(waited);
         self.housekeeper.stop();
+        self.shared.condition.end();
         let threads = std::mem::take(&mut *lock::mutex(&self.threads));
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
         if joined.is_err() {

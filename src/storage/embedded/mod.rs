@@ -17,8 +17,8 @@
 //! - A full disk refuses and goes on later. Any other failed write stops the log, and reads go on.
 //!
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
-//! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`
-//! store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `spare` and
+//! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
+//! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `spare` and
 //! `housekeeper` work ahead.
 
 mod alone;
@@ -27,6 +27,7 @@ mod blocks;
 mod books;
 mod cache;
 mod codec;
+mod condition;
 mod dedup;
 mod disk;
 mod engine;

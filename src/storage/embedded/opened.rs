@@ -109,9 +109,13 @@ impl OpenSegment {
 
     /// Writes zeros where the next frame goes, as many as that may have: a file system that copies on write may have
     /// no space for them, though the file is long enough.
-    pub(super) fn try_space(&self, frame_len: u64) -> Result<(), Fault> {
+    pub(super) fn try_space(
+        &self,
+        frame_len: u64,
+        go_on: impl FnMut() -> bool,
+    ) -> Result<(), Fault> {
         let zeros = self.place..self.place + frame_len;
-        let written = write_zeros(&*self.file, zeros, || true);
+        let written = write_zeros(&*self.file, zeros, go_on);
         written
             .map(|_| ())
             .map_err(|error| Fault::new("write to the journal", &error))

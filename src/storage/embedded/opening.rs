@@ -142,7 +142,7 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
         snapshot: &snapshot,
     };
     let len = snapshot.len() as u64 + SEGMENT_BYTES_MIN;
-    let spare = writer.spares.take(writer.segment_bytes.max(len));
+    let spare = writer.spares.take(writer.segment_bytes.max(len), || true);
     let named = spare.and_then(|spare| {
         let named = name_segment(&writer.shared, &writer.spares, &spare, beginning);
         if named.is_err() {
@@ -176,12 +176,26 @@ fn start_threads(
     let keeping = housekeeper.clone();
     let keeper = Builder::new().name("syncgate-keeper".into());
     let keeper = keeper.spawn(move || keeping.run()).map_err(failed)?;
-    let writing = Builder::new().name("syncgate-writer".into());
-    match writing.spawn(move || writer.run()) {
-        Ok(writer) => Ok(vec![keeper, writer]),
+    let mut threads = vec![keeper];
+    let shared = writer.shared.clone();
+    let watched = shared.clone();
+    let watching = Builder::new().name("syncgate-watch".into());
+    let started = watching
+        .spawn(move || watched.condition.watch())
+        .and_then(|watch| {
+            threads.push(watch);
+            let writing = Builder::new().name("syncgate-writer".into());
+            writing.spawn(move || writer.run())
+        });
+    match started {
+        Ok(writer) => {
+            threads.push(writer);
+            Ok(threads)
+        }
         Err(source) => {
             housekeeper.stop();
-            super::engine::join(vec![keeper]);
+            shared.condition.end();
+            super::engine::join(threads);
             Err(failed(source))
         }
     }

@@ -35,7 +35,7 @@ impl Writer {
         });
         if before.is_none() {
             tracing::error!("the disk is full; appends are refused until there is space");
-            self.shared.disk_full(true);
+            self.shared.condition.disk_full(true);
         }
     }
 
@@ -48,7 +48,7 @@ impl Writer {
         {
             self.full = None;
             tracing::info!("the disk has space again; appends are taken");
-            self.shared.disk_full(false);
+            self.shared.condition.disk_full(false);
         }
     }
 
@@ -59,10 +59,15 @@ impl Writer {
             return;
         }
         let frame_len = full.frame_len;
+        self.shared.condition.step();
         let tried = self.make_room(frame_len).and_then(|()| match &self.open {
-            Some(open) => open.try_space(frame_len),
+            Some(open) => open.try_space(frame_len, || {
+                self.shared.condition.step();
+                true
+            }),
             None => Ok(()),
         });
+        self.shared.condition.rest();
         self.note(&tried, frame_len);
     }
 
@@ -97,7 +102,10 @@ impl Writer {
         let snapshot = snapshot::encode(&lock::read(&self.shared.view).books, before.as_ref());
         let frames_at = aligned_len(segment::SNAPSHOT_AT + snapshot.len() as u64);
         let len = self.segment_bytes.max(frames_at + frame_len + SEAL_LEN);
-        let spare = self.spares.take(len);
+        let spare = self.spares.take(len, || {
+            self.shared.condition.step();
+            true
+        });
         self.no_space_at = matches!(&spare, Err(error) if is_full(error)).then(Instant::now);
         let spare = spare.map_err(|error| Fault::new("make a journal file", &error))?;
         let named = self.seal().and_then(|()| {

@@ -75,8 +75,8 @@ impl Spares {
         Ok(())
     }
 
-    /// Returns a file of at least that length; one that is too short is made longer.
-    pub(super) fn take(&self, len: u64) -> io::Result<Spare> {
+    /// Returns a file of at least that length; one that is too short is made longer. `go_on` as in [`Spares::prepare`].
+    pub(super) fn take(&self, len: u64, go_on: impl FnMut() -> bool) -> io::Result<Spare> {
         let found = {
             let mut ready = lock::mutex(&self.ready);
             let fits = ready.iter().position(|spare| spare.len >= len);
@@ -86,12 +86,12 @@ impl Spares {
         if let Some(mut spare) = found {
             if spare.len < len {
                 let file = self.disk.open(&spare.path)?;
-                self.fill(&*file, &spare.path, spare.len..len, || true)?;
+                self.fill(&*file, &spare.path, spare.len..len, go_on)?;
                 spare.len = len;
             }
             return Ok(spare);
         }
-        let made = self.make(len, || true)?;
+        let made = self.make(len, go_on)?;
         made.ok_or_else(|| io::ErrorKind::Interrupted.into())
     }
 

@@ -226,9 +226,11 @@ impl Writer {
     ) -> Result<(), Fault> {
         // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
         let frame_len = aligned_len((HEADER_LEN + hint) as u64);
+        self.shared.condition.step();
         let stored = self
             .make_room(frame_len)
             .and_then(|()| self.write(entries, refers, time, hint));
+        self.shared.condition.rest();
         self.note(&stored, frame_len);
         stored
     }
@@ -269,6 +271,7 @@ impl Writer {
             frame.bytes.len() as u64 <= aligned_len((HEADER_LEN + hint) as u64),
             "the hint is an upper bound"
         );
+        self.shared.condition.step();
         open.write(&frame)?;
         open.place += frame.bytes.len() as u64;
         open.first_time.get_or_insert(time);
@@ -285,7 +288,7 @@ impl Writer {
     }
 
     fn stop(&mut self, reason: &Arc<str>) {
-        self.shared.stopped(reason);
+        self.shared.condition.stopped(reason);
         self.stopped.get_or_insert_with(|| reason.clone());
         let queued = self.queue.stop(reason);
         self.requests.extend(queued);
