@@ -2,8 +2,11 @@
 
 use std::{
     ops::{Bound, Range},
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{Builder, JoinHandle},
     time::Instant,
 };
 
@@ -34,7 +37,8 @@ use super::{
     shared::Shared,
 };
 
-/// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored.
+/// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored. The drop waits
+/// for the writer's last call of the disk, unless a close was begun and given up.
 #[derive(Debug)]
 pub struct Embedded {
     pub(super) shared: Arc<Shared>,
@@ -44,6 +48,7 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<DirLock>>,
     append_seconds: Histogram,
+    close_began: AtomicBool,
 }
 
 impl Embedded {
@@ -68,6 +73,7 @@ impl Embedded {
             threads: Mutex::new(opened.threads),
             lock: Mutex::new(Some(opened.lock)),
             append_seconds: latency(),
+            close_began: AtomicBool::new(false),
         }))
     }
 
@@ -95,8 +101,25 @@ impl Drop for Embedded {
         self.queue.abandon();
         self.housekeeper.stop();
         self.shared.condition.end();
-        join(std::mem::take(&mut *lock::mutex(&self.threads)));
-        self.shared.index.close();
+        let threads = std::mem::take(&mut *lock::mutex(&self.threads));
+        let lock = lock::mutex(&self.lock).take();
+        let given_up = self.close_began.load(Ordering::Relaxed) && !threads.is_empty();
+        let shared = self.shared.clone();
+        let end = move || {
+            join(threads);
+            shared.index.close();
+            drop(lock);
+        };
+        if !given_up {
+            return end();
+        }
+        // Whoever closed did not wait for the end. If the disk does not answer, waiting for it here would keep the
+        // process from ending; and as long as the writer may still write, no other may have the directory.
+        tracing::warn!("the log was given up while it was closing");
+        let ending = Builder::new().name("syncgate-end".into()).spawn(end);
+        if let Err(error) = ending {
+            tracing::error!(%error, "the threads of the log are left to themselves");
+        }
     }
 }
 
@@ -264,6 +287,7 @@ impl Log for Embedded {
     }
 
     async fn close(&self) {
+        self.close_began.store(true, Ordering::Relaxed);
         self.queue.close();
         let mut ended = self.shared.writer_ended.subscribe();
         let waited = ended.wait_for(|ended| *ended).await;

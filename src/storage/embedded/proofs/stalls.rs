@@ -2,14 +2,19 @@
 
 use std::time::Instant;
 
+use futures_util::poll;
+
 use super::{
     faults::{filled, one},
     rig::Rig,
 };
-use crate::storage::{
-    Health, Log,
-    conformance::in_time,
-    embedded::{Embedded, condition::STALL},
+use crate::{
+    place::Offset,
+    storage::{
+        Health, Log,
+        conformance::{eventually, in_time},
+        embedded::{Embedded, OpenError, condition::STALL},
+    },
 };
 
 fn health(engine: &Embedded) -> Health {
@@ -36,4 +41,32 @@ async fn a_disk_that_does_not_answer_is_told_until_it_does() {
         in_time(async { tokio::join!(engine.commit(one(of, 1, 10)), looked) }).await;
     committed.unwrap();
     assert_eq!(health(&engine), Health::Running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_that_was_given_up_leaves_the_writer_to_itself() {
+    let rig = Rig::new();
+    let (engine, of) = filled(&rig, 1).await;
+    let held = rig.disk.hold_syncs();
+    assert!(poll!(engine.commit(one(of, 1, 10))).is_pending());
+    rig.disk.sync_is_held().await;
+    assert!(poll!(engine.close()).is_pending());
+    in_time(tokio::task::spawn_blocking(move || drop(engine)))
+        .await
+        .unwrap();
+
+    let error = rig.try_open().unwrap_err();
+    assert!(
+        matches!(error, OpenError::InUse { .. }),
+        "the writer may still write: {error}"
+    );
+    held.release();
+    let mut opened = None;
+    eventually("the directory to be free", || {
+        opened = rig.try_open().ok();
+        opened.is_some()
+    })
+    .await;
+    let engine = opened.unwrap();
+    assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(2));
 }
