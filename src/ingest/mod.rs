@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
-pub use field::URL_BYTES_MAX;
+pub use field::{FieldCode, FieldError, URL_BYTES_MAX};
 pub use json::DEPTH_MAX;
 
 use crate::{
@@ -154,44 +154,6 @@ pub enum Error {
     /// What the log said.
     #[error(transparent)]
     Commit(#[from] CommitError),
-}
-
-/// One fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// Where, as a JSON pointer into the body; lines count as an array.
-    pub pointer: String,
-    /// What, for programs.
-    pub code: FieldCode,
-    /// What, for people. Quotes no value.
-    pub detail: String,
-}
-
-/// Kinds of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldCode {
-    /// It must be there.
-    Required,
-    /// It is not of the right type, or no JSON at all.
-    WrongType,
-    /// It is longer, deeper or more than it may be.
-    TooLong,
-    /// The body is not UTF-8.
-    NotUtf8,
-    /// No URL that can be called.
-    UrlInvalid,
-    /// Neither http nor https.
-    SchemeNotAllowed,
-    /// No operation that is allowed here.
-    MethodNotAllowed,
-    /// No header that can be sent.
-    HeaderInvalid,
-    /// A header that belongs to the connection.
-    HeaderHopByHop,
-    /// No name that a secret can have.
-    SecretNameInvalid,
-    /// No member of that name is known.
-    UnknownMember,
 }
 
 /// Keeps submissions waiting while it lives; see [`Ingest::pause`].
