@@ -119,3 +119,25 @@ async fn a_pass_that_is_cut_calls_what_it_has_called_others_behind_of() {
     gateway.stop.cancel();
     assert_eq!(cut(&gateway, soon).await, (false, Offset(1)));
 }
+
+#[tokio::test]
+async fn a_pass_that_calls_again_gives_out_nothing_that_may_take_too_long() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.redrive.in_flight_max = 1).await;
+    gateway.failed(UNAVAILABLE, target.address, 2).await;
+    let mut request = gateway.request(UNAVAILABLE);
+    request.redeliver = true;
+    request.time_budget = Duration::from_millis(400);
+    let redriver = gateway.redriver();
+    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        let call = target.next_call().await;
+        // A target that takes more than half of the time.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        call.answer(200);
+    });
+    assert_eq!(counts(&report), (1, 0, 0));
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (Some(Offset(0)), false)
+    );
+}
