@@ -1,6 +1,7 @@
 //! Redrives over a real log and real targets.
 
 mod cut;
+mod far;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

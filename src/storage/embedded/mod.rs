@@ -56,7 +56,7 @@ mod writer;
 #[cfg(test)]
 mod proofs;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     io,
