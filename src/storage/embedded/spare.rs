@@ -145,7 +145,11 @@ impl Spares {
             return Ok(None);
         }
         let path = making.with_extension(&READY[1..]);
-        self.disk.rename(&making, &path)?;
+        if let Err(error) = self.disk.rename(&making, &path) {
+            // Each later try makes another file: what nobody uses must not take the space that they need.
+            self.remove(&making);
+            return Err(error);
+        }
         Ok(Some(Spare { path, len }))
     }
 
@@ -158,12 +162,16 @@ impl Spares {
         go_on: impl FnMut() -> bool,
     ) -> io::Result<bool> {
         let filled = write_zeros(file, range, go_on);
-        if !matches!(filled, Ok(true))
-            && let Err(error) = self.disk.remove(path)
-        {
-            tracing::debug!(%error, "cannot remove a file that could not be made ready");
+        if !matches!(filled, Ok(true)) {
+            self.remove(path);
         }
         filled
+    }
+
+    fn remove(&self, path: &std::path::Path) {
+        if let Err(error) = self.disk.remove(path) {
+            tracing::debug!(%error, "cannot remove a file that could not be made ready");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     faults::{fault, filled, one},
-    faulty::{Call, Crash, ENOSPC, Fault, Full, segment},
+    faulty::{Call, Crash, ENOSPC, Fault, Full, any, segment},
     rig::{Rig, shut},
 };
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     storage::{
         CommitError, Health, Log,
         conformance::{content::Content, in_time, stored},
+        embedded::spare::Spares,
     },
 };
 
@@ -99,4 +100,21 @@ async fn a_start_without_space_for_a_name_reads_and_goes_on_later() {
         let engine = rig.open();
         content.assert_same(&Content::of(engine.as_ref()).await, "after a crash");
     }
+}
+
+#[test]
+fn a_file_that_could_not_be_made_ready_takes_no_space() {
+    let rig = Rig::new();
+    let spares = Spares::open(rig.disk.mount(&rig.dir()), rig.dir().join("spare")).unwrap();
+    rig.disk.fail(Fault {
+        times: 3,
+        ..fault(Call::Rename, any, ENOSPC)
+    });
+    for _ in 0..3 {
+        assert!(spares.prepare(100, || true).is_err());
+    }
+    assert!(rig.disk.names().is_empty(), "{:?}", rig.disk.names());
+    spares.prepare(100, || true).unwrap();
+    assert!(spares.is_ready(100));
+    assert_eq!(rig.disk.names().len(), 1);
 }
