@@ -4,7 +4,10 @@
 //! it leaves a note before each step, and a thread of its own looks whether the note has become old.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,6 +29,8 @@ pub(super) struct Condition {
     signs: Mutex<Signs>,
     wake: Condvar,
     health: watch::Sender<Health>,
+    /// As in the signs, for callers that come often.
+    stalled: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -44,11 +49,17 @@ impl Condition {
             signs: Mutex::default(),
             wake: Condvar::new(),
             health: watch::Sender::new(Health::Running),
+            stalled: AtomicBool::new(false),
         }
     }
 
     pub(super) fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    /// Returns whether the disk does not answer.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// Nothing more will be stored; the first reason stays.
@@ -123,6 +134,7 @@ impl Condition {
     fn change(&self, change: impl FnOnce(&mut Signs)) {
         let mut signs = lock::mutex(&self.signs);
         change(&mut signs);
+        self.stalled.store(signs.stalled, Ordering::Relaxed);
         // Under the lock, so that two changes are not told in the wrong order.
         self.health.send_if_modified(|health| {
             let now = signs.health();

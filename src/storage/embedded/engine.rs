@@ -83,10 +83,19 @@ impl Embedded {
         &self.append_seconds
     }
 
+    /// Refuses what would only wait: who is refused knows that nothing was stored.
+    fn check_disk(&self) -> Result<(), CommitError> {
+        match self.shared.condition.is_stalled() {
+            true => Err(CommitError::Busy),
+            false => Ok(()),
+        }
+    }
+
     async fn ask<T, E: From<CommitError>>(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Request,
     ) -> Result<T, E> {
+        self.check_disk()?;
         let (answer, answered) = oneshot::channel();
         self.queue.push(request(answer))?;
         let answered = answered.await;
@@ -162,6 +171,7 @@ impl Log for Embedded {
     }
 
     fn finish_soon(&self, finish: Finish) -> Result<(), CommitError> {
+        self.check_disk()?;
         self.queue.push_finish(finish)
     }
 

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     place::Offset,
     storage::{
-        Health, Log,
-        conformance::{eventually, in_time},
+        CommitError, Health, Log, NewEnd,
+        conformance::{eventually, finish, in_time, stored},
         embedded::{Embedded, OpenError, condition::STALL},
     },
 };
@@ -35,12 +35,17 @@ async fn a_disk_that_does_not_answer_is_told_until_it_does() {
         assert_eq!(health(&engine), Health::Running, "it may still answer");
         look();
         assert_eq!(health(&engine), Health::DiskStalled);
+        let refused = engine.commit(one(of, 2, 10)).await;
+        assert!(matches!(refused, Err(CommitError::Busy)), "{refused:?}");
+        let refused = engine.finish_soon(finish(of, 0, NewEnd::Delivered));
+        assert!(matches!(refused, Err(CommitError::Busy)), "{refused:?}");
         held.release();
     };
     let (committed, ()) =
         in_time(async { tokio::join!(engine.commit(one(of, 1, 10)), looked) }).await;
     committed.unwrap();
     assert_eq!(health(&engine), Health::Running);
+    stored(engine.as_ref(), one(of, 2, 10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
