@@ -32,6 +32,7 @@ pub(super) async fn readyz(
     match &*shared.streams.engine().health().borrow() {
         Health::Running => {}
         Health::DiskFull => reasons.push("disk_full"),
+        Health::DiskStalled => reasons.push("disk_stalled"),
         Health::Stopped(_) => reasons.push("log_stopped"),
     }
     if shared.stop.is_cancelled() {

@@ -307,6 +307,12 @@ impl From<ingest::Error> for Problem {
             ),
             Error::Secret(error) => error.into(),
             Error::StreamGone(_) => Self::internal(error),
+            Error::Unanswered => {
+                let told = "the disk has not answered yet; what was sent may still be stored";
+                let mut problem = Self::new(Code::MaybeStored, told).retry_after(60);
+                problem.cause = Some(error.to_string().into());
+                problem
+            }
             Error::Commit(error) => error.into(),
         }
     }

@@ -7,12 +7,48 @@ use crate::{
     target::{Origin, UrlInvalid},
 };
 
-use super::FieldCode;
-
 /// Longest URL, in bytes; what most servers take.
 pub const URL_BYTES_MAX: usize = 8 << 10;
 /// Longest host name DNS has.
 const HOST_BYTES_MAX: usize = 253;
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Where, as a JSON pointer into the body; lines count as an array.
+    pub pointer: String,
+    /// What, for programs.
+    pub code: FieldCode,
+    /// What, for people. Quotes no value.
+    pub detail: String,
+}
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldCode {
+    /// It must be there.
+    Required,
+    /// It is not of the right type, or no JSON at all.
+    WrongType,
+    /// It is longer, deeper or more than it may be.
+    TooLong,
+    /// The body is not UTF-8.
+    NotUtf8,
+    /// No URL that can be called.
+    UrlInvalid,
+    /// Neither http nor https.
+    SchemeNotAllowed,
+    /// No operation that is allowed here.
+    MethodNotAllowed,
+    /// No header that can be sent.
+    HeaderInvalid,
+    /// A header that belongs to the connection.
+    HeaderHopByHop,
+    /// No name that a secret can have.
+    SecretNameInvalid,
+    /// No member of that name is known.
+    UnknownMember,
+}
 
 /// What is wrong with one member, in words that quote nothing of it.
 pub(super) type Wrong = (FieldCode, String);

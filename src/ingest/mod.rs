@@ -11,13 +11,16 @@ pub(crate) mod json;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::{
+    sync::{OwnedRwLockWriteGuard, RwLock},
+    time::{Instant, timeout_at},
+};
 
-pub use field::URL_BYTES_MAX;
+pub use field::{FieldCode, FieldError, URL_BYTES_MAX};
 pub use json::DEPTH_MAX;
 
 use crate::{
@@ -37,6 +40,10 @@ use self::{
 /// Races over one secret's state that a submission loses before it is refused as busy.
 const RACES_MAX: usize = 100;
 
+/// How long a source waits for the log. A disk that is merely slow answers within seconds; senders commonly wait for 30 s
+/// to 60 s, and one that has gone is not told anything.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a body may have beside its messages to be kept in memory for their sake, while the log's queue counts only them.
 const BODY_SLACK_BYTES: usize = 64 << 10;
 
@@ -48,6 +55,7 @@ pub struct Ingest {
     stream: StreamName,
     limits: Arc<Limits>,
     gate: Arc<RwLock<()>>,
+    patience: Duration,
 }
 
 /// What a message may be.
@@ -151,47 +159,12 @@ pub enum Error {
     /// Nothing was stored: the stream for submissions is gone.
     #[error("stream {0} for submissions is gone")]
     StreamGone(StreamName),
+    /// The log has not answered in time: it is stored, or will be, unless the log stops before.
+    #[error("the log has not answered in time")]
+    Unanswered,
     /// What the log said.
     #[error(transparent)]
     Commit(#[from] CommitError),
-}
-
-/// One fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// Where, as a JSON pointer into the body; lines count as an array.
-    pub pointer: String,
-    /// What, for programs.
-    pub code: FieldCode,
-    /// What, for people. Quotes no value.
-    pub detail: String,
-}
-
-/// Kinds of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldCode {
-    /// It must be there.
-    Required,
-    /// It is not of the right type, or no JSON at all.
-    WrongType,
-    /// It is longer, deeper or more than it may be.
-    TooLong,
-    /// The body is not UTF-8.
-    NotUtf8,
-    /// No URL that can be called.
-    UrlInvalid,
-    /// Neither http nor https.
-    SchemeNotAllowed,
-    /// No operation that is allowed here.
-    MethodNotAllowed,
-    /// No header that can be sent.
-    HeaderInvalid,
-    /// A header that belongs to the connection.
-    HeaderHopByHop,
-    /// No name that a secret can have.
-    SecretNameInvalid,
-    /// No member of that name is known.
-    UnknownMember,
 }
 
 /// Keeps submissions waiting while it lives; see [`Ingest::pause`].
@@ -218,6 +191,7 @@ impl Ingest {
                 batch_len_max: config.sync.batch_len_max,
             }),
             gate: Arc::default(),
+            patience: ANSWER_PATIENCE,
         }
     }
 
@@ -226,7 +200,7 @@ impl Ingest {
     /// Everything in it is durable when this returns.
     ///
     /// # Errors
-    /// [`Error`]; only [`CommitError::MaybeStored`] leaves open whether it was stored.
+    /// [`Error`]; only [`Error::Unanswered`] and [`CommitError::MaybeStored`] leave open whether it was stored.
     ///
     /// # Cancel safety
     /// A call dropped after its commit was queued is still stored; the caller only loses the answer.
@@ -234,7 +208,9 @@ impl Ingest {
         let body = &submission.body;
         let (batch, messages) = self.read(body, submission.form)?;
         // A stream that grows while a key's record is on its way would give the next one another partition.
-        let _open = self.gate.read().await;
+        let by = Instant::now() + self.patience;
+        let open = timeout_at(by, self.gate.read()).await;
+        let _open = open.map_err(|_| CommitError::Busy)?;
         for _ in 0..RACES_MAX {
             let stream = self.streams.by_name(&self.stream);
             let stream = stream.ok_or_else(|| Error::StreamGone(self.stream.clone()))?;
@@ -245,7 +221,8 @@ impl Ingest {
                 warnings,
             } = work;
             let state = !commit.state.is_empty();
-            let committed = match self.streams.engine().commit(commit).await {
+            let committed = timeout_at(by, self.streams.engine().commit(commit)).await;
+            let committed = match committed.map_err(|_| Error::Unanswered)? {
                 Ok(committed) => committed,
                 // Another submission changed the same secret first.
                 Err(CommitError::StateConflict { .. }) => continue,

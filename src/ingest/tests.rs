@@ -1,4 +1,4 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     place::{PartitionId, Position},
     secrets::MasterKey,
-    storage::{Health, Log as _, StreamConfig, memory::Memory},
+    storage::{Health, Log as _, StreamConfig, conformance::in_time, memory::Memory},
 };
 
 const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"789","targetRestApi":"http://127.0.0.1:9/orders","targetRestApiOperation":"POST","targetRestApiPayload":{"orderid":"18jan","n": 1.10},"targetRestApiHeaders":[{"key":"Content-Type","value":"application/json"}]}}"#;
@@ -601,6 +601,25 @@ async fn first_submissions_at_once_make_one_version_each() {
         .map(|record| record.headers.get("secret-version").unwrap().to_owned())
         .collect();
     assert_eq!(versions.len(), 4);
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_answer_leaves_it_open_whether_it_was_stored() {
+    let mut bench = bench(1, |_| {}).await;
+    bench.ingest.patience = Duration::ZERO;
+    bench.engine.fall_silent();
+    let error = in_time(bench.json(GOOD)).await.unwrap_err();
+    assert!(matches!(error, Error::Unanswered), "{error}");
+    assert_eq!(bench.records(0).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_pause_that_does_not_end_refuses() {
+    let mut bench = bench(1, |_| {}).await;
+    bench.ingest.patience = Duration::ZERO;
+    let _pause = bench.ingest.pause().await;
+    let error = in_time(bench.json(GOOD)).await.unwrap_err();
+    assert!(matches!(error, Error::Commit(CommitError::Busy)), "{error}");
 }
 
 #[tokio::test]

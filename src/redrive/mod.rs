@@ -5,8 +5,15 @@
 //! left; a later pass skips it. The source stream is replayed: a record that still waits for its first dispatch is
 //! skipped, and nothing ends.
 //!
+//! A pass that its time cuts leaves no record out: `last_read_offset` lies before the first one that was not called. Calls
+//! of different lanes overtake each other, so records behind it may have been called. Those that ended are skipped by the
+//! next pass. In a replay, or with `redeliver`, it would call them again; to avoid that, such a pass gives out no more
+//! records once one has taken longer than there is time left, and what was overtaken is still called within 30 s after
+//! the budget. Only what lanes hold up even longer, and a stop, leave records that the next pass calls again.
+//!
 //! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
 
+mod in_flight;
 mod mapping;
 mod pass;
 #[cfg(test)]
@@ -56,7 +63,8 @@ pub struct RedriveRequest {
     pub redeliver: bool,
     /// Count what would be called, call nothing, change nothing.
     pub dry_run: bool,
-    /// After this time no call begins; those that have begun are waited for. The setting `redrive.time_budget_ms` bounds it.
+    /// After this time no record is given out; calls that have begun are waited for. Where records are called again (a
+    /// replay, or `redeliver`) there is more to it, see the module. The setting `redrive.time_budget_ms` bounds it.
     pub time_budget: Duration,
 }
 
@@ -160,6 +168,7 @@ impl Redriver {
         match &*inner.shared.streams.engine().health().borrow() {
             Health::Running => {}
             Health::DiskFull => return Err(Error::LogRefuses(CommitError::DiskFull)),
+            Health::DiskStalled => return Err(Error::LogRefuses(CommitError::Busy)),
             Health::Stopped(why) => {
                 return Err(Error::LogRefuses(CommitError::Stopped(why.clone())));
             }

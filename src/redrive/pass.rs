@@ -1,19 +1,19 @@
 //! One pass: reads, gives records to the boards, collects the answers, and keeps the position up to which all is done.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     future::Future,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Error, PartitionReport, RedriveReport};
+use super::{Error, PartitionReport, RedriveReport, in_flight::InFlight};
 use crate::{
     dispatch::{
         Shared,
@@ -30,7 +30,9 @@ const PAGE_BYTES: usize = 256 * 1024;
 const ENDS_LEN: u64 = 16_384;
 /// Offsets remembered that are done behind one that is not.
 const AHEAD_LEN_MAX: usize = 65_536;
-/// How much longer than the time budget the log has to take an end.
+/// How much longer than its time budget a pass may call what it has called records behind of.
+pub(super) const HOLES_PATIENCE: Duration = Duration::from_secs(30);
+/// How long after the last call may begin the log has to take an end.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a lease is waited for.
 const LEASE_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +46,7 @@ pub(super) struct Pass {
     pub(super) after: Option<Offset>,
     pub(super) records_max: u64,
     pub(super) in_flight_max: usize,
-    /// No call begins after this.
+    /// No record is given to the boards after this.
     pub(super) by: Instant,
     pub(super) mapping: Arc<Mapping>,
     pub(super) redeliver: bool,
@@ -54,19 +56,11 @@ pub(super) struct Pass {
 }
 
 /// Where a pass stands in a partition.
-struct Progress {
+pub(super) struct Progress {
     /// Everything below is done.
-    next: Offset,
+    pub(super) next: Offset,
     /// Done, but something before is not.
-    ahead: BTreeSet<Offset>,
-}
-
-/// Records given to the boards.
-#[derive(Default)]
-struct InFlight {
-    answers: FuturesUnordered<BoxFuture<'static, (Offset, Option<Redone>)>>,
-    /// Those whose answer is waited for.
-    starts: BTreeMap<Offset, Start>,
+    pub(super) ahead: BTreeSet<Offset>,
 }
 
 /// Reads on, and says which records have an end.
@@ -175,8 +169,8 @@ impl Pass {
                 reader.look_up_ends(&self.shared, at)?;
                 tokio::task::yield_now().await;
                 // One slow record must not let the list of what is done behind it grow with the stream.
-                while progress.ahead.len() >= AHEAD_LEN_MAX && !in_flight.starts.is_empty() {
-                    match self.in_time(in_flight.answers.next()).await {
+                while progress.ahead.len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
+                    match self.in_time(in_flight.next()).await {
                         Some(Some(answered)) => self.count(answered, progress, in_flight)?,
                         Some(None) | None => return Ok(()),
                     }
@@ -213,18 +207,21 @@ impl Pass {
                 }
                 Err(error) => return Err(unread(error)),
             };
-            while in_flight.starts.len() >= self.in_flight_max {
-                match self.in_time(in_flight.answers.next()).await {
+            while in_flight.len() >= self.in_flight_max {
+                match self.in_time(in_flight.next()).await {
                     Some(Some(answered)) => self.count(answered, progress, in_flight)?,
                     Some(None) | None => return Ok(()),
                 }
+            }
+            if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
+                return Ok(());
             }
             let ends = epoch.filter(|_| !finished);
             if !self.give_one(reader.of, &stored, ends, in_flight).await {
                 return Ok(());
             }
             at = at.next();
-            while let Some(Some(answered)) = in_flight.answers.next().now_or_never() {
+            while let Some(Some(answered)) = in_flight.next().now_or_never() {
                 self.count(answered, progress, in_flight)?;
             }
         }
@@ -245,7 +242,7 @@ impl Pass {
             mapping: self.mapping.clone(),
             ends,
             start: start.clone(),
-            commit_by: self.by + COMMIT_PATIENCE,
+            commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });
         let job = self.shared.job(&self.stream, of, stored, errand);
@@ -254,40 +251,49 @@ impl Pass {
             return false;
         }
         self.report.attempted += 1;
-        let offset = stored.offset;
-        in_flight.starts.insert(offset, start);
-        let answered = answered.map(move |answer| (offset, answer.ok()));
-        in_flight.answers.push(answered.boxed());
+        in_flight.add(stored.offset, start, answered);
         true
     }
 
     /// Takes back what has not begun if the time is over, and waits for the rest.
     ///
     /// In a stream whose records end with their redrive anything can be taken back: what was done behind it is skipped
-    /// next time. In a replay it would be called again, so only what nothing that has begun is behind is taken back.
-    async fn collect_rest(
+    /// next time. Where records are called again, the next pass would call those, too. So there only what nothing that
+    /// was called is behind is taken back at once; the holes have some time yet to be called.
+    pub(super) async fn collect_rest(
         &mut self,
         progress: &mut Progress,
         in_flight: &mut InFlight,
     ) -> Result<(), Error> {
         let mut result = Ok(());
-        while !in_flight.starts.is_empty() {
-            if self.is_over() || result.is_err() {
-                self.report.attempted -= in_flight.withdraw(self.replay || self.redeliver);
-            }
-            let answered = match self.in_time(in_flight.answers.next()).await {
-                // The time is over: what has begun is still waited for, its own timeouts bound it.
-                None => {
-                    self.report.attempted -= in_flight.withdraw(self.replay || self.redeliver);
-                    if in_flight.starts.is_empty() {
-                        break;
-                    }
-                    in_flight.answers.next().await
+        let holes_by = self.by + HOLES_PATIENCE;
+        while !in_flight.is_empty() {
+            let over = self.is_over();
+            let stopped = self.shared.stop.is_cancelled();
+            // When the gateway stops, boards give nothing out any more.
+            let fills =
+                self.calls_again() && !stopped && result.is_ok() && Instant::now() < holes_by;
+            if over || result.is_err() {
+                self.report.attempted -= in_flight.withdraw(fills);
+                if in_flight.is_empty() {
+                    break;
                 }
-                Some(answered) => answered,
+            }
+            // What has begun is waited for in any case, its own timeouts bound it.
+            let until = match (over, fills) {
+                (false, _) => Some(self.by),
+                (true, true) => Some(holes_by),
+                (true, false) => None,
             };
-            let Some(answered) = answered else { break };
-            result = result.and(self.count(answered, progress, in_flight));
+            tokio::select! {
+                biased;
+                answered = in_flight.next() => {
+                    let Some(answered) = answered else { break };
+                    result = result.and(self.count(answered, progress, in_flight));
+                }
+                () = sleep_until(until.unwrap_or(self.by)), if until.is_some() => {}
+                () = self.shared.stop.cancelled(), if !stopped => {}
+            }
         }
         result
     }
@@ -298,7 +304,11 @@ impl Pass {
         progress: &mut Progress,
         in_flight: &mut InFlight,
     ) -> Result<(), Error> {
-        if in_flight.starts.remove(&offset).is_none() {
+        let called = matches!(
+            answer,
+            Some(Redone::Delivered { .. } | Redone::Failed { .. })
+        );
+        if !in_flight.end(offset, called) {
             // It was taken back.
             return Ok(());
         }
@@ -335,6 +345,11 @@ impl Pass {
         } else {
             finished && !self.redeliver
         }
+    }
+
+    /// Whether a later pass calls again what this one has called.
+    fn calls_again(&self) -> bool {
+        self.replay || self.redeliver
     }
 
     fn is_over(&self) -> bool {
@@ -386,24 +401,6 @@ impl Progress {
         while self.ahead.remove(&self.next) {
             self.next = self.next.next();
         }
-    }
-}
-
-impl InFlight {
-    /// Takes back what has not begun, from the newest on; returns how many. `whole_end` stops at the first that has.
-    fn withdraw(&mut self, whole_end: bool) -> u64 {
-        let mut taken = Vec::new();
-        for (offset, start) in self.starts.iter().rev() {
-            if start.withdraw() {
-                taken.push(*offset);
-            } else if whole_end {
-                break;
-            }
-        }
-        for offset in &taken {
-            self.starts.remove(offset);
-        }
-        taken.len() as u64
     }
 }
 
@@ -460,25 +457,5 @@ mod tests {
             assert_eq!(progress.next, Offset(next), "after {done}");
         }
         assert!(progress.ahead.is_empty());
-    }
-
-    #[test]
-    fn a_replay_takes_back_only_what_nothing_begun_is_behind() {
-        let in_flight = || {
-            let mut in_flight = InFlight::default();
-            for offset in 0..5 {
-                in_flight.starts.insert(Offset(offset), Start::default());
-            }
-            assert!(in_flight.starts[&Offset(0)].begin());
-            assert!(in_flight.starts[&Offset(2)].begin());
-            in_flight
-        };
-        let left = |in_flight: InFlight| in_flight.starts.keys().map(|at| at.0).collect::<Vec<_>>();
-        let mut replay = in_flight();
-        assert_eq!(replay.withdraw(true), 2);
-        assert_eq!(left(replay), [0, 1, 2]);
-        let mut resolving = in_flight();
-        assert_eq!(resolving.withdraw(false), 3);
-        assert_eq!(left(resolving), [0, 2]);
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -27,6 +30,7 @@ pub(crate) struct Memory {
     inner: Mutex<Inner>,
     health: watch::Sender<Health>,
     changed: watch::Sender<u64>,
+    silent: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +57,7 @@ impl Memory {
             inner: Mutex::default(),
             health: watch::Sender::new(Health::Running),
             changed: watch::Sender::new(0),
+            silent: AtomicBool::new(false),
         })
     }
 
@@ -65,69 +70,17 @@ impl Memory {
         self.health.send_replace(health);
     }
 
+    /// From now on commits are stored and not answered.
+    pub(crate) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
     /// How many commits were stored.
     pub(crate) fn commits_len(&self) -> usize {
         self.inner.lock().unwrap().commits_len
     }
 
-    /// Changes a state value behind everybody's back.
-    pub(crate) fn tamper(&self, key: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut inner = self.inner.lock().unwrap();
-        let entry = inner.state.get_mut(key).unwrap();
-        let mut value = entry.value.to_vec();
-        change(&mut value);
-        entry.value = value.into();
-        entry.revision += 1_000_000;
-    }
-
-    /// All state, as text where it is text.
-    pub(crate) fn state_text(&self) -> String {
-        let inner = self.inner.lock().unwrap();
-        let line = |(key, entry): (&Arc<str>, &StateEntry)| {
-            format!("{key}={}\n", String::from_utf8_lossy(&entry.value))
-        };
-        inner.state.iter().map(line).collect()
-    }
-}
-
-impl Inner {
-    fn part(&self, of: PartitionId) -> Result<&Part, ReadError> {
-        self.partitions
-            .get(&of)
-            .ok_or(ReadError::PartitionUnknown(of))
-    }
-}
-
-impl Part {
-    fn new() -> Self {
-        Self {
-            records: Vec::new(),
-            earliest: Offset(0),
-            ended: HashSet::new(),
-            tail: watch::Sender::new(Offset(0)),
-        }
-    }
-
-    fn bounds(&self) -> Bounds {
-        Bounds {
-            earliest: self.earliest,
-            tail: Offset(self.records.len() as u64),
-        }
-    }
-}
-
-#[async_trait]
-impl Log for Memory {
-    fn caps(&self) -> Caps {
-        Caps {
-            commit_over_partitions: true,
-            finish_atomic: true,
-            dedup: false,
-            trim: true,
-        }
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+    fn store(&self, commit: Commit) -> Result<Committed, CommitError> {
         let mut inner = self.inner.lock().unwrap();
         if let Some(refusal) = inner.refusals.pop_front() {
             return Err(refusal);
@@ -189,6 +142,71 @@ impl Log for Memory {
             inner.partitions.get_mut(&of).unwrap().ended.insert(offset);
         }
         Ok(Committed { time, appends })
+    }
+
+    /// Changes a state value behind everybody's back.
+    pub(crate) fn tamper(&self, key: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut inner = self.inner.lock().unwrap();
+        let entry = inner.state.get_mut(key).unwrap();
+        let mut value = entry.value.to_vec();
+        change(&mut value);
+        entry.value = value.into();
+        entry.revision += 1_000_000;
+    }
+
+    /// All state, as text where it is text.
+    pub(crate) fn state_text(&self) -> String {
+        let inner = self.inner.lock().unwrap();
+        let line = |(key, entry): (&Arc<str>, &StateEntry)| {
+            format!("{key}={}\n", String::from_utf8_lossy(&entry.value))
+        };
+        inner.state.iter().map(line).collect()
+    }
+}
+
+impl Inner {
+    fn part(&self, of: PartitionId) -> Result<&Part, ReadError> {
+        self.partitions
+            .get(&of)
+            .ok_or(ReadError::PartitionUnknown(of))
+    }
+}
+
+impl Part {
+    fn new() -> Self {
+        Self {
+            records: Vec::new(),
+            earliest: Offset(0),
+            ended: HashSet::new(),
+            tail: watch::Sender::new(Offset(0)),
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            earliest: self.earliest,
+            tail: Offset(self.records.len() as u64),
+        }
+    }
+}
+
+#[async_trait]
+impl Log for Memory {
+    fn caps(&self) -> Caps {
+        Caps {
+            commit_over_partitions: true,
+            finish_atomic: true,
+            dedup: false,
+            trim: true,
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let committed = self.store(commit);
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        committed
     }
 
     fn finish_soon(&self, _finish: Finish) -> Result<(), CommitError> {

@@ -24,7 +24,7 @@ pub mod embedded;
 pub(crate) mod memory;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -370,7 +370,7 @@ pub struct Appended {
 /// Why a commit was not, or may not have been, stored.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Nothing was stored; the queue is full and asking again may succeed.
+    /// Nothing was stored; the queue is full, or the disk does not answer, and asking again may succeed.
     #[error("append queue is full")]
     Busy,
     /// Nothing was stored; it may succeed once there is space.
@@ -713,6 +713,8 @@ pub enum Health {
     Running,
     /// It will once there is space on the disk.
     DiskFull,
+    /// The disk has not answered for some time; what was to be stored waits, and no more is taken until it does.
+    DiskStalled,
     /// It will not before a restart; the first reason.
     Stopped(Arc<str>),
 }

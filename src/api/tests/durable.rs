@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     config::LogSettings,
     ingest::{Form, Submission},
-    storage::embedded::{Embedded, Options, RealDisk},
+    storage::embedded::{Embedded, Options, RealDisk, tests::far::journal_at},
     target::Origin,
 };
 
@@ -101,5 +101,47 @@ async fn messages_and_their_tokens_outlive_a_restart() {
                 path.display()
             );
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_over_32_bits_are_plain_numbers() {
+    let config = Config::default();
+    let names: Vec<_> = config.roles.all().map(|(_, name)| name.as_str()).into();
+    for edge in [1_u64 << 31, 1 << 32, 1 << 53] {
+        let first = edge - 1;
+        let dir = tempfile::tempdir().unwrap();
+        journal_at(dir.path(), &names, first);
+        let options = Options {
+            dir: dir.path().into(),
+            log: LogSettings::default(),
+        };
+        let log = Embedded::open(options, Arc::new(RealDisk), Clock::system()).unwrap();
+        let edge = Edge::over(log.clone(), Memory::new(), &config).await;
+        for offset in first..first + 3 {
+            assert_eq!(edge.sync(GOOD).await.json()["offset"], offset);
+        }
+        let partitions = "/v1/streams/DataSyncStream/partitions";
+        let bounds = edge.get(partitions).await.json();
+        assert_eq!(
+            (&bounds["items"][0]["earliest"], &bounds["items"][0]["tail"]),
+            (&json!(first), &json!(first + 3))
+        );
+        let from = format!("{partitions}/0/records?from={}&limit=1", first + 1);
+        let page = edge.get(&from).await.json();
+        assert_eq!(
+            (&page["items"][0]["offset"], &page["next"]),
+            (&json!(first + 1), &json!(first + 2))
+        );
+        let one = edge
+            .get(&format!("{partitions}/0/records/{}", first + 2))
+            .await;
+        assert_eq!(one.json()["offset"], first + 2);
+        let trimmed = format!("{partitions}/0/records/{}", first - 1);
+        let problem = edge
+            .get(&trimmed)
+            .await
+            .check_problem(410, "offset_trimmed");
+        assert_eq!(problem["earliest"], first);
     }
 }

@@ -32,8 +32,8 @@ use crate::{
     redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
     secrets::{MasterKey, Secrets},
     storage::{
-        Append, AppendKind, Commit, CommitError, Epoch, Finish, Health, Log as _, MadeBy, NewEnd,
-        Stream, StreamConfig, memory::Memory,
+        Append, AppendKind, Commit, CommitError, Engine, Epoch, Finish, Health, Log as _, MadeBy,
+        NewEnd, Stream, StreamConfig, memory::Memory,
     },
     tasks::Tasks,
 };
@@ -72,18 +72,23 @@ impl Edge {
             let made = engine.create_stream(name.clone(), 1, StreamConfig::default());
             made.await.unwrap();
         }
+        Self::over(engine.clone(), engine, &config).await
+    }
+
+    /// Starts over a log; `engine` is only kept for the test.
+    async fn over(log: Arc<dyn Engine>, engine: Arc<Memory>, config: &Config) -> Self {
         let master = MasterKey::from_bytes([7; 32]);
-        let secrets = Secrets::open(engine.clone(), master).await.unwrap();
-        let streams = Streams::new(engine.clone());
+        let secrets = Secrets::open(log.clone(), master).await.unwrap();
+        let streams = Streams::new(log);
         let redrives = Arc::new(CannedRedrives::default());
         let parts = Parts {
-            ingest: Ingest::new(streams.clone(), secrets, &config),
+            ingest: Ingest::new(streams.clone(), secrets, config),
             streams,
             redriver: redrives.clone(),
             metrics: Metrics::new(&Clock::manual(Timestamp(1))),
             sources: Vec::new(),
         };
-        let api = Api::new(parts, &config).unwrap();
+        let api = Api::new(parts, config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());

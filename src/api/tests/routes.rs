@@ -94,6 +94,7 @@ async fn readiness_tells_why_not() {
     assert_eq!(edge.get("/readyz").await.json(), json!({"status": "ready"}));
     for (health, reason) in [
         (Health::DiskFull, "disk_full"),
+        (Health::DiskStalled, "disk_stalled"),
         (Health::Stopped("x".into()), "log_stopped"),
     ] {
         edge.engine.set_health(health);

@@ -292,3 +292,12 @@ async fn odd_headers_are_refused() {
         assert!(!answer.header("x-request-id").is_empty());
     }
 }
+
+#[test]
+fn what_the_log_has_not_answered_in_time_may_be_stored() {
+    let problem = problem::Problem::from(crate::ingest::Error::Unanswered);
+    assert_eq!(problem.code().word(), "maybe_stored");
+    let response = problem.render("/stream/sync", "id");
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "60");
+}

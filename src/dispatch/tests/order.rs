@@ -14,7 +14,7 @@ use super::{
     harness::{Harness, SOURCE, UNAVAILABLE, header, message, record},
     stub::{StubCall, StubTarget, within},
 };
-use crate::storage::{Health, Log};
+use crate::storage::Log;
 
 /// A generator of numbers that a seed repeats.
 struct Numbers(u64);
@@ -242,7 +242,7 @@ async fn while_the_log_takes_nothing_no_call_begins() {
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 2).await;
     gateway.sync("", &message(target.address, "/before")).await;
     let before = target.next_call().await;
-    gateway.engine.set_health(Health::DiskFull);
+    gateway.engine.say_disk_full(true);
     for at in 0..4 {
         let path = format!("/{at}");
         gateway.sync("", &message(target.address, &path)).await;
@@ -259,7 +259,7 @@ async fn while_the_log_takes_nothing_no_call_begins() {
         tokio::task::yield_now().await;
     }
     assert!(target.waiting_call().is_none());
-    gateway.engine.set_health(Health::Running);
+    gateway.engine.say_disk_full(false);
     for _ in 0..4 {
         target.next_call().await.answer(200);
     }

@@ -2,8 +2,11 @@
 
 use std::{
     ops::{Bound, Range},
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{Builder, JoinHandle},
     time::Instant,
 };
 
@@ -34,7 +37,8 @@ use super::{
     shared::Shared,
 };
 
-/// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored.
+/// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored. The drop waits
+/// for the writer's last call of the disk, unless a close was begun and given up.
 #[derive(Debug)]
 pub struct Embedded {
     pub(super) shared: Arc<Shared>,
@@ -44,6 +48,7 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<DirLock>>,
     append_seconds: Histogram,
+    close_began: AtomicBool,
 }
 
 impl Embedded {
@@ -68,13 +73,14 @@ impl Embedded {
             threads: Mutex::new(opened.threads),
             lock: Mutex::new(Some(opened.lock)),
             append_seconds: latency(),
+            close_began: AtomicBool::new(false),
         }))
     }
 
-    /// Says how the log is, in place of the disk.
+    /// Says in place of the disk whether it is full.
     #[cfg(test)]
-    pub(crate) fn set_health(&self, health: Health) {
-        self.shared.health.send_replace(health);
+    pub(crate) fn say_disk_full(&self, full: bool) {
+        self.shared.condition.disk_full(full);
     }
 
     /// Returns how long commits took from their queuing to their answer; counted here, shown by whoever shows metrics.
@@ -83,10 +89,19 @@ impl Embedded {
         &self.append_seconds
     }
 
+    /// Refuses what would only wait: who is refused knows that nothing was stored.
+    fn check_disk(&self) -> Result<(), CommitError> {
+        match self.shared.condition.is_stalled() {
+            true => Err(CommitError::Busy),
+            false => Ok(()),
+        }
+    }
+
     async fn ask<T, E: From<CommitError>>(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Request,
     ) -> Result<T, E> {
+        self.check_disk()?;
         let (answer, answered) = oneshot::channel();
         self.queue.push(request(answer))?;
         let answered = answered.await;
@@ -100,8 +115,26 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.queue.abandon();
         self.housekeeper.stop();
-        join(std::mem::take(&mut *lock::mutex(&self.threads)));
-        self.shared.index.close();
+        self.shared.condition.end();
+        let threads = std::mem::take(&mut *lock::mutex(&self.threads));
+        let lock = lock::mutex(&self.lock).take();
+        let given_up = self.close_began.load(Ordering::Relaxed) && !threads.is_empty();
+        let shared = self.shared.clone();
+        let end = move || {
+            join(threads);
+            shared.index.close();
+            drop(lock);
+        };
+        if !given_up {
+            return end();
+        }
+        // Whoever closed did not wait for the end. If the disk does not answer, waiting for it here would keep the
+        // process from ending; and as long as the writer may still write, no other may have the directory.
+        tracing::warn!("the log was given up while it was closing");
+        let ending = Builder::new().name("syncgate-end".into()).spawn(end);
+        if let Err(error) = ending {
+            tracing::error!(%error, "the threads of the log are left to themselves");
+        }
     }
 }
 
@@ -144,6 +177,7 @@ impl Log for Embedded {
     }
 
     fn finish_soon(&self, finish: Finish) -> Result<(), CommitError> {
+        self.check_disk()?;
         self.queue.push_finish(finish)
     }
 
@@ -265,15 +299,17 @@ impl Log for Embedded {
     }
 
     fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+        self.shared.condition.health()
     }
 
     async fn close(&self) {
+        self.close_began.store(true, Ordering::Relaxed);
         self.queue.close();
         let mut ended = self.shared.writer_ended.subscribe();
         let waited = ended.wait_for(|ended| *ended).await;
         drop(waited);
         self.housekeeper.stop();
+        self.shared.condition.end();
         let threads = std::mem::take(&mut *lock::mutex(&self.threads));
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
         if joined.is_err() {

@@ -17,9 +17,9 @@
 //! - A full disk refuses and goes on later. Any other failed write stops the log, and reads go on.
 //!
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
-//! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `writer`
-//! store; `blocks`, `cache`,
-//! `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `spare` and `housekeeper` work ahead.
+//! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
+//! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `spare` and
+//! `housekeeper` work ahead.
 
 mod alone;
 mod block;
@@ -27,6 +27,7 @@ mod blocks;
 mod books;
 mod cache;
 mod codec;
+mod condition;
 mod dedup;
 mod disk;
 mod engine;
@@ -44,6 +45,7 @@ mod pending;
 mod queue;
 mod reader;
 mod recovery;
+mod room;
 mod scan;
 mod segment;
 mod shared;
@@ -54,7 +56,7 @@ mod writer;
 #[cfg(test)]
 mod proofs;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     io,

@@ -11,7 +11,7 @@ use super::{
     segment::{self, SegmentHeader},
     shared::Shared,
     snapshot::Summary,
-    spare::{Spare, Spares},
+    spare::{Spare, Spares, write_zeros},
 };
 
 /// Room for the frame that says that no other follows in its file.
@@ -107,6 +107,20 @@ impl OpenSegment {
         synced.map_err(|error| Fault::torn("sync the journal", &error))
     }
 
+    /// Writes zeros where the next frame goes, as many as that may have: a file system that copies on write may have
+    /// no space for them, though the file is long enough.
+    pub(super) fn try_space(
+        &self,
+        frame_len: u64,
+        go_on: impl FnMut() -> bool,
+    ) -> Result<(), Fault> {
+        let zeros = self.place..self.place + frame_len;
+        let written = write_zeros(&*self.file, zeros, go_on);
+        written
+            .map(|_| ())
+            .map_err(|error| Fault::new("write to the journal", &error))
+    }
+
     /// Makes a frame that was cut short unreadable: its missing bytes might equal what stood there before.
     fn void(&self) -> Result<(), Fault> {
         let zeros = [0; HEADER_LEN];
@@ -144,8 +158,8 @@ pub(super) struct Beginning<'a> {
     pub(super) snapshot: &'a [u8],
 }
 
-/// Makes the next file of the journal of a spare one.
-pub(super) fn begin_segment(
+/// Makes the next file of the journal of a spare one. It takes frames once its name is durable: [`open_segment`].
+pub(super) fn name_segment(
     shared: &Shared,
     spares: &Spares,
     spare: &Spare,
@@ -164,7 +178,7 @@ pub(super) fn begin_segment(
         snapshot_crc: segment::snapshot_crc(life, snapshot),
         journal: beginning.journal,
     };
-    let (file, len) = spares.publish(spare, &shared.files, &header, snapshot)?;
+    let (file, len) = spares.name(spare, &shared.files, &header, snapshot)?;
     Ok(OpenSegment {
         file,
         number: header.number,
@@ -175,4 +189,16 @@ pub(super) fn begin_segment(
         first_time: None,
         referred: HashSet::new(),
     })
+}
+
+/// Makes the name of a file durable, and lets readers find it.
+pub(super) fn open_segment(
+    shared: &Shared,
+    spares: &Spares,
+    named: &OpenSegment,
+) -> io::Result<()> {
+    spares.sync_names(&shared.files)?;
+    let OpenSegment { number, life, .. } = *named;
+    shared.files.add(number, life, named.file.clone());
+    Ok(())
 }

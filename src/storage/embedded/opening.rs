@@ -14,11 +14,12 @@ use super::{
     OpenError, Options,
     dedup::Dedup,
     disk::Disk,
+    frame::HEADER_LEN,
     housekeeper::Housekeeper,
     index::Index,
     lock::{self, DirLock},
     lookup,
-    opened::{Beginning, begin_segment, is_full},
+    opened::{Beginning, is_full, name_segment},
     pending::Pending,
     queue::Queue,
     recovery::{self, Recovered},
@@ -82,13 +83,15 @@ pub(super) fn open(
         journal: found.journal,
         segment_bytes: log.segment_bytes.max(SEGMENT_BYTES_MIN),
         open: None,
+        named: None,
         before: None,
         next_frame: 1,
         pending: Pending::default(),
         requests: VecDeque::new(),
         finishes: Vec::new(),
         stopped: None,
-        disk_full: false,
+        full: None,
+        refused: false,
         no_space_at: None,
         unproven: false,
     };
@@ -139,17 +142,23 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
         snapshot: &snapshot,
     };
     let len = snapshot.len() as u64 + SEGMENT_BYTES_MIN;
-    let begun = writer
-        .spares
-        .take(writer.segment_bytes.max(len))
-        .and_then(|spare| begin_segment(&writer.shared, &writer.spares, &spare, beginning));
+    let spare = writer.spares.take(writer.segment_bytes.max(len), || true);
+    let named = spare.and_then(|spare| {
+        let named = name_segment(&writer.shared, &writer.spares, &spare, beginning);
+        if named.is_err() {
+            writer.spares.put_back(spare);
+        }
+        named
+    });
+    let begun = named.and_then(|named| {
+        writer.named = Some(named);
+        writer.open_named()
+    });
     match begun {
-        Ok(open) => writer.open = Some(open),
+        Ok(()) => {}
         // What is there can still be read, and the writer tries again until there is space.
         Err(error) if is_full(&error) => {
-            tracing::error!("the disk is full; appends are refused until there is space");
-            writer.shared.disk_full(true);
-            writer.disk_full = true;
+            writer.had_no_space(HEADER_LEN as u64);
         }
         Err(error) => return Err(error),
     }
@@ -167,12 +176,26 @@ fn start_threads(
     let keeping = housekeeper.clone();
     let keeper = Builder::new().name("syncgate-keeper".into());
     let keeper = keeper.spawn(move || keeping.run()).map_err(failed)?;
-    let writing = Builder::new().name("syncgate-writer".into());
-    match writing.spawn(move || writer.run()) {
-        Ok(writer) => Ok(vec![keeper, writer]),
+    let mut threads = vec![keeper];
+    let shared = writer.shared.clone();
+    let watched = shared.clone();
+    let watching = Builder::new().name("syncgate-watch".into());
+    let started = watching
+        .spawn(move || watched.condition.watch())
+        .and_then(|watch| {
+            threads.push(watch);
+            let writing = Builder::new().name("syncgate-writer".into());
+            writing.spawn(move || writer.run())
+        });
+    match started {
+        Ok(writer) => {
+            threads.push(writer);
+            Ok(threads)
+        }
         Err(source) => {
             housekeeper.stop();
-            super::engine::join(vec![keeper]);
+            shared.condition.end();
+            super::engine::join(threads);
             Err(failed(source))
         }
     }

@@ -1,12 +1,12 @@
 //! What writer, readers and callers share: one view under one short lock, and what tells others that it changed.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Mutex, RwLock};
 
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     place::{Offset, Partition, PartitionId, StreamId},
-    storage::{Epoch, Health, Lease, LeaseEvent},
+    storage::{Epoch, Lease, LeaseEvent},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     books::Books,
     cache::Cache,
     codec::Malformed,
+    condition::Condition,
     frame::Frame,
     index::Index,
     lock,
@@ -32,7 +33,7 @@ pub(super) struct Shared {
     pub(super) view: RwLock<View>,
     pub(super) files: Files,
     pub(super) index: Index,
-    pub(super) health: watch::Sender<Health>,
+    pub(super) condition: Condition,
     pub(super) streams_changed: watch::Sender<u64>,
     pub(super) writer_ended: watch::Sender<bool>,
     watchers: Mutex<Vec<(Box<str>, watch::Sender<u64>)>>,
@@ -95,7 +96,7 @@ impl Shared {
             view: RwLock::new(view),
             files,
             index,
-            health: watch::Sender::new(Health::Running),
+            condition: Condition::new(),
             streams_changed: watch::Sender::new(0),
             writer_ended: watch::Sender::new(false),
             watchers: Mutex::default(),
@@ -215,32 +216,6 @@ impl Shared {
                 .into_iter()
                 .all(|event| holder.events.try_send(event).is_ok());
             told && partitions.is_some()
-        });
-    }
-
-    /// Notes that nothing more will be stored; the first reason stays.
-    pub(super) fn stopped(&self, reason: &Arc<str>) {
-        self.health.send_if_modified(|health| {
-            let first = !matches!(health, Health::Stopped(_));
-            if first {
-                *health = Health::Stopped(reason.clone());
-            }
-            first
-        });
-    }
-
-    /// Notes whether the disk is full.
-    pub(super) fn disk_full(&self, full: bool) {
-        self.health.send_if_modified(|health| match health {
-            Health::Running if full => {
-                *health = Health::DiskFull;
-                true
-            }
-            Health::DiskFull if !full => {
-                *health = Health::Running;
-                true
-            }
-            Health::Running | Health::DiskFull | Health::Stopped(_) => false,
         });
     }
 }

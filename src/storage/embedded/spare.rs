@@ -75,8 +75,8 @@ impl Spares {
         Ok(())
     }
 
-    /// Returns a file of at least that length; one that is too short is made longer.
-    pub(super) fn take(&self, len: u64) -> io::Result<Spare> {
+    /// Returns a file of at least that length; one that is too short is made longer. `go_on` as in [`Spares::prepare`].
+    pub(super) fn take(&self, len: u64, go_on: impl FnMut() -> bool) -> io::Result<Spare> {
         let found = {
             let mut ready = lock::mutex(&self.ready);
             let fits = ready.iter().position(|spare| spare.len >= len);
@@ -86,12 +86,12 @@ impl Spares {
         if let Some(mut spare) = found {
             if spare.len < len {
                 let file = self.disk.open(&spare.path)?;
-                self.fill(&*file, &spare.path, spare.len..len, || true)?;
+                self.fill(&*file, &spare.path, spare.len..len, go_on)?;
                 spare.len = len;
             }
             return Ok(spare);
         }
-        let made = self.make(len, || true)?;
+        let made = self.make(len, go_on)?;
         made.ok_or_else(|| io::ErrorKind::Interrupted.into())
     }
 
@@ -100,8 +100,9 @@ impl Spares {
         lock::mutex(&self.ready).push(spare);
     }
 
-    /// Makes a file of the journal of a spare one. When this returns, header, snapshot and name are durable.
-    pub(super) fn publish(
+    /// Makes a file of the journal of a spare one: header and snapshot are durable then, its name is after
+    /// [`Spares::sync_names`].
+    pub(super) fn name(
         &self,
         spare: &Spare,
         files: &Files,
@@ -116,10 +117,13 @@ impl Spares {
         segment::write_all(&*file, &head, 0).map_err(|(error, _)| error)?;
         file.sync_data()?;
         self.disk.rename(&spare.path, &files.path(header.number))?;
-        self.disk.sync_dir(files.dir())?;
-        self.disk.sync_dir(&self.dir)?;
-        files.add(header.number, header.life, file.clone());
         Ok((file, spare.len))
+    }
+
+    /// Makes durable which files have left the spare ones for the journal.
+    pub(super) fn sync_names(&self, files: &Files) -> io::Result<()> {
+        self.disk.sync_dir(files.dir())?;
+        self.disk.sync_dir(&self.dir)
     }
 
     fn make(&self, len: u64, go_on: impl FnMut() -> bool) -> io::Result<Option<Spare>> {
@@ -141,7 +145,11 @@ impl Spares {
             return Ok(None);
         }
         let path = making.with_extension(&READY[1..]);
-        self.disk.rename(&making, &path)?;
+        if let Err(error) = self.disk.rename(&making, &path) {
+            // Each later try makes another file: what nobody uses must not take the space that they need.
+            self.remove(&making);
+            return Err(error);
+        }
         Ok(Some(Spare { path, len }))
     }
 
@@ -154,16 +162,21 @@ impl Spares {
         go_on: impl FnMut() -> bool,
     ) -> io::Result<bool> {
         let filled = write_zeros(file, range, go_on);
-        if !matches!(filled, Ok(true))
-            && let Err(error) = self.disk.remove(path)
-        {
-            tracing::debug!(%error, "cannot remove a file that could not be made ready");
+        if !matches!(filled, Ok(true)) {
+            self.remove(path);
         }
         filled
     }
+
+    fn remove(&self, path: &std::path::Path) {
+        if let Err(error) = self.disk.remove(path) {
+            tracing::debug!(%error, "cannot remove a file that could not be made ready");
+        }
+    }
 }
 
-fn write_zeros(
+/// Makes a range of a file zeros, durably; `false` if `go_on` has given up.
+pub(super) fn write_zeros(
     file: &dyn DiskFile,
     range: std::ops::Range<u64>,
     mut go_on: impl FnMut() -> bool,

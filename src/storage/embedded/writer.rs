@@ -22,13 +22,13 @@ use super::{
     frame::{FRAME_BYTES_MAX, Frame, HEADER_LEN, aligned_len},
     housekeeper::Housekeeper,
     lock,
-    opened::{Beginning, Fault, OpenSegment, SEAL_LEN, begin_segment, is_full},
+    opened::{Fault, OpenSegment},
     ops::{Entry, Op},
     pending::Pending,
     queue::{CommitAnswer, Queue, Request, Taken},
-    segment,
+    room::{DISK_FULL_WAIT, Full},
     shared::Shared,
-    snapshot::{self, Summary},
+    snapshot::Summary,
     spare::Spares,
 };
 
@@ -36,8 +36,6 @@ use super::{
 const FINISHES_WAIT: Duration = Duration::from_millis(5);
 /// Without work for this long, an empty frame shows that the last one was written whole.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long a full disk is left alone if nobody commits.
-const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// The writer, on a thread of its own.
 #[derive(Debug)]
@@ -51,6 +49,8 @@ pub(super) struct Writer {
     pub(super) segment_bytes: u64,
     /// `None` = the last file is sealed and the next one could not be made yet.
     pub(super) open: Option<OpenSegment>,
+    /// The next file, if it is made but the disk had no space for its name.
+    pub(super) named: Option<OpenSegment>,
     /// The file before the open one.
     pub(super) before: Option<Summary>,
     pub(super) next_frame: u64,
@@ -58,7 +58,9 @@ pub(super) struct Writer {
     pub(super) requests: VecDeque<Request>,
     pub(super) finishes: Vec<Finish>,
     pub(super) stopped: Option<Arc<str>>,
-    pub(super) disk_full: bool,
+    pub(super) full: Option<Full>,
+    /// There was no space for the last frame.
+    pub(super) refused: bool,
     /// When there was no space for another file.
     pub(super) no_space_at: Option<Instant>,
     /// The last frame held something.
@@ -69,19 +71,24 @@ impl Writer {
     /// Works until the queue is closed or abandoned.
     pub(super) fn run(mut self) {
         loop {
-            let finishes_wait = if self.disk_full {
-                DISK_FULL_WAIT
-            } else {
-                FINISHES_WAIT
+            let finishes_wait = match self.full {
+                Some(_) => DISK_FULL_WAIT,
+                None => FINISHES_WAIT,
             };
-            let waits = self.stopped.is_none() && (self.unproven || self.disk_full);
+            let waits = self.stopped.is_none() && (self.unproven || self.full.is_some());
             let idle = waits.then_some(IDLE);
             let taken =
                 self.queue
                     .take(&mut self.requests, &mut self.finishes, finishes_wait, idle);
             match taken {
-                Taken::Work => self.work(),
-                Taken::Idle => self.prove(),
+                Taken::Work => {
+                    self.work();
+                    self.try_space();
+                }
+                Taken::Idle => {
+                    self.prove();
+                    self.try_space();
+                }
                 Taken::Closing => {
                     self.prove();
                     return;
@@ -93,6 +100,7 @@ impl Writer {
 
     /// Stores all that was taken.
     fn work(&mut self) {
+        self.refused = false;
         while !self.requests.is_empty() || !self.finishes.is_empty() {
             if let Some(reason) = self.stopped.clone() {
                 self.finishes.clear();
@@ -103,12 +111,12 @@ impl Writer {
                 None | Some(Request::Commit { .. }) => self.store_commits(),
                 Some(_) => self.store_alone(),
             }
-            if self.disk_full && self.requests.is_empty() {
+            if self.refused && self.requests.is_empty() {
                 // The ends stay for the next try.
                 break;
             }
         }
-        if self.disk_full && self.queue.is_closing() {
+        if self.refused && self.queue.is_closing() {
             // There is no later try; these records are dispatched again after the next start.
             self.finishes.clear();
         }
@@ -196,9 +204,9 @@ impl Writer {
         }
     }
 
-    /// Writes an empty frame if the last one held something, or tries a full disk.
+    /// Writes an empty frame if the last one held something.
     fn prove(&mut self) {
-        if (self.unproven || self.disk_full) && self.stopped.is_none() {
+        if self.unproven && self.stopped.is_none() {
             let time = lock::read(&self.shared.view).books.last_time;
             if self.store(Vec::new(), Vec::new(), time, 0).is_ok() {
                 self.unproven = false;
@@ -216,29 +224,31 @@ impl Writer {
         time: u64,
         hint: usize,
     ) -> Result<(), Fault> {
-        let stored = self.try_store(entries, refers, time, hint);
-        match &stored {
-            Ok(()) => {
-                if std::mem::take(&mut self.disk_full) {
-                    tracing::info!("the disk has space again; appends are taken");
-                    self.shared.disk_full(false);
-                }
-            }
-            Err(Fault::DiskFull) => {
-                if !std::mem::replace(&mut self.disk_full, true) {
-                    tracing::error!("the disk is full; appends are refused until there is space");
-                    self.shared.disk_full(true);
-                }
-            }
+        // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
+        let frame_len = aligned_len((HEADER_LEN + hint) as u64);
+        self.shared.condition.step();
+        let stored = self
+            .make_room(frame_len)
+            .and_then(|()| self.write(entries, refers, time, hint));
+        self.shared.condition.rest();
+        self.note(&stored, frame_len);
+        stored
+    }
+
+    /// Notes what became of a frame of that length, or of a try to write one.
+    pub(super) fn note(&mut self, stored: &Result<(), Fault>, frame_len: u64) {
+        self.refused = matches!(stored, Err(Fault::DiskFull));
+        match stored {
+            Ok(()) => self.had_space(frame_len),
+            Err(Fault::DiskFull) => self.had_no_space(frame_len),
             Err(Fault::Broken(reason) | Fault::Torn(reason)) => {
                 tracing::error!(%reason, "the log has stopped; reads go on");
                 self.stop(&reason.clone());
             }
         }
-        stored
     }
 
-    fn try_store(
+    fn write(
         &mut self,
         mut entries: Vec<Entry>,
         mut refers: Vec<Arc<str>>,
@@ -246,9 +256,6 @@ impl Writer {
         hint: usize,
     ) -> Result<(), Fault> {
         let unproven = !entries.is_empty();
-        // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
-        let frame_len = aligned_len((HEADER_LEN + hint) as u64);
-        self.make_room(frame_len)?;
         let Some(open) = &mut self.open else {
             return Err(Fault::Broken("there is no open file".into()));
         };
@@ -261,9 +268,10 @@ impl Writer {
         let at = open.frame_at(self.next_frame, time);
         let frame = Frame::encode(at, false, entries, hint);
         debug_assert!(
-            frame.bytes.len() as u64 <= frame_len,
+            frame.bytes.len() as u64 <= aligned_len((HEADER_LEN + hint) as u64),
             "the hint is an upper bound"
         );
+        self.shared.condition.step();
         open.write(&frame)?;
         open.place += frame.bytes.len() as u64;
         open.first_time.get_or_insert(time);
@@ -279,82 +287,8 @@ impl Writer {
             .map_err(|malformed| Fault::Torn(format!("cannot publish a frame: {malformed}").into()))
     }
 
-    /// Makes sure that a frame fits into the open file, together with the one that seals it.
-    fn make_room(&mut self, frame_len: u64) -> Result<(), Fault> {
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.place + frame_len + SEAL_LEN <= open.len)
-        {
-            return Ok(());
-        }
-        // Trying means filling the disk to the brim, so it is not done for every commit that comes.
-        if self
-            .no_space_at
-            .is_some_and(|at| at.elapsed() < DISK_FULL_WAIT)
-        {
-            return Err(Fault::DiskFull);
-        }
-        let sealed = self
-            .open
-            .as_ref()
-            .map(|open| open.summary(self.next_frame, &self.shared));
-        let before = sealed.or_else(|| self.before.clone());
-        let snapshot = snapshot::encode(&lock::read(&self.shared.view).books, before.as_ref());
-        let frames_at = aligned_len(segment::SNAPSHOT_AT + snapshot.len() as u64);
-        let len = self.segment_bytes.max(frames_at + frame_len + SEAL_LEN);
-        let spare = self.spares.take(len);
-        self.no_space_at = matches!(&spare, Err(error) if is_full(error)).then(Instant::now);
-        let spare = spare.map_err(|error| Fault::new("make a journal file", &error))?;
-        let begun = self.seal().and_then(|()| {
-            self.before = before;
-            let begun = begin_segment(
-                &self.shared,
-                &self.spares,
-                &spare,
-                Beginning {
-                    number: self.before.as_ref().map_or(1, |before| before.number + 1),
-                    first_frame: self.next_frame,
-                    journal: self.journal,
-                    created: self.clock.now().0,
-                    snapshot: &snapshot,
-                },
-            );
-            begun.map_err(|error| Fault::new("begin a journal file", &error))
-        });
-        match begun {
-            Ok(open) => {
-                self.open = Some(open);
-                Ok(())
-            }
-            Err(fault) => {
-                self.spares.put_back(spare);
-                Err(fault)
-            }
-        }
-    }
-
-    /// Ends the open file, if there is one, with a frame that says so.
-    fn seal(&mut self) -> Result<(), Fault> {
-        let Some(open) = &self.open else {
-            return Ok(());
-        };
-        let time = lock::read(&self.shared.view).books.last_time;
-        let at = open.frame_at(self.next_frame, time);
-        let frame = Frame::encode(at, true, Vec::new(), 0);
-        open.write(&frame).map_err(|fault| match fault {
-            // The frame that is to be stored is not in this write.
-            Fault::Torn(reason) => Fault::Broken(reason),
-            fault => fault,
-        })?;
-        self.next_frame += 1;
-        self.housekeeper.sealed(open.number);
-        self.open = None;
-        Ok(())
-    }
-
     fn stop(&mut self, reason: &Arc<str>) {
-        self.shared.stopped(reason);
+        self.shared.condition.stopped(reason);
         self.stopped.get_or_insert_with(|| reason.clone());
         let queued = self.queue.stop(reason);
         self.requests.extend(queued);

@@ -40,7 +40,7 @@ fn value(number: u64, size: usize) -> Bytes {
         .collect()
 }
 
-fn one(of: PartitionId, number: u64, size: usize) -> Commit {
+pub(super) fn one(of: PartitionId, number: u64, size: usize) -> Commit {
     append(of, vec![record(value(number, size))]).into()
 }
 
@@ -49,7 +49,7 @@ async fn one_partition(engine: &Embedded) -> PartitionId {
 }
 
 /// An engine with `count` records of 1,000 bytes.
-async fn filled(rig: &Rig, count: u64) -> (Arc<Embedded>, PartitionId) {
+pub(super) async fn filled(rig: &Rig, count: u64) -> (Arc<Embedded>, PartitionId) {
     let engine = rig.open();
     let of = one_partition(&engine).await;
     for number in 0..count {
@@ -58,7 +58,7 @@ async fn filled(rig: &Rig, count: u64) -> (Arc<Embedded>, PartitionId) {
     (engine, of)
 }
 
-fn fault(call: Call, file: fn(&str) -> bool, errno: i32) -> Fault {
+pub(super) fn fault(call: Call, file: fn(&str) -> bool, errno: i32) -> Fault {
     Fault {
         call,
         file,

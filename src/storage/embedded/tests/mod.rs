@@ -1,6 +1,7 @@
 //! Each promise of the engine through the seam, on the real file system.
 
 mod damage;
+pub(crate) mod far;
 mod format;
 mod index;
 mod promises;

@@ -1,5 +1,8 @@
 //! Redrives over a real log and real targets.
 
+mod cut;
+mod far;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
@@ -14,7 +17,7 @@ use crate::{
         stub::{StubTarget, within},
     },
     place::{Offset, Partition},
-    storage::{AppendKind, CommitError, Health, Log},
+    storage::{AppendKind, CommitError, Log},
 };
 
 impl Harness {
@@ -56,7 +59,7 @@ async fn while_the_log_takes_nothing_a_redrive_is_refused_and_calls_nobody() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
     gateway.failed(UNAVAILABLE, target.address, 1).await;
-    gateway.engine.set_health(Health::DiskFull);
+    gateway.engine.say_disk_full(true);
     let redriver = gateway.redriver();
     let refused = within("an answer", redriver.run(gateway.request(UNAVAILABLE))).await;
     assert!(matches!(
@@ -333,39 +336,6 @@ async fn a_redrive_and_a_first_dispatch_of_one_key_never_overlap() {
         redriven.answer(200);
     });
     assert_eq!(counts(&report), (1, 0, 0));
-}
-
-#[tokio::test]
-async fn the_time_budget_ends_a_pass_at_an_offset_without_gap_or_repeat() {
-    let mut target = StubTarget::start().await;
-    let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
-    let redriver = gateway.redriver();
-    gateway.failed(UNAVAILABLE, target.address, 5).await;
-    let mut request = gateway.request(UNAVAILABLE);
-    request.time_budget = Duration::from_millis(200);
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
-        target.next_call().await.answer(200);
-        let second = target.next_call().await;
-        // Held until the budget is over: it has begun, so it is waited for.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        second.answer(200);
-    });
-    assert_eq!(counts(&report), (2, 0, 0));
-    assert_eq!(
-        (report.last_read_offset, report.end_of_stream),
-        (Some(Offset(1)), false)
-    );
-    let mut rest = gateway.request(UNAVAILABLE);
-    rest.after = report.last_read_offset;
-    let (report, ()) = tokio::join!(redrive(&redriver, rest), async {
-        for path in ["/2", "/3", "/4"] {
-            let call = target.next_call().await;
-            assert_eq!(call.path, path, "what was taken back is called once");
-            call.answer(200);
-        }
-    });
-    assert_eq!(counts(&report), (3, 0, 0));
-    assert!(target.waiting_call().is_none());
 }
 
 #[tokio::test]

@@ -1,0 +1,167 @@
+//! The records that a pass has given to the boards: which of them can be taken back, and when to give out no more.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    dispatch::job::{Redone, Start},
+    place::Offset,
+};
+
+/// What became of a record; `None` if a stop has cut it.
+pub(super) type Answered = (Offset, Option<Redone>);
+
+/// Records given to the boards.
+#[derive(Default)]
+pub(super) struct InFlight {
+    answers: FuturesUnordered<BoxFuture<'static, Answered>>,
+    /// Those whose answer is waited for.
+    given: BTreeMap<Offset, Given>,
+    /// The greatest offset whose call was answered.
+    called: Option<Offset>,
+    /// The longest that an answer took.
+    slowest: Duration,
+}
+
+struct Given {
+    start: Start,
+    at: Instant,
+}
+
+impl InFlight {
+    /// Adds a record behind all others.
+    pub(super) fn add(
+        &mut self,
+        offset: Offset,
+        start: Start,
+        answered: oneshot::Receiver<Redone>,
+    ) {
+        let at = Instant::now();
+        self.given.insert(offset, Given { start, at });
+        let answered = answered.map(move |answer| (offset, answer.ok()));
+        self.answers.push(answered.boxed());
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.given.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.given.is_empty()
+    }
+
+    /// Waits for an answer, perhaps to what was taken back.
+    ///
+    /// # Cancel safety
+    /// No answer is lost.
+    pub(super) async fn next(&mut self) -> Option<Answered> {
+        self.answers.next().await
+    }
+
+    /// A record has its answer; `false` if it was taken back.
+    pub(super) fn end(&mut self, offset: Offset, called: bool) -> bool {
+        let Some(given) = self.given.remove(&offset) else {
+            return false;
+        };
+        self.slowest = self.slowest.max(given.at.elapsed());
+        if called {
+            self.called = self.called.max(Some(offset));
+        }
+        true
+    }
+
+    /// Takes back what has not begun, from the newest on; returns how many. `keeps_holes` stops at the first that has.
+    pub(super) fn withdraw(&mut self, keeps_holes: bool) -> u64 {
+        let mut taken = Vec::new();
+        for (offset, given) in self.given.iter().rev() {
+            if keeps_holes && Some(*offset) < self.called {
+                break;
+            }
+            if given.start.withdraw() {
+                taken.push(*offset);
+            } else if keeps_holes {
+                break;
+            }
+        }
+        for offset in &taken {
+            self.given.remove(offset);
+        }
+        taken.len() as u64
+    }
+
+    /// Returns whether a record takes, or took, longer than there is time: one that is given out now may be answered
+    /// while one before it has not even begun when the time is over.
+    pub(super) fn outlasts(&self, now: Instant, by: Instant) -> bool {
+        let oldest = self.given.values().next();
+        let waits = oldest.map(|given| now.saturating_duration_since(given.at));
+        self.slowest.max(waits.unwrap_or_default()) > by.saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(len: u64) -> InFlight {
+        let mut in_flight = InFlight::default();
+        for offset in 0..len {
+            let (_, answered) = oneshot::channel();
+            in_flight.add(Offset(offset), Start::default(), answered);
+        }
+        in_flight
+    }
+
+    fn begin(in_flight: &InFlight, offset: u64) {
+        assert!(in_flight.given[&Offset(offset)].start.begin());
+    }
+
+    #[track_caller]
+    fn check_left(in_flight: &mut InFlight, keeps_holes: bool, expected: &[u64]) {
+        let len = in_flight.len();
+        let taken = in_flight.withdraw(keeps_holes);
+        let left: Vec<_> = in_flight.given.keys().map(|at| at.0).collect();
+        assert_eq!(left, expected);
+        assert_eq!(taken, (len - left.len()) as u64);
+    }
+
+    #[test]
+    fn what_was_called_behind_a_record_keeps_it_if_holes_are_kept() {
+        let in_flight = || {
+            let in_flight = of(5);
+            begin(&in_flight, 0);
+            begin(&in_flight, 2);
+            in_flight
+        };
+        check_left(&mut in_flight(), false, &[0, 2]);
+        check_left(&mut in_flight(), true, &[0, 1, 2]);
+        // The answer changes nothing.
+        let mut answered = in_flight();
+        assert!(answered.end(Offset(2), true));
+        check_left(&mut answered, true, &[0, 1]);
+        check_left(&mut answered, false, &[0]);
+        // One that a stop has cut was not called.
+        let mut cut = in_flight();
+        assert!(cut.end(Offset(2), false));
+        check_left(&mut cut, true, &[0]);
+        assert!(!cut.end(Offset(1), true), "it was taken back");
+    }
+
+    #[test]
+    fn no_more_is_given_out_when_one_takes_longer_than_there_is_time() {
+        let mut in_flight = of(2);
+        let at = in_flight.given[&Offset(0)].at;
+        let by = at + Duration::from_secs(60);
+        let after = |secs| at + Duration::from_secs(secs);
+        assert!(!in_flight.outlasts(after(29), by));
+        assert!(in_flight.outlasts(after(31), by));
+        for offset in 0..2 {
+            assert!(in_flight.end(Offset(offset), true));
+        }
+        assert!(!in_flight.outlasts(after(31), by));
+        in_flight.slowest = Duration::from_secs(20);
+        assert!(!in_flight.outlasts(after(39), by));
+        assert!(in_flight.outlasts(after(41), by));
+    }
+}
