@@ -31,8 +31,6 @@ pub(crate) struct Board {
     /// Shared by all boards.
     room: Arc<Room>,
     state: Mutex<State>,
-    /// Fires when there is room again after a push was refused.
-    pub(crate) space: Notify,
 }
 
 /// Bounds of a board.
@@ -147,12 +145,11 @@ impl Board {
             limits,
             room,
             state: Mutex::new(state),
-            space: Notify::new(),
         }
     }
 
     /// Adds a job behind all others, and returns someone to wake for it; gives it back if there is no room, and
-    /// [`Board::space`] or [`Room::freed`] fires once there is. One job always fits.
+    /// [`Room::freed`] fires once there is. One job always fits.
     pub(crate) fn push(&self, job: Box<Job>) -> Result<Option<Wake>, Box<Job>> {
         let lane = self.lane(&job);
         let bytes = job.record.bytes_len();
@@ -211,7 +208,7 @@ impl Board {
             state.workers[slot].state = WorkerState::Busy(job.time);
             if state.space_wanted && state.has_space(self.limits) {
                 state.space_wanted = false;
-                self.space.notify_waiters();
+                self.room.freed.notify_waiters();
             }
             return (Next::Job(job), state.wake());
         }
@@ -252,6 +249,12 @@ impl Board {
         state.workers[slot].state = WorkerState::Absent;
         state.gate.leave();
         true
+    }
+
+    /// Returns whether it is worth to come with more.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.queued_len == 0 || (state.has_space(self.limits) && self.room.has_space())
     }
 
     /// Returns whether nothing waits and nobody works.

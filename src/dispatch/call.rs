@@ -203,7 +203,7 @@ fn method(text: &str) -> Result<Method, Invalid> {
 }
 
 /// Returns where a record goes. Ingest wrote it beside the message; a record without that is read.
-pub(super) fn origin(record: &Record) -> Option<Origin> {
+pub(crate) fn origin(record: &Record) -> Option<Origin> {
     let noted = record.headers.get(record_header::TARGET);
     noted.and_then(|text| Origin::of(text).ok()).or_else(|| {
         let message = Message::parse(&record.value).ok()?;

@@ -25,7 +25,7 @@
 mod address;
 mod backoff;
 mod board;
-mod call;
+pub(crate) mod call;
 mod client;
 mod connect;
 mod credentials;

@@ -1,10 +1,12 @@
-//! The owner of a partition: reads it once, from the first record without an end on, and puts each record on the board of
-//! its target.
+//! The owner of a partition: reads it from the first record without an end on, and puts each record on the board of its
+//! target.
 //!
-//! When the board of one target is full the owner waits, and with it all that is behind in its partition. What is not on
+//! One *scanner* passes over the log. A target whose board is full is *behind* from then on: the scanner goes on for the
+//! others and passes its records over, and a cursor of the target's own reads them again as its board gets room, until
+//! it meets the scanner. So a target that hangs costs the others nothing but that the log is read twice. What is not on
 //! a board yet is in the log only.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -16,7 +18,8 @@ use super::{
 use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
-    storage::{Finished, ReadError, Stream},
+    storage::{ReadError, Stream},
+    target::Origin,
 };
 
 /// What is read at a time.
@@ -36,16 +39,19 @@ pub(super) async fn own(
     jobs: TaskTracker,
 ) {
     let stop = owned.stop.clone();
+    let of = owned.lease.of;
     let owner = Owner {
-        of: owned.lease.of,
+        of,
         shared,
         stream,
         owned,
         jobs,
+        next: Offset(0),
+        behind: HashMap::new(),
     };
-    let ended = stop.run_until_cancelled(owner.scan()).await;
+    let ended = stop.run_until_cancelled(owner.run()).await;
     if let Some(Err(error)) = ended {
-        tracing::debug!(of = %owner.of, %error, "partition is not dispatched any more");
+        tracing::debug!(%of, %error, "partition is not dispatched any more");
     }
 }
 
@@ -55,38 +61,62 @@ struct Owner {
     of: PartitionId,
     owned: Arc<Owned>,
     jobs: TaskTracker,
+    /// Where the scanner is.
+    next: Offset,
+    /// The targets that are behind, each with the first of its records that may not be on a board; at most `targets_max`.
+    /// `None` stands for records that name no target.
+    behind: HashMap<Option<Origin>, Offset>,
+}
+
+/// How far a page brought a reader.
+enum Step {
+    /// Past the whole page, or up to where it was to go.
+    Done(Offset),
+    /// Up to a record that its board refused.
+    Refused(Offset),
 }
 
 impl Owner {
     /// Never returns `Ok`; an error means that the partition is gone.
-    async fn scan(&self) -> Result<(), ReadError> {
+    async fn run(mut self) -> Result<(), ReadError> {
         let engine = self.shared.streams.engine().clone();
+        let shared = self.shared.clone();
         let mut tail = engine.tail(self.of)?;
         let status = engine.status(self.of)?;
-        let mut next = status.low_mark.max(status.bounds.earliest);
+        self.next = status.low_mark.max(status.bounds.earliest);
         let mut again = READ_AGAIN_FIRST;
         loop {
+            // Before the boards are asked, so that room made in between is not missed.
+            let mut freed = pin!(shared.targets.room.freed.notified());
+            freed.as_mut().enable();
+            let caught_up = self.catch_up().await;
             // Only what was stored before this start can have an end already in great numbers.
-            if next < status.bounds.tail {
-                next = self.first_open(next, status.bounds.tail).await?;
+            if self.next < status.bounds.tail {
+                self.next = self.first_open(self.next, status.bounds.tail).await?;
             }
-            match engine.read(self.of, next, PAGE_BYTES).await {
-                Ok(page) if page.records.is_empty() => {
-                    let moved = tail.wait_for(|tail| *tail > next).await;
-                    moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
-                }
-                Ok(page) => {
-                    let finished = engine.finished(self.of, next..page.next)?;
-                    for stored in page.records {
-                        self.give(stored, &finished).await;
-                    }
-                    next = page.next;
+            let there_is_more = *tail.borrow_and_update() > self.next;
+            let scanned = match there_is_more {
+                true => self.scan().await,
+                false => Ok(false),
+            };
+            match (caught_up, scanned) {
+                (Ok(caught_up), Ok(scanned)) => {
                     again = READ_AGAIN_FIRST;
+                    if !caught_up && !scanned {
+                        let from = self.next;
+                        tokio::select! {
+                            () = freed => {}
+                            // With more to read the scanner waits for room alone.
+                            moved = tail.wait_for(|tail| *tail > from), if !there_is_more => {
+                                moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
+                            }
+                        }
+                    }
                 }
-                Err(ReadError::Trimmed { earliest, .. }) => next = next.max(earliest),
-                Err(gone @ ReadError::PartitionUnknown(_)) => return Err(gone),
-                Err(error @ (ReadError::Damaged(_) | ReadError::Io(_))) => {
-                    tracing::error!(of = %self.of, offset = next.0, %error, "cannot read; dispatch of this partition waits");
+                (Err(gone @ ReadError::PartitionUnknown(_)), _)
+                | (_, Err(gone @ ReadError::PartitionUnknown(_))) => return Err(gone),
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::error!(of = %self.of, offset = self.next.0, %error, "cannot read; dispatch of this partition waits");
                     sleep(again).await;
                     again = (again * 2).min(READ_AGAIN_MAX);
                 }
@@ -112,37 +142,105 @@ impl Owner {
         Ok(next)
     }
 
-    async fn give(&self, stored: StoredRecord, finished: &Finished) {
-        if finished.contains(stored.offset) {
-            return;
+    /// Gives the next page to the boards; returns whether the scanner has moved.
+    async fn scan(&mut self) -> Result<bool, ReadError> {
+        let from = self.next;
+        let (Step::Done(reached) | Step::Refused(reached)) =
+            self.step(from, None, Offset(u64::MAX)).await?;
+        self.next = reached;
+        Ok(reached > from)
+    }
+
+    /// Lets each target that is behind and has room read a page; returns whether any of them came further.
+    async fn catch_up(&mut self) -> Result<bool, ReadError> {
+        let has_room = |origin: &Option<_>| self.shared.targets.has_room(origin.as_ref());
+        let ready = self.behind.iter().filter(|(origin, _)| has_room(origin));
+        let ready: Vec<_> = ready.map(|(origin, at)| (origin.clone(), *at)).collect();
+        let mut moved = false;
+        for (origin, from) in ready {
+            match self.step(from, Some(&origin), self.next).await? {
+                Step::Done(reached) if reached >= self.next => {
+                    self.behind.remove(&origin);
+                    moved = true;
+                }
+                Step::Done(reached) | Step::Refused(reached) => {
+                    self.behind.insert(origin, reached);
+                    moved |= reached > from;
+                }
+            }
         }
+        Ok(moved)
+    }
+
+    /// Reads a page and gives its open records before `until` to the boards: those of one target that is behind, or those
+    /// of all that are not.
+    async fn step(
+        &mut self,
+        from: Offset,
+        only: Option<&Option<Origin>>,
+        until: Offset,
+    ) -> Result<Step, ReadError> {
+        let engine = self.shared.streams.engine().clone();
+        let page = match engine.read(self.of, from, PAGE_BYTES).await {
+            Ok(page) => page,
+            Err(ReadError::Trimmed { earliest, .. }) => return Ok(Step::Done(earliest.max(from))),
+            Err(error) => return Err(error),
+        };
+        let finished = engine.finished(self.of, from..page.next)?;
+        for stored in page.records {
+            if stored.offset >= until {
+                break;
+            }
+            if finished.contains(stored.offset) {
+                continue;
+            }
+            let origin = call::origin(&stored.record);
+            let passed_over = match only {
+                Some(only) => *only != origin,
+                None => self.behind.contains_key(&origin),
+            };
+            if passed_over || self.give(&stored, origin.clone()) {
+                continue;
+            }
+            if only.is_some() || self.behind.len() >= self.shared.settings.targets_max {
+                return Ok(Step::Refused(stored.offset));
+            }
+            self.behind.insert(origin, stored.offset);
+        }
+        Ok(Step::Done(page.next.min(until)))
+    }
+
+    /// Returns whether the record's board has taken it.
+    fn give(&self, stored: &StoredRecord, origin: Option<Origin>) -> bool {
         let errand = Errand::First {
             owned: self.owned.clone(),
             _count: self.jobs.token(),
         };
-        let job = self.shared.job(&self.stream, self.of, &stored, errand);
-        self.shared.enqueue(Box::new(job)).await;
+        let job = self
+            .shared
+            .job(&self.stream, self.of, stored, origin, errand);
+        self.shared.try_enqueue(Box::new(job))
     }
 }
 
 impl Shared {
-    /// Makes a job of a record: copies it out of what was read, and looks where it goes. All else about its message is
-    /// the worker's to find out, so that many cores do it, each where it needs it.
+    /// Makes a job of a record: copies it out of what was read. All about its message but its origin is the worker's to
+    /// find out, so that many cores do it, each where it needs it.
     pub(crate) fn job(
         &self,
         stream: &Arc<Stream>,
         of: PartitionId,
         stored: &StoredRecord,
+        origin: Option<Origin>,
         errand: Errand,
     ) -> Job {
-        let record = stored.record.detached();
         Job {
             stream: stream.clone(),
             of,
             offset: stored.offset,
             time: stored.time,
-            origin: call::origin(&record),
-            record,
+            origin,
+            record: stored.record.detached(),
             tried: Tried::default(),
             errand,
         }

@@ -10,7 +10,7 @@ pub(crate) struct Room {
     bytes: AtomicUsize,
     bytes_max: usize,
     wanted: AtomicBool,
-    /// Fires when there is room again after [`Room::enter`] said no.
+    /// Fires when there is room again after [`Room::enter`] said no, and when a board that was full has room.
     pub(crate) freed: Notify,
 }
 
@@ -43,12 +43,16 @@ impl Room {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
+    /// Returns whether a quarter is free, so that whoever waits does not come for each single record.
+    pub(crate) fn has_space(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) <= self.bytes_max / 4 * 3
+    }
+
     /// Gives bytes back.
     pub(crate) fn leave(&self, bytes: usize) {
-        let left = self.bytes.fetch_sub(bytes, Ordering::AcqRel) - bytes;
-        // A quarter free, so that whoever waits is not woken for each single record.
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if self.wanted.load(Ordering::Acquire)
-            && left <= self.bytes_max / 4 * 3
+            && self.has_space()
             && self.wanted.swap(false, Ordering::AcqRel)
         {
             self.freed.notify_waiters();

@@ -59,6 +59,19 @@ impl Targets {
         (board, pushed)
     }
 
+    /// Returns whether the board that a target has, or would get, has room.
+    pub(crate) fn has_room(&self, origin: Option<&Origin>) -> bool {
+        let board = {
+            let boards = self.lock();
+            let own = origin.and_then(|origin| boards.own.get(origin));
+            if own.is_none() && origin.is_some_and(|origin| self.may_own(&boards, origin)) {
+                return true;
+            }
+            own.unwrap_or(&boards.shared).clone()
+        };
+        board.has_room()
+    }
+
     /// Removes a board on which nothing has happened for long; a configured target keeps its own.
     pub(crate) fn tidy(&self, board: &Board) {
         let Some(origin) = &board.origin else { return };
@@ -85,17 +98,22 @@ impl Targets {
         if let Some(board) = boards.own.get(origin) {
             return board.clone();
         }
-        let settings = self.settings.targets.get(origin);
-        let room = boards.own.len() < self.settings.targets_max && !boards.shared.holds(origin);
-        if settings.is_none() && !room {
+        if !self.may_own(boards, origin) {
             return boards.shared.clone();
         }
+        let settings = self.settings.targets.get(origin);
         let settings = settings.unwrap_or(&self.settings.other_targets).clone();
         let limits = limits(&self.settings);
         let board = Board::new(Some(origin.clone()), settings, limits, self.room.clone());
         let board = Arc::new(board);
         boards.own.insert(origin.clone(), board.clone());
         board
+    }
+
+    /// Returns whether a target without a board gets one of its own.
+    fn may_own(&self, boards: &Boards, origin: &Origin) -> bool {
+        let room = boards.own.len() < self.settings.targets_max && !boards.shared.holds(origin);
+        room || self.settings.targets.contains_key(origin)
     }
 
     fn lock(&self) -> MutexGuard<'_, Boards> {

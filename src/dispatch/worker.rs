@@ -29,28 +29,24 @@ impl Shared {
     ///
     /// # Cancel safety
     /// A job whose call is dropped was not taken.
-    pub(crate) async fn enqueue(self: &Arc<Self>, job: Box<Job>) {
-        let (mut board, mut pushed) = self.targets.push(job);
+    pub(crate) async fn enqueue(self: &Arc<Self>, mut job: Box<Job>) {
         loop {
-            let job = match pushed {
-                Ok(wake) => return self.wake(&board, wake),
-                Err(job) => job,
-            };
-            let full = board;
-            let mut space = pin!(full.space.notified());
+            // Before asking, so that room made in between is not missed.
             let mut freed = pin!(self.targets.room.freed.notified());
-            // Before asking again, so that room made in between is not missed.
-            space.as_mut().enable();
             freed.as_mut().enable();
-            (board, pushed) = self.targets.push(job);
-            // Its target may have got another board meanwhile, and only the one that refused it says when to ask again.
-            if pushed.is_err() && Arc::ptr_eq(&board, &full) {
-                tokio::select! {
-                    () = space => {}
-                    () = freed => {}
-                }
+            match self.targets.push(job) {
+                (board, Ok(wake)) => return self.wake(&board, wake),
+                (_, Err(refused)) => job = refused,
             }
+            freed.await;
         }
+    }
+
+    /// Puts a job on its target's board if that has room; once a board has refused one, `Room::freed` fires when it has
+    /// room again.
+    pub(crate) fn try_enqueue(self: &Arc<Self>, job: Box<Job>) -> bool {
+        let (board, pushed) = self.targets.push(job);
+        pushed.map(|wake| self.wake(&board, wake)).is_ok()
     }
 
     /// Brings as many workers to a board as it has use for; `first` is one that it has named already.

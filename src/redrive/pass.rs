@@ -16,7 +16,7 @@ use tokio::{
 use super::{Error, PartitionReport, RedriveReport, in_flight::InFlight};
 use crate::{
     dispatch::{
-        Shared,
+        Shared, call,
         job::{Errand, Mapping, Redone, Redriven, Start},
     },
     place::{Offset, PartitionId},
@@ -245,7 +245,8 @@ impl Pass {
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });
-        let job = self.shared.job(&self.stream, of, stored, errand);
+        let origin = call::origin(&stored.record);
+        let job = self.shared.job(&self.stream, of, stored, origin, errand);
         let taken = self.shared.enqueue(Box::new(job));
         if self.in_time(taken).await.is_none() {
             return false;

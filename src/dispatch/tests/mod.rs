@@ -1,5 +1,6 @@
 //! Dispatch over a real log and real sockets.
 
+mod behind;
 mod failures;
 pub(crate) mod harness;
 mod order;
