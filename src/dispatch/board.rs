@@ -251,10 +251,15 @@ impl Board {
         true
     }
 
-    /// Returns whether it is worth to come with more.
+    /// Returns whether it is worth to come with more; if not, [`Room::freed`] fires once it is.
     pub(crate) fn has_room(&self) -> bool {
-        let state = self.lock();
-        state.queued_len == 0 || (state.has_space(self.limits) && self.room.has_space())
+        let mut state = self.lock();
+        if state.queued_len == 0 {
+            return true;
+        }
+        let space = state.has_space(self.limits);
+        state.space_wanted |= !space;
+        space && self.room.is_worth_it()
     }
 
     /// Returns whether nothing waits and nobody works.

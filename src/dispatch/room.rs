@@ -43,8 +43,17 @@ impl Room {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
+    /// Returns whether it is worth to come with more; if not, [`Room::freed`] fires once it is.
+    pub(crate) fn is_worth_it(&self) -> bool {
+        // Said before looking: who frees some after the look sees it.
+        if !self.has_space() {
+            self.wanted.store(true, Ordering::Release);
+        }
+        self.has_space()
+    }
+
     /// Returns whether a quarter is free, so that whoever waits does not come for each single record.
-    pub(crate) fn has_space(&self) -> bool {
+    fn has_space(&self) -> bool {
         self.bytes.load(Ordering::Acquire) <= self.bytes_max / 4 * 3
     }
 

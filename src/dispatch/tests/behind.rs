@@ -60,6 +60,20 @@ async fn a_target_that_hangs_holds_up_no_other_of_its_partition() {
     assert!(hanging.waiting_call().is_none() && live.waiting_call().is_none());
 }
 
+/// A page has four of these records, so it ends while the queue has little room but was not full.
+#[tokio::test]
+async fn a_page_that_fits_is_not_the_last() {
+    let target = StubTarget::always(200).await;
+    let gateway = Harness::start(|config| config.dispatch.queue_len_max = 20).await;
+    let mut large = message(target, "/x");
+    large["targetRestApiPayload"] = "x".repeat(60_000).into();
+    let records = (0..20).map(|_| record("", &large, &[])).collect::<Vec<_>>();
+    for _ in 0..6 {
+        gateway.append(SOURCE, 0, records.clone()).await;
+    }
+    assert_eq!(gateway.settled().await.delivered, 120);
+}
+
 #[tokio::test]
 async fn after_a_restart_the_others_do_not_wait_either() {
     let (mut hanging, mut live) = (StubTarget::start().await, StubTarget::start().await);
