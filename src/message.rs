@@ -3,9 +3,12 @@
 //! [`Message`] borrows from the value, which stays as the source sent it: the payload goes to the target byte for byte.
 //! Ingest checks a message before it is stored, dispatch reads it again; neither changes it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::value::RawValue;
 
 /// A sync message: the members of `streamMessage`. Members of other names are kept in the record and not looked at.
@@ -47,9 +50,23 @@ impl<'de: 'a, 'a> Deserialize<'de> for MessageHeader<'a> {
             #[serde(borrow)]
             value: Cow<'a, str>,
         }
-        // What serde derives reads an array too, and then nobody would look for a credential in it.
-        let text = <&RawValue>::deserialize(deserializer)?.get();
-        let Header { key, value } = object(text.as_bytes()).map_err(de::Error::custom)?;
+
+        /// What serde derives reads an array too, and then nobody would look for a credential in it.
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Header<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Header<'de>, A::Error> {
+                Header::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        let Header { key, value } = deserializer.deserialize_map(Object)?;
         Ok(Self { key, value })
     }
 }
@@ -122,10 +139,13 @@ pub(crate) fn is_credential(name: &str) -> bool {
 
 /// Reads a struct from an object, and from nothing else.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
-    if text.trim_ascii_start().first() == Some(&b'{') {
-        serde_json::from_slice(text)
-    } else {
-        Err(de::Error::custom("not an object"))
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(de::Error::custom("not an object"));
+    }
+    match std::str::from_utf8(text) {
+        // Checked as a whole, and not string by string.
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(text),
     }
 }
 

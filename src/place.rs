@@ -1,10 +1,6 @@
 //! Names of places: streams, partitions, offsets, positions, and the message id that holds them all.
 
-use std::{
-    fmt::{self, Write},
-    str::FromStr,
-    sync::Arc,
-};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
@@ -200,8 +196,11 @@ impl MessageId {
         // The longest numbers, three dashes and the check character fit without growing.
         let mut text = String::with_capacity(ids.len() + 29);
         text.push_str(std::str::from_utf8(&ids).expect("base32 is ASCII"));
-        write!(text, "-{}-{}", self.of.partition, self.offset)
-            .expect("writing to a string cannot fail");
+        let mut digits = itoa::Buffer::new();
+        text.push('-');
+        text.push_str(digits.format(self.of.partition.0));
+        text.push('-');
+        text.push_str(digits.format(self.offset.0));
         text
     }
 }

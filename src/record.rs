@@ -158,8 +158,14 @@ impl Headers {
     /// Returns the value of the first header of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find_map(|(n, value)| (n == name).then_some(value))
+        let mut rest = &self.encoded[..];
+        loop {
+            let (there, value, behind) = split_bytes(rest)?;
+            if there == name.as_bytes() {
+                return std::str::from_utf8(value).ok();
+            }
+            rest = behind;
+        }
     }
 
     /// Returns name and value of each header, in order.
@@ -188,18 +194,24 @@ impl Headers {
 }
 
 fn split_entry(bytes: &[u8]) -> Option<((&str, &str), &[u8])> {
+    let (name, value, rest) = split_bytes(bytes)?;
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    Some(((text(name)?, text(value)?), rest))
+}
+
+/// Returns name and value of the first entry, and what is behind it.
+fn split_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (&code, rest) = bytes.split_first()?;
     let (name, rest) = match code {
         0 => {
             let (&len, rest) = rest.split_first()?;
-            let (name, rest) = rest.split_at_checked(len.into())?;
-            (std::str::from_utf8(name).ok()?, rest)
+            rest.split_at_checked(len.into())?
         }
-        code => (*header::CODED.get(usize::from(code) - 1)?, rest),
+        code => (header::CODED.get(usize::from(code) - 1)?.as_bytes(), rest),
     };
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-    Some(((name, std::str::from_utf8(value).ok()?), rest))
+    Some((name, value, rest))
 }
 
 /// Puts [`Headers`] together.

@@ -64,7 +64,11 @@ async fn a_target_that_hangs_holds_up_no_other_of_its_partition() {
 #[tokio::test]
 async fn a_page_that_fits_is_not_the_last() {
     let target = StubTarget::always(200).await;
-    let gateway = Harness::start(|config| config.dispatch.queue_len_max = 20).await;
+    let gateway = Harness::start(|config| {
+        config.dispatch.queue_len_max = 20;
+        config.dispatch.in_flight_max = 1;
+    })
+    .await;
     let mut large = message(target, "/x");
     large["targetRestApiPayload"] = "x".repeat(60_000).into();
     let records = (0..20).map(|_| record("", &large, &[])).collect::<Vec<_>>();
