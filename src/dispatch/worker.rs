@@ -8,6 +8,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
@@ -80,6 +81,8 @@ struct Worker {
     wake: Arc<Notify>,
     connection: Option<(Origin, Connection)>,
     timer: Timer,
+    /// Of its own: to ask a token is to take its lock.
+    stop: CancellationToken,
     health: watch::Receiver<Health>,
     /// The log took ends when `health` was last looked at.
     log_runs: bool,
@@ -88,6 +91,7 @@ struct Worker {
 impl Worker {
     fn new(shared: Arc<Shared>, board: Arc<Board>, slot: usize) -> Self {
         Self {
+            stop: shared.stop.child_token(),
             health: shared.streams.engine().health(),
             log_runs: false,
             wake: board.waker(slot),
@@ -101,13 +105,12 @@ impl Worker {
 
     async fn work(mut self) {
         let mut done = None;
-        while !self.shared.stop.is_cancelled() {
+        while !self.stop.is_cancelled() {
             let (next, wake) = self.board.next(self.slot, done.take());
             self.shared.wake(&self.board, wake);
             match next {
                 Next::Job(job) => {
-                    self.wait_for_log().await;
-                    if self.shared.stop.is_cancelled() {
+                    if !self.log_takes_ends().await {
                         return;
                     }
                     done = Some(self.handle(job).await);
@@ -131,20 +134,22 @@ impl Worker {
         }
     }
 
-    /// Waits while the log takes no ends, so that nothing is called whose end would be lost by a restart.
-    async fn wait_for_log(&mut self) {
+    /// Waits while the log takes no ends, so that nothing is called whose end would be lost by a restart; `false` if the
+    /// gateway stops meanwhile.
+    async fn log_takes_ends(&mut self) -> bool {
         if self.log_runs && !self.health.has_changed().unwrap_or(false) {
-            return;
+            return true;
         }
         let runs = self.health.wait_for(|health| *health == Health::Running);
-        self.shared.stop.run_until_cancelled(runs).await;
-        self.log_runs = true;
+        self.log_runs = self.stop.run_until_cancelled(runs).await.is_some();
+        self.log_runs
     }
 
     /// Sleeps until woken, until `until`, or until the idle time is over, which returns `true`.
     async fn sleep(&mut self, until: Option<Instant>) -> bool {
         let Self {
             shared,
+            stop,
             wake,
             connection,
             timer,
@@ -153,7 +158,7 @@ impl Worker {
         let idle_by = Instant::now() + shared.settings.idle_timeout;
         let wake_by = until.map_or(idle_by, |until| until.min(idle_by));
         let mut woken = pin!(wake.notified());
-        let mut stop = pin!(shared.stop.cancelled());
+        let mut stop = pin!(stop.cancelled());
         poll_fn(|cx| {
             if woken.as_mut().poll(cx).is_ready() || stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(false);
