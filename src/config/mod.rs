@@ -193,7 +193,7 @@ pub struct Dispatch {
     pub attempts_max: u32,
     /// First wait between two calls for a record.
     pub backoff_ms: u64,
-    /// Longest wait between two calls for a record, also when the target asks for a longer one.
+    /// Longest wait between two calls for a record, or of a target, also when the target asks for a longer one.
     pub backoff_ms_max: u64,
     /// Until the connection stands, with TLS.
     pub connect_timeout_ms: u64,

@@ -25,11 +25,25 @@ impl Backoff {
         if let Some(asked) = retry_after {
             return asked.min(self.max);
         }
-        let doublings = attempt.saturating_sub(1).min(31);
-        let bound = self.first.saturating_mul(1 << doublings).min(self.max);
-        let nanos = bound.as_nanos() * u128::from(random) / u128::from(u64::MAX);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        part(self.bound(attempt), random)
     }
+
+    /// Returns how long a target is left alone that had to be left alone `failures` times in a row: at least half of the
+    /// bound, since it is the target that needs the time.
+    pub(crate) fn pause(&self, failures: u32, random: u64) -> Duration {
+        let half = self.bound(failures) / 2;
+        half + part(half, random)
+    }
+
+    fn bound(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.max)
+    }
+}
+
+fn part(whole: Duration, random: u64) -> Duration {
+    let nanos = whole.as_nanos() * u128::from(random) / u128::from(u64::MAX);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -70,5 +84,13 @@ mod tests {
         check(1, Some(0), u64::MAX, 0);
         check(1, Some(7_000), 0, 7_000);
         check(1, Some(90_000), 0, 30_000);
+    }
+
+    #[test]
+    fn a_pause_is_at_least_half_of_its_bound() {
+        let millis = |failures, random| BACKOFF.pause(failures, random).as_millis();
+        assert_eq!((millis(1, 0), millis(1, u64::MAX)), (100, 200));
+        assert_eq!((millis(3, 0), millis(3, u64::MAX)), (400, 800));
+        assert_eq!((millis(99, 0), millis(99, u64::MAX)), (15_000, 30_000));
     }
 }

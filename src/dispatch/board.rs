@@ -10,7 +10,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,6 +32,8 @@ pub(crate) struct Board {
     /// What is set for it.
     pub(crate) settings: Arc<TargetSettings>,
     limits: Limits,
+    /// The gate is closed, or was lately: answers matter to it.
+    gate_matters: AtomicBool,
     /// Shared by all boards.
     room: Arc<Room>,
     state: Mutex<State>,
@@ -67,6 +73,8 @@ struct State {
 struct Worker {
     wake: Arc<Notify>,
     state: WorkerState,
+    /// Its job is the one that the gate lets in to see whether the target answers.
+    probes: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +151,7 @@ impl Board {
             origin,
             settings,
             limits,
+            gate_matters: AtomicBool::new(false),
             room,
             state: Mutex::new(state),
         }
@@ -192,6 +201,9 @@ impl Board {
     pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> (Next, Option<Wake>) {
         let mut state = self.lock();
         state.awake(slot);
+        if std::mem::take(&mut state.workers[slot].probes) {
+            state.gate.end_probe();
+        }
         match done {
             Some(Done::Ended { lane }) => state.lanes.end(lane.as_ref()),
             Some(Done::Later { job, until }) => {
@@ -201,7 +213,10 @@ impl Board {
             None => {}
         }
         state.resume_due();
-        if let Some(job) = state.lanes.take() {
+        if state.startable_len() > 0
+            && let Some(job) = state.lanes.take()
+        {
+            state.workers[slot].probes = state.gate.begin();
             state.queued_len -= 1;
             state.queued_bytes -= job.record.bytes_len();
             self.room.leave(job.record.bytes_len());
@@ -215,8 +230,7 @@ impl Board {
         let keep_connection = state.idle.len() < self.limits.idle_connections_max;
         state.workers[slot].state = WorkerState::Idle;
         state.idle.push(slot);
-        let first_due = state.delayed.first_key_value().map(|((due, _), _)| *due);
-        let until = first_due.filter(|_| state.timekeeper.is_none());
+        let until = state.first_due().filter(|_| state.timekeeper.is_none());
         if until.is_some() {
             state.timekeeper = Some(slot);
         }
@@ -241,7 +255,7 @@ impl Board {
     pub(crate) fn retire(&self, slot: usize) -> bool {
         let mut state = self.lock();
         let needed = state.workers[slot].state != WorkerState::Idle
-            || state.timekeeper == Some(slot) && !state.delayed.is_empty();
+            || state.timekeeper == Some(slot) && state.first_due().is_some();
         if needed {
             return false;
         }
@@ -249,6 +263,36 @@ impl Board {
         state.workers[slot].state = WorkerState::Absent;
         state.gate.leave();
         true
+    }
+
+    /// Closes the gate: no call begins for as long as the target asked for, else for `wait` of the closings in a row.
+    /// Returns whether it was open. Targets that share a board have no gate.
+    pub(crate) fn close(
+        &self,
+        began: Instant,
+        asked: Option<Duration>,
+        wait: impl FnOnce(u32) -> Duration,
+    ) -> bool {
+        if self.origin.is_none() {
+            return false;
+        }
+        self.gate_matters.store(true, Ordering::Relaxed);
+        let mut state = self.lock();
+        // Whoever keeps the time may sleep too long now; another takes over.
+        state.timekeeper = None;
+        state.gate.close(Instant::now(), began, asked, wait)
+    }
+
+    /// Notes that the target has answered a call that began then; returns whether that opened its gate.
+    pub(crate) fn answered(&self, began: Instant) -> bool {
+        if !self.gate_matters.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut state = self.lock();
+        let opened = state.gate.answered(began);
+        self.gate_matters
+            .store(state.gate.is_closed(), Ordering::Relaxed);
+        opened
     }
 
     /// Returns whether it is worth to come with more; if not, [`Room::freed`] fires once it is.
@@ -290,6 +334,7 @@ impl Board {
         let waiting = state.lanes.iter().chain(state.delayed.values());
         TargetStatus {
             target: self.name(),
+            is_closed: state.gate.is_closed(),
             in_flight: busy.clone().count(),
             queued_len: state.queued_len,
             queued_bytes: state.queued_bytes,
@@ -314,8 +359,8 @@ impl Board {
 
 impl State {
     fn wake(&mut self) -> Option<Wake> {
-        let keep_time = !self.delayed.is_empty() && self.timekeeper.is_none();
-        if self.lanes.ready_len() + usize::from(keep_time) <= self.waking {
+        let keep_time = self.timekeeper.is_none() && self.first_due().is_some();
+        if self.startable_len() + usize::from(keep_time) <= self.waking {
             return None;
         }
         if let Some(slot) = self.idle.pop() {
@@ -337,6 +382,18 @@ impl State {
         });
         self.workers[slot].state = WorkerState::Waking;
         Some(Wake::New(slot))
+    }
+
+    /// Jobs that may begin now.
+    fn startable_len(&self) -> usize {
+        self.gate.admits(self.lanes.ready_len(), Instant::now)
+    }
+
+    /// When there is something to begin that may not begin now.
+    fn first_due(&self) -> Option<Instant> {
+        let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
+        let opens_at = self.gate.opens_at().filter(|_| self.lanes.ready_len() > 0);
+        delayed.into_iter().chain(opens_at).min()
     }
 
     /// A worker is neither asleep nor on its way any more.

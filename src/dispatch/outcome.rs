@@ -42,6 +42,8 @@ pub(crate) struct Failure {
     pub(crate) body: Bytes,
     /// What the target asked for by `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
+    /// There was no connection over which it could have been called.
+    pub(crate) unconnected: bool,
 }
 
 /// What is kept of a response's body.
@@ -55,6 +57,15 @@ impl Failure {
             reason: reason.into(),
             body: Bytes::new(),
             retry_after: None,
+            unconnected: false,
+        }
+    }
+
+    /// The same, because no connection stands.
+    pub(crate) fn unconnected(self) -> Self {
+        Self {
+            unconnected: true,
+            ..self
         }
     }
 
@@ -72,6 +83,39 @@ impl Failure {
             reason: reason.into(),
             body,
             retry_after,
+            unconnected: false,
+        }
+    }
+}
+
+/// What an attempt says about its target, whatever it means for the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It answers.
+    Answers,
+    /// It cannot be reached, or wants a pause, of this length if it said so.
+    Pause(Option<Duration>),
+    /// Nothing.
+    Unknown,
+}
+
+impl Outcome {
+    /// Returns what the attempt says about the target.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let failure = match self {
+            Self::Delivered { .. } => return Verdict::Answers,
+            Self::Failed(failure) => failure,
+        };
+        match failure.cause {
+            Cause::Status(429 | 503) => Verdict::Pause(failure.retry_after),
+            Cause::Status(_) if failure.retry_after.is_some() => {
+                Verdict::Pause(failure.retry_after)
+            }
+            Cause::Status(_) => Verdict::Answers,
+            // Who forbids an address is we, not the target.
+            Cause::Blocked => Verdict::Unknown,
+            _ if failure.unconnected => Verdict::Pause(None),
+            _ => Verdict::Unknown,
         }
     }
 }
@@ -211,6 +255,35 @@ mod tests {
             assert_eq!(retry_after(text.as_bytes(), now), expected, "{text:?}");
         }
         assert_eq!(retry_after(b"\xff", now), None);
+    }
+
+    #[test]
+    fn no_connection_429_503_and_retry_after_ask_for_a_pause() {
+        let asked = Some(Duration::from_secs(7));
+        let answered =
+            |status, asked| Outcome::Failed(Failure::answered(status, Bytes::new(), asked));
+        let failed = |cause| Failure::new(cause, "");
+        let cases = [
+            (Outcome::Delivered { status: 200 }, Verdict::Answers),
+            (answered(404, None), Verdict::Answers),
+            (answered(500, None), Verdict::Answers),
+            (answered(500, asked), Verdict::Pause(asked)),
+            (answered(503, None), Verdict::Pause(None)),
+            (answered(429, asked), Verdict::Pause(asked)),
+            (
+                Outcome::Failed(failed(Cause::Timeout).unconnected()),
+                Verdict::Pause(None),
+            ),
+            (
+                Outcome::Failed(failed(Cause::Blocked).unconnected()),
+                Verdict::Unknown,
+            ),
+            (Outcome::Failed(failed(Cause::Timeout)), Verdict::Unknown),
+            (Outcome::Failed(failed(Cause::Secret)), Verdict::Unknown),
+        ];
+        for (outcome, expected) in cases {
+            assert_eq!(outcome.verdict(), expected, "{outcome:?}");
+        }
     }
 
     #[test]

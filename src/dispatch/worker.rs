@@ -17,7 +17,7 @@ use super::{
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
     job::Job,
-    outcome::{Cause, Failure, Outcome, retry_after},
+    outcome::{Cause, Failure, Outcome, Verdict, retry_after},
     redact::redact,
     settings::TargetSettings,
     settle::settle,
@@ -194,6 +194,8 @@ impl Worker {
             ))
         });
         job.tried.attempts += u32::from(has_called(&outcome));
+        // At once, before the record's end is stored: others are about to begin.
+        self.judge(began, &outcome);
         self.shared.stats.count(&outcome, began.elapsed());
         self.log(&job, &outcome);
         if let Outcome::Failed(failure) = &outcome
@@ -211,6 +213,31 @@ impl Worker {
         }
         settle(&self.shared, job, outcome).await;
         Done::Ended { lane }
+    }
+
+    /// Closes or opens the target's gate by what an attempt has shown.
+    fn judge(&self, began: Instant, outcome: &Outcome) {
+        let backoff = self.shared.settings.backoff;
+        match outcome.verdict() {
+            Verdict::Answers => {
+                if self.board.answered(began) {
+                    tracing::info!(target = self.board.name(), "the target answers again");
+                }
+            }
+            Verdict::Pause(asked) => {
+                let asked = asked.map(|asked| asked.min(backoff.max));
+                let random = getrandom::u64().unwrap_or(u64::MAX);
+                let wait = |failures| backoff.pause(failures, random);
+                if self.board.close(began, asked, wait) {
+                    tracing::warn!(
+                        target = self.board.name(),
+                        outcome = stats::word(outcome),
+                        "the target is not called for a while"
+                    );
+                }
+            }
+            Verdict::Unknown => {}
+        }
     }
 
     /// The shared board's settings are those of no target in particular.
@@ -303,7 +330,8 @@ impl Worker {
                 none => {
                     let left = deadlines.by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
-                    let opened = self.shared.connector.connect(call.origin(), within).await?;
+                    let opened = self.shared.connector.connect(call.origin(), within);
+                    let opened = opened.await.map_err(Failure::unconnected)?;
                     none.insert((call.origin().clone(), opened))
                 }
             };

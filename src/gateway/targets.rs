@@ -26,6 +26,8 @@ impl Source for Targets {
                 .map(|oldest| now.since(oldest))
                 .unwrap_or_default();
             samples.set_count(metrics::IN_FLIGHT, &label, target.in_flight as u64);
+            let closed = u64::from(target.is_closed);
+            samples.set_count(metrics::TARGET_CLOSED, &label, closed);
             samples.set_count(metrics::QUEUED, &label, target.queued_len as u64);
             samples.set(metrics::OLDEST_PENDING_SECONDS, &label, age.as_secs_f64());
         }

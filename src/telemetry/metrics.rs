@@ -102,6 +102,11 @@ const LIST: &[Listed] = &[
         "Time of one call of a target",
     ),
     listed(
+        TARGET_CLOSED,
+        MetricType::Gauge,
+        "1 while a target is not called because it cannot be reached or asks for a pause, by target",
+    ),
+    listed(
         IN_FLIGHT,
         MetricType::Gauge,
         "Calls of targets under way, by target",
@@ -162,6 +167,8 @@ pub const OPEN_RECORDS: &str = "syncgate_open_records";
 pub const OLDEST_PENDING_SECONDS: &str = "syncgate_target_oldest_pending_seconds";
 /// Calls under way, by `target`.
 pub const IN_FLIGHT: &str = "syncgate_in_flight";
+/// 1 while nothing is called, by `target`.
+pub const TARGET_CLOSED: &str = "syncgate_target_closed";
 /// Records queued in memory, by `target`.
 pub const QUEUED: &str = "syncgate_queued";
 /// 1 while the log takes appends.
@@ -333,6 +340,7 @@ mod tests {
                 BACKLOG_SECONDS,
                 OPEN_RECORDS,
                 OLDEST_PENDING_SECONDS,
+                TARGET_CLOSED,
                 IN_FLIGHT,
                 QUEUED,
                 LOG_RUNNING,

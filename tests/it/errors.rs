@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::harness::{Act, Call, Gateway, StubTarget, keyed, message, poll};
+use crate::harness::{Act, Call, Gateway, Place, StubTarget, keyed, message, poll};
 
 /// Small waits: a hang is a failure after 300 ms.
 const QUICK: &str =
@@ -238,24 +238,29 @@ async fn transient_failures_are_tried_again_as_often_as_configured() {
 }
 
 #[tokio::test]
-async fn retry_after_is_the_wait_and_other_keys_go_on() {
+async fn a_target_that_asks_for_time_gets_it_and_other_targets_go_on() {
     let target = StubTarget::with(|call| match call.number {
-        0 => Act::Answer(503, vec![("retry-after", "1".into())]),
+        0 => Act::Answer(503, vec![("retry-after", "3600".into())]),
         _ => Act::status(200),
     })
     .await;
-    let gateway = Gateway::with_config("[dispatch]\nattempts_max = 2\nbackoff_ms = 1\n");
+    let other = StubTarget::start().await;
+    let gateway = Place::with_config("[dispatch]\nattempts_max = 2\n")
+        .env("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "3600000")
+        .start();
     gateway
-        .sync(&keyed("waits", &target.url("/x"), json!("first")))
+        .sync(&keyed("a", &target.url("/x"), json!("first")))
         .await;
     target.wait_for_calls(1).await;
     for n in 0..10 {
-        gateway
-            .sync(&keyed("other", &target.url("/x"), json!(n)))
-            .await;
+        let (waits, goes_on) = (target.url("/x"), other.url("/x"));
+        gateway.sync(&keyed("b", &waits, json!(n))).await;
+        gateway.sync(&keyed("b", &goes_on, json!(n))).await;
     }
-    gateway.drained("DataSyncStream").await;
-    assert_eq!(target.calls().last().unwrap().json(), json!("first"));
+    other.wait_for_calls(10).await;
+    assert_eq!(target.calls().len(), 1);
+    // What fails does not leave the main stream for it, either.
+    assert_eq!(gateway.records("ServerUnavailableStream").await.len(), 0);
 }
 
 #[tokio::test]

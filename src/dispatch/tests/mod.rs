@@ -2,6 +2,7 @@
 
 mod behind;
 mod failures;
+mod gates;
 pub(crate) mod harness;
 mod order;
 mod requests;

@@ -87,6 +87,9 @@ impl Served {
         all.extend(arguments);
         let mut child = syncgate(&all)
             .env("SYNCGATE_LOGGING__LEVEL", "warn")
+            // A target that was left alone is soon tried again.
+            .env("SYNCGATE_DISPATCH__BACKOFF_MS", "1")
+            .env("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "20")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -43,6 +43,12 @@ impl Place {
         self
     }
 
+    /// From now on it starts with this environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// From now on this command starts it.
     pub fn started_by(mut self, wrapper: &'static [&'static str]) -> Self {
         self.wrapper = wrapper;
@@ -83,6 +89,9 @@ impl Place {
         if !self.config.is_empty() {
             command.arg("--config").arg(self.config_file());
         }
+        // A target that was left alone is soon tried again.
+        command.env("SYNCGATE_DISPATCH__BACKOFF_MS", "1");
+        command.env("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "20");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
