@@ -32,7 +32,7 @@ pub(crate) struct Board {
     /// What is set for it.
     pub(crate) settings: Arc<TargetSettings>,
     limits: Limits,
-    /// The gate is closed, or was lately: answers matter to it.
+    /// Whether the gate is closed, so that answers matter to it; changed under the lock, read without.
     gate_matters: AtomicBool,
     /// Shared by all boards.
     room: Arc<Room>,
@@ -163,20 +163,14 @@ impl Board {
         let lane = self.lane(&job);
         let bytes = job.record.bytes_len();
         let mut state = self.lock();
+        let fits = state.queued_len < self.limits.queue_len_max
+            && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
         if state.queued_len == 0 {
             self.room.enter_anyhow(bytes);
-        } else {
-            let fits = state.queued_len < self.limits.queue_len_max
-                && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
-            if !fits {
-                state.space_wanted = true;
-                return Err(job);
-            }
-            if !self.room.enter(bytes) {
-                // It may be this very board that holds the room, or that is the first to be empty.
-                state.space_wanted = true;
-                return Err(job);
-            }
+        } else if !fits || !self.room.enter(bytes) {
+            // For want of room over all boards too: this one may be the first to be empty.
+            state.space_wanted = true;
+            return Err(job);
         }
         state.queued_len += 1;
         state.queued_bytes += bytes;
@@ -276,8 +270,9 @@ impl Board {
         if self.origin.is_none() {
             return false;
         }
-        self.gate_matters.store(true, Ordering::Relaxed);
         let mut state = self.lock();
+        // Under the lock, as in `answered`: a closed gate that no answer is told to would not open.
+        self.gate_matters.store(true, Ordering::Relaxed);
         // Whoever keeps the time may sleep too long now; another takes over.
         state.timekeeper = None;
         state.gate.close(Instant::now(), began, asked, wait)

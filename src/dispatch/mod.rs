@@ -14,13 +14,14 @@
 //! - A failure's error record and the end of its origin are one commit. A delivered end that a crash forgets is delivered
 //!   again with the same `Idempotency-Key`.
 //! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
-//!   all boards together `queues_bytes_max`, and beyond that one record each. When a board is full, the partitions that
-//!   have a record for it wait, with all that is behind.
+//!   all boards together `queues_bytes_max`, and beyond that one record each. When a board is full its target is behind:
+//!   the partitions are read on for the others, and again for it as it gets room.
+//! - A target that cannot be reached or asks for a pause is not called until the pause is over and a probe is answered.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
 //! - A panic while a record is handled is the outcome `internal` of that record.
 //!
-//! Who calls it: `gateway.rs` starts it; `redrive` puts its records on the same boards.
+//! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
 
 mod address;
 mod backoff;
