@@ -221,24 +221,50 @@ impl Known {
     }
 }
 
+/// What a thread remembers, by the text before the path.
+#[derive(Default)]
+struct Remembered {
+    all: HashMap<Arc<str>, Known>,
+    /// The one asked for last; most often it is the next one too.
+    last: Option<(Arc<str>, Known)>,
+}
+
+impl Remembered {
+    fn find(&mut self, before: &str) -> Option<Known> {
+        if let Some((text, known)) = &self.last
+            && **text == *before
+        {
+            return Some(known.clone());
+        }
+        let (text, known) = self.all.get_key_value(before)?;
+        self.last = Some((text.clone(), known.clone()));
+        Some(known.clone())
+    }
+
+    fn keep(&mut self, before: &str, known: &Known) {
+        if before.len() > KNOWN_BYTES_MAX {
+            return;
+        }
+        if self.all.len() >= KNOWN_LEN_MAX {
+            self.all.clear();
+        }
+        self.all.insert(before.into(), known.clone());
+    }
+}
+
 thread_local! {
-    static KNOWN: RefCell<HashMap<Box<str>, Known>> = RefCell::default();
+    static KNOWN: RefCell<Remembered> = RefCell::default();
 }
 
 /// Returns what is known of a URL with a plain path, and that path; `None` if the URL has to be read as a whole.
 fn known(text: &str) -> Option<(Known, &str)> {
     let (before, path) = split_plain(text)?;
-    KNOWN.with_borrow_mut(|all| {
-        if let Some(known) = all.get(before) {
-            return Some((known.clone(), path));
+    KNOWN.with_borrow_mut(|remembered| {
+        if let Some(known) = remembered.find(before) {
+            return Some((known, path));
         }
         let known = Known::read(&Url::parse(before).ok()?).ok()?;
-        if before.len() <= KNOWN_BYTES_MAX {
-            if all.len() >= KNOWN_LEN_MAX {
-                all.clear();
-            }
-            all.insert(before.into(), known.clone());
-        }
+        remembered.keep(before, &known);
         Some((known, path))
     })
 }
@@ -325,7 +351,7 @@ mod tests {
             let url = format!("http://a:{port}/");
             assert_eq!(Origin::of(&url).unwrap().port(), port);
         }
-        assert!(KNOWN.with_borrow(HashMap::len) <= KNOWN_LEN_MAX);
+        assert!(KNOWN.with_borrow(|known| known.all.len()) <= KNOWN_LEN_MAX);
     }
 
     /// Reads a URL by the standard alone.

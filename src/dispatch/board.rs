@@ -8,7 +8,7 @@
 //! first of them is due.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,11 +17,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    gate::Gate, job::Job, lane::Lanes, room::Room, settings::TargetSettings, stats::TargetStatus,
+    gate::Gate,
+    job::Job,
+    lane::{Lane, Lanes},
+    room::Room,
+    settings::TargetSettings,
+    stats::TargetStatus,
 };
 use crate::{clock::Timestamp, target::Origin};
 
@@ -52,6 +56,8 @@ pub(crate) struct Limits {
 
 struct State {
     lanes: Lanes<Box<Job>>,
+    /// On the shared board, how many jobs each target has in lanes.
+    sharing: HashMap<Origin, usize>,
     /// Jobs in backoff, by the time at which they are due.
     delayed: BTreeMap<(Instant, u64), Box<Job>>,
     delayed_count: u64,
@@ -91,10 +97,7 @@ enum WorkerState {
 #[derive(Debug)]
 pub(crate) enum Done {
     /// It has ended; its lane goes on.
-    Ended {
-        /// The lane, as [`Board::lane`] gave it.
-        lane: Option<Bytes>,
-    },
+    Ended(Taken),
     /// It is to be tried again.
     Later {
         /// The job.
@@ -102,6 +105,14 @@ pub(crate) enum Done {
         /// Not before.
         until: Instant,
     },
+}
+
+/// What a job takes of its board until it has ended.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    lane: Option<Lane>,
+    /// Whose lane it is, on the shared board.
+    sharing: Option<Origin>,
 }
 
 /// What a worker does next.
@@ -136,6 +147,7 @@ impl Board {
     ) -> Self {
         let state = State {
             lanes: Lanes::default(),
+            sharing: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_count: 0,
             queued_len: 0,
@@ -157,12 +169,21 @@ impl Board {
         }
     }
 
-    /// Adds a job behind all others, and returns someone to wake for it; gives it back if there is no room, and
-    /// [`Room::freed`] fires once there is. One job always fits.
-    pub(crate) fn push(&self, job: Box<Job>) -> Result<Option<Wake>, Box<Job>> {
-        let lane = self.lane(&job);
-        let bytes = job.record.bytes_len();
+    /// Moves jobs from the front of `jobs` behind all others, and returns someone to wake for them. If there is no room
+    /// for all of them, [`Room::freed`] fires once there is. One job always fits.
+    pub(crate) fn push(&self, jobs: &mut VecDeque<Box<Job>>) -> Option<Wake> {
         let mut state = self.lock();
+        while let Some(job) = jobs.pop_front() {
+            if let Err(refused) = self.add(&mut state, job) {
+                jobs.push_front(refused);
+                break;
+            }
+        }
+        state.wake()
+    }
+
+    fn add(&self, state: &mut State, job: Box<Job>) -> Result<(), Box<Job>> {
+        let bytes = job.record.bytes_len();
         let fits = state.queued_len < self.limits.queue_len_max
             && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
         if state.queued_len == 0 {
@@ -174,20 +195,23 @@ impl Board {
         }
         state.queued_len += 1;
         state.queued_bytes += bytes;
-        state.lanes.push(lane.as_ref(), job);
-        Ok(state.wake())
+        if let Some(target) = self.taken(&job).sharing {
+            *state.sharing.entry(target).or_default() += 1;
+        }
+        state.lanes.push(job.lane, job);
+        Ok(())
     }
 
-    /// Returns the lane of a job: its key, on the shared board together with its target.
-    pub(crate) fn lane(&self, job: &Job) -> Option<Bytes> {
-        let key = job.key()?;
-        let target = match (&self.origin, &job.origin) {
-            (None, Some(target)) => target,
-            _ => return Some(key.clone()),
+    /// Returns what a job takes.
+    pub(crate) fn taken(&self, job: &Job) -> Taken {
+        let sharing = match (&self.origin, job.lane) {
+            (None, Some(_)) => job.origin.clone(),
+            _ => None,
         };
-        let mut lane = lane_prefix(target);
-        lane.extend_from_slice(key);
-        Some(lane.into())
+        Taken {
+            lane: job.lane,
+            sharing,
+        }
     }
 
     /// Takes back a worker's last job and returns what it does next, and someone to wake. When someone was woken there may
@@ -199,7 +223,7 @@ impl Board {
             state.gate.end_probe();
         }
         match done {
-            Some(Done::Ended { lane }) => state.lanes.end(lane.as_ref()),
+            Some(Done::Ended(taken)) => state.end(taken),
             Some(Done::Later { job, until }) => {
                 self.room.enter_anyhow(job.record.bytes_len());
                 state.delay(job, until);
@@ -309,11 +333,7 @@ impl Board {
 
     /// Returns whether a lane of this target is busy on this (shared) board.
     pub(crate) fn holds(&self, origin: &Origin) -> bool {
-        let prefix = lane_prefix(origin);
-        self.lock()
-            .lanes
-            .busy()
-            .any(|lane| lane.starts_with(&prefix))
+        self.lock().sharing.contains_key(origin)
     }
 
     /// Returns the board in numbers.
@@ -405,6 +425,18 @@ impl State {
         }
     }
 
+    fn end(&mut self, taken: Taken) {
+        self.lanes.end(taken.lane);
+        if let Some(target) = taken.sharing
+            && let Entry::Occupied(mut jobs) = self.sharing.entry(target)
+        {
+            *jobs.get_mut() -= 1;
+            if *jobs.get() == 0 {
+                jobs.remove();
+            }
+        }
+    }
+
     fn delay(&mut self, job: Box<Job>, until: Instant) {
         let first = self.delayed.first_key_value();
         if first.is_none_or(|((due, _), _)| until < *due) {
@@ -435,13 +467,6 @@ impl State {
         self.queued_len <= limits.queue_len_max / 4 * 3
             && self.queued_bytes <= limits.queue_bytes_max / 4 * 3
     }
-}
-
-/// No origin's text holds a NUL, so that no two pairs of origin and key are the same lane.
-fn lane_prefix(origin: &Origin) -> Vec<u8> {
-    let mut prefix = origin.as_str().as_bytes().to_vec();
-    prefix.push(0);
-    prefix
 }
 
 impl fmt::Debug for Board {

@@ -1,11 +1,14 @@
-//! From a record to an HTTP request. What does not change between attempts is made once ([`Call`]); the secret is put in
-//! at each attempt, so it is never kept. Pure.
+//! From a record to an HTTP request. It is made anew for each attempt and gone after it, and the secret with it. Pure.
 
 use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{self, Entry},
+    uri::{Authority, Scheme},
+};
 use http_body_util::Full;
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 
 use crate::{
     message::{self, HEADERS_LEN_MAX, HEADERS_REFUSED, Message},
@@ -13,18 +16,15 @@ use crate::{
     target::{Origin, TargetUrl, part},
 };
 
-/// A request in all but its secret. It shares the record's memory, so that making requests of it copies next to nothing.
-#[derive(Clone, Debug)]
+/// A request in all but its secret, as HTTP/1.1 has it. It shares the record's memory.
+#[derive(Debug)]
 pub(crate) struct Call {
     /// The secret that the target wants.
     pub(crate) secret: Option<SecretRef>,
-    method: Method,
-    url: TargetUrl,
-    /// What the message and we have to say, in order, with repeats; no secret.
-    headers: Vec<(HeaderName, HeaderValue)>,
-    /// `None` if the message has its own.
-    idempotency_key: Option<IdempotencyKey>,
-    body: Bytes,
+    /// Whom to call.
+    pub(crate) origin: Origin,
+    /// Without the secret.
+    pub(crate) request: Request<Full<Bytes>>,
 }
 
 /// 128 bits in base32.
@@ -44,6 +44,9 @@ pub(crate) struct SecretRef {
 /// Why no call can be made of a record. Names members and headers, never values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid(pub(crate) String);
+
+/// Headers that every request has.
+const OWN_HEADERS_LEN: usize = 6;
 
 /// A shorter value, such as `true`, is hardly one, and would be found in any text.
 const CREDENTIAL_BYTES_MIN: usize = 8;
@@ -79,98 +82,67 @@ impl Call {
         if message.headers().nth(HEADERS_LEN_MAX).is_some() {
             return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
         }
-        let mut headers = Vec::with_capacity(8);
+        let mut headers = HeaderMap::with_capacity(message.headers().count() + OWN_HEADERS_LEN);
+        headers.insert(header::HOST, url.authority);
         for (name, value) in message.headers() {
             let (name, value) = checked(name, value, &record.value)?;
             if secret.is_none() || name != token_header {
-                headers.push((name, value));
+                headers.append(name, value);
             }
         }
-        let lacks = |headers: &[(HeaderName, _)], name: &HeaderName| {
-            headers.iter().all(|(there, _)| there != name)
-        };
-        let idempotency_key =
-            lacks(&headers, &IDEMPOTENCY_KEY).then(|| idempotency_key(message_id));
-        let mut add = |name: HeaderName, value: HeaderValue| {
-            if lacks(&headers, &name) {
-                headers.push((name, value));
-            }
-        };
         if takes_body && body.is_empty() {
             // hyper leaves it out for an empty body, and some servers then answer 411.
-            add(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if let Entry::Vacant(missing) = headers.entry(IDEMPOTENCY_KEY) {
+            let key = HeaderValue::from_bytes(&idempotency_key(message_id));
+            missing.insert(key.expect("base32 is visible ASCII"));
         }
         if let Some(value) = record.headers.get(record_header::TRACEPARENT)
             && let Ok(value) = HeaderValue::from_maybe_shared(part(value, record.headers.encoded()))
+            && let Entry::Vacant(missing) = headers.entry(TRACEPARENT)
         {
-            add(TRACEPARENT, value);
+            missing.insert(value);
         }
-        add(header::USER_AGENT, USER_AGENT);
+        headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from(url.path);
+        *request.headers_mut() = headers;
         Ok(Self {
             secret,
-            method,
-            url,
-            headers,
-            idempotency_key,
-            body,
+            origin: url.origin,
+            request,
         })
     }
+}
 
-    /// Returns whom to call.
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.url.origin
-    }
+/// Returns the request as HTTP/2 has it: whom to call stands in the URI.
+pub(crate) fn absolute(request: &Request<Full<Bytes>>, origin: &Origin) -> Request<Full<Bytes>> {
+    let mut request = request.clone();
+    let authority = request.headers_mut().remove(header::HOST);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(match origin.https() {
+        true => Scheme::HTTPS,
+        false => Scheme::HTTP,
+    });
+    parts.authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    // What an origin and a path were read from makes a URI.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request
+}
 
-    /// Returns the request for a connection of HTTP/1.1, or of HTTP/2 (`absolute`).
-    pub(crate) fn request(
-        &self,
-        secret: Option<(&HeaderName, HeaderValue)>,
-        absolute: bool,
-    ) -> Request<Full<Bytes>> {
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
-        let uri = if absolute {
-            self.absolute_uri()
-        } else {
-            headers.insert(header::HOST, self.url.authority.clone());
-            Uri::from(self.url.path.clone())
-        };
-        for (name, value) in &self.headers {
-            headers.append(name, value.clone());
-        }
-        if let Some(key) = &self.idempotency_key {
-            let value = HeaderValue::from_bytes(key).expect("base32 is visible ASCII");
-            headers.insert(IDEMPOTENCY_KEY, value);
-        }
-        if let Some((name, value)) = secret {
-            headers.insert(name, value);
-        }
-        let mut request = Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        request
-    }
-
-    /// Returns the credentials among the caller's headers.
-    pub(crate) fn credentials(&self) -> impl Iterator<Item = &[u8]> {
-        let named = self.headers.iter();
-        named
-            .filter(|(name, _)| message::is_credential(name.as_str()))
-            .map(|(_, value)| value.as_bytes())
-            .filter(|value| value.len() >= CREDENTIAL_BYTES_MIN)
-    }
-
-    fn absolute_uri(&self) -> Uri {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(if self.url.origin.https() {
-            http::uri::Scheme::HTTPS
-        } else {
-            http::uri::Scheme::HTTP
-        });
-        parts.authority = self.url.authority.as_bytes().try_into().ok();
-        parts.path_and_query = Some(self.url.path.clone());
-        Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(self.url.path.clone()))
-    }
+/// Returns the credentials among the headers of a record's message.
+pub(crate) fn credentials(record: &Record) -> Vec<Bytes> {
+    let Ok(message) = Message::parse(&record.value) else {
+        return Vec::new();
+    };
+    message
+        .headers()
+        .filter(|(name, value)| value.len() >= CREDENTIAL_BYTES_MIN && message::is_credential(name))
+        .map(|(_, value)| part(value, &record.value))
+        .collect()
 }
 
 /// serde's own text can quote what it found; only what it says of names goes on.
@@ -248,15 +220,17 @@ fn checked(name: &str, value: &str, whole: &Bytes) -> Result<(HeaderName, Header
 
 /// Same text for the same first record, whatever happens to it later: what a target needs to take it exactly once.
 fn idempotency_key(message_id: &str) -> IdempotencyKey {
-    let digest = Sha256::digest(message_id.as_bytes());
+    let digest = digest(&SHA256, message_id.as_bytes());
     let mut text = IdempotencyKey::default();
-    BASE32_NOPAD.encode_mut(&digest[..16], &mut text);
+    BASE32_NOPAD.encode_mut(&digest.as_ref()[..16], &mut text);
     text.make_ascii_lowercase();
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
     use serde_json::{Value, json};
 
     use super::*;
@@ -290,6 +264,11 @@ mod tests {
             .collect()
     }
 
+    fn body(call: Call) -> Bytes {
+        let whole = call.request.into_body().collect().now_or_never();
+        whole.expect("it is there at once").unwrap().to_bytes()
+    }
+
     #[test]
     fn the_callers_headers_go_out_with_repeats_and_ours_only_where_they_are_missing() {
         let headers = json!([{"key": "X-A", "value": "1"}, {"key": "x-b", "value": "ä"}, {"key": "x-a", "value": "2"}]);
@@ -298,7 +277,7 @@ mod tests {
             &[("traceparent", "00-t")],
         ))
         .unwrap();
-        let request = made.request(None, false);
+        let (request, origin) = (made.request, made.origin);
         assert_eq!(request.uri(), "/a/b?c=d");
         assert_eq!(seen(&request, "host"), ["api.example"]);
         assert_eq!(seen(&request, "x-a"), ["1", "2"]);
@@ -310,14 +289,14 @@ mod tests {
             [str::from_utf8(&idempotency_key("first")).unwrap()]
         );
         assert_eq!(seen(&request, "content-type"), [""; 0]);
-        let absolute = made.request(None, true);
+        let absolute = absolute(&request, &origin);
         assert_eq!(absolute.uri(), "https://api.example/a/b?c=d");
         assert_eq!(seen(&absolute, "host"), [""; 0]);
 
         let own = json!([{"key": "Idempotency-Key", "value": "mine"}, {"key": "Traceparent", "value": "00-m"},
                          {"key": "User-Agent", "value": "me"}]);
         let made = call(&record(&message("POST", own), &[("traceparent", "00-t")])).unwrap();
-        let request = made.request(None, false);
+        let request = made.request;
         for (name, expected) in [
             ("idempotency-key", "mine"),
             ("traceparent", "00-m"),
@@ -342,13 +321,10 @@ mod tests {
             version: Some(3),
         };
         assert_eq!(made.secret, Some(secret));
-        let value = HeaderValue::from_static("Bearer x");
-        let request = made.request(Some((&header::AUTHORIZATION, value)), false);
-        assert_eq!(seen(&request, "authorization"), ["Bearer x"]);
+        assert_eq!(seen(&made.request, "authorization"), [""; 0]);
         let made = call(&record(&message("POST", own), &[])).unwrap();
         assert_eq!(made.secret, None);
-        let request = made.request(None, false);
-        assert_eq!(seen(&request, "authorization"), ["mine"]);
+        assert_eq!(seen(&made.request, "authorization"), ["mine"]);
     }
 
     #[test]
@@ -361,11 +337,11 @@ mod tests {
         ] {
             let record = record(&message(operation, json!([])), &[]);
             let made = Call::new(&record, "id", &header::AUTHORIZATION, always).unwrap();
-            assert_eq!(made.body, expected, "{operation}");
-            assert_eq!(made.request(None, false).method(), operation);
+            assert_eq!(made.request.method(), operation);
+            assert_eq!(body(made), expected, "{operation}");
         }
         let bare = json!({"targetRestApi": "http://a", "targetRestApiOperation": "PUT"});
-        let request = call(&record(&bare, &[])).unwrap().request(None, false);
+        let request = call(&record(&bare, &[])).unwrap().request;
         assert_eq!(seen(&request, "content-length"), ["0"]);
     }
 
@@ -377,7 +353,7 @@ mod tests {
             value: value.into(),
             headers: Headers::default(),
         };
-        assert_eq!(call(&record).unwrap().body, r#"{ "ä" :1.10 }"#);
+        assert_eq!(body(call(&record).unwrap()), r#"{ "ä" :1.10 }"#);
     }
 
     #[test]
@@ -434,6 +410,14 @@ mod tests {
             assert!(reason.contains(expected), "{message}: {reason}");
             assert!(!reason.contains("SECRET"), "{reason}");
         }
+    }
+
+    #[test]
+    fn the_credentials_of_a_message_are_found_by_the_names_of_its_headers() {
+        let headers = json!([{"key": "X-Api-Key", "value": "12345678"}, {"key": "x-note", "value": "no secret"},
+                             {"key": "Authorization", "value": "1234567"}, {"key": "cookie", "value": "a=\"long\""}]);
+        let record = record(&message("POST", headers), &[]);
+        assert_eq!(credentials(&record), ["12345678", "a=\"long\""]);
     }
 
     #[test]

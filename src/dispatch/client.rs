@@ -9,7 +9,6 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -64,8 +63,8 @@ enum Link {
 pub(crate) enum Exchange {
     /// The target answered.
     Answered(Answer),
-    /// Nothing was sent: the connection had been closed before.
-    Unsent,
+    /// Nothing was sent: the connection had been closed before. The request comes back.
+    Unsent(Box<Request<Body>>),
     /// The target did not answer.
     Failed(Failure),
 }
@@ -85,8 +84,8 @@ pub(crate) struct Answer {
 /// When an exchange must have come how far.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadlines {
-    /// From the sending of the request to the head of the response.
-    pub(crate) response_timeout: Duration,
+    /// The head of the response is there.
+    pub(crate) response_by: Instant,
     /// The end of all.
     pub(crate) by: Instant,
 }
@@ -140,15 +139,13 @@ impl Connection {
         deadlines: Deadlines,
         wanted: impl Fn(u16) -> bool,
     ) -> Exchange {
-        let response_by = deadlines
-            .by
-            .min(Instant::now() + deadlines.response_timeout);
+        let response_by = deadlines.response_by.min(deadlines.by);
         let ready = match self.ready_at_once() {
             Some(ready) => ready,
             None => poll_fn(|cx| self.poll_ready(cx, Some((&mut *timer, response_by)))).await,
         };
         if !ready {
-            return Exchange::Unsent;
+            return Exchange::Unsent(Box::new(request));
         }
         self.used = true;
         let head = match &mut self.link {
@@ -302,8 +299,8 @@ fn poll_driver<D>(
 
 /// hyper gives a request back only if not a byte of it was written.
 fn refused_exchange(mut refused: TrySendError<Request<Body>>) -> Exchange {
-    if refused.take_message().is_some() {
-        return Exchange::Unsent;
+    if let Some(request) = refused.take_message() {
+        return Exchange::Unsent(Box::new(request));
     }
     let error = refused.into_error();
     if error.is_parse_too_large() {

@@ -64,7 +64,7 @@ pub(super) fn error_record(job: &Job, failure: &Failure, now: Timestamp) -> Reco
         .push(header::FIRST_ATTEMPT_AT, first_at)
         .push(header::LAST_ATTEMPT_AT, &last_at);
     let here = [
-        (header::ORIGIN_STREAM, job.stream.name.to_string()),
+        (header::ORIGIN_STREAM, job.stream().name.to_string()),
         (header::ORIGIN_PARTITION, job.of.partition.to_string()),
         (header::ORIGIN_OFFSET, job.offset.to_string()),
     ];
@@ -84,7 +84,7 @@ pub(super) fn error_record(job: &Job, failure: &Failure, now: Timestamp) -> Reco
 pub(super) fn redrives(job: &Job) -> u64 {
     let before = number(&job.record.headers, header::REDRIVES);
     match job.errand {
-        Errand::First { .. } => before,
+        Errand::First(_) => before,
         Errand::Redrive(_) => before + 1,
     }
 }

@@ -2,14 +2,13 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
-use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{outcome::Cause, route::CauseTable};
+use super::{lane::Lane, outcome::Cause, route::CauseTable};
 use crate::{
     clock::Timestamp,
     log::Streams,
@@ -25,9 +24,7 @@ use crate::{
 /// the record waits.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// The stream that the record lies in.
-    pub(crate) stream: Arc<Stream>,
-    /// Its partition there.
+    /// The partition that the record lies in.
     pub(crate) of: PartitionId,
     /// Its offset there.
     pub(crate) offset: Offset,
@@ -37,6 +34,8 @@ pub(crate) struct Job {
     pub(crate) record: Record,
     /// The target; `None` if the record names none that can be called.
     pub(crate) origin: Option<Origin>,
+    /// What it has to wait for; `None` without a key or a target.
+    pub(crate) lane: Option<Lane>,
     /// What has been tried.
     pub(crate) tried: Tried,
     /// Who wants to know.
@@ -58,12 +57,7 @@ pub(crate) struct Tried {
 #[derive(Debug)]
 pub(crate) enum Errand {
     /// It is dispatched for the first time.
-    First {
-        /// The owner of its partition.
-        owned: Arc<Owned>,
-        /// Counts the jobs of the owner.
-        _count: TaskTrackerToken,
-    },
+    First(Arc<Owned>),
     /// A redrive asked for it.
     Redrive(Redriven),
 }
@@ -71,15 +65,23 @@ pub(crate) enum Errand {
 /// What an owner and its jobs share.
 #[derive(Debug)]
 pub(crate) struct Owned {
+    /// The stream that the partition is of.
+    pub(crate) stream: Arc<Stream>,
     /// The right to finish.
     pub(crate) lease: Lease,
     /// Fires when the right is gone, or nothing can be finished any more.
     pub(crate) stop: CancellationToken,
+    /// The owner has stopped: no job that waits is to begin. Every job asks, and to ask a token is to take its lock.
+    pub(crate) is_over: AtomicBool,
+    /// Whoever takes the right back waits until the owner and all its jobs are gone.
+    pub(crate) _alive: TaskTrackerToken,
 }
 
 /// What a redrive gives along with a record.
 #[derive(Debug)]
 pub(crate) struct Redriven {
+    /// The stream that the record lies in.
+    pub(crate) stream: Arc<Stream>,
     /// Where failures go.
     pub(crate) mapping: Arc<Mapping>,
     /// The lease under which the record ends with its redrive; `None` if it has ended before and nothing ends now.
@@ -145,21 +147,24 @@ impl Start {
 }
 
 impl Job {
-    /// Returns the record's lane in a queue of one target: its key, if it has one.
-    pub(crate) fn key(&self) -> Option<&Bytes> {
-        Some(&self.record.key).filter(|key| !key.is_empty() && self.origin.is_some())
+    /// Returns the stream that the record lies in.
+    pub(crate) fn stream(&self) -> &Stream {
+        match &self.errand {
+            Errand::First(owned) => &owned.stream,
+            Errand::Redrive(redriven) => &redriven.stream,
+        }
     }
 
     /// Returns the id of the message, that of its first record.
     pub(crate) fn message_id(&self) -> String {
-        let own = Streams::message_id(&self.stream, self.of.partition, self.offset);
+        let own = Streams::message_id(self.stream(), self.of.partition, self.offset);
         self.record.message_id(own)
     }
 
     /// Begins the handling; `false` if nobody wants it any more.
     pub(crate) fn begin(&self) -> bool {
         match &self.errand {
-            Errand::First { owned, .. } => !owned.stop.is_cancelled(),
+            Errand::First(owned) => !owned.is_over.load(Ordering::Acquire),
             Errand::Redrive(redriven) => redriven.start.begin(),
         }
     }
@@ -167,7 +172,7 @@ impl Job {
     /// Returns how often the record may be called in this dispatch, of `attempts_max` that are set for its target.
     pub(crate) fn attempts_max(&self, attempts_max: u32) -> u32 {
         match &self.errand {
-            Errand::First { .. } => attempts_max,
+            Errand::First(_) => attempts_max,
             Errand::Redrive(_) => 1,
         }
     }

@@ -3,22 +3,57 @@
 //! A lane is busy from the moment its record is ready until [`Lanes::end`]; what is pushed meanwhile waits behind it, in
 //! order. What has no lane is ready at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+};
 
-use bytes::Bytes;
+use crate::target::Origin;
+
+/// Whose order a record keeps: those of its target and key.
+///
+/// It is a keyed digest of both, so that to compare lanes touches no record. Two keys that have the same one, which no
+/// caller can bring about, would wait for each other and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lane(u64);
+
+impl Lane {
+    /// Returns the lane of a key at a target; `state` has to be the same for all that are compared.
+    pub(crate) fn new(state: &RandomState, target: &Origin, key: &[u8]) -> Self {
+        Self(state.hash_one((target, key)))
+    }
+}
+
+/// A lane is a digest already.
+#[derive(Debug, Default)]
+struct Digest(u64);
+
+impl Hasher for Digest {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        debug_assert!(false, "a lane is one number");
+    }
+
+    fn write_u64(&mut self, digest: u64) {
+        self.0 = digest;
+    }
+}
 
 /// Waiting jobs, and those that may start now.
 #[derive(Debug)]
 pub(crate) struct Lanes<J> {
     /// Each busy lane, with what waits in it.
-    waiting: HashMap<Bytes, VecDeque<J>>,
+    waiting: HashMap<Lane, VecDeque<J>, BuildHasherDefault<Digest>>,
     ready: VecDeque<J>,
 }
 
 impl<J> Default for Lanes<J> {
     fn default() -> Self {
         Self {
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
             ready: VecDeque::new(),
         }
     }
@@ -26,15 +61,15 @@ impl<J> Default for Lanes<J> {
 
 impl<J> Lanes<J> {
     /// Adds a job behind all of its lane.
-    pub(crate) fn push(&mut self, lane: Option<&Bytes>, job: J) {
-        if let Some(lane) = lane {
-            if let Some(waiting) = self.waiting.get_mut(lane) {
-                waiting.push_back(job);
-                return;
+    pub(crate) fn push(&mut self, lane: Option<Lane>, job: J) {
+        match lane.map(|lane| self.waiting.entry(lane)) {
+            Some(Entry::Occupied(mut busy)) => busy.get_mut().push_back(job),
+            Some(Entry::Vacant(free)) => {
+                free.insert(VecDeque::new());
+                self.ready.push_back(job);
             }
-            self.waiting.insert(lane.clone(), VecDeque::new());
+            None => self.ready.push_back(job),
         }
-        self.ready.push_back(job);
     }
 
     /// Makes a job ready whose lane is busy with it: one that comes back from a wait. It goes first, it is the oldest.
@@ -48,16 +83,16 @@ impl<J> Lanes<J> {
     }
 
     /// Ends the job that its lane is busy with; the next one of the lane is ready then.
-    pub(crate) fn end(&mut self, lane: Option<&Bytes>) {
+    pub(crate) fn end(&mut self, lane: Option<Lane>) {
         let Some(lane) = lane else { return };
-        let Some(waiting) = self.waiting.get_mut(lane) else {
+        let Entry::Occupied(mut busy) = self.waiting.entry(lane) else {
             debug_assert!(false, "a busy lane is known");
             return;
         };
-        match waiting.pop_front() {
+        match busy.get_mut().pop_front() {
             Some(next) => self.ready.push_back(next),
             None => {
-                self.waiting.remove(lane);
+                busy.remove();
             }
         }
     }
@@ -65,11 +100,6 @@ impl<J> Lanes<J> {
     /// Returns how many may start now.
     pub(crate) fn ready_len(&self) -> usize {
         self.ready.len()
-    }
-
-    /// Returns every busy lane.
-    pub(crate) fn busy(&self) -> impl Iterator<Item = &Bytes> {
-        self.waiting.keys()
     }
 
     /// Returns every job that waits or is ready.
@@ -82,15 +112,27 @@ impl<J> Lanes<J> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn lanes_differ_by_target_and_by_key() {
+        let state = RandomState::new();
+        let lane = |target, key: &str| {
+            let target = Origin::of(target).unwrap();
+            Lane::new(&state, &target, key.as_bytes())
+        };
+        assert_eq!(lane("http://a/x", "k"), lane("http://a:80", "k"));
+        assert_ne!(lane("http://a", "k"), lane("http://a", "l"));
+        assert_ne!(lane("http://a", "k"), lane("http://b", "k"));
+    }
+
     fn taken(lanes: &mut Lanes<&'static str>) -> Vec<&'static str> {
         std::iter::from_fn(|| lanes.take()).collect()
     }
 
     #[test]
     fn a_lane_gives_its_next_job_only_when_the_one_before_has_ended() {
-        let (a, b) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
+        let (a, b) = (Lane(1), Lane(2));
         let mut lanes = Lanes::default();
-        for (lane, job) in [(&a, "a1"), (&a, "a2"), (&b, "b1"), (&a, "a3")] {
+        for (lane, job) in [(a, "a1"), (a, "a2"), (b, "b1"), (a, "a3")] {
             lanes.push(Some(lane), job);
         }
         lanes.push(None, "free1");
@@ -98,29 +140,29 @@ mod tests {
         assert_eq!(taken(&mut lanes), ["a1", "b1", "free1", "free2"]);
         lanes.end(None);
         assert_eq!(taken(&mut lanes), [""; 0]);
-        lanes.end(Some(&a));
-        lanes.end(Some(&b));
+        lanes.end(Some(a));
+        lanes.end(Some(b));
         assert_eq!(taken(&mut lanes), ["a2"]);
-        lanes.push(Some(&b), "b2");
+        lanes.push(Some(b), "b2");
         assert_eq!(taken(&mut lanes), ["b2"], "an ended lane is free again");
-        lanes.end(Some(&a));
+        lanes.end(Some(a));
         assert_eq!(taken(&mut lanes), ["a3"]);
-        lanes.end(Some(&a));
-        lanes.end(Some(&b));
+        lanes.end(Some(a));
+        lanes.end(Some(b));
         assert!(lanes.waiting.is_empty(), "an ended lane leaves nothing");
     }
 
     #[test]
     fn a_job_that_comes_back_from_a_wait_is_still_before_the_rest_of_its_lane() {
-        let a = Bytes::from_static(b"a");
+        let a = Lane(1);
         let mut lanes = Lanes::default();
-        lanes.push(Some(&a), "a1");
-        lanes.push(Some(&a), "a2");
+        lanes.push(Some(a), "a1");
+        lanes.push(Some(a), "a2");
         assert_eq!(taken(&mut lanes), ["a1"]);
         lanes.push(None, "free");
         lanes.resume("a1");
         assert_eq!(taken(&mut lanes), ["a1", "free"]);
-        lanes.end(Some(&a));
+        lanes.end(Some(a));
         assert_eq!(taken(&mut lanes), ["a2"]);
     }
 }

@@ -52,7 +52,7 @@ use std::{
     collections::HashMap,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -272,15 +272,13 @@ fn start_owner(
     let stop = shared.stop.child_token();
     let jobs = TaskTracker::new();
     let owned = Owned {
+        stream: stream.clone(),
         lease,
         stop: stop.clone(),
+        is_over: AtomicBool::new(false),
+        _alive: jobs.token(),
     };
-    let owner = owner::own(
-        shared.clone(),
-        stream.clone(),
-        Arc::new(owned),
-        jobs.clone(),
-    );
+    let owner = owner::own(shared.clone(), Arc::new(owned));
     shared.tasks.spawn("owner", owner);
     (stop, jobs)
 }

@@ -6,10 +6,14 @@
 //! it meets the scanner. So a target that hangs costs the others nothing but that the log is read twice. What is not on
 //! a board yet is in the log only.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::sleep;
-use tokio_util::task::TaskTracker;
 
 use super::{
     Shared, call,
@@ -18,12 +22,14 @@ use super::{
 use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
-    storage::{ReadError, Stream},
+    storage::ReadError,
     target::Origin,
 };
 
 /// What is read at a time.
 const PAGE_BYTES: usize = 256 * 1024;
+/// Records given to a board together; those that it refuses were copied in vain.
+const RUN_LEN_MAX: usize = 64;
 /// Ends looked at together when finished records are skipped.
 const SKIP_LEN: u64 = 16_384;
 /// First wait after a read has failed.
@@ -32,24 +38,18 @@ const READ_AGAIN_FIRST: Duration = Duration::from_millis(100);
 const READ_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Dispatches a partition until its lease is gone, its stream is deleted, or the gateway stops.
-pub(super) async fn own(
-    shared: Arc<Shared>,
-    stream: Arc<Stream>,
-    owned: Arc<Owned>,
-    jobs: TaskTracker,
-) {
+pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
     let stop = owned.stop.clone();
     let of = owned.lease.of;
     let owner = Owner {
         of,
         shared,
-        stream,
-        owned,
-        jobs,
+        owned: owned.clone(),
         next: Offset(0),
         behind: HashMap::new(),
     };
     let ended = stop.run_until_cancelled(owner.run()).await;
+    owned.is_over.store(true, Ordering::Release);
     if let Some(Err(error)) = ended {
         tracing::debug!(%of, %error, "partition is not dispatched any more");
     }
@@ -57,10 +57,8 @@ pub(super) async fn own(
 
 struct Owner {
     shared: Arc<Shared>,
-    stream: Arc<Stream>,
     of: PartitionId,
     owned: Arc<Owned>,
-    jobs: TaskTracker,
     /// Where the scanner is.
     next: Offset,
     /// The targets that are behind, each with the first of its records that may not be on a board; at most `targets_max`.
@@ -187,6 +185,7 @@ impl Owner {
             Err(error) => return Err(error),
         };
         let finished = engine.finished(self.of, from..page.next)?;
+        let mut run = Run::default();
         for stored in page.records {
             if stored.offset >= until {
                 break;
@@ -195,32 +194,47 @@ impl Owner {
                 continue;
             }
             let origin = call::origin(&stored.record);
+            if (run.origin != origin || run.jobs.len() == RUN_LEN_MAX)
+                && let Some(refused) = self.give(&mut run, only.is_some())
+            {
+                return Ok(Step::Refused(refused));
+            }
             let passed_over = match only {
                 Some(only) => *only != origin,
-                None => self.behind.contains_key(&origin),
+                None => !self.behind.is_empty() && self.behind.contains_key(&origin),
             };
-            if passed_over || self.give(&stored, origin.clone()) {
-                continue;
+            if !passed_over {
+                let errand = Errand::First(self.owned.clone());
+                let job = self.shared.job(self.of, &stored, origin.clone(), errand);
+                run.jobs.push_back(Box::new(job));
+                run.origin = origin;
             }
-            if only.is_some() || self.behind.len() >= self.shared.settings.targets_max {
-                return Ok(Step::Refused(stored.offset));
-            }
-            self.behind.insert(origin, stored.offset);
         }
-        Ok(Step::Done(page.next.min(until)))
+        match self.give(&mut run, only.is_some()) {
+            Some(refused) => Ok(Step::Refused(refused)),
+            None => Ok(Step::Done(page.next.min(until))),
+        }
     }
 
-    /// Returns whether the record's board has taken it.
-    fn give(&self, stored: &StoredRecord, origin: Option<Origin>) -> bool {
-        let errand = Errand::First {
-            owned: self.owned.clone(),
-            _count: self.jobs.token(),
-        };
-        let job = self
-            .shared
-            .job(&self.stream, self.of, stored, origin, errand);
-        self.shared.try_enqueue(Box::new(job))
+    /// Gives a run to its board. If that has no room for all of it, the target is behind from there on; if it may not
+    /// be, nothing behind the first refused record can be passed over, and that one is returned.
+    fn give(&mut self, run: &mut Run, is_behind: bool) -> Option<Offset> {
+        self.shared.try_enqueue(&mut run.jobs);
+        let refused = run.jobs.front()?.offset;
+        run.jobs.clear();
+        if is_behind || self.behind.len() >= self.shared.settings.targets_max {
+            return Some(refused);
+        }
+        self.behind.insert(run.origin.take(), refused);
+        None
     }
+}
+
+/// Records of one target, one after the other: they take their board's lock together.
+#[derive(Default)]
+struct Run {
+    origin: Option<Origin>,
+    jobs: VecDeque<Box<Job>>,
 }
 
 impl Shared {
@@ -228,14 +242,13 @@ impl Shared {
     /// find out, so that many cores do it, each where it needs it.
     pub(crate) fn job(
         &self,
-        stream: &Arc<Stream>,
         of: PartitionId,
         stored: &StoredRecord,
         origin: Option<Origin>,
         errand: Errand,
     ) -> Job {
         Job {
-            stream: stream.clone(),
+            lane: self.targets.lane(origin.as_ref(), &stored.record.key),
             of,
             offset: stored.offset,
             time: stored.time,

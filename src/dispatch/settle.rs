@@ -38,7 +38,7 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
         ..Commit::default()
     };
     match &job.errand {
-        Errand::First { owned, .. } => {
+        Errand::First(owned) => {
             let epoch = owned.lease.epoch;
             let ended = match shared.streams.engine().finish_soon(finish(epoch)) {
                 Err(CommitError::Busy) => patiently(shared, &job, || Ok(commit(epoch))).await,
@@ -64,7 +64,7 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
 async fn failed(shared: &Arc<Shared>, job: Box<Job>, failure: &Failure) {
     let cause = failure.cause;
     match &job.errand {
-        Errand::First { owned, .. } => {
+        Errand::First(owned) => {
             let epoch = Some(owned.lease.epoch);
             let ended = patiently(shared, &job, || {
                 copy(shared, &job, failure, epoch, AppendKind::Routed)
@@ -138,7 +138,7 @@ fn error_stream(
     let roles = &shared.settings.roles;
     let by_name = |name| shared.streams.by_name(name);
     let wanted = match &job.errand {
-        Errand::First { .. } => by_name(shared.settings.outcomes.stream(cause)),
+        Errand::First(_) => by_name(shared.settings.outcomes.stream(cause)),
         Errand::Redrive(redriven) if redrives(job) >= redriven.mapping.redrives_max.into() => {
             by_name(&roles.unrecoverable)
         }
@@ -207,7 +207,7 @@ async fn patiently(
             | CommitError::MaybeStored(_) => false,
         };
         let late = match &job.errand {
-            Errand::First { owned, .. } => owned.stop.is_cancelled(),
+            Errand::First(owned) => owned.stop.is_cancelled(),
             Errand::Redrive(redriven) => Instant::now() >= redriven.commit_by,
         };
         if !again || late {
@@ -222,7 +222,7 @@ async fn patiently(
 
 /// What a first dispatch makes of the log's answer.
 fn told(job: &Job, ended: Result<(), CommitError>) {
-    let Errand::First { owned, .. } = &job.errand else {
+    let Errand::First(owned) = &job.errand else {
         return;
     };
     let Err(error) = ended else { return };
@@ -241,7 +241,7 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
     }
     tracing::warn!(
         message_id = job.message_id(),
-        stream = %job.stream.name,
+        stream = %job.stream().name,
         partition = job.of.partition.0,
         offset = job.offset.0,
         %error,

@@ -4,13 +4,15 @@
 //! there, and its own board goes away only when nothing is on it. Both are decided under the same lock as each push.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    hash::RandomState,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
     board::{Board, Limits, Wake},
     job::Job,
+    lane::Lane,
     room::Room,
     settings::Settings,
     stats::TargetStatus,
@@ -22,6 +24,7 @@ use crate::target::Origin;
 pub(crate) struct Targets {
     settings: Arc<Settings>,
     pub(crate) room: Arc<Room>,
+    lanes: RandomState,
     boards: Mutex<Boards>,
 }
 
@@ -41,6 +44,7 @@ impl Targets {
         Self {
             settings,
             room,
+            lanes: RandomState::new(),
             boards: Mutex::new(Boards {
                 own: HashMap::new(),
                 shared: Arc::new(shared),
@@ -48,15 +52,22 @@ impl Targets {
         }
     }
 
-    /// Puts a job on its target's board and returns the board; if that is full, the job comes back.
-    pub(crate) fn push(&self, job: Box<Job>) -> (Arc<Board>, Result<Option<Wake>, Box<Job>>) {
+    /// Returns the lane of a record.
+    pub(crate) fn lane(&self, origin: Option<&Origin>, key: &[u8]) -> Option<Lane> {
+        let target = origin.filter(|_| !key.is_empty())?;
+        Some(Lane::new(&self.lanes, target, key))
+    }
+
+    /// Moves jobs of one target to its board, as many as have room there, and returns the board with someone to wake.
+    pub(crate) fn push(&self, jobs: &mut VecDeque<Box<Job>>) -> Option<(Arc<Board>, Option<Wake>)> {
+        let origin = &jobs.front()?.origin;
         let mut boards = self.lock();
-        let board = match &job.origin {
+        let board = match origin {
             Some(origin) => self.board(&mut boards, origin),
             None => boards.shared.clone(),
         };
-        let pushed = board.push(job);
-        (board, pushed)
+        let wake = board.push(jobs);
+        Some((board, wake))
     }
 
     /// Returns whether the board that a target has, or would get, has room.

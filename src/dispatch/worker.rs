@@ -1,6 +1,9 @@
 //! A worker: one slot of a target, with a connection of its own. Takes a job, makes the attempt, settles it, takes the next.
 
-use std::{future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll};
+use std::{
+    collections::VecDeque, future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc,
+    task::Poll,
+};
 
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -13,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     board::{Board, Done, Next, Wake},
-    call::{Call, SecretRef},
+    call::{Call, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
     job::Job,
@@ -30,24 +33,26 @@ impl Shared {
     ///
     /// # Cancel safety
     /// A job whose call is dropped was not taken.
-    pub(crate) async fn enqueue(self: &Arc<Self>, mut job: Box<Job>) {
+    pub(crate) async fn enqueue(self: &Arc<Self>, job: Box<Job>) {
+        let mut jobs = VecDeque::from([job]);
         loop {
             // Before asking, so that room made in between is not missed.
             let mut freed = pin!(self.targets.room.freed.notified());
             freed.as_mut().enable();
-            match self.targets.push(job) {
-                (board, Ok(wake)) => return self.wake(&board, wake),
-                (_, Err(refused)) => job = refused,
+            self.try_enqueue(&mut jobs);
+            if jobs.is_empty() {
+                return;
             }
             freed.await;
         }
     }
 
-    /// Puts a job on its target's board if that has room; once a board has refused one, `Room::freed` fires when it has
-    /// room again.
-    pub(crate) fn try_enqueue(self: &Arc<Self>, job: Box<Job>) -> bool {
-        let (board, pushed) = self.targets.push(job);
-        pushed.map(|wake| self.wake(&board, wake)).is_ok()
+    /// Puts jobs of one target on its board as far as that has room; once a board has refused one, `Room::freed` fires
+    /// when it has room again.
+    pub(crate) fn try_enqueue(self: &Arc<Self>, jobs: &mut VecDeque<Box<Job>>) {
+        if let Some((board, wake)) = self.targets.push(jobs) {
+            self.wake(&board, wake);
+        }
     }
 
     /// Brings as many workers to a board as it has use for; `first` is one that it has named already.
@@ -78,6 +83,8 @@ struct Worker {
     shared: Arc<Shared>,
     board: Arc<Board>,
     slot: usize,
+    /// The board's, in memory of its own: each job counts up and down who holds it.
+    settings: Arc<TargetSettings>,
     wake: Arc<Notify>,
     connection: Option<(Origin, Connection)>,
     timer: Timer,
@@ -94,6 +101,7 @@ impl Worker {
             stop: shared.stop.child_token(),
             health: shared.streams.engine().health(),
             log_runs: false,
+            settings: Arc::new(TargetSettings::clone(&board.settings)),
             wake: board.waker(slot),
             timer: Timer::new(Instant::now() + shared.settings.idle_timeout),
             shared,
@@ -175,9 +183,9 @@ impl Worker {
     }
 
     async fn handle(&mut self, mut job: Box<Job>) -> Done {
-        let lane = self.board.lane(&job);
+        let taken = self.board.taken(&job);
         if !job.begin() {
-            return Done::Ended { lane };
+            return Done::Ended(taken);
         }
         let began = Instant::now();
         let now = self.shared.clock.now();
@@ -212,7 +220,7 @@ impl Worker {
             return Done::Later { job, until };
         }
         settle(&self.shared, job, outcome).await;
-        Done::Ended { lane }
+        Done::Ended(taken)
     }
 
     /// Closes or opens the target's gate by what an attempt has shown.
@@ -244,25 +252,30 @@ impl Worker {
     fn settings(&self, job: &Job) -> Arc<TargetSettings> {
         match (&self.board.origin, &job.origin) {
             (None, Some(target)) => self.shared.settings.target(target).clone(),
-            _ => self.board.settings.clone(),
+            _ => self.settings.clone(),
         }
     }
 
     async fn attempt(&mut self, job: &Job, settings: &TargetSettings) -> Outcome {
         let token_header = &self.shared.settings.token_header;
         let message_id = job.message_id();
-        let call = match Call::new(&job.record, &message_id, token_header, settings.body_always) {
+        let mut call = match Call::new(&job.record, &message_id, token_header, settings.body_always)
+        {
             Ok(call) => call,
             Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
         };
         let secret = match &call.secret {
-            Some(secret) => match self.reveal(secret, call.origin()).await {
+            Some(secret) => match self.reveal(secret, &call.origin).await {
                 Ok(value) => Some(value),
                 Err(failure) => return Outcome::Failed(failure),
             },
             None => None,
         };
-        match self.exchange(&call, secret.as_ref(), settings).await {
+        if let Some(value) = &secret {
+            let headers = call.request.headers_mut();
+            headers.insert(self.shared.settings.token_header.clone(), value.clone());
+        }
+        match self.exchange(call, settings).await {
             Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
                 Outcome::Delivered {
                     status: answer.status,
@@ -272,8 +285,9 @@ impl Worker {
                 let asked = answer.retry_after.as_ref();
                 let now = self.shared.clock.now();
                 let asked = asked.and_then(|value| retry_after(value.as_bytes(), now));
-                let sent = secret.as_ref().map(HeaderValue::as_bytes);
-                let sent = call.credentials().chain(sent);
+                let own = credentials(&job.record);
+                let sent = own.iter().map(|value| &value[..]);
+                let sent = sent.chain(secret.as_ref().map(HeaderValue::as_bytes));
                 let body = sent.fold(answer.body, redact);
                 Outcome::Failed(Failure::answered(answer.status, body, asked))
             }
@@ -307,20 +321,19 @@ impl Worker {
     }
 
     /// Calls the target. A connection that turns out to have been closed while it was idle is replaced once.
-    async fn exchange(
-        &mut self,
-        call: &Call,
-        secret: Option<&HeaderValue>,
-        settings: &TargetSettings,
-    ) -> Result<Answer, Failure> {
-        let deadlines = Deadlines {
-            response_timeout: settings.response_timeout,
-            by: Instant::now() + settings.attempt_timeout,
-        };
+    async fn exchange(&mut self, call: Call, settings: &TargetSettings) -> Result<Answer, Failure> {
+        let Call {
+            origin,
+            mut request,
+            ..
+        } = call;
+        let began = Instant::now();
+        let by = began + settings.attempt_timeout;
+        let mut connected = began;
         if self
             .connection
             .as_ref()
-            .is_some_and(|(origin, _)| origin != call.origin())
+            .is_some_and(|(open, _)| *open != origin)
         {
             self.connection = None;
         }
@@ -328,19 +341,26 @@ impl Worker {
             let (_, connection) = match &mut self.connection {
                 Some(open) => open,
                 none => {
-                    let left = deadlines.by.saturating_duration_since(Instant::now());
+                    let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
-                    let opened = self.shared.connector.connect(call.origin(), within);
+                    let opened = self.shared.connector.connect(&origin, within);
                     let opened = opened.await.map_err(Failure::unconnected)?;
-                    none.insert((call.origin().clone(), opened))
+                    connected = Instant::now();
+                    none.insert((origin.clone(), opened))
                 }
             };
             let was_used = connection.is_used();
-            let token = &self.shared.settings.token_header;
-            let secret = secret.map(|value| (token, value.clone()));
-            let request = call.request(secret, connection.is_http2());
+            let http2 = connection.is_http2();
+            let sent = match http2 {
+                true => absolute(&request, &origin),
+                false => std::mem::take(&mut request),
+            };
+            let deadlines = Deadlines {
+                response_by: connected + settings.response_timeout,
+                by,
+            };
             let outcomes = &self.shared.settings.outcomes;
-            let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {
+            let exchange = connection.exchange(sent, &mut self.timer, deadlines, |status| {
                 !outcomes.delivers(status)
             });
             match exchange.await {
@@ -350,8 +370,13 @@ impl Worker {
                     }
                     return Ok(answer);
                 }
-                Exchange::Unsent if was_used => self.connection = None,
-                Exchange::Unsent => {
+                Exchange::Unsent(back) if was_used => {
+                    self.connection = None;
+                    if !http2 {
+                        request = *back;
+                    }
+                }
+                Exchange::Unsent(_) => {
                     self.connection = None;
                     let reason = "the connection was closed before the request was sent";
                     return Err(Failure::new(Cause::Reset, reason));
@@ -371,7 +396,7 @@ impl Worker {
         match outcome {
             Outcome::Delivered { .. } => tracing::debug!(
                 message_id = job.message_id(),
-                stream = %job.stream.name,
+                stream = %job.stream().name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,
                 target = self.board.name(),
@@ -382,7 +407,7 @@ impl Worker {
             ),
             Outcome::Failed(failure) => tracing::info!(
                 message_id = job.message_id(),
-                stream = %job.stream.name,
+                stream = %job.stream().name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,
                 target = self.board.name(),

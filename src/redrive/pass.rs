@@ -239,6 +239,7 @@ impl Pass {
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
         let errand = Errand::Redrive(Redriven {
+            stream: self.stream.clone(),
             mapping: self.mapping.clone(),
             ends,
             start: start.clone(),
@@ -246,7 +247,7 @@ impl Pass {
             answer,
         });
         let origin = call::origin(&stored.record);
-        let job = self.shared.job(&self.stream, of, stored, origin, errand);
+        let job = self.shared.job(of, stored, origin, errand);
         let taken = self.shared.enqueue(Box::new(job));
         if self.in_time(taken).await.is_none() {
             return false;

@@ -15,8 +15,7 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::MasterKey;
@@ -52,7 +51,7 @@ impl About<'_> {
 /// The three keys that come from the master key, each for one purpose.
 pub(super) struct Keys {
     cipher: XChaCha20Poly1305,
-    digest: Hmac<Sha256>,
+    digest: hmac::Key,
     check: [u8; 32],
 }
 
@@ -64,11 +63,8 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     pub(super) fn of(master: &MasterKey) -> Self {
-        let derive = |purpose: &[u8]| {
-            let mut mac = keyed(master.bytes());
-            mac.update(purpose);
-            Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()))
-        };
+        let derive =
+            |purpose: &[u8]| Zeroizing::new(bytes(&hmac::sign(&keyed(master.bytes()), purpose)));
         Self {
             cipher: XChaCha20Poly1305::new((&*derive(b"syncgate seal 1")).into()),
             digest: keyed(&derive(b"syncgate digest 1")),
@@ -83,13 +79,13 @@ impl Keys {
 
     /// Returns a digest that only the holder of the key can make. `purpose` keeps digests for different uses apart.
     pub(super) fn digest(&self, purpose: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.digest.clone();
+        let mut mac = hmac::Context::with_key(&self.digest);
         mac.update(purpose);
         for part in parts {
             mac.update(&part.len().to_le_bytes());
             mac.update(part);
         }
-        mac.finalize().into_bytes().into()
+        bytes(&mac.sign())
     }
 
     /// Returns nonce, ciphertext and tag; `None` only if the system has no random numbers.
@@ -123,8 +119,12 @@ impl Keys {
     }
 }
 
-fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
-    <Hmac<Sha256> as Mac>::new_from_slice(key).expect("HMAC takes keys of any length")
+fn keyed(key: &[u8; 32]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, key)
+}
+
+fn bytes(tag: &hmac::Tag) -> [u8; 32] {
+    tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]
