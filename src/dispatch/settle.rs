@@ -27,7 +27,8 @@ const AGAIN_MAX: Duration = Duration::from_secs(2);
 pub(super) async fn settle(shared: &Arc<Shared>, job: Box<Job>, outcome: Outcome) {
     match &outcome {
         Outcome::Delivered { status } => delivered(shared, job, *status).await,
-        Outcome::Failed(failure) => failed(shared, job, failure).await,
+        // Boxed, as it is large and rare.
+        Outcome::Failed(failure) => Box::pin(failed(shared, job, failure)).await,
     }
 }
 
@@ -41,7 +42,10 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
         Errand::First(owned) => {
             let epoch = owned.lease.epoch;
             let ended = match shared.streams.engine().finish_soon(finish(epoch)) {
-                Err(CommitError::Busy) => patiently(shared, &job, || Ok(commit(epoch))).await,
+                // Boxed, as it is large and rare.
+                Err(CommitError::Busy) => {
+                    Box::pin(patiently(shared, &job, || Ok(commit(epoch)))).await
+                }
                 answer => answer,
             };
             told(&job, ended);

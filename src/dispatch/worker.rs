@@ -71,9 +71,11 @@ impl Shared {
         let worker = Worker::new(self.clone(), board.clone(), slot);
         // A token of its own: each poll of a wait takes the token's lock.
         let cut = self.cut.child_token();
+        // Boxed, as each future around it would hold it twice: it is read at every step of a call.
+        let work = Box::pin(worker.work());
         let work = self.workers.track_future(async move {
             // What the grace time cuts is dispatched again at the next start.
-            cut.run_until_cancelled(worker.work()).await;
+            cut.run_until_cancelled(work).await;
         });
         self.tasks.spawn("worker", work);
     }
@@ -343,7 +345,8 @@ impl Worker {
                 none => {
                     let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
-                    let opened = self.shared.connector.connect(&origin, within);
+                    // Boxed, as it is large and rare.
+                    let opened = Box::pin(self.shared.connector.connect(&origin, within));
                     let opened = opened.await.map_err(Failure::unconnected)?;
                     connected = Instant::now();
                     none.insert((origin.clone(), opened))
