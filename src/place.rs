@@ -186,6 +186,17 @@ impl MessageId {
         text
     }
 
+    /// Returns all that the text says, in the same order and without the check character; numbers big-endian.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 34] {
+        let mut bytes = [0; 34];
+        bytes[..16].copy_from_slice(&self.of.stream.0);
+        bytes[16..24].copy_from_slice(&self.incarnation.0.to_be_bytes());
+        bytes[24..26].copy_from_slice(&self.of.partition.0.to_be_bytes());
+        bytes[26..].copy_from_slice(&self.offset.0.to_be_bytes());
+        bytes
+    }
+
     fn body(&self) -> String {
         let mut bytes = [0; 24];
         bytes[..16].copy_from_slice(&self.of.stream.0);

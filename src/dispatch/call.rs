@@ -12,6 +12,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::{
     message::{self, HEADERS_LEN_MAX, HEADERS_REFUSED, Message},
+    place::MessageId,
     record::{Record, header as record_header},
     target::{Origin, TargetUrl, part},
 };
@@ -61,7 +62,7 @@ impl Call {
     /// `body_always` says whether the target gets the payload with DELETE and GET too.
     pub(crate) fn new(
         record: &Record,
-        message_id: &str,
+        message_id: MessageId,
         token_header: &HeaderName,
         body_always: bool,
     ) -> Result<Self, Invalid> {
@@ -219,8 +220,8 @@ fn checked(name: &str, value: &str, whole: &Bytes) -> Result<(HeaderName, Header
 }
 
 /// Same text for the same first record, whatever happens to it later: what a target needs to take it exactly once.
-fn idempotency_key(message_id: &str) -> IdempotencyKey {
-    let digest = digest(&SHA256, message_id.as_bytes());
+fn idempotency_key(message_id: MessageId) -> IdempotencyKey {
+    let digest = digest(&SHA256, &message_id.bytes());
     let mut text = IdempotencyKey::default();
     BASE32_NOPAD.encode_mut(&digest.as_ref()[..16], &mut text);
     text.make_ascii_lowercase();
@@ -234,7 +235,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::record::{Headers, HeadersBuilder};
+    use crate::{
+        place::{Incarnation, Offset, Partition, PartitionId, StreamId},
+        record::{Headers, HeadersBuilder},
+    };
 
     fn record(value: &Value, headers: &[(&str, &str)]) -> Record {
         let mut builder = HeadersBuilder::default();
@@ -249,7 +253,18 @@ mod tests {
     }
 
     fn call(record: &Record) -> Result<Call, String> {
-        Call::new(record, "first", &header::AUTHORIZATION, false).map_err(|invalid| invalid.0)
+        Call::new(record, message_id(1), &header::AUTHORIZATION, false).map_err(|invalid| invalid.0)
+    }
+
+    fn message_id(offset: u64) -> MessageId {
+        MessageId {
+            of: PartitionId {
+                stream: StreamId([1; 16]),
+                partition: Partition(3),
+            },
+            incarnation: Incarnation(7),
+            offset: Offset(offset),
+        }
     }
 
     fn message(operation: &str, headers: Value) -> Value {
@@ -286,7 +301,7 @@ mod tests {
         assert_eq!(seen(&request, "user-agent"), [USER_AGENT.to_str().unwrap()]);
         assert_eq!(
             seen(&request, "idempotency-key"),
-            [str::from_utf8(&idempotency_key("first")).unwrap()]
+            [str::from_utf8(&idempotency_key(message_id(1))).unwrap()]
         );
         assert_eq!(seen(&request, "content-type"), [""; 0]);
         let absolute = absolute(&request, &origin);
@@ -336,7 +351,7 @@ mod tests {
             ("DELETE", true, "{\"n\":1}"),
         ] {
             let record = record(&message(operation, json!([])), &[]);
-            let made = Call::new(&record, "id", &header::AUTHORIZATION, always).unwrap();
+            let made = Call::new(&record, message_id(1), &header::AUTHORIZATION, always).unwrap();
             assert_eq!(made.request.method(), operation);
             assert_eq!(body(made), expected, "{operation}");
         }
@@ -422,9 +437,9 @@ mod tests {
 
     #[test]
     fn the_idempotency_key_is_the_base32_of_a_digest() {
-        let key = idempotency_key("abc");
-        // First 16 bytes of SHA-256("abc"): ba7816bf8f01cfea414140de5dae2223.
-        assert_eq!(&key, b"xj4bnp4pahh6uqkbidpf3lrcem");
-        assert_ne!(idempotency_key("abd"), key);
+        let id = message_id(5);
+        // First 16 bytes of SHA-256 over 16 bytes 01, 7 as 8 bytes, 3 as 2 and 5 as 8.
+        assert_eq!(&idempotency_key(id), b"yachvcwcgfr7el7evdlw5pkhji");
+        assert_ne!(idempotency_key(message_id(6)), idempotency_key(id));
     }
 }

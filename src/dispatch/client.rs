@@ -7,6 +7,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    mem::take,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
@@ -63,8 +64,8 @@ enum Link {
 pub(crate) enum Exchange {
     /// The target answered.
     Answered(Answer),
-    /// Nothing was sent: the connection had been closed before. The request comes back.
-    Unsent(Box<Request<Body>>),
+    /// Nothing was sent: the connection had been closed before.
+    Unsent,
     /// The target did not answer.
     Failed(Failure),
 }
@@ -79,6 +80,23 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<http::HeaderValue>,
     /// The connection can carry the next exchange.
     pub(crate) reusable: bool,
+}
+
+/// What is looked at of a response.
+struct Head {
+    status: u16,
+    retry_after: Option<http::HeaderValue>,
+    body: Incoming,
+}
+
+impl Head {
+    fn of(response: Response<Incoming>) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            retry_after: response.headers().get(RETRY_AFTER).cloned(),
+            body: response.into_body(),
+        }
+    }
 }
 
 /// When an exchange must have come how far.
@@ -131,10 +149,11 @@ impl Connection {
         }
     }
 
-    /// Sends a request and reads the response. `wanted` says of a status whether the body's beginning is to be kept.
+    /// Sends a request, which is taken unless it is [`Exchange::Unsent`], and reads the response. `wanted` says of a
+    /// status whether the body's beginning is to be kept.
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         timer: &mut Timer,
         deadlines: Deadlines,
         wanted: impl Fn(u16) -> bool,
@@ -145,28 +164,28 @@ impl Connection {
             None => poll_fn(|cx| self.poll_ready(cx, Some((&mut *timer, response_by)))).await,
         };
         if !ready {
-            return Exchange::Unsent(Box::new(request));
+            return Exchange::Unsent;
         }
         self.used = true;
         let head = match &mut self.link {
-            Link::Http1 { sender, .. } => Either::Left(sender.try_send_request(request)),
-            Link::Http2 { sender, .. } => Either::Right(sender.try_send_request(request)),
+            Link::Http1 { sender, .. } => Either::Left(sender.try_send_request(take(request))),
+            Link::Http2 { sender, .. } => Either::Right(sender.try_send_request(take(request))),
         };
         let mut head = pin!(head);
         let response = poll_fn(|cx| {
             let open = self.poll_open(cx);
             match self.poll_fed(cx, |cx| head.as_mut().poll(cx)) {
-                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Ready(response) => Poll::Ready(Some(response.map(Head::of))),
                 Poll::Pending if !open => Poll::Ready(None),
                 Poll::Pending => timer.poll(cx, response_by).map(|()| None),
             }
         })
         .await;
         match response {
-            Some(Ok(response)) => {
-                Exchange::Answered(self.answer(response, timer, deadlines.by, wanted).await)
+            Some(Ok(head)) => {
+                Exchange::Answered(self.answer(head, timer, deadlines.by, wanted).await)
             }
-            Some(Err(refused)) => refused_exchange(refused),
+            Some(Err(refused)) => refused_exchange(refused, request),
             None => Exchange::Failed(Failure::new(
                 Cause::Timeout,
                 "the response did not begin in time",
@@ -219,14 +238,16 @@ impl Connection {
 
     async fn answer(
         &mut self,
-        response: Response<Incoming>,
+        head: Head,
         timer: &mut Timer,
         by: Instant,
         wanted: impl Fn(u16) -> bool,
     ) -> Answer {
-        let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).cloned();
-        let mut body = response.into_body();
+        let Head {
+            status,
+            retry_after,
+            mut body,
+        } = head;
         let keep_bytes = if wanted(status) { KEPT_BYTES_MAX } else { 0 };
         let mut kept = Vec::new();
         let mut read_bytes = 0;
@@ -298,9 +319,13 @@ fn poll_driver<D>(
 }
 
 /// hyper gives a request back only if not a byte of it was written.
-fn refused_exchange(mut refused: TrySendError<Request<Body>>) -> Exchange {
-    if let Some(request) = refused.take_message() {
-        return Exchange::Unsent(Box::new(request));
+fn refused_exchange(
+    mut refused: TrySendError<Request<Body>>,
+    request: &mut Request<Body>,
+) -> Exchange {
+    if let Some(unsent) = refused.take_message() {
+        *request = unsent;
+        return Exchange::Unsent;
     }
     let error = refused.into_error();
     if error.is_parse_too_large() {

@@ -44,7 +44,7 @@ pub(super) fn error_record(job: &Job, failure: &Failure, now: Timestamp) -> Reco
     }
     let text = |number: u64| number.to_string();
     builder
-        .push(header::MESSAGE_ID, &job.message_id())
+        .push(header::MESSAGE_ID, &job.message_id().text())
         .push(header::CAUSE_CLASS, failure.cause.word());
     if let Some(status) = failure.cause.status() {
         builder.push(header::CAUSE_STATUS, &text(status.into()));

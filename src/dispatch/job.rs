@@ -12,8 +12,8 @@ use super::{lane::Lane, outcome::Cause, route::CauseTable};
 use crate::{
     clock::Timestamp,
     log::Streams,
-    place::{Offset, PartitionId},
-    record::Record,
+    place::{MessageId, Offset, PartitionId},
+    record::{Record, header},
     storage::{CommitError, Epoch, Lease, Stream},
     target::Origin,
 };
@@ -156,9 +156,11 @@ impl Job {
     }
 
     /// Returns the id of the message, that of its first record.
-    pub(crate) fn message_id(&self) -> String {
-        let own = Streams::message_id(self.stream(), self.of.partition, self.offset);
-        self.record.message_id(own)
+    pub(crate) fn message_id(&self) -> MessageId {
+        let noted = self.record.headers.get(header::MESSAGE_ID);
+        noted
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| Streams::message_id(self.stream(), self.of.partition, self.offset))
     }
 
     /// Begins the handling; `false` if nobody wants it any more.

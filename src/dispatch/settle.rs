@@ -173,7 +173,7 @@ fn error_stream(
         return Err(CommitError::Busy);
     };
     tracing::warn!(
-        message_id = job.message_id(),
+        message_id = %job.message_id(),
         wanted = wanted.map(|stream| stream.name.to_string()),
         used = %found.0.name,
         %partition,
@@ -244,7 +244,7 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
         | CommitError::StateConflict { .. } => {}
     }
     tracing::warn!(
-        message_id = job.message_id(),
+        message_id = %job.message_id(),
         stream = %job.stream().name,
         partition = job.of.partition.0,
         offset = job.offset.0,

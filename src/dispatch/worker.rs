@@ -260,9 +260,8 @@ impl Worker {
 
     async fn attempt(&mut self, job: &Job, settings: &TargetSettings) -> Outcome {
         let token_header = &self.shared.settings.token_header;
-        let message_id = job.message_id();
-        let mut call = match Call::new(&job.record, &message_id, token_header, settings.body_always)
-        {
+        let id = job.message_id();
+        let mut call = match Call::new(&job.record, id, token_header, settings.body_always) {
             Ok(call) => call,
             Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
         };
@@ -277,7 +276,7 @@ impl Worker {
             let headers = call.request.headers_mut();
             headers.insert(self.shared.settings.token_header.clone(), value.clone());
         }
-        match self.exchange(call, settings).await {
+        match self.exchange(&mut call, settings).await {
             Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
                 Outcome::Delivered {
                     status: answer.status,
@@ -323,11 +322,13 @@ impl Worker {
     }
 
     /// Calls the target. A connection that turns out to have been closed while it was idle is replaced once.
-    async fn exchange(&mut self, call: Call, settings: &TargetSettings) -> Result<Answer, Failure> {
+    async fn exchange(
+        &mut self,
+        call: &mut Call,
+        settings: &TargetSettings,
+    ) -> Result<Answer, Failure> {
         let Call {
-            origin,
-            mut request,
-            ..
+            origin, request, ..
         } = call;
         let began = Instant::now();
         let by = began + settings.attempt_timeout;
@@ -335,7 +336,7 @@ impl Worker {
         if self
             .connection
             .as_ref()
-            .is_some_and(|(open, _)| *open != origin)
+            .is_some_and(|(open, _)| open != origin)
         {
             self.connection = None;
         }
@@ -346,24 +347,27 @@ impl Worker {
                     let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
                     // Boxed, as it is large and rare.
-                    let opened = Box::pin(self.shared.connector.connect(&origin, within));
+                    let opened = Box::pin(self.shared.connector.connect(origin, within));
                     let opened = opened.await.map_err(Failure::unconnected)?;
                     connected = Instant::now();
                     none.insert((origin.clone(), opened))
                 }
             };
             let was_used = connection.is_used();
-            let http2 = connection.is_http2();
-            let sent = match http2 {
-                true => absolute(&request, &origin),
-                false => std::mem::take(&mut request),
+            let mut sent;
+            let request = match connection.is_http2() {
+                true => {
+                    sent = absolute(request, origin);
+                    &mut sent
+                }
+                false => &mut *request,
             };
             let deadlines = Deadlines {
                 response_by: connected + settings.response_timeout,
                 by,
             };
             let outcomes = &self.shared.settings.outcomes;
-            let exchange = connection.exchange(sent, &mut self.timer, deadlines, |status| {
+            let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {
                 !outcomes.delivers(status)
             });
             match exchange.await {
@@ -373,13 +377,8 @@ impl Worker {
                     }
                     return Ok(answer);
                 }
-                Exchange::Unsent(back) if was_used => {
-                    self.connection = None;
-                    if !http2 {
-                        request = *back;
-                    }
-                }
-                Exchange::Unsent(_) => {
+                Exchange::Unsent if was_used => self.connection = None,
+                Exchange::Unsent => {
                     self.connection = None;
                     let reason = "the connection was closed before the request was sent";
                     return Err(Failure::new(Cause::Reset, reason));
@@ -398,7 +397,7 @@ impl Worker {
         let attempt = job.tried.attempts;
         match outcome {
             Outcome::Delivered { .. } => tracing::debug!(
-                message_id = job.message_id(),
+                message_id = %job.message_id(),
                 stream = %job.stream().name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,
@@ -409,7 +408,7 @@ impl Worker {
                 "record delivered"
             ),
             Outcome::Failed(failure) => tracing::info!(
-                message_id = job.message_id(),
+                message_id = %job.message_id(),
                 stream = %job.stream().name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,

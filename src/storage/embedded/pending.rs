@@ -92,7 +92,7 @@ impl Pending {
             slot(books, append.of)?;
         }
         for finish in &commit.finishes {
-            self.check_finish(books, finish)?;
+            self.check_finish(books, slot(books, finish.of)?, finish)?;
         }
         if commit.finishes.len() > 1 {
             let mut seen = HashSet::new();
@@ -116,7 +116,7 @@ impl Pending {
             appended.push(answer);
         }
         for finish in &commit.finishes {
-            self.finish(books, finish, time, &copies)?;
+            self.finish(books, slot(books, finish.of)?, finish, time, &copies)?;
         }
         for change in commit.state {
             self.change_state(books, change);
@@ -136,11 +136,17 @@ impl Pending {
     ) -> Vec<CommitError> {
         let time = self.time(now);
         let mut refused = Vec::new();
-        for finish in finishes {
-            let admitted = self
-                .check_finish(books, finish)
-                .and_then(|()| self.finish(books, finish, time, &[]));
-            refused.extend(admitted.err());
+        for run in finishes.chunk_by(|one, next| one.of == next.of) {
+            let slot = books.slot(run[0].of);
+            for finish in run {
+                let admitted = slot
+                    .ok_or(CommitError::PartitionUnknown(finish.of))
+                    .and_then(|slot| {
+                        self.check_finish(books, slot, finish)?;
+                        self.finish(books, slot, finish, time, &[])
+                    });
+                refused.extend(admitted.err());
+            }
         }
         refused
     }
@@ -160,11 +166,10 @@ impl Pending {
             })
     }
 
-    fn check_finish(&self, books: &Books, finish: &Finish) -> Result<(), CommitError> {
+    fn check_finish(&self, books: &Books, slot: Slot, finish: &Finish) -> Result<(), CommitError> {
         if finish.epoch != EPOCH {
             return Err(CommitError::Fenced(finish.of));
         }
-        let slot = slot(books, finish.of)?;
         let offset = finish.offset.0;
         let book = books.partition(slot);
         let book = book.ok_or(CommitError::PartitionUnknown(finish.of))?;
@@ -181,11 +186,11 @@ impl Pending {
     fn finish(
         &mut self,
         books: &Books,
+        slot: Slot,
         finish: &Finish,
         time: u64,
         copies: &[(Slot, u64)],
     ) -> Result<(), CommitError> {
-        let slot = slot(books, finish.of)?;
         let (end, append) = match finish.end {
             NewEnd::Delivered => (EndCode::Delivered, None),
             NewEnd::Filtered => (EndCode::Filtered, None),
