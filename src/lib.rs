@@ -35,6 +35,7 @@ pub mod api;
 
 pub mod ingest;
 
+mod layout;
 pub mod message;
 pub mod place;
 pub mod record;

@@ -98,7 +98,19 @@ impl<'a> Message<'a> {
     /// # Errors
     /// What serde says of the first member that is missing, repeated, or of a wrong type; it quotes no value.
     pub fn parse(value: &'a [u8]) -> Result<Self, serde_json::Error> {
-        object(value)
+        match std::str::from_utf8(value) {
+            // Checked as a whole, and not string by string.
+            Ok(text) => Self::read(text),
+            Err(_) => is_object(value).and_then(|()| serde_json::from_slice(value)),
+        }
+    }
+
+    /// Reads a record's value that is known to be UTF-8.
+    ///
+    /// # Errors
+    /// As for [`Message::parse`].
+    pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        is_object(text.as_bytes()).and_then(|()| serde_json::from_str(text))
     }
 
     /// Returns the secret's name, if the message names one.
@@ -137,15 +149,11 @@ pub(crate) fn is_credential(name: &str) -> bool {
     CREDENTIALS.iter().any(|part| name.contains(part))
 }
 
-/// Reads a struct from an object, and from nothing else.
-fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
-    if text.trim_ascii_start().first() != Some(&b'{') {
-        return Err(de::Error::custom("not an object"));
-    }
-    match std::str::from_utf8(text) {
-        // Checked as a whole, and not string by string.
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(text),
+/// What serde derives reads an array too.
+fn is_object(value: &[u8]) -> Result<(), serde_json::Error> {
+    match value.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(de::Error::custom("not an object")),
     }
 }
 

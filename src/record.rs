@@ -94,9 +94,11 @@ pub mod header {
     pub const ORIGIN_STREAM: &str = "origin-stream";
     pub const ORIGIN_PARTITION: &str = "origin-partition";
     pub const ORIGIN_OFFSET: &str = "origin-offset";
+    /// For ourselves only (`layout.rs`): it is found by its name, and not shown or copied with the others.
+    pub const LAYOUT: &str = "layout";
 
     /// Names with a one-byte code in the format; the code is the place in this list plus one. Only ever append.
-    pub(super) const CODED: [&str; 20] = [
+    pub(super) const CODED: [&str; 21] = [
         MESSAGE_ID,
         SOURCE,
         TRACEPARENT,
@@ -117,6 +119,7 @@ pub mod header {
         ORIGIN_STREAM,
         ORIGIN_PARTITION,
         ORIGIN_OFFSET,
+        LAYOUT,
     ];
 }
 
@@ -168,14 +171,16 @@ impl Headers {
         }
     }
 
-    /// Returns name and value of each header, in order.
+    /// Returns name and value of each header that states a fact about the record, in order: all but
+    /// [`header::LAYOUT`].
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = &self.encoded[..];
-        std::iter::from_fn(move || {
+        let all = std::iter::from_fn(move || {
             let (entry, behind) = split_entry(rest)?;
             rest = behind;
             Some(entry)
-        })
+        });
+        all.filter(|(name, _)| *name != header::LAYOUT)
     }
 
     /// Returns headers in which each of `changes` replaces the header of its name, or is added behind all others.

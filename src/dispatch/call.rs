@@ -11,7 +11,8 @@ use http_body_util::Full;
 use ring::digest::{SHA256, digest};
 
 use crate::{
-    message::{self, HEADERS_LEN_MAX, HEADERS_REFUSED, Message},
+    layout::Parts,
+    message::{self, HEADERS_LEN_MAX, HEADERS_REFUSED},
     place::MessageId,
     record::{Record, header as record_header},
     target::{Origin, TargetUrl, part},
@@ -66,26 +67,22 @@ impl Call {
         token_header: &HeaderName,
         body_always: bool,
     ) -> Result<Self, Invalid> {
-        let message = Message::parse(&record.value).map_err(|error| malformed(&error))?;
-        let method = method(&message.target_rest_api_operation)?;
-        let url = TargetUrl::read(&message.target_rest_api, &record.value)
+        let parts = Parts::of(record).map_err(|error| malformed(&error))?;
+        let method = method(&parts.operation)?;
+        let url = TargetUrl::read(&parts.url, &record.value)
             .map_err(|error| Invalid(format!("targetRestApi cannot be called: {error}")))?;
-        let secret = secret_of(record, &message);
-
-        let payload = message.target_rest_api_payload;
+        let secret = secret_of(record, parts.secret_name.as_deref());
         let takes_body = !matches!(method, Method::DELETE | Method::GET);
-        let body = match payload {
-            Some(payload) if takes_body || body_always => {
-                record.value.slice_ref(payload.get().as_bytes())
-            }
+        let body = match parts.payload {
+            Some(payload) if takes_body || body_always => record.value.slice_ref(payload),
             _ => Bytes::new(),
         };
-        if message.headers().nth(HEADERS_LEN_MAX).is_some() {
+        if parts.headers.len() > HEADERS_LEN_MAX {
             return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
         }
-        let mut headers = HeaderMap::with_capacity(message.headers().count() + OWN_HEADERS_LEN);
+        let mut headers = HeaderMap::with_capacity(parts.headers.len() + OWN_HEADERS_LEN);
         headers.insert(header::HOST, url.authority);
-        for (name, value) in message.headers() {
+        for (name, value) in &parts.headers {
             let (name, value) = checked(name, value, &record.value)?;
             if secret.is_none() || name != token_header {
                 headers.append(name, value);
@@ -136,11 +133,10 @@ pub(crate) fn absolute(request: &Request<Full<Bytes>>, origin: &Origin) -> Reque
 
 /// Returns the credentials among the headers of a record's message.
 pub(crate) fn credentials(record: &Record) -> Vec<Bytes> {
-    let Ok(message) = Message::parse(&record.value) else {
-        return Vec::new();
-    };
-    message
-        .headers()
+    let headers = Parts::of(record).map(|parts| parts.headers);
+    let headers = headers.unwrap_or_default();
+    headers
+        .iter()
         .filter(|(name, value)| value.len() >= CREDENTIAL_BYTES_MIN && message::is_credential(name))
         .map(|(_, value)| part(value, &record.value))
         .collect()
@@ -178,23 +174,23 @@ fn method(text: &str) -> Result<Method, Invalid> {
 /// Returns where a record goes. Ingest wrote it beside the message; a record without that is read.
 pub(crate) fn origin(record: &Record) -> Option<Origin> {
     let noted = record.headers.get(record_header::TARGET);
-    noted.and_then(|text| Origin::of(text).ok()).or_else(|| {
-        let message = Message::parse(&record.value).ok()?;
-        Origin::of(&message.target_rest_api).ok()
-    })
+    noted
+        .and_then(|text| Origin::of(text).ok())
+        .or_else(|| Origin::of(&Parts::of(record).ok()?.url).ok())
 }
 
 /// Returns the secret that a record's target wants.
 pub(super) fn secret(record: &Record) -> Option<SecretRef> {
-    secret_of(record, &Message::parse(&record.value).ok()?)
+    let parts = Parts::of(record).ok()?;
+    secret_of(record, parts.secret_name.as_deref())
 }
 
 /// What ingest wrote beside the message wins: a derived name and the version stand only there.
-fn secret_of(record: &Record, message: &Message<'_>) -> Option<SecretRef> {
+fn secret_of(record: &Record, name: Option<&str>) -> Option<SecretRef> {
     let headers = &record.headers;
     let (name, version) = match headers.get(record_header::SECRET_NAME) {
         Some(name) => (name, headers.get(record_header::SECRET_VERSION)),
-        None => (message.secret_name()?, None),
+        None => (name?, None),
     };
     Some(SecretRef {
         source: headers

@@ -192,13 +192,14 @@ pub(super) fn read_leniently<'a>(
         return None;
     }
     let value = message.get();
-    let Ok(message) = Message::parse(value.as_bytes()) else {
+    let Ok(message) = Message::read(value) else {
         return Some(Checked {
             key,
             value,
             target: None,
             secret_name: None,
             content_type: None,
+            layout: None,
         });
     };
     if let Err(wrong) = field::secret_name(message.secret_name().unwrap_or_default()) {

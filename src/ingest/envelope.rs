@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{message::Message, target::Origin};
+use crate::{layout::layout, message::Message, target::Origin};
 
 use super::{Limits, field, json};
 
@@ -24,6 +24,8 @@ pub(super) struct Checked<'a> {
     pub(super) secret_name: Option<Cow<'a, str>>,
     /// Its own `Content-Type`, if that is short enough to be a record header.
     pub(super) content_type: Option<Cow<'a, str>>,
+    /// Where its parts lie, if it can be called.
+    pub(super) layout: Option<String>,
 }
 
 /// Longer ones are not kept as a record header; the target gets them all the same.
@@ -50,7 +52,7 @@ pub(super) fn read<'a>(text: &'a str, limits: &Limits) -> Option<Checked<'a>> {
     };
     field::key(&key, limits.key_bytes_max).ok()?;
     let value = envelope.stream_message.get();
-    let message = Message::parse(value.as_bytes()).ok()?;
+    let message = Message::read(value).ok()?;
     let target = field::url(&message.target_rest_api).ok()?;
     field::operation(&message.target_rest_api_operation, &limits.operations).ok()?;
     for (name, value) in message.headers() {
@@ -69,6 +71,7 @@ impl<'a> Checked<'a> {
         target: Option<Origin>,
         message: Message<'a>,
     ) -> Self {
+        let layout = target.is_some().then(|| layout(&message, value)).flatten();
         let content_type = message.target_rest_api_headers.and_then(|headers| {
             let mut named = headers
                 .into_iter()
@@ -82,6 +85,7 @@ impl<'a> Checked<'a> {
             target,
             secret_name: message.vault_secret_name.filter(|name| !name.is_empty()),
             content_type,
+            layout,
         }
     }
 

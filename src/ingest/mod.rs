@@ -404,6 +404,9 @@ impl Ingest {
             if let Some(traceparent) = submission.traceparent {
                 headers.push(header::TRACEPARENT, traceparent);
             }
+            if let Some(layout) = &message.layout {
+                headers.push(header::LAYOUT, layout);
+            }
             let record = Record {
                 key: Bytes::copy_from_slice(message.key.as_bytes()),
                 value: match shares_body {
