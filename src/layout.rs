@@ -4,7 +4,7 @@
 //! note, and every message with an escape in one of these parts, is read as JSON again, which says the same.
 //!
 //! ```text
-//! layout   pairs of numbers, apart by spaces: where a part starts and how long it is, in bytes
+//! layout   pairs of numbers, a space behind each: where a part starts and how long it is, in bytes
 //! parts    operation, URL, payload (0 0 if there is none), then name and value of each header
 //! ```
 
@@ -17,6 +17,9 @@ use crate::{
 
 /// Headers of a message with a layout; with more it would be long, and reading it no gain.
 const HEADERS_LEN_MAX: usize = 32;
+
+/// No value is so long that a number in it has more.
+const DIGITS_MAX: usize = 10;
 
 /// What a call is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,21 +49,22 @@ impl<'a> Parts<'a> {
 
     /// `None` if that is no layout of this value.
     fn cut(value: &'a [u8], layout: &str) -> Option<Self> {
-        let mut numbers = layout.split(' ').map(str::parse::<usize>);
+        let mut rest = layout.as_bytes();
         let mut next = || {
-            let start = numbers.next()?;
-            let len = numbers.next()?;
-            let part = |start: usize, len| value.get(start..start.checked_add(len)?);
-            Some(start.ok().zip(len.ok()).and_then(|(at, len)| part(at, len)))
+            let (start, behind) = number(rest)?;
+            let (len, behind) = number(behind)?;
+            let part = value.get(start..start.checked_add(len)?)?;
+            rest = behind;
+            Some(part)
         };
-        let operation = text(next()??)?;
-        let url = text(next()??)?;
-        let payload = Some(next()??).filter(|payload| !payload.is_empty());
-        let mut headers = Vec::new();
+        let operation = text(next()?)?;
+        let url = text(next()?)?;
+        let payload = Some(next()?).filter(|payload| !payload.is_empty());
+        let mut headers = Vec::with_capacity(4);
         while let Some(name) = next() {
-            headers.push((text(name?)?, text(next()??)?));
+            headers.push((text(name)?, text(next()?)?));
         }
-        Some(Self {
+        rest.is_empty().then_some(Self {
             operation,
             url,
             payload,
@@ -68,6 +72,19 @@ impl<'a> Parts<'a> {
             secret_name: None,
         })
     }
+}
+
+/// Returns the first number and what comes after the space behind it.
+fn number(text: &[u8]) -> Option<(usize, &[u8])> {
+    let mut number = 0usize;
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' if at < DIGITS_MAX => number = number * 10 + usize::from(byte - b'0'),
+            b' ' if at > 0 => return Some((number, &text[at + 1..])),
+            _ => return None,
+        }
+    }
+    None
 }
 
 fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
@@ -117,7 +134,6 @@ pub(crate) fn layout(message: &Message<'_>, value: &str) -> Option<String> {
         note(&header.key)?;
         note(&header.value)?;
     }
-    layout.pop();
     Some(layout)
 }
 
@@ -150,7 +166,7 @@ mod tests {
     fn parts_lie_where_the_layout_says() {
         let value = r#"{"targetRestApi":"http://a/ä","targetRestApiOperation":"PUT","targetRestApiPayload": {"n":1} ,"targetRestApiHeaders":[{"key":"a","value":""}]}"#;
         let noted = noted(value).unwrap();
-        assert_eq!(noted, "57 3 18 11 86 7 127 1 139 0");
+        assert_eq!(noted, "57 3 18 11 86 7 127 1 139 0 ");
         let record = record(value, Some(&noted));
         let parts = Parts::of(&record).unwrap();
         assert_eq!(parts.payload, Some(&br#"{"n":1}"#[..]));
@@ -163,22 +179,25 @@ mod tests {
         let value = r#"{"targetRestApi":"http://ä","targetRestApiOperation":"GET"}"#;
         let plain = Parts::of(&record(value, None)).unwrap().url.into_owned();
         let right = noted(value).unwrap();
-        assert_eq!(right, "55 3 18 9 0 0");
+        assert_eq!(right, "55 3 18 9 0 0 ");
         for wrong in [
             "",
-            "55 3",
-            "55 3 18 9 0",
-            "55 3 18 9 0 0 7",
-            "55 3 18 9 0 0 7 x",
-            "55 3 18 9 0 0 7 1",
-            "55 3 18 9 0 0 7 1 900 1",
-            "55 3 18 8 0 0",
-            "55 3 18 999 0 0",
-            "55 3 18 18446744073709551615 0 0",
+            "55 3 ",
+            "55 3 18 9 0 ",
+            "55 3 18 9 0 0",
+            "55 3 18 9 0 0 7 ",
+            "55 3 18 9 0 0 7 x ",
+            "55 3 18 9 0 0 7 1 ",
+            "55 3 18 9 0 0 7 1 900 1 ",
+            "55 3 18 9 0 0 900 1 ",
+            "55 3  18 9 0 0 ",
+            "55 3 18 8 0 0 ",
+            "55 3 18 999 0 0 ",
+            "55 3 18 18446744073709551615 0 0 ",
         ] {
+            assert_eq!(Parts::cut(value.as_bytes(), wrong), None, "{wrong}");
             let record = record(value, Some(wrong));
-            let parts = Parts::of(&record).unwrap();
-            assert_eq!((&*parts.url, parts.headers.len()), (&*plain, 0), "{wrong}");
+            assert_eq!(Parts::of(&record).unwrap().url, plain, "{wrong}");
         }
     }
 
