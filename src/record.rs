@@ -146,8 +146,15 @@ impl Headers {
     /// [`HeadersMalformed`] if any entry is cut short, has an unknown code, or is not UTF-8.
     pub fn decode(encoded: Bytes) -> Result<Self, HeadersMalformed> {
         let mut rest = &encoded[..];
+        // Lengths below 128 are ASCII too, so that mostly one look tells that all of it is text.
+        let ascii = encoded.is_ascii();
         while !rest.is_empty() {
-            rest = split_entry(rest).ok_or(HeadersMalformed)?.1;
+            let (name, value, behind) = split_bytes(rest).ok_or(HeadersMalformed)?;
+            let is_text = |bytes| ascii || std::str::from_utf8(bytes).is_ok();
+            if !is_text(name) || !is_text(value) {
+                return Err(HeadersMalformed);
+            }
+            rest = behind;
         }
         Ok(Self { encoded })
     }

@@ -243,7 +243,8 @@ impl RequestIds {
             Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(legal) => id.to_owned(),
             _ => {
                 let next = self.next.fetch_add(1, Ordering::Relaxed);
-                format!("{}-{next:x}", self.prefix)
+                let mut digits = itoa::Buffer::new();
+                [&self.prefix, "-", digits.format(next)].concat()
             }
         }
     }

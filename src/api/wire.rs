@@ -42,10 +42,33 @@ pub(super) struct MessageAccepted<'a> {
     pub(super) warnings: Vec<WarningView>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct BatchAccepted<'a> {
-    pub(super) status: &'a str,
-    pub(super) results: Vec<MessageAccepted<'a>>,
+impl MessageAccepted<'_> {
+    /// Writes what serde would, in a fraction of the time: none of these texts has anything to escape.
+    pub(super) fn write(&self, body: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        for part in [
+            "{\"status\":\"",
+            self.status,
+            "\",\"stream\":\"",
+            self.stream,
+            "\",\"partition\":\"",
+            &self.partition,
+            "\",\"offset\":",
+            digits.format(self.offset),
+            ",\"messageId\":\"",
+            self.message_id,
+            "\",\"warnings\":",
+        ] {
+            body.extend_from_slice(part.as_bytes());
+        }
+        if self.warnings.is_empty() {
+            body.extend_from_slice(b"[]");
+        } else {
+            let written = serde_json::to_writer(&mut *body, &self.warnings);
+            debug_assert!(written.is_ok(), "warnings are writable as JSON");
+        }
+        body.push(b'}');
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -365,7 +365,11 @@ impl Ingest {
         let mut draft = submission
             .token
             .map(|token| self.secrets.draft(submission.source, token));
-        let mut work = Work::default();
+        let mut work = Work {
+            commit: Commit::default(),
+            places: Vec::with_capacity(messages.len()),
+            warnings: Vec::with_capacity(messages.len()),
+        };
         let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
         let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
         for (index, message) in messages.iter().enumerate() {
@@ -450,7 +454,6 @@ impl Ingest {
     }
 }
 
-#[derive(Default)]
 struct Work {
     commit: Commit,
     places: Vec<Place>,
