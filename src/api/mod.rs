@@ -6,6 +6,7 @@
 mod admin;
 mod body;
 mod guard;
+mod ledger;
 mod mask;
 mod named;
 mod object;

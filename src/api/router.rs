@@ -12,7 +12,7 @@ use axum::{
 use tokio::time::Instant;
 
 use super::{
-    Shared, admin,
+    Shared, admin, ledger,
     problem::{Code, Problem},
     records, retry, streams, sync,
 };
@@ -20,7 +20,7 @@ use super::{
 /// Every route that there is, with its methods as `Allow` names them. `POST /stream/sync` is answered before the
 /// router; it stands here for the other methods.
 #[cfg(test)]
-pub(super) const ROUTES: [(&str, &str); 10] = [
+pub(super) const ROUTES: [(&str, &str); 11] = [
     ("/stream/sync", "POST"),
     ("/stream/retry", "POST"),
     ("/v1/streams", "GET,HEAD,POST"),
@@ -34,6 +34,7 @@ pub(super) const ROUTES: [(&str, &str); 10] = [
         "/v1/streams/{stream}/partitions/{partition}/records/{offset}",
         "GET,HEAD",
     ),
+    ("/v1/ledger", "GET,HEAD"),
     ("/healthz", "GET,HEAD"),
     ("/readyz", "GET,HEAD"),
     ("/metrics", "GET,HEAD"),
@@ -55,6 +56,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/streams/{stream}/partitions", get(streams::partitions))
         .route(records, get(records::list))
         .route(record, get(records::show))
+        .route("/v1/ledger", get(ledger::show))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))

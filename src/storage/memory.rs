@@ -20,8 +20,8 @@ use crate::{
 
 use super::{
     Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, Finish, Finished, Health,
-    LeaseEvent, Leases, Log, NewEnd, OpenRecords, Page, PartitionStatus, ReadError, State,
-    StateEntry, Stream, StreamConfig, StreamError,
+    LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords, Page, PartitionStatus, ReadError, State,
+    StateEntry, Stream, StreamConfig, StreamError, StreamLedger,
 };
 
 /// The engine.
@@ -260,6 +260,27 @@ impl Log for Memory {
             low_mark: Offset((0..tail).find(open).unwrap_or(tail)),
             counts,
         })
+    }
+
+    fn ledger(&self) -> Ledger {
+        let streams = self.inner.lock().unwrap().streams.clone();
+        let rows = streams.into_iter().map(|stream| {
+            let mut counts = Counts::default();
+            for of in stream.all_partitions() {
+                counts.add(&self.status(of).unwrap().counts);
+            }
+            let (placed, open) = (counts.appended_len(), counts.open_len());
+            StreamLedger {
+                stream,
+                counts,
+                placed,
+                open,
+            }
+        });
+        Ledger {
+            streams: rows.collect(),
+            gone: Counts::default(),
+        }
     }
 
     fn tail(&self, of: PartitionId) -> Result<watch::Receiver<Offset>, ReadError> {

@@ -89,6 +89,9 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// [`ReadError::PartitionUnknown`].
     fn status(&self, of: PartitionId) -> Result<PartitionStatus, ReadError>;
 
+    /// Returns the books of all streams as they stood at one moment.
+    fn ledger(&self) -> Ledger;
+
     /// Returns the tail as a value to watch: it moves when records are durable. A wake-up, never data.
     ///
     /// # Errors
@@ -494,6 +497,28 @@ pub struct PartitionStatus {
     pub counts: Counts,
 }
 
+/// The books of all streams at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Every stream that there is, by name.
+    pub streams: Vec<StreamLedger>,
+    /// The sum over all streams that are gone; records that were open then count as discarded.
+    pub gone: Counts,
+}
+
+/// The books of one stream.
+#[derive(Clone, Debug)]
+pub struct StreamLedger {
+    /// The stream.
+    pub stream: Arc<Stream>,
+    /// How many records came in, and how they ended.
+    pub counts: Counts,
+    /// How many offsets were given to records.
+    pub placed: u64,
+    /// How many of them have no end: counted where ends are looked up, and not from `counts`.
+    pub open: u64,
+}
+
 /// How many records came in, and how they ended, since the stream was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -530,6 +555,19 @@ impl Counts {
     #[must_use]
     pub fn open_len(&self) -> u64 {
         self.appended_len().saturating_sub(self.ended_len())
+    }
+
+    /// Adds others to these.
+    pub fn add(&mut self, others: &Self) {
+        for (count, more) in self.appended.iter_mut().zip(others.appended) {
+            *count += more;
+        }
+        self.delivered += others.delivered;
+        self.filtered += others.filtered;
+        self.routed += others.routed;
+        self.moved += others.moved;
+        self.discarded += others.discarded;
+        self.expired += others.expired;
     }
 }
 

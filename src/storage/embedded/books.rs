@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     place::{Offset, PartitionId, StreamId, StreamName},
-    storage::{Bounds, Counts, PartitionStatus, StateEntry, Stream},
+    storage::{Bounds, Counts, Ledger, PartitionStatus, StateEntry, Stream, StreamLedger},
 };
 
 use super::{
@@ -39,6 +39,8 @@ pub(super) struct Books {
     /// Revision of the last change of any value.
     pub(super) state_revision: u64,
     pub(super) dedup: Dedup,
+    /// What streams that are gone had counted.
+    pub(super) gone: Counts,
 }
 
 /// One stream.
@@ -46,6 +48,26 @@ pub(super) struct Books {
 pub(super) struct StreamBook {
     pub(super) stream: Arc<Stream>,
     pub(super) partitions: Vec<PartitionBook>,
+}
+
+impl StreamBook {
+    fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for partition in &self.partitions {
+            sum.add(&partition.counts);
+        }
+        sum
+    }
+
+    fn ledger(&self) -> StreamLedger {
+        let open = |partition: &PartitionBook| partition.next - partition.finished.len();
+        StreamLedger {
+            stream: self.stream.clone(),
+            counts: self.counts(),
+            placed: self.partitions.iter().map(|partition| partition.next).sum(),
+            open: self.partitions.iter().map(open).sum(),
+        }
+    }
 }
 
 /// One partition.
@@ -218,6 +240,9 @@ impl Books {
         self.by_id.remove(&book.stream.id);
         self.by_name.remove(&book.stream.name);
         self.dedup.remove_stream(number);
+        let mut counts = book.counts();
+        counts.discarded += counts.open_len();
+        self.gone.add(&counts);
         Ok(())
     }
 
@@ -233,6 +258,15 @@ impl Books {
         };
         if let Some(old) = old {
             self.state_bytes -= state_cost(key, &old.value);
+        }
+    }
+
+    pub(super) fn ledger(&self) -> Ledger {
+        let numbers = self.by_name.values();
+        let books = numbers.filter_map(|number| self.streams.get(number));
+        Ledger {
+            streams: books.map(StreamBook::ledger).collect(),
+            gone: self.gone,
         }
     }
 

@@ -18,9 +18,9 @@ use crate::{
     clock::{Clock, Timestamp},
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
-        Caps, Commit, CommitError, Committed, Finish, Finished, Health, LeaseEvent, Leases, Log,
-        OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry, Stream, StreamConfig,
-        StreamError,
+        Caps, Commit, CommitError, Committed, Finish, Finished, Health, LeaseEvent, Leases, Ledger,
+        Log, OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry, Stream,
+        StreamConfig, StreamError,
     },
     telemetry::metrics::latency,
 };
@@ -196,6 +196,10 @@ impl Log for Embedded {
         found
             .map(|(_, book)| book.status())
             .ok_or(ReadError::PartitionUnknown(of))
+    }
+
+    fn ledger(&self) -> Ledger {
+        lock::read(&self.shared.view).books.ledger()
     }
 
     fn tail(&self, of: PartitionId) -> Result<watch::Receiver<Offset>, ReadError> {

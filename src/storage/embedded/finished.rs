@@ -42,6 +42,15 @@ impl FinishedSet {
         self.low
     }
 
+    /// Returns how many offsets it has.
+    pub(super) fn len(&self) -> u64 {
+        let above = self.chunks.iter().map(|(number, chunk)| {
+            let from = self.low.saturating_sub(number * CHUNK_LEN);
+            chunk.count(from.min(CHUNK_LEN)..CHUNK_LEN)
+        });
+        self.low + above.sum::<u64>()
+    }
+
     pub(super) fn contains(&self, offset: u64) -> bool {
         offset < self.low
             || self
@@ -343,6 +352,7 @@ mod tests {
                 }
                 assert_eq!(set.low_mark(), low);
             }
+            assert_eq!(set.len(), low + model.range(low..).count() as u64);
             let read = stored(&set);
             for offset in 0..3 * CHUNK_LEN + 300 {
                 assert_eq!(read.contains(offset), model.contains(&offset));

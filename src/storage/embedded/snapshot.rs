@@ -8,6 +8,7 @@
 //! 3 state   revision, key, value
 //! 4 before  the file before: number, life, first and last frame, first and last time, bytes, number of state keys
 //!           that its records need, these keys
+//! 5 gone    sum over the streams that are gone: number of counts, for each count: code u8, count
 //! ```
 //!
 //! Numbers are varints. An unknown tag below 128 is an error, from 128 on it is skipped. Dedup ids are not in here:
@@ -30,6 +31,7 @@ const BOOKS: u8 = 1;
 const STREAM: u8 = 2;
 const STATE: u8 = 3;
 const BEFORE: u8 = 4;
+const GONE: u8 = 5;
 const SKIPPABLE_FROM: u8 = 128;
 
 const DELIVERED: u8 = 16;
@@ -75,6 +77,9 @@ pub(super) fn encode(books: &Books, before: Option<&Summary>) -> Vec<u8> {
     if let Some(before) = before {
         section(&mut out, BEFORE, |out| put_summary(out, before));
     }
+    if books.gone != Counts::default() {
+        section(&mut out, GONE, |out| put_counts(out, &books.gone));
+    }
     out
 }
 
@@ -108,6 +113,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Books, Option<Summary>), Malformed
                 books.set_state(&key, revision, Some(value));
             }
             BEFORE => before = Some(summary(&mut reader)?),
+            GONE => books.gone = read_counts(&mut reader)?,
             SKIPPABLE_FROM.. => continue,
             _ => return Err(Malformed("a snapshot has an unknown section")),
         }
@@ -132,12 +138,7 @@ fn put_stream(out: &mut Vec<u8>, number: u32, book: &StreamBook) {
         put_varint(out, partition.next);
         put_varint(out, partition.earliest);
         put_varint(out, partition.last_time);
-        let counts = counts(&partition.counts);
-        put_varint(out, counts.len() as u64);
-        for (code, count) in counts {
-            out.put_u8(code);
-            put_varint(out, count);
-        }
+        put_counts(out, &partition.counts);
         partition.finished.encode(out);
     }
 }
@@ -149,10 +150,7 @@ fn partition(reader: &mut Reader<'_>) -> Result<PartitionBook, Malformed> {
         last_time: reader.varint()?,
         ..PartitionBook::default()
     };
-    for _ in 0..reader.varint()? {
-        let code = reader.u8()?;
-        *count_mut(&mut book.counts, code)? = reader.varint()?;
-    }
+    book.counts = read_counts(reader)?;
     book.finished = FinishedSet::decode(reader)?;
     let low = book.finished.low_mark();
     if book.earliest > low || low > book.next {
@@ -160,6 +158,24 @@ fn partition(reader: &mut Reader<'_>) -> Result<PartitionBook, Malformed> {
     }
     book.tail.send_replace(crate::place::Offset(book.next));
     Ok(book)
+}
+
+fn put_counts(out: &mut Vec<u8>, all: &Counts) {
+    let counts = counts(all);
+    put_varint(out, counts.len() as u64);
+    for (code, count) in counts {
+        out.put_u8(code);
+        put_varint(out, count);
+    }
+}
+
+fn read_counts(reader: &mut Reader<'_>) -> Result<Counts, Malformed> {
+    let mut counts = Counts::default();
+    for _ in 0..reader.varint()? {
+        let code = reader.u8()?;
+        *count_mut(&mut counts, code)? = reader.varint()?;
+    }
+    Ok(counts)
 }
 
 fn counts(counts: &Counts) -> Vec<(u8, u64)> {

@@ -228,8 +228,13 @@ fn shown(books: &Books) -> String {
         })
         .collect();
     format!(
-        "{streams:?} {} {} {:?} {} {}",
-        books.next_stream, books.last_time, books.state, books.state_bytes, books.state_revision
+        "{streams:?} {} {} {:?} {} {} {:?}",
+        books.next_stream,
+        books.last_time,
+        books.state,
+        books.state_bytes,
+        books.state_revision,
+        books.gone
     )
 }
 
