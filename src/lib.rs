@@ -36,6 +36,7 @@ pub mod api;
 pub mod ingest;
 
 mod layout;
+mod ledger;
 pub mod message;
 pub mod place;
 pub mod record;

@@ -1,193 +1,28 @@
-//! The books: what came in, how it ended, what waits; and whether that adds up (`GET /v1/ledger`).
-//!
-//! ```text
-//! of a stream   accepted + replayed + received = delivered + handedOn + filtered + discarded + expired
-//!                                                + pending + inErrorStreams
-//! in total      the same without received and handedOn, which are each other's
-//! ```
-//!
-//! What waits is counted where the end of each record is looked up, all else by what was written; so a difference means
-//! that one of the two is wrong.
+//! `GET /v1/ledger`.
 
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use http::Uri;
-use serde::Serialize;
 
-use crate::storage::{AppendKind, Counts, StreamLedger};
+use crate::ledger::Balance;
 
 use super::{Shared, problem::Problem, query::Query, streams};
-
-/// Answer of `GET /v1/ledger`.
-#[derive(Debug, Serialize)]
-pub(super) struct LedgerView {
-    /// Nothing differs.
-    balanced: bool,
-    streams: Vec<Row>,
-    /// Streams that were deleted.
-    gone: Row,
-    total: Row,
-}
-
-#[derive(Clone, Debug, Default, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-struct Row {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream: Option<String>,
-    /// From sources.
-    accepted: u64,
-    /// Copies of records that had ended: of a failed replay, or from an archive.
-    replayed: u64,
-    /// Copies that another stream's failure put here.
-    received: u64,
-    delivered: u64,
-    /// Put into another stream by a failure.
-    handed_on: u64,
-    filtered: u64,
-    discarded: u64,
-    expired: u64,
-    /// Waiting for their dispatch.
-    pending: u64,
-    /// Waiting for a retry.
-    in_error_streams: u64,
-    difference: i64,
-}
 
 pub(super) async fn show(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
-) -> Result<Json<LedgerView>, Problem> {
+) -> Result<Json<Balance>, Problem> {
     let query = Query::parse(&uri, &["stream"])?;
     let only = match query.get("stream") {
-        Some(name) => Some(streams::find(&shared, name)?.id),
+        Some(name) => Some(streams::find(&shared, name)?.name.to_string()),
         None => None,
     };
     let ledger = shared.streams.engine().ledger();
-    let is_source = |stream: &StreamLedger| streams::source(&shared) == Some(&stream.stream.name);
-    let rows: Vec<_> = ledger
-        .streams
-        .iter()
-        .map(|stream| (stream.stream.id, Row::of(stream, is_source(stream))))
-        .collect();
-    let gone = Row::new(&ledger.gone).checked(ledger.gone.appended_len());
-    let total = Row::total(rows.iter().map(|(_, row)| row).chain([&gone]));
-    let differences = rows.iter().map(|(_, row)| row.difference);
-    let mut differences = differences.chain([gone.difference, total.difference]);
-    Ok(Json(LedgerView {
-        balanced: differences.all(|difference| difference == 0),
-        streams: rows
-            .into_iter()
-            .filter(|(id, _)| only.is_none_or(|only| only == *id))
-            .map(|(_, row)| row)
-            .collect(),
-        gone,
-        total,
-    }))
-}
-
-impl Row {
-    fn of(ledger: &StreamLedger, is_source: bool) -> Self {
-        let mut row = Self::new(&ledger.counts);
-        row.stream = Some(ledger.stream.name.to_string());
-        match is_source {
-            true => row.pending = ledger.open,
-            false => row.in_error_streams = ledger.open,
-        }
-        row.checked(ledger.placed)
+    let mut balance = Balance::of(&ledger, streams::source(&shared));
+    // The total stays that of all: a stream alone has none.
+    if only.is_some() {
+        balance.streams.retain(|row| row.stream == only);
     }
-
-    fn new(counts: &Counts) -> Self {
-        let appended = |kind: AppendKind| counts.appended[kind as usize];
-        Self {
-            accepted: appended(AppendKind::Accepted),
-            replayed: appended(AppendKind::ReplayFailed) + appended(AppendKind::Restored),
-            received: appended(AppendKind::Routed) + appended(AppendKind::Moved),
-            delivered: counts.delivered,
-            handed_on: counts.routed + counts.moved,
-            filtered: counts.filtered,
-            discarded: counts.discarded,
-            expired: counts.expired,
-            ..Self::default()
-        }
-    }
-
-    /// With the difference of one stream, or, if that is none, between its records and the `placed` offsets.
-    fn checked(mut self, placed: u64) -> Self {
-        let came = self.accepted + self.replayed + self.received;
-        let difference = difference(came, self.ended() + self.handed_on);
-        self.difference = match difference {
-            0 => self::difference(came, placed),
-            difference => difference,
-        };
-        self
-    }
-
-    fn total<'a>(rows: impl Iterator<Item = &'a Self>) -> Self {
-        let mut sum = rows.fold(Self::default(), |mut sum, row| {
-            sum.accepted += row.accepted;
-            sum.replayed += row.replayed;
-            sum.received += row.received;
-            sum.delivered += row.delivered;
-            sum.handed_on += row.handed_on;
-            sum.filtered += row.filtered;
-            sum.discarded += row.discarded;
-            sum.expired += row.expired;
-            sum.pending += row.pending;
-            sum.in_error_streams += row.in_error_streams;
-            sum
-        });
-        sum.difference = difference(sum.accepted + sum.replayed, sum.ended());
-        sum
-    }
-
-    /// Everything that did not go to another stream.
-    fn ended(&self) -> u64 {
-        let ends = self.delivered + self.filtered + self.discarded + self.expired;
-        ends + self.pending + self.in_error_streams
-    }
-}
-
-fn difference(came: u64, went: u64) -> i64 {
-    i64::try_from(i128::from(came) - i128::from(went)).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(appended: [u64; 5], delivered: u64, routed: u64, pending: u64) -> Row {
-        let mut row = Row::new(&Counts {
-            appended,
-            delivered,
-            routed,
-            ..Counts::default()
-        });
-        row.pending = pending;
-        row.checked(appended.iter().sum())
-    }
-
-    #[test]
-    fn a_record_too_many_or_too_few_is_a_difference() {
-        assert_eq!(row([9, 0, 0, 0, 0], 5, 1, 3).difference, 0);
-        assert_eq!(row([9, 0, 0, 0, 0], 5, 1, 2).difference, 1);
-        assert_eq!(row([9, 0, 0, 0, 0], 5, 1, 4).difference, -1);
-        let unplaced = row([9, 0, 0, 0, 0], 5, 1, 3).checked(8);
-        assert_eq!(unplaced.difference, 1);
-    }
-
-    #[test]
-    fn in_total_each_copy_has_its_origin() {
-        let source = row([9, 0, 0, 0, 0], 5, 4, 0);
-        let errors = row([0, 4, 0, 1, 0], 2, 0, 3);
-        assert_eq!((source.difference, errors.difference), (0, 0));
-        let total = Row::total([&source, &errors].into_iter());
-        assert_eq!(
-            (total.difference, total.accepted, total.replayed),
-            (0, 9, 1)
-        );
-        let lost = row([0, 3, 0, 1, 0], 2, 0, 2);
-        assert_eq!(lost.difference, 0);
-        assert_eq!(Row::total([&source, &lost].into_iter()).difference, 1);
-    }
+    Ok(Json(balance))
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Commands that talk to a gateway use its public HTTP routes and nothing else. What a command finds goes to standard
+//! Commands that talk to a gateway use its public HTTP routes and nothing else; `verify --data` is the one that reads a
+//! data directory. What a command finds goes to standard
 //! output, what it says about its work to standard error.
 
 mod check;
@@ -14,6 +15,7 @@ mod retry;
 mod serve;
 mod streams;
 mod sync;
+mod verify;
 
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
@@ -56,6 +58,8 @@ enum Command {
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.
     Records(records::Arguments),
+    /// Shows what came in, how it ended and what waits, and whether that adds up; tells it by the exit code.
+    Verify(verify::Arguments),
     /// Asks whether the gateway is ready (GET /readyz); tells it by the exit code.
     Healthcheck(healthcheck::Arguments),
 }
@@ -180,6 +184,7 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,
         Some(Command::Records(arguments)) => records::run(arguments, output).await,
+        Some(Command::Verify(arguments)) => verify::run(arguments, output).await,
         Some(Command::Healthcheck(arguments)) => healthcheck::run(arguments, output).await,
     }
 }

@@ -19,3 +19,4 @@ mod lifecycle;
 mod readme;
 mod retry;
 mod streams;
+mod verify;

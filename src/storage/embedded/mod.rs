@@ -18,7 +18,8 @@
 //!
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
 //! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
-//! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `spare` and
+//! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `verify` goes over
+//! all of it; `spare` and
 //! `housekeeper` work ahead.
 
 mod alone;
@@ -51,6 +52,7 @@ mod segment;
 mod shared;
 mod snapshot;
 mod spare;
+mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -65,6 +67,7 @@ use std::{
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use engine::Embedded;
+pub use verify::{Verified, verify};
 
 use crate::config::LogSettings;
 

@@ -51,13 +51,13 @@ pub(super) struct Recovered {
 }
 
 /// A file with a good header. It is not kept open: there may be more of them than a process may have open.
-struct Found {
-    path: PathBuf,
-    header: SegmentHeader,
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    pub(super) header: SegmentHeader,
 }
 
 impl Found {
-    fn open(&self, disk: &Arc<dyn Disk>) -> Result<Arc<dyn DiskFile>, OpenError> {
+    pub(super) fn open(&self, disk: &Arc<dyn Disk>) -> Result<Arc<dyn DiskFile>, OpenError> {
         let file = disk.open(&self.path);
         file.map(Arc::from)
             .map_err(|source| OpenError::io("open", &self.path, source))
@@ -109,7 +109,7 @@ pub(super) fn recover(
             before = recovered.summary.take();
         }
         let file = this.open(disk)?;
-        recovered.segment(&mut view, this, &file, next)?;
+        recovered.segment(&mut view, |_, _| {}, this, &file, next)?;
         replayed.push((this, file));
     }
     for (found, file) in &replayed {
@@ -142,10 +142,10 @@ pub(super) fn recover(
     Ok((view, files, recovered))
 }
 
-const BAD_SNAPSHOT: Malformed = Malformed("the snapshot has a wrong checksum");
+pub(super) const BAD_SNAPSHOT: Malformed = Malformed("the snapshot has a wrong checksum");
 
 /// Opens every file of the journal and reads its header, oldest first.
-fn find(disk: &Arc<dyn Disk>, files: &Files) -> Result<Vec<Found>, OpenError> {
+pub(super) fn find(disk: &Arc<dyn Disk>, files: &Files) -> Result<Vec<Found>, OpenError> {
     let names = disk
         .list(files.dir())
         .map_err(|source| OpenError::io("list", files.dir(), source))?;
@@ -182,7 +182,7 @@ fn find(disk: &Arc<dyn Disk>, files: &Files) -> Result<Vec<Found>, OpenError> {
     Ok(found)
 }
 
-fn check_neighbours(found: &[Found], files: &Files) -> Result<(), OpenError> {
+pub(super) fn check_neighbours(found: &[Found], files: &Files) -> Result<(), OpenError> {
     for pair in found.windows(2) {
         let [older, newer] = pair else { continue };
         if older.header.number + 1 != newer.header.number {
@@ -204,20 +204,22 @@ fn check_neighbours(found: &[Found], files: &Files) -> Result<(), OpenError> {
 
 /// What replaying comes to.
 #[derive(Default)]
-struct Replay {
+pub(super) struct Replay {
     next_frame: u64,
-    frames_len: u64,
+    pub(super) frames_len: u64,
     /// Operations in the newest file.
     ops_len: usize,
     summary: Option<Summary>,
     last_frame: Option<Frame>,
-    torn: Option<(PathBuf, u64)>,
+    pub(super) torn: Option<(PathBuf, u64)>,
 }
 
 impl Replay {
-    fn segment(
+    /// Replays the frames of a file, each after `look` has seen it.
+    pub(super) fn segment(
         &mut self,
         view: &mut View,
+        mut look: impl FnMut(&View, &Frame),
         this: &Found,
         file: &Arc<dyn DiskFile>,
         next: Option<&Found>,
@@ -248,6 +250,7 @@ impl Replay {
             let place = frames.place();
             let what = match frames.next().map_err(failed)? {
                 Ok(frame) => {
+                    look(view, &frame);
                     view.replay(header.number, &frame)
                         .map_err(|what| OpenError::damaged(path, place, what))?;
                     if self.ops_len == 0 && !frame.ops.is_empty() {

@@ -8,6 +8,7 @@ mod promises;
 mod reading;
 mod space;
 mod streams;
+mod verify;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

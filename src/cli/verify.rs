@@ -1,0 +1,131 @@
+//! `syncgate verify`: do the books balance? Asks a running gateway, or reads the journal of one that does not run.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Gateway, Output,
+    output::{self, Table, cell, counted},
+};
+use crate::{
+    config::{self, Overrides, Sources},
+    ledger::Balance,
+    storage::embedded::{Verified, verify},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Read the journal in this directory instead of asking a gateway; nothing is changed, no index is needed.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The configuration that says which stream is the source; only with --data.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    config: Option<PathBuf>,
+}
+
+pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let (report, faults) = match arguments.data {
+        None => {
+            let client = arguments.gateway.client()?;
+            (client.get(&["v1", "ledger"], &[]).await?, Vec::new())
+        }
+        Some(dir) => offline(dir, arguments.config).await?,
+    };
+    match output {
+        Output::Json => output::print_json(&report)?,
+        Output::Text => output::print(&text(&report))?,
+    }
+    if !faults.is_empty() {
+        return Err(Failure::failed(faults.join("\n")));
+    }
+    match report.get("balanced") {
+        Some(Value::Bool(true)) => Ok(()),
+        _ => Err(Failure::failed(
+            "the books do not balance: see the differences",
+        )),
+    }
+}
+
+async fn offline(dir: PathBuf, file: Option<PathBuf>) -> Result<(Value, Vec<String>), Failure> {
+    let config = config::load(Sources::of_process(file, Overrides::default()));
+    let source = config.map_err(Failure::usage)?.config.roles.source;
+    // Reading takes as long as the journal is large.
+    let read = tokio::task::spawn_blocking(move || verify(&dir)).await;
+    let verified = read
+        .map_err(|error| Failure::failed_by(&error))?
+        .map_err(|error| Failure::failed_by(&error))?;
+    let balance = Balance::of(&verified.ledger, Some(&source));
+    let mut report = serde_json::to_value(&balance).map_err(|error| Failure::failed_by(&error))?;
+    report["journal"] = journal(&verified);
+    let mut faults = verified.faults;
+    let unnamed = verified.faults_len - u64::try_from(faults.len()).unwrap_or(u64::MAX);
+    if unnamed > 0 {
+        faults.push(format!("and {}", counted(unnamed, "more fault")));
+    }
+    Ok((report, faults))
+}
+
+fn journal(verified: &Verified) -> Value {
+    let before = Balance::of(&verified.taken_over, None).total.came();
+    json!({
+        "files": verified.files_len,
+        "frames": verified.frames_len,
+        "torn": verified.torn.as_ref().map(|(file, at)| json!({"file": file, "at": at})),
+        "recordsBefore": before,
+        "faults": verified.faults,
+        "faultsCount": verified.faults_len,
+    })
+}
+
+const COLUMNS: [(&str, &str); 12] = [
+    ("STREAM", "/stream"),
+    (">ACCEPTED", "/accepted"),
+    (">REPLAYED", "/replayed"),
+    (">RECEIVED", "/received"),
+    (">DELIVERED", "/delivered"),
+    (">HANDED ON", "/handedOn"),
+    (">FILTERED", "/filtered"),
+    (">DISCARDED", "/discarded"),
+    (">EXPIRED", "/expired"),
+    (">PENDING", "/pending"),
+    (">IN ERROR", "/inErrorStreams"),
+    (">DIFFERENCE", "/difference"),
+];
+
+fn text(report: &Value) -> String {
+    let mut table = Table::new(&COLUMNS.map(|(heading, _)| heading));
+    let streams = report.get("streams").and_then(Value::as_array);
+    for row in streams.into_iter().flatten() {
+        table.row(COLUMNS.map(|(_, pointer)| cell(row, pointer)));
+    }
+    for (name, member) in [("(deleted streams)", "gone"), ("total", "total")] {
+        let row = report.get(member).unwrap_or(&Value::Null);
+        let mut cells = COLUMNS.map(|(_, pointer)| cell(row, pointer));
+        name.clone_into(&mut cells[0]);
+        table.row(cells);
+    }
+    let mut text = table.text();
+    if let Some(journal) = report.get("journal") {
+        let number = |name: &str| {
+            journal
+                .get(name)
+                .and_then(Value::as_u64)
+                .unwrap_or_default()
+        };
+        let (files, frames) = (number("files"), number("frames"));
+        let read = format!("{} in {}", counted(frames, "frame"), counted(files, "file"));
+        let before = counted(number("recordsBefore"), "record");
+        text += &format!("{read} read; {before} known by the first snapshot alone\n");
+        if let Some(at) = journal.pointer("/torn/at") {
+            text += &format!("the last write was cut at byte {at}; it had not been answered\n");
+        }
+    }
+    if report.get("balanced") == Some(&Value::Bool(true)) {
+        text += "balanced\n";
+    }
+    text
+}
