@@ -344,7 +344,6 @@ async fn headers_and_types_of_the_request_are_checked() {
         .await
         .problem(405, "method_not_allowed");
     gateway.get("/v1/nothing").await.problem(404, "not_found");
-    gateway.get("/v1/ledger").await.problem(404, "not_found");
 }
 
 #[tokio::test]

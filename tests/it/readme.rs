@@ -190,6 +190,8 @@ async fn every_example_answers_as_the_readme_says() {
         answer,
     } in examples
     {
+        // A reader takes longer than the dispatch of what the last example has posted.
+        gateway.drained("DataSyncStream").await;
         // The README's target listens on a fixed port.
         let command = command.replace("http://127.0.0.1:9003", &target.url(""));
         let (status, body) = run(&gateway, &command).await;

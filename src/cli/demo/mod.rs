@@ -313,6 +313,19 @@ impl Show {
             ]);
             books.push(json!({"stream": stream, "records": records, "ended": ended, "open": open}));
         }
+        let ledger = self.client.get(&["v1", "ledger"], &[]).await?;
+        let total = |name: &str| ledger.pointer(&format!("/total/{name}")).cloned();
+        let sums = [
+            "accepted",
+            "delivered",
+            "inErrorStreams",
+            "pending",
+            "difference",
+        ]
+        .map(total);
+        self.expect(sums == [5, 3, 2, 0, 0].map(|sum| Some(json!(sum))), || {
+            "the ledger was to have 5 accepted, 3 delivered, 2 in error streams".into()
+        });
         match self.output {
             Output::Text => {
                 let rows: Vec<_> = table
@@ -320,11 +333,18 @@ impl Show {
                     .lines()
                     .map(|row| format!("  {row}\n"))
                     .collect();
-                output::print(&rows.concat())
+                let [accepted, delivered, waiting, pending, difference] =
+                    sums.map(|sum| sum.unwrap_or_default().to_string());
+                output::print(&rows.concat())?;
+                let ledger = format!(
+                    "{accepted} accepted = {delivered} delivered + {waiting} in error streams + {pending} pending; \
+                     difference {difference}"
+                );
+                self.line("ledger", &ledger)
             }
-            Output::Json => {
-                output::print_json(&json!({"ok": self.failures.is_empty(), "books": books}))
-            }
+            Output::Json => output::print_json(
+                &json!({"ok": self.failures.is_empty(), "books": books, "ledger": ledger}),
+            ),
         }
     }
 
