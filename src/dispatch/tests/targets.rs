@@ -52,6 +52,45 @@ async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
 }
 
 #[tokio::test]
+async fn a_target_stays_on_the_shared_board_while_a_lane_of_it_is_busy_there() {
+    let mut first = StubTarget::start().await;
+    let mut other = StubTarget::start().await;
+    let gateway = Harness::start(|config| {
+        config.dispatch.targets_max = 1;
+        config.dispatch.idle_timeout_ms = 50;
+    })
+    .await;
+    gateway.sync("k", &message(first.address, "/x")).await;
+    let owner = first.next_call().await;
+    gateway.sync("k", &message(other.address, "/1")).await;
+    let held = other.next_call().await;
+    owner.answer(200);
+    within("the idle board to go", async {
+        while gateway.dispatcher.targets().len() > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // There is room for a board now, but on one the second call of the key would not know of the first.
+    gateway.sync("k", &message(other.address, "/2")).await;
+    gateway.sync("l", &message(other.address, "/3")).await;
+    let third = other.next_call().await;
+    assert_eq!(third.body, r#"{"path":"/3"}"#);
+    held.answer(200);
+    let second = other.next_call().await;
+    assert_eq!(second.body, r#"{"path":"/2"}"#);
+    second.answer(200);
+    third.answer(200);
+    assert_eq!(gateway.settled().await.delivered, 4);
+    // Now that nothing is busy there, it gets its own.
+    gateway.sync("k", &message(other.address, "/4")).await;
+    let fourth = other.next_call().await;
+    assert_eq!(gateway.dispatcher.targets().len(), 2);
+    fourth.answer(200);
+    gateway.settled().await;
+}
+
+#[tokio::test]
 async fn a_targets_own_settings_are_used() {
     let mut target = StubTarget::start().await;
     let own = TargetSettings {
