@@ -4,7 +4,8 @@
 //! writer sees what is in here; if the write fails it is thrown away.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -48,9 +49,24 @@ pub(super) struct Pending {
 #[derive(Debug)]
 struct PartitionDelta {
     next: u64,
-    finished: BTreeSet<u64>,
+    finished: Finished,
     /// Entry that holds the block which takes further records.
     block: Option<usize>,
+}
+
+/// Ends of one frame: each run that does not overlap others, by its first offset, with what is behind its last one.
+#[derive(Debug, Default)]
+struct Finished(BTreeMap<u64, u64>);
+
+impl Finished {
+    fn contains(&self, offset: u64) -> bool {
+        let before = self.0.range(..=offset).next_back();
+        before.is_some_and(|(_, end)| offset < *end)
+    }
+
+    fn insert(&mut self, offsets: Range<u64>) {
+        self.0.insert(offsets.start, offsets.end);
+    }
 }
 
 impl Pending {
@@ -92,7 +108,8 @@ impl Pending {
             slot(books, append.of)?;
         }
         for finish in &commit.finishes {
-            self.check_finish(books, slot(books, finish.of)?, finish)?;
+            let run = std::slice::from_ref(finish);
+            self.check_run(books, slot(books, finish.of)?, run)?;
         }
         if commit.finishes.len() > 1 {
             let mut seen = HashSet::new();
@@ -116,7 +133,7 @@ impl Pending {
             appended.push(answer);
         }
         for finish in &commit.finishes {
-            self.finish(books, slot(books, finish.of)?, finish, time, &copies)?;
+            self.finish(books, slot(books, finish.of)?, (finish, 1), time, &copies)?;
         }
         for change in commit.state {
             self.change_state(books, change);
@@ -136,19 +153,26 @@ impl Pending {
     ) -> Vec<CommitError> {
         let time = self.time(now);
         let mut refused = Vec::new();
-        for run in finishes.chunk_by(|one, next| one.of == next.of) {
-            let slot = books.slot(run[0].of);
-            for finish in run {
-                let admitted = slot
-                    .ok_or(CommitError::PartitionUnknown(finish.of))
-                    .and_then(|slot| {
-                        self.check_finish(books, slot, finish)?;
-                        self.finish(books, slot, finish, time, &[])
-                    });
-                refused.extend(admitted.err());
+        for run in finishes.chunk_by(follows) {
+            if self.admit_run(books, run, time).is_ok() {
+                continue;
+            }
+            // One of them is refused; the others are not.
+            for finish in run.chunks(1) {
+                refused.extend(self.admit_run(books, finish, time).err());
             }
         }
         refused
+    }
+
+    /// Takes in all of a run, or nothing.
+    fn admit_run(&mut self, books: &Books, run: &[Finish], time: u64) -> Result<(), CommitError> {
+        let Some(first) = run.first() else {
+            return Ok(());
+        };
+        let slot = slot(books, first.of)?;
+        self.check_run(books, slot, run)?;
+        self.finish(books, slot, (first, run.len() as u64), time, &[])
     }
 
     fn time(&mut self, now: Timestamp) -> u64 {
@@ -161,24 +185,27 @@ impl Pending {
             .entry(slot)
             .or_insert_with(|| PartitionDelta {
                 next: books.partition(slot).map_or(0, |book| book.next),
-                finished: BTreeSet::new(),
+                finished: Finished::default(),
                 block: None,
             })
     }
 
-    fn check_finish(&self, books: &Books, slot: Slot, finish: &Finish) -> Result<(), CommitError> {
-        if finish.epoch != EPOCH {
-            return Err(CommitError::Fenced(finish.of));
-        }
-        let offset = finish.offset.0;
+    /// Whether all of a run may end; they are of one partition and epoch.
+    fn check_run(&self, books: &Books, slot: Slot, run: &[Finish]) -> Result<(), CommitError> {
         let book = books.partition(slot);
-        let book = book.ok_or(CommitError::PartitionUnknown(finish.of))?;
         let delta = self.partitions.get(&slot);
-        let next = delta.map_or(book.next, |delta| delta.next);
-        let ended = book.finished.contains(offset)
-            || delta.is_some_and(|delta| delta.finished.contains(&offset));
-        if ended || offset >= next {
-            return Err(already(finish));
+        for finish in run {
+            if finish.epoch != EPOCH {
+                return Err(CommitError::Fenced(finish.of));
+            }
+            let book = book.ok_or(CommitError::PartitionUnknown(finish.of))?;
+            let next = delta.map_or(book.next, |delta| delta.next);
+            let offset = finish.offset.0;
+            let ended = book.finished.contains(offset)
+                || delta.is_some_and(|delta| delta.finished.contains(offset));
+            if ended || offset >= next {
+                return Err(already(finish));
+            }
         }
         Ok(())
     }
@@ -187,7 +214,7 @@ impl Pending {
         &mut self,
         books: &Books,
         slot: Slot,
-        finish: &Finish,
+        (finish, count): (&Finish, u64),
         time: u64,
         copies: &[(Slot, u64)],
     ) -> Result<(), CommitError> {
@@ -206,14 +233,15 @@ impl Pending {
         let run = FinishRun {
             slot,
             first: finish.offset.0,
-            count: 1,
+            count,
             end,
             attempts: finish.attempts,
             status: finish.status.unwrap_or(0),
             time,
             copies,
         };
-        self.delta(books, slot).finished.insert(finish.offset.0);
+        let offsets = finish.offset.0..finish.offset.0 + count;
+        self.delta(books, slot).finished.insert(offsets);
         if let Some(Entry::Op(Op::Finish(last))) = self.entries.last_mut()
             && last.extend(&run)
         {
@@ -366,6 +394,13 @@ impl Pending {
         self.entries.push(Entry::Op(op));
         self.bytes += bytes;
     }
+}
+
+/// Whether an end goes on where another stops, and is alike.
+fn follows(one: &Finish, next: &Finish) -> bool {
+    (one.of, one.end, one.attempts, one.status, one.epoch)
+        == (next.of, next.end, next.attempts, next.status, next.epoch)
+        && one.offset.0.checked_add(1) == Some(next.offset.0)
 }
 
 fn slot(books: &Books, of: PartitionId) -> Result<Slot, CommitError> {
