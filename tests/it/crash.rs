@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Place, StubTarget, client, keyed};
+use crate::harness::{Gateway, Place, StubTarget, client, keyed, syncgate};
 
 const SOURCE: &str = "DataSyncStream";
 const ERRORS: [&str; 4] = [
@@ -68,13 +68,24 @@ async fn killed_at_random_moments_it_keeps_every_promise() {
         for sender in senders {
             sender.await.unwrap();
         }
+        check_journal(&place);
     }
     let gateway = place.start();
     gateway.drained(SOURCE).await;
+    let ledger = gateway.get("/v1/ledger").await.ok();
+    assert_eq!(ledger["balanced"], true, "{ledger}");
     let told = std::mem::take(&mut *told.lock().unwrap());
     println!("{} messages acknowledged", told.offsets.len());
     assert!(told.offsets.len() as u64 > rounds, "hardly any load");
     check(&gateway, &target, &told).await;
+}
+
+/// What the crash has left adds up, snapshots included.
+fn check_journal(place: &Place) {
+    let data = place.data();
+    let ended = syncgate().args(["verify", "--data"]).arg(data).output();
+    let ended = ended.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
 }
 
 async fn send_until_gone(url: String, target: u16, told: Arc<Mutex<Told>>) {
