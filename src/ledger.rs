@@ -57,7 +57,11 @@ impl Balance {
         let row = |stream| Row::of(stream, source);
         let streams: Vec<_> = ledger.streams.iter().map(row).collect();
         let gone = Row::new(&ledger.gone).checked(ledger.gone.appended_len());
-        let total = Row::total(streams.iter().chain([&gone]));
+        let mut counts = ledger.gone;
+        for stream in &ledger.streams {
+            counts.add(&stream.counts);
+        }
+        let total = Row::total(&counts, &streams);
         let mut differences = streams.iter().map(|row| row.difference);
         let balanced = differences.all(|difference| difference == 0);
         Self {
@@ -107,22 +111,13 @@ impl Row {
         self
     }
 
-    fn total<'a>(rows: impl Iterator<Item = &'a Self>) -> Self {
-        let mut sum = rows.fold(Self::default(), |mut sum, row| {
-            sum.accepted += row.accepted;
-            sum.replayed += row.replayed;
-            sum.received += row.received;
-            sum.delivered += row.delivered;
-            sum.handed_on += row.handed_on;
-            sum.filtered += row.filtered;
-            sum.discarded += row.discarded;
-            sum.expired += row.expired;
-            sum.pending += row.pending;
-            sum.in_error_streams += row.in_error_streams;
-            sum
-        });
-        sum.difference = difference(sum.accepted + sum.replayed, sum.ended());
-        sum
+    /// Of all counts together, with what waits in the streams that there are.
+    fn total(counts: &Counts, streams: &[Self]) -> Self {
+        let mut total = Self::new(counts);
+        total.pending = streams.iter().map(|row| row.pending).sum();
+        total.in_error_streams = streams.iter().map(|row| row.in_error_streams).sum();
+        total.difference = difference(total.accepted + total.replayed, total.ended());
+        total
     }
 
     /// Everything that came in.
@@ -145,38 +140,46 @@ fn difference(came: u64, went: u64) -> i64 {
 mod tests {
     use super::*;
 
-    fn row(appended: [u64; 5], delivered: u64, routed: u64, pending: u64) -> Row {
-        let mut row = Row::new(&Counts {
+    fn counts(appended: [u64; 5], delivered: u64, routed: u64) -> Counts {
+        Counts {
             appended,
             delivered,
             routed,
             ..Counts::default()
-        });
+        }
+    }
+
+    fn row(counts: &Counts, pending: u64) -> Row {
+        let mut row = Row::new(counts);
         row.pending = pending;
-        row.checked(appended.iter().sum())
+        row.checked(counts.appended_len())
     }
 
     #[test]
     fn a_record_too_many_or_too_few_is_a_difference() {
-        assert_eq!(row([9, 0, 0, 0, 0], 5, 1, 3).difference, 0);
-        assert_eq!(row([9, 0, 0, 0, 0], 5, 1, 2).difference, 1);
-        assert_eq!(row([9, 0, 0, 0, 0], 5, 1, 4).difference, -1);
-        let unplaced = row([9, 0, 0, 0, 0], 5, 1, 3).checked(8);
-        assert_eq!(unplaced.difference, 1);
+        let counts = counts([9, 0, 0, 0, 0], 5, 1);
+        assert_eq!(row(&counts, 3).difference, 0);
+        assert_eq!(row(&counts, 2).difference, 1);
+        assert_eq!(row(&counts, 4).difference, -1);
+        assert_eq!(row(&counts, 3).checked(8).difference, 1);
     }
 
     #[test]
     fn in_total_each_copy_has_its_origin() {
-        let source = row([9, 0, 0, 0, 0], 5, 4, 0);
-        let errors = row([0, 4, 0, 1, 0], 2, 0, 3);
-        assert_eq!((source.difference, errors.difference), (0, 0));
-        let total = Row::total([&source, &errors].into_iter());
+        let total = |errors: Counts, waiting| {
+            let source = counts([9, 0, 0, 0, 0], 5, 4);
+            let rows = [row(&source, 0), row(&errors, waiting)];
+            assert!(rows.iter().all(|row| row.difference == 0));
+            let mut sum = source;
+            sum.add(&errors);
+            Row::total(&sum, &rows)
+        };
+        let whole = total(counts([0, 4, 0, 1, 0], 2, 0), 3);
         assert_eq!(
-            (total.difference, total.accepted, total.replayed),
+            (whole.difference, whole.accepted, whole.replayed),
             (0, 9, 1)
         );
-        let lost = row([0, 3, 0, 1, 0], 2, 0, 2);
-        assert_eq!(lost.difference, 0);
-        assert_eq!(Row::total([&source, &lost].into_iter()).difference, 1);
+        let lost = total(counts([0, 3, 0, 1, 0], 2, 0), 2);
+        assert_eq!(lost.difference, 1);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     gateway: Gateway,
-    /// Read the journal in this directory instead of asking a gateway; nothing is changed, no index is needed.
+    /// Read the journal in this directory instead of asking a gateway; no index is needed, and nothing but LOCK is written.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The configuration that says which stream is the source; only with --data.

@@ -49,16 +49,16 @@ pub(super) struct Pending {
 #[derive(Debug)]
 struct PartitionDelta {
     next: u64,
-    finished: Finished,
+    finished: FrameEnds,
     /// Entry that holds the block which takes further records.
     block: Option<usize>,
 }
 
 /// Ends of one frame: each run that does not overlap others, by its first offset, with what is behind its last one.
 #[derive(Debug, Default)]
-struct Finished(BTreeMap<u64, u64>);
+struct FrameEnds(BTreeMap<u64, u64>);
 
-impl Finished {
+impl FrameEnds {
     fn contains(&self, offset: u64) -> bool {
         let before = self.0.range(..=offset).next_back();
         before.is_some_and(|(_, end)| offset < *end)
@@ -185,7 +185,7 @@ impl Pending {
             .entry(slot)
             .or_insert_with(|| PartitionDelta {
                 next: books.partition(slot).map_or(0, |book| book.next),
-                finished: Finished::default(),
+                finished: FrameEnds::default(),
                 block: None,
             })
     }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -67,6 +68,15 @@ fn read(disk: &Arc<dyn Disk>, journal_dir: PathBuf) -> Result<Verified, OpenErro
     let files = Files::new(disk.clone(), journal_dir);
     let found = find(disk, &files)?;
     check_neighbours(&found, &files)?;
+    if found.is_empty() {
+        // Most likely another directory was meant: nothing is no balance.
+        let nothing = io::ErrorKind::NotFound.into();
+        return Err(OpenError::io(
+            "find a journal file in",
+            files.dir(),
+            nothing,
+        ));
+    }
     let mut view = View {
         books: Books::default(),
         blocks: Blocks::default(),

@@ -93,6 +93,10 @@ async fn a_directory_that_is_in_use_or_none_is_refused_and_not_made() {
     let refused = verify(&nowhere).unwrap_err();
     assert!(refused.to_string().contains("nowhere"), "{refused}");
     assert!(!nowhere.exists());
+    let empty = tempfile::tempdir().unwrap();
+    fs::create_dir(empty.path().join("journal")).unwrap();
+    let refused = verify(empty.path()).unwrap_err();
+    assert!(refused.to_string().contains("journal file"), "{refused}");
 }
 
 #[tokio::test]
