@@ -322,3 +322,41 @@ async fn a_stream_made_again_and_a_partition_added_are_dispatched() {
     assert_eq!(call.path, "/added");
     call.answer(200);
 }
+
+#[tokio::test]
+async fn what_waits_of_a_deleted_stream_is_not_called_any_more() {
+    use crate::storage::{Log, OpenRecords, StreamConfig};
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
+    for path in ["/called", "/waits"] {
+        gateway.sync("", &message(target.address, path)).await;
+    }
+    let held = target.next_call().await;
+    let dispatcher = &gateway.dispatcher;
+    let queued = async |count| {
+        let waits = async {
+            while dispatcher.targets()[0].queued_len != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the queue", waits).await;
+    };
+    queued(1).await;
+    let old = gateway.stream(SOURCE);
+    let deleted = gateway
+        .engine
+        .delete_stream(old.id, None, OpenRecords::Drop);
+    deleted.await.unwrap();
+    let name = SOURCE.parse().unwrap();
+    let made = gateway
+        .engine
+        .create_stream(name, 1, StreamConfig::default());
+    made.await.unwrap();
+    gateway.sync("", &message(target.address, "/new")).await;
+    // The new owner starts after the old one was stopped.
+    queued(2).await;
+    held.answer(200);
+    let next = target.next_call().await;
+    assert_eq!(next.path, "/new");
+    next.answer(200);
+}
