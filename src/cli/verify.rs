@@ -74,6 +74,7 @@ fn journal(verified: &Verified) -> Value {
     json!({
         "files": verified.files_len,
         "frames": verified.frames_len,
+        "shortened": verified.shortened_len,
         "torn": verified.torn.as_ref().map(|(file, at)| json!({"file": file, "at": at})),
         "recordsBefore": before,
         "faults": verified.faults,
@@ -119,7 +120,12 @@ fn text(report: &Value) -> String {
         let (files, frames) = (number("files"), number("frames"));
         let read = format!("{} in {}", counted(frames, "frame"), counted(files, "file"));
         let before = counted(number("recordsBefore"), "record");
-        text += &format!("{read} read; {before} known by the first snapshot alone\n");
+        text += &format!("{read} read; {before} known by a snapshot alone\n");
+        let shortened = number("shortened");
+        if shortened > 0 {
+            let shortened = counted(shortened, "file");
+            text += &format!("{shortened} of them shortened to the records that are needed\n");
+        }
         if let Some(at) = journal.pointer("/torn/at") {
             text += &format!("the last write was cut at byte {at}; it had not been answered\n");
         }

@@ -65,6 +65,10 @@ impl Disk for MeasuredDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.disk.sync_dir(dir)
     }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(dir)
+    }
 }
 
 #[derive(Debug)]
@@ -94,5 +98,9 @@ impl DiskFile for MeasuredFile {
 
     fn len(&self) -> io::Result<u64> {
         self.file.len()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, Finish, Finished, Health,
+    Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, Finish, Finished, Health, Keep,
     LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords, Page, PartitionStatus, ReadError, State,
     StateEntry, Stream, StreamConfig, StreamError, StreamLedger,
 };
@@ -302,6 +302,16 @@ impl Log for Memory {
         let part = inner.part(of)?;
         let found = part.records.iter().find(|record| record.time >= time);
         Ok(found.map_or(part.bounds().tail, |record| record.offset))
+    }
+
+    async fn first_kept(&self, stream: StreamId, keep: Keep) -> Result<Vec<Offset>, ReadError> {
+        assert_eq!(keep.bytes_max, None, "the tests need none");
+        let stream = self.stream_by_id(stream).unwrap();
+        let mut kept = Vec::new();
+        for of in stream.all_partitions() {
+            kept.push(self.offset_at(of, keep.since.unwrap_or_default()).await?);
+        }
+        Ok(kept)
     }
 
     async fn trim(&self, of: PartitionId, below: Offset) -> Result<(), CommitError> {

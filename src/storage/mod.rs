@@ -110,6 +110,14 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// As [`Log::read`].
     async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError>;
 
+    /// Returns for each partition of a stream where it begins if it keeps no more than `keep` asks for.
+    ///
+    /// An engine may keep more, since it gives space back in larger pieces, but never less.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    async fn first_kept(&self, stream: StreamId, keep: Keep) -> Result<Vec<Offset>, ReadError>;
+
     /// Removes everything below `below`. Idempotent; past the tail it means the tail.
     ///
     /// # Errors
@@ -475,6 +483,17 @@ pub enum StreamError {
     /// The change was not stored.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+/// Which records of a stream are kept: those that both bounds leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Records from this time on; `None` = of any age.
+    pub since: Option<Timestamp>,
+    /// The time now, by which an engine sees which of the times it has noted cannot be right.
+    pub now: Timestamp,
+    /// The newest records of so many bytes, over all partitions; `None` = however many.
+    pub bytes_max: Option<u64>,
 }
 
 /// First and next offset of a partition.

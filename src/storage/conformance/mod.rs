@@ -72,7 +72,8 @@ macro_rules! suite {
                 an_unknown_partition_is_refused_everywhere;
             trimming: a_trim_removes_what_is_below_and_counts_what_was_open,
                 offsets_go_on_after_everything_was_trimmed,
-                a_trimmed_record_cannot_end;
+                a_trimmed_record_cannot_end,
+                what_is_kept_is_at_least_what_was_asked_for;
             streams: a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen,
                 a_name_is_taken_once,
                 an_ocid_is_taken_once,

@@ -6,9 +6,10 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    place::{Offset, StreamId},
+    place::{Offset, Partition, PartitionId, StreamId},
     storage::{
-        Bounds, CommitError, NewEnd, PartitionStatus, ReadError, Stream, StreamConfig, StreamError,
+        Bounds, CommitError, Keep, NewEnd, PartitionStatus, ReadError, Stream, StreamConfig,
+        StreamError,
     },
 };
 
@@ -203,6 +204,19 @@ pub(crate) async fn an_unknown_partition_is_refused_everywhere(place: &dyn Place
             engine.finished(of, Offset(0)..Offset(1)).err(),
             engine.offset_at(of, Timestamp(0)).await.err(),
         ];
+        let first = PartitionId {
+            partition: Partition(0),
+            ..of
+        };
+        if engine.stream_by_id(of.stream).is_none() {
+            let keep = Keep {
+                since: None,
+                now: Timestamp(0),
+                bytes_max: None,
+            };
+            let error = engine.first_kept(of.stream, keep).await.err();
+            assert!(matches!(error, Some(ReadError::PartitionUnknown(at)) if at == first));
+        }
         for error in reads {
             assert!(
                 matches!(error, Some(ReadError::PartitionUnknown(at)) if at == of),

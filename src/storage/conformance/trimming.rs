@@ -1,11 +1,12 @@
 //! Removing what is old.
 
 use super::{
-    Content, Place, finish, make, numbered, one_partition, part, refused, reopened, stored,
+    Content, Place, append, finish, make, numbered, one_partition, part, record, refused, reopened,
+    stored,
 };
 use crate::{
     place::Offset,
-    storage::{Bounds, CommitError, NewEnd, ReadError},
+    storage::{Bounds, CommitError, Keep, NewEnd, ReadError},
 };
 
 pub(crate) async fn a_trim_removes_what_is_below_and_counts_what_was_open(place: &dyn Place) {
@@ -91,4 +92,48 @@ pub(crate) async fn a_trimmed_record_cannot_end(place: &dyn Place) {
     engine.trim(of, Offset(2)).await.unwrap();
     let engine = reopened(engine, place).await;
     before.assert_same(&Content::of(engine.as_ref()).await, "after refusals");
+}
+
+pub(crate) async fn what_is_kept_is_at_least_what_was_asked_for(place: &dyn Place) {
+    let clock = place.clock();
+    let mut engine = place.open();
+    let stream = make(engine.as_ref(), "src", 2).await;
+    let mut times = Vec::new();
+    let value = "v".repeat(30_000);
+    for number in 0..20 {
+        clock.set(clock.now().plus_micros(1_000_000));
+        let of = part(&stream, number % 2);
+        let committed = stored(engine.as_ref(), append(of, vec![record(value.clone())])).await;
+        times.push(committed.time);
+    }
+    let total = 20 * value.len() as u64;
+    for _ in 0..2 {
+        let now = clock.now();
+        let kept = async |since, bytes_max| {
+            let keep = Keep {
+                since,
+                now,
+                bytes_max,
+            };
+            engine.first_kept(stream.id, keep).await.unwrap()
+        };
+        assert_eq!(kept(None, None).await, [Offset(0); 2]);
+        assert_eq!(kept(None, Some(u64::MAX)).await, [Offset(0); 2]);
+        for (number, time) in (0..).zip(&times) {
+            let begins = kept(Some(*time), None).await;
+            let wanted = [Offset(u64::div_ceil(number, 2)), Offset(number / 2)];
+            assert!(
+                begins[0] <= wanted[0] && begins[1] <= wanted[1],
+                "{begins:?} {wanted:?}"
+            );
+        }
+        for bytes_max in [0, 100_000, 200_000, 500_000, total] {
+            let begins = kept(None, Some(bytes_max)).await;
+            let left: u64 = begins.iter().map(|begin| 10 - begin.0).sum();
+            assert!(left * 30_200 >= bytes_max, "{begins:?} of {bytes_max}");
+            let both = kept(Some(times[10]), Some(bytes_max)).await;
+            assert!(both.iter().zip(&begins).all(|(both, begin)| both >= begin));
+        }
+        engine = reopened(engine, place).await;
+    }
 }

@@ -18,8 +18,8 @@ use crate::{
     clock::{Clock, Timestamp},
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
-        Caps, Commit, CommitError, Committed, Finish, Finished, Health, LeaseEvent, Leases, Ledger,
-        Log, OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry, Stream,
+        Caps, Commit, CommitError, Committed, Finish, Finished, Health, Keep, LeaseEvent, Leases,
+        Ledger, Log, OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry, Stream,
         StreamConfig, StreamError,
     },
     telemetry::metrics::latency,
@@ -81,6 +81,12 @@ impl Embedded {
     #[cfg(test)]
     pub(crate) fn say_disk_full(&self, full: bool) {
         self.shared.condition.disk_full(full);
+    }
+
+    /// Returns whether nothing is being done beside commits.
+    #[cfg(test)]
+    pub(crate) fn is_tidy(&self) -> bool {
+        self.housekeeper.is_idle()
     }
 
     /// Returns how long commits took from their queuing to their answer; counted here, shown by whoever shows metrics.
@@ -221,6 +227,10 @@ impl Log for Embedded {
 
     async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError> {
         self.reader.offset_at(of, time).await
+    }
+
+    async fn first_kept(&self, stream: StreamId, keep: Keep) -> Result<Vec<Offset>, ReadError> {
+        self.reader.first_kept(stream, keep).await
     }
 
     async fn trim(&self, of: PartitionId, below: Offset) -> Result<(), CommitError> {

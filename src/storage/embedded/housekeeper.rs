@@ -1,4 +1,5 @@
-//! What is done beside the writer, on a thread of its own: making the next file ready, indexing sealed ones.
+//! What is done beside the writer, on a thread of its own: making the next file ready, indexing sealed ones, giving
+//! space back.
 
 use std::{
     collections::VecDeque,
@@ -6,12 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{lock, lookup, shared::Shared, spare::Spares};
+use crate::clock::Clock;
+
+use super::{lock, lookup, reclaim::Reclaimer, shared::Shared, spare::Spares};
 
 /// Pause after each MiB of zeros: the disk is there for commits.
 const STEP_WAIT: Duration = Duration::from_millis(2);
 /// A disk that was full is not filled to the brim again and again.
-const FAILURE_WAIT: Duration = Duration::from_secs(10);
+pub(super) const FAILURE_WAIT: Duration = Duration::from_secs(10);
+
+/// What time alone makes free is found this often.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Files whose blocks stay in memory if there is no index; older ones are searched.
 const UNINDEXED_LEN_MAX: usize = 8;
@@ -23,6 +29,8 @@ pub(super) struct Housekeeper {
     wake: Condvar,
     spares: Arc<Spares>,
     shared: Arc<Shared>,
+    clock: Clock,
+    segment_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -31,16 +39,27 @@ struct Jobs {
     spare_failed: Option<Instant>,
     /// Numbers of files that take no more frames and are not indexed.
     sealed: VecDeque<u64>,
+    /// There may be space to give back.
+    tidy: bool,
+    /// Something is being done.
+    busy: bool,
     stop: bool,
 }
 
 impl Housekeeper {
-    pub(super) fn new(spares: Arc<Spares>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        spares: Arc<Spares>,
+        shared: Arc<Shared>,
+        clock: Clock,
+        segment_bytes: u64,
+    ) -> Self {
         Self {
             jobs: Mutex::default(),
             wake: Condvar::new(),
             spares,
             shared,
+            clock,
+            segment_bytes,
         }
     }
 
@@ -63,6 +82,19 @@ impl Housekeeper {
         self.wake.notify_all();
     }
 
+    /// Says that records are gone.
+    pub(super) fn trimmed(&self) {
+        lock::mutex(&self.jobs).tidy = true;
+        self.wake.notify_all();
+    }
+
+    /// Returns whether everything is done that was asked for.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        let jobs = lock::mutex(&self.jobs);
+        !jobs.busy && !jobs.tidy && jobs.sealed.is_empty() && jobs.spare.is_none()
+    }
+
     /// Lets [`Housekeeper::run`] return soon.
     pub(super) fn stop(&self) {
         lock::mutex(&self.jobs).stop = true;
@@ -71,8 +103,15 @@ impl Housekeeper {
 
     pub(super) fn run(&self) {
         let mut unindexed = VecDeque::new();
+        let mut reclaimer = Reclaimer::new(
+            self.shared.clone(),
+            self.spares.clone(),
+            self.clock.clone(),
+            self.segment_bytes,
+        );
         let mut jobs = lock::mutex(&self.jobs);
         while !jobs.stop {
+            jobs.busy = true;
             // The next file first: the writer may be waiting for it soon.
             if let Some(len) = jobs.spare {
                 drop(jobs);
@@ -82,10 +121,21 @@ impl Housekeeper {
                 jobs.spare_failed = failed.then(Instant::now);
             } else if let Some(number) = jobs.sealed.pop_front() {
                 drop(jobs);
-                self.index(number, &mut unindexed);
+                self.index(number, &reclaimer, &mut unindexed);
                 jobs = lock::mutex(&self.jobs);
+                jobs.tidy = true;
+            } else if jobs.tidy {
+                jobs.tidy = false;
+                drop(jobs);
+                let more = reclaimer.work(&mut || self.step());
+                jobs = lock::mutex(&self.jobs);
+                jobs.tidy |= more;
             } else {
-                jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+                jobs.busy = false;
+                let waited = self.wake.wait_timeout(jobs, LOOK_EVERY);
+                let (guard, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                jobs = guard;
+                jobs.tidy |= waited.timed_out();
             }
         }
     }
@@ -100,12 +150,14 @@ impl Housekeeper {
     }
 
     /// Puts a file's blocks into the index, and then out of memory.
-    fn index(&self, number: u64, unindexed: &mut VecDeque<u64>) {
+    fn index(&self, number: u64, reclaimer: &Reclaimer, unindexed: &mut VecDeque<u64>) {
         let Shared {
             files, index, view, ..
         } = &*self.shared;
-        let indexed = lookup::scan(files, number)
-            .and_then(|scan| Ok(index.add(number, files.get(number)?.0, &scan)));
+        let indexed = lookup::scan(files, number).and_then(|scan| {
+            reclaimer.sealed(number, &scan);
+            Ok(index.add(number, files.get(number)?.0, &scan))
+        });
         let forget = match indexed {
             Ok(true) => Some(number),
             failed => {

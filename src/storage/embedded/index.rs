@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "i"                                   journal 16 bytes, version of this layout u32
-//! "m" file number u64 BE                life u64: all of that file is indexed
+//! "m" file number u64 BE                life u64, usage of the file: all of it is indexed
 //! "b" stream u32 BE, partition u16 BE,
 //!     first offset u64 BE               file number, then for each block: place, length, first offset, count (varints),
 //!                                       first time u64; at most 128 blocks of one file
@@ -33,9 +33,10 @@ use super::{
     lock,
     lookup::SegmentScan,
     ops::DedupEntry,
+    usage::SegmentUsage,
 };
 
-const LAYOUT_VERSION: u32 = 1;
+const LAYOUT_VERSION: u32 = 2;
 const CHUNK_LEN: usize = 128;
 const CACHE_BYTES: u64 = 16 << 20;
 /// sled lets go of its file a moment after its handle is dropped.
@@ -156,9 +157,28 @@ impl Index {
         .flatten()
     }
 
+    /// Returns what a file holds, if all of it is in here.
+    pub(super) fn usage(&self, number: u64) -> Option<SegmentUsage> {
+        self.with(|db| {
+            let Some(mark) = db.get(mark_key(number))? else {
+                return Ok(None);
+            };
+            let mut reader = Reader::new(&mark);
+            reader.u64()?;
+            Ok(Some(SegmentUsage::decode(&mut reader)?))
+        })
+        .flatten()
+    }
+
     /// Takes in a sealed file; returns whether everything of it can be found here now.
     pub(super) fn add(&self, number: u64, life: u64, scan: &SegmentScan) -> bool {
+        self.add_blocks(number, scan) && self.mark(number, life, &scan.usage)
+    }
+
+    /// Lets blocks be found where they are, in place of what is known of the same offsets.
+    pub(super) fn add_blocks(&self, number: u64, scan: &SegmentScan) -> bool {
         self.with(|db| {
+            remove_entries(db, number, &scan.usage)?;
             for (slot, blocks) in &scan.blocks {
                 for chunk in blocks.chunks(CHUNK_LEN) {
                     let first = chunk.first().map_or(0, |block| block.first);
@@ -172,11 +192,34 @@ impl Index {
                 }
                 db.insert(dedup_key(number, at), value)?;
             }
+            Ok(())
+        })
+        .is_some()
+    }
+
+    /// Says durably that all of a file is in here.
+    pub(super) fn mark(&self, number: u64, life: u64, usage: &SegmentUsage) -> bool {
+        self.with(|db| {
             self.sync(db)?;
-            db.insert(mark_key(number), life.to_le_bytes().to_vec())?;
+            let mut mark = life.to_le_bytes().to_vec();
+            usage.encode(&mut mark);
+            db.insert(mark_key(number), mark)?;
             self.sync(db)
         })
         .is_some()
+    }
+
+    /// Takes a mark back, durably: what is here of the file is about to be wrong.
+    pub(super) fn unmark(&self, number: u64) {
+        self.with(|db| {
+            db.remove(mark_key(number))?;
+            self.sync(db)
+        });
+    }
+
+    /// Forgets a file.
+    pub(super) fn remove(&self, number: u64, usage: &SegmentUsage) {
+        self.with(|db| remove_entries(db, number, usage));
     }
 
     /// Returns the dedup entries of a file, oldest first.
@@ -242,6 +285,18 @@ impl Index {
             tracing::error!(%error, dir = %self.dir.display(), "cannot move the index aside");
         }
     }
+}
+
+fn remove_entries(db: &sled::Db, number: u64, usage: &SegmentUsage) -> Result<(), Fault> {
+    let blocks = usage.records.iter().map(|(slot, share)| {
+        let range = block_key(*slot, share.first)..block_key(*slot, share.end);
+        db.range(range)
+    });
+    let dedup = db.scan_prefix(&dedup_key(number, 0)[..9]);
+    for entry in blocks.flatten().chain(dedup) {
+        db.remove(entry?.0)?;
+    }
+    Ok(())
 }
 
 fn is_locked(error: &io::Error) -> bool {

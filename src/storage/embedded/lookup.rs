@@ -16,19 +16,62 @@ use super::{
     segment::{self, Files, SNAPSHOT_AT, SegmentHeader, read_snapshot},
     shared::Shared,
     snapshot,
+    usage::{SegmentUsage, Share},
 };
 
 /// Files whose blocks are remembered after a search without the index.
 const SCANNED_LEN_MAX: usize = 2;
+
+/// Number and life of a file.
+type FileId = (u64, u64);
+
+/// About what an end takes in a file.
+const END_BYTES: u64 = 24;
 
 /// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct SegmentScan {
     pub(super) blocks: HashMap<Slot, Vec<BlockRef>>,
     pub(super) dedup: Vec<DedupEntry>,
+    pub(super) usage: SegmentUsage,
+    /// Behind the last frame.
+    pub(super) end: u64,
+    /// Not all of it can be read.
+    pub(super) damaged: bool,
 }
 
 impl SegmentScan {
+    fn add(&mut self, number: u64, op: &Op) {
+        let (shares, slot, share) = match op {
+            Op::Append(block) => {
+                let blocks = self.blocks.entry(block.slot).or_default();
+                blocks.push(BlockRef::new(number, block));
+                let share = Share {
+                    first: block.first,
+                    end: block.end(),
+                    bytes: block.len() as u64,
+                };
+                (&mut self.usage.records, block.slot, share)
+            }
+            Op::Finish(run) => {
+                let share = Share {
+                    first: run.first,
+                    end: run.first + run.count,
+                    bytes: END_BYTES,
+                };
+                (&mut self.usage.ends, run.slot, share)
+            }
+            Op::Dedup(entry) => {
+                self.dedup.push(*entry);
+                self.usage.dedup_time = self.usage.dedup_time.max(entry.time);
+                return;
+            }
+            _ => return,
+        };
+        let known = shares.entry(slot).or_insert(Share { bytes: 0, ..share });
+        known.add(share.first, share.end, share.bytes);
+    }
+
     fn find(&self, slot: Slot, offset: u64) -> Option<BlockRef> {
         let blocks = self.blocks.get(&slot)?;
         let behind = blocks.partition_point(|block| block.first <= offset);
@@ -41,7 +84,7 @@ impl SegmentScan {
 #[derive(Debug)]
 pub(super) struct Lookup {
     shared: Arc<Shared>,
-    scanned: Mutex<VecDeque<(u64, Arc<SegmentScan>)>>,
+    scanned: Mutex<VecDeque<(FileId, Arc<SegmentScan>)>>,
 }
 
 impl Lookup {
@@ -74,12 +117,16 @@ impl Lookup {
 
     /// Searches without an index: snapshots say in which file an offset was written.
     fn find_in_files(&self, slot: Slot, offset: u64) -> io::Result<Option<BlockRef>> {
-        let scanned: Vec<_> = lock::mutex(&self.scanned).iter().cloned().collect();
-        if let Some(block) = scanned.iter().find_map(|(_, scan)| scan.find(slot, offset)) {
-            return Ok(Some(block));
-        }
         let files = &self.shared.files;
         let all = files.all();
+        let known = {
+            let mut scanned = lock::mutex(&self.scanned);
+            scanned.retain(|(file, _)| all.binary_search(file).is_ok());
+            scanned.iter().find_map(|(_, scan)| scan.find(slot, offset))
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
         let (mut low, mut high) = (0, all.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -89,16 +136,17 @@ impl Lookup {
                 high = middle;
             }
         }
-        let Some(&(number, _)) = low.checked_sub(1).and_then(|at| all.get(at)) else {
+        let Some(file) = low.checked_sub(1).and_then(|at| all.get(at)) else {
             return Ok(None);
         };
-        Ok(self.scan(number)?.find(slot, offset))
+        Ok(self.scan(*file)?.find(slot, offset))
     }
 
-    fn scan(&self, number: u64) -> io::Result<Arc<SegmentScan>> {
+    fn scan(&self, file: FileId) -> io::Result<Arc<SegmentScan>> {
+        let (number, _life) = file;
         let known = {
             let scanned = lock::mutex(&self.scanned);
-            let known = scanned.iter().find(|(other, _)| *other == number);
+            let known = scanned.iter().find(|(other, _)| *other == file);
             known.map(|(_, scan)| scan.clone())
         };
         if let Some(scan) = known {
@@ -107,7 +155,7 @@ impl Lookup {
         tracing::warn!(file = %self.shared.files.path(number).display(), "searching a journal file without the index");
         let scan = Arc::new(scan(&self.shared.files, number)?);
         let mut scanned = lock::mutex(&self.scanned);
-        scanned.push_back((number, scan.clone()));
+        scanned.push_back((file, scan.clone()));
         if scanned.len() > SCANNED_LEN_MAX {
             scanned.pop_front();
         }
@@ -115,7 +163,7 @@ impl Lookup {
     }
 }
 
-fn header(files: &Files, number: u64) -> io::Result<SegmentHeader> {
+pub(super) fn header(files: &Files, number: u64) -> io::Result<SegmentHeader> {
     let (_, file) = files.get(number)?;
     let mut bytes = vec![0; to_usize(SNAPSHOT_AT)];
     let len = segment::read_up_to(&*file, &mut bytes, 0)?;
@@ -149,6 +197,7 @@ pub(super) fn scan(files: &Files, number: u64) -> io::Result<SegmentScan> {
         None => None,
     };
     let mut scan = SegmentScan::default();
+    scan.usage.created = this.created;
     let mut frames = Frames::new(file, life, this.frames_at(), this.first_frame)?;
     while end.is_none_or(|end| frames.number() < end) {
         let frame = match frames.next()? {
@@ -156,6 +205,7 @@ pub(super) fn scan(files: &Files, number: u64) -> io::Result<SegmentScan> {
             Err(what) => {
                 let path = files.path(number);
                 tracing::error!(file = %path.display(), place = frames.place(), %what, "a frame is damaged");
+                scan.damaged = true;
                 match frames.find_behind()? {
                     Some(header) => frames.go_to(&header),
                     None => break,
@@ -164,18 +214,12 @@ pub(super) fn scan(files: &Files, number: u64) -> io::Result<SegmentScan> {
             }
         };
         for op in &frame.ops {
-            match op {
-                Op::Append(block) => {
-                    let blocks = scan.blocks.entry(block.slot).or_default();
-                    blocks.push(BlockRef::new(number, block));
-                }
-                Op::Dedup(entry) => scan.dedup.push(*entry),
-                _ => {}
-            }
+            scan.add(number, op);
         }
         if frame.header.last {
             break;
         }
     }
+    scan.end = frames.place();
     Ok(scan)
 }

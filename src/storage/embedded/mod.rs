@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/LOCK                      taken while a process has the directory open
 //! DIR/journal/0000000001.seg    files of the journal; everything that is known is in here
-//! DIR/journal/spare/            files made ready ahead
+//! DIR/journal/spare/            files made ready ahead, new ones and such that nobody needs any more
 //! DIR/index/                    sled: where the blocks of older files are; made anew whenever it is not good
 //! DIR/damaged/index/            the last index that was not
 //! ```
@@ -19,7 +19,7 @@
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
 //! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
 //! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `verify` goes over
-//! all of it; `spare` and
+//! all of it; `usage` says what files are needed for, `reclaim` and `rewrite` give space back; `spare` and
 //! `housekeeper` work ahead.
 
 mod alone;
@@ -45,13 +45,16 @@ mod ops;
 mod pending;
 mod queue;
 mod reader;
+mod reclaim;
 mod recovery;
+mod rewrite;
 mod room;
 mod scan;
 mod segment;
 mod shared;
 mod snapshot;
 mod spare;
+mod usage;
 mod verify;
 mod writer;
 

@@ -73,7 +73,10 @@ pub(super) fn open(
     let since = clock.now().0.saturating_sub(dedup_age_us);
     let unindexed = catch_up(&shared, &found.segments, found.replayed_from, since);
     let queue = Arc::new(Queue::new(log.queue_len_max, log.queue_bytes_max));
-    let housekeeper = Arc::new(Housekeeper::new(spares.clone(), shared.clone()));
+    let segment_bytes = log.segment_bytes.max(SEGMENT_BYTES_MIN);
+    let housekeeper =
+        Housekeeper::new(spares.clone(), shared.clone(), clock.clone(), segment_bytes);
+    let housekeeper = Arc::new(housekeeper);
     let writer = Writer {
         shared: shared.clone(),
         queue: queue.clone(),
@@ -81,7 +84,7 @@ pub(super) fn open(
         housekeeper: housekeeper.clone(),
         clock,
         journal: found.journal,
-        segment_bytes: log.segment_bytes.max(SEGMENT_BYTES_MIN),
+        segment_bytes,
         open: None,
         named: None,
         before: None,
@@ -217,23 +220,27 @@ fn catch_up(
             replayed.push(segment.number);
             continue;
         }
-        let indexed = shared.index.has(segment.number);
+        let usage = shared.index.usage(segment.number);
         // What a file holds is older than the next one.
         let recent = segments
             .get(at + 1)
             .is_none_or(|next| next.created >= since);
-        if !indexed {
+        if let Some(usage) = usage {
+            lock::mutex(&shared.usage).set(segment.number, usage);
+            if recent {
+                older.extend(shared.index.dedup(segment.number));
+            }
+        } else {
             tracing::info!(file = %shared.files.path(segment.number).display(), "indexing a journal file");
             match lookup::scan(&shared.files, segment.number) {
                 Ok(scan) => {
                     shared.index.add(segment.number, segment.life, &scan);
+                    shared.note_usage(segment.number, &scan);
                     older.extend(scan.dedup);
                 }
                 // Its records may be out of reach; that is no reason to keep the others from being dispatched.
                 Err(error) => tracing::error!(%error, "cannot index a journal file"),
             }
-        } else if recent {
-            older.extend(shared.index.dedup(segment.number));
         }
     }
     let books = &mut lock::write(&shared.view).books;

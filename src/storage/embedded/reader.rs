@@ -1,15 +1,15 @@
 //! Reading records: from the newest frames in memory, else from the files.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
     clock::Timestamp,
-    place::{Offset, PartitionId},
+    place::{Offset, Partition, PartitionId, StreamId},
     record::StoredRecord,
-    storage::{Bounds, Page, ReadError},
+    storage::{Bounds, Keep, Page, ReadError},
 };
 
 use super::{
@@ -69,9 +69,21 @@ impl Reader {
             });
         }
         if page.blocks.is_empty() {
-            page = self
-                .on_disk(move |reader| reader.read_disk(slot, bounds, page))
-                .await?;
+            let read = self.on_disk(move |reader| reader.read_disk(slot, bounds, page));
+            page = match read.await {
+                Ok(page) => page,
+                Err(error) => {
+                    // It may have been trimmed, and its file freed, since the bounds were looked at.
+                    let (_, bounds) = find(&lock::read(&self.shared.view), of)?;
+                    return Err(match from < bounds.earliest {
+                        true => ReadError::Trimmed {
+                            wanted: from,
+                            earliest: bounds.earliest,
+                        },
+                        false => error,
+                    });
+                }
+            };
         } else {
             page.unpack().map_err(|what| damaged("memory", 0, what))?;
         }
@@ -87,9 +99,63 @@ impl Reader {
         of: PartitionId,
         time: Timestamp,
     ) -> Result<Offset, ReadError> {
-        let (slot, bounds) = find(&lock::read(&self.shared.view), of)?;
-        self.on_disk(move |reader| reader.search_time(slot, bounds, time.0))
-            .await
+        loop {
+            let (slot, bounds) = find(&lock::read(&self.shared.view), of)?;
+            let found = self.on_disk(move |reader| reader.search_time(slot, bounds, time.0));
+            match found.await {
+                Ok(offset) => return Ok(offset),
+                Err(error) => {
+                    let (_, now) = find(&lock::read(&self.shared.view), of)?;
+                    if now.earliest == bounds.earliest {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn first_kept(
+        &self,
+        stream: StreamId,
+        keep: Keep,
+    ) -> Result<Vec<Offset>, ReadError> {
+        let (number, partitions) = {
+            let view = lock::read(&self.shared.view);
+            let found = view.books.with_id(stream);
+            let (number, book) = found.ok_or(ReadError::PartitionUnknown(PartitionId {
+                stream,
+                partition: Partition(0),
+            }))?;
+            (number, book.stream.partitions)
+        };
+        let by_file = {
+            let usage = lock::mutex(&self.shared.usage);
+            let mut begins = keep
+                .bytes_max
+                .map_or_else(HashMap::new, |bytes_max| usage.cut(number, bytes_max));
+            if let Some(since) = keep.since {
+                for (slot, begin) in usage.older(number, since.0, keep.now.0) {
+                    let known = begins.entry(slot).or_default();
+                    *known = begin.max(*known);
+                }
+            }
+            begins
+        };
+        let mut kept = Vec::with_capacity(partitions.into());
+        for partition in 0..partitions {
+            let of = PartitionId {
+                stream,
+                partition: Partition(partition),
+            };
+            let (slot, bounds) = find(&lock::read(&self.shared.view), of)?;
+            let by_time = match keep.since {
+                Some(since) => self.offset_at(of, since).await?,
+                None => bounds.earliest,
+            };
+            let by_file = by_file.get(&slot).copied().unwrap_or_default();
+            kept.push(by_time.max(Offset(by_file)));
+        }
+        Ok(kept)
     }
 
     async fn on_disk<T: Send + 'static>(
@@ -138,6 +204,7 @@ impl Reader {
 
     /// Returns the first offset with a time at or after `time`.
     fn search_time(&self, slot: Slot, bounds: Bounds, time: u64) -> Result<Offset, ReadError> {
+        let _in_use = lock::read(&self.shared.files.in_use);
         let (mut low, mut high) = (bounds.earliest.0, bounds.tail.0);
         let mut last_before = None;
         // Blocks are as good as records here: one begins before the time, the next one does not.
@@ -165,6 +232,7 @@ impl Reader {
     }
 
     fn block(&self, slot: Slot, offset: u64) -> Result<Block, ReadError> {
+        let _in_use = lock::read(&self.shared.files.in_use);
         let found = self.find(slot, offset)?;
         self.load(slot, &found)
     }

@@ -108,6 +108,9 @@ pub(super) fn recover(
         if at > start {
             before = recovered.summary.take();
         }
+        if at + 1 < found.len() && this.header.rewrite > 0 {
+            return Err(OpenError::damaged(&this.path, 0, NOT_WHOLE));
+        }
         let file = this.open(disk)?;
         recovered.segment(&mut view, |_, _| {}, this, &file, next)?;
         replayed.push((this, file));
@@ -142,6 +145,9 @@ pub(super) fn recover(
     Ok((view, files, recovered))
 }
 
+const NOT_WHOLE: Malformed = Malformed(
+    "the snapshots of the files behind it are damaged, and it was shortened, so what they said cannot be found again",
+);
 pub(super) const BAD_SNAPSHOT: Malformed = Malformed("the snapshot has a wrong checksum");
 
 /// Opens every file of the journal and reads its header, oldest first.

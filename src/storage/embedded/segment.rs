@@ -217,6 +217,9 @@ pub(super) struct Files {
     disk: Arc<dyn Disk>,
     journal: PathBuf,
     lives: RwLock<BTreeMap<u64, u64>>,
+    /// Held for reading from the moment when a place in a file was looked up until it is read, and for writing by
+    /// whoever takes the file away.
+    pub(super) in_use: RwLock<()>,
     /// The one used last is at the end.
     open: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
 }
@@ -227,6 +230,7 @@ impl Files {
             disk,
             journal,
             lives: RwLock::default(),
+            in_use: RwLock::default(),
             open: Mutex::default(),
         }
     }
@@ -253,6 +257,24 @@ impl Files {
     /// Takes a file in that is opened when somebody reads it.
     pub(super) fn know(&self, number: u64, life: u64) {
         lock::write(&self.lives).insert(number, life);
+    }
+
+    /// Lets go of a file; nobody finds it here any more.
+    pub(super) fn forget(&self, number: u64) {
+        lock::write(&self.lives).remove(&number);
+        lock::mutex(&self.open).retain(|(other, _)| *other != number);
+    }
+
+    /// Returns the number of the newest file.
+    pub(super) fn newest(&self) -> Option<u64> {
+        let lives = lock::read(&self.lives);
+        lives.last_key_value().map(|(number, _)| *number)
+    }
+
+    /// Returns the number of the oldest file.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        let lives = lock::read(&self.lives);
+        lives.first_key_value().map(|(number, _)| *number)
     }
 
     /// Returns numbers and lives, oldest first.

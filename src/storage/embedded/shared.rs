@@ -20,8 +20,10 @@ use super::{
     frame::Frame,
     index::Index,
     lock,
+    lookup::SegmentScan,
     ops::Op,
     segment::Files,
+    usage::Usage,
 };
 
 /// The one epoch of this engine: it never gives a partition to anyone else.
@@ -33,6 +35,8 @@ pub(super) struct Shared {
     pub(super) view: RwLock<View>,
     pub(super) files: Files,
     pub(super) index: Index,
+    /// What sealed files hold. Taken after the view, if both are.
+    pub(super) usage: Mutex<Usage>,
     pub(super) condition: Condition,
     pub(super) streams_changed: watch::Sender<u64>,
     pub(super) writer_ended: watch::Sender<bool>,
@@ -96,11 +100,19 @@ impl Shared {
             view: RwLock::new(view),
             files,
             index,
+            usage: Mutex::default(),
             condition: Condition::new(),
             streams_changed: watch::Sender::new(0),
             writer_ended: watch::Sender::new(false),
             watchers: Mutex::default(),
             holders: Mutex::default(),
+        }
+    }
+
+    /// Notes what a sealed file holds. Of one that cannot be read as a whole nobody knows; it stays as it is.
+    pub(super) fn note_usage(&self, number: u64, scan: &SegmentScan) {
+        if !scan.damaged {
+            lock::mutex(&self.usage).set(number, scan.usage.clone());
         }
     }
 

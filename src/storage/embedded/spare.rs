@@ -21,6 +21,8 @@ use super::{
 const ZEROS_LEN: usize = 1 << 20;
 const READY: &str = ".ready";
 const MAKING: &str = ".new";
+/// Files that are kept for the writer; what is freed beyond is removed.
+const READY_LEN_MAX: usize = 2;
 
 /// The files in `journal/spare`.
 #[derive(Debug)]
@@ -43,8 +45,14 @@ impl Spares {
     pub(super) fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> io::Result<Self> {
         disk.create_dir_all(&dir)?;
         let mut ready = Vec::new();
+        let mut next_name = 0;
         for name in disk.list(&dir)? {
             let path = dir.join(&name);
+            let number = name
+                .split('.')
+                .next()
+                .and_then(|number| number.parse().ok());
+            next_name = next_name.max(number.map_or(0, |number: u64| number.saturating_add(1)));
             if name.ends_with(READY) {
                 let len = disk.open(&path)?.len()?;
                 ready.push(Spare { path, len });
@@ -56,7 +64,7 @@ impl Spares {
             disk,
             dir,
             ready: Mutex::new(ready),
-            next_name: AtomicU64::new(0),
+            next_name: AtomicU64::new(next_name),
         })
     }
 
@@ -95,6 +103,52 @@ impl Spares {
         made.ok_or_else(|| io::ErrorKind::Interrupted.into())
     }
 
+    /// Takes a file out of the journal, durably; returns whether it is kept.
+    ///
+    /// After an error it may be in the journal or not; what it was is in it until it is used again.
+    pub(super) fn take_back(
+        &self,
+        files: &Files,
+        number: u64,
+        segment_bytes: u64,
+    ) -> io::Result<bool> {
+        let from = files.path(number);
+        let len = self.disk.open(&from)?.len()?;
+        let fits = (segment_bytes..2 * segment_bytes).contains(&len);
+        if !fits || lock::mutex(&self.ready).len() >= READY_LEN_MAX {
+            self.disk.remove(&from)?;
+            self.disk.sync_dir(files.dir())?;
+            return Ok(false);
+        }
+        let path = self.dir.join(format!("{}{READY}", self.next_name()));
+        self.disk.rename(&from, &path)?;
+        self.sync_names(files)?;
+        self.put_back(Spare { path, len });
+        Ok(true)
+    }
+
+    /// Makes an empty file.
+    pub(super) fn create(&self) -> io::Result<(Spare, Arc<dyn DiskFile>)> {
+        let path = self.dir.join(format!("{}{MAKING}", self.next_name()));
+        let file = Arc::from(self.disk.create(&path)?);
+        Ok((Spare { path, len: 0 }, file))
+    }
+
+    /// Gives a file the name of one of the journal, which it replaces; durable after [`Spares::sync_names`].
+    pub(super) fn rename(&self, spare: &Spare, to: &std::path::Path) -> io::Result<()> {
+        self.disk.rename(&spare.path, to)
+    }
+
+    /// Removes a file.
+    pub(super) fn discard(&self, spare: &Spare) {
+        self.remove(&spare.path);
+    }
+
+    /// A number that no file here has in its name.
+    fn next_name(&self) -> u64 {
+        self.next_name.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Keeps a file for the next time.
     pub(super) fn put_back(&self, spare: Spare) {
         lock::mutex(&self.ready).push(spare);
@@ -127,20 +181,8 @@ impl Spares {
     }
 
     fn make(&self, len: u64, go_on: impl FnMut() -> bool) -> io::Result<Option<Spare>> {
-        // Names of an earlier run may still be there; each failure tries the next number.
-        let (making, file) = loop {
-            let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-            let ready = self.dir.join(format!("{number}{READY}"));
-            if lock::mutex(&self.ready).iter().any(|s| s.path == ready) {
-                continue;
-            }
-            let path = self.dir.join(format!("{number}{MAKING}"));
-            match self.disk.create(&path) {
-                Ok(file) => break (path, file),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        };
+        let making = self.dir.join(format!("{}{MAKING}", self.next_name()));
+        let file = self.disk.create(&making)?;
         if !self.fill(&*file, &making, 0..len, go_on)? {
             return Ok(None);
         }

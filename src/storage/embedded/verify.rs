@@ -18,11 +18,12 @@ use super::{
     blocks::Blocks,
     books::{Books, PartitionBook},
     cache::Cache,
-    disk::{Disk, RealDisk},
+    disk::{Disk, DiskFile, RealDisk},
     frame::Frame,
     lock,
     ops::Op,
     recovery::{BAD_SNAPSHOT, Found, Replay, check_neighbours, find},
+    scan::Frames,
     segment::{Files, SNAPSHOT_AT, read_snapshot},
     shared::View,
     snapshot,
@@ -40,6 +41,8 @@ pub struct Verified {
     pub taken_over: Ledger,
     /// Files that were read.
     pub files_len: usize,
+    /// Files of them that hold only what was left of them: what they add up to is taken from the snapshot behind.
+    pub shortened_len: usize,
     /// Frames that were read.
     pub frames_len: u64,
     /// The last write was cut by a crash: file and place. It was not answered.
@@ -85,14 +88,22 @@ fn read(disk: &Arc<dyn Disk>, journal_dir: PathBuf) -> Result<Verified, OpenErro
     let mut faults = Faults::default();
     let mut replay = Replay::default();
     let mut taken_over = Ledger::default();
+    let mut shortened_len = 0;
+    let mut after_shortened = true;
     for (at, this) in found.iter().enumerate() {
         let file = this.open(disk)?;
         let noted = noted(disk, this)?;
-        if at == 0 {
+        if after_shortened {
             view.books = noted;
             taken_over = view.books.ledger();
         } else {
             faults.compare(this, &view.books, &noted);
+        }
+        after_shortened = this.header.rewrite > 0;
+        if after_shortened {
+            shortened_len += 1;
+            check_frames(this, file)?;
+            continue;
         }
         let look = |view: &View, frame: &Frame| faults.copies(&view.books, frame);
         replay.segment(&mut view, look, this, &file, found.get(at + 1))?;
@@ -103,11 +114,29 @@ fn read(disk: &Arc<dyn Disk>, journal_dir: PathBuf) -> Result<Verified, OpenErro
         ledger: view.books.ledger(),
         taken_over,
         files_len: found.len(),
+        shortened_len,
         frames_len: replay.frames_len,
         torn: replay.torn,
         faults: faults.named,
         faults_len: faults.len,
     })
+}
+
+/// Reads all frames of a file that was written again.
+fn check_frames(this: &Found, file: Arc<dyn DiskFile>) -> Result<(), OpenError> {
+    let Found { path, header } = this;
+    let failed = |source| OpenError::io("read", path, source);
+    let first = header.first_frame;
+    let frames = Frames::new(file, header.life, header.frames_at(), first);
+    let mut frames = frames.map_err(failed)?;
+    loop {
+        let place = frames.place();
+        let frame = frames.next().map_err(failed)?;
+        let frame = frame.map_err(|what| OpenError::damaged(path, place, what))?;
+        if frame.header.last {
+            return Ok(());
+        }
+    }
 }
 
 fn noted(disk: &Arc<dyn Disk>, this: &Found) -> Result<Books, OpenError> {

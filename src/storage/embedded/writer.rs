@@ -198,8 +198,14 @@ impl Writer {
         };
         let mut encoded = Vec::new();
         op.encode(&mut encoded, time);
+        let gives_back = matches!(op, Op::Trim { .. } | Op::StreamGone { .. });
         match self.store(vec![Entry::Op(op)], Vec::new(), time, encoded.len()) {
-            Ok(()) => answer.stored(),
+            Ok(()) => {
+                if gives_back {
+                    self.housekeeper.trimmed();
+                }
+                answer.stored();
+            }
             Err(fault) => answer.refuse(fault.answer()),
         }
     }

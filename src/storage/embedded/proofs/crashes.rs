@@ -138,6 +138,54 @@ pub(super) fn history() -> Vec<Step> {
     steps
 }
 
+/// Files are freed, used again, and written again with a part of what they held.
+pub(super) fn reclaiming() -> Vec<Step> {
+    let (errors, source) = ((0, 0), (1, 0));
+    let create = |name| Step::Create {
+        name,
+        partitions: 0,
+    };
+    let mut steps = vec![create(0), create(1), create(2)];
+    steps.extend([30_000, 25_000, 40_000, 35_000].map(|size| append(source, &[size])));
+    steps.push(Step::Trim {
+        at: source,
+        percent: 101,
+    });
+    steps.push(Step::Settle);
+    for round in 0..3 {
+        // One small record that stays in each file, and its end in some.
+        for size in [30_000, 25_000] {
+            steps.push(append(source, &[size]));
+            steps.push(append((2, 0), &[size / 8]));
+            steps.push(append(errors, &[50]));
+        }
+        steps.push(Step::Commit(Draft {
+            appends: vec![DraftAppend {
+                dedup: Some(round),
+                ..draft_append(errors, &[9])
+            }],
+            ends: vec![end(errors, 0, 4), end(source, 1, 0)],
+            state: vec![state(0, Some(100))],
+        }));
+        steps.push(Step::Trim {
+            at: source,
+            percent: 90,
+        });
+        steps.push(Step::Settle);
+    }
+    steps.push(Step::Delete { stream: 2 });
+    steps.push(append(source, &[40_000]));
+    steps.push(Step::Settle);
+    for at in [source, errors] {
+        steps.push(Step::Trim { at, percent: 101 });
+        steps.push(append(source, &[35_000]));
+        steps.push(Step::Settle);
+    }
+    steps.push(append(source, &[30_000, 20_000]));
+    steps.push(append(errors, &[7]));
+    steps
+}
+
 /// A finished run: what may be there at each call, and the disk before each call.
 async fn recorded(steps: &[Step]) -> (Vec<Moment>, Vec<(String, FaultyDisk)>) {
     let rig = Rig::new();
@@ -173,7 +221,30 @@ fn check(possible: &[Moment], content: &Content, when: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_whatever_call_the_power_goes_off_all_that_was_answered_is_there() {
-    let (moments, disks) = recorded(&history()).await;
+    crash_everywhere(&history()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_whatever_call_of_freeing_reusing_and_rewriting_the_power_goes_off_nothing_is_lost() {
+    let calls = crash_everywhere(&reclaiming()).await;
+    let mut made = BTreeSet::new();
+    let (mut freed, mut kept, mut rewritten) = (0, 0, 0);
+    for call in &calls {
+        let (what, name) = call.split_once(' ').unwrap();
+        match what {
+            "None" if segment(name) => freed += 1,
+            "Some(Create)" => drop(made.insert(name.replace(".new", ".ready"))),
+            "Some(Rename)" if segment(name) => rewritten += usize::from(!made.insert(name.into())),
+            "Some(Rename)" => kept += usize::from(!made.contains(name)),
+            _ => {}
+        }
+    }
+    let all = (freed > 0, kept > 0, rewritten > 0);
+    assert_eq!(all, (true, true, true), "{calls:#?}");
+}
+
+async fn crash_everywhere(steps: &[Step]) -> Vec<String> {
+    let (moments, disks) = recorded(steps).await;
     assert!(disks.len() > 100, "{} calls are no history", disks.len());
     let mut tried = BTreeSet::new();
     for (call, (next, disk)) in (0..).zip(&disks) {
@@ -217,6 +288,7 @@ async fn at_whatever_call_the_power_goes_off_all_that_was_answered_is_there() {
     }
     eprintln!("{} calls, {} crashes", disks.len(), tried.len());
     assert!(tried.len() > 200, "only {} crashes", tried.len());
+    disks.into_iter().map(|(call, _)| call).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

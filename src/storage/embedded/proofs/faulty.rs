@@ -502,6 +502,13 @@ impl Inode {
         self.len = self.len.max(at + bytes.len() as u64);
     }
 
+    /// What is cut off is zeros if a crash brings it back.
+    fn truncate(&mut self, len: u64) {
+        self.len = self.len.min(len);
+        let from = self.len.div_ceil(PAGE as u64);
+        self.pages.retain(|number, _| *number < from);
+    }
+
     fn sync(&mut self) {
         for page in self.pages.values_mut().filter(|page| page.dirty) {
             page.durable = page.now.clone();
@@ -699,6 +706,12 @@ impl Disk for Mount {
         }
         Ok(())
     }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        let state = self.disk.state();
+        state.alive(self.life)?;
+        Ok(if state.full.is_some() { 0 } else { u64::MAX })
+    }
 }
 
 struct Handle {
@@ -769,6 +782,14 @@ impl DiskFile for Handle {
         }
         begun?;
         state.file(self.ino)?.sync();
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let name = state.name_of(self.ino);
+        state.begin(self.life, None, &name)?;
+        state.file(self.ino)?.truncate(len);
         Ok(())
     }
 

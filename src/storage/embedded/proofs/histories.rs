@@ -83,6 +83,7 @@ fn write() -> impl Strategy<Value = Step> {
             .prop_map(|(name, partitions)| Step::Create { name, partitions }),
         1 => (0..4_u8, 0..6_u8).prop_map(|(stream, by)| Step::Grow { stream, by }),
         1 => (0..4_u8).prop_map(|stream| Step::Delete { stream }),
+        1 => Just(Step::Settle),
         1 => (-3_000..3_000_i16).prop_map(|millis| Step::Tick { millis }),
     ]
 }

@@ -25,7 +25,7 @@ use crate::{
             content::{Content, PartitionContent},
             finish, record, stream_name,
         },
-        embedded::{Embedded, OpenError, Options},
+        embedded::{Embedded, OpenError, Options, tests::until},
     },
 };
 
@@ -132,6 +132,8 @@ pub(super) enum Step {
     Tick {
         millis: i16,
     },
+    /// Waits until files that nobody needs are freed.
+    Settle,
     Reopen {
         forget_index: bool,
     },
@@ -320,6 +322,10 @@ impl Run {
                 let now = self.rig.clock.now().0;
                 let now = now.saturating_add_signed(i64::from(*millis) * 1_000);
                 self.rig.clock.set(Timestamp(now));
+            }
+            Step::Settle => {
+                let engine = self.engine();
+                until("files to be freed", || engine.is_tidy()).await;
             }
             Step::Reopen { .. } | Step::Crash { .. } | Step::CrashDuring { .. } => {
                 unreachable!("not a write")

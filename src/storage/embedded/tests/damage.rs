@@ -164,7 +164,10 @@ async fn a_write_torn_at_pages_in_any_order_is_cut_off() {
         assert_eq!(page.records.len() as u64, tail.0);
         drop(engine);
         let torn = fs::read(journal.join(file.file_name().unwrap())).unwrap();
-        assert!(torn == bytes, "the torn file was changed");
+        assert!(
+            torn.len() >= start && bytes.starts_with(&torn),
+            "the torn file was changed"
+        );
     }
     bench.open().unwrap();
 }

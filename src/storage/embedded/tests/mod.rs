@@ -6,6 +6,7 @@ mod format;
 mod index;
 mod promises;
 mod reading;
+mod reclaim;
 mod space;
 mod streams;
 mod verify;
@@ -217,7 +218,7 @@ async fn fill(bench: &Bench, of: PartitionId, count: usize) {
 }
 
 /// Waits for a thing that comes by itself.
-async fn until(what: &str, is_there: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, is_there: impl Fn() -> bool) {
     let wait = async {
         while !is_there() {
             tokio::task::yield_now().await;

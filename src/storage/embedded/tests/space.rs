@@ -56,6 +56,10 @@ impl DiskFile for FullFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
 }
 
 impl FullDisk {
@@ -105,6 +109,10 @@ impl Disk for FullDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(dir)
     }
 }
 
