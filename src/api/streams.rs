@@ -60,7 +60,8 @@ pub(super) async fn create(
     let config = StreamConfig {
         made_by: MadeBy::Api,
         ocid: asked.ocid,
-        ..StreamConfig::default()
+        retention_hours: asked.retention_hours,
+        retention_bytes: asked.retention_bytes,
     };
     let engine = shared.streams.engine();
     let made = engine
@@ -184,7 +185,13 @@ async fn apply(
     stream: &Stream,
     change: &streams_wire::StreamChange,
 ) -> Result<Arc<Stream>, Refused> {
-    let config = stream.config.clone();
+    let mut config = stream.config.clone();
+    if let Some(hours) = change.retention_hours {
+        config.retention_hours = hours;
+    }
+    if let Some(bytes) = change.retention_bytes {
+        config.retention_bytes = bytes;
+    }
     let partitions = change.partitions.unwrap_or(stream.partitions);
     let engine = shared.streams.engine();
     let is_source = source(shared) == Some(&stream.name);
@@ -297,6 +304,8 @@ fn view(shared: &Shared, stream: &Stream) -> wire::StreamView {
         name: stream.name.to_string(),
         id: stream.id.to_string(),
         partitions: stream.partitions,
+        retention_hours: stream.config.retention_hours,
+        retention_bytes: stream.config.retention_bytes,
         ocid: stream.config.ocid.clone(),
         made_by: match stream.config.made_by {
             MadeBy::Start => "start",

@@ -7,6 +7,8 @@ use crate::{ingest::FieldCode, ingest::json, place::StreamName};
 use super::object::{self, Faults, Object, fault};
 
 const PARTITIONS: RangeInclusive<u64> = 1..=256;
+const RETENTION_HOURS: RangeInclusive<u64> = 0..=1_000_000;
+const RETENTION_BYTES: RangeInclusive<u64> = 0..=u64::MAX >> 11;
 const OCID_BYTES_MAX: usize = 255;
 
 /// Body of `POST /v1/streams`.
@@ -15,17 +17,27 @@ pub(super) struct NewStream {
     pub(super) name: StreamName,
     pub(super) partitions: u16,
     pub(super) ocid: Option<String>,
+    pub(super) retention_hours: Option<u32>,
+    pub(super) retention_bytes: Option<u64>,
 }
 
 /// Body of `PATCH /v1/streams/{stream}`: what is absent stays, `null` means the default again.
 #[derive(Debug, PartialEq)]
 pub(super) struct StreamChange {
     pub(super) partitions: Option<u16>,
+    pub(super) retention_hours: Option<Option<u32>>,
+    pub(super) retention_bytes: Option<Option<u64>>,
 }
 
 impl NewStream {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Faults> {
-        let known = ["name", "partitions", "ocid"];
+        let known = [
+            "name",
+            "partitions",
+            "retentionHours",
+            "retentionBytes",
+            "ocid",
+        ];
         let (object, mut faults) = object::body(body, &known)?;
         let name = object.text("name", &mut faults);
         let name = name.map(|name| name.parse::<StreamName>());
@@ -33,12 +45,15 @@ impl NewStream {
             object.wrong("name", &error.to_string(), &mut faults);
         }
         let partitions = number(&object, "partitions", PARTITIONS, &mut faults);
+        let (retention_hours, retention_bytes) = retention(&object, &mut faults);
         let ocid = ocid(&object, &mut faults);
         match name {
             Some(Ok(name)) if faults.is_empty() => Ok(Self {
                 name,
                 partitions: partitions.flatten().map_or(1, narrow),
                 ocid,
+                retention_hours: retention_hours.flatten(),
+                retention_bytes: retention_bytes.flatten(),
             }),
             _ => Err(faults),
         }
@@ -47,15 +62,18 @@ impl NewStream {
 
 impl StreamChange {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Faults> {
-        let known = ["partitions"];
+        let known = ["partitions", "retentionHours", "retentionBytes"];
         let (object, mut faults) = object::body(body, &known)?;
         let partitions = number(&object, "partitions", PARTITIONS, &mut faults);
         if partitions == Some(None) {
             object.wrong("partitions", "this must be a number", &mut faults);
         }
+        let (retention_hours, retention_bytes) = retention(&object, &mut faults);
         match faults.is_empty() {
             true => Ok(Self {
                 partitions: partitions.flatten().map(narrow),
+                retention_hours,
+                retention_bytes,
             }),
             false => Err(faults),
         }
@@ -80,6 +98,16 @@ fn number(
         object.wrong(name, &what, faults);
     }
     number.map(Some)
+}
+
+/// Returns what is to be kept, each as [`number`] does.
+fn retention(
+    object: &Object<'_>,
+    faults: &mut Faults,
+) -> (Option<Option<u32>>, Option<Option<u64>>) {
+    let hours = number(object, "retentionHours", RETENTION_HOURS, faults);
+    let bytes = number(object, "retentionBytes", RETENTION_BYTES, faults);
+    (hours.map(|hours| hours.map(narrow)), bytes)
 }
 
 fn ocid(object: &Object<'_>, faults: &mut Faults) -> Option<String> {
@@ -141,12 +169,23 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_of_partitions_alone() {
+    fn a_change_is_of_partitions_and_retention() {
         let change = StreamChange::parse(br#"{"partitions":2}"#).unwrap();
         let expected = StreamChange {
             partitions: Some(2),
+            retention_hours: None,
+            retention_bytes: None,
         };
         assert_eq!(change, expected);
+        let change = br#"{"retentionHours":24,"retentionBytes":null}"#;
+        let expected = StreamChange {
+            partitions: None,
+            retention_hours: Some(Some(24)),
+            retention_bytes: Some(None),
+        };
+        assert_eq!(StreamChange::parse(change).unwrap(), expected);
+        assert!(StreamChange::parse(br#"{"retentionHours":1000001}"#).is_err());
+        assert!(StreamChange::parse(br#"{"retentionBytes":-1}"#).is_err());
         assert!(StreamChange::parse(br#"{"partitions":null}"#).is_err());
         assert!(StreamChange::parse(br#"{"name":"x"}"#).is_err());
     }

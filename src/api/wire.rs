@@ -122,6 +122,9 @@ pub(super) struct StreamView {
     pub(super) name: String,
     pub(super) id: String,
     pub(super) partitions: u16,
+    /// `null` = as `[retention]` says.
+    pub(super) retention_hours: Option<u32>,
+    pub(super) retention_bytes: Option<u64>,
     pub(super) ocid: Option<String>,
     pub(super) made_by: &'static str,
     pub(super) made_at: Option<String>,

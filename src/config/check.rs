@@ -69,12 +69,15 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     check.server(config);
     check.log_and_sync(config);
     check.dispatch(config);
-    check.redrive_and_secrets(config);
+    check.redrive_retention_and_secrets(config);
     check.roles(config);
     check.outcomes(config);
     check.streams(&config.streams);
     check.targets(&config.targets);
 }
+
+/// More than a hundred years; 0 is for ever.
+const RETENTION_HOURS_MAX: u64 = 1_000_000;
 
 struct Check<'a> {
     findings: &'a mut Vec<Finding>,
@@ -340,7 +343,7 @@ impl Check<'_> {
         }
     }
 
-    fn redrive_and_secrets(&mut self, config: &Config) {
+    fn redrive_retention_and_secrets(&mut self, config: &Config) {
         let redrive = &config.redrive;
         self.range(
             "redrive.records_max",
@@ -354,6 +357,18 @@ impl Check<'_> {
         );
         self.range("redrive.in_flight_max", redrive.in_flight_max, 1..=10_000);
         self.range("redrive.redrives_max", redrive.redrives_max, 1..=1_000_000);
+        let retention = &config.retention;
+        for (key, hours) in [
+            ("retention.source_hours", retention.source_hours),
+            ("retention.error_hours", retention.error_hours),
+        ] {
+            self.range(key, hours, 0..=RETENTION_HOURS_MAX);
+        }
+        self.range(
+            "retention.interval_seconds",
+            retention.interval_seconds,
+            1..=86_400,
+        );
         let secrets = &config.secrets;
         if secrets
             .master_key_env
@@ -445,6 +460,8 @@ impl Check<'_> {
         let mut ocids = BTreeMap::new();
         for (at, stream) in streams.iter().enumerate() {
             let path = |key: &str| format!("streams[{at}].{key}");
+            let hours = u64::from(stream.retention_hours.unwrap_or_default());
+            self.range(&path("retention_hours"), hours, 0..=RETENTION_HOURS_MAX);
             if let Some(first) = names.insert(&stream.name, at) {
                 let message = format!("{} is there already, as streams[{first}]", stream.name);
                 self.say([&path("name")], message);

@@ -39,6 +39,8 @@ pub struct Config {
     pub dispatch: Dispatch,
     /// `POST /stream/retry`.
     pub redrive: Redrive,
+    /// How long records are kept.
+    pub retention: Retention,
     /// Credentials at rest.
     pub secrets: Secrets,
     /// Log lines.
@@ -269,6 +271,34 @@ impl Default for Redrive {
     }
 }
 
+/// `[retention]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// How long a record of the source stream is kept; 0 = for ever.
+    pub source_hours: u64,
+    /// Bytes of its newest records that are kept; 0 = all.
+    pub source_bytes: u64,
+    /// The same for every other stream.
+    pub error_hours: u64,
+    /// The same for every other stream.
+    pub error_bytes: u64,
+    /// How often it is looked what is too old or too much.
+    pub interval_seconds: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            source_hours: 7 * 24,
+            source_bytes: 0,
+            error_hours: 30 * 24,
+            error_bytes: 0,
+            interval_seconds: 60,
+        }
+    }
+}
+
 /// `[secrets]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -364,6 +394,10 @@ pub struct StreamSettings {
     pub partitions: u16,
     /// Another name under which a redrive can name it.
     pub ocid: Option<String>,
+    /// As `retention.source_hours` or `error_hours`, for this stream.
+    pub retention_hours: Option<u32>,
+    /// As `retention.source_bytes` or `error_bytes`, for this stream.
+    pub retention_bytes: Option<u64>,
 }
 
 fn one() -> u16 {

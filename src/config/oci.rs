@@ -97,6 +97,8 @@ fn set_ocid(
                 name: name.clone(),
                 partitions: 1,
                 ocid: None,
+                retention_hours: None,
+                retention_bytes: None,
             });
             config.streams.len() - 1
         });

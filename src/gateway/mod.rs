@@ -23,6 +23,7 @@ use crate::{
     ingest::Ingest,
     log::Streams,
     redrive::Redriver,
+    retention::Retention,
     secrets::{self, MasterKey, MasterKeyError, Secrets},
     storage::{
         Engine,
@@ -150,6 +151,14 @@ impl Gateway {
             stats: stats.clone(),
         };
         let dispatcher = Dispatcher::start(settings, deps, &dispatching, dispatch_stop.clone());
+
+        let retention = Retention::new(
+            streams.clone(),
+            config.roles.source.clone(),
+            config.retention.clone(),
+            clock.clone(),
+        );
+        dispatching.spawn("retention", retention.run(dispatch_stop.clone()));
 
         let metrics = Metrics::new(&clock);
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());

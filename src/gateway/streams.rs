@@ -171,7 +171,8 @@ fn of_settings(settings: &StreamSettings) -> StreamConfig {
     StreamConfig {
         made_by: MadeBy::Config,
         ocid: settings.ocid.clone(),
-        ..StreamConfig::default()
+        retention_hours: settings.retention_hours,
+        retention_bytes: settings.retention_bytes,
     }
 }
 
