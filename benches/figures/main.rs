@@ -3,7 +3,7 @@
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says
 //! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes;
-//! `cargo bench --bench figures -- ingest dispatch whole` names the parts to measure, all if none is named.
+//! `cargo bench --bench figures -- log ingest dispatch whole` names the parts to measure, all if none is named.
 //!
 //! Generator and target run in this process and are not counted; the gateway and the floors are processes of their own.
 
@@ -18,6 +18,7 @@
 
 mod floor;
 mod load;
+mod log;
 mod process;
 mod target;
 
@@ -77,8 +78,13 @@ impl Series {
             .fold((f64::MAX, 0f64), |(least, most), value| {
                 (least.min(*value), most.max(*value))
             });
+        let digits = match median {
+            1_000.0.. => 0,
+            10.0.. => 1,
+            _ => 2,
+        };
         println!(
-            "| {} | {median:.1} | {least:.1} – {most:.1} | {} |",
+            "| {} | {median:.digits$} | {least:.digits$} – {most:.digits$} | {} |",
             self.name, self.unit
         );
     }
@@ -97,6 +103,9 @@ async fn measure() -> ExitCode {
     let mut figures = Figures::default();
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
+        if wanted("log") {
+            figures.log(time).await;
+        }
         if wanted("ingest") {
             figures.ingest(&target, &load, time).await;
         }
@@ -112,6 +121,12 @@ async fn measure() -> ExitCode {
 
 /// All that is measured.
 struct Figures {
+    log_floor: Series,
+    log: Series,
+    log_amplification_first: Series,
+    log_amplification: Series,
+    log_alone_floor: Series,
+    log_alone: Series,
     ingest_floor: Series,
     ingest_floor_cpu: Series,
     ingest: Series,
@@ -128,6 +143,15 @@ struct Figures {
 impl Default for Figures {
     fn default() -> Self {
         Self {
+            log_floor: Series::new(
+                "log, floor: the same writes, each with fdatasync",
+                "records/s",
+            ),
+            log: Series::new("log, 64 appenders of 512 bytes", "records/s"),
+            log_amplification_first: Series::new("log: bytes written per byte, new files", ""),
+            log_amplification: Series::new("log: bytes written per byte, steady state", ""),
+            log_alone_floor: Series::new("log, floor: one fdatasync, median", "µs"),
+            log_alone: Series::new("log, one appender, median", "µs"),
             ingest_floor: Series::new("ingest, floor: axum + group commit", "messages/s"),
             ingest_floor_cpu: Series::new("ingest, floor: CPU", "µs/message"),
             ingest: Series::new("ingest, syncgate", "messages/s"),
@@ -144,6 +168,20 @@ impl Default for Figures {
 }
 
 impl Figures {
+    async fn log(&mut self, time: Duration) {
+        let round = log::round(time).await;
+        for (series, value) in [
+            (&mut self.log_floor, round.floor_rate),
+            (&mut self.log, round.rate),
+            (&mut self.log_amplification_first, round.amplification_first),
+            (&mut self.log_amplification, round.amplification),
+            (&mut self.log_alone_floor, round.floor_alone),
+            (&mut self.log_alone, round.alone),
+        ] {
+            series.values.push(value);
+        }
+    }
+
     async fn ingest(&mut self, target: &Target, load: &Load, time: Duration) {
         let floor = Process::role("floor-ingest", &[]);
         let (rate, cpu) = accepted(&floor, load, time).await;
@@ -204,6 +242,12 @@ impl Figures {
     fn report(&self) -> ExitCode {
         println!("| figure | median | range | unit |\n|---|---|---|---|");
         for series in [
+            &self.log_floor,
+            &self.log,
+            &self.log_amplification_first,
+            &self.log_amplification,
+            &self.log_alone_floor,
+            &self.log_alone,
             &self.ingest_floor,
             &self.ingest_floor_cpu,
             &self.ingest,
@@ -223,6 +267,21 @@ impl Figures {
         let least = |bound| (bound, "at least");
         let most = |bound| (bound, "at most");
         let checks = [
+            (
+                "log / floor, rate",
+                ratio(&self.log, &self.log_floor),
+                least(0.85),
+            ),
+            (
+                "log, bytes written per byte in the steady state",
+                self.log_amplification.median(),
+                most(1.2),
+            ),
+            (
+                "log, one appender / one fdatasync",
+                ratio(&self.log_alone, &self.log_alone_floor),
+                most(1.3),
+            ),
             (
                 "ingest / floor, rate",
                 ratio(&self.ingest, &self.ingest_floor),
