@@ -31,6 +31,7 @@ pub(super) async fn readyz(
     let mut reasons = Vec::new();
     match &*shared.streams.engine().health().borrow() {
         Health::Running => {}
+        Health::SpaceLow => reasons.push("disk_free_min"),
         Health::DiskFull => reasons.push("disk_full"),
         Health::DiskStalled => reasons.push("disk_stalled"),
         Health::Stopped(_) => reasons.push("log_stopped"),

@@ -167,6 +167,11 @@ impl Check<'_> {
         self.range("log.dedup_len_max", log.dedup_len_max, 0..=10_000_000);
         self.range("log.dedup_age_hours", log.dedup_age_hours, 1..=8_760);
         self.range(
+            "log.disk_free_bytes_min",
+            log.disk_free_bytes_min,
+            0..=1 << 40,
+        );
+        self.range(
             "sync.record_bytes_max",
             sync.record_bytes_max,
             KIB..=RECORD_BYTES_MAX,

@@ -118,6 +118,8 @@ pub struct LogSettings {
     pub dedup_len_max: usize,
     /// How long a dedup id is remembered.
     pub dedup_age_hours: u32,
+    /// What is to stay free on the disk; below it records from outside are refused with 507.
+    pub disk_free_bytes_min: u64,
 }
 
 impl Default for LogSettings {
@@ -129,6 +131,7 @@ impl Default for LogSettings {
             queue_len_max: 16_384,
             dedup_len_max: 100_000,
             dedup_age_hours: 24,
+            disk_free_bytes_min: 256 << 20,
         }
     }
 }

@@ -150,7 +150,8 @@ impl Worker {
         if self.log_runs && !self.health.has_changed().unwrap_or(false) {
             return true;
         }
-        let runs = self.health.wait_for(|health| *health == Health::Running);
+        let takes_ends = |health: &Health| matches!(health, Health::Running | Health::SpaceLow);
+        let runs = self.health.wait_for(takes_ends);
         self.log_runs = self.stop.run_until_cancelled(runs).await.is_some();
         self.log_runs
     }

@@ -166,7 +166,7 @@ impl Redriver {
             return Err(Error::Stopping);
         }
         match &*inner.shared.streams.engine().health().borrow() {
-            Health::Running => {}
+            Health::Running | Health::SpaceLow => {}
             Health::DiskFull => return Err(Error::LogRefuses(CommitError::DiskFull)),
             Health::DiskStalled => return Err(Error::LogRefuses(CommitError::Busy)),
             Health::Stopped(why) => {

@@ -263,6 +263,12 @@ pub enum AppendKind {
 }
 
 impl AppendKind {
+    /// Returns whether such a record is new to the gateway, and not a copy of one that it has.
+    #[must_use]
+    pub fn is_from_outside(self) -> bool {
+        matches!(self, Self::Accepted | Self::Restored)
+    }
+
     /// All kinds, in the order of their codes.
     pub const ALL: [Self; 5] = [
         Self::Accepted,
@@ -384,7 +390,7 @@ pub enum CommitError {
     /// Nothing was stored; the queue is full, or the disk does not answer, and asking again may succeed.
     #[error("append queue is full")]
     Busy,
-    /// Nothing was stored; it may succeed once there is space.
+    /// Nothing was stored; it may succeed once there is space. What comes from outside is refused earlier than the rest.
     #[error("disk is full")]
     DiskFull,
     /// Nothing was stored, and the same commit never will be.
@@ -768,6 +774,8 @@ pub enum LeaseEvent {
 pub enum Health {
     /// It does.
     Running,
+    /// Not those that come from outside, so that ends, and copies of what failed, find space.
+    SpaceLow,
     /// It will once there is space on the disk.
     DiskFull,
     /// The disk has not answered for some time; what was to be stored waits, and no more is taken until it does.

@@ -92,6 +92,7 @@ async fn readiness_tells_why_not() {
     assert_eq!(edge.get("/healthz").await.json(), json!({"status": "ok"}));
     assert_eq!(edge.get("/readyz").await.json(), json!({"status": "ready"}));
     for (health, reason) in [
+        (Health::SpaceLow, "disk_free_min"),
         (Health::DiskFull, "disk_full"),
         (Health::DiskStalled, "disk_stalled"),
         (Health::Stopped("x".into()), "log_stopped"),

@@ -31,12 +31,17 @@ pub(super) struct Condition {
     health: watch::Sender<Health>,
     /// As in the signs, for callers that come often.
     stalled: AtomicBool,
+    low: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Signs {
     stopped: Option<Arc<str>>,
     full: bool,
+    /// There is less space than is to stay free.
+    low: bool,
+    /// There was no space for another file.
+    no_file: bool,
     stalled: bool,
     /// When the writer's step began.
     since: Option<Instant>,
@@ -50,6 +55,7 @@ impl Condition {
             wake: Condvar::new(),
             health: watch::Sender::new(Health::Running),
             stalled: AtomicBool::new(false),
+            low: AtomicBool::new(false),
         }
     }
 
@@ -72,6 +78,39 @@ impl Condition {
     /// Notes whether the disk is full.
     pub(super) fn disk_full(&self, full: bool) {
         self.change(|signs| signs.full = full);
+    }
+
+    /// Notes whether there was space for another file; without, what is left is kept for ends and copies.
+    pub(super) fn no_file(&self, no_file: bool) {
+        self.change(|signs| signs.no_file = no_file);
+    }
+
+    /// Notes how many bytes are free; what comes from outside is refused below `min`, until there is an eighth more.
+    pub(super) fn free_bytes(&self, free: u64, min: u64) {
+        let was_low = lock::mutex(&self.signs).low;
+        let enough = match was_low {
+            true => min.saturating_add(min / 8),
+            false => min,
+        };
+        let low = free < enough;
+        if low == was_low {
+            return;
+        }
+        if low {
+            tracing::error!(
+                free,
+                min,
+                "the disk is almost full; records from outside are refused"
+            );
+        } else {
+            tracing::info!(free, min, "the disk has space again; records are taken");
+        }
+        self.change(|signs| signs.low = low);
+    }
+
+    /// Returns whether what comes from outside is refused.
+    pub(super) fn is_low(&self) -> bool {
+        self.low.load(Ordering::Relaxed)
     }
 
     /// The writer begins a step with the disk.
@@ -135,6 +174,8 @@ impl Condition {
         let mut signs = lock::mutex(&self.signs);
         change(&mut signs);
         self.stalled.store(signs.stalled, Ordering::Relaxed);
+        let low = signs.low || signs.no_file;
+        self.low.store(low, Ordering::Relaxed);
         // Under the lock, so that two changes are not told in the wrong order.
         self.health.send_if_modified(|health| {
             let now = signs.health();
@@ -154,6 +195,7 @@ impl Signs {
             } => Health::Stopped(reason.clone()),
             Self { stalled: true, .. } => Health::DiskStalled,
             Self { full: true, .. } => Health::DiskFull,
+            Self { low: true, .. } | Self { no_file: true, .. } => Health::SpaceLow,
             Self { .. } => Health::Running,
         }
     }
@@ -185,6 +227,28 @@ mod tests {
         check(&condition, &Health::DiskStalled);
         condition.rest();
         condition.look(later());
+        check(&condition, &Health::Running);
+    }
+
+    #[test]
+    fn what_was_low_is_enough_when_there_is_an_eighth_more() {
+        let condition = Condition::new();
+        for (free, low) in [
+            (800, false),
+            (799, true),
+            (899, true),
+            (900, false),
+            (850, false),
+        ] {
+            condition.free_bytes(free, 800);
+            let expected = match low {
+                true => Health::SpaceLow,
+                false => Health::Running,
+            };
+            check(&condition, &expected);
+            assert_eq!(condition.is_low(), low, "{free}");
+        }
+        condition.free_bytes(0, 0);
         check(&condition, &Health::Running);
     }
 

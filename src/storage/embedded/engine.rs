@@ -18,9 +18,9 @@ use crate::{
     clock::{Clock, Timestamp},
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
-        Caps, Commit, CommitError, Committed, Finish, Finished, Health, Keep, LeaseEvent, Leases,
-        Ledger, Log, OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry, Stream,
-        StreamConfig, StreamError,
+        Append, Caps, Commit, CommitError, Committed, Finish, Finished, Health, Keep, LeaseEvent,
+        Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry,
+        Stream, StreamConfig, StreamError,
     },
     telemetry::metrics::latency,
 };
@@ -170,6 +170,10 @@ impl Log for Embedded {
 
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         let bytes = check(&commit)?;
+        let from_outside = |append: &Append| append.kind.is_from_outside();
+        if self.shared.condition.is_low() && commit.appends.iter().any(from_outside) {
+            return Err(CommitError::DiskFull);
+        }
         let start = Instant::now();
         let committed = self
             .ask(|answer| Request::Commit {

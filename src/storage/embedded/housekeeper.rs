@@ -3,13 +3,14 @@
 
 use std::{
     collections::VecDeque,
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::clock::Clock;
 
-use super::{lock, lookup, reclaim::Reclaimer, shared::Shared, spare::Spares};
+use super::{disk::Disk, lock, lookup, reclaim::Reclaimer, shared::Shared, spare::Spares};
 
 /// Pause after each MiB of zeros: the disk is there for commits.
 const STEP_WAIT: Duration = Duration::from_millis(2);
@@ -18,6 +19,9 @@ pub(super) const FAILURE_WAIT: Duration = Duration::from_secs(10);
 
 /// What time alone makes free is found this often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How much space there is is looked at this often.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
 
 /// Files whose blocks stay in memory if there is no index; older ones are searched.
 const UNINDEXED_LEN_MAX: usize = 8;
@@ -31,12 +35,24 @@ pub(super) struct Housekeeper {
     shared: Arc<Shared>,
     clock: Clock,
     segment_bytes: u64,
+    space: FreeSpace,
+}
+
+/// What is to stay free, and where.
+#[derive(Debug)]
+pub(super) struct FreeSpace {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    /// Bytes; 0 = nothing.
+    pub(super) min: u64,
 }
 
 #[derive(Debug, Default)]
 struct Jobs {
     spare: Option<u64>,
     spare_failed: Option<Instant>,
+    reserve: bool,
+    reserve_failed: Option<Instant>,
     /// Numbers of files that take no more frames and are not indexed.
     sealed: VecDeque<u64>,
     /// There may be space to give back.
@@ -52,6 +68,7 @@ impl Housekeeper {
         shared: Arc<Shared>,
         clock: Clock,
         segment_bytes: u64,
+        space: FreeSpace,
     ) -> Self {
         Self {
             jobs: Mutex::default(),
@@ -60,6 +77,7 @@ impl Housekeeper {
             shared,
             clock,
             segment_bytes,
+            space,
         }
     }
 
@@ -73,6 +91,25 @@ impl Housekeeper {
         if jobs.spare.is_none() && failed.is_none_or(|at| at.elapsed() > FAILURE_WAIT) {
             jobs.spare = Some(len);
             self.wake.notify_all();
+        }
+    }
+
+    /// Asks for the reserve to be made, if there is none.
+    pub(super) fn want_reserve(&self) {
+        lock::mutex(&self.jobs).reserve = !self.spares.has_reserve();
+        self.wake.notify_all();
+    }
+
+    /// Looks how much space there is.
+    pub(super) fn look_at_space(&self) {
+        let FreeSpace { disk, dir, min } = &self.space;
+        if *min == 0 {
+            return;
+        }
+        match disk.free_bytes(dir) {
+            Ok(free) => self.shared.condition.free_bytes(free, *min),
+            // The writer finds out when it is full.
+            Err(error) => tracing::debug!(%error, "cannot see how much space is free"),
         }
     }
 
@@ -92,7 +129,7 @@ impl Housekeeper {
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         let jobs = lock::mutex(&self.jobs);
-        !jobs.busy && !jobs.tidy && jobs.sealed.is_empty() && jobs.spare.is_none()
+        !jobs.busy && !jobs.tidy && !jobs.reserve && jobs.sealed.is_empty() && jobs.spare.is_none()
     }
 
     /// Lets [`Housekeeper::run`] return soon.
@@ -110,6 +147,7 @@ impl Housekeeper {
             self.segment_bytes,
         );
         let mut jobs = lock::mutex(&self.jobs);
+        let mut looked = Instant::now();
         while !jobs.stop {
             jobs.busy = true;
             // The next file first: the writer may be waiting for it soon.
@@ -119,6 +157,19 @@ impl Housekeeper {
                 jobs = lock::mutex(&self.jobs);
                 jobs.spare = None;
                 jobs.spare_failed = failed.then(Instant::now);
+            } else if jobs.reserve
+                && jobs
+                    .reserve_failed
+                    .is_none_or(|at| at.elapsed() > FAILURE_WAIT)
+            {
+                drop(jobs);
+                let prepared = self.spares.prepare_reserve(|| self.step());
+                if let Err(error) = &prepared {
+                    tracing::warn!(%error, "cannot make the reserve for a full disk");
+                }
+                jobs = lock::mutex(&self.jobs);
+                jobs.reserve = prepared.is_err();
+                jobs.reserve_failed = prepared.is_err().then(Instant::now);
             } else if let Some(number) = jobs.sealed.pop_front() {
                 drop(jobs);
                 self.index(number, &reclaimer, &mut unindexed);
@@ -132,10 +183,18 @@ impl Housekeeper {
                 jobs.tidy |= more;
             } else {
                 jobs.busy = false;
-                let waited = self.wake.wait_timeout(jobs, LOOK_EVERY);
+                let waited = self.wake.wait_timeout(jobs, SPACE_EVERY);
                 let (guard, waited) = waited.unwrap_or_else(PoisonError::into_inner);
                 jobs = guard;
-                jobs.tidy |= waited.timed_out();
+                if waited.timed_out() {
+                    drop(jobs);
+                    self.look_at_space();
+                    jobs = lock::mutex(&self.jobs);
+                    if looked.elapsed() > LOOK_EVERY {
+                        looked = Instant::now();
+                        jobs.tidy = true;
+                    }
+                }
             }
         }
     }
@@ -175,6 +234,7 @@ impl Housekeeper {
     }
 
     fn step(&self) -> bool {
+        self.look_at_space();
         let jobs = lock::mutex(&self.jobs);
         let waited = self
             .wake

@@ -15,7 +15,7 @@ use super::{
     dedup::Dedup,
     disk::Disk,
     frame::HEADER_LEN,
-    housekeeper::Housekeeper,
+    housekeeper::{FreeSpace, Housekeeper},
     index::Index,
     lock::{self, DirLock},
     lookup,
@@ -61,7 +61,9 @@ pub(super) fn open(
     if let Some((file, at)) = &found.torn {
         tracing::warn!(file = %file.display(), at, "the last write was cut by a crash; it was not answered and is left out");
     }
-    let spares = Spares::open(disk, journal_dir.join("spare"));
+    let segment_bytes = log.segment_bytes.max(SEGMENT_BYTES_MIN);
+    let free_min = log.disk_free_bytes_min;
+    let spares = Spares::open(disk.clone(), journal_dir.join("spare"), segment_bytes);
     let spares =
         spares.map_err(|source| OpenError::io("make files ready in", &journal_dir, source));
     let spares = Arc::new(spares?);
@@ -73,9 +75,19 @@ pub(super) fn open(
     let since = clock.now().0.saturating_sub(dedup_age_us);
     let unindexed = catch_up(&shared, &found.segments, found.replayed_from, since);
     let queue = Arc::new(Queue::new(log.queue_len_max, log.queue_bytes_max));
-    let segment_bytes = log.segment_bytes.max(SEGMENT_BYTES_MIN);
-    let housekeeper =
-        Housekeeper::new(spares.clone(), shared.clone(), clock.clone(), segment_bytes);
+    let housekeeper = Housekeeper::new(
+        spares.clone(),
+        shared.clone(),
+        clock.clone(),
+        segment_bytes,
+        FreeSpace {
+            disk,
+            dir: journal_dir.clone(),
+            min: free_min,
+        },
+    );
+    housekeeper.look_at_space();
+    housekeeper.want_reserve();
     let housekeeper = Arc::new(housekeeper);
     let writer = Writer {
         shared: shared.clone(),
@@ -94,6 +106,7 @@ pub(super) fn open(
         finishes: Vec::new(),
         stopped: None,
         full: None,
+        on_reserve: false,
         refused: false,
         no_space_at: None,
         unproven: false,
@@ -146,6 +159,13 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
     };
     let len = snapshot.len() as u64 + SEGMENT_BYTES_MIN;
     let spare = writer.spares.take(writer.segment_bytes.max(len), || true);
+    let spare = match spare {
+        Err(error) if is_full(&error) => {
+            writer.on_reserve = true;
+            writer.spares.take_reserve(len).ok_or(error)
+        }
+        spare => spare,
+    };
     let named = spare.and_then(|spare| {
         let named = name_segment(&writer.shared, &writer.spares, &spare, beginning);
         if named.is_err() {
@@ -158,10 +178,11 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
         writer.open_named()
     });
     match begun {
+        Ok(()) if writer.on_reserve => writer.had_no_space(HEADER_LEN as u64, false),
         Ok(()) => {}
         // What is there can still be read, and the writer tries again until there is space.
         Err(error) if is_full(&error) => {
-            writer.had_no_space(HEADER_LEN as u64);
+            writer.had_no_space(HEADER_LEN as u64, true);
         }
         Err(error) => return Err(error),
     }

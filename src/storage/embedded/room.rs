@@ -16,30 +16,42 @@ use super::{
 /// How long a full disk is left alone.
 pub(super) const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
 
+/// Below this part of the reserve no more calls begin.
+const RESERVE_PART: u64 = 4;
+
 /// A disk without space.
 #[derive(Debug)]
 pub(super) struct Full {
     /// The longest frame that was refused. A shorter one may still find a place, which is no news for anybody.
     frame_len: u64,
+    /// Ends and copies find no place either.
+    for_all: bool,
     /// When that was last tried.
     tried: Instant,
 }
 
 impl Writer {
-    /// There was no space for a frame of that length.
-    pub(super) fn had_no_space(&mut self, frame_len: u64) {
-        let before = self.full.as_ref().map(|full| full.frame_len);
+    /// There was no space for a frame of that length: for any, or only for one with records from outside.
+    pub(super) fn had_no_space(&mut self, frame_len: u64, for_all: bool) {
+        let before = self.full.take();
+        let was_for_all = before.as_ref().is_some_and(|full| full.for_all);
+        if for_all && !was_for_all {
+            tracing::error!("the disk is full; nothing is stored until there is space");
+            self.shared.condition.disk_full(true);
+        } else if before.is_none() {
+            tracing::error!(
+                "the disk is full; records from outside are refused until there is space"
+            );
+        }
+        self.shared.condition.no_file(true);
         self.full = Some(Full {
-            frame_len: before.unwrap_or_default().max(frame_len),
+            frame_len: before.map_or(0, |full| full.frame_len).max(frame_len),
+            for_all: for_all || was_for_all,
             tried: Instant::now(),
         });
-        if before.is_none() {
-            tracing::error!("the disk is full; appends are refused until there is space");
-            self.shared.condition.disk_full(true);
-        }
     }
 
-    /// There was space for a frame of that length.
+    /// There was space for a frame of that length, without the reserve.
     pub(super) fn had_space(&mut self, frame_len: u64) {
         if self
             .full
@@ -47,8 +59,21 @@ impl Writer {
             .is_some_and(|full| full.frame_len <= frame_len)
         {
             self.full = None;
-            tracing::info!("the disk has space again; appends are taken");
+            tracing::info!("the disk has space again; records are taken");
             self.shared.condition.disk_full(false);
+            self.shared.condition.no_file(false);
+            self.housekeeper.want_reserve();
+        }
+    }
+
+    /// Says that the disk is full before the reserve is used up: a call that begins now may need space for its failure.
+    pub(super) fn watch_reserve(&mut self) {
+        let left = self
+            .open
+            .as_ref()
+            .map_or(0, |open| open.len.saturating_sub(open.place));
+        if left < self.spares.reserve_bytes() / RESERVE_PART && !self.spares.has_reserve() {
+            self.had_no_space(0, true);
         }
     }
 
@@ -58,26 +83,51 @@ impl Writer {
         if self.stopped.is_some() || full.tried.elapsed() < DISK_FULL_WAIT {
             return;
         }
-        let frame_len = full.frame_len;
+        let (frame_len, for_all) = (full.frame_len, full.for_all);
         self.shared.condition.step();
-        let tried = self.make_room(frame_len).and_then(|()| match &self.open {
-            Some(open) => open.try_space(frame_len, || {
-                self.shared.condition.step();
-                true
-            }),
-            None => Ok(()),
-        });
+        let tried = match self.on_reserve {
+            true => self.try_file(),
+            false => self
+                .make_room(frame_len, false)
+                .and_then(|()| self.try_frame(frame_len)),
+        };
         self.shared.condition.rest();
-        self.note(&tried, frame_len);
+        self.note(&tried, frame_len, for_all);
+        if tried.is_ok() {
+            self.had_space(frame_len);
+        }
     }
 
-    /// Makes sure that a frame fits into the open file, together with the one that seals it.
-    pub(super) fn make_room(&mut self, frame_len: u64) -> Result<(), Fault> {
+    /// Looks whether the open file takes a frame.
+    fn try_frame(&self, frame_len: u64) -> Result<(), Fault> {
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        open.try_space(frame_len, || {
+            self.shared.condition.step();
+            true
+        })
+    }
+
+    /// Looks whether there is space for another file: what is left of the reserve is not for records from outside.
+    fn try_file(&self) -> Result<(), Fault> {
+        if self.spares.is_ready(self.segment_bytes) {
+            return Ok(());
+        }
+        let prepared = self.spares.prepare(self.segment_bytes, || {
+            self.shared.condition.step();
+            true
+        });
+        prepared.map_err(|error| Fault::new("make a journal file", &error))
+    }
+
+    /// Makes sure that a frame fits into the open file, together with the one that seals it; of the reserve if it may.
+    pub(super) fn make_room(&mut self, frame_len: u64, reserve: bool) -> Result<(), Fault> {
         let fits = |open: &OpenSegment| open.place + frame_len + SEAL_LEN <= open.len;
         // A file whose name had to wait for space may be too short for the frame that comes now.
         while !self.open.as_ref().is_some_and(fits) {
             if self.named.is_none() {
-                self.name_next(frame_len)?;
+                self.name_next(frame_len, reserve)?;
             }
             self.open_named()
                 .map_err(|error| Fault::new("begin a journal file", &error))?;
@@ -86,12 +136,12 @@ impl Writer {
     }
 
     /// Seals the open file and makes the next one, which has a name then that may not be durable.
-    fn name_next(&mut self, frame_len: u64) -> Result<(), Fault> {
+    fn name_next(&mut self, frame_len: u64, reserve: bool) -> Result<(), Fault> {
         // Trying means filling the disk to the brim, so it is not done for every commit that comes.
-        if self
+        let waits = self
             .no_space_at
-            .is_some_and(|at| at.elapsed() < DISK_FULL_WAIT)
-        {
+            .is_some_and(|at| at.elapsed() < DISK_FULL_WAIT);
+        if waits && !(reserve && self.spares.has_reserve()) {
             return Err(Fault::DiskFull);
         }
         let sealed = self
@@ -102,11 +152,25 @@ impl Writer {
         let snapshot = snapshot::encode(&lock::read(&self.shared.view).books, before.as_ref());
         let frames_at = aligned_len(segment::SNAPSHOT_AT + snapshot.len() as u64);
         let len = self.segment_bytes.max(frames_at + frame_len + SEAL_LEN);
-        let spare = self.spares.take(len, || {
-            self.shared.condition.step();
-            true
-        });
-        self.no_space_at = matches!(&spare, Err(error) if is_full(error)).then(Instant::now);
+        let mut spare = match waits {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.spares.take(len, || {
+                self.shared.condition.step();
+                true
+            }),
+        };
+        let mut on_reserve = false;
+        if matches!(&spare, Err(error) if is_full(error)) {
+            self.no_space_at = Some(Instant::now());
+            let least = frames_at + frame_len + SEAL_LEN;
+            if reserve && let Some(reserved) = self.spares.take_reserve(least) {
+                tracing::warn!("the reserve for ends and copies of failed records is in use");
+                spare = Ok(reserved);
+                on_reserve = true;
+            }
+        } else {
+            self.no_space_at = None;
+        }
         let spare = spare.map_err(|error| Fault::new("make a journal file", &error))?;
         let named = self.seal().and_then(|()| {
             self.before = before;
@@ -127,6 +191,7 @@ impl Writer {
         match named {
             Ok(named) => {
                 self.named = Some(named);
+                self.on_reserve = on_reserve;
                 Ok(())
             }
             Err(fault) => {

@@ -21,6 +21,10 @@ use super::{
 const ZEROS_LEN: usize = 1 << 20;
 const READY: &str = ".ready";
 const MAKING: &str = ".new";
+const RESERVE: &str = ".reserve";
+/// Most that is kept for ends, and copies of failed records, when nothing else fits on the disk any more: ends of a
+/// hundred thousand records, or 15 of the longest records.
+const RESERVE_BYTES_MAX: u64 = 16 << 20;
 /// Files that are kept for the writer; what is freed beyond is removed.
 const READY_LEN_MAX: usize = 2;
 
@@ -30,6 +34,8 @@ pub(super) struct Spares {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     ready: Mutex<Vec<Spare>>,
+    reserve: Mutex<Option<Spare>>,
+    reserve_bytes: u64,
     next_name: AtomicU64,
 }
 
@@ -42,9 +48,10 @@ pub(super) struct Spare {
 
 impl Spares {
     /// Finds what an earlier run has left; half-made files are removed.
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> io::Result<Self> {
+    pub(super) fn open(disk: Arc<dyn Disk>, dir: PathBuf, segment_bytes: u64) -> io::Result<Self> {
         disk.create_dir_all(&dir)?;
         let mut ready = Vec::new();
+        let mut reserve = None;
         let mut next_name = 0;
         for name in disk.list(&dir)? {
             let path = dir.join(&name);
@@ -56,7 +63,10 @@ impl Spares {
             if name.ends_with(READY) {
                 let len = disk.open(&path)?.len()?;
                 ready.push(Spare { path, len });
-            } else if name.ends_with(MAKING) {
+            } else if name.ends_with(RESERVE) && reserve.is_none() {
+                let len = disk.open(&path)?.len()?;
+                reserve = Some(Spare { path, len });
+            } else if name.ends_with(MAKING) || name.ends_with(RESERVE) {
                 disk.remove(&path)?;
             }
         }
@@ -64,6 +74,8 @@ impl Spares {
             disk,
             dir,
             ready: Mutex::new(ready),
+            reserve: Mutex::new(reserve),
+            reserve_bytes: segment_bytes.min(RESERVE_BYTES_MAX),
             next_name: AtomicU64::new(next_name),
         })
     }
@@ -75,9 +87,35 @@ impl Spares {
             .any(|spare| spare.len >= len)
     }
 
+    /// Returns how much is kept for ends and copies.
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        self.reserve_bytes
+    }
+
+    /// Returns whether that is there.
+    pub(super) fn has_reserve(&self) -> bool {
+        lock::mutex(&self.reserve).is_some()
+    }
+
+    /// Makes the reserve, if there is none; `go_on` as in [`Spares::prepare`].
+    pub(super) fn prepare_reserve(&self, go_on: impl FnMut() -> bool) -> io::Result<()> {
+        if self.has_reserve() {
+            return Ok(());
+        }
+        if let Some(spare) = self.make(self.reserve_bytes, RESERVE, go_on)? {
+            *lock::mutex(&self.reserve) = Some(spare);
+        }
+        Ok(())
+    }
+
+    /// Returns the reserve, if it is at least that long.
+    pub(super) fn take_reserve(&self, len: u64) -> Option<Spare> {
+        lock::mutex(&self.reserve).take_if(|spare| spare.len >= len)
+    }
+
     /// Makes a file ready; `go_on` is asked after each step, a `false` gives up.
     pub(super) fn prepare(&self, len: u64, go_on: impl FnMut() -> bool) -> io::Result<()> {
-        if let Some(spare) = self.make(len, go_on)? {
+        if let Some(spare) = self.make(len, READY, go_on)? {
             self.put_back(spare);
         }
         Ok(())
@@ -99,7 +137,7 @@ impl Spares {
             }
             return Ok(spare);
         }
-        let made = self.make(len, go_on)?;
+        let made = self.make(len, READY, go_on)?;
         made.ok_or_else(|| io::ErrorKind::Interrupted.into())
     }
 
@@ -180,13 +218,13 @@ impl Spares {
         self.disk.sync_dir(&self.dir)
     }
 
-    fn make(&self, len: u64, go_on: impl FnMut() -> bool) -> io::Result<Option<Spare>> {
+    fn make(&self, len: u64, kind: &str, go_on: impl FnMut() -> bool) -> io::Result<Option<Spare>> {
         let making = self.dir.join(format!("{}{MAKING}", self.next_name()));
         let file = self.disk.create(&making)?;
         if !self.fill(&*file, &making, 0..len, go_on)? {
             return Ok(None);
         }
-        let path = making.with_extension(&READY[1..]);
+        let path = making.with_extension(&kind[1..]);
         if let Err(error) = self.disk.rename(&making, &path) {
             // Each later try makes another file: what nobody uses must not take the space that they need.
             self.remove(&making);

@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     clock::Clock,
-    storage::{CommitError, Committed, Finish},
+    storage::{Append, CommitError, Committed, Finish},
 };
 
 use super::{
@@ -59,6 +59,8 @@ pub(super) struct Writer {
     pub(super) finishes: Vec<Finish>,
     pub(super) stopped: Option<Arc<str>>,
     pub(super) full: Option<Full>,
+    /// The open file is the reserve.
+    pub(super) on_reserve: bool,
     /// There was no space for the last frame.
     pub(super) refused: bool,
     /// When there was no space for another file.
@@ -125,6 +127,7 @@ impl Writer {
     /// Writes one frame of as many commits as it takes.
     fn store_commits(&mut self) {
         let (mut len, mut bytes) = (0, 0);
+        let mut from_outside = false;
         let mut answers: Vec<(CommitAnswer, Result<Committed, CommitError>)> = Vec::new();
         let mut refused = Vec::new();
         {
@@ -150,6 +153,8 @@ impl Writer {
                 };
                 len += 1;
                 bytes += more;
+                let outside = |append: &Append| append.kind.is_from_outside();
+                from_outside |= commit.appends.iter().any(outside);
                 let now = self.clock.now();
                 let admitted = self.pending.admit(&view.books, commit, now);
                 answers.push((answer, admitted));
@@ -164,7 +169,7 @@ impl Writer {
         let stored = if entries.is_empty() {
             Ok(())
         } else {
-            self.store(entries, refers, time, hint)
+            self.store(entries, refers, time, hint, from_outside)
         };
         if stored.is_ok() {
             self.finishes.clear();
@@ -199,7 +204,7 @@ impl Writer {
         let mut encoded = Vec::new();
         op.encode(&mut encoded, time);
         let gives_back = matches!(op, Op::Trim { .. } | Op::StreamGone { .. });
-        match self.store(vec![Entry::Op(op)], Vec::new(), time, encoded.len()) {
+        match self.store(vec![Entry::Op(op)], Vec::new(), time, encoded.len(), false) {
             Ok(()) => {
                 if gives_back {
                     self.housekeeper.trimmed();
@@ -214,7 +219,7 @@ impl Writer {
     fn prove(&mut self) {
         if self.unproven && self.stopped.is_none() {
             let time = lock::read(&self.shared.view).books.last_time;
-            if self.store(Vec::new(), Vec::new(), time, 0).is_ok() {
+            if self.store(Vec::new(), Vec::new(), time, 0, false).is_ok() {
                 self.unproven = false;
             }
         }
@@ -222,31 +227,35 @@ impl Writer {
 
     /// Makes a frame durable and lets readers see it.
     ///
-    /// `refers` are state values that its records need; `hint` bounds the length of its body.
+    /// `refers` are state values that its records need; `hint` bounds the length of its body. Records from outside do not
+    /// get the reserve.
     fn store(
         &mut self,
         entries: Vec<Entry>,
         refers: Vec<Arc<str>>,
         time: u64,
         hint: usize,
+        from_outside: bool,
     ) -> Result<(), Fault> {
         // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
         let frame_len = aligned_len((HEADER_LEN + hint) as u64);
         self.shared.condition.step();
-        let stored = self
-            .make_room(frame_len)
-            .and_then(|()| self.write(entries, refers, time, hint));
+        let room = self.make_room(frame_len, !from_outside);
+        // Then there is a reserve that others may use.
+        let for_all = room.is_ok() || !from_outside || !self.spares.has_reserve();
+        let stored = room.and_then(|()| self.write(entries, refers, time, hint));
         self.shared.condition.rest();
-        self.note(&stored, frame_len);
+        self.note(&stored, frame_len, for_all);
         stored
     }
 
     /// Notes what became of a frame of that length, or of a try to write one.
-    pub(super) fn note(&mut self, stored: &Result<(), Fault>, frame_len: u64) {
+    pub(super) fn note(&mut self, stored: &Result<(), Fault>, frame_len: u64, for_all: bool) {
         self.refused = matches!(stored, Err(Fault::DiskFull));
         match stored {
-            Ok(()) => self.had_space(frame_len),
-            Err(Fault::DiskFull) => self.had_no_space(frame_len),
+            Ok(()) if self.full.is_some() => self.watch_reserve(),
+            Ok(()) => {}
+            Err(Fault::DiskFull) => self.had_no_space(frame_len, for_all),
             Err(Fault::Broken(reason) | Fault::Torn(reason)) => {
                 tracing::error!(%reason, "the log has stopped; reads go on");
                 self.stop(&reason.clone());

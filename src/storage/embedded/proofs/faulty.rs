@@ -120,6 +120,8 @@ struct State {
     files_made: u64,
     faults: Vec<Fault>,
     full: Option<Full>,
+    /// What it says is free; `None` = plenty.
+    free: Option<u64>,
     short_writes: Option<Dice>,
     syncs_held: bool,
     /// With recording on: the disk as it was before each call that changed something.
@@ -239,6 +241,11 @@ impl FaultyDisk {
     /// Fills the disk, or frees space again.
     pub(super) fn fill(&self, full: Option<Full>) {
         self.state().full = full;
+    }
+
+    /// Says from now on that so many bytes are free.
+    pub(super) fn set_free(&self, bytes: u64) {
+        self.state().free = Some(bytes);
     }
 
     /// From now on writes take only a part of what they are given.
@@ -710,7 +717,7 @@ impl Disk for Mount {
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
         let state = self.disk.state();
         state.alive(self.life)?;
-        Ok(if state.full.is_some() { 0 } else { u64::MAX })
+        Ok(state.free.unwrap_or(u64::MAX))
     }
 }
 
