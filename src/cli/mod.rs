@@ -1,12 +1,14 @@
 //! The command line: one file per command.
 //!
-//! Commands that talk to a gateway use its public HTTP routes and nothing else; `verify --data` is the one that reads a
-//! data directory. What a command finds goes to standard
+//! Commands that talk to a gateway use its public HTTP routes and nothing else; `verify --data`, `doctor` and `backup` are those that
+//! work with a data directory. What a command finds goes to standard
 //! output, what it says about its work to standard error.
 
+mod backup;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod healthcheck;
 mod offset_file;
 mod output;
@@ -60,6 +62,11 @@ enum Command {
     Records(records::Arguments),
     /// Shows what came in, how it ended and what waits, and whether that adds up; tells it by the exit code.
     Verify(verify::Arguments),
+    /// Looks at a data directory that no gateway works with, says what is damaged, and mends what it is asked to.
+    Doctor(doctor::Arguments),
+    /// Copies a data directory while its gateway runs, and puts a copy in its place again.
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Asks whether the gateway is ready (GET /readyz); tells it by the exit code.
     Healthcheck(healthcheck::Arguments),
 }
@@ -185,6 +192,8 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Streams(command)) => streams::run(command, output).await,
         Some(Command::Records(arguments)) => records::run(arguments, output).await,
         Some(Command::Verify(arguments)) => verify::run(arguments, output).await,
+        Some(Command::Doctor(arguments)) => doctor::run(arguments, output).await,
+        Some(Command::Backup(command)) => backup::run(command, output).await,
         Some(Command::Healthcheck(arguments)) => healthcheck::run(arguments, output).await,
     }
 }

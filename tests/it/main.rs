@@ -13,6 +13,7 @@ mod harness;
 mod bad_input;
 mod cli;
 mod crash;
+mod doctor;
 mod errors;
 mod flow;
 mod lifecycle;

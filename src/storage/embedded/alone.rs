@@ -144,6 +144,25 @@ pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(O
             };
             (Op::StreamChanged(image), Answer::Stream(answer, stream))
         }
+        Request::Renew {
+            id,
+            incarnation,
+            answer,
+        } => {
+            let (number, book) = match seen(books, id, None) {
+                Ok(found) => found,
+                Err(error) => return refuse(answer, error),
+            };
+            let mut stream = Stream::clone(&book.stream);
+            stream.incarnation = incarnation;
+            stream.revision += 1;
+            let stream = Arc::new(stream);
+            let image = StreamImage {
+                number,
+                stream: stream.clone(),
+            };
+            (Op::StreamChanged(image), Answer::Stream(answer, stream))
+        }
         Request::Delete {
             id,
             revision,

@@ -89,6 +89,17 @@ impl Embedded {
         self.housekeeper.is_idle()
     }
 
+    /// Gives a stream a new incarnation: what it holds are other records than those of the same offsets before.
+    pub(super) async fn renew_stream(&self, id: StreamId) -> Result<Arc<Stream>, StreamError> {
+        let incarnation = Incarnation(u64::from_le_bytes(random()?));
+        self.ask(|answer| Request::Renew {
+            id,
+            incarnation,
+            answer,
+        })
+        .await
+    }
+
     /// Returns how long commits took from their queuing to their answer; counted here, shown by whoever shows metrics.
     #[must_use]
     pub fn append_seconds(&self) -> &Histogram {

@@ -99,6 +99,22 @@ impl Index {
         index
     }
 
+    /// Begins an index anew; the one that was there is moved aside.
+    pub(super) fn anew(dir: PathBuf, damaged_dir: PathBuf, journal: [u8; 16]) -> Self {
+        let index = Self {
+            dir,
+            damaged_dir,
+            db: RwLock::new(None),
+        };
+        if index.dir.exists() {
+            index.set_aside();
+        }
+        let Self {
+            dir, damaged_dir, ..
+        } = index;
+        Self::open(dir, damaged_dir, journal, &BTreeMap::new())
+    }
+
     fn try_open(&self, journal: [u8; 16], lives: &BTreeMap<u64, u64>) -> Result<sled::Db, Fault> {
         let config = sled::Config::new()
             .path(&self.dir)

@@ -19,10 +19,11 @@
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
 //! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
 //! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `verify` goes over
-//! all of it; `usage` says what files are needed for, `reclaim` and `rewrite` give space back; `spare` and
+//! all of it, `doctor` says what is damaged, `backup` copies; `usage` says what files are needed for, `reclaim` and `rewrite` give space back; `spare` and
 //! `housekeeper` work ahead.
 
 mod alone;
+pub mod backup;
 mod block;
 mod blocks;
 mod books;
@@ -31,6 +32,7 @@ mod codec;
 mod condition;
 mod dedup;
 mod disk;
+pub mod doctor;
 mod engine;
 mod finished;
 mod frame;
@@ -115,7 +117,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Bytes that were stored have changed, or a file is missing.
-    #[error("{} is damaged at byte {at}: {what}; nothing was changed. Restore the directory from a copy, or move it away to start with an empty log: what it holds is then neither dispatched nor readable", file.display())]
+    #[error("{} is damaged at byte {at}: {what}; nothing was changed. `syncgate doctor` says what is lost; restore the directory from a backup, or move it away to start with an empty log", file.display())]
     Damaged {
         /// The file.
         file: PathBuf,

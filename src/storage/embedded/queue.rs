@@ -56,6 +56,11 @@ pub(super) enum Request {
         revision: Option<u64>,
         answer: StreamAnswer<Arc<Stream>>,
     },
+    Renew {
+        id: StreamId,
+        incarnation: Incarnation,
+        answer: StreamAnswer<Arc<Stream>>,
+    },
     Delete {
         id: StreamId,
         revision: Option<u64>,
@@ -68,9 +73,11 @@ impl Request {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Commit { bytes, .. } => *bytes,
-            Self::Trim { .. } | Self::Create { .. } | Self::Change { .. } | Self::Delete { .. } => {
-                0
-            }
+            Self::Trim { .. }
+            | Self::Create { .. }
+            | Self::Change { .. }
+            | Self::Renew { .. }
+            | Self::Delete { .. } => 0,
         }
     }
 
@@ -80,9 +87,9 @@ impl Request {
         let _told = match self {
             Self::Commit { answer, .. } => answer.send(Err(error)).is_ok(),
             Self::Trim { answer, .. } => answer.send(Err(error)).is_ok(),
-            Self::Create { answer, .. } | Self::Change { answer, .. } => {
-                answer.send(Err(error.into())).is_ok()
-            }
+            Self::Create { answer, .. }
+            | Self::Change { answer, .. }
+            | Self::Renew { answer, .. } => answer.send(Err(error.into())).is_ok(),
             Self::Delete { answer, .. } => answer.send(Err(error.into())).is_ok(),
         };
     }

@@ -1,5 +1,6 @@
 //! Each promise of the engine through the seam, on the real file system.
 
+mod backup;
 mod damage;
 pub(crate) mod far;
 mod format;

@@ -1,0 +1,98 @@
+//! Copies of a journal that is being written, freed and shortened meanwhile.
+
+use std::fs;
+
+use crate::{
+    place::Offset,
+    storage::{
+        Log,
+        embedded::{
+            backup::{BackupError, create, restore},
+            verify::verify,
+        },
+    },
+};
+
+use super::{Bench, open, partition};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_holds_all_that_was_stored_before_it_began_whatever_goes_on_meanwhile() {
+    let bench = Bench::new();
+    let orders = partition(&*bench.stream("orders", 1).await, 0);
+    let errors = partition(&*bench.stream("errors", 1).await, 0);
+    let value = "x".repeat(20_000);
+    let dir = tempfile::tempdir().unwrap();
+    let mut kept = 0;
+    for round in 0..12 {
+        bench.append(errors, &["kept"]).await;
+        kept += 1;
+        let to = dir.path().join(round.to_string());
+        let (from, copy_to) = (bench.dir.path().to_owned(), to.clone());
+        let copying = tokio::task::spawn_blocking(move || create(&from, &copy_to));
+        let mut tail = 0;
+        while !copying.is_finished() || tail == 0 {
+            tail = bench.append(orders, &[&value]).await.appends[0].first.0;
+            if tail % 8 == 0 {
+                bench.engine().trim(orders, Offset(tail)).await.unwrap();
+            }
+        }
+        let copied = copying.await.unwrap().unwrap();
+        let verified = verify(&to).unwrap();
+        assert_eq!(verified.faults, [""; 0]);
+        assert_eq!(verified.files_len, copied.files_len);
+        assert_eq!(verified.torn, None);
+        let engine = open(&to, &bench.log, &bench.clock).unwrap();
+        assert_eq!(engine.status(errors).unwrap().bounds.tail, Offset(kept));
+        let page = engine.read(errors, Offset(0), 1 << 20).await.unwrap();
+        assert_eq!(page.records.len() as u64, kept);
+        let there = engine.status(orders).unwrap().bounds;
+        if there.earliest < there.tail {
+            let page = engine.read(orders, there.earliest, 1).await.unwrap();
+            assert_eq!(page.records[0].offset, there.earliest);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_nothing_or_onto_something_is_refused() {
+    let bench = Bench::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (nothing, full) = (dir.path().join("nothing"), dir.path().join("full"));
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("file"), "").unwrap();
+    let refused = create(&nothing, &dir.path().join("a"));
+    assert!(
+        matches!(refused, Err(BackupError::NoJournal(_))),
+        "{refused:?}"
+    );
+    let refused = restore(&nothing, &dir.path().join("b"));
+    assert!(
+        matches!(refused, Err(BackupError::NoJournal(_))),
+        "{refused:?}"
+    );
+    let refused = create(bench.dir.path(), &full);
+    assert!(
+        matches!(refused, Err(BackupError::NotEmpty(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_named_and_not_copied_as_if_it_were_good() {
+    let mut bench = Bench::new();
+    let of = partition(&*bench.stream("orders", 1).await, 0);
+    for _ in 0..10 {
+        bench.append(of, &[&"x".repeat(50_000)]).await;
+    }
+    bench.close().await;
+    let file = &bench.journal()[0];
+    let mut bytes = fs::read(file).unwrap();
+    bytes[100_000] ^= 1;
+    fs::write(file, bytes).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let refused = create(bench.dir.path(), &dir.path().join("copy"));
+    assert!(
+        matches!(&refused, Err(BackupError::Damaged { file: named, .. }) if named == file),
+        "{refused:?}"
+    );
+}
