@@ -16,6 +16,9 @@ use tokio::{
 
 pub const CONNECTIONS: usize = 64;
 const KEYS: usize = 1_000;
+const BATCH_LEN: usize = 1_000;
+/// Two have one read and one written at any time; more would only wait.
+const BATCH_CONNECTIONS: usize = 4;
 
 /// Prepared requests.
 pub struct Load {
@@ -71,6 +74,33 @@ impl Load {
             ended.unwrap();
         }
         accepted.load(Ordering::Relaxed)
+    }
+
+    /// Posts batches of 1,000 lines for a while from some connections; returns how many messages were accepted.
+    pub async fn run_batches(&self, address: &str, time: Duration) -> usize {
+        let lines: Vec<_> = (0..BATCH_LEN)
+            .map(|n| message(&self.target, &format!("key-{n}")))
+            .collect();
+        let batch = Arc::new(request(&lines.join("\n"), "application/x-ndjson"));
+        let until = Instant::now() + time;
+        let mut connections = JoinSet::new();
+        for turn in 0..BATCH_CONNECTIONS {
+            let (batch, address) = (batch.clone(), address.to_owned());
+            connections.spawn(async move {
+                let mut connection = Connection::open(&address, turn).await;
+                let mut count = 0;
+                while Instant::now() < until {
+                    connection.exchange(&batch).await;
+                    count += BATCH_LEN;
+                }
+                count
+            });
+        }
+        let mut accepted = 0;
+        while let Some(ended) = connections.join_next().await {
+            accepted += ended.unwrap();
+        }
+        accepted
     }
 
     /// Posts `count` messages with keys of their own in batches of 1,000.

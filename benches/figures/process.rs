@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -12,7 +12,8 @@ pub struct Process {
     /// `127.0.0.1:port`, or empty for a program that listens nowhere.
     pub url: String,
     child: Child,
-    _dir: TempDir,
+    /// Absent once another process has it.
+    dir: Option<TempDir>,
 }
 
 impl Drop for Process {
@@ -25,7 +26,21 @@ impl Drop for Process {
 impl Process {
     /// The gateway with its defaults and a directory of its own.
     pub fn gateway() -> Self {
-        let dir = directory();
+        Self::gateway_in(directory())
+    }
+
+    /// Ends the gateway as a crash does and starts it again, with its index or without; returns how long that takes.
+    pub fn again(mut self, forget_index: bool) -> (Self, Duration) {
+        let dir = self.dir.take().unwrap();
+        drop(self);
+        if forget_index {
+            std::fs::remove_dir_all(dir.path().join("data/index")).unwrap();
+        }
+        let begun = Instant::now();
+        (Self::gateway_in(dir), begun.elapsed())
+    }
+
+    fn gateway_in(dir: TempDir) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncgate"));
         let config = dir.path().join("config.toml");
         // The target of a held round answers late, and 429s or errors are not what is measured here.
@@ -66,7 +81,7 @@ impl Process {
         Self {
             url,
             child,
-            _dir: dir,
+            dir: Some(dir),
         }
     }
 
