@@ -1,11 +1,6 @@
 //! One pass: reads, gives records to the boards, collects the answers, and keeps the position up to which all is done.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -13,7 +8,12 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Error, PartitionReport, RedriveReport, in_flight::InFlight};
+use super::{
+    Error, PartitionReport, RedriveReport,
+    in_flight::InFlight,
+    progress::Progress,
+    reader::{Reader, unread},
+};
 use crate::{
     dispatch::{
         Shared, call,
@@ -21,13 +21,9 @@ use crate::{
     },
     place::{Offset, PartitionId},
     record::StoredRecord,
-    storage::{Epoch, Finished, LeaseEvent, ReadError, Stream},
+    storage::{Epoch, LeaseEvent, ReadError, Stream},
 };
 
-/// What is read at a time.
-const PAGE_BYTES: usize = 256 * 1024;
-/// Ends looked at together.
-const ENDS_LEN: u64 = 16_384;
 /// Offsets remembered that are done behind one that is not.
 const AHEAD_LEN_MAX: usize = 65_536;
 /// How much longer than its time budget a pass may call what it has called records behind of.
@@ -53,23 +49,6 @@ pub(super) struct Pass {
     pub(super) dry_run: bool,
     /// What has come of it so far.
     pub(super) report: RedriveReport,
-}
-
-/// Where a pass stands in a partition.
-pub(super) struct Progress {
-    /// Everything below is done.
-    pub(super) next: Offset,
-    /// Done, but something before is not.
-    pub(super) ahead: BTreeSet<Offset>,
-}
-
-/// Reads on, and says which records have an end.
-struct Reader {
-    of: PartitionId,
-    tail: Offset,
-    page: VecDeque<StoredRecord>,
-    finished: Finished,
-    finished_to: Offset,
 }
 
 impl Pass {
@@ -115,18 +94,9 @@ impl Pass {
         let asked = self.after.map_or(bounds.earliest, Offset::next);
         let start = asked.max(bounds.earliest);
         let mut trimmed = start.0 - asked.0;
-        let mut progress = Progress {
-            next: start,
-            ahead: BTreeSet::new(),
-        };
+        let mut progress = Progress::from(start);
         let mut in_flight = InFlight::default();
-        let mut reader = Reader {
-            of,
-            tail: bounds.tail,
-            page: VecDeque::new(),
-            finished: Finished::default(),
-            finished_to: start,
-        };
+        let mut reader = Reader::new(of, start, bounds.tail);
         let passed = self
             .give(
                 &mut reader,
@@ -165,11 +135,11 @@ impl Pass {
     ) -> Result<(), Error> {
         let mut at = progress.next;
         while at < reader.tail {
-            if at >= reader.finished_to {
+            if reader.wants_ends(at) {
                 reader.look_up_ends(&self.shared, at)?;
                 tokio::task::yield_now().await;
                 // One slow record must not let the list of what is done behind it grow with the stream.
-                while progress.ahead.len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
+                while progress.ahead_len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
                     match self.in_time(in_flight.next()).await {
                         Some(Some(answered)) => self.count(answered, progress, in_flight)?,
                         Some(None) | None => return Ok(()),
@@ -179,7 +149,7 @@ impl Pass {
                     return Ok(());
                 }
             }
-            let finished = reader.finished.contains(at);
+            let finished = reader.has_ended(at);
             if self.skips(finished) {
                 self.report.skipped += 1;
                 progress.done(at);
@@ -390,74 +360,5 @@ impl Pass {
         };
         let granted = timeout(LEASE_PATIENCE, granted).await;
         granted.ok().flatten().ok_or(Error::NotLeased(of))
-    }
-}
-
-impl Progress {
-    fn done(&mut self, offset: Offset) {
-        if offset != self.next {
-            self.ahead.insert(offset);
-            return;
-        }
-        self.next = self.next.next();
-        while self.ahead.remove(&self.next) {
-            self.next = self.next.next();
-        }
-    }
-}
-
-impl Reader {
-    fn look_up_ends(&mut self, shared: &Shared, at: Offset) -> Result<(), Error> {
-        self.finished_to = at.plus(ENDS_LEN).min(self.tail);
-        let ends = at..self.finished_to;
-        self.finished = shared
-            .streams
-            .engine()
-            .finished(self.of, ends)
-            .map_err(unread)?;
-        Ok(())
-    }
-
-    async fn read(&mut self, shared: &Shared, at: Offset) -> Result<StoredRecord, ReadError> {
-        while self.page.front().is_some_and(|stored| stored.offset < at) {
-            self.page.pop_front();
-        }
-        if self.page.is_empty() {
-            let page = shared
-                .streams
-                .engine()
-                .read(self.of, at, PAGE_BYTES)
-                .await?;
-            self.page = page.records.into();
-        }
-        // Below the tail there is a record, unless the stream is gone.
-        self.page
-            .pop_front()
-            .ok_or(ReadError::PartitionUnknown(self.of))
-    }
-}
-
-fn unread(error: ReadError) -> Error {
-    match error {
-        ReadError::PartitionUnknown(of) => Error::PartitionUnknown(of),
-        other => Error::Read(other),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_is_the_part_without_a_gap() {
-        let mut progress = Progress {
-            next: Offset(5),
-            ahead: BTreeSet::new(),
-        };
-        for (done, next) in [(7, 5), (5, 6), (9, 6), (6, 8), (8, 10)] {
-            progress.done(Offset(done));
-            assert_eq!(progress.next, Offset(next), "after {done}");
-        }
-        assert!(progress.ahead.is_empty());
     }
 }

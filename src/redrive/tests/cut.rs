@@ -1,7 +1,5 @@
 //! Passes that their time cuts.
 
-use std::collections::BTreeSet;
-
 use futures_util::poll;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -10,7 +8,8 @@ use crate::{
     dispatch::job::{Mapping, Redone, Start},
     redrive::{
         in_flight::InFlight,
-        pass::{HOLES_PATIENCE, Pass, Progress},
+        pass::{HOLES_PATIENCE, Pass},
+        progress::Progress,
     },
 };
 
@@ -69,10 +68,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
             ..RedriveReport::default()
         },
     };
-    let mut progress = Progress {
-        next: Offset(0),
-        ahead: BTreeSet::new(),
-    };
+    let mut progress = Progress::from(Offset(0));
     let mut in_flight = InFlight::default();
     let mut boards = Vec::new();
     for offset in 0..3 {

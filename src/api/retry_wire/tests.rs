@@ -1,0 +1,205 @@
+//! What bodies are taken, and what is said about the others.
+
+use super::{mapping::MAPPING_LEN_MAX, *};
+use crate::ingest::FieldCode;
+
+const BOUNDS: Bounds = Bounds {
+    records_max: 100_000,
+    time_budget: Duration::from_millis(240_000),
+};
+
+/// The sample's own request, one member replaced, or removed by an empty text.
+fn with(name: &str, value: &str) -> String {
+    let members = [
+        ("streamOCIDToRetry", r#""ServerUnavailableStream""#),
+        ("noOfMessagesToProcess", "5"),
+        ("readAfterOffset", "405"),
+        ("readPartition", r#""0""#),
+        (
+            "errormapping",
+            r#"[{"responsecode":"404","stream":"A1"},{"responsecode":"unexpectedError","stream":"B1"}]"#,
+        ),
+    ];
+    let known = members.iter().any(|(member, _)| *member == name);
+    let mut all: Vec<_> = members.to_vec();
+    if !known && !name.is_empty() {
+        all.push((name, ""));
+    }
+    let members = all.iter().filter_map(|(member, default)| {
+        let text = if *member == name { value } else { default };
+        (!text.is_empty()).then(|| format!("\"{member}\":{text}"))
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+fn parse(name: &str, value: &str) -> Result<Retry, Vec<(String, FieldCode)>> {
+    let faults = |faults: Faults| faults.into_iter().map(|f| (f.pointer, f.code)).collect();
+    Retry::parse(with(name, value).as_bytes(), BOUNDS).map_err(faults)
+}
+
+#[track_caller]
+fn check(name: &str, value: &str, expected: impl Fn(&mut Retry)) {
+    let mut retry = Retry {
+        stream: "ServerUnavailableStream".into(),
+        records_max: 5,
+        after: 405,
+        partition: ReadPartition::One(0),
+        mapping: vec![
+            ("404".into(), "A1".into()),
+            ("unexpectedError".into(), "B1".into()),
+        ],
+        dry_run: false,
+        redeliver: false,
+        time_budget: BOUNDS.time_budget,
+    };
+    expected(&mut retry);
+    assert_eq!(parse(name, value), Ok(retry), "{name}: {value}");
+}
+
+#[track_caller]
+fn check_refused(name: &str, value: &str, pointer: &str, code: FieldCode) {
+    let expected = Err(vec![(pointer.to_owned(), code)]);
+    assert_eq!(parse(name, value), expected, "{name}: {value}");
+}
+
+#[test]
+fn what_the_sample_takes_is_taken() {
+    check("", "", |_| {});
+    check("noOfMessagesToProcess", r#""5""#, |_| {});
+    check("noOfMessagesToProcess", "100000", |retry| {
+        retry.records_max = 100_000
+    });
+    check("readAfterOffset", r#""405""#, |_| {});
+    check("readAfterOffset", "-1", |retry| retry.after = -1);
+    check("readAfterOffset", r#""-1""#, |retry| retry.after = -1);
+    check("readAfterOffset", "0", |retry| retry.after = 0);
+    check("readAfterOffset", "4294967296000", |retry| {
+        retry.after = 4_294_967_296_000
+    });
+    check("readAfterOffset", "9223372036854775807", |retry| {
+        retry.after = i64::MAX
+    });
+    check("readPartition", "0", |_| {});
+    check("readPartition", "255", |retry| {
+        retry.partition = ReadPartition::One(255)
+    });
+    check("readPartition", r#""*""#, |retry| {
+        retry.partition = ReadPartition::All
+    });
+    check("errormapping", "[]", |retry| retry.mapping.clear());
+    check(
+        "errormapping",
+        r#"[{"responsecode":404,"stream":"A1"}]"#,
+        |retry| {
+            retry.mapping.truncate(1);
+        },
+    );
+    check("dryRun", "true", |retry| retry.dry_run = true);
+    check("redeliver", "true", |retry| retry.redeliver = true);
+    check("redeliver", "false", |_| {});
+    check("timeBudgetMs", "240000", |_| {});
+    check("timeBudgetMs", "1", |retry| {
+        retry.time_budget = Duration::from_millis(1)
+    });
+}
+
+#[test]
+fn each_bad_input_has_its_answer() {
+    use FieldCode::{Required, TooLong, UnknownMember, WrongType};
+    for name in &MEMBERS[..5] {
+        check_refused(name, "", &format!("/{name}"), Required);
+        let pointer = format!("/{name}");
+        check_refused(name, "null", &pointer, WrongType);
+        check_refused(name, "{}", &pointer, WrongType);
+    }
+    for (name, values) in [
+        ("streamOCIDToRetry", &["1", "[]"][..]),
+        (
+            "noOfMessagesToProcess",
+            &[
+                "0",
+                "-5",
+                "\"0\"",
+                "\"x\"",
+                "1.5",
+                "1e3",
+                "100001",
+                "99999999999999999999",
+                "true",
+                "\"\"",
+            ],
+        ),
+        (
+            "readAfterOffset",
+            &[
+                "-2",
+                "\"x\"",
+                "\"\"",
+                "1.0",
+                "9223372036854775808",
+                "[]",
+                "\"- 1\"",
+            ],
+        ),
+        (
+            "readPartition",
+            &["-1", "\"x\"", "65536", "\"\"", "0.5", "true"],
+        ),
+        ("errormapping", &["\"x\"", "1"]),
+        ("dryRun", &["1", "null", "\"true\""]),
+        ("redeliver", &["\"x\""]),
+        ("timeBudgetMs", &["0", "240001", "null", "\"x\"", "-1"]),
+    ] {
+        for value in values {
+            check_refused(name, value, &format!("/{name}"), WrongType);
+        }
+    }
+    for name in ["group", "filter", "ratePerSecond", "x"] {
+        check_refused(name, "1", &format!("/{name}"), UnknownMember);
+    }
+    let entry = |entry: &str| format!("[{entry}]");
+    let at = |member: &str| format!("/errormapping/0{member}");
+    check_refused("errormapping", &entry("1"), &at(""), WrongType);
+    check_refused(
+        "errormapping",
+        &entry(r#"{"stream":"A1"}"#),
+        &at("/responsecode"),
+        Required,
+    );
+    check_refused(
+        "errormapping",
+        &entry(r#"{"responsecode":"404"}"#),
+        &at("/stream"),
+        Required,
+    );
+    check_refused(
+        "errormapping",
+        &entry(r#"{"responsecode":null,"stream":"A1"}"#),
+        &at("/responsecode"),
+        WrongType,
+    );
+    check_refused(
+        "errormapping",
+        &entry(r#"{"responsecode":1,"stream":"A1","x":1}"#),
+        &at("/x"),
+        UnknownMember,
+    );
+    let many = vec![r#"{"responsecode":"404","stream":"A1"}"#; MAPPING_LEN_MAX + 1].join(",");
+    check_refused("errormapping", &entry(&many), "/errormapping", TooLong);
+}
+
+#[test]
+fn a_body_that_is_no_object_is_refused_and_all_faults_come_at_once() {
+    for body in ["", "[]", "null", "{", "x", "\"x\""] {
+        assert_eq!(
+            Retry::parse(body.as_bytes(), BOUNDS).unwrap_err().len(),
+            1,
+            "{body}"
+        );
+    }
+    assert_eq!(Retry::parse(b"{}", BOUNDS).unwrap_err().len(), 5);
+    assert_eq!(
+        Retry::parse(b"\xff", BOUNDS).unwrap_err()[0].code,
+        FieldCode::NotUtf8
+    );
+}

@@ -1,0 +1,53 @@
+//! What a redrive came to.
+
+use std::collections::BTreeMap;
+
+use crate::place::{Offset, PartitionId};
+
+/// What a redrive came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedriveReport {
+    /// Records called, or that would have been in a dry run.
+    pub attempted: u64,
+    /// Records that their target took.
+    pub processed: u64,
+    /// Records that it did not take.
+    pub failed: u64,
+    /// Copies that failures left in the mapped streams.
+    pub requeued: u64,
+    /// Records passed over: resolved, or still waiting for their first dispatch.
+    pub skipped: u64,
+    /// Offsets asked for that retention has taken.
+    pub trimmed: u64,
+    /// Whether the tail, as it was at the start, was reached (in every partition).
+    pub end_of_stream: bool,
+    /// End of the part that is done without a gap, to be given as `after` next time; `after` itself if that part is empty.
+    ///
+    /// With several partitions it is `after`: each has its own in `partitions`.
+    pub last_read_offset: Option<Offset>,
+    /// The first offset looked at; with several partitions the one asked for.
+    pub start_offset: Offset,
+    /// The first offset that the next pass has to look at; with several partitions the one asked for.
+    pub next_offset: Offset,
+    /// Calls by HTTP status, else by the word of the cause.
+    pub by_status: BTreeMap<String, u64>,
+    /// The positions of each partition.
+    pub partitions: Vec<PartitionReport>,
+}
+
+/// How far a redrive came in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// The partition.
+    pub of: PartitionId,
+    /// As [`RedriveReport::last_read_offset`].
+    pub last_read_offset: Option<Offset>,
+    /// As [`RedriveReport::start_offset`].
+    pub start_offset: Offset,
+    /// As [`RedriveReport::next_offset`].
+    pub next_offset: Offset,
+    /// As [`RedriveReport::trimmed`].
+    pub trimmed: u64,
+    /// As [`RedriveReport::end_of_stream`].
+    pub end_of_stream: bool,
+}
