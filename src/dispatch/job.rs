@@ -99,7 +99,7 @@ pub(crate) struct Redriven {
 pub(crate) struct Mapping {
     /// `errormapping`.
     pub(crate) streams: CauseTable<Arc<Stream>>,
-    /// A record that has failed so many redrives goes to the unrecoverable stream.
+    /// A record that has failed so many redrives goes to the unrecoverable stream, and stays there as it is.
     pub(crate) redrives_max: u32,
 }
 
@@ -111,10 +111,12 @@ pub(crate) enum Redone {
         /// The HTTP status.
         status: u16,
     },
-    /// It did not; the record's copy is stored.
+    /// It did not.
     Failed {
         /// Why.
         cause: Cause,
+        /// The record's copy is stored; if not, the record stays where it is.
+        copied: bool,
     },
     /// The log did not take the end; the record is as open as before.
     NotStored(CommitError),

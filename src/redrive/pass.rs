@@ -290,9 +290,9 @@ impl Pass {
                 report.processed += 1;
                 status.to_string()
             }
-            Some(Redone::Failed { cause }) => {
+            Some(Redone::Failed { cause, copied }) => {
                 report.failed += 1;
-                report.requeued += 1;
+                report.requeued += u64::from(copied);
                 cause.to_string()
             }
             Some(Redone::NotStored(error)) => {

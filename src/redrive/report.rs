@@ -13,7 +13,8 @@ pub struct RedriveReport {
     pub processed: u64,
     /// Records that it did not take.
     pub failed: u64,
-    /// Copies that failures left in the mapped streams.
+    /// Copies that failures left in the mapped streams. A record of the unrecoverable stream that has failed
+    /// `redrive.redrives_max` redrives leaves none: it stays as it is.
     pub requeued: u64,
     /// Records passed over: resolved, or still waiting for their first dispatch.
     pub skipped: u64,

@@ -120,3 +120,56 @@ async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
     assert_eq!(gateway.counts(DEFAULT).open_len(), 2);
     assert_eq!(gateway.counts(INTERNAL).open_len(), 1);
 }
+
+#[tokio::test]
+async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_loop_over_it_ends()
+{
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.redrive.redrives_max = 2).await;
+    let redriver = gateway.redriver();
+    let message = message(target.address, "/x");
+    for (key, redrives) in [("a", "0"), ("b", "1"), ("c", "2"), ("d", "9")] {
+        let record = record(key, &message, &[("redrives", redrives)]);
+        gateway.append(UNRECOVERABLE, 0, vec![record]).await;
+    }
+    let mut pass = gateway.request(UNRECOVERABLE);
+    pass.mapping = gateway.mapping(&[("default", UNRECOVERABLE)]);
+    pass.records_max = 1;
+    let (reports, ()) = tokio::join!(
+        async {
+            let mut reports = Vec::new();
+            loop {
+                let report = redrive(&redriver, pass.clone()).await;
+                pass.after = report.last_read_offset;
+                let ended = report.end_of_stream;
+                reports.push(report);
+                if ended {
+                    return reports;
+                }
+                assert!(reports.len() < 20, "the loop does not end");
+            }
+        },
+        async {
+            // "a" is called three times, "b" twice, "c" and "d", which have failed as often as they may, once.
+            for _ in 0..7 {
+                target.next_call().await.answer(404);
+            }
+        }
+    );
+    let sum = |of: fn(&RedriveReport) -> u64| reports.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|one| one.failed), sum(|one| one.requeued)), (7, 3));
+    assert!(target.waiting_call().is_none());
+    let left = gateway.counts(UNRECOVERABLE);
+    assert_eq!((left.moved, left.open_len()), (3, 4), "none is lost");
+    let last = gateway.record_at(UNRECOVERABLE, 6).await;
+    assert_eq!(header(&last, "redrives"), "2");
+
+    // It can be delivered all the same.
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNRECOVERABLE)), async {
+        for _ in 0..4 {
+            target.next_call().await.answer(200);
+        }
+    });
+    assert_eq!(counts(&report), (4, 0, 3));
+    assert_eq!(gateway.counts(UNRECOVERABLE).open_len(), 0);
+}
