@@ -138,6 +138,10 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         let position = |of: &PartitionReport| (of.of.partition.to_string(), position(of, after));
         report.partitions.iter().map(position).collect()
     });
+    let tail = match report.partitions[..] {
+        [only] if !all => Some(only.tail.0),
+        _ => None,
+    };
     wire::RetryDone {
         last_read_offset: last_read(report.last_read_offset, after),
         processed_messages: report.processed,
@@ -149,8 +153,15 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         skipped: report.skipped,
         start_offset: report.start_offset.0,
         next_offset: report.next_offset.0,
+        tail,
         trimmed: report.trimmed,
         by_status: report.by_status,
+        stopped: report.stopped.map(|stopped| wire::RetryStopped {
+            reason: "target_failing",
+            target: stopped.target.to_string(),
+            cause: stopped.cause.to_string(),
+            calls: stopped.calls,
+        }),
         partitions,
     }
 }
@@ -160,6 +171,7 @@ fn position(report: &PartitionReport, after: i64) -> wire::RetryPosition {
         last_read_offset: last_read(report.last_read_offset, after),
         start_offset: report.start_offset.0,
         next_offset: report.next_offset.0,
+        tail: report.tail.0,
         trimmed: report.trimmed,
         end_of_stream: report.end_of_stream,
     }

@@ -92,10 +92,25 @@ pub(super) struct RetryDone {
     pub(super) skipped: u64,
     pub(super) start_offset: u64,
     pub(super) next_offset: u64,
+    /// Of one partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tail: Option<u64>,
     pub(super) trimmed: u64,
     pub(super) by_status: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stopped: Option<RetryStopped>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) partitions: Option<BTreeMap<String, RetryPosition>>,
+}
+
+/// Why a retry has ended before any of its bounds.
+#[derive(Debug, Serialize)]
+pub(super) struct RetryStopped {
+    pub(super) reason: &'static str,
+    pub(super) target: String,
+    /// As in `byStatus`.
+    pub(super) cause: String,
+    pub(super) calls: u32,
 }
 
 /// Where one partition of `readPartition: "*"` stands.
@@ -105,6 +120,7 @@ pub(super) struct RetryPosition {
     pub(super) last_read_offset: i64,
     pub(super) start_offset: u64,
     pub(super) next_offset: u64,
+    pub(super) tail: u64,
     pub(super) trimmed: u64,
     pub(super) end_of_stream: bool,
 }

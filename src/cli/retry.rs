@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     stream: String,
     #[command(flatten)]
     gateway: Gateway,
-    /// Calls again, from the last offset read, until the end of the stream.
+    /// Calls again, from the last offset read, until the end that the stream had at first.
     #[arg(long = "loop")]
     until_end: bool,
     /// The partition; `*` means all of them, one behind the other.
@@ -113,6 +113,10 @@ struct Pass {
     failed: u64,
     skipped: u64,
     end_of_stream: bool,
+    /// The tail that the first call of a loop found: where the loop ends.
+    loop_end: Option<u64>,
+    /// Where the next call begins.
+    next: u64,
     last_answer: Value,
 }
 
@@ -127,6 +131,8 @@ impl Pass {
             failed: 0,
             skipped: 0,
             end_of_stream: false,
+            loop_end: None,
+            next: 0,
             last_answer: Value::Null,
         }
     }
@@ -153,6 +159,9 @@ impl Pass {
                 output::grouped(self.failed)
             ));
             bar.tick();
+            if let Some(why) = stopped(&self.last_answer) {
+                return Err(Failure::failed(why));
+            }
             if self.end_of_stream || !arguments.until_end {
                 return Ok(());
             }
@@ -193,7 +202,12 @@ impl Pass {
         self.failed += number("failedMessages");
         self.skipped += number("skipped");
         self.after = last;
-        self.end_of_stream = end;
+        self.next = number("nextOffset");
+        if arguments.until_end && self.loop_end.is_none() {
+            self.loop_end = answer.get("tail").and_then(Value::as_u64);
+        }
+        // What fails may come back behind the end; a loop that went on until there is none would run after it.
+        self.end_of_stream = end || self.loop_end.is_some_and(|end| self.next >= end);
         self.last_answer = answer;
         Ok(())
     }
@@ -204,9 +218,12 @@ impl Pass {
             .iter()
             .map(|(cause, stream)| json!({"responsecode": cause, "stream": stream}))
             .collect();
+        let left = self
+            .loop_end
+            .map_or(u64::MAX, |end| end.saturating_sub(self.next).max(1));
         let mut body = json!({
             "streamOCIDToRetry": arguments.stream,
-            "noOfMessagesToProcess": arguments.max,
+            "noOfMessagesToProcess": arguments.max.min(left),
             "readAfterOffset": self.after,
             "readPartition": self.partition,
             "errormapping": mapping,
@@ -244,6 +261,18 @@ impl Pass {
             "lastAnswer": self.last_answer,
         })
     }
+}
+
+/// Says why the gateway has ended a call before any of its bounds.
+fn stopped(answer: &Value) -> Option<String> {
+    let stopped = answer.get("stopped")?;
+    let text = |name: &str| stopped.get(name).and_then(Value::as_str).unwrap_or("?");
+    let calls = stopped.get("calls").and_then(Value::as_u64).unwrap_or(0);
+    Some(format!(
+        "the first {calls} calls to {} all came to {}: stopped, what is behind them stays as it is",
+        text("target"),
+        text("cause")
+    ))
 }
 
 async fn partitions(client: &Client, stream: &str) -> Result<Vec<String>, Failure> {

@@ -11,8 +11,12 @@
 //! records once one has taken longer than there is time left, and what was overtaken is still called within 30 s after
 //! the budget. Only what lanes hold up even longer, and a stop, leave records that the next pass calls again.
 //!
+//! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
+//! them would only be moved.
+//!
 //! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
 
+mod failing;
 mod in_flight;
 mod mapping;
 mod pass;
@@ -29,10 +33,12 @@ use std::{
     time::Duration,
 };
 
+pub use failing::TargetFailing;
 pub use mapping::{ErrorMapping, MappingInvalid};
 pub use report::{PartitionReport, RedriveReport};
 use tokio::{sync::oneshot, time::Instant};
 
+use self::failing::Failing;
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
@@ -145,6 +151,7 @@ impl Redriver {
             after: request.after,
             redeliver: request.redeliver,
             dry_run: request.dry_run,
+            failing: Failing::new(inner.settings.failing_calls_max),
             report: RedriveReport::default(),
         };
         let (answer, answered) = oneshot::channel();

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     Error, PartitionReport, RedriveReport,
+    failing::Failing,
     in_flight::InFlight,
     progress::Progress,
     reader::{Reader, unread},
@@ -47,6 +48,7 @@ pub(super) struct Pass {
     pub(super) mapping: Arc<Mapping>,
     pub(super) redeliver: bool,
     pub(super) dry_run: bool,
+    pub(super) failing: Failing,
     /// What has come of it so far.
     pub(super) report: RedriveReport,
 }
@@ -60,6 +62,9 @@ impl Pass {
         }
         let report = &mut self.report;
         report.end_of_stream = report.partitions.iter().all(|one| one.end_of_stream);
+        if report.end_of_stream {
+            report.stopped = None;
+        }
         if let [only] = report.partitions[..] {
             report.last_read_offset = only.last_read_offset;
             report.start_offset = only.start_offset;
@@ -77,6 +82,7 @@ impl Pass {
             skipped = report.skipped,
             trimmed = report.trimmed,
             end_of_stream = report.end_of_stream,
+            target_failing = report.stopped.as_ref().map(|stopped| stopped.target.as_str()),
             dry_run = self.dry_run,
             "redrive done"
         );
@@ -119,6 +125,7 @@ impl Pass {
             last_read_offset: if moved { last } else { self.after },
             start_offset: start,
             next_offset: progress.next,
+            tail: bounds.tail,
             trimmed,
             end_of_stream: progress.next >= bounds.tail,
         })
@@ -217,13 +224,13 @@ impl Pass {
             answer,
         });
         let origin = call::origin(&stored.record);
-        let job = self.shared.job(of, stored, origin, errand);
+        let job = self.shared.job(of, stored, origin.clone(), errand);
         let taken = self.shared.enqueue(Box::new(job));
         if self.in_time(taken).await.is_none() {
             return false;
         }
         self.report.attempted += 1;
-        in_flight.add(stored.offset, start, answered);
+        in_flight.add(stored.offset, origin, start, answered);
         true
     }
 
@@ -280,10 +287,11 @@ impl Pass {
             answer,
             Some(Redone::Delivered { .. } | Redone::Failed { .. })
         );
-        if !in_flight.end(offset, called) {
+        let Some(given) = in_flight.end(offset, called) else {
             // It was taken back.
             return Ok(());
-        }
+        };
+        let mut failed = None;
         let report = &mut self.report;
         let by_status = match answer {
             Some(Redone::Delivered { status }) => {
@@ -293,6 +301,7 @@ impl Pass {
             Some(Redone::Failed { cause, copied }) => {
                 report.failed += 1;
                 report.requeued += u64::from(copied);
+                failed = Some(cause);
                 cause.to_string()
             }
             Some(Redone::NotStored(error)) => {
@@ -307,6 +316,11 @@ impl Pass {
         };
         *report.by_status.entry(by_status).or_default() += 1;
         progress.done(offset);
+        let target = given.target.as_ref();
+        if let Some(stopped) = target.and_then(|target| self.failing.note(target, failed)) {
+            report.stopped.get_or_insert(stopped);
+            self.by = self.by.min(Instant::now());
+        }
         Ok(())
     }
 

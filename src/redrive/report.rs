@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::TargetFailing;
 use crate::place::{Offset, PartitionId};
 
 /// What a redrive came to.
@@ -22,6 +23,8 @@ pub struct RedriveReport {
     pub trimmed: u64,
     /// Whether the tail, as it was at the start, was reached (in every partition).
     pub end_of_stream: bool,
+    /// Why the pass has ended before any of its bounds; `None` if it reached the end all the same.
+    pub stopped: Option<TargetFailing>,
     /// End of the part that is done without a gap, to be given as `after` next time; `after` itself if that part is empty.
     ///
     /// With several partitions it is `after`: each has its own in `partitions`.
@@ -47,6 +50,8 @@ pub struct PartitionReport {
     pub start_offset: Offset,
     /// As [`RedriveReport::next_offset`].
     pub next_offset: Offset,
+    /// The tail as it was at the start; records behind it are not for this pass.
+    pub tail: Offset,
     /// As [`RedriveReport::trimmed`].
     pub trimmed: u64,
     /// As [`RedriveReport::end_of_stream`].

@@ -1,6 +1,7 @@
 //! `POST /stream/retry`, with the answers of passes ready.
 
 use super::*;
+use crate::{dispatch::Cause, redrive::TargetFailing, target::Origin};
 
 fn retry_body(change: &[(&str, Value)]) -> String {
     let mut body = json!({"streamOCIDToRetry": "ServerUnavailableStream", "noOfMessagesToProcess": 5, "readAfterOffset": 405,
@@ -14,6 +15,16 @@ fn retry_body(change: &[(&str, Value)]) -> String {
 #[tokio::test]
 async fn a_retry_answers_the_four_members_always() {
     let edge = Edge::plain().await;
+    let of = edge.partition("ServerUnavailableStream", 0);
+    let partition = PartitionReport {
+        of,
+        last_read_offset: Some(Offset(1 << 40)),
+        start_offset: Offset(406),
+        next_offset: Offset((1 << 40) + 1),
+        tail: Offset((1 << 40) + 1),
+        trimmed: 0,
+        end_of_stream: true,
+    };
     let report = RedriveReport {
         attempted: 3,
         processed: 2,
@@ -26,13 +37,14 @@ async fn a_retry_answers_the_four_members_always() {
         start_offset: Offset(406),
         next_offset: Offset((1 << 40) + 1),
         by_status: BTreeMap::from([("200".to_owned(), 2), ("404".to_owned(), 1)]),
-        partitions: Vec::new(),
+        stopped: None,
+        partitions: vec![partition],
     };
     edge.redrives.answers.lock().unwrap().push(Ok(report));
     let answer = edge.post("/stream/retry", retry_body(&[])).await;
     let expected = json!({"lastReadOffset": 1_u64 << 40, "processedmessages": 2, "failedMessages": 1, "endOfStream": true,
         "attempted": 3, "delivered": 2, "requeued": 1, "skipped": 4, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
-        "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
+        "tail": (1_u64 << 40) + 1, "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
     assert_eq!(answer.json(), expected);
     let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
     assert_eq!(
@@ -66,20 +78,25 @@ async fn a_retry_answers_the_four_members_always() {
             (&json!(echoed), &json!(true))
         );
     }
-    let of = edge.partition("ServerUnavailableStream", 0);
     let partition = PartitionReport {
-        of,
         last_read_offset: None,
         start_offset: Offset(0),
         next_offset: Offset(0),
+        tail: Offset(7),
         trimmed: 3,
         end_of_stream: false,
+        ..partition
     };
     edge.redrives
         .answers
         .lock()
         .unwrap()
         .push(Ok(RedriveReport {
+            stopped: Some(TargetFailing {
+                target: Origin::of("https://a.example/x").unwrap(),
+                cause: Cause::Timeout,
+                calls: 50,
+            }),
             partitions: vec![partition],
             ..RedriveReport::default()
         }));
@@ -90,9 +107,11 @@ async fn a_retry_answers_the_four_members_always() {
         )
         .await
         .json();
+    let stopped = json!({"reason": "target_failing", "target": "https://a.example:443", "cause": "timeout", "calls": 50});
+    assert_eq!(answer["stopped"], stopped);
     assert_eq!(
         answer["partitions"]["0"],
-        json!({"lastReadOffset": 405, "startOffset": 0, "nextOffset": 0, "trimmed": 3, "endOfStream": false})
+        json!({"lastReadOffset": 405, "startOffset": 0, "nextOffset": 0, "tail": 7, "trimmed": 3, "endOfStream": false})
     );
 }
 

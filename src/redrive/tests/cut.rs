@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     dispatch::job::{Mapping, Redone, Start},
     redrive::{
+        failing::Failing,
         in_flight::InFlight,
         pass::{HOLES_PATIENCE, Pass},
         progress::Progress,
@@ -63,6 +64,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         }),
         redeliver: true,
         dry_run: false,
+        failing: Failing::new(0),
         report: RedriveReport {
             attempted: 3,
             ..RedriveReport::default()
@@ -74,7 +76,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
     for offset in 0..3 {
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
-        in_flight.add(Offset(offset), start.clone(), answered);
+        in_flight.add(Offset(offset), None, start.clone(), answered);
         boards.push((start, Some(answer)));
     }
     let answer = |(start, answer): &mut (Start, Option<oneshot::Sender<_>>)| {

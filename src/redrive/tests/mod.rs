@@ -1,6 +1,7 @@
 //! Redrives over a real log and real targets.
 
 mod cut;
+mod failing;
 mod failures;
 mod far;
 mod reach;

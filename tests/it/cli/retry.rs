@@ -1,0 +1,59 @@
+//! `syncgate retry`: loops, and what it says about a call that was stopped.
+
+use serde_json::json;
+
+use super::process::{Served, Target, file};
+
+const DEFAULT: &str = "DefaultErrorStream";
+
+/// A gateway with `len` records in the default stream, whose target answers 418 again.
+fn failed(dir: &tempfile::TempDir, len: usize) -> (Served, Target) {
+    let target = Target::start();
+    let config = "[redrive]\nfailing_calls_max = 7\nin_flight_max = 1\n";
+    let config = file(dir.path(), "gate.toml", config);
+    let served = Served::start(dir.path(), &["--config", config.to_str().unwrap()]);
+    let messages = vec![target.message("/418"); len].join("\n");
+    let messages = file(dir.path(), "m.ndjson", &messages);
+    served.run(&["sync", messages.to_str().unwrap()]).expect(0);
+    assert_eq!(served.dispatched(), len as u64);
+    (served, target)
+}
+
+/// What fails comes back behind the end: the default stream is its own default.
+#[test]
+fn a_loop_over_a_stream_mapped_to_itself_calls_each_record_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, _target) = failed(&dir, 5);
+    for first in [0, 5] {
+        let after = (first - 1).to_string();
+        let looped = served.json(&["retry", DEFAULT, "--loop", "--max", "2", "--after", &after]);
+        let pass = &looped["partitions"][0];
+        assert_eq!(
+            (
+                &pass["failedMessages"],
+                &pass["lastReadOffset"],
+                &pass["endOfStream"],
+                &pass["calls"]
+            ),
+            (&json!(5), &json!(first + 4), &json!(true), &json!(3)),
+            "{looped}"
+        );
+    }
+    let records = served.json(&["records", DEFAULT, "--limit", "1000"]);
+    let redrives = records["items"].as_array().unwrap().iter();
+    let redrives: Vec<_> = redrives.map(|one| &one["headers"]["redrives"]).collect();
+    let expected = [["0"; 5], ["1"; 5], ["2"; 5]].concat();
+    assert_eq!(redrives, expected);
+}
+
+#[test]
+fn a_target_that_only_fails_ends_a_loop_with_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, target) = failed(&dir, 12);
+    let ended = served.run(&["retry", DEFAULT, "--loop"]).expect(1);
+    let said = format!("the first 7 calls to {} all came to 418", target.url);
+    assert!(ended.err.contains(&said), "{ended:?}");
+    let row = ended.out.lines().nth(1).unwrap();
+    let row: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(row, ["0", "1", "0", "7", "0", "6", "no"], "{ended:?}");
+}
