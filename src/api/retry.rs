@@ -77,6 +77,7 @@ pub(super) async fn retry(
         partitions,
         after: u64::try_from(asked.after).ok().map(Offset),
         records_max: asked.records_max,
+        rate: asked.rate,
         redeliver: asked.redeliver,
         dry_run: asked.dry_run,
         time_budget: asked.time_budget,

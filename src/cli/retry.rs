@@ -47,6 +47,9 @@ pub(super) struct Arguments {
     /// Where failures of a status or cause go, such as 404=UnrecoverableErrorStream; can be given several times.
     #[arg(long, value_name = "CAUSE=STREAM", value_parser = mapping)]
     map: Vec<(String, String)>,
+    /// Calls that begin in a second, at most.
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
     /// Only counts; nothing is called.
     #[arg(long)]
     dry_run: bool,
@@ -233,6 +236,9 @@ impl Pass {
         }
         if arguments.redeliver {
             body["redeliver"] = true.into();
+        }
+        if let Some(rate) = arguments.rate {
+            body["ratePerSecond"] = rate.into();
         }
         if let Some(ms) = arguments.time_budget_ms {
             body["timeBudgetMs"] = ms.into();

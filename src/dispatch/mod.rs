@@ -37,6 +37,7 @@ mod lane;
 mod lookup;
 pub(crate) mod outcome;
 mod owner;
+pub(crate) mod pace;
 mod redact;
 mod room;
 pub(crate) mod route;

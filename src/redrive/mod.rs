@@ -21,6 +21,7 @@ mod in_flight;
 mod mapping;
 mod pass;
 mod progress;
+mod rate;
 mod reader;
 mod report;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod tests;
 use std::{
     collections::HashSet,
     fmt,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -38,7 +40,7 @@ pub use mapping::{ErrorMapping, MappingInvalid};
 pub use report::{PartitionReport, RedriveReport};
 use tokio::{sync::oneshot, time::Instant};
 
-use self::failing::Failing;
+use self::{failing::Failing, rate::Rate};
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
@@ -69,6 +71,8 @@ pub struct RedriveRequest {
     pub records_max: u64,
     /// Where failures go.
     pub mapping: ErrorMapping,
+    /// Calls that begin in a second, at most; `None` leaves it to the targets.
+    pub rate: Option<NonZeroU32>,
     /// Call resolved records too.
     pub redeliver: bool,
     /// Count what would be called, call nothing, change nothing.
@@ -151,6 +155,7 @@ impl Redriver {
             after: request.after,
             redeliver: request.redeliver,
             dry_run: request.dry_run,
+            rate: request.rate.map(Rate::new),
             failing: Failing::new(inner.settings.failing_calls_max),
             report: RedriveReport::default(),
         };

@@ -13,6 +13,7 @@ use super::{
     failing::Failing,
     in_flight::InFlight,
     progress::Progress,
+    rate::Rate,
     reader::{Reader, unread},
 };
 use crate::{
@@ -48,6 +49,7 @@ pub(super) struct Pass {
     pub(super) mapping: Arc<Mapping>,
     pub(super) redeliver: bool,
     pub(super) dry_run: bool,
+    pub(super) rate: Option<Rate>,
     pub(super) failing: Failing,
     /// What has come of it so far.
     pub(super) report: RedriveReport,
@@ -190,6 +192,9 @@ impl Pass {
                     Some(None) | None => return Ok(()),
                 }
             }
+            if !self.has_slot(progress, in_flight).await? {
+                return Ok(());
+            }
             if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
                 return Ok(());
             }
@@ -203,6 +208,32 @@ impl Pass {
             }
         }
         Ok(())
+    }
+
+    /// Waits for a slot of the rate; `false` if the pass is over before there is one.
+    async fn has_slot(
+        &mut self,
+        progress: &mut Progress,
+        in_flight: &mut InFlight,
+    ) -> Result<bool, Error> {
+        while let Some(rate) = &mut self.rate
+            && let Err(at) = rate.take(Instant::now())
+        {
+            tokio::select! {
+                biased;
+                () = self.shared.stop.cancelled() => {}
+                answered = in_flight.next(), if !in_flight.is_empty() => {
+                    if let Some(answered) = answered {
+                        self.count(answered, progress, in_flight)?;
+                    }
+                }
+                () = sleep_until(at.min(self.by)) => {}
+            }
+            if self.is_over() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns whether the board has taken the record in time.
@@ -220,6 +251,8 @@ impl Pass {
             mapping: self.mapping.clone(),
             ends,
             start: start.clone(),
+            pace: self.rate.as_ref().map(|rate| rate.pace.clone()),
+            waiting: None,
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });

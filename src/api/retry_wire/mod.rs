@@ -1,4 +1,4 @@
-//! Body of `POST /stream/retry`: the sample's five members, and three of ours.
+//! Body of `POST /stream/retry`: the sample's five members, and ours.
 //!
 //! Numbers may come as strings and strings of digits as numbers, since the sample takes both.
 
@@ -6,7 +6,7 @@ mod mapping;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use serde_json::value::RawValue;
 
@@ -14,16 +14,20 @@ use crate::ingest::json;
 
 use super::object::{self, Faults, Object, whole};
 
-const MEMBERS: [&str; 8] = [
+const MEMBERS: [&str; 9] = [
     "streamOCIDToRetry",
     "noOfMessagesToProcess",
     "readAfterOffset",
     "readPartition",
     "errormapping",
+    "ratePerSecond",
     "dryRun",
     "redeliver",
     "timeBudgetMs",
 ];
+/// Greatest `ratePerSecond`: about what a machine can call at all.
+const RATE_MAX: i128 = 100_000;
+
 /// What is asked, streams still by name.
 #[derive(Debug, PartialEq)]
 pub(super) struct Retry {
@@ -34,6 +38,8 @@ pub(super) struct Retry {
     pub(super) partition: ReadPartition,
     /// `responsecode` and `stream` of each entry.
     pub(super) mapping: Vec<(String, String)>,
+    /// Calls that begin in a second.
+    pub(super) rate: Option<NonZeroU32>,
     pub(super) dry_run: bool,
     pub(super) redeliver: bool,
     pub(super) time_budget: Duration,
@@ -68,6 +74,10 @@ impl Retry {
         let partition = partition.and_then(|value| read_partition(&object, value, &mut faults));
         let mapping = object.required("errormapping", &mut faults);
         let mapping = mapping.and_then(|value| mapping::read(&object, value, &mut faults));
+        let rate = object.get("ratePerSecond").and_then(|value| {
+            let rate = in_range(&object, "ratePerSecond", value, 1, RATE_MAX, &mut faults)?;
+            NonZeroU32::new(u32::try_from(rate).ok()?)
+        });
         let dry_run = object.flag("dryRun", &mut faults);
         let redeliver = object.flag("redeliver", &mut faults);
         let time_budget = match object.get("timeBudgetMs") {
@@ -92,6 +102,7 @@ impl Retry {
                 after,
                 partition,
                 mapping,
+                rate,
                 dry_run,
                 redeliver,
                 time_budget,

@@ -48,6 +48,7 @@ fn check(name: &str, value: &str, expected: impl Fn(&mut Retry)) {
             ("404".into(), "A1".into()),
             ("unexpectedError".into(), "B1".into()),
         ],
+        rate: None,
         dry_run: false,
         redeliver: false,
         time_budget: BOUNDS.time_budget,
@@ -94,6 +95,11 @@ fn what_the_sample_takes_is_taken() {
             retry.mapping.truncate(1);
         },
     );
+    for (value, rate) in [("1", 1), ("100000", 100_000), ("\"25\"", 25)] {
+        check("ratePerSecond", value, |retry| {
+            retry.rate = NonZeroU32::new(rate)
+        });
+    }
     check("dryRun", "true", |retry| retry.dry_run = true);
     check("redeliver", "true", |retry| retry.redeliver = true);
     check("redeliver", "false", |_| {});
@@ -146,6 +152,10 @@ fn each_bad_input_has_its_answer() {
             &["-1", "\"x\"", "65536", "\"\"", "0.5", "true"],
         ),
         ("errormapping", &["\"x\"", "1"]),
+        (
+            "ratePerSecond",
+            &["0", "-1", "100001", "1.5", "null", "\"x\"", "4294967297"],
+        ),
         ("dryRun", &["1", "null", "\"true\""]),
         ("redeliver", &["\"x\""]),
         ("timeBudgetMs", &["0", "240001", "null", "\"x\"", "-1"]),
@@ -154,7 +164,7 @@ fn each_bad_input_has_its_answer() {
             check_refused(name, value, &format!("/{name}"), WrongType);
         }
     }
-    for name in ["group", "filter", "ratePerSecond", "x"] {
+    for name in ["group", "filter", "x"] {
         check_refused(name, "1", &format!("/{name}"), UnknownMember);
     }
     let entry = |entry: &str| format!("[{entry}]");

@@ -64,6 +64,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         }),
         redeliver: true,
         dry_run: false,
+        rate: None,
         failing: Failing::new(0),
         report: RedriveReport {
             attempted: 3,

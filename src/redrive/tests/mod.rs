@@ -4,6 +4,7 @@ mod cut;
 mod failing;
 mod failures;
 mod far;
+mod rate;
 mod reach;
 mod running;
 
@@ -37,6 +38,7 @@ impl Harness {
             after: None,
             records_max: 1_000,
             mapping: ErrorMapping::default(),
+            rate: None,
             redeliver: false,
             dry_run: false,
             time_budget: Duration::from_secs(20),
