@@ -44,6 +44,7 @@ pub(super) struct Problem {
 pub(super) enum Code {
     InvalidRequest,
     InvalidMessage,
+    FilterInvalid,
     TooSlow,
     SecretNotForTarget,
     OriginNotAllowed,
@@ -76,6 +77,7 @@ impl Code {
         match self {
             Self::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "The request is invalid"),
             Self::InvalidMessage => (S::BAD_REQUEST, "invalid_message", "The message is invalid"),
+            Self::FilterInvalid => (S::BAD_REQUEST, "filter_invalid", "The filter is invalid"),
             Self::TooSlow => (
                 S::REQUEST_TIMEOUT,
                 "invalid_request",

@@ -17,7 +17,7 @@ use super::{
     Shared,
     problem::{Code, Problem},
     query::Query,
-    retry_wire::{Bounds, ReadPartition, Retry},
+    retry_wire::{self, Bounds, ReadPartition, Retry},
     streams::source,
     wire,
 };
@@ -54,8 +54,13 @@ pub(super) async fn retry(
         records_max: shared.settings.redrive_records_max,
         time_budget: shared.settings.redrive_time_budget,
     };
-    let asked = Retry::parse(&body.bytes, bounds)
-        .map_err(|errors| Problem::invalid(Code::InvalidRequest, errors))?;
+    let asked = Retry::parse(&body.bytes, bounds).map_err(|errors| {
+        let code = match retry_wire::is_about_filter(&errors) {
+            true => Code::FilterInvalid,
+            false => Code::InvalidRequest,
+        };
+        Problem::invalid(code, errors)
+    })?;
     drop(body);
     let stream = find(&shared, &asked.stream, "/streamOCIDToRetry")?;
     let partitions = match asked.partition {
@@ -77,6 +82,7 @@ pub(super) async fn retry(
         partitions,
         after: u64::try_from(asked.after).ok().map(Offset),
         records_max: asked.records_max,
+        filter: asked.filter,
         rate: asked.rate,
         redeliver: asked.redeliver,
         dry_run: asked.dry_run,
@@ -152,6 +158,7 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         delivered: report.processed,
         requeued: report.requeued,
         skipped: report.skipped,
+        unmatched: report.unmatched,
         start_offset: report.start_offset.0,
         next_offset: report.next_offset.0,
         tail,

@@ -90,6 +90,7 @@ pub(super) struct RetryDone {
     pub(super) delivered: u64,
     pub(super) requeued: u64,
     pub(super) skipped: u64,
+    pub(super) unmatched: u64,
     pub(super) start_offset: u64,
     pub(super) next_offset: u64,
     /// Of one partition.

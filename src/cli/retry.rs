@@ -2,7 +2,7 @@
 //!
 //! Each partition has an offset of its own, so `--partition '*'` is a loop over the partitions.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -47,6 +47,11 @@ pub(super) struct Arguments {
     /// Where failures of a status or cause go, such as 404=UnrecoverableErrorStream; can be given several times.
     #[arg(long, value_name = "CAUSE=STREAM", value_parser = mapping)]
     map: Vec<(String, String)>,
+    /// Only records of which this is true: target, cause, key, operation, from or to; can be given several times, and of
+    /// several with one name one must be true. Such as cause=503, cause=network, target=https://orders.example,
+    /// from=2026-01-02T03:04:05Z.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = condition)]
+    filter: Vec<(String, String)>,
     /// Calls that begin in a second, at most.
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
@@ -71,6 +76,27 @@ fn mapping(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("give CAUSE=STREAM, such as 404=UnrecoverableErrorStream".into()),
     }
+}
+
+/// Names and values are for the gateway to judge. A key may be empty.
+fn condition(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("give NAME=VALUE, such as cause=503".into()),
+    }
+}
+
+/// Returns the conditions as the gateway takes them.
+fn filter(conditions: &[(String, String)]) -> Value {
+    let mut members = BTreeMap::<&str, Vec<&str>>::new();
+    for (name, value) in conditions {
+        members.entry(name).or_default().push(value);
+    }
+    let member = |(name, values): (&str, Vec<&str>)| match values[..] {
+        [only] => (name.to_owned(), json!(only)),
+        _ => (name.to_owned(), json!(values)),
+    };
+    Value::Object(members.into_iter().map(member).collect())
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
@@ -115,6 +141,7 @@ struct Pass {
     delivered: u64,
     failed: u64,
     skipped: u64,
+    unmatched: u64,
     end_of_stream: bool,
     /// The tail that the first call of a loop found: where the loop ends.
     loop_end: Option<u64>,
@@ -133,6 +160,7 @@ impl Pass {
             delivered: 0,
             failed: 0,
             skipped: 0,
+            unmatched: 0,
             end_of_stream: false,
             loop_end: None,
             next: 0,
@@ -204,6 +232,7 @@ impl Pass {
         self.delivered += number("processedmessages");
         self.failed += number("failedMessages");
         self.skipped += number("skipped");
+        self.unmatched += number("unmatched");
         self.after = last;
         self.next = number("nextOffset");
         if arguments.until_end && self.loop_end.is_none() {
@@ -237,6 +266,9 @@ impl Pass {
         if arguments.redeliver {
             body["redeliver"] = true.into();
         }
+        if !arguments.filter.is_empty() {
+            body["filter"] = filter(&arguments.filter);
+        }
         if let Some(rate) = arguments.rate {
             body["ratePerSecond"] = rate.into();
         }
@@ -262,6 +294,7 @@ impl Pass {
             "processedmessages": self.delivered,
             "failedMessages": self.failed,
             "skipped": self.skipped,
+            "unmatched": self.unmatched,
             "lastReadOffset": self.after,
             "endOfStream": self.end_of_stream,
             "lastAnswer": self.last_answer,
@@ -365,5 +398,14 @@ mod tests {
         assert!(mapping("404").is_err());
         assert!(mapping("=A").is_err());
         assert!(mapping("404=").is_err());
+    }
+
+    #[test]
+    fn a_filter_is_made_of_names_and_values() {
+        let conditions = ["cause=503", "key=", "cause=network", "key=a=b", "from=x"];
+        let conditions = conditions.map(|text| condition(text).unwrap());
+        let expected = json!({"cause": ["503", "network"], "key": ["", "a=b"], "from": "x"});
+        assert_eq!(filter(&conditions), expected);
+        assert!(condition("cause").is_err() && condition("=503").is_err());
     }
 }

@@ -17,6 +17,7 @@
 //! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
 
 mod failing;
+mod filter;
 mod in_flight;
 mod mapping;
 mod pass;
@@ -36,6 +37,7 @@ use std::{
 };
 
 pub use failing::TargetFailing;
+pub use filter::{Causes, Filter};
 pub use mapping::{ErrorMapping, MappingInvalid};
 pub use report::{PartitionReport, RedriveReport};
 use tokio::{sync::oneshot, time::Instant};
@@ -69,6 +71,8 @@ pub struct RedriveRequest {
     pub after: Option<Offset>,
     /// Records to call at most, over all partitions; skipped ones do not count. The setting `redrive.records_max` bounds it.
     pub records_max: u64,
+    /// Which records; the others count as read.
+    pub filter: Filter,
     /// Where failures go.
     pub mapping: ErrorMapping,
     /// Calls that begin in a second, at most; `None` leaves it to the targets.
@@ -153,6 +157,7 @@ impl Redriver {
             replay: request.stream.name == inner.shared.settings.roles.source,
             stream: request.stream,
             after: request.after,
+            filter: request.filter,
             redeliver: request.redeliver,
             dry_run: request.dry_run,
             rate: request.rate.map(Rate::new),

@@ -1,16 +1,18 @@
 //! One pass: reads, gives records to the boards, collects the answers, and keeps the position up to which all is done.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
+    task::coop::consume_budget,
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     Error, PartitionReport, RedriveReport,
     failing::Failing,
+    filter::Filter,
     in_flight::InFlight,
     progress::Progress,
     rate::Rate,
@@ -42,6 +44,7 @@ pub(super) struct Pass {
     /// The source stream is replayed: nothing ends, and what still waits is left alone.
     pub(super) replay: bool,
     pub(super) after: Option<Offset>,
+    pub(super) filter: Filter,
     pub(super) records_max: u64,
     pub(super) in_flight_max: usize,
     /// No record is given to the boards after this.
@@ -82,6 +85,7 @@ impl Pass {
             processed = report.processed,
             failed = report.failed,
             skipped = report.skipped,
+            unmatched = report.unmatched,
             trimmed = report.trimmed,
             end_of_stream = report.end_of_stream,
             target_failing = report.stopped.as_ref().map(|stopped| stopped.target.as_str()),
@@ -102,9 +106,12 @@ impl Pass {
         let asked = self.after.map_or(bounds.earliest, Offset::next);
         let start = asked.max(bounds.earliest);
         let mut trimmed = start.0 - asked.0;
-        let mut progress = Progress::from(start);
+        let tail = bounds.tail;
+        let in_time = self.in_time_of_filter(of, start..tail.max(start)).await?;
+        let mut progress = Progress::from(in_time.start);
+        self.report.unmatched += in_time.start.0 - start.0;
         let mut in_flight = InFlight::default();
-        let mut reader = Reader::new(of, start, bounds.tail);
+        let mut reader = Reader::new(of, in_time.start, in_time.end);
         let passed = self
             .give(
                 &mut reader,
@@ -115,6 +122,10 @@ impl Pass {
             )
             .await;
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
+        if progress.next >= in_time.end && tail > in_time.end {
+            self.report.unmatched += tail.0 - in_time.end.0;
+            progress.done_below(tail);
+        }
         match passed.and(collected) {
             // What was done before a place that cannot be read is worth its report; the next pass begins there.
             Err(Error::Read(_) | Error::PartitionUnknown(_)) if progress.next > start => {}
@@ -127,10 +138,29 @@ impl Pass {
             last_read_offset: if moved { last } else { self.after },
             start_offset: start,
             next_offset: progress.next,
-            tail: bounds.tail,
+            tail,
             trimmed,
-            end_of_stream: progress.next >= bounds.tail,
+            end_of_stream: progress.next >= tail,
         })
+    }
+
+    /// Returns which of some offsets the filter's time leaves.
+    async fn in_time_of_filter(
+        &self,
+        of: PartitionId,
+        offsets: Range<Offset>,
+    ) -> Result<Range<Offset>, Error> {
+        let engine = self.shared.streams.engine();
+        let Range { mut start, mut end } = offsets;
+        if let Some(time) = self.filter.from {
+            let first = engine.offset_at(of, time).await.map_err(unread)?;
+            start = first.clamp(start, end);
+        }
+        if let Some(time) = self.filter.to {
+            let behind = engine.offset_at(of, time).await.map_err(unread)?;
+            end = behind.clamp(start, end);
+        }
+        Ok(start..end)
     }
 
     /// Gives records to the boards until the tail, the cap, the time, or a stop.
@@ -165,10 +195,11 @@ impl Pass {
                 at = at.next();
                 continue;
             }
-            if self.report.attempted >= self.records_max || self.is_over() {
+            let looks = self.filter.looks_at_records();
+            if self.is_over() || !looks && self.is_full() {
                 return Ok(());
             }
-            if self.dry_run {
+            if self.dry_run && !looks {
                 self.report.attempted += 1;
                 progress.done(at);
                 at = at.next();
@@ -186,6 +217,23 @@ impl Pass {
                 }
                 Err(error) => return Err(unread(error)),
             };
+            if !self.filter.is_met_by(&stored.record) {
+                self.report.unmatched += 1;
+                progress.done(at);
+                at = at.next();
+                // A long stretch of such records is no reason to keep others waiting.
+                consume_budget().await;
+                continue;
+            }
+            if self.is_full() {
+                return Ok(());
+            }
+            if self.dry_run {
+                self.report.attempted += 1;
+                progress.done(at);
+                at = at.next();
+                continue;
+            }
             while in_flight.len() >= self.in_flight_max {
                 match self.in_time(in_flight.next()).await {
                     Some(Some(answered)) => self.count(answered, progress, in_flight)?,
@@ -369,6 +417,10 @@ impl Pass {
     /// Whether a later pass calls again what this one has called.
     fn calls_again(&self) -> bool {
         self.replay || self.redeliver
+    }
+
+    fn is_full(&self) -> bool {
+        self.report.attempted >= self.records_max
     }
 
     fn is_over(&self) -> bool {

@@ -26,6 +26,11 @@ impl Progress {
         self.ahead.len()
     }
 
+    /// Everything below `next` is done.
+    pub(super) fn done_below(&mut self, next: Offset) {
+        self.next = self.next.max(next);
+    }
+
     pub(super) fn done(&mut self, offset: Offset) {
         if offset != self.next {
             self.ahead.insert(offset);

@@ -19,6 +19,8 @@ pub struct RedriveReport {
     pub requeued: u64,
     /// Records passed over: resolved, or still waiting for their first dispatch.
     pub skipped: u64,
+    /// Records left out by the filter; one that is resolved counts as skipped if its time is within that of the filter.
+    pub unmatched: u64,
     /// Offsets asked for that retention has taken.
     pub trimmed: u64,
     /// Whether the tail, as it was at the start, was reached (in every partition).

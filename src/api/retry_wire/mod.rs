@@ -2,6 +2,7 @@
 //!
 //! Numbers may come as strings and strings of digits as numbers, since the sample takes both.
 
+mod filter;
 mod mapping;
 #[cfg(test)]
 mod tests;
@@ -10,16 +11,20 @@ use std::{num::NonZeroU32, time::Duration};
 
 use serde_json::value::RawValue;
 
-use crate::ingest::json;
+use crate::{
+    ingest::{FieldError, json},
+    redrive::Filter,
+};
 
 use super::object::{self, Faults, Object, whole};
 
-const MEMBERS: [&str; 9] = [
+const MEMBERS: [&str; 10] = [
     "streamOCIDToRetry",
     "noOfMessagesToProcess",
     "readAfterOffset",
     "readPartition",
     "errormapping",
+    filter::NAME,
     "ratePerSecond",
     "dryRun",
     "redeliver",
@@ -38,6 +43,7 @@ pub(super) struct Retry {
     pub(super) partition: ReadPartition,
     /// `responsecode` and `stream` of each entry.
     pub(super) mapping: Vec<(String, String)>,
+    pub(super) filter: Filter,
     /// Calls that begin in a second.
     pub(super) rate: Option<NonZeroU32>,
     pub(super) dry_run: bool,
@@ -74,6 +80,8 @@ impl Retry {
         let partition = partition.and_then(|value| read_partition(&object, value, &mut faults));
         let mapping = object.required("errormapping", &mut faults);
         let mapping = mapping.and_then(|value| mapping::read(&object, value, &mut faults));
+        let filter = object.get(filter::NAME);
+        let filter = filter.map(|value| filter::read(&object, value, &mut faults));
         let rate = object.get("ratePerSecond").and_then(|value| {
             let rate = in_range(&object, "ratePerSecond", value, 1, RATE_MAX, &mut faults)?;
             NonZeroU32::new(u32::try_from(rate).ok()?)
@@ -102,6 +110,7 @@ impl Retry {
                 after,
                 partition,
                 mapping,
+                filter: filter.unwrap_or_default(),
                 rate,
                 dry_run,
                 redeliver,
@@ -110,6 +119,12 @@ impl Retry {
             _ => Err(faults),
         }
     }
+}
+
+/// Returns whether all that is wrong with a body is its filter.
+pub(super) fn is_about_filter(faults: &[FieldError]) -> bool {
+    let of_filter = |fault: &FieldError| fault.pointer.split('/').nth(1) == Some(filter::NAME);
+    faults.iter().all(of_filter)
 }
 
 fn required(

@@ -1,7 +1,7 @@
 //! What bodies are taken, and what is said about the others.
 
-use super::{mapping::MAPPING_LEN_MAX, *};
-use crate::ingest::FieldCode;
+use super::{filter::ENTRIES_LEN_MAX, mapping::MAPPING_LEN_MAX, *};
+use crate::{clock::Timestamp, ingest::FieldCode, target::Origin};
 
 const BOUNDS: Bounds = Bounds {
     records_max: 100_000,
@@ -48,6 +48,7 @@ fn check(name: &str, value: &str, expected: impl Fn(&mut Retry)) {
             ("404".into(), "A1".into()),
             ("unexpectedError".into(), "B1".into()),
         ],
+        filter: Filter::default(),
         rate: None,
         dry_run: false,
         redeliver: false,
@@ -164,7 +165,7 @@ fn each_bad_input_has_its_answer() {
             check_refused(name, value, &format!("/{name}"), WrongType);
         }
     }
-    for name in ["group", "filter", "x"] {
+    for name in ["group", "x"] {
         check_refused(name, "1", &format!("/{name}"), UnknownMember);
     }
     let entry = |entry: &str| format!("[{entry}]");
@@ -212,4 +213,86 @@ fn a_body_that_is_no_object_is_refused_and_all_faults_come_at_once() {
         Retry::parse(b"\xff", BOUNDS).unwrap_err()[0].code,
         FieldCode::NotUtf8
     );
+}
+
+#[test]
+fn a_filter_is_an_object_of_conditions() {
+    let causes = |retry: &mut Retry, words: &[&str]| {
+        for word in words {
+            retry.filter.causes.add(word).unwrap();
+        }
+    };
+    let origin = |text| Origin::of(text).unwrap();
+    check("filter", "{}", |_| {});
+    check("filter", r#"{"cause":503}"#, |retry| {
+        causes(retry, &["503"])
+    });
+    check(
+        "filter",
+        r#"{"cause":["503",404,"4xx","network"]}"#,
+        |retry| {
+            causes(retry, &["503", "404", "4xx", "network"]);
+        },
+    );
+    check("filter", r#"{"target":"HTTPS://A.example"}"#, |retry| {
+        retry.filter.targets = vec![origin("https://a.example:443")];
+    });
+    let two =
+        r#"{"target":["http://a:1/","http://b"],"operation":["PUT","GET"],"key":["k\u0031",2,""]}"#;
+    check("filter", two, |retry| {
+        retry.filter.targets = vec![origin("http://a:1"), origin("http://b:80")];
+        retry.filter.operations = vec!["PUT".into(), "GET".into()];
+        retry.filter.keys = vec!["k1".into(), "2".into(), "".into()];
+    });
+    let time = r#"{"from":"2026-01-02T03:04:05Z","to":"2026-01-02T05:04:05.5+01:00"}"#;
+    check("filter", time, |retry| {
+        retry.filter.from = Some(Timestamp(1_767_323_045_000_000));
+        retry.filter.to = Some(Timestamp(1_767_326_645_500_000));
+    });
+}
+
+#[test]
+fn what_is_wrong_with_a_filter_has_its_own_code() {
+    use FieldCode::{TooLong, UnknownMember, WrongType};
+    for expression in ["\"record.key == 'k'\"", "1", "null", "[]", "true"] {
+        check_refused("filter", expression, "/filter", WrongType);
+    }
+    let many = vec!["\"k\""; ENTRIES_LEN_MAX + 1].join(",");
+    for (filter, pointer, code) in [
+        (r#"{"status":503}"#, "/filter/status", UnknownMember),
+        (r#"{"key":"a","key":"b"}"#, "/filter/key", WrongType),
+        (r#"{"cause":[503,"4xy"]}"#, "/filter/cause/1", WrongType),
+        (r#"{"cause":99}"#, "/filter/cause", WrongType),
+        (r#"{"cause":[]}"#, "/filter/cause", WrongType),
+        (r#"{"cause":null}"#, "/filter/cause", WrongType),
+        (r#"{"cause":{}}"#, "/filter/cause", WrongType),
+        (r#"{"key":[["k"]]}"#, "/filter/key/0", WrongType),
+        (r#"{"target":"a.example"}"#, "/filter/target", WrongType),
+        (r#"{"target":"http://a/x"}"#, "/filter/target", WrongType),
+        (r#"{"target":"ftp://a"}"#, "/filter/target", WrongType),
+        (r#"{"operation":"post"}"#, "/filter/operation", WrongType),
+        (r#"{"from":"yesterday"}"#, "/filter/from", WrongType),
+        (r#"{"to":1}"#, "/filter/to", WrongType),
+        (
+            r#"{"from":"2026-01-02T03:04:05Z","to":"2026-01-02T03:04:05Z"}"#,
+            "/filter/to",
+            WrongType,
+        ),
+        (&format!("{{\"key\":[{many}]}}"), "/filter/key", TooLong),
+    ] {
+        check_refused("filter", filter, pointer, code);
+    }
+    for (name, value, is_of_filter) in [
+        ("filter", "1", true),
+        ("filter", r#"{"status":503}"#, true),
+        ("filters", "{}", false),
+        ("ratePerSecond", "0", false),
+    ] {
+        let faults = Retry::parse(with(name, value).as_bytes(), BOUNDS).unwrap_err();
+        assert_eq!(is_about_filter(&faults), is_of_filter, "{name}: {value}");
+    }
+    let both = with("filter", "1").replace("405", "-7");
+    assert!(!is_about_filter(
+        &Retry::parse(both.as_bytes(), BOUNDS).unwrap_err()
+    ));
 }

@@ -31,6 +31,7 @@ async fn a_retry_answers_the_four_members_always() {
         failed: 1,
         requeued: 1,
         skipped: 4,
+        unmatched: 6,
         trimmed: 0,
         end_of_stream: true,
         last_read_offset: Some(Offset(1 << 40)),
@@ -43,7 +44,7 @@ async fn a_retry_answers_the_four_members_always() {
     edge.redrives.answers.lock().unwrap().push(Ok(report));
     let answer = edge.post("/stream/retry", retry_body(&[])).await;
     let expected = json!({"lastReadOffset": 1_u64 << 40, "processedmessages": 2, "failedMessages": 1, "endOfStream": true,
-        "attempted": 3, "delivered": 2, "requeued": 1, "skipped": 4, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
+        "attempted": 3, "delivered": 2, "requeued": 1, "skipped": 4, "unmatched": 6, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
         "tail": (1_u64 << 40) + 1, "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
     assert_eq!(answer.json(), expected);
     let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
@@ -156,6 +157,9 @@ async fn a_retry_names_what_is_wrong() {
     retry("group", json!("g"))
         .await
         .check_problem(400, "invalid_request");
+    let problem = retry("filter", json!("record.key == 'k'")).await;
+    let problem = problem.check_problem(400, "filter_invalid");
+    assert_eq!(problem["errors"][0]["pointer"], "/filter");
     let of = edge.partition("ServerUnavailableStream", 0);
     for (error, status, code) in [
         (redrive::Error::Running(of), 409, "redrive_running"),

@@ -4,6 +4,7 @@ mod cut;
 mod failing;
 mod failures;
 mod far;
+mod filter;
 mod rate;
 mod reach;
 mod running;
@@ -13,7 +14,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, ErrorMapping, RedriveReport, RedriveRequest, Redriver};
+use super::{Error, ErrorMapping, Filter, RedriveReport, RedriveRequest, Redriver};
 use crate::{
     dispatch::tests::{
         harness::{
@@ -37,6 +38,7 @@ impl Harness {
             partitions: vec![self.partition(stream, 0)],
             after: None,
             records_max: 1_000,
+            filter: Filter::default(),
             mapping: ErrorMapping::default(),
             rate: None,
             redeliver: false,

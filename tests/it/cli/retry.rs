@@ -57,3 +57,28 @@ fn a_target_that_only_fails_ends_a_loop_with_an_error() {
     let row: Vec<_> = row.split_whitespace().collect();
     assert_eq!(row, ["0", "1", "0", "7", "0", "6", "no"], "{ended:?}");
 }
+
+#[test]
+fn a_filter_chooses_records_and_one_that_is_wrong_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, target) = failed(&dir, 3);
+    let chosen = |conditions: &[&str]| {
+        let filters = conditions
+            .iter()
+            .flat_map(|condition| ["--filter", condition]);
+        let mut arguments = vec!["retry", DEFAULT, "--dry-run"];
+        arguments.extend(filters);
+        let pass = &served.json(&arguments)["partitions"][0];
+        (pass["attempted"].clone(), pass["unmatched"].clone())
+    };
+    let here = format!("target={}", target.url);
+    assert_eq!(
+        chosen(&[&here, "cause=404", "cause=4xx", "key="]),
+        (json!(3), json!(0))
+    );
+    assert_eq!(chosen(&["cause=network"]), (json!(0), json!(3)));
+    let ended = served
+        .run(&["retry", DEFAULT, "--filter", "status=418"])
+        .expect(1);
+    assert!(ended.err.contains("400 filter_invalid"), "{ended:?}");
+}
