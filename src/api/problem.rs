@@ -409,6 +409,24 @@ impl From<redrive::Error> for Problem {
                     ..error.into()
                 }
             }
+            Error::GroupsFull => {
+                let fault = FieldError {
+                    pointer: "/group".into(),
+                    code: FieldCode::TooLong,
+                    detail,
+                };
+                Self::invalid(Code::InvalidRequest, vec![fault])
+            }
+            Error::GroupUnreadable(_) => Self::internal(detail),
+            Error::GroupNotStored(error) => {
+                let detail = format!(
+                    "what was called is done; the group stands where it stood before, so the next call looks at it again: {error}"
+                );
+                Self {
+                    detail,
+                    ..error.into()
+                }
+            }
             Error::Stopping => Self::draining(),
         }
     }

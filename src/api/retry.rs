@@ -9,7 +9,9 @@ use http::{HeaderMap, Uri};
 use crate::{
     ingest::{FieldCode, FieldError},
     place::{Offset, Partition},
-    redrive::{self, ErrorMapping, PartitionReport, RedriveReport, RedriveRequest, Redriver},
+    redrive::{
+        self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
+    },
     storage::Stream,
 };
 
@@ -38,6 +40,9 @@ impl Redrives for Redriver {
         Self::run(self, request).await
     }
 }
+
+/// The offset before the first one.
+const EARLIEST: i64 = -1;
 
 /// A mapping of a thousand entries fits.
 const BODY_BYTES_MAX: usize = 256 << 10;
@@ -80,7 +85,13 @@ pub(super) async fn retry(
         mapping: mapping(&shared, asked.mapping)?,
         stream,
         partitions,
-        after: u64::try_from(asked.after).ok().map(Offset),
+        after: asked
+            .after
+            .and_then(|after| u64::try_from(after).ok().map(Offset)),
+        group: asked.group.map(|name| Group {
+            name,
+            moves: asked.after.is_some(),
+        }),
         records_max: asked.records_max,
         filter: asked.filter,
         rate: asked.rate,
@@ -102,7 +113,8 @@ pub(super) async fn retry(
             other => other.into(),
         })?;
     let all = asked.partition == ReadPartition::All;
-    Ok(Json(done(report, asked.after, all)))
+    let after = asked.after.unwrap_or(EARLIEST);
+    Ok(Json(done(report, after, all)))
 }
 
 fn find(shared: &Shared, text: &str, pointer: &str) -> Result<Arc<Stream>, Problem> {
@@ -170,8 +182,16 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
             cause: stopped.cause.to_string(),
             calls: stopped.calls,
         }),
+        group: report.group.map(|group| wire::RetryGroup {
+            name: group.name.to_string(),
+            positions: group.positions.into_iter().map(stands).collect(),
+        }),
         partitions,
     }
+}
+
+fn stands((partition, last): (Partition, Option<Offset>)) -> (String, i64) {
+    (partition.to_string(), last_read(last, EARLIEST))
 }
 
 fn position(report: &PartitionReport, after: i64) -> wire::RetryPosition {

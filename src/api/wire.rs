@@ -101,6 +101,8 @@ pub(super) struct RetryDone {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stopped: Option<RetryStopped>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<RetryGroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) partitions: Option<BTreeMap<String, RetryPosition>>,
 }
 
@@ -112,6 +114,14 @@ pub(super) struct RetryStopped {
     /// As in `byStatus`.
     pub(super) cause: String,
     pub(super) calls: u32,
+}
+
+/// Where the group of a retry stands.
+#[derive(Debug, Serialize)]
+pub(super) struct RetryGroup {
+    pub(super) name: String,
+    /// The last offset that is done, by partition; -1 before the first.
+    pub(super) positions: BTreeMap<String, i64>,
 }
 
 /// Where one partition of `readPartition: "*"` stands.

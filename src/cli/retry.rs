@@ -41,6 +41,10 @@ pub(super) struct Arguments {
         conflicts_with = "offset_file"
     )]
     after: Option<i64>,
+    /// Goes on where the last call with this group came to, and keeps in the gateway how far this one came. With --after it
+    /// begins there and takes the group along.
+    #[arg(long, value_name = "NAME", conflicts_with = "offset_file")]
+    group: Option<String>,
     /// Records of one call.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     max: u64,
@@ -256,10 +260,15 @@ impl Pass {
         let mut body = json!({
             "streamOCIDToRetry": arguments.stream,
             "noOfMessagesToProcess": arguments.max.min(left),
-            "readAfterOffset": self.after,
             "readPartition": self.partition,
             "errormapping": mapping,
         });
+        if let Some(group) = &arguments.group {
+            body["group"] = group.as_str().into();
+        }
+        if self.says_offset(arguments) {
+            body["readAfterOffset"] = self.after.into();
+        }
         if arguments.dry_run {
             body["dryRun"] = true.into();
         }
@@ -276,6 +285,15 @@ impl Pass {
             body["timeBudgetMs"] = ms.into();
         }
         body
+    }
+
+    /// A group knows where it stands, but for a dry run, which leaves it where it was.
+    fn says_offset(&self, arguments: &Arguments) -> bool {
+        match (&arguments.group, self.calls) {
+            (None, _) => true,
+            (Some(_), 0) => arguments.after.is_some(),
+            (Some(_), _) => arguments.dry_run,
+        }
     }
 
     fn row(&self, counts: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -369,10 +387,11 @@ fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), F
     let open: Vec<_> = passes.iter().filter(|pass| !pass.end_of_stream).collect();
     let mut text = table.text();
     if let ([pass], false) = (&open[..], arguments.until_end) {
-        text = format!(
-            "{text}not at the end: go on with --after {}, or take --loop\n",
-            pass.after
-        );
+        let on = match &arguments.group {
+            Some(group) => format!("--group {group}"),
+            None => format!("--after {}", pass.after),
+        };
+        text = format!("{text}not at the end: go on with {on}, or take --loop\n");
     } else if !open.is_empty() {
         let count = u64::try_from(open.len()).unwrap_or(u64::MAX);
         text = format!("{text}{} not at the end\n", counted(count, "partition"));

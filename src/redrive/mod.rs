@@ -14,10 +14,13 @@
 //! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
 //! them would only be moved.
 //!
+//! With a group a pass goes on where the last one of that group came to (`group.rs`).
+//!
 //! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
 
 mod failing;
 mod filter;
+mod group;
 mod in_flight;
 mod mapping;
 mod pass;
@@ -38,11 +41,12 @@ use std::{
 
 pub use failing::TargetFailing;
 pub use filter::{Causes, Filter};
+pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid};
 pub use mapping::{ErrorMapping, MappingInvalid};
-pub use report::{PartitionReport, RedriveReport};
+pub use report::{GroupReport, PartitionReport, RedriveReport};
 use tokio::{sync::oneshot, time::Instant};
 
-use self::{failing::Failing, rate::Rate};
+use self::{failing::Failing, group::Standing, rate::Rate};
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
@@ -58,6 +62,8 @@ struct Inner {
     shared: Arc<Shared>,
     settings: config::Redrive,
     running: Mutex<HashSet<PartitionId>>,
+    /// Held by whoever makes a group.
+    making_group: tokio::sync::Mutex<()>,
 }
 
 /// What to redrive.
@@ -69,6 +75,8 @@ pub struct RedriveRequest {
     pub partitions: Vec<PartitionId>,
     /// The last offset that is not wanted any more; `None` begins with the earliest record.
     pub after: Option<Offset>,
+    /// What the pass goes on with, and where it leaves how far it came.
+    pub group: Option<Group>,
     /// Records to call at most, over all partitions; skipped ones do not count. The setting `redrive.records_max` bounds it.
     pub records_max: u64,
     /// Which records; the others count as read.
@@ -107,6 +115,17 @@ pub enum Error {
     /// The log did not take the end of a record. Ends before it are stored; records without one are redriven again.
     #[error("an end was not stored: {0}")]
     NotStored(CommitError),
+    /// The stream has as many groups as it may, and all were used lately; nothing was done.
+    #[error(
+        "the stream has {GROUPS_LEN_MAX} groups, all used in the last 30 days; go on with one of them"
+    )]
+    GroupsFull,
+    /// Where the group stands cannot be read: only a mistake of ours makes it so.
+    #[error("what is stored of group {0} cannot be read")]
+    GroupUnreadable(GroupName),
+    /// The log did not take how far the group came. Ends so far are stored; the group stands where it stood.
+    #[error("where the group stands was not stored: {0}")]
+    GroupNotStored(CommitError),
     /// The gateway stops. Ends so far are stored.
     #[error("the gateway is stopping")]
     Stopping,
@@ -116,10 +135,16 @@ impl Redriver {
     /// Redrives over a dispatcher's boards.
     #[must_use]
     pub fn new(dispatcher: &Dispatcher, settings: config::Redrive) -> Self {
+        let shared = dispatcher.shared.clone();
+        let (tidying, stop) = (shared.clone(), shared.stop.clone());
+        shared.tasks.spawn("redrive groups", async move {
+            stop.run_until_cancelled(group::keep_tidy(tidying)).await;
+        });
         Self(Arc::new(Inner {
-            shared: dispatcher.shared.clone(),
+            shared,
             settings,
             running: Mutex::default(),
+            making_group: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -157,6 +182,7 @@ impl Redriver {
             replay: request.stream.name == inner.shared.settings.roles.source,
             stream: request.stream,
             after: request.after,
+            group: None,
             filter: request.filter,
             redeliver: request.redeliver,
             dry_run: request.dry_run,
@@ -165,8 +191,12 @@ impl Redriver {
             report: RedriveReport::default(),
         };
         let (answer, answered) = oneshot::channel();
+        let this = inner.clone();
         inner.shared.tasks.spawn("redrive", async move {
-            let report = pass.run(&request.partitions).await;
+            let report = match request.group {
+                None => pass.run(&request.partitions).await,
+                Some(group) => this.run_with(group, pass, &request.partitions).await,
+            };
             drop(running);
             // Whoever asked may be gone; what was done is stored all the same.
             drop(answer.send(report));
@@ -211,6 +241,19 @@ impl Drop for Running {
 }
 
 impl Inner {
+    async fn run_with(
+        &self,
+        group: Group,
+        mut pass: pass::Pass,
+        partitions: &[PartitionId],
+    ) -> Result<RedriveReport, Error> {
+        let (stream, dry_run) = (pass.stream.id, pass.dry_run);
+        let making = &self.making_group;
+        let group = Standing::open(&self.shared, making, stream, group, dry_run).await?;
+        pass.group = Some(group);
+        pass.run(partitions).await
+    }
+
     fn running(&self) -> MutexGuard<'_, HashSet<PartitionId>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

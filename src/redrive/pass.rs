@@ -13,6 +13,7 @@ use super::{
     Error, PartitionReport, RedriveReport,
     failing::Failing,
     filter::Filter,
+    group::Standing,
     in_flight::InFlight,
     progress::Progress,
     rate::Rate,
@@ -44,6 +45,8 @@ pub(super) struct Pass {
     /// The source stream is replayed: nothing ends, and what still waits is left alone.
     pub(super) replay: bool,
     pub(super) after: Option<Offset>,
+    /// Says where to begin, if it knows, and is told how far the pass came.
+    pub(super) group: Option<Standing>,
     pub(super) filter: Filter,
     pub(super) records_max: u64,
     pub(super) in_flight_max: usize,
@@ -66,6 +69,7 @@ impl Pass {
             self.report.partitions.push(partition);
         }
         let report = &mut self.report;
+        report.group = self.group.as_ref().map(|group| group.report(partitions));
         report.end_of_stream = report.partitions.iter().all(|one| one.end_of_stream);
         if report.end_of_stream {
             report.stopped = None;
@@ -103,7 +107,14 @@ impl Pass {
             Some(self.epoch(of).await?)
         };
         let bounds = status.bounds;
-        let asked = self.after.map_or(bounds.earliest, Offset::next);
+        let stands = self.group.as_ref();
+        let stands = stands.and_then(|group| group.begins_with(of.partition));
+        let after = match stands {
+            Some(next) => next.0.checked_sub(1).map(Offset),
+            None => self.after,
+        };
+        let asked = stands.or(self.after.map(Offset::next));
+        let asked = asked.unwrap_or(bounds.earliest);
         let start = asked.max(bounds.earliest);
         let mut trimmed = start.0 - asked.0;
         let tail = bounds.tail;
@@ -126,16 +137,24 @@ impl Pass {
             self.report.unmatched += tail.0 - in_time.end.0;
             progress.done_below(tail);
         }
+        let mut stored = Ok(());
+        if let Some(group) = &mut self.group
+            && !self.dry_run
+        {
+            // Also after a failure: what is done is done. Beyond the tail there is nothing that could be.
+            stored = group.store(of, progress.next.min(tail)).await;
+        }
         match passed.and(collected) {
             // What was done before a place that cannot be read is worth its report; the next pass begins there.
             Err(Error::Read(_) | Error::PartitionUnknown(_)) if progress.next > start => {}
             other => other?,
         }
+        stored?;
         let moved = progress.next > start;
         let last = progress.next.0.checked_sub(1).map(Offset);
         Ok(PartitionReport {
             of,
-            last_read_offset: if moved { last } else { self.after },
+            last_read_offset: if moved { last } else { after },
             start_offset: start,
             next_offset: progress.next,
             tail,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::TargetFailing;
-use crate::place::{Offset, PartitionId};
+use super::{GroupName, TargetFailing};
+use crate::place::{Offset, Partition, PartitionId};
 
 /// What a redrive came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +37,19 @@ pub struct RedriveReport {
     pub next_offset: Offset,
     /// Calls by HTTP status, else by the word of the cause.
     pub by_status: BTreeMap<String, u64>,
+    /// The group that was gone on with.
+    pub group: Option<GroupReport>,
     /// The positions of each partition.
     pub partitions: Vec<PartitionReport>,
+}
+
+/// Where a group stands after a pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Its name.
+    pub name: GroupName,
+    /// For each partition of the pass the last offset that is done, as stored; `None` before the first one.
+    pub positions: Vec<(Partition, Option<Offset>)>,
 }
 
 /// How far a redrive came in a partition.

@@ -13,17 +13,18 @@ use serde_json::value::RawValue;
 
 use crate::{
     ingest::{FieldError, json},
-    redrive::Filter,
+    redrive::{Filter, GroupName, GroupNameInvalid},
 };
 
 use super::object::{self, Faults, Object, whole};
 
-const MEMBERS: [&str; 10] = [
+const MEMBERS: [&str; 11] = [
     "streamOCIDToRetry",
     "noOfMessagesToProcess",
     "readAfterOffset",
     "readPartition",
     "errormapping",
+    "group",
     filter::NAME,
     "ratePerSecond",
     "dryRun",
@@ -38,8 +39,9 @@ const RATE_MAX: i128 = 100_000;
 pub(super) struct Retry {
     pub(super) stream: String,
     pub(super) records_max: u64,
-    /// -1 means from the earliest record.
-    pub(super) after: i64,
+    /// -1 means from the earliest record; `None`, with a group alone, from where that stands.
+    pub(super) after: Option<i64>,
+    pub(super) group: Option<GroupName>,
     pub(super) partition: ReadPartition,
     /// `responsecode` and `stream` of each entry.
     pub(super) mapping: Vec<(String, String)>,
@@ -75,7 +77,18 @@ impl Retry {
         let most = i128::from(bounds.records_max);
         let records_max = required(&object, "noOfMessagesToProcess", 1, most, &mut faults);
         let most = i128::from(i64::MAX);
-        let after = required(&object, "readAfterOffset", -1, most, &mut faults);
+        let group = object.get("group").map(|value| {
+            let name = json::string(value).and_then(|name| name.parse().ok());
+            if name.is_none() {
+                object.wrong("group", &GroupNameInvalid.to_string(), &mut faults);
+            }
+            name
+        });
+        let name = "readAfterOffset";
+        let after = match (&group, object.get(name)) {
+            (Some(_), None) => None,
+            _ => required(&object, name, -1, most, &mut faults),
+        };
         let partition = object.required("readPartition", &mut faults);
         let partition = partition.and_then(|value| read_partition(&object, value, &mut faults));
         let mapping = object.required("errormapping", &mut faults);
@@ -96,11 +109,10 @@ impl Retry {
                 ms.map(|ms| Duration::from_millis(ms.unsigned_abs()))
             }
         };
-        match (stream, records_max, after, partition, mapping, time_budget) {
+        match (stream, records_max, partition, mapping, time_budget) {
             (
                 Some(stream),
                 Some(records_max),
-                Some(after),
                 Some(partition),
                 Some(mapping),
                 Some(time_budget),
@@ -108,6 +120,7 @@ impl Retry {
                 stream: stream.into_owned(),
                 records_max: records_max.unsigned_abs(),
                 after,
+                group: group.flatten(),
                 partition,
                 mapping,
                 filter: filter.unwrap_or_default(),

@@ -42,7 +42,8 @@ fn check(name: &str, value: &str, expected: impl Fn(&mut Retry)) {
     let mut retry = Retry {
         stream: "ServerUnavailableStream".into(),
         records_max: 5,
-        after: 405,
+        after: Some(405),
+        group: None,
         partition: ReadPartition::One(0),
         mapping: vec![
             ("404".into(), "A1".into()),
@@ -72,14 +73,14 @@ fn what_the_sample_takes_is_taken() {
         retry.records_max = 100_000
     });
     check("readAfterOffset", r#""405""#, |_| {});
-    check("readAfterOffset", "-1", |retry| retry.after = -1);
-    check("readAfterOffset", r#""-1""#, |retry| retry.after = -1);
-    check("readAfterOffset", "0", |retry| retry.after = 0);
+    check("readAfterOffset", "-1", |retry| retry.after = Some(-1));
+    check("readAfterOffset", r#""-1""#, |retry| retry.after = Some(-1));
+    check("readAfterOffset", "0", |retry| retry.after = Some(0));
     check("readAfterOffset", "4294967296000", |retry| {
-        retry.after = 4_294_967_296_000
+        retry.after = Some(4_294_967_296_000)
     });
     check("readAfterOffset", "9223372036854775807", |retry| {
-        retry.after = i64::MAX
+        retry.after = Some(i64::MAX)
     });
     check("readPartition", "0", |_| {});
     check("readPartition", "255", |retry| {
@@ -154,6 +155,12 @@ fn each_bad_input_has_its_answer() {
         ),
         ("errormapping", &["\"x\"", "1"]),
         (
+            "group",
+            &[
+                "\"\"", "1", "null", "\"1a\"", "\"-a\"", "\"a b\"", "\"a/b\"", "\"ä\"", "{}",
+            ],
+        ),
+        (
             "ratePerSecond",
             &["0", "-1", "100001", "1.5", "null", "\"x\"", "4294967297"],
         ),
@@ -165,7 +172,7 @@ fn each_bad_input_has_its_answer() {
             check_refused(name, value, &format!("/{name}"), WrongType);
         }
     }
-    for name in ["group", "x"] {
+    for name in ["groups", "x"] {
         check_refused(name, "1", &format!("/{name}"), UnknownMember);
     }
     let entry = |entry: &str| format!("[{entry}]");
@@ -295,4 +302,24 @@ fn what_is_wrong_with_a_filter_has_its_own_code() {
     assert!(!is_about_filter(
         &Retry::parse(both.as_bytes(), BOUNDS).unwrap_err()
     ));
+}
+
+#[test]
+fn with_a_group_the_offset_can_be_left_out() {
+    let named = |name: &str| Some(name.parse::<GroupName>().unwrap());
+    let longest = "g".repeat(64);
+    for name in ["nightly", "a", "Z.9_-", &longest] {
+        check("group", &format!("\"{name}\""), |retry| {
+            retry.group = named(name);
+        });
+    }
+    let too_long = format!("\"{longest}g\"");
+    check_refused("group", &too_long, "/group", FieldCode::WrongType);
+
+    let body = with("readAfterOffset", "").replacen('{', r#"{"group":"nightly","#, 1);
+    let retry = Retry::parse(body.as_bytes(), BOUNDS).unwrap();
+    assert_eq!((retry.after, retry.group), (None, named("nightly")));
+    let body = with("readAfterOffset", "null").replacen('{', r#"{"group":"nightly","#, 1);
+    let faults = Retry::parse(body.as_bytes(), BOUNDS).unwrap_err();
+    assert_eq!(faults[0].pointer, "/readAfterOffset");
 }

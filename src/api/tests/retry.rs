@@ -1,7 +1,11 @@
 //! `POST /stream/retry`, with the answers of passes ready.
 
 use super::*;
-use crate::{dispatch::Cause, redrive::TargetFailing, target::Origin};
+use crate::{
+    dispatch::Cause,
+    redrive::{Group, GroupName, GroupReport, TargetFailing},
+    target::Origin,
+};
 
 fn retry_body(change: &[(&str, Value)]) -> String {
     let mut body = json!({"streamOCIDToRetry": "ServerUnavailableStream", "noOfMessagesToProcess": 5, "readAfterOffset": 405,
@@ -39,6 +43,7 @@ async fn a_retry_answers_the_four_members_always() {
         next_offset: Offset((1 << 40) + 1),
         by_status: BTreeMap::from([("200".to_owned(), 2), ("404".to_owned(), 1)]),
         stopped: None,
+        group: None,
         partitions: vec![partition],
     };
     edge.redrives.answers.lock().unwrap().push(Ok(report));
@@ -154,7 +159,7 @@ async fn a_retry_names_what_is_wrong() {
     retry("readPartition", json!("1"))
         .await
         .check_problem(404, "partition_unknown");
-    retry("group", json!("g"))
+    retry("group", json!("9"))
         .await
         .check_problem(400, "invalid_request");
     let problem = retry("filter", json!("record.key == 'k'")).await;
@@ -171,6 +176,17 @@ async fn a_retry_names_what_is_wrong() {
         (redrive::Error::NotLeased(of), 503, "queue_full"),
         (
             redrive::Error::NotStored(CommitError::DiskFull),
+            507,
+            "disk_full",
+        ),
+        (redrive::Error::GroupsFull, 400, "invalid_request"),
+        (
+            redrive::Error::GroupUnreadable("g".parse().unwrap()),
+            500,
+            "internal",
+        ),
+        (
+            redrive::Error::GroupNotStored(CommitError::DiskFull),
             507,
             "disk_full",
         ),
@@ -231,4 +247,35 @@ async fn a_stream_is_retried_by_its_ocid_too() {
         edge.redrives.asked.lock().unwrap()[0].stream.name.as_str(),
         "Mine"
     );
+}
+
+#[tokio::test]
+async fn a_group_says_where_it_stands() {
+    let edge = Edge::plain().await;
+    let group = || "nightly".parse::<GroupName>().unwrap();
+    for (after, moves) in [(None, false), (Some(-1), true), (Some(405), true)] {
+        let report = RedriveReport {
+            group: Some(GroupReport {
+                name: group(),
+                positions: vec![(Partition(0), Some(Offset(41))), (Partition(1), None)],
+            }),
+            ..RedriveReport::default()
+        };
+        edge.redrives.answers.lock().unwrap().push(Ok(report));
+        let mut body: Value = serde_json::from_str(&retry_body(&[])).unwrap();
+        body["group"] = json!("nightly");
+        match after {
+            Some(after) => body["readAfterOffset"] = json!(after),
+            None => drop(body.as_object_mut().unwrap().remove("readAfterOffset")),
+        }
+        let answer = edge.post("/stream/retry", body.to_string()).await.json();
+        let stands = json!({"name": "nightly", "positions": {"0": 41, "1": -1}});
+        assert_eq!(answer["group"], stands);
+        assert_eq!(answer["lastReadOffset"], after.unwrap_or(-1));
+        let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+        let name = group();
+        assert_eq!(asked.group, Some(Group { name, moves }));
+        let expected = after.and_then(|after| u64::try_from(after).ok());
+        assert_eq!(asked.after, expected.map(Offset));
+    }
 }

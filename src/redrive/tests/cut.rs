@@ -55,6 +55,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         stream: gateway.stream(UNAVAILABLE),
         replay: false,
         after: None,
+        group: None,
         filter: Filter::default(),
         records_max: 3,
         in_flight_max: 3,

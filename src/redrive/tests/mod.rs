@@ -5,6 +5,7 @@ mod failing;
 mod failures;
 mod far;
 mod filter;
+mod group;
 mod rate;
 mod reach;
 mod running;
@@ -38,6 +39,7 @@ impl Harness {
             partitions: vec![self.partition(stream, 0)],
             after: None,
             records_max: 1_000,
+            group: None,
             filter: Filter::default(),
             mapping: ErrorMapping::default(),
             rate: None,

@@ -82,3 +82,26 @@ fn a_filter_chooses_records_and_one_that_is_wrong_is_told() {
         .expect(1);
     assert!(ended.err.contains("400 filter_invalid"), "{ended:?}");
 }
+
+#[test]
+fn a_group_goes_on_in_the_next_run_and_a_dry_run_leaves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, _target) = failed(&dir, 5);
+    let elsewhere = "418=ServerUnavailableStream";
+    let run = |more: &[&str]| {
+        let arguments = [
+            "retry", DEFAULT, "--max", "2", "--map", elsewhere, "--group", "cron",
+        ];
+        let report = served.json(&[&arguments, more].concat());
+        let pass = &report["partitions"][0];
+        (pass["attempted"].clone(), pass["lastReadOffset"].clone())
+    };
+    assert_eq!(run(&[]), (json!(2), json!(1)));
+    assert_eq!(run(&["--dry-run", "--loop"]), (json!(3), json!(4)));
+    assert_eq!(run(&["--loop"]), (json!(3), json!(4)));
+    assert_eq!(run(&["--loop"]), (json!(0), json!(4)));
+    // What was moved is called again only if that is asked for.
+    assert_eq!(run(&["--after", "2", "--redeliver"]), (json!(2), json!(4)));
+    let twice = ["retry", DEFAULT, "--group", "cron", "--offset-file", "x"];
+    served.run(&twice).expect(2);
+}
