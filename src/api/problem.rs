@@ -44,6 +44,7 @@ pub(super) struct Problem {
 pub(super) enum Code {
     InvalidRequest,
     InvalidMessage,
+    FilterInvalid,
     TooSlow,
     SecretNotForTarget,
     OriginNotAllowed,
@@ -76,6 +77,7 @@ impl Code {
         match self {
             Self::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "The request is invalid"),
             Self::InvalidMessage => (S::BAD_REQUEST, "invalid_message", "The message is invalid"),
+            Self::FilterInvalid => (S::BAD_REQUEST, "filter_invalid", "The filter is invalid"),
             Self::TooSlow => (
                 S::REQUEST_TIMEOUT,
                 "invalid_request",
@@ -401,6 +403,24 @@ impl From<redrive::Error> for Problem {
             Error::NotStored(error) => {
                 let detail = format!(
                     "records up to here are done; the end of one was not stored, so it may be called again: {error}"
+                );
+                Self {
+                    detail,
+                    ..error.into()
+                }
+            }
+            Error::GroupsFull => {
+                let fault = FieldError {
+                    pointer: "/group".into(),
+                    code: FieldCode::TooLong,
+                    detail,
+                };
+                Self::invalid(Code::InvalidRequest, vec![fault])
+            }
+            Error::GroupUnreadable(_) => Self::internal(detail),
+            Error::GroupNotStored(error) => {
+                let detail = format!(
+                    "what was called is done; the group stands where it stood before, so the next call looks at it again: {error}"
                 );
                 Self {
                     detail,

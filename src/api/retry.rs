@@ -9,7 +9,9 @@ use http::{HeaderMap, Uri};
 use crate::{
     ingest::{FieldCode, FieldError},
     place::{Offset, Partition},
-    redrive::{self, ErrorMapping, PartitionReport, RedriveReport, RedriveRequest, Redriver},
+    redrive::{
+        self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
+    },
     storage::Stream,
 };
 
@@ -17,7 +19,7 @@ use super::{
     Shared,
     problem::{Code, Problem},
     query::Query,
-    retry_wire::{Bounds, ReadPartition, Retry},
+    retry_wire::{self, Bounds, ReadPartition, Retry},
     streams::source,
     wire,
 };
@@ -39,6 +41,9 @@ impl Redrives for Redriver {
     }
 }
 
+/// The offset before the first one.
+const EARLIEST: i64 = -1;
+
 /// A mapping of a thousand entries fits.
 const BODY_BYTES_MAX: usize = 256 << 10;
 
@@ -54,8 +59,13 @@ pub(super) async fn retry(
         records_max: shared.settings.redrive_records_max,
         time_budget: shared.settings.redrive_time_budget,
     };
-    let asked = Retry::parse(&body.bytes, bounds)
-        .map_err(|errors| Problem::invalid(Code::InvalidRequest, errors))?;
+    let asked = Retry::parse(&body.bytes, bounds).map_err(|errors| {
+        let code = match retry_wire::is_about_filter(&errors) {
+            true => Code::FilterInvalid,
+            false => Code::InvalidRequest,
+        };
+        Problem::invalid(code, errors)
+    })?;
     drop(body);
     let stream = find(&shared, &asked.stream, "/streamOCIDToRetry")?;
     let partitions = match asked.partition {
@@ -75,8 +85,16 @@ pub(super) async fn retry(
         mapping: mapping(&shared, asked.mapping)?,
         stream,
         partitions,
-        after: u64::try_from(asked.after).ok().map(Offset),
+        after: asked
+            .after
+            .and_then(|after| u64::try_from(after).ok().map(Offset)),
+        group: asked.group.map(|name| Group {
+            name,
+            moves: asked.after.is_some(),
+        }),
         records_max: asked.records_max,
+        filter: asked.filter,
+        rate: asked.rate,
         redeliver: asked.redeliver,
         dry_run: asked.dry_run,
         time_budget: asked.time_budget,
@@ -95,7 +113,8 @@ pub(super) async fn retry(
             other => other.into(),
         })?;
     let all = asked.partition == ReadPartition::All;
-    Ok(Json(done(report, asked.after, all)))
+    let after = asked.after.unwrap_or(EARLIEST);
+    Ok(Json(done(report, after, all)))
 }
 
 fn find(shared: &Shared, text: &str, pointer: &str) -> Result<Arc<Stream>, Problem> {
@@ -138,6 +157,10 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         let position = |of: &PartitionReport| (of.of.partition.to_string(), position(of, after));
         report.partitions.iter().map(position).collect()
     });
+    let tail = match report.partitions[..] {
+        [only] if !all => Some(only.tail.0),
+        _ => None,
+    };
     wire::RetryDone {
         last_read_offset: last_read(report.last_read_offset, after),
         processed_messages: report.processed,
@@ -147,12 +170,28 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         delivered: report.processed,
         requeued: report.requeued,
         skipped: report.skipped,
+        unmatched: report.unmatched,
         start_offset: report.start_offset.0,
         next_offset: report.next_offset.0,
+        tail,
         trimmed: report.trimmed,
         by_status: report.by_status,
+        stopped: report.stopped.map(|stopped| wire::RetryStopped {
+            reason: "target_failing",
+            target: stopped.target.to_string(),
+            cause: stopped.cause.to_string(),
+            calls: stopped.calls,
+        }),
+        group: report.group.map(|group| wire::RetryGroup {
+            name: group.name.to_string(),
+            positions: group.positions.into_iter().map(stands).collect(),
+        }),
         partitions,
     }
+}
+
+fn stands((partition, last): (Partition, Option<Offset>)) -> (String, i64) {
+    (partition.to_string(), last_read(last, EARLIEST))
 }
 
 fn position(report: &PartitionReport, after: i64) -> wire::RetryPosition {
@@ -160,6 +199,7 @@ fn position(report: &PartitionReport, after: i64) -> wire::RetryPosition {
         last_read_offset: last_read(report.last_read_offset, after),
         start_offset: report.start_offset.0,
         next_offset: report.next_offset.0,
+        tail: report.tail.0,
         trimmed: report.trimmed,
         end_of_stream: report.end_of_stream,
     }

@@ -90,12 +90,38 @@ pub(super) struct RetryDone {
     pub(super) delivered: u64,
     pub(super) requeued: u64,
     pub(super) skipped: u64,
+    pub(super) unmatched: u64,
     pub(super) start_offset: u64,
     pub(super) next_offset: u64,
+    /// Of one partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tail: Option<u64>,
     pub(super) trimmed: u64,
     pub(super) by_status: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stopped: Option<RetryStopped>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<RetryGroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) partitions: Option<BTreeMap<String, RetryPosition>>,
+}
+
+/// Why a retry has ended before any of its bounds.
+#[derive(Debug, Serialize)]
+pub(super) struct RetryStopped {
+    pub(super) reason: &'static str,
+    pub(super) target: String,
+    /// As in `byStatus`.
+    pub(super) cause: String,
+    pub(super) calls: u32,
+}
+
+/// Where the group of a retry stands.
+#[derive(Debug, Serialize)]
+pub(super) struct RetryGroup {
+    pub(super) name: String,
+    /// The last offset that is done, by partition; -1 before the first.
+    pub(super) positions: BTreeMap<String, i64>,
 }
 
 /// Where one partition of `readPartition: "*"` stands.
@@ -105,6 +131,7 @@ pub(super) struct RetryPosition {
     pub(super) last_read_offset: i64,
     pub(super) start_offset: u64,
     pub(super) next_offset: u64,
+    pub(super) tail: u64,
     pub(super) trimmed: u64,
     pub(super) end_of_stream: bool,
 }

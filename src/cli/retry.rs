@@ -2,7 +2,7 @@
 //!
 //! Each partition has an offset of its own, so `--partition '*'` is a loop over the partitions.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     stream: String,
     #[command(flatten)]
     gateway: Gateway,
-    /// Calls again, from the last offset read, until the end of the stream.
+    /// Calls again, from the last offset read, until the end that the stream had at first.
     #[arg(long = "loop")]
     until_end: bool,
     /// The partition; `*` means all of them, one behind the other.
@@ -41,12 +41,24 @@ pub(super) struct Arguments {
         conflicts_with = "offset_file"
     )]
     after: Option<i64>,
+    /// Goes on where the last call with this group came to, and keeps in the gateway how far this one came. With --after it
+    /// begins there and takes the group along.
+    #[arg(long, value_name = "NAME", conflicts_with = "offset_file")]
+    group: Option<String>,
     /// Records of one call.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     max: u64,
     /// Where failures of a status or cause go, such as 404=UnrecoverableErrorStream; can be given several times.
     #[arg(long, value_name = "CAUSE=STREAM", value_parser = mapping)]
     map: Vec<(String, String)>,
+    /// Only records of which this is true: target, cause, key, operation, from or to; can be given several times, and of
+    /// several with one name one must be true. Such as cause=503, cause=network, target=https://orders.example,
+    /// from=2026-01-02T03:04:05Z.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = condition)]
+    filter: Vec<(String, String)>,
+    /// Calls that begin in a second, at most.
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
     /// Only counts; nothing is called.
     #[arg(long)]
     dry_run: bool,
@@ -68,6 +80,27 @@ fn mapping(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("give CAUSE=STREAM, such as 404=UnrecoverableErrorStream".into()),
     }
+}
+
+/// Names and values are for the gateway to judge. A key may be empty.
+fn condition(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("give NAME=VALUE, such as cause=503".into()),
+    }
+}
+
+/// Returns the conditions as the gateway takes them.
+fn filter(conditions: &[(String, String)]) -> Value {
+    let mut members = BTreeMap::<&str, Vec<&str>>::new();
+    for (name, value) in conditions {
+        members.entry(name).or_default().push(value);
+    }
+    let member = |(name, values): (&str, Vec<&str>)| match values[..] {
+        [only] => (name.to_owned(), json!(only)),
+        _ => (name.to_owned(), json!(values)),
+    };
+    Value::Object(members.into_iter().map(member).collect())
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
@@ -112,7 +145,12 @@ struct Pass {
     delivered: u64,
     failed: u64,
     skipped: u64,
+    unmatched: u64,
     end_of_stream: bool,
+    /// The tail that the first call of a loop found: where the loop ends.
+    loop_end: Option<u64>,
+    /// Where the next call begins.
+    next: u64,
     last_answer: Value,
 }
 
@@ -126,7 +164,10 @@ impl Pass {
             delivered: 0,
             failed: 0,
             skipped: 0,
+            unmatched: 0,
             end_of_stream: false,
+            loop_end: None,
+            next: 0,
             last_answer: Value::Null,
         }
     }
@@ -153,6 +194,9 @@ impl Pass {
                 output::grouped(self.failed)
             ));
             bar.tick();
+            if let Some(why) = stopped(&self.last_answer) {
+                return Err(Failure::failed(why));
+            }
             if self.end_of_stream || !arguments.until_end {
                 return Ok(());
             }
@@ -192,8 +236,14 @@ impl Pass {
         self.delivered += number("processedmessages");
         self.failed += number("failedMessages");
         self.skipped += number("skipped");
+        self.unmatched += number("unmatched");
         self.after = last;
-        self.end_of_stream = end;
+        self.next = number("nextOffset");
+        if arguments.until_end && self.loop_end.is_none() {
+            self.loop_end = answer.get("tail").and_then(Value::as_u64);
+        }
+        // What fails may come back behind the end; a loop that went on until there is none would run after it.
+        self.end_of_stream = end || self.loop_end.is_some_and(|end| self.next >= end);
         self.last_answer = answer;
         Ok(())
     }
@@ -204,23 +254,46 @@ impl Pass {
             .iter()
             .map(|(cause, stream)| json!({"responsecode": cause, "stream": stream}))
             .collect();
+        let left = self
+            .loop_end
+            .map_or(u64::MAX, |end| end.saturating_sub(self.next).max(1));
         let mut body = json!({
             "streamOCIDToRetry": arguments.stream,
-            "noOfMessagesToProcess": arguments.max,
-            "readAfterOffset": self.after,
+            "noOfMessagesToProcess": arguments.max.min(left),
             "readPartition": self.partition,
             "errormapping": mapping,
         });
+        if let Some(group) = &arguments.group {
+            body["group"] = group.as_str().into();
+        }
+        if self.says_offset(arguments) {
+            body["readAfterOffset"] = self.after.into();
+        }
         if arguments.dry_run {
             body["dryRun"] = true.into();
         }
         if arguments.redeliver {
             body["redeliver"] = true.into();
         }
+        if !arguments.filter.is_empty() {
+            body["filter"] = filter(&arguments.filter);
+        }
+        if let Some(rate) = arguments.rate {
+            body["ratePerSecond"] = rate.into();
+        }
         if let Some(ms) = arguments.time_budget_ms {
             body["timeBudgetMs"] = ms.into();
         }
         body
+    }
+
+    /// A group knows where it stands, but for a dry run, which leaves it where it was.
+    fn says_offset(&self, arguments: &Arguments) -> bool {
+        match (&arguments.group, self.calls) {
+            (None, _) => true,
+            (Some(_), 0) => arguments.after.is_some(),
+            (Some(_), _) => arguments.dry_run,
+        }
     }
 
     fn row(&self, counts: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -239,11 +312,24 @@ impl Pass {
             "processedmessages": self.delivered,
             "failedMessages": self.failed,
             "skipped": self.skipped,
+            "unmatched": self.unmatched,
             "lastReadOffset": self.after,
             "endOfStream": self.end_of_stream,
             "lastAnswer": self.last_answer,
         })
     }
+}
+
+/// Says why the gateway has ended a call before any of its bounds.
+fn stopped(answer: &Value) -> Option<String> {
+    let stopped = answer.get("stopped")?;
+    let text = |name: &str| stopped.get(name).and_then(Value::as_str).unwrap_or("?");
+    let calls = stopped.get("calls").and_then(Value::as_u64).unwrap_or(0);
+    Some(format!(
+        "the first {calls} calls to {} all came to {}: stopped, what is behind them stays as it is",
+        text("target"),
+        text("cause")
+    ))
 }
 
 async fn partitions(client: &Client, stream: &str) -> Result<Vec<String>, Failure> {
@@ -301,10 +387,11 @@ fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), F
     let open: Vec<_> = passes.iter().filter(|pass| !pass.end_of_stream).collect();
     let mut text = table.text();
     if let ([pass], false) = (&open[..], arguments.until_end) {
-        text = format!(
-            "{text}not at the end: go on with --after {}, or take --loop\n",
-            pass.after
-        );
+        let on = match &arguments.group {
+            Some(group) => format!("--group {group}"),
+            None => format!("--after {}", pass.after),
+        };
+        text = format!("{text}not at the end: go on with {on}, or take --loop\n");
     } else if !open.is_empty() {
         let count = u64::try_from(open.len()).unwrap_or(u64::MAX);
         text = format!("{text}{} not at the end\n", counted(count, "partition"));
@@ -330,5 +417,14 @@ mod tests {
         assert!(mapping("404").is_err());
         assert!(mapping("=A").is_err());
         assert!(mapping("404=").is_err());
+    }
+
+    #[test]
+    fn a_filter_is_made_of_names_and_values() {
+        let conditions = ["cause=503", "key=", "cause=network", "key=a=b", "from=x"];
+        let conditions = conditions.map(|text| condition(text).unwrap());
+        let expected = json!({"cause": ["503", "network"], "key": ["", "a=b"], "from": "x"});
+        assert_eq!(filter(&conditions), expected);
+        assert!(condition("cause").is_err() && condition("=503").is_err());
     }
 }

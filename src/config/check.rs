@@ -362,6 +362,8 @@ impl Check<'_> {
         );
         self.range("redrive.in_flight_max", redrive.in_flight_max, 1..=10_000);
         self.range("redrive.redrives_max", redrive.redrives_max, 1..=1_000_000);
+        let failing = redrive.failing_calls_max;
+        self.range("redrive.failing_calls_max", failing, 0..=1_000_000);
         let retention = &config.retention;
         for (key, hours) in [
             ("retention.source_hours", retention.source_hours),

@@ -261,6 +261,8 @@ pub struct Redrive {
     pub in_flight_max: usize,
     /// After so many failed redrives a record goes to the unrecoverable stream.
     pub redrives_max: u32,
+    /// A pass ends when its first so many calls to a target fail alike; 0 = it goes on.
+    pub failing_calls_max: u32,
 }
 
 impl Default for Redrive {
@@ -270,6 +272,7 @@ impl Default for Redrive {
             time_budget_ms: 240_000,
             in_flight_max: 64,
             redrives_max: 20,
+            failing_calls_max: 50,
         }
     }
 }

@@ -8,7 +8,12 @@ use std::sync::{
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{lane::Lane, outcome::Cause, route::CauseTable};
+use super::{
+    lane::Lane,
+    outcome::Cause,
+    pace::{Pace, Waiting},
+    route::CauseTable,
+};
 use crate::{
     clock::Timestamp,
     log::Streams,
@@ -88,6 +93,10 @@ pub(crate) struct Redriven {
     pub(crate) ends: Option<Epoch>,
     /// Whether the call has begun.
     pub(crate) start: Start,
+    /// The rate at which calls of the redrive begin.
+    pub(crate) pace: Option<Arc<Pace>>,
+    /// It waits for its slot of that rate.
+    pub(crate) waiting: Option<Waiting>,
     /// When a commit that the log refuses for now is given up.
     pub(crate) commit_by: Instant,
     /// Gets the answer.
@@ -99,7 +108,7 @@ pub(crate) struct Redriven {
 pub(crate) struct Mapping {
     /// `errormapping`.
     pub(crate) streams: CauseTable<Arc<Stream>>,
-    /// A record that has failed so many redrives goes to the unrecoverable stream.
+    /// A record that has failed so many redrives goes to the unrecoverable stream, and stays there as it is.
     pub(crate) redrives_max: u32,
 }
 
@@ -111,13 +120,26 @@ pub(crate) enum Redone {
         /// The HTTP status.
         status: u16,
     },
-    /// It did not; the record's copy is stored.
+    /// It did not.
     Failed {
         /// Why.
         cause: Cause,
+        /// The record's copy is stored; if not, the record stays where it is.
+        copied: bool,
     },
     /// The log did not take the end; the record is as open as before.
     NotStored(CommitError),
+}
+
+/// Whether a handling begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// It does.
+    Now,
+    /// Not before then.
+    Later(Instant),
+    /// Nobody wants it any more.
+    Never,
 }
 
 /// Whether a job has been taken up: by the worker, or back by who gave it.
@@ -137,6 +159,10 @@ impl Start {
     /// Takes the job back; `false` if the call has begun.
     pub(crate) fn withdraw(&self) -> bool {
         self.leave_waiting_for(WITHDRAWN)
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.0.load(Ordering::Acquire) == WITHDRAWN
     }
 
     fn leave_waiting_for(&self, state: u8) -> bool {
@@ -163,11 +189,23 @@ impl Job {
             .unwrap_or_else(|| Streams::message_id(self.stream(), self.of.partition, self.offset))
     }
 
-    /// Begins the handling; `false` if nobody wants it any more.
-    pub(crate) fn begin(&self) -> bool {
-        match &self.errand {
+    /// Begins the handling, if this is the time for it.
+    pub(crate) fn begin(&mut self, now: Instant) -> Begin {
+        let begins = match &mut self.errand {
             Errand::First(owned) => !owned.is_over.load(Ordering::Acquire),
-            Errand::Redrive(redriven) => redriven.start.begin(),
+            Errand::Redrive(redriven) => {
+                if let Some(pace) = &redriven.pace
+                    && !redriven.start.is_withdrawn()
+                    && let Err(at) = pace.begin(now, &mut redriven.waiting)
+                {
+                    return Begin::Later(at);
+                }
+                redriven.start.begin()
+            }
+        };
+        match begins {
+            true => Begin::Now,
+            false => Begin::Never,
         }
     }
 

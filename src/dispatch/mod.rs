@@ -37,6 +37,7 @@ mod lane;
 mod lookup;
 pub(crate) mod outcome;
 mod owner;
+pub(crate) mod pace;
 mod redact;
 mod room;
 pub(crate) mod route;
@@ -107,7 +108,7 @@ pub(crate) struct Shared {
     /// Fires when nothing new is to begin.
     pub(crate) stop: CancellationToken,
     credentials: Arc<dyn Credentials>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     stats: Arc<Stats>,
     connector: Connector,
     targets: Targets,

@@ -184,6 +184,13 @@ impl Cause {
         }
     }
 
+    /// Returns the cause of that word, if it is not a status.
+    pub(crate) fn without_status(word: &str) -> Option<Self> {
+        Self::WITHOUT_STATUS
+            .into_iter()
+            .find(|cause| cause.word() == word)
+    }
+
     /// Returns the HTTP status, if this is one.
     #[must_use]
     pub fn status(self) -> Option<u16> {

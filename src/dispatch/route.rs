@@ -27,7 +27,6 @@ pub struct KeyInvalid;
 
 impl Key {
     fn parse(text: &str) -> Result<Self, KeyInvalid> {
-        let cause = |cause: &Cause| cause.word() == text;
         match (text, text.as_bytes()) {
             ("default", _) => Ok(Self::Default),
             ("unexpectedError", _) => Ok(Self::Unexpected),
@@ -37,9 +36,7 @@ impl Key {
                 .parse()
                 .map(|status| Self::Exact(Cause::Status(status)))
                 .map_err(|_| KeyInvalid),
-            _ => Cause::WITHOUT_STATUS
-                .into_iter()
-                .find(cause)
+            _ => Cause::without_status(text)
                 .map(Self::Exact)
                 .ok_or(KeyInvalid),
         }
@@ -64,7 +61,7 @@ impl Key {
 }
 
 /// Something for each cause.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CauseTable<T>(HashMap<Key, T>);
 
 impl<T> Default for CauseTable<T> {

@@ -77,15 +77,30 @@ async fn failed(shared: &Arc<Shared>, job: Box<Job>, failure: &Failure) {
             told(&job, ended);
         }
         Errand::Redrive(redriven) => {
+            if has_nowhere_to_go(shared, &job, cause) {
+                let copied = false;
+                return answer(job, Ok(Redone::Failed { cause, copied }));
+            }
             let ends = redriven.ends;
             let kind = match ends {
                 Some(_) => AppendKind::Moved,
                 None => AppendKind::ReplayFailed,
             };
             let ended = patiently(shared, &job, || copy(shared, &job, failure, ends, kind)).await;
-            answer(job, ended.map(|()| Redone::Failed { cause }));
+            let copied = true;
+            answer(job, ended.map(|()| Redone::Failed { cause, copied }));
         }
     }
+}
+
+/// Returns whether a record that has failed as many redrives as it may would leave its copy where it lies itself, which
+/// is the unrecoverable stream: it stays as it is then, or a loop of redrives would run after its own copies without end.
+fn has_nowhere_to_go(shared: &Shared, job: &Job, cause: Cause) -> bool {
+    let Errand::Redrive(redriven) = &job.errand else {
+        return false;
+    };
+    redrives(job) > redriven.mapping.redrives_max.into()
+        && error_stream(shared, job, cause).is_ok_and(|(_, of)| of == job.of)
 }
 
 /// Returns the commit that puts the record's copy into its error stream, and ends the record with it.

@@ -19,7 +19,7 @@ use super::{
     call::{Call, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
-    job::Job,
+    job::{Begin, Job},
     outcome::{Cause, Failure, Outcome, Verdict, retry_after},
     redact::redact,
     settings::TargetSettings,
@@ -187,10 +187,12 @@ impl Worker {
 
     async fn handle(&mut self, mut job: Box<Job>) -> Done {
         let taken = self.board.taken(&job);
-        if !job.begin() {
-            return Done::Ended(taken);
-        }
         let began = Instant::now();
+        match job.begin(began) {
+            Begin::Now => {}
+            Begin::Later(until) => return Done::Later { job, until },
+            Begin::Never => return Done::Ended(taken),
+        }
         let now = self.shared.clock.now();
         let settings = self.settings(&job);
         job.tried.first_at.get_or_insert(now);

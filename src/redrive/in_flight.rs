@@ -8,6 +8,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     dispatch::job::{Redone, Start},
     place::Offset,
+    target::Origin,
 };
 
 /// What became of a record; `None` if a stop has cut it.
@@ -25,7 +26,10 @@ pub(super) struct InFlight {
     slowest: Duration,
 }
 
-struct Given {
+/// A record that was given out.
+pub(super) struct Given {
+    /// Whom it is for; `None` if no target can be called for it.
+    pub(super) target: Option<Origin>,
     start: Start,
     at: Instant,
 }
@@ -35,11 +39,13 @@ impl InFlight {
     pub(super) fn add(
         &mut self,
         offset: Offset,
+        target: Option<Origin>,
         start: Start,
         answered: oneshot::Receiver<Redone>,
     ) {
         let at = Instant::now();
-        self.given.insert(offset, Given { start, at });
+        let given = Given { target, start, at };
+        self.given.insert(offset, given);
         let answered = answered.map(move |answer| (offset, answer.ok()));
         self.answers.push(answered.boxed());
     }
@@ -60,16 +66,14 @@ impl InFlight {
         self.answers.next().await
     }
 
-    /// A record has its answer; `false` if it was taken back.
-    pub(super) fn end(&mut self, offset: Offset, called: bool) -> bool {
-        let Some(given) = self.given.remove(&offset) else {
-            return false;
-        };
+    /// A record has its answer; `None` if it was taken back.
+    pub(super) fn end(&mut self, offset: Offset, called: bool) -> Option<Given> {
+        let given = self.given.remove(&offset)?;
         self.slowest = self.slowest.max(given.at.elapsed());
         if called {
             self.called = self.called.max(Some(offset));
         }
-        true
+        Some(given)
     }
 
     /// Takes back what has not begun, from the newest on; returns how many. `keeps_holes` stops at the first that has.
@@ -108,7 +112,7 @@ mod tests {
         let mut in_flight = InFlight::default();
         for offset in 0..len {
             let (_, answered) = oneshot::channel();
-            in_flight.add(Offset(offset), Start::default(), answered);
+            in_flight.add(Offset(offset), None, Start::default(), answered);
         }
         in_flight
     }
@@ -138,14 +142,14 @@ mod tests {
         check_left(&mut in_flight(), true, &[0, 1, 2]);
         // The answer changes nothing.
         let mut answered = in_flight();
-        assert!(answered.end(Offset(2), true));
+        assert!(answered.end(Offset(2), true).is_some());
         check_left(&mut answered, true, &[0, 1]);
         check_left(&mut answered, false, &[0]);
         // One that a stop has cut was not called.
         let mut cut = in_flight();
-        assert!(cut.end(Offset(2), false));
+        assert!(cut.end(Offset(2), false).is_some());
         check_left(&mut cut, true, &[0]);
-        assert!(!cut.end(Offset(1), true), "it was taken back");
+        assert!(cut.end(Offset(1), true).is_none(), "it was taken back");
     }
 
     #[test]
@@ -157,7 +161,7 @@ mod tests {
         assert!(!in_flight.outlasts(after(29), by));
         assert!(in_flight.outlasts(after(31), by));
         for offset in 0..2 {
-            assert!(in_flight.end(Offset(offset), true));
+            assert!(in_flight.end(Offset(offset), true).is_some());
         }
         assert!(!in_flight.outlasts(after(31), by));
         in_flight.slowest = Duration::from_secs(20);

@@ -11,24 +11,42 @@
 //! records once one has taken longer than there is time left, and what was overtaken is still called within 30 s after
 //! the budget. Only what lanes hold up even longer, and a stop, leave records that the next pass calls again.
 //!
+//! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
+//! them would only be moved.
+//!
+//! With a group a pass goes on where the last one of that group came to (`group.rs`).
+//!
 //! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
 
+mod failing;
+mod filter;
+mod group;
 mod in_flight;
 mod mapping;
 mod pass;
+mod progress;
+mod rate;
+mod reader;
+mod report;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     fmt,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+pub use failing::TargetFailing;
+pub use filter::{Causes, Filter};
+pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid};
 pub use mapping::{ErrorMapping, MappingInvalid};
+pub use report::{GroupReport, PartitionReport, RedriveReport};
 use tokio::{sync::oneshot, time::Instant};
 
+use self::{failing::Failing, group::Standing, rate::Rate};
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
@@ -44,6 +62,8 @@ struct Inner {
     shared: Arc<Shared>,
     settings: config::Redrive,
     running: Mutex<HashSet<PartitionId>>,
+    /// Held by whoever makes a group.
+    making_group: tokio::sync::Mutex<()>,
 }
 
 /// What to redrive.
@@ -55,10 +75,16 @@ pub struct RedriveRequest {
     pub partitions: Vec<PartitionId>,
     /// The last offset that is not wanted any more; `None` begins with the earliest record.
     pub after: Option<Offset>,
+    /// What the pass goes on with, and where it leaves how far it came.
+    pub group: Option<Group>,
     /// Records to call at most, over all partitions; skipped ones do not count. The setting `redrive.records_max` bounds it.
     pub records_max: u64,
+    /// Which records; the others count as read.
+    pub filter: Filter,
     /// Where failures go.
     pub mapping: ErrorMapping,
+    /// Calls that begin in a second, at most; `None` leaves it to the targets.
+    pub rate: Option<NonZeroU32>,
     /// Call resolved records too.
     pub redeliver: bool,
     /// Count what would be called, call nothing, change nothing.
@@ -66,54 +92,6 @@ pub struct RedriveRequest {
     /// After this time no record is given out; calls that have begun are waited for. Where records are called again (a
     /// replay, or `redeliver`) there is more to it, see the module. The setting `redrive.time_budget_ms` bounds it.
     pub time_budget: Duration,
-}
-
-/// What a redrive came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RedriveReport {
-    /// Records called, or that would have been in a dry run.
-    pub attempted: u64,
-    /// Records that their target took.
-    pub processed: u64,
-    /// Records that it did not take.
-    pub failed: u64,
-    /// Copies that failures left in the mapped streams.
-    pub requeued: u64,
-    /// Records passed over: resolved, or still waiting for their first dispatch.
-    pub skipped: u64,
-    /// Offsets asked for that retention has taken.
-    pub trimmed: u64,
-    /// Whether the tail, as it was at the start, was reached (in every partition).
-    pub end_of_stream: bool,
-    /// End of the part that is done without a gap, to be given as `after` next time; `after` itself if that part is empty.
-    ///
-    /// With several partitions it is `after`: each has its own in `partitions`.
-    pub last_read_offset: Option<Offset>,
-    /// The first offset looked at; with several partitions the one asked for.
-    pub start_offset: Offset,
-    /// The first offset that the next pass has to look at; with several partitions the one asked for.
-    pub next_offset: Offset,
-    /// Calls by HTTP status, else by the word of the cause.
-    pub by_status: BTreeMap<String, u64>,
-    /// The positions of each partition.
-    pub partitions: Vec<PartitionReport>,
-}
-
-/// How far a redrive came in a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartitionReport {
-    /// The partition.
-    pub of: PartitionId,
-    /// As [`RedriveReport::last_read_offset`].
-    pub last_read_offset: Option<Offset>,
-    /// As [`RedriveReport::start_offset`].
-    pub start_offset: Offset,
-    /// As [`RedriveReport::next_offset`].
-    pub next_offset: Offset,
-    /// As [`RedriveReport::trimmed`].
-    pub trimmed: u64,
-    /// As [`RedriveReport::end_of_stream`].
-    pub end_of_stream: bool,
 }
 
 /// Why there is no report.
@@ -137,6 +115,17 @@ pub enum Error {
     /// The log did not take the end of a record. Ends before it are stored; records without one are redriven again.
     #[error("an end was not stored: {0}")]
     NotStored(CommitError),
+    /// The stream has as many groups as it may, and all were used lately; nothing was done.
+    #[error(
+        "the stream has {GROUPS_LEN_MAX} groups, all used in the last 30 days; go on with one of them"
+    )]
+    GroupsFull,
+    /// Where the group stands cannot be read: only a mistake of ours makes it so.
+    #[error("what is stored of group {0} cannot be read")]
+    GroupUnreadable(GroupName),
+    /// The log did not take how far the group came. Ends so far are stored; the group stands where it stood.
+    #[error("where the group stands was not stored: {0}")]
+    GroupNotStored(CommitError),
     /// The gateway stops. Ends so far are stored.
     #[error("the gateway is stopping")]
     Stopping,
@@ -146,10 +135,16 @@ impl Redriver {
     /// Redrives over a dispatcher's boards.
     #[must_use]
     pub fn new(dispatcher: &Dispatcher, settings: config::Redrive) -> Self {
+        let shared = dispatcher.shared.clone();
+        let (tidying, stop) = (shared.clone(), shared.stop.clone());
+        shared.tasks.spawn("redrive groups", async move {
+            stop.run_until_cancelled(group::keep_tidy(tidying)).await;
+        });
         Self(Arc::new(Inner {
-            shared: dispatcher.shared.clone(),
+            shared,
             settings,
             running: Mutex::default(),
+            making_group: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -187,13 +182,21 @@ impl Redriver {
             replay: request.stream.name == inner.shared.settings.roles.source,
             stream: request.stream,
             after: request.after,
+            group: None,
+            filter: request.filter,
             redeliver: request.redeliver,
             dry_run: request.dry_run,
+            rate: request.rate.map(Rate::new),
+            failing: Failing::new(inner.settings.failing_calls_max),
             report: RedriveReport::default(),
         };
         let (answer, answered) = oneshot::channel();
+        let this = inner.clone();
         inner.shared.tasks.spawn("redrive", async move {
-            let report = pass.run(&request.partitions).await;
+            let report = match request.group {
+                None => pass.run(&request.partitions).await,
+                Some(group) => this.run_with(group, pass, &request.partitions).await,
+            };
             drop(running);
             // Whoever asked may be gone; what was done is stored all the same.
             drop(answer.send(report));
@@ -238,6 +241,19 @@ impl Drop for Running {
 }
 
 impl Inner {
+    async fn run_with(
+        &self,
+        group: Group,
+        mut pass: pass::Pass,
+        partitions: &[PartitionId],
+    ) -> Result<RedriveReport, Error> {
+        let (stream, dry_run) = (pass.stream.id, pass.dry_run);
+        let making = &self.making_group;
+        let group = Standing::open(&self.shared, making, stream, group, dry_run).await?;
+        pass.group = Some(group);
+        pass.run(partitions).await
+    }
+
     fn running(&self) -> MutexGuard<'_, HashSet<PartitionId>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,19 +1,24 @@
 //! One pass: reads, gives records to the boards, collects the answers, and keeps the position up to which all is done.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
+    task::coop::consume_budget,
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Error, PartitionReport, RedriveReport, in_flight::InFlight};
+use super::{
+    Error, PartitionReport, RedriveReport,
+    failing::Failing,
+    filter::Filter,
+    group::Standing,
+    in_flight::InFlight,
+    progress::Progress,
+    rate::Rate,
+    reader::{Reader, unread},
+};
 use crate::{
     dispatch::{
         Shared, call,
@@ -21,13 +26,9 @@ use crate::{
     },
     place::{Offset, PartitionId},
     record::StoredRecord,
-    storage::{Epoch, Finished, LeaseEvent, ReadError, Stream},
+    storage::{Epoch, LeaseEvent, ReadError, Stream},
 };
 
-/// What is read at a time.
-const PAGE_BYTES: usize = 256 * 1024;
-/// Ends looked at together.
-const ENDS_LEN: u64 = 16_384;
 /// Offsets remembered that are done behind one that is not.
 const AHEAD_LEN_MAX: usize = 65_536;
 /// How much longer than its time budget a pass may call what it has called records behind of.
@@ -44,6 +45,9 @@ pub(super) struct Pass {
     /// The source stream is replayed: nothing ends, and what still waits is left alone.
     pub(super) replay: bool,
     pub(super) after: Option<Offset>,
+    /// Says where to begin, if it knows, and is told how far the pass came.
+    pub(super) group: Option<Standing>,
+    pub(super) filter: Filter,
     pub(super) records_max: u64,
     pub(super) in_flight_max: usize,
     /// No record is given to the boards after this.
@@ -51,25 +55,10 @@ pub(super) struct Pass {
     pub(super) mapping: Arc<Mapping>,
     pub(super) redeliver: bool,
     pub(super) dry_run: bool,
+    pub(super) rate: Option<Rate>,
+    pub(super) failing: Failing,
     /// What has come of it so far.
     pub(super) report: RedriveReport,
-}
-
-/// Where a pass stands in a partition.
-pub(super) struct Progress {
-    /// Everything below is done.
-    pub(super) next: Offset,
-    /// Done, but something before is not.
-    pub(super) ahead: BTreeSet<Offset>,
-}
-
-/// Reads on, and says which records have an end.
-struct Reader {
-    of: PartitionId,
-    tail: Offset,
-    page: VecDeque<StoredRecord>,
-    finished: Finished,
-    finished_to: Offset,
 }
 
 impl Pass {
@@ -80,7 +69,11 @@ impl Pass {
             self.report.partitions.push(partition);
         }
         let report = &mut self.report;
+        report.group = self.group.as_ref().map(|group| group.report(partitions));
         report.end_of_stream = report.partitions.iter().all(|one| one.end_of_stream);
+        if report.end_of_stream {
+            report.stopped = None;
+        }
         if let [only] = report.partitions[..] {
             report.last_read_offset = only.last_read_offset;
             report.start_offset = only.start_offset;
@@ -96,8 +89,10 @@ impl Pass {
             processed = report.processed,
             failed = report.failed,
             skipped = report.skipped,
+            unmatched = report.unmatched,
             trimmed = report.trimmed,
             end_of_stream = report.end_of_stream,
+            target_failing = report.stopped.as_ref().map(|stopped| stopped.target.as_str()),
             dry_run = self.dry_run,
             "redrive done"
         );
@@ -112,21 +107,22 @@ impl Pass {
             Some(self.epoch(of).await?)
         };
         let bounds = status.bounds;
-        let asked = self.after.map_or(bounds.earliest, Offset::next);
+        let stands = self.group.as_ref();
+        let stands = stands.and_then(|group| group.begins_with(of.partition));
+        let after = match stands {
+            Some(next) => next.0.checked_sub(1).map(Offset),
+            None => self.after,
+        };
+        let asked = stands.or(self.after.map(Offset::next));
+        let asked = asked.unwrap_or(bounds.earliest);
         let start = asked.max(bounds.earliest);
         let mut trimmed = start.0 - asked.0;
-        let mut progress = Progress {
-            next: start,
-            ahead: BTreeSet::new(),
-        };
+        let tail = bounds.tail;
+        let in_time = self.in_time_of_filter(of, start..tail.max(start)).await?;
+        let mut progress = Progress::from(in_time.start);
+        self.report.unmatched += in_time.start.0 - start.0;
         let mut in_flight = InFlight::default();
-        let mut reader = Reader {
-            of,
-            tail: bounds.tail,
-            page: VecDeque::new(),
-            finished: Finished::default(),
-            finished_to: start,
-        };
+        let mut reader = Reader::new(of, in_time.start, in_time.end);
         let passed = self
             .give(
                 &mut reader,
@@ -137,21 +133,53 @@ impl Pass {
             )
             .await;
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
+        if progress.next >= in_time.end && tail > in_time.end {
+            self.report.unmatched += tail.0 - in_time.end.0;
+            progress.done_below(tail);
+        }
+        let mut stored = Ok(());
+        if let Some(group) = &mut self.group
+            && !self.dry_run
+        {
+            // Also after a failure: what is done is done. Beyond the tail there is nothing that could be.
+            stored = group.store(of, progress.next.min(tail)).await;
+        }
         match passed.and(collected) {
             // What was done before a place that cannot be read is worth its report; the next pass begins there.
             Err(Error::Read(_) | Error::PartitionUnknown(_)) if progress.next > start => {}
             other => other?,
         }
+        stored?;
         let moved = progress.next > start;
         let last = progress.next.0.checked_sub(1).map(Offset);
         Ok(PartitionReport {
             of,
-            last_read_offset: if moved { last } else { self.after },
+            last_read_offset: if moved { last } else { after },
             start_offset: start,
             next_offset: progress.next,
+            tail,
             trimmed,
-            end_of_stream: progress.next >= bounds.tail,
+            end_of_stream: progress.next >= tail,
         })
+    }
+
+    /// Returns which of some offsets the filter's time leaves.
+    async fn in_time_of_filter(
+        &self,
+        of: PartitionId,
+        offsets: Range<Offset>,
+    ) -> Result<Range<Offset>, Error> {
+        let engine = self.shared.streams.engine();
+        let Range { mut start, mut end } = offsets;
+        if let Some(time) = self.filter.from {
+            let first = engine.offset_at(of, time).await.map_err(unread)?;
+            start = first.clamp(start, end);
+        }
+        if let Some(time) = self.filter.to {
+            let behind = engine.offset_at(of, time).await.map_err(unread)?;
+            end = behind.clamp(start, end);
+        }
+        Ok(start..end)
     }
 
     /// Gives records to the boards until the tail, the cap, the time, or a stop.
@@ -165,11 +193,11 @@ impl Pass {
     ) -> Result<(), Error> {
         let mut at = progress.next;
         while at < reader.tail {
-            if at >= reader.finished_to {
+            if reader.wants_ends(at) {
                 reader.look_up_ends(&self.shared, at)?;
                 tokio::task::yield_now().await;
                 // One slow record must not let the list of what is done behind it grow with the stream.
-                while progress.ahead.len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
+                while progress.ahead_len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
                     match self.in_time(in_flight.next()).await {
                         Some(Some(answered)) => self.count(answered, progress, in_flight)?,
                         Some(None) | None => return Ok(()),
@@ -179,17 +207,18 @@ impl Pass {
                     return Ok(());
                 }
             }
-            let finished = reader.finished.contains(at);
+            let finished = reader.has_ended(at);
             if self.skips(finished) {
                 self.report.skipped += 1;
                 progress.done(at);
                 at = at.next();
                 continue;
             }
-            if self.report.attempted >= self.records_max || self.is_over() {
+            let looks = self.filter.looks_at_records();
+            if self.is_over() || !looks && self.is_full() {
                 return Ok(());
             }
-            if self.dry_run {
+            if self.dry_run && !looks {
                 self.report.attempted += 1;
                 progress.done(at);
                 at = at.next();
@@ -207,11 +236,31 @@ impl Pass {
                 }
                 Err(error) => return Err(unread(error)),
             };
+            if !self.filter.is_met_by(&stored.record) {
+                self.report.unmatched += 1;
+                progress.done(at);
+                at = at.next();
+                // A long stretch of such records is no reason to keep others waiting.
+                consume_budget().await;
+                continue;
+            }
+            if self.is_full() {
+                return Ok(());
+            }
+            if self.dry_run {
+                self.report.attempted += 1;
+                progress.done(at);
+                at = at.next();
+                continue;
+            }
             while in_flight.len() >= self.in_flight_max {
                 match self.in_time(in_flight.next()).await {
                     Some(Some(answered)) => self.count(answered, progress, in_flight)?,
                     Some(None) | None => return Ok(()),
                 }
+            }
+            if !self.has_slot(progress, in_flight).await? {
+                return Ok(());
             }
             if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
                 return Ok(());
@@ -226,6 +275,32 @@ impl Pass {
             }
         }
         Ok(())
+    }
+
+    /// Waits for a slot of the rate; `false` if the pass is over before there is one.
+    async fn has_slot(
+        &mut self,
+        progress: &mut Progress,
+        in_flight: &mut InFlight,
+    ) -> Result<bool, Error> {
+        while let Some(rate) = &mut self.rate
+            && let Err(at) = rate.take(Instant::now())
+        {
+            tokio::select! {
+                biased;
+                () = self.shared.stop.cancelled() => {}
+                answered = in_flight.next(), if !in_flight.is_empty() => {
+                    if let Some(answered) = answered {
+                        self.count(answered, progress, in_flight)?;
+                    }
+                }
+                () = sleep_until(at.min(self.by)) => {}
+            }
+            if self.is_over() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns whether the board has taken the record in time.
@@ -243,17 +318,19 @@ impl Pass {
             mapping: self.mapping.clone(),
             ends,
             start: start.clone(),
+            pace: self.rate.as_ref().map(|rate| rate.pace.clone()),
+            waiting: None,
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });
         let origin = call::origin(&stored.record);
-        let job = self.shared.job(of, stored, origin, errand);
+        let job = self.shared.job(of, stored, origin.clone(), errand);
         let taken = self.shared.enqueue(Box::new(job));
         if self.in_time(taken).await.is_none() {
             return false;
         }
         self.report.attempted += 1;
-        in_flight.add(stored.offset, start, answered);
+        in_flight.add(stored.offset, origin, start, answered);
         true
     }
 
@@ -310,19 +387,21 @@ impl Pass {
             answer,
             Some(Redone::Delivered { .. } | Redone::Failed { .. })
         );
-        if !in_flight.end(offset, called) {
+        let Some(given) = in_flight.end(offset, called) else {
             // It was taken back.
             return Ok(());
-        }
+        };
+        let mut failed = None;
         let report = &mut self.report;
         let by_status = match answer {
             Some(Redone::Delivered { status }) => {
                 report.processed += 1;
                 status.to_string()
             }
-            Some(Redone::Failed { cause }) => {
+            Some(Redone::Failed { cause, copied }) => {
                 report.failed += 1;
-                report.requeued += 1;
+                report.requeued += u64::from(copied);
+                failed = Some(cause);
                 cause.to_string()
             }
             Some(Redone::NotStored(error)) => {
@@ -337,6 +416,11 @@ impl Pass {
         };
         *report.by_status.entry(by_status).or_default() += 1;
         progress.done(offset);
+        let target = given.target.as_ref();
+        if let Some(stopped) = target.and_then(|target| self.failing.note(target, failed)) {
+            report.stopped.get_or_insert(stopped);
+            self.by = self.by.min(Instant::now());
+        }
         Ok(())
     }
 
@@ -352,6 +436,10 @@ impl Pass {
     /// Whether a later pass calls again what this one has called.
     fn calls_again(&self) -> bool {
         self.replay || self.redeliver
+    }
+
+    fn is_full(&self) -> bool {
+        self.report.attempted >= self.records_max
     }
 
     fn is_over(&self) -> bool {
@@ -390,74 +478,5 @@ impl Pass {
         };
         let granted = timeout(LEASE_PATIENCE, granted).await;
         granted.ok().flatten().ok_or(Error::NotLeased(of))
-    }
-}
-
-impl Progress {
-    fn done(&mut self, offset: Offset) {
-        if offset != self.next {
-            self.ahead.insert(offset);
-            return;
-        }
-        self.next = self.next.next();
-        while self.ahead.remove(&self.next) {
-            self.next = self.next.next();
-        }
-    }
-}
-
-impl Reader {
-    fn look_up_ends(&mut self, shared: &Shared, at: Offset) -> Result<(), Error> {
-        self.finished_to = at.plus(ENDS_LEN).min(self.tail);
-        let ends = at..self.finished_to;
-        self.finished = shared
-            .streams
-            .engine()
-            .finished(self.of, ends)
-            .map_err(unread)?;
-        Ok(())
-    }
-
-    async fn read(&mut self, shared: &Shared, at: Offset) -> Result<StoredRecord, ReadError> {
-        while self.page.front().is_some_and(|stored| stored.offset < at) {
-            self.page.pop_front();
-        }
-        if self.page.is_empty() {
-            let page = shared
-                .streams
-                .engine()
-                .read(self.of, at, PAGE_BYTES)
-                .await?;
-            self.page = page.records.into();
-        }
-        // Below the tail there is a record, unless the stream is gone.
-        self.page
-            .pop_front()
-            .ok_or(ReadError::PartitionUnknown(self.of))
-    }
-}
-
-fn unread(error: ReadError) -> Error {
-    match error {
-        ReadError::PartitionUnknown(of) => Error::PartitionUnknown(of),
-        other => Error::Read(other),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_is_the_part_without_a_gap() {
-        let mut progress = Progress {
-            next: Offset(5),
-            ahead: BTreeSet::new(),
-        };
-        for (done, next) in [(7, 5), (5, 6), (9, 6), (6, 8), (8, 10)] {
-            progress.done(Offset(done));
-            assert_eq!(progress.next, Offset(next), "after {done}");
-        }
-        assert!(progress.ahead.is_empty());
     }
 }

@@ -313,7 +313,12 @@ async fn bad_requests_name_the_member_and_change_nothing() {
         ),
         ("timeBudgetMs", json!(0), 400),
         ("dryRun", json!("yes"), 400),
-        ("group", json!("g"), 400),
+        ("group", json!("9g"), 400),
+        ("group", Value::Null, 400),
+        ("filter", json!("record.key == 'k'"), 400),
+        ("filter", json!({ "status": 503 }), 400),
+        ("ratePerSecond", json!(0), 400),
+        ("ratePerSecond", json!(100_001), 400),
         ("more", json!(1), 400),
     ];
     for (member, value, status) in changes {
@@ -439,4 +444,35 @@ async fn a_stream_is_found_by_its_ocid() {
         gateway.retry("ocid1.stream.oc1..aaaa", -1, 10).await["processedmessages"],
         1
     );
+}
+
+#[tokio::test]
+async fn a_group_stands_where_its_last_call_came_to_after_a_kill() {
+    let (gateway, target) = failed(5).await;
+    let mut body = json!({ "streamOCIDToRetry": UNAVAILABLE, "noOfMessagesToProcess": 2, "group": "nightly",
+        "readPartition": "*", "errormapping": [], "redeliver": true });
+    let report = gateway.post("/stream/retry", &body).await.ok();
+    let stands = |last: u64| json!({ "name": "nightly", "positions": { "0": last } });
+    assert_eq!(
+        (&report["attempted"], &report["group"]),
+        (&json!(2), &stands(1))
+    );
+    let gateway = gateway.kill().start();
+    let report = gateway.post("/stream/retry", &body).await.ok();
+    assert_eq!(
+        (&report["attempted"], &report["group"]),
+        (&json!(2), &stands(3))
+    );
+    assert_eq!(report["partitions"]["0"]["startOffset"], 2);
+    body["readPartition"] = "0".into();
+    let report = gateway.post("/stream/retry", &body).await.ok();
+    assert_eq!(
+        (&report["attempted"], &report["group"]),
+        (&json!(1), &stands(4))
+    );
+    assert_eq!(
+        (&report["lastReadOffset"], &report["endOfStream"]),
+        (&json!(4), &json!(true))
+    );
+    assert_eq!(target.calls().len(), 5 + 5);
 }

@@ -1,6 +1,11 @@
 //! `POST /stream/retry`, with the answers of passes ready.
 
 use super::*;
+use crate::{
+    dispatch::Cause,
+    redrive::{Group, GroupName, GroupReport, TargetFailing},
+    target::Origin,
+};
 
 fn retry_body(change: &[(&str, Value)]) -> String {
     let mut body = json!({"streamOCIDToRetry": "ServerUnavailableStream", "noOfMessagesToProcess": 5, "readAfterOffset": 405,
@@ -14,25 +19,38 @@ fn retry_body(change: &[(&str, Value)]) -> String {
 #[tokio::test]
 async fn a_retry_answers_the_four_members_always() {
     let edge = Edge::plain().await;
+    let of = edge.partition("ServerUnavailableStream", 0);
+    let partition = PartitionReport {
+        of,
+        last_read_offset: Some(Offset(1 << 40)),
+        start_offset: Offset(406),
+        next_offset: Offset((1 << 40) + 1),
+        tail: Offset((1 << 40) + 1),
+        trimmed: 0,
+        end_of_stream: true,
+    };
     let report = RedriveReport {
         attempted: 3,
         processed: 2,
         failed: 1,
         requeued: 1,
         skipped: 4,
+        unmatched: 6,
         trimmed: 0,
         end_of_stream: true,
         last_read_offset: Some(Offset(1 << 40)),
         start_offset: Offset(406),
         next_offset: Offset((1 << 40) + 1),
         by_status: BTreeMap::from([("200".to_owned(), 2), ("404".to_owned(), 1)]),
-        partitions: Vec::new(),
+        stopped: None,
+        group: None,
+        partitions: vec![partition],
     };
     edge.redrives.answers.lock().unwrap().push(Ok(report));
     let answer = edge.post("/stream/retry", retry_body(&[])).await;
     let expected = json!({"lastReadOffset": 1_u64 << 40, "processedmessages": 2, "failedMessages": 1, "endOfStream": true,
-        "attempted": 3, "delivered": 2, "requeued": 1, "skipped": 4, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
-        "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
+        "attempted": 3, "delivered": 2, "requeued": 1, "skipped": 4, "unmatched": 6, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
+        "tail": (1_u64 << 40) + 1, "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
     assert_eq!(answer.json(), expected);
     let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
     assert_eq!(
@@ -66,20 +84,25 @@ async fn a_retry_answers_the_four_members_always() {
             (&json!(echoed), &json!(true))
         );
     }
-    let of = edge.partition("ServerUnavailableStream", 0);
     let partition = PartitionReport {
-        of,
         last_read_offset: None,
         start_offset: Offset(0),
         next_offset: Offset(0),
+        tail: Offset(7),
         trimmed: 3,
         end_of_stream: false,
+        ..partition
     };
     edge.redrives
         .answers
         .lock()
         .unwrap()
         .push(Ok(RedriveReport {
+            stopped: Some(TargetFailing {
+                target: Origin::of("https://a.example/x").unwrap(),
+                cause: Cause::Timeout,
+                calls: 50,
+            }),
             partitions: vec![partition],
             ..RedriveReport::default()
         }));
@@ -90,9 +113,11 @@ async fn a_retry_answers_the_four_members_always() {
         )
         .await
         .json();
+    let stopped = json!({"reason": "target_failing", "target": "https://a.example:443", "cause": "timeout", "calls": 50});
+    assert_eq!(answer["stopped"], stopped);
     assert_eq!(
         answer["partitions"]["0"],
-        json!({"lastReadOffset": 405, "startOffset": 0, "nextOffset": 0, "trimmed": 3, "endOfStream": false})
+        json!({"lastReadOffset": 405, "startOffset": 0, "nextOffset": 0, "tail": 7, "trimmed": 3, "endOfStream": false})
     );
 }
 
@@ -134,9 +159,12 @@ async fn a_retry_names_what_is_wrong() {
     retry("readPartition", json!("1"))
         .await
         .check_problem(404, "partition_unknown");
-    retry("group", json!("g"))
+    retry("group", json!("9"))
         .await
         .check_problem(400, "invalid_request");
+    let problem = retry("filter", json!("record.key == 'k'")).await;
+    let problem = problem.check_problem(400, "filter_invalid");
+    assert_eq!(problem["errors"][0]["pointer"], "/filter");
     let of = edge.partition("ServerUnavailableStream", 0);
     for (error, status, code) in [
         (redrive::Error::Running(of), 409, "redrive_running"),
@@ -148,6 +176,17 @@ async fn a_retry_names_what_is_wrong() {
         (redrive::Error::NotLeased(of), 503, "queue_full"),
         (
             redrive::Error::NotStored(CommitError::DiskFull),
+            507,
+            "disk_full",
+        ),
+        (redrive::Error::GroupsFull, 400, "invalid_request"),
+        (
+            redrive::Error::GroupUnreadable("g".parse().unwrap()),
+            500,
+            "internal",
+        ),
+        (
+            redrive::Error::GroupNotStored(CommitError::DiskFull),
             507,
             "disk_full",
         ),
@@ -208,4 +247,35 @@ async fn a_stream_is_retried_by_its_ocid_too() {
         edge.redrives.asked.lock().unwrap()[0].stream.name.as_str(),
         "Mine"
     );
+}
+
+#[tokio::test]
+async fn a_group_says_where_it_stands() {
+    let edge = Edge::plain().await;
+    let group = || "nightly".parse::<GroupName>().unwrap();
+    for (after, moves) in [(None, false), (Some(-1), true), (Some(405), true)] {
+        let report = RedriveReport {
+            group: Some(GroupReport {
+                name: group(),
+                positions: vec![(Partition(0), Some(Offset(41))), (Partition(1), None)],
+            }),
+            ..RedriveReport::default()
+        };
+        edge.redrives.answers.lock().unwrap().push(Ok(report));
+        let mut body: Value = serde_json::from_str(&retry_body(&[])).unwrap();
+        body["group"] = json!("nightly");
+        match after {
+            Some(after) => body["readAfterOffset"] = json!(after),
+            None => drop(body.as_object_mut().unwrap().remove("readAfterOffset")),
+        }
+        let answer = edge.post("/stream/retry", body.to_string()).await.json();
+        let stands = json!({"name": "nightly", "positions": {"0": 41, "1": -1}});
+        assert_eq!(answer["group"], stands);
+        assert_eq!(answer["lastReadOffset"], after.unwrap_or(-1));
+        let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+        let name = group();
+        assert_eq!(asked.group, Some(Group { name, moves }));
+        let expected = after.and_then(|after| u64::try_from(after).ok());
+        assert_eq!(asked.after, expected.map(Offset));
+    }
 }

@@ -1,7 +1,5 @@
 //! Passes that their time cuts.
 
-use std::collections::BTreeSet;
-
 use futures_util::poll;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -9,8 +7,10 @@ use super::*;
 use crate::{
     dispatch::job::{Mapping, Redone, Start},
     redrive::{
+        failing::Failing,
         in_flight::InFlight,
-        pass::{HOLES_PATIENCE, Pass, Progress},
+        pass::{HOLES_PATIENCE, Pass},
+        progress::Progress,
     },
 };
 
@@ -55,6 +55,8 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         stream: gateway.stream(UNAVAILABLE),
         replay: false,
         after: None,
+        group: None,
+        filter: Filter::default(),
         records_max: 3,
         in_flight_max: 3,
         by: Instant::now().checked_sub(over_since).unwrap(),
@@ -64,21 +66,20 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         }),
         redeliver: true,
         dry_run: false,
+        rate: None,
+        failing: Failing::new(0),
         report: RedriveReport {
             attempted: 3,
             ..RedriveReport::default()
         },
     };
-    let mut progress = Progress {
-        next: Offset(0),
-        ahead: BTreeSet::new(),
-    };
+    let mut progress = Progress::from(Offset(0));
     let mut in_flight = InFlight::default();
     let mut boards = Vec::new();
     for offset in 0..3 {
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
-        in_flight.add(Offset(offset), start.clone(), answered);
+        in_flight.add(Offset(offset), None, start.clone(), answered);
         boards.push((start, Some(answer)));
     }
     let answer = |(start, answer): &mut (Start, Option<oneshot::Sender<_>>)| {

@@ -1,0 +1,171 @@
+//! At most so many calls a second begin: the slots of a rate, by the monotonic clock. Pure.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// What timers tell apart. A slot may be taken so much early, so that late wake-ups do not slow a fast rate down; time
+/// that was not used is lost but for this.
+const GRAIN: Duration = Duration::from_millis(1);
+
+/// Slots, one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots {
+    interval: Duration,
+    /// When the next one begins.
+    next: Instant,
+}
+
+impl Slots {
+    /// One in each interval; the first begins now.
+    pub(crate) fn new(interval: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            next: now,
+        }
+    }
+
+    /// Takes the next slot, or says when it can be taken.
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let opens_at = self.next - GRAIN;
+        if now < opens_at {
+            return Err(opens_at);
+        }
+        self.next = self.next.max(now) + self.interval;
+        Ok(())
+    }
+}
+
+/// The rate of all calls of a redrive.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    slots: Mutex<Slots>,
+    waiting_len: AtomicUsize,
+}
+
+/// A call that could begin but for the rate.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<Pace>);
+
+impl Pace {
+    pub(crate) fn new(slots: Slots) -> Arc<Self> {
+        Arc::new(Self {
+            slots: Mutex::new(slots),
+            waiting_len: AtomicUsize::new(0),
+        })
+    }
+
+    /// Takes the slot of a call that is about to begin, or says when to try again.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        now: Instant,
+        waiting: &mut Option<Waiting>,
+    ) -> Result<(), Instant> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = slots.take(now);
+        match taken {
+            Ok(()) => *waiting = None,
+            Err(_) if waiting.is_some() => {}
+            Err(_) => {
+                self.waiting_len.fetch_add(1, Ordering::Relaxed);
+                *waiting = Some(Waiting(self.clone()));
+            }
+        }
+        taken
+    }
+
+    /// Returns whether calls wait for their slot: more would only wait with them.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.waiting_len.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting_len.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes slots whenever one is there, as timers that are up to `late` late would; returns how long `len` of them
+    /// took, and the most that were taken within one interval.
+    fn run(per_second: u32, len: u32, late: Duration) -> (Duration, usize) {
+        let start = Instant::now();
+        let interval = Duration::from_secs(1) / per_second;
+        let mut slots = Slots::new(interval, start);
+        let (mut now, mut taken) = (start, Vec::new());
+        while taken.len() < len as usize {
+            match slots.take(now) {
+                Ok(()) => taken.push(now),
+                Err(at) => now = at + late,
+            }
+        }
+        let same = |(first, at): (usize, &Instant)| {
+            let behind = taken[first..].iter();
+            behind.take_while(|other| **other < *at + interval).count()
+        };
+        let burst = taken.iter().enumerate().map(same).max();
+        (now - start, burst.unwrap_or(0))
+    }
+
+    #[test]
+    fn slots_keep_their_rate_without_bursts() {
+        for late in [Duration::ZERO, GRAIN / 2, GRAIN] {
+            for per_second in [1, 7, 100, 1_000, 10_000, 100_000] {
+                let len = per_second * 3;
+                let (took, burst) = run(per_second, len, late);
+                let shortest = Duration::from_secs(3) * (len - 1) / len - GRAIN * 2;
+                assert!(took >= shortest, "{per_second}/s took {took:?}");
+                assert!(
+                    took <= Duration::from_secs(4),
+                    "{per_second}/s took {took:?}"
+                );
+                // More than one is there at once only where timers cannot tell slots apart.
+                let grain_len = usize::try_from(per_second / 1_000).unwrap();
+                assert!(
+                    burst <= 2 + 2 * grain_len,
+                    "{burst} at once of {per_second}/s"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn time_that_was_not_used_is_lost() {
+        let start = Instant::now();
+        let mut slots = Slots::new(Duration::from_millis(100), start);
+        assert_eq!(slots.take(start), Ok(()));
+        let later = start + Duration::from_secs(60);
+        assert_eq!(slots.take(later), Ok(()));
+        let opens_at = later + Duration::from_millis(99);
+        assert_eq!(slots.take(later), Err(opens_at));
+        assert_eq!(slots.take(opens_at), Ok(()));
+    }
+
+    #[test]
+    fn calls_that_wait_for_their_slot_are_counted_until_they_begin_or_are_gone() {
+        let start = Instant::now();
+        let pace = Pace::new(Slots::new(Duration::from_secs(1), start));
+        let (mut first, mut second, mut third) = (None, None, None);
+        assert!(pace.begin(start, &mut first).is_ok());
+        assert!(first.is_none() && !pace.is_behind());
+        for _ in 0..2 {
+            assert!(pace.begin(start, &mut second).is_err());
+        }
+        assert!(pace.begin(start, &mut third).is_err());
+        let next = start + Duration::from_secs(1);
+        assert!(pace.begin(next, &mut second).is_ok());
+        assert!(second.is_none() && pace.is_behind());
+        drop(third);
+        assert!(!pace.is_behind());
+    }
+}

@@ -1,0 +1,128 @@
+//! Whether a target is worth more calls: one whose first calls of a pass all fail alike gets no more. Pure.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use crate::{dispatch::Cause, target::Origin};
+
+/// Targets that a pass remembers; the calls of more are not looked at.
+const TARGETS_LEN_MAX: usize = 1_000;
+
+/// What a pass has seen of its targets.
+pub(super) struct Failing {
+    /// So many; 0 looks at nothing.
+    calls_max: u32,
+    targets: HashMap<Origin, Seen>,
+}
+
+/// Why a pass has ended before its time: the first calls to a target all failed alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetFailing {
+    /// The target.
+    pub target: Origin,
+    /// What each of these calls came to.
+    pub cause: Cause,
+    /// How many they were.
+    pub calls: u32,
+}
+
+enum Seen {
+    /// All so far have failed alike.
+    Alike { cause: Cause, calls: u32 },
+    /// One was delivered, or failed in another way: whatever comes is not for the pass to judge.
+    Answers,
+}
+
+impl Failing {
+    pub(super) fn new(calls_max: u32) -> Self {
+        Self {
+            calls_max,
+            targets: HashMap::new(),
+        }
+    }
+
+    /// Notes what a call came to, `None` if the target took the record; returns the target once it is worth no more.
+    pub(super) fn note(&mut self, target: &Origin, failed: Option<Cause>) -> Option<TargetFailing> {
+        if self.calls_max == 0 {
+            return None;
+        }
+        let full = self.targets.len() >= TARGETS_LEN_MAX;
+        let seen = match self.targets.entry(target.clone()) {
+            Entry::Occupied(seen) => seen.into_mut(),
+            Entry::Vacant(_) if full => return None,
+            Entry::Vacant(first) => first.insert(match failed {
+                Some(cause) => Seen::Alike { cause, calls: 0 },
+                None => Seen::Answers,
+            }),
+        };
+        let Seen::Alike { cause, calls } = seen else {
+            return None;
+        };
+        if failed != Some(*cause) {
+            *seen = Seen::Answers;
+            return None;
+        }
+        *calls += 1;
+        (*calls == self.calls_max).then(|| TargetFailing {
+            target: target.clone(),
+            cause: *cause,
+            calls: *calls,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOWN: Option<Cause> = Some(Cause::Status(503));
+
+    fn target(number: usize) -> Origin {
+        Origin::of(&format!("http://t{number}/")).unwrap()
+    }
+
+    /// Notes the calls, each with its target's number; returns after how many the pass is over.
+    #[track_caller]
+    fn check(calls_max: u32, calls: &[(usize, Option<Cause>)], expected: Option<usize>) {
+        let mut failing = Failing::new(calls_max);
+        let over = |(number, failed): &(usize, _)| failing.note(&target(*number), *failed);
+        let told: Vec<_> = calls.iter().map(over).collect();
+        let over = told.iter().position(Option::is_some);
+        assert_eq!(over.map(|at| at + 1), expected, "{calls:?}");
+        if let Some(Some(told)) = over.map(|at| &told[at]) {
+            let (number, cause) = calls[expected.unwrap() - 1];
+            let failing = TargetFailing {
+                target: target(number),
+                cause: cause.unwrap(),
+                calls: calls_max,
+            };
+            assert_eq!(*told, failing);
+        }
+    }
+
+    #[test]
+    fn a_target_whose_first_calls_fail_alike_is_worth_no_more() {
+        let timeout = Some(Cause::Timeout);
+        check(3, &[(0, DOWN); 3], Some(3));
+        check(3, &[(0, timeout); 2], None);
+        check(1, &[(0, timeout)], Some(1));
+        check(0, &[(0, DOWN); 9], None);
+        // Each target by itself.
+        let two = [(0, DOWN), (1, DOWN), (0, DOWN), (1, DOWN), (1, DOWN)];
+        check(3, &two, Some(5));
+        // One that differs is enough, and later ones do not count.
+        for other in [None, timeout, Some(Cause::Status(500))] {
+            for at in 0..3 {
+                let mut calls = [(0, DOWN); 12];
+                calls[at].1 = other;
+                check(3, &calls, None);
+            }
+        }
+    }
+
+    #[test]
+    fn so_many_targets_are_remembered() {
+        let mut calls: Vec<_> = (0..TARGETS_LEN_MAX).map(|at| (at, None)).collect();
+        calls.extend([(TARGETS_LEN_MAX, DOWN); 9]);
+        check(3, &calls, None);
+    }
+}

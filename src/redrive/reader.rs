@@ -1,0 +1,91 @@
+//! What a pass reads of a partition: its records, and which of them have an end.
+
+use std::collections::VecDeque;
+
+use super::Error;
+use crate::{
+    dispatch::Shared,
+    place::{Offset, PartitionId},
+    record::StoredRecord,
+    storage::{Finished, ReadError},
+};
+
+/// What is read at a time.
+const PAGE_BYTES: usize = 256 * 1024;
+/// Ends looked at together.
+const ENDS_LEN: u64 = 16_384;
+
+/// Reads on, and says which records have an end.
+pub(super) struct Reader {
+    pub(super) of: PartitionId,
+    /// Nothing from here on is read.
+    pub(super) tail: Offset,
+    page: VecDeque<StoredRecord>,
+    finished: Finished,
+    finished_to: Offset,
+}
+
+impl Reader {
+    pub(super) fn new(of: PartitionId, start: Offset, tail: Offset) -> Self {
+        Self {
+            of,
+            tail,
+            page: VecDeque::new(),
+            finished: Finished::default(),
+            finished_to: start,
+        }
+    }
+
+    /// Returns whether the ends from `at` on are to be looked up first.
+    pub(super) fn wants_ends(&self, at: Offset) -> bool {
+        at >= self.finished_to
+    }
+
+    /// Looks up which of the next records have an end.
+    pub(super) fn look_up_ends(&mut self, shared: &Shared, at: Offset) -> Result<(), Error> {
+        self.finished_to = at.plus(ENDS_LEN).min(self.tail);
+        let ends = at..self.finished_to;
+        self.finished = shared
+            .streams
+            .engine()
+            .finished(self.of, ends)
+            .map_err(unread)?;
+        Ok(())
+    }
+
+    /// Returns whether a record has an end, as far as ends were looked up.
+    pub(super) fn has_ended(&self, at: Offset) -> bool {
+        self.finished.contains(at)
+    }
+
+    /// Returns a record; those before it cannot be read any more.
+    pub(super) async fn read(
+        &mut self,
+        shared: &Shared,
+        at: Offset,
+    ) -> Result<StoredRecord, ReadError> {
+        while self.page.front().is_some_and(|stored| stored.offset < at) {
+            self.page.pop_front();
+        }
+        if self.page.is_empty() {
+            let page = shared
+                .streams
+                .engine()
+                .read(self.of, at, PAGE_BYTES)
+                .await?;
+            self.page = page.records.into();
+        }
+        // Below the tail there is a record, unless the stream is gone.
+        self.page
+            .pop_front()
+            .ok_or(ReadError::PartitionUnknown(self.of))
+    }
+}
+
+/// What it means for the pass that something cannot be read.
+pub(super) fn unread(error: ReadError) -> Error {
+    match error {
+        ReadError::PartitionUnknown(of) => Error::PartitionUnknown(of),
+        other => Error::Read(other),
+    }
+}

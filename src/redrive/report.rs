@@ -1,0 +1,72 @@
+//! What a redrive came to.
+
+use std::collections::BTreeMap;
+
+use super::{GroupName, TargetFailing};
+use crate::place::{Offset, Partition, PartitionId};
+
+/// What a redrive came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedriveReport {
+    /// Records called, or that would have been in a dry run.
+    pub attempted: u64,
+    /// Records that their target took.
+    pub processed: u64,
+    /// Records that it did not take.
+    pub failed: u64,
+    /// Copies that failures left in the mapped streams. A record of the unrecoverable stream that has failed
+    /// `redrive.redrives_max` redrives leaves none: it stays as it is.
+    pub requeued: u64,
+    /// Records passed over: resolved, or still waiting for their first dispatch.
+    pub skipped: u64,
+    /// Records left out by the filter; one that is resolved counts as skipped if its time is within that of the filter.
+    pub unmatched: u64,
+    /// Offsets asked for that retention has taken.
+    pub trimmed: u64,
+    /// Whether the tail, as it was at the start, was reached (in every partition).
+    pub end_of_stream: bool,
+    /// Why the pass has ended before any of its bounds; `None` if it reached the end all the same.
+    pub stopped: Option<TargetFailing>,
+    /// End of the part that is done without a gap, to be given as `after` next time; `after` itself if that part is empty.
+    ///
+    /// With several partitions it is `after`: each has its own in `partitions`.
+    pub last_read_offset: Option<Offset>,
+    /// The first offset looked at; with several partitions the one asked for.
+    pub start_offset: Offset,
+    /// The first offset that the next pass has to look at; with several partitions the one asked for.
+    pub next_offset: Offset,
+    /// Calls by HTTP status, else by the word of the cause.
+    pub by_status: BTreeMap<String, u64>,
+    /// The group that was gone on with.
+    pub group: Option<GroupReport>,
+    /// The positions of each partition.
+    pub partitions: Vec<PartitionReport>,
+}
+
+/// Where a group stands after a pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Its name.
+    pub name: GroupName,
+    /// For each partition of the pass the last offset that is done, as stored; `None` before the first one.
+    pub positions: Vec<(Partition, Option<Offset>)>,
+}
+
+/// How far a redrive came in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// The partition.
+    pub of: PartitionId,
+    /// As [`RedriveReport::last_read_offset`].
+    pub last_read_offset: Option<Offset>,
+    /// As [`RedriveReport::start_offset`].
+    pub start_offset: Offset,
+    /// As [`RedriveReport::next_offset`].
+    pub next_offset: Offset,
+    /// The tail as it was at the start; records behind it are not for this pass.
+    pub tail: Offset,
+    /// As [`RedriveReport::trimmed`].
+    pub trimmed: u64,
+    /// As [`RedriveReport::end_of_stream`].
+    pub end_of_stream: bool,
+}

@@ -1,0 +1,175 @@
+//! Where the records go whose redrive fails.
+
+use super::*;
+
+#[tokio::test]
+async fn a_failed_record_moves_by_the_mapping_with_its_origin_and_new_cause() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    gateway.sync("k", &message(target.address, "/x")).await;
+    let first = target.next_call().await;
+    let idempotency_key = first.header("idempotency-key")[0].to_owned();
+    first.answer_with(503, &[], "down");
+    gateway.settled().await;
+    let before = gateway.record_at(UNAVAILABLE, 0).await;
+
+    let mut request = gateway.request(UNAVAILABLE);
+    request.mapping = gateway.mapping(&[("4xx", DEFAULT), ("404", INTERNAL)]);
+    let redriver = gateway.redriver();
+    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        let call = target.next_call().await;
+        assert_eq!(call.header("idempotency-key"), [idempotency_key.as_str()]);
+        call.answer(404);
+    });
+    assert_eq!(counts(&report), (0, 1, 0));
+    assert_eq!(report.requeued, 1);
+    assert_eq!(report.by_status, [("404".to_owned(), 1)].into());
+    let moved = gateway.record_at(INTERNAL, 0).await;
+    assert_eq!(
+        (&moved.record.key, &moved.record.value),
+        (&before.record.key, &before.record.value)
+    );
+    let expected = [
+        ("cause-status", "404"),
+        ("cause-body", "-"),
+        ("attempts", "2"),
+        ("redrives", "1"),
+        ("origin-stream", SOURCE),
+        ("origin-offset", "0"),
+        ("message-id", header(&before, "message-id")),
+        ("first-attempt-at", header(&before, "first-attempt-at")),
+    ];
+    for (name, value) in expected {
+        assert_eq!(header(&moved, name), value, "{name}");
+    }
+    assert_ne!(
+        header(&moved, "last-attempt-at"),
+        header(&before, "last-attempt-at")
+    );
+    assert_eq!(gateway.counts(UNAVAILABLE).moved, 1);
+    assert_eq!(
+        gateway.counts(INTERNAL).appended[AppendKind::Moved as usize],
+        1
+    );
+
+    // Without a status there is none in the headers either.
+    drop(target);
+    let redriver = gateway.redriver();
+    let report = redrive(&redriver, gateway.request(INTERNAL)).await;
+    assert_eq!(counts(&report), (0, 1, 0));
+    assert_eq!(report.by_status.keys().collect::<Vec<_>>(), ["reset"]);
+    let moved = gateway.record_at(DEFAULT, 0).await;
+    assert_eq!(header(&moved, "cause-class"), "reset");
+    assert_eq!(header(&moved, "cause-status"), "-");
+    assert_eq!(header(&moved, "redrives"), "2");
+}
+
+#[tokio::test]
+async fn a_stream_mapped_to_itself_ends_at_its_first_tail_and_records_leave_after_the_greatest_count()
+ {
+    let target = StubTarget::always(503).await;
+    let gateway = Harness::start(|config| {
+        config.redrive.redrives_max = 3;
+        config.dispatch.backoff_ms = 1;
+        config.dispatch.backoff_ms_max = 1;
+    })
+    .await;
+    let redriver = gateway.redriver();
+    gateway.failed(DEFAULT, target, 5).await;
+    let mut after = None;
+    for pass in 1..=2 {
+        let mut request = gateway.request(DEFAULT);
+        request.mapping = gateway.mapping(&[("default", DEFAULT)]);
+        request.after = after;
+        let report = redrive(&redriver, request).await;
+        assert_eq!(counts(&report), (0, 5, 0));
+        assert!(report.end_of_stream);
+        assert_eq!(report.last_read_offset, Some(Offset(pass * 5 - 1)));
+        after = report.last_read_offset;
+    }
+    let mut last = gateway.request(DEFAULT);
+    last.mapping = gateway.mapping(&[("503", DEFAULT)]);
+    let report = redrive(&redriver, last).await;
+    assert_eq!(counts(&report), (0, 5, 10));
+    assert_eq!(gateway.counts(DEFAULT).open_len(), 0);
+    assert_eq!(gateway.counts(UNRECOVERABLE).open_len(), 5);
+    assert_eq!(
+        header(&gateway.record_at(UNRECOVERABLE, 0).await, "redrives"),
+        "3"
+    );
+}
+
+#[tokio::test]
+async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
+    let target = StubTarget::always(404).await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    let mut secret = message(target, "/x");
+    secret["vaultSecretName"] = json!("gone");
+    for message in [json!({}), secret, message(target, "/x")] {
+        gateway
+            .append(UNAVAILABLE, 0, vec![record("k", &message, &[])])
+            .await;
+    }
+    let mut request = gateway.request(UNAVAILABLE);
+    request.mapping = gateway.mapping(&[("500", INTERNAL), ("secret", INTERNAL)]);
+    let report = redrive(&redriver, request).await;
+    assert_eq!(counts(&report), (0, 3, 0));
+    let by_status = ["404", "invalid", "secret"].map(|cause| (cause.to_owned(), 1));
+    assert_eq!(report.by_status, by_status.into());
+    assert_eq!(gateway.counts(DEFAULT).open_len(), 2);
+    assert_eq!(gateway.counts(INTERNAL).open_len(), 1);
+}
+
+#[tokio::test]
+async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_loop_over_it_ends()
+{
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.redrive.redrives_max = 2).await;
+    let redriver = gateway.redriver();
+    let message = message(target.address, "/x");
+    for (key, redrives) in [("a", "0"), ("b", "1"), ("c", "2"), ("d", "9")] {
+        let record = record(key, &message, &[("redrives", redrives)]);
+        gateway.append(UNRECOVERABLE, 0, vec![record]).await;
+    }
+    let mut pass = gateway.request(UNRECOVERABLE);
+    pass.mapping = gateway.mapping(&[("default", UNRECOVERABLE)]);
+    pass.records_max = 1;
+    let (reports, ()) = tokio::join!(
+        async {
+            let mut reports = Vec::new();
+            loop {
+                let report = redrive(&redriver, pass.clone()).await;
+                pass.after = report.last_read_offset;
+                let ended = report.end_of_stream;
+                reports.push(report);
+                if ended {
+                    return reports;
+                }
+                assert!(reports.len() < 20, "the loop does not end");
+            }
+        },
+        async {
+            // "a" is called three times, "b" twice, "c" and "d", which have failed as often as they may, once.
+            for _ in 0..7 {
+                target.next_call().await.answer(404);
+            }
+        }
+    );
+    let sum = |of: fn(&RedriveReport) -> u64| reports.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|one| one.failed), sum(|one| one.requeued)), (7, 3));
+    assert!(target.waiting_call().is_none());
+    let left = gateway.counts(UNRECOVERABLE);
+    assert_eq!((left.moved, left.open_len()), (3, 4), "none is lost");
+    let last = gateway.record_at(UNRECOVERABLE, 6).await;
+    assert_eq!(header(&last, "redrives"), "2");
+
+    // It can be delivered all the same.
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNRECOVERABLE)), async {
+        for _ in 0..4 {
+            target.next_call().await.answer(200);
+        }
+    });
+    assert_eq!(counts(&report), (4, 0, 3));
+    assert_eq!(gateway.counts(UNRECOVERABLE).open_len(), 0);
+}

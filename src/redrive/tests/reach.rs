@@ -1,0 +1,156 @@
+//! How far a pass comes, and what it counts.
+
+use super::*;
+
+#[tokio::test]
+async fn the_cap_is_exact_and_a_loop_visits_each_record_once() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target.address, 9).await;
+    let mut after = None;
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        let mut request = gateway.request(UNAVAILABLE);
+        request.after = after;
+        request.records_max = 3;
+        let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+            let mut held = Vec::new();
+            for _ in 0..3 {
+                held.push(target.next_call().await);
+            }
+            while let Some(call) = held.pop() {
+                call.answer(200);
+            }
+        });
+        assert_eq!(counts(&report), (3, 0, 0));
+        after = report.last_read_offset;
+        ends.push((after, report.end_of_stream));
+    }
+    let expected = [(2, false), (5, false), (8, true)].map(|(at, end)| (Some(Offset(at)), end));
+    assert_eq!(
+        ends, expected,
+        "exactly as many left as asked for is the end"
+    );
+    assert!(target.waiting_call().is_none());
+}
+
+#[tokio::test]
+async fn skipped_records_do_not_count_towards_the_cap() {
+    let target = StubTarget::always(200).await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target, 6).await;
+    let mut first = gateway.request(UNAVAILABLE);
+    first.records_max = 4;
+    assert_eq!(
+        redrive(&redriver, first).await.last_read_offset,
+        Some(Offset(3))
+    );
+    let mut from_the_start = gateway.request(UNAVAILABLE);
+    from_the_start.records_max = 1;
+    let report = redrive(&redriver, from_the_start.clone()).await;
+    assert_eq!(counts(&report), (1, 0, 4));
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (Some(Offset(4)), false)
+    );
+    let report = redrive(&redriver, from_the_start).await;
+    assert_eq!(counts(&report), (1, 0, 5));
+    assert!(report.end_of_stream);
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_and_touches_nothing() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    gateway.failed(UNAVAILABLE, target.address, 4).await;
+    let mut request = gateway.request(UNAVAILABLE);
+    request.dry_run = true;
+    request.records_max = 3;
+    let before = gateway.counts(UNAVAILABLE);
+    let report = redrive(&gateway.redriver(), request).await;
+    assert_eq!((report.attempted, counts(&report)), (3, (0, 0, 0)));
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (Some(Offset(2)), false)
+    );
+    assert_eq!(gateway.counts(UNAVAILABLE), before);
+    assert!(target.waiting_call().is_none());
+}
+
+#[tokio::test]
+async fn positions_outside_of_what_is_there() {
+    let target = StubTarget::always(200).await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    let report = redrive(&redriver, gateway.request(UNAVAILABLE)).await;
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (None, true),
+        "empty stream"
+    );
+    gateway.failed(UNAVAILABLE, target, 5).await;
+    let beyond = Offset(1 << 40);
+    let mut request = gateway.request(UNAVAILABLE);
+    request.after = Some(beyond);
+    let report = redrive(&redriver, request).await;
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (Some(beyond), true)
+    );
+    assert_eq!(counts(&report), (0, 0, 0));
+    let mut last = gateway.request(UNAVAILABLE);
+    last.after = Some(Offset(4));
+    let report = redrive(&redriver, last).await;
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (Some(Offset(4)), true)
+    );
+
+    let of = gateway.partition(UNAVAILABLE, 0);
+    gateway.engine.trim(of, Offset(3)).await.unwrap();
+    let mut trimmed = gateway.request(UNAVAILABLE);
+    trimmed.after = Some(Offset(0));
+    let report = redrive(&redriver, trimmed).await;
+    assert_eq!((report.trimmed, counts(&report)), (2, (2, 0, 0)));
+    assert_eq!(
+        (report.start_offset, report.last_read_offset),
+        (Offset(3), Some(Offset(4)))
+    );
+}
+
+#[tokio::test]
+async fn all_partitions_are_passed_over_with_a_position_each() {
+    let target = StubTarget::always(200).await;
+    let dir = tempfile::TempDir::new().unwrap();
+    let gateway = Harness::start_in(dir, 3, |_| {}).await;
+    for (partition, len) in [(0, 2), (2, 3)] {
+        for _ in 0..len {
+            let record = record("k", &message(target, "/x"), &[]);
+            gateway.append(UNAVAILABLE, partition, vec![record]).await;
+        }
+    }
+    let mut request = gateway.request(UNAVAILABLE);
+    request.partitions = gateway.stream(UNAVAILABLE).all_partitions().collect();
+    request.records_max = 4;
+    let report = redrive(&gateway.redriver(), request.clone()).await;
+    assert_eq!((counts(&report), report.end_of_stream), ((4, 0, 0), false));
+    assert_eq!(report.last_read_offset, None);
+    let positions: Vec<_> = report
+        .partitions
+        .iter()
+        .map(|one| one.last_read_offset)
+        .collect();
+    assert_eq!(positions, [Some(Offset(1)), None, Some(Offset(1))]);
+    let report = redrive(&gateway.redriver(), request).await;
+    assert_eq!((counts(&report), report.end_of_stream), ((1, 0, 4), true));
+
+    let mut unknown = gateway.request(UNAVAILABLE);
+    unknown.partitions[0].partition = Partition(3);
+    let refused = gateway.redriver().run(unknown).await;
+    assert!(
+        matches!(refused, Err(Error::PartitionUnknown(_))),
+        "{refused:?}"
+    );
+}

@@ -1,0 +1,113 @@
+//! A pass beside others, and what ends it early.
+
+use super::*;
+
+#[tokio::test]
+async fn while_the_log_takes_nothing_a_redrive_is_refused_and_calls_nobody() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    gateway.failed(UNAVAILABLE, target.address, 1).await;
+    gateway.engine.say_disk_full(true);
+    let redriver = gateway.redriver();
+    let refused = within("an answer", redriver.run(gateway.request(UNAVAILABLE))).await;
+    assert!(matches!(
+        refused,
+        Err(Error::LogRefuses(CommitError::DiskFull))
+    ));
+    assert!(target.waiting_call().is_none());
+}
+
+#[tokio::test]
+async fn a_redrive_and_a_first_dispatch_of_one_key_never_overlap() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    gateway
+        .append(
+            UNAVAILABLE,
+            0,
+            vec![record("k", &message(target.address, "/redriven"), &[])],
+        )
+        .await;
+    gateway.sync("k", &message(target.address, "/first")).await;
+    let first = target.next_call().await;
+    assert_eq!(first.path, "/first");
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        // Another key's redrive would be called now; it shows that this one waits.
+        gateway
+            .sync("other", &message(target.address, "/other"))
+            .await;
+        let other = target.next_call().await;
+        assert_eq!(other.path, "/other");
+        other.answer(200);
+        first.answer(200);
+        let redriven = target.next_call().await;
+        assert_eq!(redriven.path, "/redriven");
+        redriven.answer(200);
+    });
+    assert_eq!(counts(&report), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn one_redrive_at_a_time_and_a_caller_that_hangs_up_ends_none() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target.address, 2).await;
+    let caller = CancellationToken::new();
+    let (hung_up, ()) = tokio::join!(
+        caller.run_until_cancelled(redriver.run(gateway.request(UNAVAILABLE))),
+        async {
+            let held = [target.next_call().await, target.next_call().await];
+            let second = redriver.run(gateway.request(UNAVAILABLE)).await;
+            assert!(matches!(second, Err(Error::Running(_))), "{second:?}");
+            let elsewhere = redrive(&redriver, gateway.request(INTERNAL)).await;
+            assert!(elsewhere.end_of_stream);
+            caller.cancel();
+            for call in held {
+                call.answer(200);
+            }
+        }
+    );
+    assert!(hung_up.is_none());
+    let report = within("the pass to end by itself", async {
+        loop {
+            match redriver.run(gateway.request(UNAVAILABLE)).await {
+                Err(Error::Running(_)) => tokio::task::yield_now().await,
+                other => return other.unwrap(),
+            }
+        }
+    })
+    .await;
+    assert_eq!(counts(&report), (0, 0, 2), "both were delivered and ended");
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_pass_after_the_calls_in_flight() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target.address, 3).await;
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let call = target.next_call().await;
+        gateway.stop.cancel();
+        call.answer(200);
+    });
+    assert_eq!(counts(&report), (1, 0, 0));
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (Some(Offset(0)), false)
+    );
+    let refused = redriver.run(gateway.request(UNAVAILABLE)).await;
+    assert!(matches!(refused, Err(Error::Stopping)), "{refused:?}");
+    let engine = Arc::clone(&gateway.engine);
+    assert_eq!(
+        engine
+            .status(gateway.partition(UNAVAILABLE, 0))
+            .unwrap()
+            .counts
+            .delivered,
+        1
+    );
+    gateway.stop().await;
+}

@@ -1,0 +1,107 @@
+//! `syncgate retry`: loops, and what it says about a call that was stopped.
+
+use serde_json::json;
+
+use super::process::{Served, Target, file};
+
+const DEFAULT: &str = "DefaultErrorStream";
+
+/// A gateway with `len` records in the default stream, whose target answers 418 again.
+fn failed(dir: &tempfile::TempDir, len: usize) -> (Served, Target) {
+    let target = Target::start();
+    let config = "[redrive]\nfailing_calls_max = 7\nin_flight_max = 1\n";
+    let config = file(dir.path(), "gate.toml", config);
+    let served = Served::start(dir.path(), &["--config", config.to_str().unwrap()]);
+    let messages = vec![target.message("/418"); len].join("\n");
+    let messages = file(dir.path(), "m.ndjson", &messages);
+    served.run(&["sync", messages.to_str().unwrap()]).expect(0);
+    assert_eq!(served.dispatched(), len as u64);
+    (served, target)
+}
+
+/// What fails comes back behind the end: the default stream is its own default.
+#[test]
+fn a_loop_over_a_stream_mapped_to_itself_calls_each_record_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, _target) = failed(&dir, 5);
+    for first in [0, 5] {
+        let after = (first - 1).to_string();
+        let looped = served.json(&["retry", DEFAULT, "--loop", "--max", "2", "--after", &after]);
+        let pass = &looped["partitions"][0];
+        assert_eq!(
+            (
+                &pass["failedMessages"],
+                &pass["lastReadOffset"],
+                &pass["endOfStream"],
+                &pass["calls"]
+            ),
+            (&json!(5), &json!(first + 4), &json!(true), &json!(3)),
+            "{looped}"
+        );
+    }
+    let records = served.json(&["records", DEFAULT, "--limit", "1000"]);
+    let redrives = records["items"].as_array().unwrap().iter();
+    let redrives: Vec<_> = redrives.map(|one| &one["headers"]["redrives"]).collect();
+    let expected = [["0"; 5], ["1"; 5], ["2"; 5]].concat();
+    assert_eq!(redrives, expected);
+}
+
+#[test]
+fn a_target_that_only_fails_ends_a_loop_with_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, target) = failed(&dir, 12);
+    let ended = served.run(&["retry", DEFAULT, "--loop"]).expect(1);
+    let said = format!("the first 7 calls to {} all came to 418", target.url);
+    assert!(ended.err.contains(&said), "{ended:?}");
+    let row = ended.out.lines().nth(1).unwrap();
+    let row: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(row, ["0", "1", "0", "7", "0", "6", "no"], "{ended:?}");
+}
+
+#[test]
+fn a_filter_chooses_records_and_one_that_is_wrong_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, target) = failed(&dir, 3);
+    let chosen = |conditions: &[&str]| {
+        let filters = conditions
+            .iter()
+            .flat_map(|condition| ["--filter", condition]);
+        let mut arguments = vec!["retry", DEFAULT, "--dry-run"];
+        arguments.extend(filters);
+        let pass = &served.json(&arguments)["partitions"][0];
+        (pass["attempted"].clone(), pass["unmatched"].clone())
+    };
+    let here = format!("target={}", target.url);
+    assert_eq!(
+        chosen(&[&here, "cause=404", "cause=4xx", "key="]),
+        (json!(3), json!(0))
+    );
+    assert_eq!(chosen(&["cause=network"]), (json!(0), json!(3)));
+    let ended = served
+        .run(&["retry", DEFAULT, "--filter", "status=418"])
+        .expect(1);
+    assert!(ended.err.contains("400 filter_invalid"), "{ended:?}");
+}
+
+#[test]
+fn a_group_goes_on_in_the_next_run_and_a_dry_run_leaves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, _target) = failed(&dir, 5);
+    let elsewhere = "418=ServerUnavailableStream";
+    let run = |more: &[&str]| {
+        let arguments = [
+            "retry", DEFAULT, "--max", "2", "--map", elsewhere, "--group", "cron",
+        ];
+        let report = served.json(&[&arguments, more].concat());
+        let pass = &report["partitions"][0];
+        (pass["attempted"].clone(), pass["lastReadOffset"].clone())
+    };
+    assert_eq!(run(&[]), (json!(2), json!(1)));
+    assert_eq!(run(&["--dry-run", "--loop"]), (json!(3), json!(4)));
+    assert_eq!(run(&["--loop"]), (json!(3), json!(4)));
+    assert_eq!(run(&["--loop"]), (json!(0), json!(4)));
+    // What was moved is called again only if that is asked for.
+    assert_eq!(run(&["--after", "2", "--redeliver"]), (json!(2), json!(4)));
+    let twice = ["retry", DEFAULT, "--group", "cron", "--offset-file", "x"];
+    served.run(&twice).expect(2);
+}
