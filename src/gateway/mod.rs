@@ -124,7 +124,9 @@ impl Gateway {
         };
         let listener = listener.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
-        let settings = dispatch::Settings::new(&config).map_err(StartError::Settings)?;
+        let mut settings =
+            dispatch::Settings::new(&config, &[address]).map_err(StartError::Settings)?;
+        settings.grace -= settings.grace / REQUESTS_SHARE;
 
         let dir = config.data.dir.clone();
         let disk = MeasuredDisk::default();
@@ -145,8 +147,6 @@ impl Gateway {
             streams: streams.clone(),
             credentials: Arc::new(FromSecrets(secrets.clone())),
             clock: clock.clone(),
-            listen: vec![address],
-            grace: grace - grace / REQUESTS_SHARE,
             stats: stats.clone(),
         };
         let dispatcher = Dispatcher::start(settings, deps, &dispatching, dispatch_stop.clone());

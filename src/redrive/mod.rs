@@ -32,6 +32,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
+    live::Live,
     place::{Offset, PartitionId},
     storage::{CommitError, Health, ReadError, Stream},
 };
@@ -42,7 +43,7 @@ pub struct Redriver(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    settings: config::Redrive,
+    settings: Live<config::Redrive>,
     running: Mutex<HashSet<PartitionId>>,
 }
 
@@ -148,9 +149,14 @@ impl Redriver {
     pub fn new(dispatcher: &Dispatcher, settings: config::Redrive) -> Self {
         Self(Arc::new(Inner {
             shared: dispatcher.shared.clone(),
-            settings,
+            settings: Live::new(settings),
             running: Mutex::default(),
         }))
+    }
+
+    /// Takes other settings, for passes that begin from now on.
+    pub fn reload(&self, settings: config::Redrive) {
+        self.0.settings.set(Arc::new(settings));
     }
 
     /// Passes over the partitions and returns what came of it.
@@ -174,17 +180,18 @@ impl Redriver {
             }
         }
         let running = Running::begin(inner, &request.partitions)?;
-        let time_budget = Duration::from_millis(inner.settings.time_budget_ms);
+        let settings = inner.settings.get();
+        let time_budget = Duration::from_millis(settings.time_budget_ms);
         let pass = pass::Pass {
             shared: inner.shared.clone(),
-            in_flight_max: inner.settings.in_flight_max.max(1),
-            records_max: request.records_max.min(inner.settings.records_max),
+            in_flight_max: settings.in_flight_max.max(1),
+            records_max: request.records_max.min(settings.records_max),
             by: Instant::now() + request.time_budget.min(time_budget),
             mapping: Arc::new(Mapping {
                 streams: request.mapping.0,
-                redrives_max: inner.settings.redrives_max,
+                redrives_max: settings.redrives_max,
             }),
-            replay: request.stream.name == inner.shared.settings.roles.source,
+            replay: request.stream.name == inner.shared.settings.get().roles.source,
             stream: request.stream,
             after: request.after,
             redeliver: request.redeliver,
