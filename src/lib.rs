@@ -10,14 +10,14 @@
 //!
 //! # Map, in the direction of the flow
 //! - [`cli`]: one file per command. [`gateway`]: the composition root; it alone sees every part. [`config`]: settings,
-//!   read once and checked.
+//!   read and checked at the start and at each reload.
 //! - [`api`]: the HTTP edge; nothing below it knows HTTP as a server.
 //! - [`ingest`]: from a submission to durable records. [`log`]: streams of records, the only door to the engine.
 //!   [`dispatch`]: calls targets, in order per key. [`redrive`]: the same for error streams, when asked.
 //! - [`message`], [`target`], [`record`], [`place`]: the values that all of them speak of.
 //! - [`retention`]: removes what is too old.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
-//! - [`tasks`], [`clock`], [`telemetry`]: the ground.
+//! - [`tasks`], [`clock`], [`live`], [`telemetry`]: the ground.
 //!
 //! # What always holds
 //! - A success told to a source means that its record is on disk. No reader sees a record before that.
@@ -54,5 +54,6 @@ pub mod secrets;
 pub mod storage;
 
 pub mod clock;
+pub mod live;
 pub mod tasks;
 pub mod telemetry;

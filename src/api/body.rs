@@ -16,7 +16,10 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tokio::sync::Semaphore;
 
+use crate::live::Live;
+
 use super::{
+    Settings,
     guard::one,
     problem::{Code, Problem},
 };
@@ -41,7 +44,7 @@ const DISCARD_PAUSE_MAX: Duration = Duration::from_millis(500);
 pub(super) struct Bodies {
     held: Arc<AtomicUsize>,
     unpacking: Arc<Semaphore>,
-    timeout: Duration,
+    settings: Arc<Live<Settings>>,
 }
 
 /// A body, unpacked; while it lives its bytes count.
@@ -52,11 +55,11 @@ pub(super) struct Held {
 }
 
 impl Bodies {
-    pub(super) fn new(timeout: Duration) -> Self {
+    pub(super) fn new(settings: Arc<Live<Settings>>) -> Self {
         Self {
             held: Arc::default(),
             unpacking: Arc::new(Semaphore::new(UNPACKING_MAX)),
-            timeout,
+            settings,
         }
     }
 
@@ -77,20 +80,21 @@ impl Bodies {
             len: 0,
         };
         let mut body = body;
+        let timeout = self.settings.get().request_timeout;
         let read = collect(&mut body, bytes_max, &mut share);
-        let bytes = match tokio::time::timeout(self.timeout, read).await {
+        let bytes = match tokio::time::timeout(timeout, read).await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(problem)) => {
                 // Who asks first sends nothing behind a refusal.
                 if problem.code() == Code::BodyTooLarge && !headers.contains_key(header::EXPECT) {
                     drop(share);
                     // A sender that is slow all along gets the same answer.
-                    drop(tokio::time::timeout(self.timeout, discard(&mut body)).await);
+                    drop(tokio::time::timeout(timeout, discard(&mut body)).await);
                 }
                 return Err(problem);
             }
             Err(_elapsed) => {
-                let secs = self.timeout.as_secs_f32();
+                let secs = timeout.as_secs_f32();
                 let what = format!("the body did not arrive within {secs} s");
                 return Err(Problem::new(Code::TooSlow, what));
             }
@@ -102,7 +106,7 @@ impl Bodies {
             });
         }
         let turn = self.unpacking.clone().acquire_owned();
-        let turn = match tokio::time::timeout(self.timeout, turn).await {
+        let turn = match tokio::time::timeout(timeout, turn).await {
             Ok(turn) => turn.map_err(Problem::internal)?,
             Err(_elapsed) => return Err(too_many()),
         };
@@ -279,11 +283,17 @@ mod tests {
     use http_body_util::Full;
 
     use super::*;
+    use crate::config::Config;
 
     fn gzip(plain: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(plain).unwrap();
         encoder.finish().unwrap()
+    }
+
+    fn bodies() -> Bodies {
+        let settings = Settings::new(&Config::default()).unwrap();
+        Bodies::new(Arc::new(Live::new(settings)))
     }
 
     async fn read(encoding: Option<&'static str>, body: Vec<u8>) -> Result<Held, Code> {
@@ -292,7 +302,7 @@ mod tests {
             let encoding = HeaderValue::from_static(encoding);
             headers.insert(header::CONTENT_ENCODING, encoding);
         }
-        let bodies = Bodies::new(Duration::from_secs(5));
+        let bodies = bodies();
         let read = bodies
             .read(&headers, Full::new(Bytes::from(body)), 1000)
             .await;
@@ -335,7 +345,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_all_bodies_hold_is_counted_and_given_back() {
-        let bodies = Bodies::new(Duration::from_secs(5));
+        let bodies = bodies();
         let read = |len: usize| {
             let body = Full::new(Bytes::from(vec![0; len]));
             let bodies = bodies.clone();

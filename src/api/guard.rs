@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 
 use http::{HeaderMap, Method, header, request};
 
-use crate::config;
-
-use super::problem::{Code, Problem};
+use super::{
+    Settings,
+    problem::{Code, Problem},
+};
 
 /// Without users whoever reaches the listener is administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,34 +30,33 @@ pub fn check_listen(address: SocketAddr) -> Result<(), ListenRefused> {
     }
 }
 
-/// The names this server is called by, and the origins that may send changes.
+/// Knows the names that this server has of itself; settings have more, and the origins that may send changes.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    hosts: Vec<String>,
-    origins: Vec<String>,
+    own: Vec<String>,
 }
 
 impl Guard {
-    pub(super) fn new(settings: &config::Server, bound: SocketAddr) -> Self {
-        let mut hosts = ["localhost", "127.0.0.1", "[::1]"]
+    pub(super) fn new(bound: SocketAddr) -> Self {
+        let mut own = ["localhost", "127.0.0.1", "[::1]"]
             .map(String::from)
             .to_vec();
-        hosts.push(match bound {
+        own.push(match bound {
             SocketAddr::V4(bound) => bound.ip().to_string(),
             SocketAddr::V6(bound) => format!("[{}]", bound.ip()),
         });
-        hosts.extend(settings.hosts.iter().cloned());
-        Self {
-            hosts,
-            origins: settings.cors_origins.clone(),
-        }
+        Self { own }
     }
 
     /// Refuses a `Host` that is not ours, and a foreign `Origin` on what changes something.
-    pub(super) fn check(&self, request: &request::Parts) -> Result<(), Problem> {
+    pub(super) fn check(
+        &self,
+        settings: &Settings,
+        request: &request::Parts,
+    ) -> Result<(), Problem> {
         let host = host(request)?;
         if let Some(host) = host
-            && !self.is_ours(host)
+            && !self.is_ours(settings, host)
         {
             return Err(Problem::new(
                 Code::HostNotAllowed,
@@ -70,7 +70,7 @@ impl Guard {
         for origin in request.headers.get_all(header::ORIGIN) {
             let allowed = origin
                 .to_str()
-                .is_ok_and(|origin| self.may_change(origin, host));
+                .is_ok_and(|origin| may_change(settings, origin, host));
             if !allowed {
                 return Err(Problem::new(
                     Code::OriginNotAllowed,
@@ -81,25 +81,22 @@ impl Guard {
         Ok(())
     }
 
-    fn is_ours(&self, host: &str) -> bool {
+    fn is_ours(&self, settings: &Settings, host: &str) -> bool {
         let name = without_port(host);
-        self.hosts
-            .iter()
-            .any(|ours| ours.eq_ignore_ascii_case(name))
+        let mut hosts = self.own.iter().chain(&settings.hosts);
+        hosts.any(|ours| ours.eq_ignore_ascii_case(name))
     }
+}
 
-    fn may_change(&self, origin: &str, host: Option<&str>) -> bool {
-        let place = ["http://", "https://"]
-            .iter()
-            .find_map(|scheme| origin.strip_prefix(scheme));
-        let same = place
-            .zip(host)
-            .is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
-        same || self
-            .origins
-            .iter()
-            .any(|allowed| allowed.eq_ignore_ascii_case(origin))
-    }
+fn may_change(settings: &Settings, origin: &str, host: Option<&str>) -> bool {
+    let place = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| origin.strip_prefix(scheme));
+    let same = place
+        .zip(host)
+        .is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
+    let mut origins = settings.cors_origins.iter();
+    same || origins.any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }
 
 /// Returns the host that the request is for. HTTP/1.0 may leave it out.
@@ -144,21 +141,23 @@ pub(super) fn one<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[track_caller]
     fn check(method: &str, headers: &[(&str, &str)], expected: Result<(), Code>) {
-        let settings = config::Server {
-            hosts: vec!["gate.example".into()],
-            cors_origins: vec!["https://console.example".into()],
-            ..config::Server::default()
-        };
-        let guard = Guard::new(&settings, SocketAddr::from(([127, 0, 0, 7], 9002)));
+        let mut config = Config::default();
+        config.server.hosts = vec!["gate.example".into()];
+        config.server.cors_origins = vec!["https://console.example".into()];
+        let settings = Settings::new(&config).unwrap();
+        let guard = Guard::new(SocketAddr::from(([127, 0, 0, 7], 9002)));
         let mut request = http::Request::builder().method(method).uri("/x");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let checked = guard.check(&parts).map_err(|problem| problem.code());
+        let checked = guard
+            .check(&settings, &parts)
+            .map_err(|problem| problem.code());
         assert_eq!(checked, expected, "{method} {headers:?}");
     }
 

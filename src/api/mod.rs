@@ -13,10 +13,12 @@ mod object;
 mod problem;
 mod query;
 mod records;
+mod reload;
 mod retry;
 mod retry_wire;
 mod router;
 mod server;
+mod settings;
 mod streams;
 mod streams_wire;
 mod sync;
@@ -25,18 +27,20 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use http::HeaderName;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio_util::sync::CancellationToken;
 
 pub use guard::{ListenRefused, check_listen};
+pub use reload::{ReloadError, Reloaded, Reloads};
 pub use retry::Redrives;
+pub use settings::{Settings, TokenHeaderInvalid};
 
 use crate::{
-    config::{self, Answer, Config, ROLE_WORDS},
+    config::Roles,
     ingest::Ingest,
+    live::Live,
     log::Streams,
     place::StreamName,
     telemetry::{Metrics, Source},
@@ -53,6 +57,8 @@ pub struct Parts {
     pub ingest: Ingest,
     /// Runs redrives.
     pub redriver: Arc<dyn Redrives>,
+    /// Reads the configuration again.
+    pub reloads: Arc<dyn Reloads>,
     /// Counters, and the text of `/metrics`.
     pub metrics: Metrics,
     /// Who is asked at each scrape.
@@ -63,22 +69,8 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Api {
     parts: Parts,
-    settings: Settings,
-    server: config::Server,
-}
-
-/// What the routes take from the configuration.
-#[derive(Clone, Debug)]
-struct Settings {
-    text_answers: bool,
-    token_header: HeaderName,
-    batch_bytes_max: usize,
-    redrive_records_max: u64,
-    redrive_time_budget: Duration,
-    /// Role and stream, the source first.
+    settings: Arc<Live<Settings>>,
     roles: Vec<(&'static str, StreamName)>,
-    /// Streams that `[outcomes]` names and that have no role.
-    outcome_streams: Vec<StreamName>,
 }
 
 /// What all requests share.
@@ -87,9 +79,12 @@ struct Shared {
     streams: Streams,
     ingest: Ingest,
     redriver: Arc<dyn Redrives>,
+    reloads: Arc<dyn Reloads>,
     metrics: Metrics,
     sources: Vec<Arc<dyn Source>>,
-    settings: Settings,
+    settings: Arc<Live<Settings>>,
+    /// Role and stream, the source first.
+    roles: Vec<(&'static str, StreamName)>,
     guard: Guard,
     bodies: Bodies,
     ids: RequestIds,
@@ -97,38 +92,14 @@ struct Shared {
     stop: CancellationToken,
 }
 
-/// The configuration has a name for a header that is none. `config::load` finds this before.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("sync.token_header is no header name")]
-pub struct TokenHeaderInvalid;
-
 impl Api {
-    /// Puts the edge together.
-    ///
-    /// # Errors
-    /// [`TokenHeaderInvalid`].
-    pub fn new(parts: Parts, config: &Config) -> Result<Self, TokenHeaderInvalid> {
-        let compat = config.oci_sample.as_ref().is_some_and(|oci| oci.compat);
-        let token_header = HeaderName::from_bytes(config.sync.token_header.as_bytes());
-        let outcomes = config.outcomes.values();
-        let named = outcomes.filter(|stream| !ROLE_WORDS.contains(&stream.as_str()));
-        let settings = Settings {
-            text_answers: compat || config.sync.answer == Answer::Text,
-            token_header: token_header.map_err(|_| TokenHeaderInvalid)?,
-            batch_bytes_max: config.sync.batch_bytes_max,
-            redrive_records_max: config.redrive.records_max,
-            redrive_time_budget: Duration::from_millis(config.redrive.time_budget_ms),
-            roles: config
-                .roles
-                .all()
-                .map(|(word, name)| (word, name.clone()))
-                .into(),
-            outcome_streams: named.filter_map(|name| name.parse().ok()).collect(),
-        };
-        Ok(Self {
+    /// Puts the edge together. `settings` count for requests that come after they were replaced.
+    #[must_use]
+    pub fn new(parts: Parts, settings: Arc<Live<Settings>>, roles: &Roles) -> Self {
+        Self {
             parts,
             settings,
-            server: config.server.clone(),
-        })
+            roles: roles.all().map(|(word, name)| (word, name.clone())).into(),
+        }
     }
 }

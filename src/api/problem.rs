@@ -18,25 +18,35 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
+    config::{ConfigError, Place},
     ingest::{self, FieldCode, FieldError},
     redrive,
     secrets::PrepareError,
     storage::{CommitError, ReadError, StreamError},
 };
 
-use super::wire;
+use super::{ReloadError, wire};
 
 /// A refusal, before it knows the request's id.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     code: Code,
     detail: String,
-    errors: Vec<FieldError>,
+    errors: Vec<Fault>,
     retry_after_secs: Option<u32>,
     /// Member `earliest` of the body.
     earliest: Option<u64>,
     /// For the log alone.
     cause: Option<Arc<str>>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+struct Fault {
+    /// Where: a JSON pointer, or a key of the configuration.
+    pointer: String,
+    code: &'static str,
+    detail: String,
 }
 
 /// The stable codes.
@@ -61,6 +71,7 @@ pub(super) enum Code {
     ChangedMeanwhile,
     BodyTooLarge,
     UnsupportedMediaType,
+    ConfigInvalid,
     HostNotAllowed,
     HeadersTooLarge,
     Internal,
@@ -138,6 +149,11 @@ impl Code {
                 "unsupported_media_type",
                 "The body cannot be read",
             ),
+            Self::ConfigInvalid => (
+                S::UNPROCESSABLE_ENTITY,
+                "config_invalid",
+                "The configuration is wrong",
+            ),
             Self::HostNotAllowed => (
                 S::MISDIRECTED_REQUEST,
                 "host_not_allowed",
@@ -198,8 +214,13 @@ impl Problem {
             Some(_) => format!("{} members are wrong; see errors", errors.len()),
             None => String::new(),
         };
+        let fault = |error: FieldError| Fault {
+            pointer: error.pointer,
+            code: field_code(error.code),
+            detail: error.detail,
+        };
         Self {
-            errors,
+            errors: errors.into_iter().map(fault).collect(),
             ..Self::new(code, detail)
         }
     }
@@ -240,7 +261,7 @@ impl Problem {
         }
         let errors = self.errors.iter().map(|error| wire::FieldErrorView {
             pointer: &error.pointer,
-            code: field_code(error.code),
+            code: error.code,
             detail: &error.detail,
         });
         let view = wire::ProblemView {
@@ -428,6 +449,39 @@ impl From<redrive::Error> for Problem {
                 }
             }
             Error::Stopping => Self::draining(),
+        }
+    }
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ReloadError::Invalid(wrong) => Self {
+                errors: wrong.0.into_iter().map(Fault::from).collect(),
+                ..Self::new(Code::ConfigInvalid, detail)
+            },
+            ReloadError::Stream { source, .. } => {
+                let why = Self::from(source);
+                Self {
+                    detail: format!("{detail} ({})", why.detail),
+                    ..why
+                }
+            }
+            ReloadError::Stopping => Self::draining(),
+        }
+    }
+}
+
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            detail: match error.place {
+                Place::Default => error.message,
+                place => format!("{place}: {}", error.message),
+            },
+            pointer: error.key,
+            code: "setting_invalid",
         }
     }
 }

@@ -55,9 +55,10 @@ pub(super) async fn retry(
 ) -> Result<Json<wire::RetryDone>, Problem> {
     Query::parse(&uri, &[])?;
     let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
+    let settings = shared.settings.get();
     let bounds = Bounds {
-        records_max: shared.settings.redrive_records_max,
-        time_budget: shared.settings.redrive_time_budget,
+        records_max: settings.redrive_records_max,
+        time_budget: settings.redrive_time_budget,
     };
     let asked = Retry::parse(&body.bytes, bounds).map_err(|errors| {
         let code = match retry_wire::is_about_filter(&errors) {

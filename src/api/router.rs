@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use super::{
     Shared, admin, ledger,
     problem::{Code, Problem},
-    records, retry, streams, sync,
+    records, reload, retry, streams, sync,
 };
 
 /// Every route that there is, with its methods as `Allow` names them. `POST /stream/sync` is answered before the
 /// router; it stands here for the other methods.
 #[cfg(test)]
-pub(super) const ROUTES: [(&str, &str); 11] = [
+pub(super) const ROUTES: [(&str, &str); 12] = [
     ("/stream/sync", "POST"),
     ("/stream/retry", "POST"),
     ("/v1/streams", "GET,HEAD,POST"),
@@ -35,6 +35,7 @@ pub(super) const ROUTES: [(&str, &str); 11] = [
         "GET,HEAD",
     ),
     ("/v1/ledger", "GET,HEAD"),
+    ("/v1/reload", "POST"),
     ("/healthz", "GET,HEAD"),
     ("/readyz", "GET,HEAD"),
     ("/metrics", "GET,HEAD"),
@@ -57,6 +58,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route(records, get(records::list))
         .route(record, get(records::show))
         .route("/v1/ledger", get(ledger::show))
+        .route("/v1/reload", post(reload::reload))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))

@@ -63,39 +63,38 @@ impl Api {
             streams,
             ingest,
             redriver,
+            reloads,
             metrics,
             sources,
         } = self.parts;
-        let head_timeout = Duration::from_millis(self.server.request_timeout_ms);
         let sync_route = [("route", "/stream/sync".to_owned())];
         let shared = Arc::new(Shared {
             streams,
             ingest,
             redriver,
+            reloads,
             sync_seconds: metrics.request_seconds.get_or_create_owned(&sync_route),
             metrics,
             sources,
+            bodies: Bodies::new(self.settings.clone()),
             settings: self.settings,
-            guard: Guard::new(&self.server, listener.local_addr()?),
-            bodies: Bodies::new(head_timeout),
+            roles: self.roles,
+            guard: Guard::new(listener.local_addr()?),
             ids: RequestIds::new(),
             stop: stop.clone(),
         });
         let router = router::router(shared.clone());
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(head_timeout)
-            // Who has said all may close that direction and still read the answer.
-            .half_close(true)
-            // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
-            // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
-            .max_header_size(HEAD_BYTES_MAX);
-        let connections = Arc::new(Semaphore::new(self.server.connections_max));
+        let mut settings = shared.settings.follow();
+        let mut connections = Places::new(settings.get().connections_max);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                accepted = accept(&listener, &connections) => accepted,
+                () = settings.changed() => {
+                    connections.set_max(settings.get().connections_max);
+                    continue;
+                }
+                accepted = accept(&listener, &mut connections) => accepted,
             };
             let (stream, permit) = match accepted {
                 Ok(accepted) => accepted,
@@ -108,7 +107,7 @@ impl Api {
             let connection = Connection {
                 shared: shared.clone(),
                 router: router.clone(),
-                http: http.clone(),
+                http: http(settings.get().request_timeout),
             };
             tasks.spawn("connection", async move {
                 connection.serve(stream).await;
@@ -118,14 +117,71 @@ impl Api {
     }
 }
 
+fn http(head_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        // Who has said all may close that direction and still read the answer.
+        .half_close(true)
+        // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
+        // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
+        .max_header_size(HEAD_BYTES_MAX);
+    http
+}
+
 async fn accept(
     listener: &TcpListener,
-    connections: &Arc<Semaphore>,
+    connections: &mut Places,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = connections.clone().acquire_owned().await;
-    let permit = permit.map_err(io::Error::other)?;
+    let permit = connections.take().await?;
     let (stream, _peer) = listener.accept().await?;
     Ok((stream, permit))
+}
+
+/// Places for connections, up to a bound that can change.
+struct Places {
+    free: Arc<Semaphore>,
+    /// Free ones and taken ones.
+    len: usize,
+    len_max: usize,
+}
+
+impl Places {
+    fn new(len_max: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(len_max)),
+            len: len_max,
+            len_max,
+        }
+    }
+
+    /// Changes the bound. Those that are taken and too many go as they come back.
+    fn set_max(&mut self, len_max: usize) {
+        self.len_max = len_max;
+        match len_max.checked_sub(self.len) {
+            Some(more) => {
+                self.free.add_permits(more);
+                self.len = len_max;
+            }
+            None => self.len -= self.free.forget_permits(self.len - len_max),
+        }
+    }
+
+    /// Waits for a place.
+    ///
+    /// # Cancel safety
+    /// A wait that is dropped has taken nothing.
+    async fn take(&mut self) -> io::Result<OwnedSemaphorePermit> {
+        loop {
+            let permit = self.free.clone().acquire_owned().await;
+            let permit = permit.map_err(io::Error::other)?;
+            if self.len <= self.len_max {
+                return Ok(permit);
+            }
+            permit.forget();
+            self.len -= 1;
+        }
+    }
 }
 
 struct Connection {
@@ -198,7 +254,7 @@ async fn answer(
     if shared.stop.is_cancelled() && !admin::answers_while_draining(path) {
         return Err(Problem::draining());
     }
-    shared.guard.check(&parts)?;
+    shared.guard.check(&shared.settings.get(), &parts)?;
     if path == sync::PATH && parts.method == http::Method::POST {
         let started = Instant::now();
         let answered = sync::answer(shared, &parts, body, id).await;

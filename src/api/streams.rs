@@ -220,8 +220,8 @@ async fn apply(
 
 /// An error record goes to the partition number of its origin, so every error stream needs as many as the source.
 async fn grow_error_streams(shared: &Shared, partitions: u16) -> Result<(), Problem> {
-    let settings = &shared.settings;
-    let roles = settings.roles.iter().skip(1).map(|(_, name)| name);
+    let settings = shared.settings.get();
+    let roles = shared.roles.iter().skip(1).map(|(_, name)| name);
     for name in roles.chain(&settings.outcome_streams) {
         let Some(stream) = shared.streams.by_name(name) else {
             continue;
@@ -244,12 +244,12 @@ fn in_config() -> Problem {
 }
 
 pub(super) fn source(shared: &Shared) -> Option<&StreamName> {
-    shared.settings.roles.first().map(|(_, name)| name)
+    shared.roles.first().map(|(_, name)| name)
 }
 
 fn roles(shared: &Shared, name: &StreamName) -> Vec<&'static str> {
-    let settings = &shared.settings;
-    let roles = settings.roles.iter().filter(|(_, of)| of == name);
+    let settings = shared.settings.get();
+    let roles = shared.roles.iter().filter(|(_, of)| of == name);
     let outcome = settings.outcome_streams.contains(name).then_some("outcome");
     roles.map(|(role, _)| *role).chain(outcome).collect()
 }

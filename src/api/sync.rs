@@ -36,14 +36,15 @@ pub(super) async fn answer(
         let what = "this route has no query parameters";
         return Err(Problem::new(Code::InvalidRequest, what));
     }
-    let token = token(headers, &shared.settings.token_header)?;
+    let settings = shared.settings.get();
+    let token = token(headers, &settings.token_header)?;
     let lines = media_type(headers).is_some_and(|kind| {
         kind.eq_ignore_ascii_case("application/x-ndjson")
             || kind.eq_ignore_ascii_case("application/ndjson")
     });
     let body = shared
         .bodies
-        .read(headers, body, shared.settings.batch_bytes_max)
+        .read(headers, body, settings.batch_bytes_max)
         .await?;
     let accepted = shared
         .ingest
@@ -60,7 +61,8 @@ pub(super) async fn answer(
     for placed in &accepted.placed {
         tracing::debug!(request_id, message_id = %placed.message_id, "accepted");
     }
-    Ok(success(&accepted, wants_text(shared, headers)))
+    let text = wants_text(headers).unwrap_or(settings.text_answers);
+    Ok(success(&accepted, text))
 }
 
 fn success(accepted: &Accepted, text: bool) -> Response {
@@ -157,9 +159,9 @@ fn traceparent(headers: &HeaderMap) -> Option<&str> {
     (whole && version != "ff" && !zero(trace) && !zero(parent)).then_some(text)
 }
 
-/// What `Accept` names first wins: plain text or JSON; if it names neither, the setting.
-fn wants_text(shared: &Shared, headers: &HeaderMap) -> bool {
-    let named = headers
+/// What `Accept` names first, plain text or not; `None` if it names neither text nor JSON.
+fn wants_text(headers: &HeaderMap) -> Option<bool> {
+    headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -169,8 +171,7 @@ fn wants_text(shared: &Shared, headers: &HeaderMap) -> bool {
             let is = |name: &str| kind.eq_ignore_ascii_case(name);
             let text = is("text/plain").then_some(true);
             text.or_else(|| (is("application/json") || is("application/*")).then_some(false))
-        });
-    named.unwrap_or(shared.settings.text_answers)
+        })
 }
 
 #[cfg(test)]

@@ -77,6 +77,14 @@ pub(super) struct WarningView {
     pub(super) detail: &'static str,
 }
 
+/// Answer of `POST /v1/reload`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reloaded {
+    pub(super) applied: Vec<String>,
+    pub(super) needs_restart: Vec<String>,
+}
+
 /// Answer of `POST /stream/retry`; the first four members and their spelling are the sample's.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

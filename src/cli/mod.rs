@@ -13,6 +13,7 @@ mod healthcheck;
 mod offset_file;
 mod output;
 mod records;
+mod reload;
 mod retry;
 mod serve;
 mod streams;
@@ -60,6 +61,8 @@ enum Command {
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.
     Records(records::Arguments),
+    /// Lets the gateway read its configuration again (POST /v1/reload); tells what counts now and what needs a restart.
+    Reload(reload::Arguments),
     /// Shows what came in, how it ended and what waits, and whether that adds up; tells it by the exit code.
     Verify(verify::Arguments),
     /// Looks at a data directory that no gateway works with, says what is damaged, and mends what it is asked to.
@@ -191,6 +194,7 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,
         Some(Command::Records(arguments)) => records::run(arguments, output).await,
+        Some(Command::Reload(arguments)) => reload::run(arguments, output).await,
         Some(Command::Verify(arguments)) => verify::run(arguments, output).await,
         Some(Command::Doctor(arguments)) => doctor::run(arguments, output).await,
         Some(Command::Backup(command)) => backup::run(command, output).await,

@@ -33,14 +33,16 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let sources = Sources::of_process(arguments.config, overrides);
     let loaded = config::load(sources).map_err(Failure::usage)?;
-    telemetry::log_to_stderr(&loaded.config.logging);
+    let level = telemetry::log_to_stderr(&loaded.config.logging);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let mut signals = Signals::new()?;
+    let mut stops = Stops::new()?;
+    let mut hangups = Hangups::new()?;
     let bound = tokio::select! {
-        bound = Gateway::bind(loaded.config) => bound,
-        () = signals.next() => {
+        // Boxed, as it is large.
+        bound = Box::pin(Gateway::bind(loaded, level)) => bound,
+        () = stops.next() => {
             tracing::warn!("ended by a signal before the start was over; nothing was served, and the next start begins anew");
             return Ok(());
         }
@@ -48,18 +50,23 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let gateway = bound.map_err(|error| Failure::start(&error))?;
     output::print(&format!("listening on http://{}\n", gateway.address()))?;
     let stop = CancellationToken::new();
-    let mut ended = std::pin::pin!(gateway.run(stop.clone()));
-    let result = tokio::select! {
-        result = &mut ended => result,
-        () = signals.next() => {
-            tracing::info!("draining; a second signal ends at once");
-            stop.cancel();
-            tokio::select! {
-                result = &mut ended => result,
-                () = signals.next() => {
-                    tracing::warn!("ended by a second signal; what was under way is dispatched again at the next start");
-                    // Not a return: that would wait for what the signal is meant to cut off.
-                    std::process::exit(1);
+    let reload = gateway.reload();
+    let mut ended = Box::pin(gateway.run(stop.clone()));
+    let result = loop {
+        tokio::select! {
+            result = &mut ended => break result,
+            // One that came during the start is heard here, as what was read then may be old.
+            () = hangups.next() => reload.ask(),
+            () = stops.next() => {
+                tracing::info!("draining; a second signal ends at once");
+                stop.cancel();
+                tokio::select! {
+                    result = &mut ended => break result,
+                    () = stops.next() => {
+                        tracing::warn!("ended by a second signal; what was under way is dispatched again at the next start");
+                        // Not a return: that would wait for what the signal is meant to cut off.
+                        std::process::exit(1);
+                    }
                 }
             }
         }
@@ -67,40 +74,52 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     result.map_err(|error| Failure::failed_by(&error))
 }
 
-/// SIGTERM, SIGINT and SIGHUP: all three ask for the same.
-struct Signals {
+/// SIGTERM and SIGINT: both ask for an end.
+struct Stops {
     terminate: Signal,
     interrupt: Signal,
-    /// `None` under `nohup`: who has asked for a process that outlives its terminal gets one.
-    hangup: Option<Signal>,
 }
 
-impl Signals {
+impl Stops {
     fn new() -> Result<Self, Failure> {
-        let heard = |kind| signal(kind).map_err(|error| Failure::start_by("signals", &error));
         Ok(Self {
             terminate: heard(SignalKind::terminate())?,
             interrupt: heard(SignalKind::interrupt())?,
-            hangup: match is_ignored(SignalKind::hangup()) {
-                true => None,
-                false => Some(heard(SignalKind::hangup())?),
-            },
         })
     }
 
     async fn next(&mut self) {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = hangup => {}
         }
     }
+}
+
+/// SIGHUP, which asks for a reload; none under `nohup`, where it only means that the terminal has gone.
+struct Hangups(Option<Signal>);
+
+impl Hangups {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self(match is_ignored(SignalKind::hangup()) {
+            true => None,
+            false => Some(heard(SignalKind::hangup())?),
+        }))
+    }
+
+    async fn next(&mut self) {
+        let heard = match &mut self.0 {
+            Some(hangup) => hangup.recv().await,
+            None => None,
+        };
+        if heard.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+fn heard(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::start_by("signals", &error))
 }
 
 /// Whether this process was started with a signal ignored, as far as the system tells it (proc(5), `SigIgn`).

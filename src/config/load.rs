@@ -3,7 +3,7 @@
 //! Each value is tried by itself against the struct that will hold it, so that one wrong value hides no other. A value
 //! that is wrong leaves its default behind, and [`check`](super::check) then looks at how the values fit together.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 use toml::{
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Where settings come from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// The file; without one none is read.
     pub file: Option<PathBuf>,
@@ -27,6 +27,18 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Values of arguments.
     pub overrides: Overrides,
+}
+
+/// A variable may hold the master key.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("environment", &names)
+            .field("overrides", &self.overrides)
+            .finish()
+    }
 }
 
 /// Settings that arguments can give.
@@ -39,13 +51,21 @@ pub struct Overrides {
 }
 
 /// Settings that were checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// The settings, with those of `[oci_sample]` already where they belong.
     pub config: Config,
     /// What is legal but will not do what one may think.
     pub warnings: Vec<String>,
+    /// Where all of it came from, to be read again.
+    pub(super) sources: Sources,
+    /// The settings as they were said, `[oci_sample]` and the rest side by side.
+    pub(super) said: Config,
+    pub(super) places: Places,
 }
+
+/// Where each value was said, by the path of its key.
+pub(super) type Places = BTreeMap<String, Place>;
 
 impl Sources {
     /// A file and arguments, with the environment of this process. Variables that are not UTF-8 are read as far as
@@ -70,12 +90,12 @@ impl Sources {
 /// Everything that is wrong, at once.
 pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     let mut loader = Loader::default();
-    if let Some(file) = sources.file {
-        loader.add_file(file);
+    if let Some(file) = &sources.file {
+        loader.add_file(file.clone());
     }
-    loader.add_environment(sources.environment);
-    loader.add_overrides(sources.overrides);
-    loader.finish()
+    loader.add_environment(sources.environment.clone());
+    loader.add_overrides(sources.overrides.clone());
+    loader.finish(sources)
 }
 
 const PREFIX: &str = "SYNCGATE_";
@@ -86,8 +106,7 @@ const COMMAND_VARIABLES: [&str; 2] = ["SYNCGATE_URL", "SYNCGATE_TOKEN"];
 #[derive(Default)]
 struct Loader {
     merged: Table,
-    /// Where each value of `merged` was said, by path.
-    places: BTreeMap<String, Place>,
+    places: Places,
     errors: Vec<ConfigError>,
 }
 
@@ -302,36 +321,58 @@ impl Loader {
         }
     }
 
-    fn finish(mut self) -> Result<Loaded, ConfigErrors> {
-        let said = |path: &str| self.places.contains_key(path);
-        let mut warnings = Vec::new();
-        let mut findings = Vec::new();
-        let config = match Config::deserialize(Value::Table(self.merged.clone())) {
-            Ok(mut config) => {
-                oci::apply(&mut config, &said, &mut findings, &mut warnings);
-                check::check(&config, &mut findings);
-                config
-            }
-            Err(error) => {
-                self.error("", Place::Default, error.message());
-                Config::default()
-            }
-        };
-        for finding in findings {
-            let place = finding
-                .keys
-                .iter()
-                .find_map(|key| Some((key.clone(), self.places.get(key)?.clone())));
-            let first = || finding.keys.first().cloned().unwrap_or_default();
-            let (key, place) = place.unwrap_or_else(|| (first(), Place::Default));
-            self.error(key, place, finding.message);
-        }
+    fn finish(mut self, sources: Sources) -> Result<Loaded, ConfigErrors> {
+        let said = Config::deserialize(Value::Table(self.merged.clone()));
+        let said = said.unwrap_or_else(|error| {
+            self.error("", Place::Default, error.message());
+            Config::default()
+        });
+        let (loaded, wrong) = assemble(sources, said, self.places);
+        self.errors.extend(wrong);
         if self.errors.is_empty() {
-            Ok(Loaded { config, warnings })
-        } else {
-            self.errors
-                .sort_by(|a, b| (&a.place, &a.key).cmp(&(&b.place, &b.key)));
-            Err(ConfigErrors(self.errors))
+            return Ok(loaded);
+        }
+        self.errors
+            .sort_by(|a, b| (&a.place, &a.key).cmp(&(&b.place, &b.key)));
+        Err(ConfigErrors(self.errors))
+    }
+}
+
+/// Takes `[oci_sample]` apart and looks how everything fits together; what does not is named beside it.
+pub(super) fn assemble(
+    sources: Sources,
+    said: Config,
+    places: Places,
+) -> (Loaded, Vec<ConfigError>) {
+    let (mut findings, mut warnings) = (Vec::new(), Vec::new());
+    let mut config = said.clone();
+    let is_said = |path: &str| places.contains_key(path);
+    oci::apply(&mut config, &is_said, &mut findings, &mut warnings);
+    check::check(&config, &mut findings);
+    let loaded = Loaded {
+        config,
+        warnings,
+        sources,
+        said,
+        places,
+    };
+    let wrong = findings.into_iter().map(|finding| {
+        let said = |key: &&String| loaded.places.contains_key(*key);
+        let key = finding.keys.iter().find(said).or(finding.keys.first());
+        loaded.error(key.map_or("", String::as_str), finding.message)
+    });
+    let wrong = wrong.collect();
+    (loaded, wrong)
+}
+
+impl Loaded {
+    /// Returns an error about a key, with the place where it was said.
+    pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let place = self.places.get(key).cloned();
+        ConfigError {
+            key: key.into(),
+            place: place.unwrap_or(Place::Default),
+            message: message.into(),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Settings: every key, its unit, default and effect. `config/syncgate.toml` shows the same; a test holds them equal.
 //!
 //! The structs here are what a file may say. [`load`] puts them together from defaults, file, environment and flags and
-//! checks them; `gateway.rs` takes them apart, and nobody reads settings later.
+//! checks them; [`Loaded::reload`] does the same again while the gateway runs. `gateway.rs` takes them apart, and nobody
+//! reads settings later.
 
 mod check;
 mod errors;
 mod load;
 mod oci;
+mod reload;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ pub use self::{
     check::ROLE_WORDS,
     errors::{ConfigError, ConfigErrors, Place},
     load::{Loaded, Overrides, Sources, load},
+    reload::{NEEDS_RESTART, Reloaded},
 };
 
 use serde::{Deserialize, Serialize};

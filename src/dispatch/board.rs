@@ -33,9 +33,6 @@ use crate::{clock::Timestamp, target::Origin};
 pub(crate) struct Board {
     /// The target; `None` for the shared board.
     pub(crate) origin: Option<Origin>,
-    /// What is set for it.
-    pub(crate) settings: Arc<TargetSettings>,
-    limits: Limits,
     /// Whether the gate is closed, so that answers matter to it; changed under the lock, read without.
     gate_matters: AtomicBool,
     /// Shared by all boards.
@@ -55,6 +52,9 @@ pub(crate) struct Limits {
 }
 
 struct State {
+    /// What is set for the target.
+    settings: Arc<TargetSettings>,
+    limits: Limits,
     lanes: Lanes<Box<Job>>,
     /// On the shared board, how many jobs each target has in lanes.
     sharing: HashMap<Origin, usize>,
@@ -127,6 +127,8 @@ pub(crate) enum Next {
         /// Whether there is still room for its connection among the idle ones.
         keep_connection: bool,
     },
+    /// End: the target has more workers than slots.
+    End,
 }
 
 /// Someone to work.
@@ -146,13 +148,15 @@ impl Board {
         room: Arc<Room>,
     ) -> Self {
         let state = State {
+            gate: Gate::new(settings.in_flight_max),
+            settings,
+            limits,
             lanes: Lanes::default(),
             sharing: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_count: 0,
             queued_len: 0,
             queued_bytes: 0,
-            gate: Gate::new(settings.in_flight_max),
             workers: Vec::new(),
             idle: Vec::new(),
             waking: 0,
@@ -161,11 +165,25 @@ impl Board {
         };
         Self {
             origin,
-            settings,
-            limits,
             gate_matters: AtomicBool::new(false),
             room,
             state: Mutex::new(state),
+        }
+    }
+
+    /// Takes other settings. What waits stays as it is, be it more than there is room for now; a wait that would last
+    /// for more than `wait_max` is cut to that. There may be use for more workers then: see [`Board::wake`].
+    pub(crate) fn adjust(&self, settings: Arc<TargetSettings>, limits: Limits, wait_max: Duration) {
+        let mut state = self.lock();
+        state.gate.set_slots(settings.in_flight_max);
+        state.settings = settings;
+        state.limits = limits;
+        state.cut_waits(Instant::now() + wait_max);
+        self.tell_space(&mut state);
+        // All of them ask anew, for how long they may sleep and whether they are too many; one keeps the time.
+        state.timekeeper = None;
+        for slot in &state.idle {
+            state.workers[*slot].wake.notify_one();
         }
     }
 
@@ -184,8 +202,8 @@ impl Board {
 
     fn add(&self, state: &mut State, job: Box<Job>) -> Result<(), Box<Job>> {
         let bytes = job.record.bytes_len();
-        let fits = state.queued_len < self.limits.queue_len_max
-            && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
+        let fits = state.queued_len < state.limits.queue_len_max
+            && state.queued_bytes + bytes <= state.limits.queue_bytes_max;
         if state.queued_len == 0 {
             self.room.enter_anyhow(bytes);
         } else if !fits || !self.room.enter(bytes) {
@@ -230,6 +248,12 @@ impl Board {
             }
             None => {}
         }
+        if state.gate.is_overfull() {
+            // Those that stay are at work, or hear of it here.
+            state.workers[slot].state = WorkerState::Absent;
+            state.gate.leave();
+            return (Next::End, state.wake());
+        }
         state.resume_due();
         if state.startable_len() > 0
             && let Some(job) = state.lanes.take()
@@ -239,13 +263,10 @@ impl Board {
             state.queued_bytes -= job.record.bytes_len();
             self.room.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
-            if state.space_wanted && state.has_space(self.limits) {
-                state.space_wanted = false;
-                self.room.freed.notify_waiters();
-            }
+            self.tell_space(&mut state);
             return (Next::Job(job), state.wake());
         }
-        let keep_connection = state.idle.len() < self.limits.idle_connections_max;
+        let keep_connection = state.idle.len() < state.limits.idle_connections_max;
         state.workers[slot].state = WorkerState::Idle;
         state.idle.push(slot);
         let until = state.first_due().filter(|_| state.timekeeper.is_none());
@@ -320,7 +341,7 @@ impl Board {
         if state.queued_len == 0 {
             return true;
         }
-        let space = state.has_space(self.limits);
+        let space = state.has_space();
         state.space_wanted |= !space;
         space && self.room.is_worth_it()
     }
@@ -348,7 +369,7 @@ impl Board {
             });
         let waiting = state.lanes.iter().chain(state.delayed.values());
         TargetStatus {
-            target: self.name(),
+            target: self.name_by(&state.settings),
             is_closed: state.gate.is_closed(),
             in_flight: busy.clone().count(),
             queued_len: state.queued_len,
@@ -359,10 +380,21 @@ impl Board {
 
     /// Returns how the target is called in logs and metrics.
     pub(crate) fn name(&self) -> String {
-        match (&self.settings.name, &self.origin) {
+        self.name_by(&self.lock().settings)
+    }
+
+    fn name_by(&self, settings: &TargetSettings) -> String {
+        match (&settings.name, &self.origin) {
             (_, None) => "*".into(),
             (Some(name), _) => name.clone(),
             (None, Some(origin)) => origin.to_string(),
+        }
+    }
+
+    fn tell_space(&self, state: &mut State) {
+        if state.space_wanted && state.has_space() {
+            state.space_wanted = false;
+            self.room.freed.notify_waiters();
         }
     }
 
@@ -462,10 +494,18 @@ impl State {
         }
     }
 
+    /// Brings what would be due after `latest` forward to it, in the order in which it is due.
+    fn cut_waits(&mut self, latest: Instant) {
+        self.gate.open_by(latest);
+        for ((_, count), job) in self.delayed.split_off(&(latest, 0)) {
+            self.delayed.insert((latest, count), job);
+        }
+    }
+
     /// A quarter free, so that whoever waits for room is not woken for each single place.
-    fn has_space(&self, limits: Limits) -> bool {
-        self.queued_len <= limits.queue_len_max / 4 * 3
-            && self.queued_bytes <= limits.queue_bytes_max / 4 * 3
+    fn has_space(&self) -> bool {
+        self.queued_len <= self.limits.queue_len_max / 4 * 3
+            && self.queued_bytes <= self.limits.queue_bytes_max / 4 * 3
     }
 }
 

@@ -22,14 +22,13 @@ use super::{
     client::Connection,
     lookup::Lookups,
     outcome::{Cause, Failure},
+    settings::Outward,
 };
 use crate::{target::Origin, tasks::Tasks};
 
 /// Opens connections.
 pub(crate) struct Connector {
     pub(crate) lookups: Lookups,
-    pub(crate) rule: AddressRule,
-    pub(crate) tls: TlsConnector,
     /// For the part of HTTP/2 that hyper wants to run as a task.
     pub(crate) tasks: Tasks,
 }
@@ -38,12 +37,13 @@ impl Connector {
     /// Returns a connection that stands after `within` at the latest.
     pub(crate) async fn connect(
         &self,
+        outward: &Outward,
         origin: &Origin,
         within: Duration,
     ) -> Result<Connection, Failure> {
         let by = Instant::now() + within;
         let found = self.resolve(origin, by).await?;
-        match timeout_at(by, self.open(origin, found, by)).await {
+        match timeout_at(by, self.open(outward, origin, found, by)).await {
             Ok(opened) => opened,
             Err(_elapsed) => Err(late()),
         }
@@ -58,11 +58,12 @@ impl Connector {
 
     async fn open(
         &self,
+        outward: &Outward,
         origin: &Origin,
         found: Vec<IpAddr>,
         by: Instant,
     ) -> Result<Connection, Failure> {
-        let stream = self.tcp(found, origin.port(), by).await?;
+        let stream = tcp(&outward.rule, found, origin.port(), by).await?;
         let http = |error: hyper::Error| Failure::new(Cause::Reset, error.to_string());
         if !origin.https() {
             let io = TokioIo::new(Stream::Plain(stream));
@@ -70,7 +71,8 @@ impl Connector {
         }
         let name = ServerName::try_from(origin.host().to_owned())
             .map_err(|_| Failure::new(Cause::Tls, "the host is no name for a certificate"))?;
-        let stream = self.tls.connect(name, stream).await.map_err(tls_failure)?;
+        let tls = TlsConnector::from(outward.tls.clone());
+        let stream = tls.connect(name, stream).await.map_err(tls_failure)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(Stream::Tls(Box::new(stream)));
         if http2 {
@@ -80,43 +82,48 @@ impl Connector {
         }
         .map_err(http)
     }
+}
 
-    /// Tries the allowed addresses in the resolver's order; each gets an even share of the time that is left, so that
-    /// one that swallows packets does not use up the time of the others.
-    async fn tcp(&self, found: Vec<IpAddr>, port: u16, by: Instant) -> Result<TcpStream, Failure> {
-        let mut left = found.len();
-        let mut failure = Failure::new(Cause::Blocked, blocked_reason(found.first().copied()));
-        for ip in found {
-            let address = SocketAddr::new(ip, port);
-            let share = by.saturating_duration_since(Instant::now())
-                / u32::try_from(left).unwrap_or(u32::MAX);
-            left -= 1;
-            if !self.rule.allows(address) {
-                continue;
-            }
-            failure = match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return self.not_ourselves(stream),
-                Ok(Err(error)) => connect_failure(&error),
-                Err(_elapsed) => late(),
-            };
+/// Tries the allowed addresses in the resolver's order; each gets an even share of the time that is left, so that
+/// one that swallows packets does not use up the time of the others.
+async fn tcp(
+    rule: &AddressRule,
+    found: Vec<IpAddr>,
+    port: u16,
+    by: Instant,
+) -> Result<TcpStream, Failure> {
+    let mut left = found.len();
+    let mut failure = Failure::new(Cause::Blocked, blocked_reason(found.first().copied()));
+    for ip in found {
+        let address = SocketAddr::new(ip, port);
+        let share =
+            by.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+        left -= 1;
+        if !rule.allows(address) {
+            continue;
         }
-        Err(failure)
+        failure = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return not_ourselves(rule, stream),
+            Ok(Err(error)) => connect_failure(&error),
+            Err(_elapsed) => late(),
+        };
     }
+    Err(failure)
+}
 
-    fn not_ourselves(&self, stream: TcpStream) -> Result<TcpStream, Failure> {
-        let ends = stream.local_addr().and_then(|local| {
-            stream.set_nodelay(true)?;
-            Ok((local, stream.peer_addr()?))
-        });
-        let (local, peer) = ends.map_err(|error| connect_failure(&error))?;
-        if self.rule.is_own_connection(local, peer) {
-            return Err(Failure::new(
-                Cause::Blocked,
-                blocked_reason(Some(peer.ip())),
-            ));
-        }
-        Ok(stream)
+fn not_ourselves(rule: &AddressRule, stream: TcpStream) -> Result<TcpStream, Failure> {
+    let ends = stream.local_addr().and_then(|local| {
+        stream.set_nodelay(true)?;
+        Ok((local, stream.peer_addr()?))
+    });
+    let (local, peer) = ends.map_err(|error| connect_failure(&error))?;
+    if rule.is_own_connection(local, peer) {
+        return Err(Failure::new(
+            Cause::Blocked,
+            blocked_reason(Some(peer.ip())),
+        ));
     }
+    Ok(stream)
 }
 
 fn late() -> Failure {

@@ -43,6 +43,23 @@ impl Gate {
         free
     }
 
+    /// Changes how many slots there are, at least one. Those that are taken stay taken.
+    pub(crate) fn set_slots(&mut self, in_flight_max: usize) {
+        self.in_flight_max = in_flight_max.max(1);
+    }
+
+    /// Returns whether more slots are taken than there are.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.in_flight > self.in_flight_max
+    }
+
+    /// Cuts a pause that lasts beyond `latest`.
+    pub(crate) fn open_by(&mut self, latest: Instant) {
+        if let Some(closed) = &mut self.closed {
+            closed.until = closed.until.min(latest);
+        }
+    }
+
     /// Gives a slot back.
     pub(crate) fn leave(&mut self) {
         debug_assert!(self.in_flight > 0, "a slot is given back once");
@@ -148,6 +165,38 @@ mod tests {
         assert_eq!(gate.in_flight(), 1);
         assert!(gate.enter());
         assert!(Gate::new(0).enter(), "no slot at all would stop a target");
+    }
+
+    #[test]
+    fn slots_become_more_or_fewer_and_what_is_taken_stays_taken() {
+        let mut gate = Gate::new(1);
+        assert!(gate.enter() && !gate.enter());
+        gate.set_slots(3);
+        assert!(gate.enter() && gate.enter() && !gate.enter());
+        gate.set_slots(0);
+        assert!(gate.is_overfull());
+        gate.leave();
+        assert!(gate.is_overfull() && !gate.enter());
+        gate.leave();
+        assert!(!gate.is_overfull() && !gate.enter(), "one slot is left");
+        gate.leave();
+        assert!(gate.enter());
+    }
+
+    #[test]
+    fn a_pause_can_be_cut_but_not_made_longer() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut gate = Gate::new(1);
+        gate.open_by(at(1));
+        assert_eq!(gate.opens_at(), None, "an open gate stays open");
+        assert!(gate.close(at(0), start, Some(Duration::from_secs(60)), WAIT));
+        gate.open_by(at(500));
+        assert_eq!(gate.opens_at(), Some(at(500)));
+        gate.open_by(at(900));
+        assert_eq!(gate.opens_at(), Some(at(500)));
+        assert!(!gate.answered(start), "a call from before tells nothing");
+        assert_eq!(gate.admits(5, || at(500)), 1);
     }
 
     const WAIT: fn(u32) -> Duration = |failures| Duration::from_secs(failures.into());

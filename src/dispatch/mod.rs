@@ -19,6 +19,7 @@
 //! - A target that cannot be reached or asks for a pause is not called until the pause is over and a probe is answered.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
+//! - Settings can be replaced at any time; an attempt and the end of its record are under those of its beginning.
 //! - A panic while a record is handled is the outcome `internal` of that record.
 //!
 //! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
@@ -52,9 +53,7 @@ mod worker;
 use std::{
     collections::HashMap,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
-    time::Duration,
 };
 
 pub use credentials::{Credential, CredentialError, Credentials};
@@ -63,14 +62,12 @@ pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{
-    address::AddressRule, connect::Connector, job::Owned, lookup::Lookups, target::Targets,
-};
+use self::{connect::Connector, job::Owned, lookup::Lookups, target::Targets};
 use crate::{
     clock::Clock,
+    live::Live,
     log::Streams,
     place::PartitionId,
     storage::{Epoch, Lease, LeaseEvent, Stream},
@@ -92,10 +89,6 @@ pub struct Deps {
     pub credentials: Arc<dyn Credentials>,
     /// For stamps in error records, and dates in `Retry-After`.
     pub clock: Clock,
-    /// Where the gateway listens: never called, and on loopback the reason why loopback is allowed if no setting says.
-    pub listen: Vec<SocketAddr>,
-    /// How long a stop waits for the attempts in flight.
-    pub grace: Duration,
     /// Counted here, registered by whoever shows it.
     pub stats: Arc<Stats>,
 }
@@ -103,7 +96,7 @@ pub struct Deps {
 /// What owners, workers and redrives share.
 pub(crate) struct Shared {
     pub(crate) streams: Streams,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) settings: Live<Settings>,
     pub(crate) tasks: Tasks,
     /// Fires when nothing new is to begin.
     pub(crate) stop: CancellationToken,
@@ -121,25 +114,18 @@ pub(crate) struct Shared {
 impl Dispatcher {
     /// Starts dispatching the stream of the role `source`, now and whenever it is made again.
     ///
-    /// When `stop` fires no new attempt begins, those in flight have `grace` to end.
+    /// When `stop` fires no new attempt begins, those in flight have [`Settings::grace`] to end.
     #[must_use]
     pub fn start(settings: Settings, deps: Deps, tasks: &Tasks, stop: CancellationToken) -> Self {
         let settings = Arc::new(settings);
-        let loopback = deps.listen.iter().all(|own| own.ip().is_loopback());
         let connector = Connector {
             lookups: Lookups::new(),
-            rule: AddressRule {
-                private: settings.private_addresses,
-                loopback: settings.loopback_addresses.unwrap_or(loopback),
-                own: deps.listen,
-            },
-            tls: TlsConnector::from(settings.tls.clone()),
             tasks: tasks.clone(),
         };
         let shared = Arc::new(Shared {
             targets: Targets::new(settings.clone()),
             streams: deps.streams,
-            settings,
+            settings: Live::from(settings),
             tasks: tasks.clone(),
             stop,
             credentials: deps.credentials,
@@ -150,8 +136,17 @@ impl Dispatcher {
             workers: TaskTracker::new(),
             leases: Mutex::default(),
         });
-        tasks.spawn("dispatcher", supervise(shared.clone(), deps.grace));
+        tasks.spawn("dispatcher", supervise(shared.clone()));
         Self { shared }
+    }
+
+    /// Takes other settings. What has begun goes on with those that it began with: an attempt, and the end of its
+    /// record. All else has the new ones from here on: a record that waits and the pause of a target too.
+    pub fn reload(&self, settings: Settings) {
+        let settings = Arc::new(settings);
+        // First, so that whoever is woken for its board's sake sees them.
+        self.shared.settings.set(settings.clone());
+        self.shared.adjust_boards(settings);
     }
 
     /// Returns every target in numbers.
@@ -179,10 +174,11 @@ impl Shared {
 }
 
 /// Starts owners as leases come, ends them as they go; at the end waits for the attempts in flight.
-async fn supervise(shared: Arc<Shared>, grace: Duration) {
+async fn supervise(shared: Arc<Shared>) {
     let stop = shared.stop.clone();
     stop.run_until_cancelled(follow_source(&shared)).await;
     shared.workers.close();
+    let grace = shared.settings.get().grace;
     if timeout(grace, shared.workers.wait()).await.is_err() {
         let cut_len = shared.workers.len();
         tracing::warn!(
@@ -198,7 +194,8 @@ async fn follow_source(shared: &Arc<Shared>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
         changed.mark_unchanged();
-        if let Some(stream) = shared.streams.by_name(&shared.settings.roles.source) {
+        let source = &shared.settings.get().roles.source;
+        if let Some(stream) = shared.streams.by_name(source) {
             follow_leases(shared, &stream).await;
         } else if changed.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -222,7 +222,7 @@ impl Owner {
         self.shared.try_enqueue(&mut run.jobs);
         let refused = run.jobs.front()?.offset;
         run.jobs.clear();
-        if is_behind || self.behind.len() >= self.shared.settings.targets_max {
+        if is_behind || self.behind.len() >= self.shared.settings.get().targets_max {
             return Some(refused);
         }
         self.behind.insert(run.origin.take(), refused);

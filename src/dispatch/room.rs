@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Room {
     bytes: AtomicUsize,
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     wanted: AtomicBool,
     /// Fires when there is room again after [`Room::enter`] said no, and when a board that was full has room.
     pub(crate) freed: Notify,
@@ -19,7 +19,7 @@ impl Room {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(0),
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             wanted: AtomicBool::new(false),
             freed: Notify::new(),
         }
@@ -29,7 +29,7 @@ impl Room {
     pub(crate) fn enter(&self, bytes: usize) -> bool {
         // Several may step over the bound together for a moment; each of them steps back.
         let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        if before + bytes <= self.bytes_max {
+        if before + bytes <= self.bytes_max.load(Ordering::Acquire) {
             return true;
         }
         // Said before the bytes are given back: who frees some from now on sees it.
@@ -54,12 +54,23 @@ impl Room {
 
     /// Returns whether a quarter is free, so that whoever waits does not come for each single record.
     fn has_space(&self) -> bool {
-        self.bytes.load(Ordering::Acquire) <= self.bytes_max / 4 * 3
+        self.bytes.load(Ordering::Acquire) <= self.bytes_max.load(Ordering::Acquire) / 4 * 3
     }
 
     /// Gives bytes back.
     pub(crate) fn leave(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.tell();
+    }
+
+    /// Changes the bound. What is there stays, be it more.
+    pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Release);
+        self.tell();
+    }
+
+    /// Tells who was refused, if there is room by now.
+    fn tell(&self) {
         if self.wanted.load(Ordering::Acquire)
             && self.has_space()
             && self.wanted.swap(false, Ordering::AcqRel)
@@ -92,5 +103,16 @@ mod tests {
         assert!(!room.enter(1), "what has to be there counts");
         room.leave(275);
         assert!(room.enter(100), "all was given back");
+
+        let mut freed = pin!(room.freed.notified());
+        freed.as_mut().enable();
+        assert!(!room.enter(1));
+        room.set_bytes_max(120);
+        assert!(freed.as_mut().now_or_never().is_none(), "too little");
+        room.set_bytes_max(200);
+        assert!(freed.now_or_never().is_some());
+        assert!(room.enter(1));
+        room.set_bytes_max(50);
+        assert!(!room.enter(1), "fewer than there are");
     }
 }

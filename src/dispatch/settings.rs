@@ -1,6 +1,6 @@
 //! What the configuration says about calls, checked once and turned into values that calls use.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use rustls::{
@@ -8,29 +8,36 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{backoff::Backoff, route::OutcomeTable};
+use super::{address::AddressRule, backoff::Backoff, board::Limits, route::OutcomeTable};
 use crate::{
     config::{self, Config, Roles},
     target::Origin,
 };
 
-/// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]` and `sync.token_header`.
+/// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]`, `sync.token_header` and
+/// `server.grace_ms`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(crate) targets: HashMap<Origin, Arc<TargetSettings>>,
     pub(crate) other_targets: Arc<TargetSettings>,
     pub(crate) targets_max: usize,
-    pub(crate) queue_len_max: usize,
-    pub(crate) queue_bytes_max: usize,
+    /// Of each board.
+    pub(crate) limits: Limits,
     pub(crate) queues_bytes_max: usize,
-    pub(crate) idle_connections_max: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) backoff: Backoff,
     pub(crate) outcomes: OutcomeTable,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
-    pub(crate) private_addresses: bool,
-    pub(crate) loopback_addresses: Option<bool>,
+    pub(crate) outward: Outward,
+    /// How long a stop waits for the attempts in flight.
+    pub grace: Duration,
+}
+
+/// How connections to targets are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Outward {
+    pub(crate) rule: AddressRule,
     pub(crate) tls: Arc<ClientConfig>,
 }
 
@@ -66,9 +73,12 @@ pub struct SettingInvalid {
 impl Settings {
     /// Reads everything about calls out of the configuration; loads `dispatch.ca_file`.
     ///
+    /// `listen` is where the gateway listens: never called, and on loopback the reason why loopback is allowed if no
+    /// setting says.
+    ///
     /// # Errors
     /// Every setting that cannot be used.
-    pub fn new(config: &Config) -> Result<Self, Vec<SettingInvalid>> {
+    pub fn new(config: &Config, listen: &[SocketAddr]) -> Result<Self, Vec<SettingInvalid>> {
         let dispatch = &config.dispatch;
         let mut invalid = Vec::new();
         let compat = config.oci_sample.as_ref().is_some_and(|oci| oci.compat);
@@ -109,10 +119,12 @@ impl Settings {
             targets,
             other_targets: Arc::new(TargetSettings::new(dispatch, None)),
             targets_max: dispatch.targets_max,
-            queue_len_max: dispatch.queue_len_max.max(1),
-            queue_bytes_max: dispatch.queue_bytes_max,
+            limits: Limits {
+                queue_len_max: dispatch.queue_len_max.max(1),
+                queue_bytes_max: dispatch.queue_bytes_max,
+                idle_connections_max: dispatch.idle_connections_max,
+            },
             queues_bytes_max: dispatch.queues_bytes_max,
-            idle_connections_max: dispatch.idle_connections_max,
             idle_timeout: Duration::from_millis(dispatch.idle_timeout_ms),
             backoff: Backoff {
                 first: Duration::from_millis(dispatch.backoff_ms),
@@ -121,9 +133,17 @@ impl Settings {
             outcomes,
             roles: config.roles.clone(),
             token_header,
-            private_addresses: dispatch.private_addresses,
-            loopback_addresses: dispatch.loopback_addresses,
-            tls,
+            outward: Outward {
+                rule: AddressRule {
+                    private: dispatch.private_addresses,
+                    loopback: dispatch
+                        .loopback_addresses
+                        .unwrap_or(listen.iter().all(|own| own.ip().is_loopback())),
+                    own: listen.into(),
+                },
+                tls,
+            },
+            grace: Duration::from_millis(config.server.grace_ms),
         })
     }
 
@@ -214,7 +234,7 @@ mod tests {
     fn a_targets_entry_wins_and_what_it_leaves_out_is_as_for_all() {
         let mut config = Config::default();
         config.targets.push(target("HTTPS://Orders.example:443/"));
-        let settings = Settings::new(&config).unwrap();
+        let settings = Settings::new(&config, &[]).unwrap();
         let orders = Origin::of("https://orders.example/new").unwrap();
         let orders = settings.target(&orders);
         assert_eq!(orders.response_timeout, Duration::from_millis(7));
@@ -237,7 +257,7 @@ mod tests {
         config.outcomes.insert("40x".into(), "default".into());
         config.dispatch.ca_file = Some("/nowhere/ca.pem".into());
         config.sync.token_header = "no name".into();
-        let invalid = Settings::new(&config).unwrap_err();
+        let invalid = Settings::new(&config, &[]).unwrap_err();
         let keys: Vec<_> = invalid.iter().map(|wrong| wrong.key.as_str()).collect();
         assert_eq!(
             keys,

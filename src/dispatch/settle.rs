@@ -12,6 +12,7 @@ use super::{
     error_record::{error_record, redrives},
     job::{Errand, Job, Redone},
     outcome::{Cause, Failure, Outcome},
+    settings::Settings,
 };
 use crate::{
     place::PartitionId,
@@ -23,12 +24,17 @@ const AGAIN_FIRST: Duration = Duration::from_millis(10);
 /// Longest such wait.
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 
-/// Ends a job.
-pub(super) async fn settle(shared: &Arc<Shared>, job: Box<Job>, outcome: Outcome) {
+/// Ends a job, under the settings under which its outcome came about, however long the log takes.
+pub(super) async fn settle(
+    shared: &Arc<Shared>,
+    settings: &Settings,
+    job: Box<Job>,
+    outcome: Outcome,
+) {
     match &outcome {
         Outcome::Delivered { status } => delivered(shared, job, *status).await,
         // Boxed, as it is large and rare.
-        Outcome::Failed(failure) => Box::pin(failed(shared, job, failure)).await,
+        Outcome::Failed(failure) => Box::pin(failed(shared, settings, job, failure)).await,
     }
 }
 
@@ -65,19 +71,19 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
     }
 }
 
-async fn failed(shared: &Arc<Shared>, job: Box<Job>, failure: &Failure) {
+async fn failed(shared: &Arc<Shared>, settings: &Settings, job: Box<Job>, failure: &Failure) {
     let cause = failure.cause;
     match &job.errand {
         Errand::First(owned) => {
             let epoch = Some(owned.lease.epoch);
             let ended = patiently(shared, &job, || {
-                copy(shared, &job, failure, epoch, AppendKind::Routed)
+                copy(shared, settings, &job, failure, epoch, AppendKind::Routed)
             })
             .await;
             told(&job, ended);
         }
         Errand::Redrive(redriven) => {
-            if has_nowhere_to_go(shared, &job, cause) {
+            if has_nowhere_to_go(shared, settings, &job, cause) {
                 let copied = false;
                 return answer(job, Ok(Redone::Failed { cause, copied }));
             }
@@ -86,7 +92,10 @@ async fn failed(shared: &Arc<Shared>, job: Box<Job>, failure: &Failure) {
                 Some(_) => AppendKind::Moved,
                 None => AppendKind::ReplayFailed,
             };
-            let ended = patiently(shared, &job, || copy(shared, &job, failure, ends, kind)).await;
+            let ended = patiently(shared, &job, || {
+                copy(shared, settings, &job, failure, ends, kind)
+            })
+            .await;
             let copied = true;
             answer(job, ended.map(|()| Redone::Failed { cause, copied }));
         }
@@ -95,23 +104,24 @@ async fn failed(shared: &Arc<Shared>, job: Box<Job>, failure: &Failure) {
 
 /// Returns whether a record that has failed as many redrives as it may would leave its copy where it lies itself, which
 /// is the unrecoverable stream: it stays as it is then, or a loop of redrives would run after its own copies without end.
-fn has_nowhere_to_go(shared: &Shared, job: &Job, cause: Cause) -> bool {
+fn has_nowhere_to_go(shared: &Shared, settings: &Settings, job: &Job, cause: Cause) -> bool {
     let Errand::Redrive(redriven) = &job.errand else {
         return false;
     };
     redrives(job) > redriven.mapping.redrives_max.into()
-        && error_stream(shared, job, cause).is_ok_and(|(_, of)| of == job.of)
+        && error_stream(shared, settings, job, cause).is_ok_and(|(_, of)| of == job.of)
 }
 
 /// Returns the commit that puts the record's copy into its error stream, and ends the record with it.
 fn copy(
     shared: &Shared,
+    settings: &Settings,
     job: &Job,
     failure: &Failure,
     ends: Option<Epoch>,
     kind: AppendKind,
 ) -> Result<Commit, CommitError> {
-    let (_, of) = error_stream(shared, job, failure.cause)?;
+    let (_, of) = error_stream(shared, settings, job, failure.cause)?;
     let refers = call::secret(&job.record)
         .map(|s| shared.credentials.state_keys(&s.source, &s.name, s.version))
         .unwrap_or_default();
@@ -151,13 +161,14 @@ fn finish(job: &Job, epoch: Epoch, end: NewEnd, status: Option<u16>) -> Finish {
 /// a role that has the partition.
 fn error_stream(
     shared: &Shared,
+    settings: &Settings,
     job: &Job,
     cause: Cause,
 ) -> Result<(Arc<Stream>, PartitionId), CommitError> {
-    let roles = &shared.settings.roles;
+    let roles = &settings.roles;
     let by_name = |name| shared.streams.by_name(name);
     let wanted = match &job.errand {
-        Errand::First(_) => by_name(shared.settings.outcomes.stream(cause)),
+        Errand::First(_) => by_name(settings.outcomes.stream(cause)),
         Errand::Redrive(redriven) if redrives(job) >= redriven.mapping.redrives_max.into() => {
             by_name(&roles.unrecoverable)
         }

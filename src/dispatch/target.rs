@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    board::{Board, Limits, Wake},
+    board::{Board, Wake},
     job::Job,
     lane::Lane,
     room::Room,
@@ -22,7 +22,6 @@ use crate::target::Origin;
 /// All boards.
 #[derive(Debug)]
 pub(crate) struct Targets {
-    settings: Arc<Settings>,
     pub(crate) room: Arc<Room>,
     lanes: RandomState,
     boards: Mutex<Boards>,
@@ -30,6 +29,7 @@ pub(crate) struct Targets {
 
 #[derive(Debug)]
 struct Boards {
+    settings: Arc<Settings>,
     own: HashMap<Origin, Arc<Board>>,
     /// Of targets beyond the bound, and of records that name no target at all.
     shared: Arc<Board>,
@@ -40,12 +40,12 @@ impl Targets {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
         let room = Arc::new(Room::new(settings.queues_bytes_max));
         let shared = settings.other_targets.clone();
-        let shared = Board::new(None, shared, limits(&settings), room.clone());
+        let shared = Board::new(None, shared, settings.limits, room.clone());
         Self {
-            settings,
             room,
             lanes: RandomState::new(),
             boards: Mutex::new(Boards {
+                settings,
                 own: HashMap::new(),
                 shared: Arc::new(shared),
             }),
@@ -63,7 +63,7 @@ impl Targets {
         let origin = &jobs.front()?.origin;
         let mut boards = self.lock();
         let board = match origin {
-            Some(origin) => self.board(&mut boards, origin),
+            Some(origin) => boards.of(origin, &self.room),
             None => boards.shared.clone(),
         };
         let wake = board.push(jobs);
@@ -75,7 +75,7 @@ impl Targets {
         let board = {
             let boards = self.lock();
             let own = origin.and_then(|origin| boards.own.get(origin));
-            if own.is_none() && origin.is_some_and(|origin| self.may_own(&boards, origin)) {
+            if own.is_none() && origin.is_some_and(|origin| boards.may_own(origin)) {
                 return true;
             }
             own.unwrap_or(&boards.shared).clone()
@@ -83,14 +83,30 @@ impl Targets {
         board.has_room()
     }
 
+    /// Takes other settings for every board, and returns the boards that are left: each may have use for more workers.
+    pub(crate) fn adjust(&self, settings: Arc<Settings>) -> Vec<Arc<Board>> {
+        self.room.set_bytes_max(settings.queues_bytes_max);
+        let mut boards = self.lock();
+        // A target that is configured no more keeps no board that nothing is on: nobody would come to tidy it up.
+        boards
+            .own
+            .retain(|origin, board| settings.targets.contains_key(origin) || !board.is_deserted());
+        let own = boards.own.values().cloned();
+        let all: Vec<_> = own.chain([boards.shared.clone()]).collect();
+        for board in &all {
+            let own = board.origin.as_ref().map(|origin| settings.target(origin));
+            let own = own.unwrap_or(&settings.other_targets).clone();
+            board.adjust(own, settings.limits, settings.backoff.max);
+        }
+        boards.settings = settings;
+        all
+    }
+
     /// Removes a board on which nothing has happened for long; a configured target keeps its own.
     pub(crate) fn tidy(&self, board: &Board) {
         let Some(origin) = &board.origin else { return };
-        if self.settings.targets.contains_key(origin) {
-            return;
-        }
         let mut boards = self.lock();
-        if board.is_deserted() {
+        if !boards.settings.targets.contains_key(origin) && board.is_deserted() {
             boards.own.remove(origin);
         }
     }
@@ -105,38 +121,34 @@ impl Targets {
         boards.iter().map(|board| board.status()).collect()
     }
 
-    fn board(&self, boards: &mut Boards, origin: &Origin) -> Arc<Board> {
-        if let Some(board) = boards.own.get(origin) {
-            return board.clone();
-        }
-        if !self.may_own(boards, origin) {
-            return boards.shared.clone();
-        }
-        let settings = self.settings.targets.get(origin);
-        let settings = settings.unwrap_or(&self.settings.other_targets).clone();
-        let limits = limits(&self.settings);
-        let board = Board::new(Some(origin.clone()), settings, limits, self.room.clone());
-        let board = Arc::new(board);
-        boards.own.insert(origin.clone(), board.clone());
-        board
-    }
-
-    /// Returns whether a target without a board gets one of its own.
-    fn may_own(&self, boards: &Boards, origin: &Origin) -> bool {
-        let room = boards.own.len() < self.settings.targets_max && !boards.shared.holds(origin);
-        room || self.settings.targets.contains_key(origin)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Boards> {
         // No code in here panics half way through a change.
         self.boards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn limits(settings: &Settings) -> Limits {
-    Limits {
-        queue_len_max: settings.queue_len_max,
-        queue_bytes_max: settings.queue_bytes_max,
-        idle_connections_max: settings.idle_connections_max,
+impl Boards {
+    /// Returns the board of a target; makes it, if it gets one of its own.
+    fn of(&mut self, origin: &Origin, room: &Arc<Room>) -> Arc<Board> {
+        if let Some(board) = self.own.get(origin) {
+            return board.clone();
+        }
+        if !self.may_own(origin) {
+            return self.shared.clone();
+        }
+        let settings = self.settings.target(origin).clone();
+        let limits = self.settings.limits;
+        let board = Board::new(Some(origin.clone()), settings, limits, room.clone());
+        let board = Arc::new(board);
+        self.own.insert(origin.clone(), board.clone());
+        board
+    }
+
+    /// Returns whether a target without a board gets one of its own. One that is configured gets it in any case, but not
+    /// before its last lane has left the shared one: it can have been configured since.
+    fn may_own(&self, origin: &Origin) -> bool {
+        let there_is_room = || self.own.len() < self.settings.targets_max;
+        let configured = self.settings.targets.contains_key(origin);
+        (configured || there_is_room()) && !self.shared.holds(origin)
     }
 }

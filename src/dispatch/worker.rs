@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque, future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc,
-    task::Poll,
+    task::Poll, time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -22,11 +22,11 @@ use super::{
     job::{Begin, Job},
     outcome::{Cause, Failure, Outcome, Verdict, retry_after},
     redact::redact,
-    settings::TargetSettings,
+    settings::{Settings, TargetSettings},
     settle::settle,
     stats,
 };
-use crate::{storage::Health, target::Origin};
+use crate::{live::Followed, storage::Health, target::Origin};
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -67,6 +67,14 @@ impl Shared {
         }
     }
 
+    /// Gives all boards other settings.
+    pub(crate) fn adjust_boards(self: &Arc<Self>, settings: Arc<Settings>) {
+        for board in self.targets.adjust(settings) {
+            let wake = board.wake();
+            self.wake(&board, wake);
+        }
+    }
+
     fn start_worker(self: &Arc<Self>, board: &Arc<Board>, slot: usize) {
         let worker = Worker::new(self.clone(), board.clone(), slot);
         // A token of its own: each poll of a wait takes the token's lock.
@@ -85,8 +93,6 @@ struct Worker {
     shared: Arc<Shared>,
     board: Arc<Board>,
     slot: usize,
-    /// The board's, in memory of its own: each job counts up and down who holds it.
-    settings: Arc<TargetSettings>,
     wake: Arc<Notify>,
     connection: Option<(Origin, Connection)>,
     timer: Timer,
@@ -97,15 +103,51 @@ struct Worker {
     log_runs: bool,
 }
 
+/// What a worker goes by from one job to the next.
+struct Current {
+    all: Followed<Settings>,
+    /// Those of the board's target.
+    own: Arc<TargetSettings>,
+}
+
+impl Current {
+    fn new(shared: &Shared, board: &Board) -> Self {
+        let all = shared.settings.follow();
+        let own = own(all.get(), board).clone();
+        Self { all, own }
+    }
+
+    /// Takes settings that are new; returns whether they are.
+    fn renew(&mut self, board: &Board) -> bool {
+        let renewed = self.all.renew();
+        if renewed {
+            self.own = own(self.all.get(), board).clone();
+        }
+        renewed
+    }
+
+    /// The shared board's settings are those of no target in particular.
+    fn of(&self, board: &Board, job: &Job) -> &TargetSettings {
+        match (&board.origin, &job.origin) {
+            (None, Some(target)) => self.all.get().target(target),
+            _ => &self.own,
+        }
+    }
+}
+
+fn own<'a>(settings: &'a Settings, board: &Board) -> &'a Arc<TargetSettings> {
+    let own = board.origin.as_ref().map(|origin| settings.target(origin));
+    own.unwrap_or(&settings.other_targets)
+}
+
 impl Worker {
     fn new(shared: Arc<Shared>, board: Arc<Board>, slot: usize) -> Self {
         Self {
             stop: shared.stop.child_token(),
             health: shared.streams.engine().health(),
             log_runs: false,
-            settings: Arc::new(TargetSettings::clone(&board.settings)),
             wake: board.waker(slot),
-            timer: Timer::new(Instant::now() + shared.settings.idle_timeout),
+            timer: Timer::new(Instant::now() + shared.settings.get().idle_timeout),
             shared,
             board,
             slot,
@@ -115,6 +157,8 @@ impl Worker {
 
     async fn work(mut self) {
         let mut done = None;
+        // Beside the worker, so that a job can use both.
+        let mut current = Current::new(&self.shared, &self.board);
         while !self.stop.is_cancelled() {
             let (next, wake) = self.board.next(self.slot, done.take());
             self.shared.wake(&self.board, wake);
@@ -123,16 +167,18 @@ impl Worker {
                     if !self.log_takes_ends().await {
                         return;
                     }
-                    done = Some(self.handle(job).await);
+                    self.renew(&mut current);
+                    done = Some(self.handle(job, &current).await);
                 }
                 Next::Sleep {
                     until,
                     keep_connection,
                 } => {
+                    self.renew(&mut current);
                     if !keep_connection {
                         self.connection = None;
                     }
-                    if self.sleep(until).await {
+                    if self.sleep(until, current.all.get().idle_timeout).await {
                         self.connection = None;
                         if self.board.retire(self.slot) {
                             self.shared.targets.tidy(&self.board);
@@ -140,7 +186,15 @@ impl Worker {
                         }
                     }
                 }
+                Next::End => return,
             }
+        }
+    }
+
+    /// Looks for new settings. A connection that may not have come about under them is not used under them.
+    fn renew(&mut self, current: &mut Current) {
+        if current.renew(&self.board) {
+            self.connection = None;
         }
     }
 
@@ -157,16 +211,15 @@ impl Worker {
     }
 
     /// Sleeps until woken, until `until`, or until the idle time is over, which returns `true`.
-    async fn sleep(&mut self, until: Option<Instant>) -> bool {
+    async fn sleep(&mut self, until: Option<Instant>, idle_timeout: Duration) -> bool {
         let Self {
-            shared,
             stop,
             wake,
             connection,
             timer,
             ..
         } = self;
-        let idle_by = Instant::now() + shared.settings.idle_timeout;
+        let idle_by = Instant::now() + idle_timeout;
         let wake_by = until.map_or(idle_by, |until| until.min(idle_by));
         let mut woken = pin!(wake.notified());
         let mut stop = pin!(stop.cancelled());
@@ -185,7 +238,7 @@ impl Worker {
         .await
     }
 
-    async fn handle(&mut self, mut job: Box<Job>) -> Done {
+    async fn handle(&mut self, mut job: Box<Job>, current: &Current) -> Done {
         let taken = self.board.taken(&job);
         let began = Instant::now();
         match job.begin(began) {
@@ -194,10 +247,10 @@ impl Worker {
             Begin::Never => return Done::Ended(taken),
         }
         let now = self.shared.clock.now();
-        let settings = self.settings(&job);
+        let (all, settings) = (current.all.get(), current.of(&self.board, &job));
         job.tried.first_at.get_or_insert(now);
         job.tried.last_at = Some(now);
-        let attempt = AssertUnwindSafe(self.attempt(&job, &settings));
+        let attempt = AssertUnwindSafe(self.attempt(&job, all, settings));
         let outcome = attempt.catch_unwind().await.unwrap_or_else(|_panic| {
             // The connection may be in the middle of something.
             self.connection = None;
@@ -208,7 +261,7 @@ impl Worker {
         });
         job.tried.attempts += u32::from(has_called(&outcome));
         // At once, before the record's end is stored: others are about to begin.
-        self.judge(began, &outcome);
+        self.judge(all, began, &outcome);
         self.shared.stats.count(&outcome, began.elapsed());
         self.log(&job, &outcome);
         if let Outcome::Failed(failure) = &outcome
@@ -216,21 +269,19 @@ impl Worker {
             && job.tried.attempts < job.attempts_max(settings.attempts_max)
         {
             let random = getrandom::u64().unwrap_or(u64::MAX);
-            let wait =
-                self.shared
-                    .settings
-                    .backoff
-                    .delay(job.tried.attempts, failure.retry_after, random);
+            let wait = all
+                .backoff
+                .delay(job.tried.attempts, failure.retry_after, random);
             let until = Instant::now() + wait;
             return Done::Later { job, until };
         }
-        settle(&self.shared, job, outcome).await;
+        settle(&self.shared, all, job, outcome).await;
         Done::Ended(taken)
     }
 
     /// Closes or opens the target's gate by what an attempt has shown.
-    fn judge(&self, began: Instant, outcome: &Outcome) {
-        let backoff = self.shared.settings.backoff;
+    fn judge(&self, all: &Settings, began: Instant, outcome: &Outcome) {
+        let backoff = all.backoff;
         match outcome.verdict() {
             Verdict::Answers => {
                 if self.board.answered(began) {
@@ -253,16 +304,8 @@ impl Worker {
         }
     }
 
-    /// The shared board's settings are those of no target in particular.
-    fn settings(&self, job: &Job) -> Arc<TargetSettings> {
-        match (&self.board.origin, &job.origin) {
-            (None, Some(target)) => self.shared.settings.target(target).clone(),
-            _ => self.settings.clone(),
-        }
-    }
-
-    async fn attempt(&mut self, job: &Job, settings: &TargetSettings) -> Outcome {
-        let token_header = &self.shared.settings.token_header;
+    async fn attempt(&mut self, job: &Job, all: &Settings, settings: &TargetSettings) -> Outcome {
+        let token_header = &all.token_header;
         let id = job.message_id();
         let mut call = match Call::new(&job.record, id, token_header, settings.body_always) {
             Ok(call) => call,
@@ -277,14 +320,12 @@ impl Worker {
         };
         if let Some(value) = &secret {
             let headers = call.request.headers_mut();
-            headers.insert(self.shared.settings.token_header.clone(), value.clone());
+            headers.insert(token_header.clone(), value.clone());
         }
-        match self.exchange(&mut call, settings).await {
-            Ok(answer) if self.shared.settings.outcomes.delivers(answer.status) => {
-                Outcome::Delivered {
-                    status: answer.status,
-                }
-            }
+        match self.exchange(&mut call, all, settings).await {
+            Ok(answer) if all.outcomes.delivers(answer.status) => Outcome::Delivered {
+                status: answer.status,
+            },
             Ok(answer) => {
                 let asked = answer.retry_after.as_ref();
                 let now = self.shared.clock.now();
@@ -328,6 +369,7 @@ impl Worker {
     async fn exchange(
         &mut self,
         call: &mut Call,
+        all: &Settings,
         settings: &TargetSettings,
     ) -> Result<Answer, Failure> {
         let Call {
@@ -350,7 +392,8 @@ impl Worker {
                     let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
                     // Boxed, as it is large and rare.
-                    let opened = Box::pin(self.shared.connector.connect(origin, within));
+                    let opened = self.shared.connector.connect(&all.outward, origin, within);
+                    let opened = Box::pin(opened);
                     let opened = opened.await.map_err(Failure::unconnected)?;
                     connected = Instant::now();
                     none.insert((origin.clone(), opened))
@@ -369,9 +412,8 @@ impl Worker {
                 response_by: connected + settings.response_timeout,
                 by,
             };
-            let outcomes = &self.shared.settings.outcomes;
             let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {
-                !outcomes.delivers(status)
+                !all.outcomes.delivers(status)
             });
             match exchange.await {
                 Exchange::Answered(answer) => {

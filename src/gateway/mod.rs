@@ -1,10 +1,12 @@
 //! The composition root: builds every part from the configuration, starts the tasks, drains them in order.
 //!
-//! Nobody else reads the configuration, and nobody else knows all parts.
+//! Nobody else reads the configuration, and nobody else knows all parts. A reload builds their settings anew and gives
+//! them out (`reload.rs`).
 
 mod books;
 mod credentials;
 mod measured;
+mod reload;
 mod streams;
 mod targets;
 
@@ -13,14 +15,21 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use self::streams::EnsureError;
-use self::{books::Books, credentials::FromSecrets, measured::MeasuredDisk, targets::Targets};
+use self::{
+    books::Books, credentials::FromSecrets, measured::MeasuredDisk, reload::Reloader,
+    targets::Targets,
+};
+pub use self::{
+    reload::Reload,
+    streams::{EnsureError, Shrink},
+};
 use crate::{
     api::{self, Api, ListenRefused},
     clock::Clock,
-    config::Config,
+    config::{Config, Loaded},
     dispatch::{self, Dispatcher, SettingInvalid},
     ingest::Ingest,
+    live::Live,
     log::Streams,
     redrive::Redriver,
     retention::Retention,
@@ -30,7 +39,7 @@ use crate::{
         embedded::{self, Embedded},
     },
     tasks::Tasks,
-    telemetry::{Metrics, Source, metrics},
+    telemetry::{LogLevel, Metrics, Source, metrics},
 };
 
 /// How long closing the engine may take after the grace time: what is queued is written.
@@ -51,7 +60,9 @@ pub struct Gateway {
     /// Tasks of dispatch, waited for once no request can ask for more.
     dispatching: Tasks,
     dispatch_stop: CancellationToken,
-    grace: Duration,
+    grace: Arc<Live<Duration>>,
+    reload: Reload,
+    reloader: Reloader,
 }
 
 /// Why a gateway does not start. Nothing was served and no target was called.
@@ -105,7 +116,8 @@ pub enum RunError {
 }
 
 impl Gateway {
-    /// Binds the address, opens the log, makes the configured streams and starts to dispatch.
+    /// Binds the address, opens the log, makes the configured streams and starts to dispatch. `level` is changed by
+    /// reloads.
     ///
     /// Connections wait in the kernel's queue until [`Gateway::run`].
     ///
@@ -115,7 +127,8 @@ impl Gateway {
     ///
     /// # Errors
     /// Each variant of [`StartError`] says what to change.
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    pub async fn bind(loaded: Loaded, level: LogLevel) -> Result<Self, StartError> {
+        let config = &loaded.config;
         let clock = Clock::system();
         api::check_listen(config.server.listen)?;
         let listener = TcpListener::bind(config.server.listen).await;
@@ -125,15 +138,17 @@ impl Gateway {
         };
         let listener = listener.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
-        let settings = dispatch::Settings::new(&config).map_err(StartError::Settings)?;
+        let settings = dispatch_settings(config, address).map_err(StartError::Settings)?;
+        let edge = Arc::new(Live::new(api::Settings::new(config)?));
 
         let dir = config.data.dir.clone();
         let disk = MeasuredDisk::default();
-        let log = open_log(&config, disk.clone(), clock.clone()).await?;
+        let log = open_log(config, disk.clone(), clock.clone()).await?;
         let append_seconds = log.append_seconds().clone();
         let engine: Arc<dyn Engine> = log;
         let streams = Streams::new(engine.clone());
-        streams::ensure(&streams, &config).await?;
+        // What is put off is told in the log.
+        let _put_off = streams::ensure(&streams, config).await?;
         let settings_of_secrets = config.secrets.clone();
         let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
         let secrets = Secrets::open(engine.clone(), master).await?;
@@ -141,21 +156,19 @@ impl Gateway {
         let stats = Arc::new(dispatch::Stats::default());
         let dispatching = Tasks::new();
         let dispatch_stop = CancellationToken::new();
-        let grace = Duration::from_millis(config.server.grace_ms);
         let deps = dispatch::Deps {
             streams: streams.clone(),
             credentials: Arc::new(FromSecrets(secrets.clone())),
             clock: clock.clone(),
-            listen: vec![address],
-            grace: grace - grace / REQUESTS_SHARE,
             stats: stats.clone(),
         };
         let dispatcher = Dispatcher::start(settings, deps, &dispatching, dispatch_stop.clone());
 
+        let kept = Arc::new(Live::new(config.retention.clone()));
         let retention = Retention::new(
             streams.clone(),
             config.roles.source.clone(),
-            config.retention.clone(),
+            &kept,
             clock.clone(),
         );
         dispatching.spawn("retention", retention.run(dispatch_stop.clone()));
@@ -176,14 +189,33 @@ impl Gateway {
             clock,
         };
         let sources: Vec<Arc<dyn Source>> = vec![Arc::new(books), Arc::new(targets)];
+        let ingest = Ingest::new(streams.clone(), secrets, config);
+        let redriver = Redriver::new(&dispatcher, config.redrive.clone());
+        let (reload, asked) = reload::channel();
         let parts = api::Parts {
-            ingest: Ingest::new(streams.clone(), secrets, &config),
-            redriver: Arc::new(Redriver::new(&dispatcher, config.redrive.clone())),
-            streams,
+            ingest: ingest.clone(),
+            redriver: Arc::new(redriver.clone()),
+            reloads: Arc::new(reload.clone()),
+            streams: streams.clone(),
             metrics,
             sources,
         };
-        let api = Api::new(parts, &config)?;
+        let api = Api::new(parts, edge.clone(), &config.roles);
+        let grace = Duration::from_millis(config.server.grace_ms);
+        let grace = Arc::new(Live::new(grace));
+        let reloader = Reloader {
+            running: loaded,
+            asked,
+            address,
+            streams,
+            ingest,
+            dispatcher,
+            redriver,
+            kept,
+            edge,
+            grace: grace.clone(),
+            level,
+        };
         Ok(Self {
             listener,
             address,
@@ -193,6 +225,8 @@ impl Gateway {
             dispatching,
             dispatch_stop,
             grace,
+            reload,
+            reloader,
         })
     }
 
@@ -200,6 +234,12 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns what asks for reloads. They begin once it serves.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Serves until `stop` fires, then drains: not ready, no new connections, requests end, no record is taken for
@@ -210,6 +250,8 @@ impl Gateway {
     /// [`RunError`], after the same drain, if it had to stop by itself.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
         let edge_stop = stop.child_token();
+        let reloader = self.reloader.run(edge_stop.clone());
+        self.edge.spawn("reloader", reloader);
         let serving = self.api.serve(self.listener, edge_stop.clone(), &self.edge);
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
@@ -218,7 +260,8 @@ impl Gateway {
             () = self.dispatching.failed() => Err(RunError::TaskFailed),
             served = &mut serving => served.map_err(RunError::from),
         };
-        let deadline = Instant::now() + self.grace;
+        let grace = *self.grace.get();
+        let deadline = Instant::now() + grace;
         match &ended {
             Ok(()) => tracing::info!("draining"),
             Err(error) => tracing::error!(%error, "draining"),
@@ -232,7 +275,7 @@ impl Gateway {
         }
         let left = || deadline.saturating_duration_since(Instant::now());
         // Requests end within milliseconds, but for redrives: those end early once dispatch takes no more records.
-        self.edge.join(self.grace / REQUESTS_SHARE).await;
+        self.edge.join(grace / REQUESTS_SHARE).await;
         self.dispatch_stop.cancel();
         let cut_len = self.edge.join(left()).await;
         if cut_len > 0 {
@@ -251,6 +294,15 @@ impl Gateway {
         tracing::info!("stopped");
         ended
     }
+}
+
+fn dispatch_settings(
+    config: &Config,
+    address: SocketAddr,
+) -> Result<dispatch::Settings, Vec<SettingInvalid>> {
+    let mut settings = dispatch::Settings::new(config, &[address])?;
+    settings.grace -= settings.grace / REQUESTS_SHARE;
+    Ok(settings)
 }
 
 async fn open_log(

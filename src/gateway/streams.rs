@@ -1,6 +1,6 @@
 //! Makes the streams that the configuration asks for, and grows those that have become too small.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use crate::{
     config::{Config, StreamSettings},
@@ -12,19 +12,9 @@ use crate::{
 /// Why the streams are not as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {
-    /// A stream has more partitions than the configuration gives it, and partitions cannot go.
-    #[error(
-        "[[streams]] gives {name} {configured} partitions, but it has {present} already, and records keep their place: \
-         give it {present} or more"
-    )]
-    Shrink {
-        /// The stream.
-        name: StreamName,
-        /// What the configuration says.
-        configured: u16,
-        /// What is there.
-        present: u16,
-    },
+    /// A stream has more partitions than the configuration gives it. Nothing was made or changed.
+    #[error(transparent)]
+    Shrink(#[from] Shrink),
     /// It could not be made or changed.
     #[error("stream {name} cannot be made or changed")]
     Stream {
@@ -35,12 +25,71 @@ pub enum EnsureError {
     },
 }
 
+/// A stream has more partitions than the configuration gives it, and partitions cannot go.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "[[streams]] gives {name} {configured} partitions, but it has {present} already, and records keep their place: \
+     give it {present} or more"
+)]
+pub struct Shrink {
+    /// The stream.
+    pub name: StreamName,
+    /// Its place in `[[streams]]`.
+    pub index: usize,
+    /// What the configuration says.
+    pub configured: u16,
+    /// What is there.
+    pub present: u16,
+}
+
+/// Returns every stream that would have to lose partitions.
+pub(super) fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
+    let shrink = |(index, settings): (usize, &StreamSettings)| {
+        let present = streams.by_name(&settings.name)?.partitions;
+        (settings.partitions < present).then(|| Shrink {
+            name: settings.name.clone(),
+            index,
+            configured: settings.partitions,
+            present,
+        })
+    };
+    let all = config.streams.iter().enumerate();
+    all.filter_map(shrink).collect()
+}
+
 /// Makes and changes streams until they are as `config` says: those of the roles, those of `[outcomes]`, and
 /// `[[streams]]`. An error stream gets at least as many partitions as the source stream, since a failed record keeps
-/// its partition's number.
-pub(super) async fn ensure(streams: &Streams, config: &Config) -> Result<(), EnsureError> {
+/// its partition's number; it gets them first.
+///
+/// No submission may be under way meanwhile. Returns the source stream with the partitions that it has if it was to get
+/// more and records are pending: a key may move to a new partition and overtake its records in the old one.
+pub(super) async fn ensure(
+    streams: &Streams,
+    config: &Config,
+) -> Result<Option<(StreamName, u16)>, EnsureError> {
+    if let Some(shrink) = shrunk(streams, config).into_iter().next() {
+        return Err(shrink.into());
+    }
     let roles = &config.roles;
-    let source = ensure_one(streams, config, &roles.source, 1).await?;
+    let wanted = partitions(config, &roles.source);
+    let present = streams.by_name(&roles.source);
+    let put_off = present.filter(|present| {
+        let put_off = wanted > present.partitions && is_pending(streams, present);
+        if put_off {
+            tracing::warn!(
+                stream = %present.name,
+                present = present.partitions,
+                configured = wanted,
+                "partitions are not added while records are pending; once they are dispatched, reload or start again"
+            );
+        }
+        put_off
+    });
+    let source_partitions = match (&put_off, streams.by_name(&roles.source)) {
+        (Some(put_off), _) => put_off.partitions,
+        (None, Some(present)) => wanted.max(present.partitions),
+        (None, None) => wanted,
+    };
     let mut names: BTreeSet<&StreamName> = roles.all().into_iter().map(|(_, name)| name).collect();
     // Outcomes may name only streams that are here.
     names.extend(config.streams.iter().map(|stream| &stream.name));
@@ -48,26 +97,33 @@ pub(super) async fn ensure(streams: &Streams, config: &Config) -> Result<(), Ens
     for name in names {
         let takes_failures = roles.all().into_iter().any(|(_, role)| role == name)
             || config.outcomes.values().any(|value| value == name.as_str());
-        let partitions_min = if takes_failures { source.partitions } else { 1 };
-        ensure_one(streams, config, name, partitions_min).await?;
+        let partitions_min = if takes_failures { source_partitions } else { 1 };
+        let partitions = partitions(config, name).max(partitions_min);
+        ensure_one(streams, config, name, partitions).await?;
     }
-    release(streams, config).await
+    ensure_one(streams, config, &roles.source, source_partitions).await?;
+    release(streams, config).await?;
+    Ok(put_off.map(|stream| (stream.name.clone(), stream.partitions)))
+}
+
+/// Returns how many partitions the configuration gives a stream.
+fn partitions(config: &Config, name: &StreamName) -> u16 {
+    let settings = config.streams.iter().find(|stream| stream.name == *name);
+    settings.map_or(1, |settings| settings.partitions)
 }
 
 async fn ensure_one(
     streams: &Streams,
     config: &Config,
     name: &StreamName,
-    partitions_min: u16,
-) -> Result<Arc<Stream>, EnsureError> {
+    partitions: u16,
+) -> Result<(), EnsureError> {
     let engine = streams.engine();
     let failed = |source| EnsureError::Stream {
         name: name.clone(),
         source,
     };
     let settings = config.streams.iter().find(|stream| stream.name == *name);
-    let configured = settings.map_or(1, |settings| settings.partitions);
-    let partitions = configured.max(partitions_min);
     let ocid = settings.and_then(|settings| settings.ocid.as_deref());
     for taken in [Some(name.as_str()), ocid].into_iter().flatten() {
         take_from_others(streams, name, taken).await?;
@@ -76,38 +132,18 @@ async fn ensure_one(
         let wanted = settings.map_or_else(StreamConfig::default, of_settings);
         tracing::info!(stream = %name, partitions, "making stream");
         let made = engine.create_stream(name.clone(), partitions, wanted).await;
-        return made.map_err(failed);
+        return made.map(drop).map_err(failed);
     };
-    if settings.is_some() && partitions < present.partitions {
-        return Err(EnsureError::Shrink {
-            name: name.clone(),
-            configured,
-            present: present.partitions,
-        });
-    }
-    let mut partitions = partitions.max(present.partitions);
-    if *name == config.roles.source
-        && partitions > present.partitions
-        && is_pending(streams, &present)
-    {
-        // A key may move to a new partition and overtake its records in the old one.
-        tracing::warn!(
-            stream = %name,
-            present = present.partitions,
-            configured = partitions,
-            "partitions are not added while records are pending; once they are dispatched, start again"
-        );
-        partitions = present.partitions;
-    }
+    let partitions = partitions.max(present.partitions);
     let wanted = settings.map_or_else(|| present.config.clone(), of_settings);
     if partitions == present.partitions && wanted == present.config {
-        return Ok(present);
+        return Ok(());
     }
     tracing::info!(stream = %name, partitions, "changing stream");
     let changed = engine
         .change_stream(present.id, partitions, wanted, None)
         .await;
-    changed.map_err(failed)
+    changed.map(drop).map_err(failed)
 }
 
 /// What the configuration calls a stream is that stream's alone: another one that has it as its `ocid`, by the API or by
@@ -185,6 +221,8 @@ fn is_pending(streams: &Streams, stream: &Stream) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         clock::Clock,

@@ -25,6 +25,7 @@ pub use json::DEPTH_MAX;
 
 use crate::{
     config::Config,
+    live::Live,
     log::Streams,
     place::{MessageId, Offset, Partition, StreamName},
     record::{HeadersBuilder, Record, header},
@@ -53,7 +54,7 @@ pub struct Ingest {
     streams: Streams,
     secrets: Secrets,
     stream: StreamName,
-    limits: Arc<Limits>,
+    limits: Arc<Live<Limits>>,
     gate: Arc<RwLock<()>>,
     patience: Duration,
 }
@@ -177,22 +178,19 @@ impl Ingest {
     /// Puts ingest together: `sync`, `roles` and the sample's manners are taken from `config`.
     #[must_use]
     pub fn new(streams: Streams, secrets: Secrets, config: &Config) -> Self {
-        let compat = config.oci_sample.as_ref().is_some_and(|oci| oci.compat);
         Self {
             streams,
             secrets,
             stream: config.roles.source.clone(),
-            limits: Arc::new(Limits {
-                lenient: config.sync.lenient || compat,
-                operations: config.sync.operations.clone(),
-                record_bytes_max: config.sync.record_bytes_max,
-                key_bytes_max: config.sync.key_bytes_max,
-                headers_bytes_max: config.sync.headers_bytes_max,
-                batch_len_max: config.sync.batch_len_max,
-            }),
+            limits: Arc::new(Live::new(Limits::new(config))),
             gate: Arc::default(),
             patience: ANSWER_PATIENCE,
         }
+    }
+
+    /// Takes other limits, for submissions that come from now on.
+    pub fn reload(&self, config: &Config) {
+        self.limits.set(Arc::new(Limits::new(config)));
     }
 
     /// Stores a submission and returns where its messages landed.
@@ -206,7 +204,7 @@ impl Ingest {
     /// A call dropped after its commit was queued is still stored; the caller only loses the answer.
     pub async fn submit(&self, submission: Submission<'_>) -> Result<Accepted, Error> {
         let body = &submission.body;
-        let (batch, messages) = self.read(body, submission.form)?;
+        let (batch, messages) = self.limits.get().read(body, submission.form)?;
         // A stream that grows while a key's record is on its way would give the next one another partition.
         let by = Instant::now() + self.patience;
         let open = timeout_at(by, self.gate.read()).await;
@@ -245,114 +243,6 @@ impl Ingest {
         Pause {
             _gate: self.gate.clone().write_owned().await,
         }
-    }
-
-    fn read<'a>(&self, body: &'a [u8], form: Form) -> Result<(bool, Vec<Checked<'a>>), Error> {
-        let alone = |code, what: String| {
-            let mut faults = Faults::default();
-            faults.add(String::new(), (code, what));
-            Error::Invalid(faults.into_errors())
-        };
-        let text = std::str::from_utf8(body)
-            .map_err(|_| alone(FieldCode::NotUtf8, "the body is not UTF-8".into()))?;
-        let deep = || {
-            let what = format!("objects and arrays can be {DEPTH_MAX} deep");
-            alone(FieldCode::TooLong, what)
-        };
-        let array = form == Form::Json && text.trim_ascii_start().starts_with('[');
-        if form == Form::Json && !array {
-            if !json::depth_is_legal(body) {
-                return Err(deep());
-            }
-            let message = self.read_one(text, "")?;
-            let bytes_max = self.limits.record_bytes_max;
-            if message.bytes_len() > bytes_max {
-                let bytes = message.bytes_len();
-                return Err(Error::TooLarge { bytes, bytes_max });
-            }
-            return Ok((false, vec![message]));
-        }
-        let texts: Vec<&str> = if array {
-            // One more level is the array's own, and not the messages'.
-            let inner = text.trim_ascii_start().as_bytes().get(1..);
-            if !json::depth_is_legal(inner.unwrap_or_default()) {
-                return Err(deep());
-            }
-            let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
-                let (code, what) = not_json(&error);
-                alone(code, what)
-            })?;
-            elements.into_iter().map(RawValue::get).collect()
-        } else {
-            let lines = text.split('\n').map(str::trim_ascii);
-            lines.filter(|line| !line.is_empty()).collect()
-        };
-        if texts.is_empty() {
-            return Err(alone(FieldCode::Required, "the batch is empty".into()));
-        }
-        let len_max = self.limits.batch_len_max;
-        if texts.len() > len_max {
-            let what = format!("a batch has at most {len_max} messages");
-            return Err(alone(FieldCode::TooLong, what));
-        }
-        if !array
-            && !texts
-                .iter()
-                .all(|line| json::depth_is_legal(line.as_bytes()))
-        {
-            return Err(deep());
-        }
-        Ok((true, self.read_batch(&texts)?))
-    }
-
-    fn read_batch<'a>(&self, texts: &[&'a str]) -> Result<Vec<Checked<'a>>, Error> {
-        let mut faults = Faults::default();
-        let mut messages = Vec::with_capacity(texts.len());
-        for (index, text) in texts.iter().enumerate() {
-            if faults.is_full() {
-                break;
-            }
-            match self.read_one(text, &format!("/{index}")) {
-                Ok(message) => {
-                    let bytes_max = self.limits.record_bytes_max;
-                    if message.bytes_len() > bytes_max {
-                        let what = format!("a message has at most {bytes_max} bytes");
-                        let pointer = format!("/{index}/streamMessage");
-                        faults.add(pointer, (FieldCode::TooLong, what));
-                    }
-                    messages.push(message);
-                }
-                Err(Error::Invalid(errors)) => {
-                    for error in errors {
-                        faults.add(error.pointer, (error.code, error.detail));
-                    }
-                }
-                Err(other) => return Err(other),
-            }
-        }
-        match faults.is_empty() {
-            true => Ok(messages),
-            false => Err(Error::Invalid(faults.into_errors())),
-        }
-    }
-
-    fn read_one<'a>(&self, text: &'a str, at: &str) -> Result<Checked<'a>, Error> {
-        if let Some(message) = envelope::read(text, &self.limits) {
-            return Ok(message);
-        }
-        let mut faults = Faults::default();
-        if self.limits.lenient {
-            if let Some(message) = read_leniently(text, at, &self.limits, &mut faults) {
-                return Ok(message);
-            }
-        } else {
-            explain(text, at, &self.limits, &mut faults);
-        }
-        if faults.is_empty() {
-            // The two ways disagree; refusing is the side on which nothing is lost.
-            faults.add(at.into(), wrong_type("a sync message"));
-        }
-        Err(Error::Invalid(faults.into_errors()))
     }
 
     async fn prepare(
@@ -451,6 +341,128 @@ impl Ingest {
             work.commit.state = draft.finish().await?;
         }
         Ok(work)
+    }
+}
+
+impl Limits {
+    fn new(config: &Config) -> Self {
+        let (sync, oci) = (&config.sync, config.oci_sample.as_ref());
+        Self {
+            lenient: sync.lenient || oci.is_some_and(|oci| oci.compat),
+            operations: sync.operations.clone(),
+            record_bytes_max: sync.record_bytes_max,
+            key_bytes_max: sync.key_bytes_max,
+            headers_bytes_max: sync.headers_bytes_max,
+            batch_len_max: sync.batch_len_max,
+        }
+    }
+
+    fn read<'a>(&self, body: &'a [u8], form: Form) -> Result<(bool, Vec<Checked<'a>>), Error> {
+        let alone = |code, what: String| {
+            let mut faults = Faults::default();
+            faults.add(String::new(), (code, what));
+            Error::Invalid(faults.into_errors())
+        };
+        let text = std::str::from_utf8(body)
+            .map_err(|_| alone(FieldCode::NotUtf8, "the body is not UTF-8".into()))?;
+        let deep = || {
+            let what = format!("objects and arrays can be {DEPTH_MAX} deep");
+            alone(FieldCode::TooLong, what)
+        };
+        let array = form == Form::Json && text.trim_ascii_start().starts_with('[');
+        if form == Form::Json && !array {
+            if !json::depth_is_legal(body) {
+                return Err(deep());
+            }
+            let message = self.read_one(text, "")?;
+            let bytes_max = self.record_bytes_max;
+            if message.bytes_len() > bytes_max {
+                let bytes = message.bytes_len();
+                return Err(Error::TooLarge { bytes, bytes_max });
+            }
+            return Ok((false, vec![message]));
+        }
+        let texts: Vec<&str> = if array {
+            // One more level is the array's own, and not the messages'.
+            let inner = text.trim_ascii_start().as_bytes().get(1..);
+            if !json::depth_is_legal(inner.unwrap_or_default()) {
+                return Err(deep());
+            }
+            let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
+                let (code, what) = not_json(&error);
+                alone(code, what)
+            })?;
+            elements.into_iter().map(RawValue::get).collect()
+        } else {
+            let lines = text.split('\n').map(str::trim_ascii);
+            lines.filter(|line| !line.is_empty()).collect()
+        };
+        if texts.is_empty() {
+            return Err(alone(FieldCode::Required, "the batch is empty".into()));
+        }
+        let len_max = self.batch_len_max;
+        if texts.len() > len_max {
+            let what = format!("a batch has at most {len_max} messages");
+            return Err(alone(FieldCode::TooLong, what));
+        }
+        if !array
+            && !texts
+                .iter()
+                .all(|line| json::depth_is_legal(line.as_bytes()))
+        {
+            return Err(deep());
+        }
+        Ok((true, self.read_batch(&texts)?))
+    }
+
+    fn read_batch<'a>(&self, texts: &[&'a str]) -> Result<Vec<Checked<'a>>, Error> {
+        let mut faults = Faults::default();
+        let mut messages = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            if faults.is_full() {
+                break;
+            }
+            match self.read_one(text, &format!("/{index}")) {
+                Ok(message) => {
+                    let bytes_max = self.record_bytes_max;
+                    if message.bytes_len() > bytes_max {
+                        let what = format!("a message has at most {bytes_max} bytes");
+                        let pointer = format!("/{index}/streamMessage");
+                        faults.add(pointer, (FieldCode::TooLong, what));
+                    }
+                    messages.push(message);
+                }
+                Err(Error::Invalid(errors)) => {
+                    for error in errors {
+                        faults.add(error.pointer, (error.code, error.detail));
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(messages),
+            false => Err(Error::Invalid(faults.into_errors())),
+        }
+    }
+
+    fn read_one<'a>(&self, text: &'a str, at: &str) -> Result<Checked<'a>, Error> {
+        if let Some(message) = envelope::read(text, self) {
+            return Ok(message);
+        }
+        let mut faults = Faults::default();
+        if self.lenient {
+            if let Some(message) = read_leniently(text, at, self, &mut faults) {
+                return Ok(message);
+            }
+        } else {
+            explain(text, at, self, &mut faults);
+        }
+        if faults.is_empty() {
+            // The two ways disagree; refusing is the side on which nothing is lost.
+            faults.add(at.into(), wrong_type("a sync message"));
+        }
+        Err(Error::Invalid(faults.into_errors()))
     }
 }
 

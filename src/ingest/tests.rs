@@ -85,7 +85,7 @@ fn faults(error: Error) -> Vec<(String, FieldCode)> {
 
 #[track_caller]
 fn check(bench: &Bench, body: &str, expected: &[(&str, FieldCode)]) {
-    let read = bench.ingest.read(body.as_bytes(), Form::Json);
+    let read = bench.ingest.limits.get().read(body.as_bytes(), Form::Json);
     let found = read.err().map(faults).unwrap_or_default();
     let found: Vec<_> = found.iter().map(|(at, code)| (&**at, *code)).collect();
     assert_eq!(found, expected, "{body}");
@@ -634,15 +634,7 @@ async fn a_pause_keeps_submissions_waiting() {
 }
 
 fn limits() -> Limits {
-    let config = Config::default().sync;
-    Limits {
-        lenient: false,
-        operations: config.operations,
-        record_bytes_max: config.record_bytes_max,
-        key_bytes_max: config.key_bytes_max,
-        headers_bytes_max: config.headers_bytes_max,
-        batch_len_max: config.batch_len_max,
-    }
+    Limits::new(&Config::default())
 }
 
 /// Both ways through a message say the same: what the fast one takes has no fault, what it leaves has one.

@@ -50,6 +50,7 @@ use self::{failing::Failing, group::Standing, rate::Rate};
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
+    live::Live,
     place::{Offset, PartitionId},
     storage::{CommitError, Health, ReadError, Stream},
 };
@@ -60,7 +61,7 @@ pub struct Redriver(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    settings: config::Redrive,
+    settings: Live<config::Redrive>,
     running: Mutex<HashSet<PartitionId>>,
     /// Held by whoever makes a group.
     making_group: tokio::sync::Mutex<()>,
@@ -142,10 +143,15 @@ impl Redriver {
         });
         Self(Arc::new(Inner {
             shared,
-            settings,
+            settings: Live::new(settings),
             running: Mutex::default(),
             making_group: tokio::sync::Mutex::default(),
         }))
+    }
+
+    /// Takes other settings, for passes that begin from now on.
+    pub fn reload(&self, settings: config::Redrive) {
+        self.0.settings.set(Arc::new(settings));
     }
 
     /// Passes over the partitions and returns what came of it.
@@ -169,17 +175,18 @@ impl Redriver {
             }
         }
         let running = Running::begin(inner, &request.partitions)?;
-        let time_budget = Duration::from_millis(inner.settings.time_budget_ms);
+        let settings = inner.settings.get();
+        let time_budget = Duration::from_millis(settings.time_budget_ms);
         let pass = pass::Pass {
             shared: inner.shared.clone(),
-            in_flight_max: inner.settings.in_flight_max.max(1),
-            records_max: request.records_max.min(inner.settings.records_max),
+            in_flight_max: settings.in_flight_max.max(1),
+            records_max: request.records_max.min(settings.records_max),
             by: Instant::now() + request.time_budget.min(time_budget),
             mapping: Arc::new(Mapping {
                 streams: request.mapping.0,
-                redrives_max: inner.settings.redrives_max,
+                redrives_max: settings.redrives_max,
             }),
-            replay: request.stream.name == inner.shared.settings.roles.source,
+            replay: request.stream.name == inner.shared.settings.get().roles.source,
             stream: request.stream,
             after: request.after,
             group: None,
@@ -187,7 +194,7 @@ impl Redriver {
             redeliver: request.redeliver,
             dry_run: request.dry_run,
             rate: request.rate.map(Rate::new),
-            failing: Failing::new(inner.settings.failing_calls_max),
+            failing: Failing::new(settings.failing_calls_max),
             report: RedriveReport::default(),
         };
         let (answer, answered) = oneshot::channel();

@@ -461,7 +461,7 @@ impl Pass {
         let source = self
             .shared
             .streams
-            .by_name(&self.shared.settings.roles.source);
+            .by_name(&self.shared.settings.get().roles.source);
         let covering = source.and_then(|source| source.partition(of.partition));
         if let Some(epoch) = covering.and_then(|of| self.shared.epoch(of)) {
             return Ok(epoch);

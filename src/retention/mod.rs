@@ -25,6 +25,7 @@ use self::ages::Ages;
 use crate::{
     clock::{Clock, Timestamp},
     config,
+    live::{Followed, Live},
     log::Streams,
     place::{Offset, PartitionId, StreamName},
     storage::{Commit, CommitError, Health, Keep, ReadError, StateChange, StateEntry, Stream},
@@ -40,7 +41,7 @@ const NOTE_EVERY: Duration = Duration::from_secs(6 * 3_600);
 pub struct Retention {
     streams: Streams,
     source: StreamName,
-    settings: config::Retention,
+    settings: Followed<config::Retention>,
     clock: Clock,
     ages: Option<Ages>,
     /// What the clock said when that was stored.
@@ -62,13 +63,13 @@ impl Retention {
     pub fn new(
         streams: Streams,
         source: StreamName,
-        settings: config::Retention,
+        settings: &Live<config::Retention>,
         clock: Clock,
     ) -> Self {
         Self {
             streams,
             source,
-            settings,
+            settings: settings.follow(),
             clock,
             ages: None,
             noted: Timestamp::default(),
@@ -77,7 +78,6 @@ impl Retention {
 
     /// Looks at all streams, again and again, until `stop` fires.
     pub async fn run(mut self, stop: CancellationToken) {
-        let every = Duration::from_secs(self.settings.interval_seconds);
         let mut looked: Option<Instant> = None;
         loop {
             let passed = looked.map(|looked| looked.elapsed());
@@ -85,9 +85,11 @@ impl Retention {
             if let Err(error) = self.pass(passed).await {
                 tracing::warn!(%error, "retention goes on at its next pass");
             }
+            let every = Duration::from_secs(self.settings.get().interval_seconds);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                () = self.settings.changed() => {}
                 () = tokio::time::sleep(every) => {}
             }
         }
@@ -186,7 +188,7 @@ impl Retention {
 
     /// Returns hours and bytes that a stream keeps.
     fn bounds(&self, stream: &Stream) -> (Option<u64>, Option<u64>) {
-        let settings = &self.settings;
+        let settings = self.settings.get();
         let (hours, bytes) = match stream.name == self.source {
             true => (settings.source_hours, settings.source_bytes),
             false => (settings.error_hours, settings.error_bytes),

@@ -47,10 +47,10 @@ impl Bench {
         };
         let engine = Embedded::open(options, Arc::new(RealDisk), self.clock.clone()).unwrap();
         self.engine = Some(engine.clone());
-        let settings = config::Retention::default();
+        let settings = Live::new(config::Retention::default());
         let streams = Streams::new(engine);
         let source = SOURCE.parse().unwrap();
-        let retention = Retention::new(streams, source, settings, self.clock.clone());
+        let retention = Retention::new(streams, source, &settings, self.clock.clone());
         self.retention = Some(retention);
     }
 
@@ -226,4 +226,44 @@ async fn a_stopped_log_is_left_alone() {
     let mut bench = Bench::new().await;
     bench.engine().close().await;
     bench.pass(None).await;
+}
+
+#[tokio::test]
+async fn other_bounds_count_at_once() {
+    let mut bench = Bench::new().await;
+    bench.pass(None).await;
+    bench.append("Errors").await;
+    bench.hours(5).await;
+    bench.check("Errors", 0, 0);
+    let settings = Live::new(config::Retention {
+        interval_seconds: 86_400,
+        ..config::Retention::default()
+    });
+    let streams = Streams::new(bench.engine.clone().unwrap());
+    let source = SOURCE.parse().unwrap();
+    let retention = Retention::new(streams, source, &settings, bench.clock.clone());
+    let stop = CancellationToken::new();
+    let tasks = crate::tasks::Tasks::new();
+    tasks.spawn("retention", retention.run(stop.clone()));
+    settings.set(Arc::new(config::Retention {
+        error_hours: 2,
+        ..config::Retention::default()
+    }));
+    let removed = async {
+        while bench
+            .engine()
+            .status(bench.of("Errors"))
+            .unwrap()
+            .bounds
+            .earliest
+            < Offset(1)
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), removed)
+        .await
+        .unwrap();
+    stop.cancel();
+    assert_eq!(tasks.join(Duration::from_secs(30)).await, 0);
 }

@@ -5,29 +5,76 @@
 pub mod metrics;
 mod process;
 
-use std::io::IsTerminal;
+use std::{fmt, io::IsTerminal, sync::Arc};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, fmt::Subscriber, reload::Handle};
 
 pub use self::metrics::{Metrics, Samples, Source};
 use crate::config::{LogFormat, Logging};
 
-/// Sends log lines to standard error from now on. A second call does nothing: a process has one log.
-pub fn log_to_stderr(logging: &Logging) {
-    let filter = EnvFilter::builder().parse_lossy(&logging.level);
-    let lines = fmt::Subscriber::builder()
-        .with_env_filter(filter)
+/// Chooses which log lines are shown. Clones choose for the same log.
+#[derive(Clone, Default)]
+pub struct LogLevel(Option<Arc<Choose>>);
+
+type Choose = dyn Fn(EnvFilter) + Send + Sync;
+
+impl LogLevel {
+    fn of<S: 'static>(handle: Handle<EnvFilter, S>) -> Self {
+        Self(Some(Arc::new(move |filter| {
+            if handle.reload(filter).is_err() {
+                tracing::debug!("the log is gone");
+            }
+        })))
+    }
+
+    /// Shows what `logging.level` says from now on. Without a log of ours nothing changes.
+    pub fn set(&self, logging: &Logging) {
+        if let Some(choose) = &self.0 {
+            choose(filter(logging));
+        }
+    }
+}
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogLevel").finish_non_exhaustive()
+    }
+}
+
+/// Sends log lines to standard error from now on, and returns what chooses among them later. A second call does nothing: a
+/// process has one log.
+pub fn log_to_stderr(logging: &Logging) -> LogLevel {
+    let lines = Subscriber::builder()
+        .with_env_filter(filter(logging))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         // It would tell of a failed write on the same standard error, and panic when that fails too.
         .log_internal_errors(false);
-    let set = match logging.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(lines.finish()),
+    let (set, level) = match logging.format {
+        LogFormat::Text => {
+            let lines = lines.with_filter_reloading();
+            let level = LogLevel::of(lines.reload_handle());
+            (
+                tracing::subscriber::set_global_default(lines.finish()),
+                level,
+            )
+        }
         LogFormat::Json => {
-            tracing::subscriber::set_global_default(lines.json().flatten_event(true).finish())
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let level = LogLevel::of(lines.reload_handle());
+            (
+                tracing::subscriber::set_global_default(lines.finish()),
+                level,
+            )
         }
     };
     if set.is_err() {
         tracing::debug!("the log was set up before");
+        return LogLevel::default();
     }
+    level
+}
+
+fn filter(logging: &Logging) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(&logging.level)
 }

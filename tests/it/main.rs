@@ -18,6 +18,7 @@ mod errors;
 mod flow;
 mod lifecycle;
 mod readme;
+mod reload;
 mod retry;
 mod streams;
 mod verify;

@@ -2,6 +2,7 @@
 
 mod durable;
 mod records;
+mod reload;
 mod retry;
 mod routes;
 mod server;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{router::ROUTES, *};
 use crate::{
     clock::{Clock, Timestamp},
+    config::{self, Config},
     place::{Offset, Partition, PartitionId},
     record::{HeadersBuilder, Record, header},
     redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
@@ -55,8 +57,22 @@ impl Redrives for CannedRedrives {
     }
 }
 
+/// Answers once; then nothing is ever new.
+#[derive(Debug, Default)]
+struct CannedReloads(Mutex<Option<Result<Reloaded, ReloadError>>>);
+
+#[async_trait]
+impl Reloads for CannedReloads {
+    async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let answer = self.0.lock().unwrap().take();
+        answer.unwrap_or_else(|| Ok(Reloaded::default()))
+    }
+}
+
 struct Edge {
     address: SocketAddr,
+    settings: Arc<Live<Settings>>,
+    reloads: Arc<CannedReloads>,
     engine: Arc<Memory>,
     redrives: Arc<CannedRedrives>,
     stop: CancellationToken,
@@ -81,14 +97,17 @@ impl Edge {
         let secrets = Secrets::open(log.clone(), master).await.unwrap();
         let streams = Streams::new(log);
         let redrives = Arc::new(CannedRedrives::default());
+        let reloads = Arc::new(CannedReloads::default());
         let parts = Parts {
             ingest: Ingest::new(streams.clone(), secrets, config),
             streams,
             redriver: redrives.clone(),
+            reloads: reloads.clone(),
             metrics: Metrics::new(&Clock::manual(Timestamp(1))),
             sources: Vec::new(),
         };
-        let api = Api::new(parts, config).unwrap();
+        let settings = Arc::new(Live::new(Settings::new(config).unwrap()));
+        let api = Api::new(parts, settings.clone(), &config.roles);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
@@ -98,6 +117,8 @@ impl Edge {
         });
         Self {
             address,
+            settings,
+            reloads,
             engine,
             redrives,
             stop,

@@ -39,7 +39,6 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
         "/stream",
         "/stream/sync/",
         "/v1",
-        "/v1/reload",
         "/v1/streams/DataSyncStream/messages",
         "/v1/streams/DataSyncStream/purge",
         "/services/v2/stream",

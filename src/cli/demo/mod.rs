@@ -19,9 +19,10 @@ use super::{
     output::{self, Table, cell},
 };
 use crate::{
-    config::{Config, Overrides, Sources},
+    config::{Loaded, Overrides, Sources},
     gateway::Gateway,
     tasks::Tasks,
+    telemetry::LogLevel,
 };
 
 /// Everything together takes about a second; beyond this something is wrong.
@@ -38,7 +39,7 @@ pub(super) async fn run(_arguments: Arguments, output: Output) -> Result<(), Fai
     let tasks = Tasks::new();
     let target = Target::start(&tasks, stop.clone()).await;
     let target = target.map_err(|error| Failure::start_by("the demo's target", &error))?;
-    let gateway = Gateway::bind(config(&dir)?)
+    let gateway = Gateway::bind(config(&dir)?, LogLevel::default())
         .await
         .map_err(|error| Failure::start(&error))?;
     let url = format!("http://{}", gateway.address());
@@ -64,7 +65,7 @@ pub(super) async fn run(_arguments: Arguments, output: Output) -> Result<(), Fai
 }
 
 /// The defaults, on a free port, in a directory that goes away.
-fn config(dir: &TemporaryDir) -> Result<Config, Failure> {
+fn config(dir: &TemporaryDir) -> Result<Loaded, Failure> {
     let sources = Sources {
         overrides: Overrides {
             data: Some(dir.0.clone()),
@@ -72,8 +73,7 @@ fn config(dir: &TemporaryDir) -> Result<Config, Failure> {
         },
         ..Sources::default()
     };
-    let loaded = crate::config::load(sources).map_err(Failure::usage)?;
-    Ok(loaded.config)
+    crate::config::load(sources).map_err(Failure::usage)
 }
 
 /// A message of the demo, and what is to become of it.

@@ -54,6 +54,7 @@ impl Harness {
     ) -> Self {
         let mut config = Config::default();
         config.log.segment_bytes = 1 << 20;
+        config.server.grace_ms = 5_000;
         set(&mut config);
         let options = Options {
             dir: dir.path().to_owned(),
@@ -73,11 +74,9 @@ impl Harness {
             streams: streams.clone(),
             credentials: Arc::new(TestSecrets),
             clock: Clock::system(),
-            listen: vec![OWN_ADDRESS.parse().unwrap()],
-            grace: Duration::from_secs(5),
             stats: Arc::new(Stats::default()),
         };
-        let settings = Settings::new(&config).unwrap();
+        let settings = settings(&config);
         let dispatcher = Dispatcher::start(settings, deps, &tasks, stop.clone());
         Self {
             dir,
@@ -88,6 +87,12 @@ impl Harness {
             tasks,
             stop,
         }
+    }
+
+    /// Gives the dispatcher other settings.
+    pub(crate) fn reload(&mut self, set: impl FnOnce(&mut Config)) {
+        set(&mut self.config);
+        self.dispatcher.reload(settings(&self.config));
     }
 
     /// Drains and gives the directory back.
@@ -167,6 +172,10 @@ impl Harness {
         })
         .await
     }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings::new(config, &[OWN_ADDRESS.parse().unwrap()]).unwrap()
 }
 
 /// Where the gateway says that it listens.

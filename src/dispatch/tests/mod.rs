@@ -5,6 +5,7 @@ mod failures;
 mod gates;
 pub(crate) mod harness;
 mod order;
+mod reload;
 mod requests;
 pub(crate) mod stub;
 mod targets;

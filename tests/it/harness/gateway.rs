@@ -19,6 +19,7 @@ pub struct Place {
     config: String,
     env: Vec<(String, String)>,
     wrapper: &'static [&'static str],
+    quick_again: bool,
 }
 
 impl Place {
@@ -33,6 +34,7 @@ impl Place {
             config: String::new(),
             env: Vec::new(),
             wrapper: &[],
+            quick_again: true,
         };
         place.configured(config)
     }
@@ -46,6 +48,12 @@ impl Place {
     /// From now on it starts with this environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// From now on a target that was left alone is tried again when the configuration says so, and not sooner.
+    pub fn patient(mut self) -> Self {
+        self.quick_again = false;
         self
     }
 
@@ -90,8 +98,10 @@ impl Place {
             command.arg("--config").arg(self.config_file());
         }
         // A target that was left alone is soon tried again.
-        command.env("SYNCGATE_DISPATCH__BACKOFF_MS", "1");
-        command.env("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "20");
+        if self.quick_again {
+            command.env("SYNCGATE_DISPATCH__BACKOFF_MS", "1");
+            command.env("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "20");
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -363,6 +373,17 @@ impl Gateway {
             (self.count(stream, "open").await == 0).then_some(())
         })
         .await;
+    }
+
+    /// Writes its configuration anew, which changes nothing by itself.
+    pub fn write_config(&self, config: &str) {
+        std::fs::write(self.place.config_file(), config).expect("writing the configuration");
+    }
+
+    /// Writes its configuration anew and has it reloaded.
+    pub async fn reload(&self, config: &str) -> Answer {
+        self.write_config(config);
+        self.post("/v1/reload", &json!({})).await
     }
 
     /// `kill -9`.

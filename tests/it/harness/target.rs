@@ -78,6 +78,7 @@ struct Inner {
     released: Semaphore,
     /// Answers with 200 that were written by the rule `Answer`, in order of answering.
     answered: Mutex<Vec<(usize, u16)>>,
+    connections: AtomicUsize,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
 }
@@ -118,6 +119,7 @@ impl StubTarget {
             arrived: watch::Sender::new(0),
             released: Semaphore::new(0),
             answered: Mutex::default(),
+            connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max: AtomicUsize::new(0),
         });
@@ -177,6 +179,11 @@ impl StubTarget {
         self.inner.answered.lock().unwrap().clone()
     }
 
+    /// Connections that were opened until now.
+    pub fn connections_len(&self) -> usize {
+        self.inner.connections.load(Ordering::Relaxed)
+    }
+
     /// The most calls that were open at one moment.
     pub fn in_flight_max(&self) -> usize {
         self.inner.in_flight_max.load(Ordering::Relaxed)
@@ -201,6 +208,7 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
+        inner.connections.fetch_add(1, Ordering::Relaxed);
         connections.spawn(connection(stream, inner.clone()));
         while connections.try_join_next().is_some() {}
     }

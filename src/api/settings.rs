@@ -1,0 +1,57 @@
+//! What the edge takes from the configuration; it can be replaced while requests are served.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::{
+    config::{Answer, Config, ROLE_WORDS},
+    place::StreamName,
+};
+
+/// Settings of the edge, from `[server]`, `[sync]`, `[redrive]` and `[outcomes]`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(super) hosts: Vec<String>,
+    pub(super) cors_origins: Vec<String>,
+    pub(super) connections_max: usize,
+    pub(super) request_timeout: Duration,
+    pub(super) text_answers: bool,
+    pub(super) token_header: HeaderName,
+    pub(super) batch_bytes_max: usize,
+    pub(super) redrive_records_max: u64,
+    pub(super) redrive_time_budget: Duration,
+    /// Streams that `[outcomes]` names and that have no role.
+    pub(super) outcome_streams: Vec<StreamName>,
+}
+
+/// The configuration has a name for a header that is none. `config::load` finds this before.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("sync.token_header is no header name")]
+pub struct TokenHeaderInvalid;
+
+impl Settings {
+    /// Takes what the edge needs out of the configuration.
+    ///
+    /// # Errors
+    /// [`TokenHeaderInvalid`].
+    pub fn new(config: &Config) -> Result<Self, TokenHeaderInvalid> {
+        let (server, sync, redrive) = (&config.server, &config.sync, &config.redrive);
+        let compat = config.oci_sample.as_ref().is_some_and(|oci| oci.compat);
+        let token_header = HeaderName::from_bytes(sync.token_header.as_bytes());
+        let outcomes = config.outcomes.values();
+        let named = outcomes.filter(|stream| !ROLE_WORDS.contains(&stream.as_str()));
+        Ok(Self {
+            hosts: server.hosts.clone(),
+            cors_origins: server.cors_origins.clone(),
+            connections_max: server.connections_max,
+            request_timeout: Duration::from_millis(server.request_timeout_ms),
+            text_answers: compat || sync.answer == Answer::Text,
+            token_header: token_header.map_err(|_| TokenHeaderInvalid)?,
+            batch_bytes_max: sync.batch_bytes_max,
+            redrive_records_max: redrive.records_max,
+            redrive_time_budget: Duration::from_millis(redrive.time_budget_ms),
+            outcome_streams: named.filter_map(|name| name.parse().ok()).collect(),
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! Reloads: one after the other, each of them all or nothing.
+//!
+//! Everything that can be refused comes first: the sources are read and checked as at the start, parts are given their
+//! settings only when nothing can go wrong any more. Streams are made and changed before that, as the outcome table may
+//! name them; if the log refuses one, those before it stay, no setting is applied, and the next reload goes on.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{dispatch_settings, off_this_thread, streams};
+use crate::{
+    api::{self, ReloadError, Reloaded},
+    config::{self, ConfigErrors, Loaded},
+    dispatch::{self, Dispatcher},
+    ingest::Ingest,
+    live::Live,
+    log::Streams,
+    redrive::Redriver,
+    telemetry::LogLevel,
+};
+
+/// Reloads that wait for the one that runs.
+const WAITING_LEN_MAX: usize = 16;
+
+/// Asks for reloads. Clones ask the same.
+#[derive(Clone, Debug)]
+pub struct Reload(mpsc::Sender<Ask>);
+
+/// Who wants to know; `None` reads the log.
+type Ask = Option<oneshot::Sender<Result<Reloaded, ReloadError>>>;
+
+impl Reload {
+    /// Asks for a reload. What comes of it is told in the log.
+    pub fn ask(&self) {
+        // If there is no room, one that has not begun yet will read what is there now.
+        if self.0.try_send(None).is_err() {
+            tracing::debug!("enough reloads are waiting");
+        }
+    }
+}
+
+#[async_trait]
+impl api::Reloads for Reload {
+    async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.0.send(Some(answer)).await;
+        asked.map_err(|_gone| ReloadError::Stopping)?;
+        answered.await.unwrap_or(Err(ReloadError::Stopping))
+    }
+}
+
+/// Owns what is known of the configuration, and gives it to the parts.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    pub(super) running: Loaded,
+    pub(super) asked: mpsc::Receiver<Ask>,
+    pub(super) address: SocketAddr,
+    pub(super) streams: Streams,
+    pub(super) ingest: Ingest,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) redriver: Redriver,
+    pub(super) kept: Arc<Live<config::Retention>>,
+    pub(super) edge: Arc<Live<api::Settings>>,
+    pub(super) grace: Arc<Live<Duration>>,
+    pub(super) level: LogLevel,
+}
+
+/// What parts make of a configuration that is right.
+struct Prepared {
+    read: config::Reloaded,
+    dispatch: dispatch::Settings,
+    edge: api::Settings,
+}
+
+/// Returns the two ends of the way to the reloader.
+pub(super) fn channel() -> (Reload, mpsc::Receiver<Ask>) {
+    let (ask, asked) = mpsc::channel(WAITING_LEN_MAX);
+    (Reload(ask), asked)
+}
+
+impl Reloader {
+    /// Reloads whenever somebody asks, until `stop` fires.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let ask = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                ask = self.asked.recv() => ask,
+            };
+            let Some(ask) = ask else { return };
+            let came = self.reload().await;
+            tell(&came);
+            if let Some(answer) = ask {
+                // Whoever asked may be gone.
+                drop(answer.send(came));
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let (running, address) = (self.running.clone(), self.address);
+        let prepared = off_this_thread(move || Prepared::new(&running, address)).await;
+        let Prepared {
+            mut read,
+            dispatch,
+            edge,
+        } = prepared.map_err(ReloadError::Invalid)?;
+        for warning in &read.loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let of_streams = |key: &String| key.starts_with("streams[") || key.starts_with("outcomes.");
+        // Until the parts know of them too: a source stream that grows now must not miss a new error stream.
+        let mut pause = None;
+        if read.applied.iter().any(of_streams) {
+            pause = Some(self.ingest.pause().await);
+            self.change_streams(&mut read).await?;
+        }
+        let config = &read.loaded.config;
+        self.dispatcher.reload(dispatch);
+        self.redriver.reload(config.redrive.clone());
+        self.kept.set(Arc::new(config.retention.clone()));
+        self.ingest.reload(config);
+        self.edge.set(Arc::new(edge));
+        let grace = Duration::from_millis(config.server.grace_ms);
+        self.grace.set(Arc::new(grace));
+        self.level.set(&config.logging);
+        drop(pause);
+        self.running = read.loaded;
+        Ok(Reloaded {
+            applied: read.applied.into_iter().collect(),
+            needs_restart: read.needs_restart.into_iter().collect(),
+        })
+    }
+
+    async fn change_streams(&self, read: &mut config::Reloaded) -> Result<(), ReloadError> {
+        let loaded = &read.loaded;
+        let shrunk = streams::shrunk(&self.streams, &loaded.config);
+        if !shrunk.is_empty() {
+            let wrong = shrunk.into_iter().map(|shrink| {
+                let key = format!("streams[{}].partitions", shrink.index);
+                loaded.error(&key, shrink.to_string())
+            });
+            return Err(ReloadError::Invalid(ConfigErrors(wrong.collect())));
+        }
+        let ensured = streams::ensure(&self.streams, &loaded.config).await;
+        let put_off = ensured.map_err(|error| match error {
+            streams::EnsureError::Shrink(shrink) => {
+                let key = format!("streams[{}].partitions", shrink.index);
+                let wrong = loaded.error(&key, shrink.to_string());
+                ReloadError::Invalid(ConfigErrors(vec![wrong]))
+            }
+            streams::EnsureError::Stream { name, source } => ReloadError::Stream { name, source },
+        })?;
+        if let Some((name, partitions)) = put_off {
+            read.put_off(&name, partitions);
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    fn new(running: &Loaded, address: SocketAddr) -> Result<Self, ConfigErrors> {
+        let read = running.reload()?;
+        let loaded = &read.loaded;
+        let dispatch = dispatch_settings(&loaded.config, address).map_err(|wrong| {
+            let wrong = wrong.iter().map(|one| loaded.error(&one.key, &*one.reason));
+            ConfigErrors(wrong.collect())
+        })?;
+        let edge = api::Settings::new(&loaded.config).map_err(|wrong| {
+            ConfigErrors(vec![loaded.error("sync.token_header", wrong.to_string())])
+        })?;
+        Ok(Self {
+            read,
+            dispatch,
+            edge,
+        })
+    }
+}
+
+fn tell(came: &Result<Reloaded, ReloadError>) {
+    match came {
+        Ok(reloaded) => tracing::info!(
+            applied = reloaded.applied.join(", "),
+            needs_restart = reloaded.needs_restart.join(", "),
+            "configuration reloaded"
+        ),
+        Err(ReloadError::Invalid(wrong)) => {
+            for error in &wrong.0 {
+                tracing::error!("{error}");
+            }
+            tracing::error!("the configuration is wrong: nothing of it is applied");
+        }
+        Err(error @ ReloadError::Stream { source, .. }) => {
+            tracing::error!(cause = %source, "{error}");
+        }
+        Err(error @ ReloadError::Stopping) => tracing::info!("{error}"),
+    }
+}

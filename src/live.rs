@@ -1,0 +1,107 @@
+//! Settings that are replaced while others use them.
+//!
+//! A value is never changed, only replaced as a whole: whoever took it goes on with what belongs together. Taking it
+//! copies a pointer under a short lock; what runs for every call of a target follows it instead, which is one look at
+//! a number.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// A value that can be replaced.
+#[derive(Debug)]
+pub struct Live<T>(watch::Sender<Arc<T>>);
+
+/// A reader's own copy of the pointer.
+#[derive(Debug)]
+pub struct Followed<T> {
+    news: watch::Receiver<Arc<T>>,
+    value: Arc<T>,
+}
+
+impl<T> From<Arc<T>> for Live<T> {
+    fn from(value: Arc<T>) -> Self {
+        Self(watch::Sender::new(value))
+    }
+}
+
+impl<T> Live<T> {
+    /// Begins with a value.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        Self::from(Arc::new(value))
+    }
+
+    /// Returns the value of now.
+    #[must_use]
+    pub fn get(&self) -> Arc<T> {
+        self.0.borrow().clone()
+    }
+
+    /// Replaces the value for whoever looks from now on.
+    pub fn set(&self, value: Arc<T>) {
+        self.0.send_replace(value);
+    }
+
+    /// Returns a reader that takes the value anew only when it was replaced.
+    #[must_use]
+    pub fn follow(&self) -> Followed<T> {
+        let mut news = self.0.subscribe();
+        let value = news.borrow_and_update().clone();
+        Followed { news, value }
+    }
+}
+
+impl<T> Followed<T> {
+    /// Takes the value of now; returns whether that is another one than before.
+    pub fn renew(&mut self) -> bool {
+        // An error says that nobody replaces it any more.
+        if !self.news.has_changed().unwrap_or(false) {
+            return false;
+        }
+        self.value = self.news.borrow_and_update().clone();
+        true
+    }
+
+    /// Waits until the value is another one, and takes it. Never returns once nobody can replace it.
+    ///
+    /// # Cancel safety
+    /// A wait that is dropped has taken nothing.
+    pub async fn changed(&mut self) {
+        if self.news.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.value = self.news.borrow_and_update().clone();
+    }
+
+    /// Returns the value that was taken last.
+    #[must_use]
+    pub fn get(&self) -> &Arc<T> {
+        &self.value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn who_has_taken_a_value_keeps_it_and_who_looks_again_gets_the_new_one() {
+        let live = Live::new(1);
+        let (taken, mut followed) = (live.get(), live.follow());
+        assert!(!followed.renew());
+        live.set(Arc::new(2));
+        assert_eq!((*taken, *live.get(), **followed.get()), (1, 2, 1));
+        assert!(followed.renew() && !followed.renew());
+        assert_eq!(**followed.get(), 2);
+        assert!(followed.changed().now_or_never().is_none());
+        live.set(Arc::new(3));
+        assert!(followed.changed().now_or_never().is_some());
+        assert_eq!(**followed.get(), 3);
+        drop(live);
+        assert!(followed.changed().now_or_never().is_none());
+        assert!(!followed.renew());
+    }
+}

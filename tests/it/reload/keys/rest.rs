@@ -1,0 +1,203 @@
+//! `[redrive]`, `[logging]`, `[outcomes]`, `[[streams]]` and `[oci_sample]`.
+
+use serde_json::json;
+
+use super::{effects, take};
+use crate::{
+    harness::{Act, Gateway, StubTarget, message},
+    reload::{LATER, NEVER, logged},
+};
+
+effects! {
+    "redrive.records_max" => a_retry_may_ask_for_fewer_records,
+    "redrive.time_budget_ms" => a_retry_has_more_time,
+    "redrive.in_flight_max" => a_retry_makes_more_calls_at_once,
+    "redrive.redrives_max" => a_record_is_given_up_sooner,
+    "logging.level" => more_lines_are_shown,
+    "outcomes.401" => failures_go_to_another_stream,
+    "streams.name" => a_stream_is_made,
+    "streams.partitions" => a_stream_gets_more_partitions,
+    "streams.ocid" => a_stream_is_found_by_its_ocid,
+    "oci_sample.compat" => the_manners_are_the_samples,
+    "oci_sample.vault_ocid" => it_is_told_that_the_vault_is_ignored,
+    "oci_sample.vault_key_ocid" => it_is_told_that_the_vault_key_is_ignored,
+    "oci_sample.vault_compartment_ocid" => it_is_told_that_the_compartment_is_ignored,
+    "oci_sample.stream_compartment_ocid" => it_is_told_that_the_streams_compartment_is_ignored,
+}
+
+fn plain() -> Gateway {
+    Gateway::with_config("# nothing yet\n")
+}
+
+/// Puts so many records into the stream for what may succeed later.
+async fn fail(gateway: &Gateway, target: &StubTarget, count: usize) {
+    target.now(|_| Act::status(502));
+    gateway
+        .sync_all(&vec![message(&target.url("/x"), json!(1)); count])
+        .await;
+    gateway.drained("DataSyncStream").await;
+}
+
+async fn a_retry_may_ask_for_fewer_records() {
+    let gateway = plain();
+    gateway.retry(LATER, -1, 6).await;
+    take(
+        &gateway,
+        "redrive.records_max",
+        "[redrive]\nrecords_max = 5",
+    )
+    .await;
+    let refused = gateway.retry_with(LATER, -1, 6, json!([])).await;
+    refused.problem(400, "invalid_request");
+}
+
+async fn a_retry_has_more_time() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::with_config("[redrive]\ntime_budget_ms = 1\n");
+    fail(&gateway, &target, 100).await;
+    take(
+        &gateway,
+        "redrive.time_budget_ms",
+        "[redrive]\ntime_budget_ms = 50000",
+    )
+    .await;
+    target.now(|_| Act::status(200));
+    let report = gateway.retry(LATER, -1, 100).await;
+    assert_eq!(report["processedmessages"], 100, "{report}");
+}
+
+async fn a_retry_makes_more_calls_at_once() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::with_config("[redrive]\nin_flight_max = 1\n");
+    fail(&gateway, &target, 3).await;
+    take(
+        &gateway,
+        "redrive.in_flight_max",
+        "[redrive]\nin_flight_max = 3",
+    )
+    .await;
+    target.now(|_| Act::Hold);
+    tokio::join!(gateway.retry(LATER, -1, 3), async {
+        target.wait_for_calls(6).await;
+        target.release(3);
+    });
+}
+
+async fn a_record_is_given_up_sooner() {
+    let target = StubTarget::start().await;
+    let gateway = plain();
+    fail(&gateway, &target, 1).await;
+    take(
+        &gateway,
+        "redrive.redrives_max",
+        "[redrive]\nredrives_max = 1",
+    )
+    .await;
+    let mapping = json!([{"responsecode": "502", "stream": LATER}]);
+    gateway.retry_with(LATER, -1, 1, mapping).await.ok();
+    assert_eq!(gateway.records(NEVER).await.len(), 1);
+}
+
+async fn more_lines_are_shown() {
+    let gateway = Gateway::with_config("[logging]\nlevel = \"error\"\n");
+    gateway
+        .post("/stream/sync", &json!({}))
+        .await
+        .problem(400, "invalid_message");
+    take(&gateway, "logging.level", "[logging]\nlevel = \"debug\"").await;
+    gateway
+        .post("/stream/sync", &json!({}))
+        .await
+        .problem(400, "invalid_message");
+    logged(&gateway, &["DEBUG", "request refused", "invalid_message"]).await;
+    let lines = gateway.place().log().matches("request refused").count();
+    assert_eq!(lines, 1, "{}", gateway.place().log());
+    take(&gateway, "logging.level", "[logging]\nlevel = \"error\"").await;
+    gateway
+        .post("/stream/sync", &json!({}))
+        .await
+        .problem(400, "invalid_message");
+    let lines = gateway.place().log().matches("request refused").count();
+    assert_eq!(lines, 1, "{}", gateway.place().log());
+}
+
+async fn failures_go_to_another_stream() {
+    let target = StubTarget::by_path().await;
+    let gateway = plain();
+    take(
+        &gateway,
+        "outcomes.401",
+        "[outcomes]\n401 = \"unrecoverable\"",
+    )
+    .await;
+    gateway
+        .sync(&message(&target.url("/status/401"), json!(1)))
+        .await;
+    gateway.record(NEVER, 1).await;
+}
+
+async fn a_stream_is_made() {
+    let gateway = plain();
+    take(&gateway, "streams[0]", "[[streams]]\nname = \"Orders\"").await;
+    gateway.get("/v1/streams/Orders").await.ok();
+    take(&gateway, "streams[0]", "# nothing any more").await;
+    let stream = gateway.get("/v1/streams/Orders").await.ok();
+    assert_eq!(stream["madeBy"], "api", "it can be deleted now");
+}
+
+async fn a_stream_gets_more_partitions() {
+    let gateway = Gateway::with_config("[[streams]]\nname = \"Orders\"\n");
+    let text = "[[streams]]\nname = \"Orders\"\npartitions = 3";
+    take(&gateway, "streams[0].partitions", text).await;
+    let stream = gateway.get("/v1/streams/Orders").await.ok();
+    assert_eq!(stream["partitions"], 3);
+}
+
+async fn a_stream_is_found_by_its_ocid() {
+    let gateway = Gateway::with_config("[[streams]]\nname = \"Orders\"\n");
+    let unknown = gateway.retry_with("ocid1.orders", -1, 1, json!([])).await;
+    unknown.problem(404, "stream_unknown");
+    let text = "[[streams]]\nname = \"Orders\"\nocid = \"ocid1.orders\"";
+    take(&gateway, "streams[0].ocid", text).await;
+    gateway.retry("ocid1.orders", -1, 1).await;
+}
+
+async fn the_manners_are_the_samples() {
+    let target = StubTarget::by_path().await;
+    let gateway = plain();
+    take(&gateway, "oci_sample.compat", "[oci_sample]\ncompat = true").await;
+    // A text answer, a message that only lenient checks take, and the sample's table.
+    let answer = gateway
+        .post("/stream/sync", &json!({"streamMessage": {}}))
+        .await
+        .ok();
+    assert_eq!(answer, "success");
+    gateway.drained("DataSyncStream").await;
+    let before = gateway.records("DefaultErrorStream").await.len();
+    let gone = message(&target.url("/status/404"), json!(1));
+    gateway.post("/stream/sync", &gone).await.ok();
+    gateway.record("DefaultErrorStream", before + 1).await;
+}
+
+async fn is_ignored_aloud(key: &str) {
+    let gateway = plain();
+    let text = format!("[oci_sample]\n{key} = \"ocid1.x\"");
+    take(&gateway, &format!("oci_sample.{key}"), &text).await;
+    logged(&gateway, &["WARN", &format!("oci_sample.{key} is ignored")]).await;
+}
+
+async fn it_is_told_that_the_vault_is_ignored() {
+    is_ignored_aloud("vault_ocid").await;
+}
+
+async fn it_is_told_that_the_vault_key_is_ignored() {
+    is_ignored_aloud("vault_key_ocid").await;
+}
+
+async fn it_is_told_that_the_compartment_is_ignored() {
+    is_ignored_aloud("vault_compartment_ocid").await;
+}
+
+async fn it_is_told_that_the_streams_compartment_is_ignored() {
+    is_ignored_aloud("stream_compartment_ocid").await;
+}
