@@ -254,10 +254,11 @@ async fn answer(
     if shared.stop.is_cancelled() && !admin::answers_while_draining(path) {
         return Err(Problem::draining());
     }
-    shared.guard.check(&shared.settings.get(), &parts)?;
+    let settings = shared.settings.get();
+    shared.guard.check(&settings, &parts)?;
     if path == sync::PATH && parts.method == http::Method::POST {
         let started = Instant::now();
-        let answered = sync::answer(shared, &parts, body, id).await;
+        let answered = sync::answer(shared, &settings, &parts, body, id).await;
         if let Err(problem) = &answered {
             let code = [("code", problem.code().word().to_owned())];
             shared.metrics.refused.get_or_create(&code).inc();

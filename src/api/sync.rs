@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use crate::ingest::{Accepted, Form, Submission, Warning};
 
 use super::{
-    Shared,
+    Settings, Shared,
     body::media_type,
     guard::one,
     problem::{Code, Problem},
@@ -27,6 +27,7 @@ const MESSAGE_ID: HeaderName = HeaderName::from_static("x-message-id");
 
 pub(super) async fn answer(
     shared: &Shared,
+    settings: &Settings,
     request: &request::Parts,
     body: Incoming,
     request_id: &str,
@@ -36,7 +37,6 @@ pub(super) async fn answer(
         let what = "this route has no query parameters";
         return Err(Problem::new(Code::InvalidRequest, what));
     }
-    let settings = shared.settings.get();
     let token = token(headers, &settings.token_header)?;
     let lines = media_type(headers).is_some_and(|kind| {
         kind.eq_ignore_ascii_case("application/x-ndjson")

@@ -49,6 +49,8 @@ pub(crate) struct Limits {
     pub(crate) queue_bytes_max: usize,
     /// Sleeping workers that keep their connection.
     pub(crate) idle_connections_max: usize,
+    /// The longest wait, of a job or of all.
+    pub(crate) wait_max: Duration,
 }
 
 struct State {
@@ -171,14 +173,14 @@ impl Board {
         }
     }
 
-    /// Takes other settings. What waits stays as it is, be it more than there is room for now; a wait that would last
-    /// for more than `wait_max` is cut to that. There may be use for more workers then: see [`Board::wake`].
-    pub(crate) fn adjust(&self, settings: Arc<TargetSettings>, limits: Limits, wait_max: Duration) {
+    /// Takes other settings. What waits stays as it is, be it more than there is room for now, but not longer than it may
+    /// by now. There may be use for more workers then: see [`Board::wake`].
+    pub(crate) fn adjust(&self, settings: Arc<TargetSettings>, limits: Limits) {
         let mut state = self.lock();
         state.gate.set_slots(settings.in_flight_max);
         state.settings = settings;
         state.limits = limits;
-        state.cut_waits(Instant::now() + wait_max);
+        state.cut_waits();
         self.tell_space(&mut state);
         // All of them ask anew, for how long they may sleep and whether they are too many; one keeps the time.
         state.timekeeper = None;
@@ -320,7 +322,10 @@ impl Board {
         self.gate_matters.store(true, Ordering::Relaxed);
         // Whoever keeps the time may sleep too long now; another takes over.
         state.timekeeper = None;
-        state.gate.close(Instant::now(), began, asked, wait)
+        let is_news = state.gate.close(Instant::now(), began, asked, wait);
+        // The call may have begun when a wait could be longer.
+        state.cut_waits();
+        is_news
     }
 
     /// Notes that the target has answered a call that began then; returns whether that opened its gate.
@@ -470,6 +475,8 @@ impl State {
     }
 
     fn delay(&mut self, job: Box<Job>, until: Instant) {
+        // The call may have begun when a wait could be longer.
+        let until = until.min(Instant::now() + self.limits.wait_max);
         let first = self.delayed.first_key_value();
         if first.is_none_or(|((due, _), _)| until < *due) {
             // The timekeeper sleeps too long now; another takes over.
@@ -494,8 +501,9 @@ impl State {
         }
     }
 
-    /// Brings what would be due after `latest` forward to it, in the order in which it is due.
-    fn cut_waits(&mut self, latest: Instant) {
+    /// Brings what would be due too late forward, in the order in which it is due.
+    fn cut_waits(&mut self) {
+        let latest = Instant::now() + self.limits.wait_max;
         self.gate.open_by(latest);
         for ((_, count), job) in self.delayed.split_off(&(latest, 0)) {
             self.delayed.insert((latest, count), job);

@@ -194,8 +194,8 @@ async fn follow_source(shared: &Arc<Shared>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
         changed.mark_unchanged();
-        let source = &shared.settings.get().roles.source;
-        if let Some(stream) = shared.streams.by_name(source) {
+        let source = shared.settings.get().roles.source.clone();
+        if let Some(stream) = shared.streams.by_name(&source) {
             follow_leases(shared, &stream).await;
         } else if changed.changed().await.is_err() {
             std::future::pending::<()>().await;

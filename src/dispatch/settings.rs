@@ -123,6 +123,7 @@ impl Settings {
                 queue_len_max: dispatch.queue_len_max.max(1),
                 queue_bytes_max: dispatch.queue_bytes_max,
                 idle_connections_max: dispatch.idle_connections_max,
+                wait_max: Duration::from_millis(dispatch.backoff_ms_max),
             },
             queues_bytes_max: dispatch.queues_bytes_max,
             idle_timeout: Duration::from_millis(dispatch.idle_timeout_ms),

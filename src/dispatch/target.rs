@@ -96,7 +96,7 @@ impl Targets {
         for board in &all {
             let own = board.origin.as_ref().map(|origin| settings.target(origin));
             let own = own.unwrap_or(&settings.other_targets).clone();
-            board.adjust(own, settings.limits, settings.backoff.max);
+            board.adjust(own, settings.limits);
         }
         boards.settings = settings;
         all

@@ -137,20 +137,14 @@ impl Reloader {
 
     async fn change_streams(&self, read: &mut config::Reloaded) -> Result<(), ReloadError> {
         let loaded = &read.loaded;
-        let shrunk = streams::shrunk(&self.streams, &loaded.config);
-        if !shrunk.is_empty() {
-            let wrong = shrunk.into_iter().map(|shrink| {
-                let key = format!("streams[{}].partitions", shrink.index);
-                loaded.error(&key, shrink.to_string())
-            });
-            return Err(ReloadError::Invalid(ConfigErrors(wrong.collect())));
-        }
         let ensured = streams::ensure(&self.streams, &loaded.config).await;
         let put_off = ensured.map_err(|error| match error {
-            streams::EnsureError::Shrink(shrink) => {
-                let key = format!("streams[{}].partitions", shrink.index);
-                let wrong = loaded.error(&key, shrink.to_string());
-                ReloadError::Invalid(ConfigErrors(vec![wrong]))
+            streams::EnsureError::Shrink(shrunk) => {
+                let wrong = shrunk.into_iter().map(|shrink| {
+                    let key = format!("streams[{}].partitions", shrink.index);
+                    loaded.error(&key, shrink.to_string())
+                });
+                ReloadError::Invalid(ConfigErrors(wrong.collect()))
             }
             streams::EnsureError::Stream { name, source } => ReloadError::Stream { name, source },
         })?;

@@ -12,9 +12,9 @@ use crate::{
 /// Why the streams are not as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {
-    /// A stream has more partitions than the configuration gives it. Nothing was made or changed.
-    #[error(transparent)]
-    Shrink(#[from] Shrink),
+    /// Streams have more partitions than the configuration gives them. Nothing was made or changed.
+    #[error("{}", lines(.0))]
+    Shrink(Vec<Shrink>),
     /// It could not be made or changed.
     #[error("stream {name} cannot be made or changed")]
     Stream {
@@ -23,6 +23,11 @@ pub enum EnsureError {
         /// Why.
         source: StreamError,
     },
+}
+
+fn lines(shrunk: &[Shrink]) -> String {
+    let lines: Vec<_> = shrunk.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 /// A stream has more partitions than the configuration gives it, and partitions cannot go.
@@ -43,7 +48,7 @@ pub struct Shrink {
 }
 
 /// Returns every stream that would have to lose partitions.
-pub(super) fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
+fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
     let shrink = |(index, settings): (usize, &StreamSettings)| {
         let present = streams.by_name(&settings.name)?.partitions;
         (settings.partitions < present).then(|| Shrink {
@@ -67,8 +72,9 @@ pub(super) async fn ensure(
     streams: &Streams,
     config: &Config,
 ) -> Result<Option<(StreamName, u16)>, EnsureError> {
-    if let Some(shrink) = shrunk(streams, config).into_iter().next() {
-        return Err(shrink.into());
+    let shrunk = shrunk(streams, config);
+    if !shrunk.is_empty() {
+        return Err(EnsureError::Shrink(shrunk));
     }
     let roles = &config.roles;
     let wanted = partitions(config, &roles.source);

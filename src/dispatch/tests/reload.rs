@@ -191,6 +191,7 @@ async fn room_for_all_targets_together_can_become_more() {
 async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
     let mut target = StubTarget::start().await;
     let mut other = StubTarget::start().await;
+    let mut late = StubTarget::start().await;
     let mut gateway = Harness::start(|config| {
         config.dispatch.backoff_ms = 3_600_000;
         config.dispatch.backoff_ms_max = 3_600_000;
@@ -206,7 +207,16 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
         .next_call()
         .await
         .answer_with(503, &[("retry-after", "3600")], "");
+    let closed = async {
+        let all = || gateway.dispatcher.targets();
+        while !all().iter().any(|target| target.is_closed) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the pause", closed).await;
     gateway.sync("l", &message(other.address, "/2")).await;
+    gateway.sync("m", &message(late.address, "/1")).await;
+    let begun = late.next_call().await;
     much_later().await;
     assert!(target.waiting_call().is_none() && other.waiting_call().is_none());
     gateway.reload(|config| {
@@ -230,7 +240,10 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
     }
     paths.sort();
     assert_eq!(paths, ["/1", "/2"]);
-    assert_eq!(gateway.settled().await.delivered, 4);
+    // What began before waits no longer than what begins now.
+    begun.answer_with(503, &[("retry-after", "3600")], "");
+    late.next_call().await.answer(200);
+    assert_eq!(gateway.settled().await.delivered, 5);
 }
 
 #[tokio::test]

@@ -259,8 +259,10 @@ async fn the_source_stream_grows_once_nothing_is_pending() {
     gateway.drained("DataSyncStream").await;
     assert_eq!(gateway.count(LATER, "open").await, 4);
     // Partitions cannot go, and nothing else of such a file is taken.
-    let fewer = text.replace("= 4", "= 3").replace("unavailable", "default");
+    let fewer = text.replace("= 4", "= 3").replace("unavailable", "default")
+        + "[[streams]]\nname = \"DefaultErrorStream\"\npartitions = 2\n";
     let problem = gateway.reload(&fewer).await.problem(422, "config_invalid");
+    assert_eq!(problem["errors"][1]["pointer"], "streams[1].partitions");
     assert_eq!(problem["errors"][0]["pointer"], "streams[0].partitions");
     let detail = problem["errors"][0]["detail"].as_str().unwrap();
     assert!(
