@@ -22,12 +22,19 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     gate::Gate,
     job::Job,
-    lane::{Lane, Lanes},
+    lane::{Lane, Lanes, Share, Space},
     room::Room,
     settings::TargetSettings,
     stats::TargetStatus,
 };
-use crate::{clock::Timestamp, target::Origin};
+use crate::{clock::Timestamp, place::Offset, target::Origin};
+
+/// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
+const SHARE_LEAST: usize = 64;
+
+/// Is told of a lane that has filled its share, with the first of its records that did not fit; returns whether the
+/// records of the lane may be left out from there on.
+pub(crate) type LeaveOut<'a> = &'a mut dyn FnMut(Lane, Offset) -> bool;
 
 /// The queue of one target, or of all that have none of their own.
 pub(crate) struct Board {
@@ -129,6 +136,14 @@ pub(crate) enum Next {
     },
 }
 
+/// What has no room for a job.
+enum Full {
+    /// The board, or all boards together.
+    Board(Box<Job>),
+    /// The share of its lane.
+    Lane(Lane, Box<Job>),
+}
+
 /// Someone to work.
 pub(crate) enum Wake {
     /// A sleeping worker.
@@ -171,34 +186,63 @@ impl Board {
 
     /// Moves jobs from the front of `jobs` behind all others, and returns someone to wake for them. If there is no room
     /// for all of them, [`Room::freed`] fires once there is. One job always fits.
-    pub(crate) fn push(&self, jobs: &mut VecDeque<Box<Job>>) -> Option<Wake> {
+    ///
+    /// With `leave_out` a lane is bounded by its share: jobs of a lane that may be left out are dropped. One that may not
+    /// stops at the front, as one that the board has no room for.
+    pub(crate) fn push(
+        &self,
+        jobs: &mut VecDeque<Box<Job>>,
+        mut leave_out: Option<LeaveOut<'_>>,
+    ) -> Option<Wake> {
+        let mut left_out = Vec::new();
         let mut state = self.lock();
         while let Some(job) = jobs.pop_front() {
-            if let Err(refused) = self.add(&mut state, job) {
-                jobs.push_front(refused);
-                break;
+            if job.lane.is_some_and(|lane| left_out.contains(&lane)) {
+                continue;
             }
+            let full = match self.add(&mut state, job, leave_out.is_some()) {
+                Ok(()) => continue,
+                Err(full) => full,
+            };
+            if let (Full::Lane(lane, job), Some(leave_out)) = (&full, &mut leave_out)
+                && leave_out(*lane, job.offset)
+            {
+                left_out.push(*lane);
+                continue;
+            }
+            let (Full::Board(job) | Full::Lane(_, job)) = full;
+            jobs.push_front(job);
+            break;
         }
         state.wake()
     }
 
-    fn add(&self, state: &mut State, job: Box<Job>) -> Result<(), Box<Job>> {
+    fn add(&self, state: &mut State, job: Box<Job>, shares: bool) -> Result<(), Full> {
         let bytes = job.record.bytes_len();
         let fits = state.queued_len < self.limits.queue_len_max
             && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
         if state.queued_len == 0 {
             self.room.enter_anyhow(bytes);
-        } else if !fits || !self.room.enter(bytes) {
-            // For want of room over all boards too: this one may be the first to be empty.
-            state.space_wanted = true;
-            return Err(job);
+        } else {
+            if fits
+                && shares
+                && let Some(lane) = job.lane
+                && state.lane_is_full(lane, bytes, self.limits)
+            {
+                return Err(Full::Lane(lane, job));
+            }
+            if !fits || !self.room.enter(bytes) {
+                // For want of room over all boards too: this one may be the first to be empty.
+                state.space_wanted = true;
+                return Err(Full::Board(job));
+            }
         }
         state.queued_len += 1;
         state.queued_bytes += bytes;
         if let Some(target) = self.taken(&job).sharing {
             *state.sharing.entry(target).or_default() += 1;
         }
-        state.lanes.push(job.lane, job);
+        state.lanes.push(job.lane, job, bytes);
         Ok(())
     }
 
@@ -223,7 +267,12 @@ impl Board {
             state.gate.end_probe();
         }
         match done {
-            Some(Done::Ended(taken)) => state.end(taken),
+            Some(Done::Ended(taken)) => {
+                let lane_has_room = state.end(taken);
+                if lane_has_room {
+                    self.room.freed.notify_waiters();
+                }
+            }
             Some(Done::Later { job, until }) => {
                 self.room.enter_anyhow(job.record.bytes_len());
                 state.delay(job, until);
@@ -314,15 +363,21 @@ impl Board {
         opened
     }
 
-    /// Returns whether it is worth to come with more; if not, [`Room::freed`] fires once it is.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Returns whether it is worth to come with more, of this lane if one is named; if not, [`Room::freed`] fires once it
+    /// is.
+    pub(crate) fn space(&self, lane: Option<Lane>) -> Space {
         let mut state = self.lock();
         if state.queued_len == 0 {
-            return true;
+            return Space::Enough;
         }
-        let space = state.has_space(self.limits);
-        state.space_wanted |= !space;
-        space && self.room.is_worth_it()
+        if !state.has_space(self.limits) {
+            state.space_wanted = true;
+            return Space::None;
+        }
+        if !self.room.is_worth_it() {
+            return Space::None;
+        }
+        lane.map_or(Space::Enough, |lane| state.lanes.space(lane))
     }
 
     /// Returns whether nothing waits and nobody works.
@@ -425,8 +480,8 @@ impl State {
         }
     }
 
-    fn end(&mut self, taken: Taken) {
-        self.lanes.end(taken.lane);
+    /// Returns whether the lane of what has ended was full and has room now.
+    fn end(&mut self, taken: Taken) -> bool {
         if let Some(target) = taken.sharing
             && let Entry::Occupied(mut jobs) = self.sharing.entry(target)
         {
@@ -435,6 +490,18 @@ impl State {
                 jobs.remove();
             }
         }
+        self.lanes.end(taken.lane)
+    }
+
+    /// A lane may hold as much as it leaves free for all others: half of the queue if it is the only one with much to
+    /// do, a third if there are two of them. So lanes never fill a queue by themselves.
+    fn lane_is_full(&mut self, lane: Lane, bytes: usize, limits: Limits) -> bool {
+        let part = |max: usize, queued| max.saturating_sub(queued).max(max / SHARE_LEAST);
+        let share = Share {
+            len: part(limits.queue_len_max, self.queued_len),
+            bytes: part(limits.queue_bytes_max, self.queued_bytes),
+        };
+        self.lanes.is_full(lane, bytes, share)
     }
 
     fn delay(&mut self, job: Box<Job>, until: Instant) {

@@ -15,7 +15,8 @@
 //!   again with the same `Idempotency-Key`.
 //! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
 //!   all boards together `queues_bytes_max`, and beyond that one record each. When a board is full its target is behind:
-//!   the partitions are read on for the others, and again for it as it gets room.
+//!   the partitions are read on for the others, and again for it as it gets room. So is a lane that has filled its share
+//!   of the board: as much as it leaves free for the other lanes.
 //! - A target that cannot be reached or asks for a pause is not called until the pause is over and a probe is answered.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
@@ -25,6 +26,7 @@
 
 mod address;
 mod backoff;
+mod behind;
 mod board;
 pub(crate) mod call;
 mod client;

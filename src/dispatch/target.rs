@@ -10,9 +10,9 @@ use std::{
 };
 
 use super::{
-    board::{Board, Limits, Wake},
+    board::{Board, LeaveOut, Limits, Wake},
     job::Job,
-    lane::Lane,
+    lane::{Lane, Space},
     room::Room,
     settings::Settings,
     stats::TargetStatus,
@@ -58,29 +58,33 @@ impl Targets {
         Some(Lane::new(&self.lanes, target, key))
     }
 
-    /// Moves jobs of one target to its board, as many as have room there, and returns the board with someone to wake.
-    pub(crate) fn push(&self, jobs: &mut VecDeque<Box<Job>>) -> Option<(Arc<Board>, Option<Wake>)> {
+    /// Moves jobs of one target to its board, as [`Board::push`], and returns the board with someone to wake.
+    pub(crate) fn push(
+        &self,
+        jobs: &mut VecDeque<Box<Job>>,
+        leave_out: Option<LeaveOut<'_>>,
+    ) -> Option<(Arc<Board>, Option<Wake>)> {
         let origin = &jobs.front()?.origin;
         let mut boards = self.lock();
         let board = match origin {
             Some(origin) => self.board(&mut boards, origin),
             None => boards.shared.clone(),
         };
-        let wake = board.push(jobs);
+        let wake = board.push(jobs, leave_out);
         Some((board, wake))
     }
 
-    /// Returns whether the board that a target has, or would get, has room.
-    pub(crate) fn has_room(&self, origin: Option<&Origin>) -> bool {
+    /// Returns how much room the board has that a target has or would get, and the lane there, if one is named.
+    pub(crate) fn space(&self, origin: Option<&Origin>, lane: Option<Lane>) -> Space {
         let board = {
             let boards = self.lock();
             let own = origin.and_then(|origin| boards.own.get(origin));
             if own.is_none() && origin.is_some_and(|origin| self.may_own(&boards, origin)) {
-                return true;
+                return Space::Enough;
             }
             own.unwrap_or(&boards.shared).clone()
         };
-        board.has_room()
+        board.space(lane)
     }
 
     /// Removes a board on which nothing has happened for long; a configured target keeps its own.

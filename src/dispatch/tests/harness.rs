@@ -36,6 +36,7 @@ pub(crate) struct Harness {
     pub(crate) streams: Streams,
     pub(crate) config: Config,
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) tasks: Tasks,
     pub(crate) stop: CancellationToken,
 }
@@ -69,13 +70,14 @@ impl Harness {
         }
         let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let stats = Arc::new(Stats::default());
         let deps = Deps {
             streams: streams.clone(),
             credentials: Arc::new(TestSecrets),
             clock: Clock::system(),
             listen: vec![OWN_ADDRESS.parse().unwrap()],
             grace: Duration::from_secs(5),
-            stats: Arc::new(Stats::default()),
+            stats: stats.clone(),
         };
         let settings = Settings::new(&config).unwrap();
         let dispatcher = Dispatcher::start(settings, deps, &tasks, stop.clone());
@@ -85,6 +87,7 @@ impl Harness {
             streams,
             config,
             dispatcher,
+            stats,
             tasks,
             stop,
         }

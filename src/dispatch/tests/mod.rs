@@ -6,6 +6,7 @@ mod gates;
 pub(crate) mod harness;
 mod order;
 mod requests;
+mod shares;
 pub(crate) mod stub;
 mod targets;
 mod tls;
