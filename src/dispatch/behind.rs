@@ -11,6 +11,10 @@
 //! that of a target never past the scanner; where they meet, the one that was behind is so no more. Until then a lane's
 //! records are its own cursor's, whoever comes by.
 //!
+//! After a restart the scanner begins where a [`Hint`] says, and who was behind then is so at once. One more cursor, the
+//! *sweep*, comes along where the others read below that: it takes what is open there and nobody's. There is no such
+//! record if the hint is right; if it is wrong, nothing is lost by that.
+//!
 //! Cursors read in *rounds*: each for whom there is room gets one page. A page is read for all whose records may be in it,
 //! so cursors that are near each other cost one read together.
 
@@ -18,7 +22,10 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::lane::{Lane, Space};
+use super::{
+    hint::Hint,
+    lane::{Lane, Space},
+};
 use crate::{place::Offset, target::Origin};
 
 /// Lanes of a partition that have cursors of their own. With more of them the target of the next one is behind as a whole:
@@ -35,6 +42,7 @@ pub(super) struct Behind {
     /// `None` stands for records that name no target.
     targets: HashMap<Option<Origin>, TargetCursor>,
     lanes: HashMap<Lane, LaneCursor>,
+    sweep: Option<Sweep>,
     /// A cursor has come further since this was last asked.
     moved: bool,
 }
@@ -54,6 +62,27 @@ struct LaneCursor {
     met: bool,
 }
 
+/// Looks for open records that a hint knows nothing of.
+#[derive(Debug)]
+struct Sweep {
+    cursor: Cursor,
+    /// Where the scanner began.
+    until: Offset,
+    /// Where the targets began that were behind.
+    begun: HashMap<Option<Origin>, Offset>,
+    /// The target whose board has refused one.
+    stopped_by: Option<Option<Origin>>,
+}
+
+/// Who takes a record of a page that is not the scanner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taker {
+    /// Whose it is.
+    Cursor,
+    /// The sweep: nobody knows of it.
+    Sweep,
+}
+
 #[derive(Debug)]
 struct Cursor {
     at: Offset,
@@ -70,9 +99,63 @@ pub(super) struct Pause {
 }
 
 impl Behind {
+    /// Who is behind at the start, by a hint; `low` is the first record without an end.
+    pub(super) fn at_start(hint: Hint, low: Offset) -> Self {
+        let behind = hint.behind.into_iter();
+        let begun: HashMap<_, _> = behind
+            .map(|(origin, from)| (origin, from.max(low)))
+            .collect();
+        let target = |at| TargetCursor {
+            cursor: Cursor::new(at),
+            stopped_by: None,
+        };
+        Self {
+            targets: begun
+                .iter()
+                .map(|(origin, at)| (origin.clone(), target(*at)))
+                .collect(),
+            sweep: Some(Sweep {
+                cursor: Cursor::new(low),
+                until: hint.scanned,
+                begun,
+                stopped_by: None,
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Returns what a next start can begin with, if anyone is behind; `for_each_open` names the target and offset of each
+    /// record that is on a board.
+    pub(super) fn hint(
+        &self,
+        scanner: Offset,
+        for_each_open: impl FnOnce(&mut dyn FnMut(&Option<Origin>, Offset)),
+    ) -> Option<Hint> {
+        let mut behind: HashMap<Option<Origin>, Offset> = HashMap::new();
+        let targets = self.targets.iter();
+        let targets = targets.map(|(origin, target)| (origin, target.cursor.at));
+        let lanes = self
+            .lanes
+            .values()
+            .map(|lane| (&lane.origin, lane.cursor.at));
+        for (origin, at) in targets.chain(lanes) {
+            let from = behind.entry(origin.clone()).or_insert(at);
+            *from = at.min(*from);
+        }
+        if behind.is_empty() {
+            return None;
+        }
+        let mut scanned = scanner;
+        for_each_open(&mut |origin, at| {
+            let from = behind.get_mut(origin).unwrap_or(&mut scanned);
+            *from = at.min(*from);
+        });
+        Hint::new(scanned, behind)
+    }
+
     /// Returns whether nobody is.
     pub(super) fn is_empty(&self) -> bool {
-        self.targets.is_empty() && self.lanes.is_empty()
+        self.targets.is_empty() && self.lanes.is_empty() && self.sweep.is_none()
     }
 
     /// Returns whether the scanner leaves a record to a cursor.
@@ -160,6 +243,19 @@ impl Behind {
         for (lane, behind) in &mut self.lanes {
             begin(&mut behind.cursor, behind.origin.as_ref(), Some(*lane));
         }
+        let Some(mut sweep) = self.sweep.take() else {
+            return;
+        };
+        let target = sweep.stopped_by.as_ref();
+        let space = target.map_or(Space::Enough, |origin| space(origin.as_ref(), None));
+        // Where another one will come by, it waits for that.
+        let is_alone = self.cursors().all(|other| other.at > sweep.cursor.at);
+        sweep.cursor.space = match (is_alone, sweep.cursor.pause.is_over(now)) {
+            (_, false) => Space::None,
+            (true, true) => space,
+            (false, true) => space.min(Space::Little),
+        };
+        self.sweep = Some(sweep);
     }
 
     /// Returns where the next page of the round begins.
@@ -175,8 +271,23 @@ impl Behind {
         Some(from)
     }
 
-    /// Returns whether a cursor takes a record of the page that is read for this round.
+    /// Returns who takes a record of the page that is read for this round.
     pub(super) fn takes(
+        &mut self,
+        at: Offset,
+        origin: &Option<Origin>,
+        lane: impl FnOnce() -> Option<Lane>,
+    ) -> Option<Taker> {
+        if self.is_its_own(at, origin, lane) {
+            return Some(Taker::Cursor);
+        }
+        let sweep = self.sweep.as_ref()?;
+        let begun = sweep.begun.get(origin).unwrap_or(&sweep.until);
+        let takes = sweep.cursor.reads() && (sweep.cursor.at..*begun).contains(&at);
+        takes.then_some(Taker::Sweep)
+    }
+
+    fn is_its_own(
         &mut self,
         at: Offset,
         origin: &Option<Origin>,
@@ -200,10 +311,18 @@ impl Behind {
         target.is_some_and(|target| target.reads() && target.at <= at)
     }
 
+    /// Notes that a board had no room for what the sweep had found, from an offset on.
+    pub(super) fn sweep_full(&mut self, origin: Option<Origin>, at: Offset) {
+        if let Some(sweep) = &mut self.sweep {
+            self.moved |= sweep.cursor.stop(at);
+            sweep.stopped_by = Some(origin);
+        }
+    }
+
     /// Returns whether someone still has room at the end of a page.
     pub(super) fn is_reading(&self, reached: Offset) -> bool {
         self.cursors()
-            .any(|cursor| cursor.reads() && cursor.at < reached)
+            .any(|cursor| cursor.space == Space::Enough && cursor.at < reached)
     }
 
     /// Ends a page: all that have read it stand behind it, and who has met the one before is not behind any more.
@@ -222,6 +341,13 @@ impl Behind {
             let target = targets.get(&lane.origin);
             lane.cursor.at < target.map_or(scanner, |target| target.cursor.at)
         });
+        if let Some(sweep) = &mut self.sweep
+            && sweep.cursor.ends_page(reached)
+        {
+            moved = true;
+            sweep.stopped_by = None;
+        }
+        self.sweep.take_if(|sweep| sweep.cursor.at >= sweep.until);
         self.moved |= moved;
     }
 
@@ -247,12 +373,16 @@ impl Behind {
 
     fn cursors(&self) -> impl Iterator<Item = &Cursor> {
         let targets = self.targets.values().map(|target| &target.cursor);
-        targets.chain(self.lanes.values().map(|lane| &lane.cursor))
+        let lanes = self.lanes.values().map(|lane| &lane.cursor);
+        let sweep = self.sweep.iter().map(|sweep| &sweep.cursor);
+        targets.chain(lanes).chain(sweep)
     }
 
     fn cursors_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
         let targets = self.targets.values_mut().map(|target| &mut target.cursor);
-        targets.chain(self.lanes.values_mut().map(|lane| &mut lane.cursor))
+        let lanes = self.lanes.values_mut().map(|lane| &mut lane.cursor);
+        let sweep = self.sweep.iter_mut().map(|sweep| &mut sweep.cursor);
+        targets.chain(lanes).chain(sweep)
     }
 }
 
@@ -360,8 +490,8 @@ mod tests {
         /// Returns which offsets of a lane are taken.
         fn taken(&mut self, lane: usize, offsets: std::ops::Range<u64>) -> Vec<u64> {
             let (origin, lane) = (self.origin.clone(), self.lanes[lane]);
-            let takes = |at: &u64| self.behind.takes(Offset(*at), &origin, || Some(lane));
-            offsets.filter(takes).collect()
+            let mut takes = |at| self.behind.takes(Offset(at), &origin, || Some(lane));
+            offsets.filter(|at| takes(*at).is_some()).collect()
         }
 
         fn end_page(&mut self, reached: u64) {

@@ -27,7 +27,11 @@ use super::{
     settings::TargetSettings,
     stats::TargetStatus,
 };
-use crate::{clock::Timestamp, place::Offset, target::Origin};
+use crate::{
+    clock::Timestamp,
+    place::{Offset, PartitionId},
+    target::Origin,
+};
 
 /// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
 const SHARE_LEAST: usize = 64;
@@ -88,6 +92,17 @@ struct Worker {
     state: WorkerState,
     /// Its job is the one that the gate lets in to see whether the target answers.
     probes: bool,
+    /// The record whose end its job is for.
+    open: Option<Open>,
+}
+
+/// A record that has no end yet.
+#[derive(Debug)]
+struct Open {
+    of: PartitionId,
+    offset: Offset,
+    /// Its target, on the shared board.
+    origin: Option<Origin>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,11 +273,48 @@ impl Board {
         }
     }
 
+    fn open(&self, job: &Job) -> Option<Open> {
+        job.is_first().then(|| Open {
+            of: job.of,
+            offset: job.offset,
+            origin: match self.origin {
+                Some(_) => None,
+                None => job.origin.clone(),
+            },
+        })
+    }
+
+    /// Names target and offset of each record of a partition that waits here, or is in the hands of a worker, for its first
+    /// dispatch. What is not named any more has its end queued.
+    pub(crate) fn for_each_open(
+        &self,
+        of: PartitionId,
+        name: &mut dyn FnMut(&Option<Origin>, Offset),
+    ) {
+        let state = self.lock();
+        for job in state.lanes.iter().chain(state.delayed.values()) {
+            if job.is_first() && job.of == of {
+                name(&job.origin, job.offset);
+            }
+        }
+        for open in state
+            .workers
+            .iter()
+            .filter_map(|worker| worker.open.as_ref())
+        {
+            if open.of == of {
+                let own = self.origin.is_some();
+                name(if own { &self.origin } else { &open.origin }, open.offset);
+            }
+        }
+    }
+
     /// Takes back a worker's last job and returns what it does next, and someone to wake. When someone was woken there may
     /// be use for more: see [`Board::wake`].
     pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> (Next, Option<Wake>) {
         let mut state = self.lock();
         state.awake(slot);
+        state.workers[slot].open = None;
         if std::mem::take(&mut state.workers[slot].probes) {
             state.gate.end_probe();
         }
@@ -288,6 +340,7 @@ impl Board {
             state.queued_bytes -= job.record.bytes_len();
             self.room.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
+            state.workers[slot].open = self.open(&job);
             if state.space_wanted && state.has_space(self.limits) {
                 state.space_wanted = false;
                 self.room.freed.notify_waiters();

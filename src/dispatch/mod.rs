@@ -34,6 +34,7 @@ mod connect;
 mod credentials;
 mod error_record;
 mod gate;
+mod hint;
 pub(crate) mod job;
 mod lane;
 mod lookup;
@@ -199,6 +200,7 @@ async fn follow_source(shared: &Arc<Shared>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
         changed.mark_unchanged();
+        hint::tidy(&shared.streams).await;
         if let Some(stream) = shared.streams.by_name(&shared.settings.roles.source) {
             follow_leases(shared, &stream).await;
         } else if changed.changed().await.is_err() {
@@ -278,6 +280,7 @@ fn start_owner(
         lease,
         stop: stop.clone(),
         is_over: AtomicBool::new(false),
+        lost_end: AtomicBool::new(false),
         _alive: jobs.token(),
     };
     let owner = owner::own(shared.clone(), Arc::new(owned));

@@ -5,25 +5,30 @@
 //! others and passes its records over, and a cursor of the target's own reads them again as its board gets room, until
 //! it meets the scanner. A lane that has filled its share of the board is behind in the same way, so that it costs the
 //! other lanes of its target nothing either. What is not on a board yet is in the log only.
+//!
+//! While someone is behind, a hint is stored now and then, so that after a restart the others need not wait until the
+//! scanner has come through what waits of those.
 
 use std::{
     collections::VecDeque,
     pin::pin,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     Shared,
-    behind::{Behind, Pause},
+    behind::{Behind, Pause, Taker},
     call,
+    hint::Hint,
     job::{Errand, Job, Owned, Tried},
 };
 use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
-    storage::ReadError,
+    storage::{Health, ReadError},
     target::Origin,
 };
 
@@ -33,13 +38,15 @@ const PAGE_BYTES: usize = 256 * 1024;
 const PAGE_BYTES_LEAST: usize = 4 * 1024;
 /// Records given to a board together; those that it refuses were copied in vain.
 const RUN_LEN_MAX: usize = 64;
+/// How often a hint may be stored; tests have no time.
+const HINT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
 /// Ends looked at together when finished records are skipped.
 const SKIP_LEN: u64 = 16_384;
 /// Dispatches a partition until its lease is gone, its stream is deleted, or the gateway stops.
 pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
     let stop = owned.stop.clone();
     let of = owned.lease.of;
-    let owner = Owner {
+    let mut owner = Owner {
         of,
         shared,
         owned: owned.clone(),
@@ -47,9 +54,16 @@ pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
         pause: Pause::default(),
         behind: Behind::default(),
         page_bytes: PAGE_BYTES,
+        hint: None,
+        hint_at: None,
     };
     let ended = stop.run_until_cancelled(owner.run()).await;
+    // Before any job is dropped without an end because of that.
+    let hint = owner.new_hint();
     owned.is_over.store(true, Ordering::Release);
+    if ended.is_none() {
+        owner.store_hint(hint).await;
+    }
     if let Some(Err(error)) = ended {
         tracing::debug!(%of, %error, "partition is not dispatched any more");
     }
@@ -66,6 +80,10 @@ struct Owner {
     behind: Behind,
     /// What is read at a time for those who are behind.
     page_bytes: usize,
+    /// As it is stored.
+    hint: Option<Hint>,
+    /// When it is looked at again.
+    hint_at: Option<Instant>,
 }
 
 /// For whom a page is read.
@@ -79,12 +97,13 @@ enum For {
 
 impl Owner {
     /// Never returns `Ok`; an error means that the partition is gone.
-    async fn run(mut self) -> Result<(), ReadError> {
+    async fn run(&mut self) -> Result<(), ReadError> {
         let engine = self.shared.streams.engine().clone();
         let shared = self.shared.clone();
         let mut tail = engine.tail(self.of)?;
         let status = engine.status(self.of)?;
         self.next = status.low_mark.max(status.bounds.earliest);
+        self.take_hint(status.bounds.tail).await;
         loop {
             // Before the boards are asked, so that room made in between is not missed.
             let mut freed = pin!(shared.targets.room.freed.notified());
@@ -92,12 +111,19 @@ impl Owner {
             let caught_up = self.catch_up().await?;
             let there_is_more = *tail.borrow_and_update() > self.next;
             let scanned = there_is_more && self.scan().await?;
+            if self.hint_at.is_some_and(|at| at <= Instant::now()) {
+                self.renew_hint().await;
+            }
             if caught_up || scanned {
+                if self.hint.is_some() || !self.behind.is_empty() {
+                    self.hint_at.get_or_insert(Instant::now() + HINT_EVERY);
+                }
                 continue;
             }
             let from = self.next;
             let scan_at = self.pause.until().filter(|_| there_is_more);
-            let again_at = self.behind.read_again_at().into_iter().chain(scan_at).min();
+            let again_at = self.behind.read_again_at().into_iter();
+            let again_at = again_at.chain(scan_at).chain(self.hint_at).min();
             tokio::select! {
                 () = freed => {}
                 // With more to read the scanner waits for room alone.
@@ -105,6 +131,68 @@ impl Owner {
                     moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
                 }
                 () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {}
+            }
+        }
+    }
+
+    /// Begins where the stored hint says.
+    async fn take_hint(&mut self, tail: Offset) {
+        let engine = self.shared.streams.engine();
+        self.hint = Hint::load(&**engine, self.of).await;
+        let Some(hint) = self.hint.clone() else {
+            return;
+        };
+        let hint = hint.of_at_most(self.shared.settings.targets_max);
+        if hint.scanned > tail {
+            tracing::warn!(of = %self.of, %tail, "the hint about targets that are behind is past the tail; it is not used");
+        } else if hint.scanned > self.next {
+            let low = std::mem::replace(&mut self.next, hint.scanned);
+            self.behind = Behind::at_start(hint, low);
+        }
+    }
+
+    /// Returns what the next start can begin with.
+    fn new_hint(&self) -> Option<Hint> {
+        let targets = &self.shared.targets;
+        let open = |name: &mut dyn FnMut(&Option<_>, _)| targets.for_each_open(self.of, name);
+        self.behind.hint(self.next, open)
+    }
+
+    /// Stores a new hint if it says something else, and says when to look again.
+    async fn renew_hint(&mut self) {
+        let began = Instant::now();
+        let hint = self.new_hint();
+        // To look through the boards is to hold them up: no more than a hundredth of the time.
+        let pause = HINT_EVERY.max(began.elapsed() * 100);
+        let is_whole = hint.as_ref().is_none_or(|hint| hint.scanned == self.next);
+        let stored = self.store_hint(hint).await;
+        self.hint_at = (!is_whole || !stored).then(|| Instant::now() + pause);
+    }
+
+    /// Returns whether the hint is stored now.
+    ///
+    /// Ends that were queued before are stored before it, or with it: so it cannot say of a record that it has ended that
+    /// is open after a crash.
+    async fn store_hint(&mut self, hint: Option<Hint>) -> bool {
+        let engine = self.shared.streams.engine().clone();
+        if self.owned.lost_end.load(Ordering::Acquire) {
+            // What is stored was true before that.
+            return true;
+        }
+        if *engine.health().borrow() != Health::Running {
+            return false;
+        }
+        if hint == self.hint || engine.stream_by_id(self.of.stream).is_none() {
+            return true;
+        }
+        match Hint::store(hint.as_ref(), &*engine, self.of).await {
+            Ok(()) => {
+                self.hint = hint;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(of = %self.of, %error, "the hint about targets that are behind was not stored");
+                false
             }
         }
     }
@@ -207,24 +295,26 @@ impl Owner {
             }
             any_open = true;
             let origin = call::origin(&stored.record);
-            if !self.takes(&stored, &origin, by) {
+            let Some(mut taker) = self.taker(&stored, &origin, by) else {
                 continue;
-            }
-            if !run.jobs.is_empty() && (run.origin != origin || run.jobs.len() == RUN_LEN_MAX) {
-                if let Some(refused) = self.give(&mut run, by) {
+            };
+            let goes_on = (&run.origin, run.taker) == (&origin, taker);
+            if !run.jobs.is_empty() && (!goes_on || run.jobs.len() == RUN_LEN_MAX) {
+                if let Some(refused) = self.give(&mut run) {
                     return Ok(refused);
                 }
                 // Perhaps not any more: what was just refused may be of the same target.
-                if !self.takes(&stored, &origin, by) {
-                    continue;
+                match self.taker(&stored, &origin, by) {
+                    Some(now) => taker = now,
+                    None => continue,
                 }
             }
             let errand = Errand::First(self.owned.clone());
             let job = self.shared.job(self.of, &stored, origin.clone(), errand);
             run.jobs.push_back(Box::new(job));
-            run.origin = origin;
+            (run.origin, run.taker) = (origin, taker);
         }
-        if let Some(refused) = self.give(&mut run, by) {
+        if let Some(refused) = self.give(&mut run) {
             return Ok(refused);
         }
         let reached = page.next.min(until);
@@ -235,21 +325,30 @@ impl Owner {
         }
     }
 
-    /// Returns whether a record is to be given to its board now.
-    fn takes(&mut self, stored: &StoredRecord, origin: &Option<Origin>, by: For) -> bool {
+    /// Returns who takes a record to give it to its board now.
+    fn taker(
+        &mut self,
+        stored: &StoredRecord,
+        origin: &Option<Origin>,
+        by: For,
+    ) -> Option<Option<Taker>> {
         let targets = &self.shared.targets;
         let lane = || targets.lane(origin.as_ref(), &stored.record.key);
         match by {
-            For::Scanner => !self.behind.is_passed_over(origin, lane),
-            For::Cursors => self.behind.takes(stored.offset, origin, lane),
+            For::Scanner => (!self.behind.is_passed_over(origin, lane)).then_some(None),
+            For::Cursors => self.behind.takes(stored.offset, origin, lane).map(Some),
         }
     }
 
     /// Gives a run to its board. If that has no room for all of it, the target is behind from there on, and a lane that has
     /// filled its share is; if the target may not be, nothing behind the first refused record can be passed over, and
     /// that one is returned.
-    fn give(&mut self, run: &mut Run, by: For) -> Option<Offset> {
-        let Run { origin, jobs } = run;
+    fn give(&mut self, run: &mut Run) -> Option<Offset> {
+        let Run {
+            origin,
+            taker,
+            jobs,
+        } = run;
         let mut no_place_for = None;
         let mut leave_out = |lane, at| {
             let left_out = self.behind.lane_full(lane, origin, at);
@@ -258,23 +357,28 @@ impl Owner {
             }
             left_out
         };
-        self.shared.try_enqueue(jobs, Some(&mut leave_out));
+        if *taker == Some(Taker::Sweep) {
+            let offset = jobs.front()?.offset;
+            tracing::warn!(of = %self.of, %offset, "a hint knew nothing of a record that is open; it is dispatched now");
+            self.shared.try_enqueue(jobs, None);
+        } else {
+            self.shared.try_enqueue(jobs, Some(&mut leave_out));
+        }
         let refused = jobs.front()?.offset;
         jobs.clear();
-        match by {
-            For::Scanner => {
+        match taker {
+            None => {
                 let targets_max = self.shared.settings.targets_max;
                 let origin = origin.take();
                 let fell = self
                     .behind
                     .fall_behind(origin, refused, no_place_for, targets_max);
-                (!fell).then_some(refused)
+                return (!fell).then_some(refused);
             }
-            For::Cursors => {
-                self.behind.target_full(origin, refused, no_place_for);
-                None
-            }
+            Some(Taker::Cursor) => self.behind.target_full(origin, refused, no_place_for),
+            Some(Taker::Sweep) => self.behind.sweep_full(origin.take(), refused),
         }
+        None
     }
 }
 
@@ -282,6 +386,8 @@ impl Owner {
 #[derive(Default)]
 struct Run {
     origin: Option<Origin>,
+    /// `None` stands for the scanner.
+    taker: Option<Taker>,
     jobs: VecDeque<Box<Job>>,
 }
 

@@ -17,7 +17,10 @@ use super::{
     settings::Settings,
     stats::TargetStatus,
 };
-use crate::target::Origin;
+use crate::{
+    place::{Offset, PartitionId},
+    target::Origin,
+};
 
 /// All boards.
 #[derive(Debug)]
@@ -87,6 +90,17 @@ impl Targets {
         board.space(lane)
     }
 
+    /// Names each open record of a partition that is on a board: see [`Board::for_each_open`].
+    pub(crate) fn for_each_open(
+        &self,
+        of: PartitionId,
+        name: &mut dyn FnMut(&Option<Origin>, Offset),
+    ) {
+        for board in self.all() {
+            board.for_each_open(of, name);
+        }
+    }
+
     /// Removes a board on which nothing has happened for long; a configured target keeps its own.
     pub(crate) fn tidy(&self, board: &Board) {
         let Some(origin) = &board.origin else { return };
@@ -101,12 +115,13 @@ impl Targets {
 
     /// Returns every target in numbers.
     pub(crate) fn status(&self) -> Vec<TargetStatus> {
-        let boards: Vec<_> = {
-            let boards = self.lock();
-            let own = boards.own.values().cloned();
-            own.chain([boards.shared.clone()]).collect()
-        };
-        boards.iter().map(|board| board.status()).collect()
+        self.all().iter().map(|board| board.status()).collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Board>> {
+        let boards = self.lock();
+        let own = boards.own.values().cloned();
+        own.chain([boards.shared.clone()]).collect()
     }
 
     fn board(&self, boards: &mut Boards, origin: &Origin) -> Arc<Board> {

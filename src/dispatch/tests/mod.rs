@@ -4,6 +4,7 @@ mod behind;
 mod failures;
 mod gates;
 pub(crate) mod harness;
+mod hints;
 mod order;
 mod requests;
 mod shares;
