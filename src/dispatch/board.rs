@@ -596,3 +596,45 @@ impl fmt::Debug for Board {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, dispatch::Settings};
+
+    /// Otherwise no answer would be told to the gate, and nothing would open it.
+    #[test]
+    fn whoever_answers_meanwhile_a_closed_gate_is_known_to_be_closed() {
+        let settings = Settings::new(&Config::default()).unwrap();
+        let limits = Limits {
+            queue_len_max: 1,
+            queue_bytes_max: 1,
+            idle_connections_max: 1,
+        };
+        let board = Board::new(
+            Some(Origin::of("http://a").unwrap()),
+            settings.other_targets.clone(),
+            limits,
+            Arc::new(Room::new(1)),
+        );
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        board.answered(Instant::now());
+                    }
+                });
+            }
+            for _ in 0..500_000 {
+                board.close(Instant::now(), None, |_| Duration::ZERO);
+                let state = board.lock();
+                let is_known = board.gate_matters.load(Ordering::Relaxed);
+                let is_right = is_known == state.gate.is_closed();
+                over.fetch_or(!is_right, Ordering::Relaxed);
+                assert!(is_right);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+}
