@@ -20,10 +20,10 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    budget::Budget,
     gate::Gate,
     job::Job,
     lane::{Lane, Lanes, Share, Space},
-    room::Room,
     settings::TargetSettings,
     stats::TargetStatus,
 };
@@ -50,7 +50,7 @@ pub(crate) struct Board {
     /// Whether the gate is closed, so that answers matter to it; changed under the lock, read without.
     gate_matters: AtomicBool,
     /// Shared by all boards.
-    room: Arc<Room>,
+    budget: Arc<Budget>,
     state: Mutex<State>,
 }
 
@@ -173,7 +173,7 @@ impl Board {
         origin: Option<Origin>,
         settings: Arc<TargetSettings>,
         limits: Limits,
-        room: Arc<Room>,
+        budget: Arc<Budget>,
     ) -> Self {
         let state = State {
             lanes: Lanes::default(),
@@ -194,13 +194,13 @@ impl Board {
             settings,
             limits,
             gate_matters: AtomicBool::new(false),
-            room,
+            budget,
             state: Mutex::new(state),
         }
     }
 
     /// Moves jobs from the front of `jobs` behind all others, and returns someone to wake for them. If there is no room
-    /// for all of them, [`Room::freed`] fires once there is. One job always fits.
+    /// for all of them, [`Budget::freed`] fires once there is. One job always fits.
     ///
     /// With `leave_out` a lane is bounded by its share: jobs of a lane that may be left out are dropped. One that may not
     /// stops at the front, as one that the board has no room for.
@@ -237,7 +237,7 @@ impl Board {
         let fits = state.queued_len < self.limits.queue_len_max
             && state.queued_bytes + bytes <= self.limits.queue_bytes_max;
         if state.queued_len == 0 {
-            self.room.enter_anyhow(bytes);
+            self.budget.enter_anyhow(bytes);
         } else {
             if fits
                 && shares
@@ -246,7 +246,7 @@ impl Board {
             {
                 return Err(Full::Lane(lane, job));
             }
-            if !fits || !self.room.enter(bytes) {
+            if !fits || !self.budget.enter(bytes) {
                 // For want of room over all boards too: this one may be the first to be empty.
                 state.space_wanted = true;
                 return Err(Full::Board(job));
@@ -322,11 +322,11 @@ impl Board {
             Some(Done::Ended(taken)) => {
                 let lane_has_room = state.end(taken);
                 if lane_has_room {
-                    self.room.freed.notify_waiters();
+                    self.budget.freed.notify_waiters();
                 }
             }
             Some(Done::Later { job, until }) => {
-                self.room.enter_anyhow(job.record.bytes_len());
+                self.budget.enter_anyhow(job.record.bytes_len());
                 state.delay(job, until);
             }
             None => {}
@@ -338,12 +338,12 @@ impl Board {
             state.workers[slot].probes = state.gate.begin();
             state.queued_len -= 1;
             state.queued_bytes -= job.record.bytes_len();
-            self.room.leave(job.record.bytes_len());
+            self.budget.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
             state.workers[slot].open = self.open(&job);
             if state.space_wanted && state.has_space(self.limits) {
                 state.space_wanted = false;
-                self.room.freed.notify_waiters();
+                self.budget.freed.notify_waiters();
             }
             return (Next::Job(job), state.wake());
         }
@@ -416,7 +416,7 @@ impl Board {
         opened
     }
 
-    /// Returns whether it is worth to come with more, of this lane if one is named; if not, [`Room::freed`] fires once it
+    /// Returns whether it is worth to come with more, of this lane if one is named; if not, [`Budget::freed`] fires once it
     /// is.
     pub(crate) fn space(&self, lane: Option<Lane>) -> Space {
         let mut state = self.lock();
@@ -427,7 +427,7 @@ impl Board {
             state.space_wanted = true;
             return Space::None;
         }
-        if !self.room.is_worth_it() {
+        if !self.budget.is_worth_it() {
             return Space::None;
         }
         lane.map_or(Space::Enough, |lane| state.lanes.space(lane))
@@ -615,7 +615,7 @@ mod tests {
             Some(Origin::of("http://a").unwrap()),
             settings.other_targets.clone(),
             limits,
-            Arc::new(Room::new(1)),
+            Arc::new(Budget::new(1)),
         );
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {

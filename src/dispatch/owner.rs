@@ -106,7 +106,7 @@ impl Owner {
         self.take_hint(status.bounds.tail).await;
         loop {
             // Before the boards are asked, so that room made in between is not missed.
-            let mut freed = pin!(shared.targets.room.freed.notified());
+            let mut freed = pin!(shared.targets.budget.freed.notified());
             freed.as_mut().enable();
             let caught_up = self.catch_up().await?;
             let there_is_more = *tail.borrow_and_update() > self.next;

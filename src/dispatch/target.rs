@@ -11,9 +11,9 @@ use std::{
 
 use super::{
     board::{Board, LeaveOut, Limits, Wake},
+    budget::Budget,
     job::Job,
     lane::{Lane, Space},
-    room::Room,
     settings::Settings,
     stats::TargetStatus,
 };
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Targets {
     settings: Arc<Settings>,
-    pub(crate) room: Arc<Room>,
+    pub(crate) budget: Arc<Budget>,
     lanes: RandomState,
     boards: Mutex<Boards>,
 }
@@ -41,12 +41,12 @@ struct Boards {
 impl Targets {
     /// No targets yet.
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let room = Arc::new(Room::new(settings.queues_bytes_max));
+        let budget = Arc::new(Budget::new(settings.queues_bytes_max));
         let shared = settings.other_targets.clone();
-        let shared = Board::new(None, shared, limits(&settings), room.clone());
+        let shared = Board::new(None, shared, limits(&settings), budget.clone());
         Self {
             settings,
-            room,
+            budget,
             lanes: RandomState::new(),
             boards: Mutex::new(Boards {
                 own: HashMap::new(),
@@ -134,7 +134,7 @@ impl Targets {
         let settings = self.settings.targets.get(origin);
         let settings = settings.unwrap_or(&self.settings.other_targets).clone();
         let limits = limits(&self.settings);
-        let board = Board::new(Some(origin.clone()), settings, limits, self.room.clone());
+        let board = Board::new(Some(origin.clone()), settings, limits, self.budget.clone());
         let board = Arc::new(board);
         boards.own.insert(origin.clone(), board.clone());
         board

@@ -37,7 +37,7 @@ impl Shared {
         let mut jobs = VecDeque::from([job]);
         loop {
             // Before asking, so that room made in between is not missed.
-            let mut freed = pin!(self.targets.room.freed.notified());
+            let mut freed = pin!(self.targets.budget.freed.notified());
             freed.as_mut().enable();
             self.try_enqueue(&mut jobs, None);
             if jobs.is_empty() {
@@ -47,7 +47,7 @@ impl Shared {
         }
     }
 
-    /// Puts jobs of one target on its board as far as that has room; once a board has refused one, `Room::freed` fires
+    /// Puts jobs of one target on its board as far as that has room; once a board has refused one, `Budget::freed` fires
     /// when it has room again. Lanes are bounded by their share if `leave_out` is there to be told of it.
     pub(crate) fn try_enqueue(
         self: &Arc<Self>,
