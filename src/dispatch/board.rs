@@ -20,14 +20,25 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    budget::Budget,
     gate::Gate,
     job::Job,
-    lane::{Lane, Lanes},
-    room::Room,
+    lane::{Lane, Lanes, Share, Space},
     settings::TargetSettings,
     stats::TargetStatus,
 };
-use crate::{clock::Timestamp, target::Origin};
+use crate::{
+    clock::Timestamp,
+    place::{Offset, PartitionId},
+    target::Origin,
+};
+
+/// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
+const SHARE_LEAST: usize = 64;
+
+/// Is told of a lane that has filled its share, with the first of its records that did not fit; returns whether the
+/// records of the lane may be left out from there on.
+pub(crate) type LeaveOut<'a> = &'a mut dyn FnMut(Lane, Offset) -> bool;
 
 /// The queue of one target, or of all that have none of their own.
 pub(crate) struct Board {
@@ -36,7 +47,7 @@ pub(crate) struct Board {
     /// Whether the gate is closed, so that answers matter to it; changed under the lock, read without.
     gate_matters: AtomicBool,
     /// Shared by all boards.
-    room: Arc<Room>,
+    budget: Arc<Budget>,
     state: Mutex<State>,
 }
 
@@ -83,6 +94,17 @@ struct Worker {
     state: WorkerState,
     /// Its job is the one that the gate lets in to see whether the target answers.
     probes: bool,
+    /// The record whose end its job is for.
+    open: Option<Open>,
+}
+
+/// A record that has no end yet.
+#[derive(Debug)]
+struct Open {
+    of: PartitionId,
+    offset: Offset,
+    /// Its target, on the shared board.
+    origin: Option<Origin>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +155,14 @@ pub(crate) enum Next {
     End,
 }
 
+/// What has no room for a job.
+enum Full {
+    /// The board, or all boards together.
+    Board(Box<Job>),
+    /// The share of its lane.
+    Lane(Lane, Box<Job>),
+}
+
 /// Someone to work.
 pub(crate) enum Wake {
     /// A sleeping worker.
@@ -147,7 +177,7 @@ impl Board {
         origin: Option<Origin>,
         settings: Arc<TargetSettings>,
         limits: Limits,
-        room: Arc<Room>,
+        budget: Arc<Budget>,
     ) -> Self {
         let state = State {
             gate: Gate::new(settings.in_flight_max),
@@ -168,7 +198,7 @@ impl Board {
         Self {
             origin,
             gate_matters: AtomicBool::new(false),
-            room,
+            budget,
             state: Mutex::new(state),
         }
     }
@@ -190,35 +220,64 @@ impl Board {
     }
 
     /// Moves jobs from the front of `jobs` behind all others, and returns someone to wake for them. If there is no room
-    /// for all of them, [`Room::freed`] fires once there is. One job always fits.
-    pub(crate) fn push(&self, jobs: &mut VecDeque<Box<Job>>) -> Option<Wake> {
+    /// for all of them, [`Budget::freed`] fires once there is. One job always fits.
+    ///
+    /// With `leave_out` a lane is bounded by its share: jobs of a lane that may be left out are dropped. One that may not
+    /// stops at the front, as one that the board has no room for.
+    pub(crate) fn push(
+        &self,
+        jobs: &mut VecDeque<Box<Job>>,
+        mut leave_out: Option<LeaveOut<'_>>,
+    ) -> Option<Wake> {
+        let mut left_out = Vec::new();
         let mut state = self.lock();
         while let Some(job) = jobs.pop_front() {
-            if let Err(refused) = self.add(&mut state, job) {
-                jobs.push_front(refused);
-                break;
+            if job.lane.is_some_and(|lane| left_out.contains(&lane)) {
+                continue;
             }
+            let full = match self.add(&mut state, job, leave_out.is_some()) {
+                Ok(()) => continue,
+                Err(full) => full,
+            };
+            if let (Full::Lane(lane, job), Some(leave_out)) = (&full, &mut leave_out)
+                && leave_out(*lane, job.offset)
+            {
+                left_out.push(*lane);
+                continue;
+            }
+            let (Full::Board(job) | Full::Lane(_, job)) = full;
+            jobs.push_front(job);
+            break;
         }
         state.wake()
     }
 
-    fn add(&self, state: &mut State, job: Box<Job>) -> Result<(), Box<Job>> {
+    fn add(&self, state: &mut State, job: Box<Job>, shares: bool) -> Result<(), Full> {
         let bytes = job.record.bytes_len();
         let fits = state.queued_len < state.limits.queue_len_max
             && state.queued_bytes + bytes <= state.limits.queue_bytes_max;
         if state.queued_len == 0 {
-            self.room.enter_anyhow(bytes);
-        } else if !fits || !self.room.enter(bytes) {
-            // For want of room over all boards too: this one may be the first to be empty.
-            state.space_wanted = true;
-            return Err(job);
+            self.budget.enter_anyhow(bytes);
+        } else {
+            if fits
+                && shares
+                && let Some(lane) = job.lane
+                && state.lane_is_full(lane, bytes)
+            {
+                return Err(Full::Lane(lane, job));
+            }
+            if !fits || !self.budget.enter(bytes) {
+                // For want of room over all boards too: this one may be the first to be empty.
+                state.space_wanted = true;
+                return Err(Full::Board(job));
+            }
         }
         state.queued_len += 1;
         state.queued_bytes += bytes;
         if let Some(target) = self.taken(&job).sharing {
             *state.sharing.entry(target).or_default() += 1;
         }
-        state.lanes.push(job.lane, job);
+        state.lanes.push(job.lane, job, bytes);
         Ok(())
     }
 
@@ -234,18 +293,60 @@ impl Board {
         }
     }
 
+    fn open(&self, job: &Job) -> Option<Open> {
+        job.is_first().then(|| Open {
+            of: job.of,
+            offset: job.offset,
+            origin: match self.origin {
+                Some(_) => None,
+                None => job.origin.clone(),
+            },
+        })
+    }
+
+    /// Names target and offset of each record of a partition that waits here, or is in the hands of a worker, for its first
+    /// dispatch. What is not named any more has its end queued.
+    pub(crate) fn for_each_open(
+        &self,
+        of: PartitionId,
+        name: &mut dyn FnMut(&Option<Origin>, Offset),
+    ) {
+        let state = self.lock();
+        for job in state.lanes.iter().chain(state.delayed.values()) {
+            if job.is_first() && job.of == of {
+                name(&job.origin, job.offset);
+            }
+        }
+        for open in state
+            .workers
+            .iter()
+            .filter_map(|worker| worker.open.as_ref())
+        {
+            if open.of == of {
+                let own = self.origin.is_some();
+                name(if own { &self.origin } else { &open.origin }, open.offset);
+            }
+        }
+    }
+
     /// Takes back a worker's last job and returns what it does next, and someone to wake. When someone was woken there may
     /// be use for more: see [`Board::wake`].
     pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> (Next, Option<Wake>) {
         let mut state = self.lock();
         state.awake(slot);
+        state.workers[slot].open = None;
         if std::mem::take(&mut state.workers[slot].probes) {
             state.gate.end_probe();
         }
         match done {
-            Some(Done::Ended(taken)) => state.end(taken),
+            Some(Done::Ended(taken)) => {
+                let lane_has_room = state.end(taken);
+                if lane_has_room {
+                    self.budget.freed.notify_waiters();
+                }
+            }
             Some(Done::Later { job, until }) => {
-                self.room.enter_anyhow(job.record.bytes_len());
+                self.budget.enter_anyhow(job.record.bytes_len());
                 state.delay(job, until);
             }
             None => {}
@@ -263,8 +364,9 @@ impl Board {
             state.workers[slot].probes = state.gate.begin();
             state.queued_len -= 1;
             state.queued_bytes -= job.record.bytes_len();
-            self.room.leave(job.record.bytes_len());
+            self.budget.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
+            state.workers[slot].open = self.open(&job);
             self.tell_space(&mut state);
             return (Next::Job(job), state.wake());
         }
@@ -340,15 +442,21 @@ impl Board {
         opened
     }
 
-    /// Returns whether it is worth to come with more; if not, [`Room::freed`] fires once it is.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Returns whether it is worth to come with more, of this lane if one is named; if not, [`Budget::freed`] fires once it
+    /// is.
+    pub(crate) fn space(&self, lane: Option<Lane>) -> Space {
         let mut state = self.lock();
         if state.queued_len == 0 {
-            return true;
+            return Space::Enough;
         }
-        let space = state.has_space();
-        state.space_wanted |= !space;
-        space && self.room.is_worth_it()
+        if !state.has_space() {
+            state.space_wanted = true;
+            return Space::None;
+        }
+        if !self.budget.is_worth_it() {
+            return Space::None;
+        }
+        lane.map_or(Space::Enough, |lane| state.lanes.space(lane))
     }
 
     /// Returns whether nothing waits and nobody works.
@@ -399,7 +507,7 @@ impl Board {
     fn tell_space(&self, state: &mut State) {
         if state.space_wanted && state.has_space() {
             state.space_wanted = false;
-            self.room.freed.notify_waiters();
+            self.budget.freed.notify_waiters();
         }
     }
 
@@ -462,8 +570,8 @@ impl State {
         }
     }
 
-    fn end(&mut self, taken: Taken) {
-        self.lanes.end(taken.lane);
+    /// Returns whether the lane of what has ended was full and has room now.
+    fn end(&mut self, taken: Taken) -> bool {
         if let Some(target) = taken.sharing
             && let Entry::Occupied(mut jobs) = self.sharing.entry(target)
         {
@@ -472,6 +580,19 @@ impl State {
                 jobs.remove();
             }
         }
+        self.lanes.end(taken.lane)
+    }
+
+    /// A lane may hold as much as it leaves free for all others: half of the queue if it is the only one with much to
+    /// do, a third if there are two of them. So lanes never fill a queue by themselves.
+    fn lane_is_full(&mut self, lane: Lane, bytes: usize) -> bool {
+        let limits = self.limits;
+        let part = |max: usize, queued| max.saturating_sub(queued).max(max / SHARE_LEAST);
+        let share = Share {
+            len: part(limits.queue_len_max, self.queued_len),
+            bytes: part(limits.queue_bytes_max, self.queued_bytes),
+        };
+        self.lanes.is_full(lane, bytes, share)
     }
 
     fn delay(&mut self, job: Box<Job>, until: Instant) {
@@ -522,5 +643,48 @@ impl fmt::Debug for Board {
         f.debug_struct("Board")
             .field("target", &self.name())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, dispatch::Settings};
+
+    /// Otherwise no answer would be told to the gate, and nothing would open it.
+    #[test]
+    fn whoever_answers_meanwhile_a_closed_gate_is_known_to_be_closed() {
+        let settings = Settings::new(&Config::default(), &[]).unwrap();
+        let limits = Limits {
+            queue_len_max: 1,
+            queue_bytes_max: 1,
+            idle_connections_max: 1,
+            wait_max: Duration::from_secs(1),
+        };
+        let board = Board::new(
+            Some(Origin::of("http://a").unwrap()),
+            settings.other_targets.clone(),
+            limits,
+            Arc::new(Budget::new(1)),
+        );
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        board.answered(Instant::now());
+                    }
+                });
+            }
+            for _ in 0..500_000 {
+                board.close(Instant::now(), None, |_| Duration::ZERO);
+                let state = board.lock();
+                let is_known = board.gate_matters.load(Ordering::Relaxed);
+                let is_right = is_known == state.gate.is_closed();
+                over.fetch_or(!is_right, Ordering::Relaxed);
+                assert!(is_right);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -78,6 +78,8 @@ pub(crate) struct Owned {
     pub(crate) stop: CancellationToken,
     /// The owner has stopped: no job that waits is to begin. Every job asks, and to ask a token is to take its lock.
     pub(crate) is_over: AtomicBool,
+    /// A job has gone whose end the log did not take: its record is open, and on no board.
+    pub(crate) lost_end: AtomicBool,
     /// Whoever takes the right back waits until the owner and all its jobs are gone.
     pub(crate) _alive: TaskTrackerToken,
 }
@@ -187,6 +189,11 @@ impl Job {
         noted
             .and_then(|text| text.parse().ok())
             .unwrap_or_else(|| Streams::message_id(self.stream(), self.of.partition, self.offset))
+    }
+
+    /// Returns whether it is the record's first dispatch, which ends it.
+    pub(crate) fn is_first(&self) -> bool {
+        matches!(self.errand, Errand::First(_))
     }
 
     /// Begins the handling, if this is the time for it.

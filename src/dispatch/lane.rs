@@ -1,7 +1,7 @@
 //! Lanes: records of one target and key, one after the other. Pure.
 //!
 //! A lane is busy from the moment its record is ready until [`Lanes::end`]; what is pushed meanwhile waits behind it, in
-//! order. What has no lane is ready at once.
+//! order. What has no lane is ready at once. What waits in a lane is bounded by its [`Share`], where the caller asks.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
@@ -47,8 +47,38 @@ impl Hasher for Digest {
 pub(crate) struct Lanes<J> {
     busy: HashSet<Lane, BuildHasherDefault<Digest>>,
     /// What waits in the busy lanes in which something waits. Apart, as that are few.
-    waiting: HashMap<Lane, VecDeque<J>, BuildHasherDefault<Digest>>,
+    waiting: HashMap<Lane, Waiting<J>, BuildHasherDefault<Digest>>,
     ready: VecDeque<J>,
+}
+
+/// What waits in one lane; never empty.
+#[derive(Debug)]
+struct Waiting<J> {
+    /// Each with its bytes.
+    jobs: VecDeque<(J, usize)>,
+    bytes: usize,
+    /// How many there were when the lane had filled its share; 0 = it has not, or has been told since that there is room.
+    full_len: usize,
+}
+
+/// What may wait in one lane. One job always may.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Jobs.
+    pub(crate) len: usize,
+    /// Their bytes.
+    pub(crate) bytes: usize,
+}
+
+/// How much more there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Space {
+    /// Nothing.
+    None,
+    /// Worth to come along where a page is read for someone else: so lanes that are as fast as each other stay together.
+    Little,
+    /// Worth to read for.
+    Enough,
 }
 
 impl<J> Default for Lanes<J> {
@@ -61,14 +91,53 @@ impl<J> Default for Lanes<J> {
     }
 }
 
+impl<J> Default for Waiting<J> {
+    fn default() -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            bytes: 0,
+            full_len: 0,
+        }
+    }
+}
+
 impl<J> Lanes<J> {
-    /// Adds a job behind all of its lane.
-    pub(crate) fn push(&mut self, lane: Option<Lane>, job: J) {
+    /// Adds a job of so many bytes behind all of its lane.
+    pub(crate) fn push(&mut self, lane: Option<Lane>, job: J, bytes: usize) {
         match lane {
             Some(lane) if !self.busy.insert(lane) => {
-                self.waiting.entry(lane).or_default().push_back(job);
+                let waiting = self.waiting.entry(lane).or_default();
+                waiting.jobs.push_back((job, bytes));
+                waiting.bytes += bytes;
             }
             _ => self.ready.push_back(job),
+        }
+    }
+
+    /// Returns whether a lane has filled its share, so that it takes no more bytes; [`Lanes::end`] says when it has room.
+    pub(crate) fn is_full(&mut self, lane: Lane, bytes: usize, share: Share) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let Some(waiting) = self.waiting.get_mut(&lane) else {
+            return false;
+        };
+        let full = waiting.jobs.len() >= share.len || waiting.bytes + bytes > share.bytes;
+        if full {
+            waiting.full_len = waiting.jobs.len();
+        }
+        full
+    }
+
+    /// Returns how much there is of its share for a lane that was full. It is enough once [`Lanes::end`] has said so.
+    pub(crate) fn space(&self, lane: Lane) -> Space {
+        let Some(waiting) = self.waiting.get(&lane) else {
+            return Space::Enough;
+        };
+        match (waiting.full_len, waiting.jobs.len()) {
+            (0, _) => Space::Enough,
+            (full, len) if len < full => Space::Little,
+            _ => Space::None,
         }
     }
 
@@ -82,20 +151,30 @@ impl<J> Lanes<J> {
         self.ready.pop_front()
     }
 
-    /// Ends the job that its lane is busy with; the next one of the lane is ready then.
-    pub(crate) fn end(&mut self, lane: Option<Lane>) {
-        let Some(lane) = lane else { return };
+    /// Ends the job that its lane is busy with; the next one of the lane is ready then. Returns whether the lane was full
+    /// and half of it is gone now.
+    pub(crate) fn end(&mut self, lane: Option<Lane>) -> bool {
+        let Some(lane) = lane else { return false };
         if !self.waiting.is_empty()
-            && let Entry::Occupied(mut waiting) = self.waiting.entry(lane)
+            && let Entry::Occupied(mut entry) = self.waiting.entry(lane)
         {
-            self.ready.extend(waiting.get_mut().pop_front());
-            if waiting.get().is_empty() {
-                waiting.remove();
+            let waiting = entry.get_mut();
+            if let Some((job, bytes)) = waiting.jobs.pop_front() {
+                self.ready.push_back(job);
+                waiting.bytes -= bytes;
             }
-            return;
+            let half = waiting.full_len > 0 && waiting.jobs.len() <= waiting.full_len / 2;
+            if half {
+                waiting.full_len = 0;
+            }
+            if waiting.jobs.is_empty() {
+                entry.remove();
+            }
+            return half;
         }
         let was_busy = self.busy.remove(&lane);
         debug_assert!(was_busy, "a busy lane is known");
+        false
     }
 
     /// Returns how many may start now.
@@ -105,7 +184,8 @@ impl<J> Lanes<J> {
 
     /// Returns every job that waits or is ready.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &J> {
-        self.ready.iter().chain(self.waiting.values().flatten())
+        let waiting = self.waiting.values().flat_map(|waiting| &waiting.jobs);
+        self.ready.iter().chain(waiting.map(|(job, _)| job))
     }
 }
 
@@ -134,17 +214,17 @@ mod tests {
         let (a, b) = (Lane(1), Lane(2));
         let mut lanes = Lanes::default();
         for (lane, job) in [(a, "a1"), (a, "a2"), (b, "b1"), (a, "a3")] {
-            lanes.push(Some(lane), job);
+            lanes.push(Some(lane), job, 1);
         }
-        lanes.push(None, "free1");
-        lanes.push(None, "free2");
+        lanes.push(None, "free1", 1);
+        lanes.push(None, "free2", 1);
         assert_eq!(taken(&mut lanes), ["a1", "b1", "free1", "free2"]);
         lanes.end(None);
         assert_eq!(taken(&mut lanes), [""; 0]);
         lanes.end(Some(a));
         lanes.end(Some(b));
         assert_eq!(taken(&mut lanes), ["a2"]);
-        lanes.push(Some(b), "b2");
+        lanes.push(Some(b), "b2", 1);
         assert_eq!(taken(&mut lanes), ["b2"], "an ended lane is free again");
         lanes.end(Some(a));
         assert_eq!(taken(&mut lanes), ["a3"]);
@@ -158,13 +238,51 @@ mod tests {
     fn a_job_that_comes_back_from_a_wait_is_still_before_the_rest_of_its_lane() {
         let a = Lane(1);
         let mut lanes = Lanes::default();
-        lanes.push(Some(a), "a1");
-        lanes.push(Some(a), "a2");
+        lanes.push(Some(a), "a1", 1);
+        lanes.push(Some(a), "a2", 1);
         assert_eq!(taken(&mut lanes), ["a1"]);
-        lanes.push(None, "free");
+        lanes.push(None, "free", 1);
         lanes.resume("a1");
         assert_eq!(taken(&mut lanes), ["a1", "free"]);
         lanes.end(Some(a));
         assert_eq!(taken(&mut lanes), ["a2"]);
+    }
+
+    #[test]
+    fn a_lane_takes_its_share_and_says_once_when_half_of_it_is_gone() {
+        let hot = Lane(1);
+        let share = Share { len: 8, bytes: 100 };
+        let mut lanes = Lanes::default();
+        // The first one is ready and does not wait.
+        for job in 0..9 {
+            assert!(!lanes.is_full(hot, 10, share), "{job}");
+            lanes.push(Some(hot), job, 10);
+        }
+        assert!(lanes.is_full(hot, 10, share));
+        assert_eq!(lanes.space(hot), Space::None);
+        assert!(!lanes.is_full(Lane(2), 10, share), "it is not the other's");
+        let told: Vec<_> = (0..9)
+            .map(|_| (lanes.end(Some(hot)), lanes.space(hot)))
+            .collect();
+        let (little, enough) = (Space::Little, Space::Enough);
+        assert_eq!(told[..3], [(false, little); 3]);
+        assert_eq!(told[3..5], [(true, enough), (false, enough)]);
+        assert!(told[5..].iter().all(|told| *told == (false, enough)));
+    }
+
+    #[test]
+    fn a_share_is_of_bytes_too_but_one_job_always_may_wait() {
+        let hot = Lane(1);
+        let share = Share { len: 8, bytes: 100 };
+        let mut lanes = Lanes::default();
+        lanes.push(Some(hot), 0, 1000);
+        assert!(!lanes.is_full(hot, 1000, share));
+        lanes.push(Some(hot), 1, 1000);
+        assert!(lanes.is_full(hot, 0, share));
+        assert_eq!(lanes.space(hot), Space::None);
+        assert!(lanes.end(Some(hot)), "it is empty");
+        lanes.push(Some(hot), 2, 60);
+        assert!(!lanes.is_full(hot, 40, share));
+        assert!(lanes.is_full(hot, 41, share));
     }
 }

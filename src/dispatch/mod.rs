@@ -15,7 +15,8 @@
 //!   again with the same `Idempotency-Key`.
 //! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
 //!   all boards together `queues_bytes_max`, and beyond that one record each. When a board is full its target is behind:
-//!   the partitions are read on for the others, and again for it as it gets room.
+//!   the partitions are read on for the others, and again for it as it gets room. So is a lane that has filled its share
+//!   of the board: as much as it leaves free for the other lanes.
 //! - A target that cannot be reached or asks for a pause is not called until the pause is over and a probe is answered.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
@@ -26,13 +27,16 @@
 
 mod address;
 mod backoff;
+mod behind;
 mod board;
+mod budget;
 pub(crate) mod call;
 mod client;
 mod connect;
 mod credentials;
 mod error_record;
 mod gate;
+mod hint;
 pub(crate) mod job;
 mod lane;
 mod lookup;
@@ -40,7 +44,6 @@ pub(crate) mod outcome;
 mod owner;
 pub(crate) mod pace;
 mod redact;
-mod room;
 pub(crate) mod route;
 mod settings;
 mod settle;
@@ -194,6 +197,7 @@ async fn follow_source(shared: &Arc<Shared>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
         changed.mark_unchanged();
+        hint::tidy(&shared.streams).await;
         let source = shared.settings.get().roles.source.clone();
         if let Some(stream) = shared.streams.by_name(&source) {
             follow_leases(shared, &stream).await;
@@ -274,6 +278,7 @@ fn start_owner(
         lease,
         stop: stop.clone(),
         is_over: AtomicBool::new(false),
+        lost_end: AtomicBool::new(false),
         _alive: jobs.token(),
     };
     let owner = owner::own(shared.clone(), Arc::new(owned));

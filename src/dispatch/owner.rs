@@ -3,53 +3,67 @@
 //!
 //! One *scanner* passes over the log. A target whose board is full is *behind* from then on: the scanner goes on for the
 //! others and passes its records over, and a cursor of the target's own reads them again as its board gets room, until
-//! it meets the scanner. So a target that hangs costs the others nothing but that the log is read twice. What is not on
-//! a board yet is in the log only.
+//! it meets the scanner. A lane that has filled its share of the board is behind in the same way, so that it costs the
+//! other lanes of its target nothing either. What is not on a board yet is in the log only.
+//!
+//! While someone is behind, a hint is stored now and then, so that after a restart the others need not wait until the
+//! scanner has come through what waits of those.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Shared, call,
+    Shared,
+    behind::{Behind, Pause, Taker},
+    call,
+    hint::Hint,
     job::{Errand, Job, Owned, Tried},
 };
 use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
-    storage::ReadError,
+    storage::{Health, ReadError},
     target::Origin,
 };
 
 /// What is read at a time.
 const PAGE_BYTES: usize = 256 * 1024;
+/// The least that is read for those who are behind: they read less when they had room for less.
+const PAGE_BYTES_LEAST: usize = 4 * 1024;
 /// Records given to a board together; those that it refuses were copied in vain.
 const RUN_LEN_MAX: usize = 64;
+/// How often a hint may be stored; tests have no time.
+const HINT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
 /// Ends looked at together when finished records are skipped.
 const SKIP_LEN: u64 = 16_384;
-/// First wait after a read has failed.
-const READ_AGAIN_FIRST: Duration = Duration::from_millis(100);
-/// Longest such wait.
-const READ_AGAIN_MAX: Duration = Duration::from_secs(30);
-
 /// Dispatches a partition until its lease is gone, its stream is deleted, or the gateway stops.
 pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
     let stop = owned.stop.clone();
     let of = owned.lease.of;
-    let owner = Owner {
+    let mut owner = Owner {
         of,
         shared,
         owned: owned.clone(),
         next: Offset(0),
-        behind: HashMap::new(),
+        pause: Pause::default(),
+        behind: Behind::default(),
+        page_bytes: PAGE_BYTES,
+        hint: None,
+        hint_at: None,
     };
     let ended = stop.run_until_cancelled(owner.run()).await;
+    // Before any job is dropped without an end because of that.
+    let hint = owner.new_hint();
     owned.is_over.store(true, Ordering::Release);
+    if ended.is_none() {
+        owner.store_hint(hint).await;
+    }
     if let Some(Err(error)) = ended {
         tracing::debug!(%of, %error, "partition is not dispatched any more");
     }
@@ -61,63 +75,124 @@ struct Owner {
     owned: Arc<Owned>,
     /// Where the scanner is.
     next: Offset,
-    /// The targets that are behind, each with the first of its records that may not be on a board; at most `targets_max`.
-    /// `None` stands for records that name no target.
-    behind: HashMap<Option<Origin>, Offset>,
+    /// The scanner's, when it cannot read.
+    pause: Pause,
+    behind: Behind,
+    /// What is read at a time for those who are behind.
+    page_bytes: usize,
+    /// As it is stored.
+    hint: Option<Hint>,
+    /// When it is looked at again.
+    hint_at: Option<Instant>,
 }
 
-/// How far a page brought a reader.
-enum Step {
-    /// Past the whole page, or up to where it was to go.
-    Done(Offset),
-    /// Up to a record that its board refused.
-    Refused(Offset),
+/// For whom a page is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// All that are not behind.
+    Scanner,
+    /// Those who are, and take part in this round.
+    Cursors,
 }
 
 impl Owner {
     /// Never returns `Ok`; an error means that the partition is gone.
-    async fn run(mut self) -> Result<(), ReadError> {
+    async fn run(&mut self) -> Result<(), ReadError> {
         let engine = self.shared.streams.engine().clone();
         let shared = self.shared.clone();
         let mut tail = engine.tail(self.of)?;
         let status = engine.status(self.of)?;
         self.next = status.low_mark.max(status.bounds.earliest);
-        let mut again = READ_AGAIN_FIRST;
+        self.take_hint(status.bounds.tail).await;
         loop {
             // Before the boards are asked, so that room made in between is not missed.
-            let mut freed = pin!(shared.targets.room.freed.notified());
+            let mut freed = pin!(shared.targets.budget.freed.notified());
             freed.as_mut().enable();
-            let caught_up = self.catch_up().await;
-            // Only what was stored before this start can have an end already in great numbers.
-            if self.next < status.bounds.tail {
-                self.next = self.first_open(self.next, status.bounds.tail).await?;
-            }
+            let caught_up = self.catch_up().await?;
             let there_is_more = *tail.borrow_and_update() > self.next;
-            let scanned = match there_is_more {
-                true => self.scan().await,
-                false => Ok(false),
-            };
-            match (caught_up, scanned) {
-                (Ok(caught_up), Ok(scanned)) => {
-                    again = READ_AGAIN_FIRST;
-                    if !caught_up && !scanned {
-                        let from = self.next;
-                        tokio::select! {
-                            () = freed => {}
-                            // With more to read the scanner waits for room alone.
-                            moved = tail.wait_for(|tail| *tail > from), if !there_is_more => {
-                                moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
-                            }
-                        }
-                    }
+            let scanned = there_is_more && self.scan().await?;
+            if self.hint_at.is_some_and(|at| at <= Instant::now()) {
+                self.renew_hint().await;
+            }
+            if caught_up || scanned {
+                if self.hint.is_some() || !self.behind.is_empty() {
+                    self.hint_at.get_or_insert(Instant::now() + HINT_EVERY);
                 }
-                (Err(gone @ ReadError::PartitionUnknown(_)), _)
-                | (_, Err(gone @ ReadError::PartitionUnknown(_))) => return Err(gone),
-                (Err(error), _) | (_, Err(error)) => {
-                    tracing::error!(of = %self.of, offset = self.next.0, %error, "cannot read; dispatch of this partition waits");
-                    sleep(again).await;
-                    again = (again * 2).min(READ_AGAIN_MAX);
+                continue;
+            }
+            let from = self.next;
+            let scan_at = self.pause.until().filter(|_| there_is_more);
+            let again_at = self.behind.read_again_at().into_iter();
+            let again_at = again_at.chain(scan_at).chain(self.hint_at).min();
+            tokio::select! {
+                () = freed => {}
+                // With more to read the scanner waits for room alone.
+                moved = tail.wait_for(|tail| *tail > from), if !there_is_more => {
+                    moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
                 }
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {}
+            }
+        }
+    }
+
+    /// Begins where the stored hint says.
+    async fn take_hint(&mut self, tail: Offset) {
+        let engine = self.shared.streams.engine();
+        self.hint = Hint::load(&**engine, self.of).await;
+        let Some(hint) = self.hint.clone() else {
+            return;
+        };
+        let hint = hint.of_at_most(self.shared.settings.get().targets_max);
+        if hint.scanned > tail {
+            tracing::warn!(of = %self.of, %tail, "the hint about targets that are behind is past the tail; it is not used");
+        } else if hint.scanned > self.next {
+            let low = std::mem::replace(&mut self.next, hint.scanned);
+            self.behind = Behind::at_start(hint, low);
+        }
+    }
+
+    /// Returns what the next start can begin with.
+    fn new_hint(&self) -> Option<Hint> {
+        let targets = &self.shared.targets;
+        let open = |name: &mut dyn FnMut(&Option<_>, _)| targets.for_each_open(self.of, name);
+        self.behind.hint(self.next, open)
+    }
+
+    /// Stores a new hint if it says something else, and says when to look again.
+    async fn renew_hint(&mut self) {
+        let began = Instant::now();
+        let hint = self.new_hint();
+        // To look through the boards is to hold them up: no more than a hundredth of the time.
+        let pause = HINT_EVERY.max(began.elapsed() * 100);
+        let is_whole = hint.as_ref().is_none_or(|hint| hint.scanned == self.next);
+        let stored = self.store_hint(hint).await;
+        self.hint_at = (!is_whole || !stored).then(|| Instant::now() + pause);
+    }
+
+    /// Returns whether the hint is stored now.
+    ///
+    /// Ends that were queued before are stored before it, or with it: so it cannot say of a record that it has ended that
+    /// is open after a crash.
+    async fn store_hint(&mut self, hint: Option<Hint>) -> bool {
+        let engine = self.shared.streams.engine().clone();
+        if self.owned.lost_end.load(Ordering::Acquire) {
+            // What is stored was true before that.
+            return true;
+        }
+        if *engine.health().borrow() != Health::Running {
+            return false;
+        }
+        if hint == self.hint || engine.stream_by_id(self.of.stream).is_none() {
+            return true;
+        }
+        match Hint::store(hint.as_ref(), &*engine, self.of).await {
+            Ok(()) => {
+                self.hint = hint;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(of = %self.of, %error, "the hint about targets that are behind was not stored");
+                false
             }
         }
     }
@@ -142,50 +217,75 @@ impl Owner {
 
     /// Gives the next page to the boards; returns whether the scanner has moved.
     async fn scan(&mut self) -> Result<bool, ReadError> {
+        if !self.pause.is_over(Instant::now()) {
+            return Ok(false);
+        }
         let from = self.next;
-        let (Step::Done(reached) | Step::Refused(reached)) =
-            self.step(from, None, Offset(u64::MAX)).await?;
-        self.next = reached;
-        Ok(reached > from)
+        match self.step(from, Offset(u64::MAX), For::Scanner).await {
+            Ok(reached) => {
+                self.next = reached;
+                self.pause = Pause::default();
+            }
+            Err(error) => {
+                self.cannot_read(from, error)?;
+                self.pause.failed(Instant::now());
+            }
+        }
+        Ok(self.next > from)
     }
 
-    /// Lets each target that is behind and has room read a page; returns whether any of them came further.
+    /// Lets each that is behind and has room read a page; returns whether any of them came further.
     async fn catch_up(&mut self) -> Result<bool, ReadError> {
-        let has_room = |origin: &Option<_>| self.shared.targets.has_room(origin.as_ref());
-        let ready = self.behind.iter().filter(|(origin, _)| has_room(origin));
-        let ready: Vec<_> = ready.map(|(origin, at)| (origin.clone(), *at)).collect();
-        let mut moved = false;
-        for (origin, from) in ready {
-            match self.step(from, Some(&origin), self.next).await? {
-                Step::Done(reached) if reached >= self.next => {
-                    self.behind.remove(&origin);
-                    moved = true;
+        if self.behind.is_empty() {
+            return Ok(false);
+        }
+        let targets = &self.shared.targets;
+        let space = |origin: Option<&_>, lane| targets.space(origin, lane);
+        self.behind.begin_round(Instant::now(), space);
+        while let Some(from) = self.behind.next_page() {
+            match self.step(from, self.next, For::Cursors).await {
+                Ok(reached) => {
+                    // As much as they have room for: what is read behind that is read again.
+                    self.page_bytes = match self.behind.is_reading(reached) {
+                        true => (self.page_bytes * 2).min(PAGE_BYTES),
+                        false => (self.page_bytes / 2).max(PAGE_BYTES_LEAST),
+                    };
+                    self.behind.end_page(reached, self.next);
                 }
-                Step::Done(reached) | Step::Refused(reached) => {
-                    self.behind.insert(origin, reached);
-                    moved |= reached > from;
+                Err(error) => {
+                    self.cannot_read(from, error)?;
+                    self.behind.cannot_read(from, Instant::now());
                 }
             }
         }
-        Ok(moved)
+        Ok(self.behind.has_moved())
     }
 
-    /// Reads a page and gives its open records before `until` to the boards: those of one target that is behind, or those
-    /// of all that are not.
-    async fn step(
-        &mut self,
-        from: Offset,
-        only: Option<&Option<Origin>>,
-        until: Offset,
-    ) -> Result<Step, ReadError> {
+    fn cannot_read(&self, offset: Offset, error: ReadError) -> Result<(), ReadError> {
+        if let ReadError::PartitionUnknown(_) = error {
+            return Err(error);
+        }
+        tracing::error!(of = %self.of, %offset, %error, "cannot read; what lies there is not dispatched for now");
+        Ok(())
+    }
+
+    /// Reads a page and gives its open records before `until` to the boards. Returns how far it came: past the page, up to
+    /// `until`, or up to a record that the scanner may neither give to its board nor pass over.
+    async fn step(&mut self, from: Offset, until: Offset, by: For) -> Result<Offset, ReadError> {
         let engine = self.shared.streams.engine().clone();
-        let page = match engine.read(self.of, from, PAGE_BYTES).await {
+        let page_bytes = match by {
+            For::Scanner => PAGE_BYTES,
+            For::Cursors => self.page_bytes,
+        };
+        let page = match engine.read(self.of, from, page_bytes).await {
             Ok(page) => page,
-            Err(ReadError::Trimmed { earliest, .. }) => return Ok(Step::Done(earliest.max(from))),
+            Err(ReadError::Trimmed { earliest, .. }) => return Ok(earliest.max(from)),
             Err(error) => return Err(error),
         };
+        self.shared.stats.read(page.records.len());
         let finished = engine.finished(self.of, from..page.next)?;
         let mut run = Run::default();
+        let mut any_open = false;
         for stored in page.records {
             if stored.offset >= until {
                 break;
@@ -193,39 +293,91 @@ impl Owner {
             if finished.contains(stored.offset) {
                 continue;
             }
+            any_open = true;
             let origin = call::origin(&stored.record);
-            if (run.origin != origin || run.jobs.len() == RUN_LEN_MAX)
-                && let Some(refused) = self.give(&mut run, only.is_some())
-            {
-                return Ok(Step::Refused(refused));
-            }
-            let passed_over = match only {
-                Some(only) => *only != origin,
-                None => !self.behind.is_empty() && self.behind.contains_key(&origin),
+            let Some(mut taker) = self.taker(&stored, &origin, by) else {
+                continue;
             };
-            if !passed_over {
-                let errand = Errand::First(self.owned.clone());
-                let job = self.shared.job(self.of, &stored, origin.clone(), errand);
-                run.jobs.push_back(Box::new(job));
-                run.origin = origin;
+            let goes_on = (&run.origin, run.taker) == (&origin, taker);
+            if !run.jobs.is_empty() && (!goes_on || run.jobs.len() == RUN_LEN_MAX) {
+                if let Some(refused) = self.give(&mut run) {
+                    return Ok(refused);
+                }
+                // Perhaps not any more: what was just refused may be of the same target.
+                match self.taker(&stored, &origin, by) {
+                    Some(now) => taker = now,
+                    None => continue,
+                }
             }
+            let errand = Errand::First(self.owned.clone());
+            let job = self.shared.job(self.of, &stored, origin.clone(), errand);
+            run.jobs.push_back(Box::new(job));
+            (run.origin, run.taker) = (origin, taker);
         }
-        match self.give(&mut run, only.is_some()) {
-            Some(refused) => Ok(Step::Refused(refused)),
-            None => Ok(Step::Done(page.next.min(until))),
+        if let Some(refused) = self.give(&mut run) {
+            return Ok(refused);
+        }
+        let reached = page.next.min(until);
+        match any_open {
+            true => Ok(reached),
+            // There may be many more of these.
+            false => self.first_open(reached, page.bounds.tail.min(until)).await,
         }
     }
 
-    /// Gives a run to its board. If that has no room for all of it, the target is behind from there on; if it may not
-    /// be, nothing behind the first refused record can be passed over, and that one is returned.
-    fn give(&mut self, run: &mut Run, is_behind: bool) -> Option<Offset> {
-        self.shared.try_enqueue(&mut run.jobs);
-        let refused = run.jobs.front()?.offset;
-        run.jobs.clear();
-        if is_behind || self.behind.len() >= self.shared.settings.get().targets_max {
-            return Some(refused);
+    /// Returns who takes a record to give it to its board now.
+    fn taker(
+        &mut self,
+        stored: &StoredRecord,
+        origin: &Option<Origin>,
+        by: For,
+    ) -> Option<Option<Taker>> {
+        let targets = &self.shared.targets;
+        let lane = || targets.lane(origin.as_ref(), &stored.record.key);
+        match by {
+            For::Scanner => (!self.behind.is_passed_over(origin, lane)).then_some(None),
+            For::Cursors => self.behind.takes(stored.offset, origin, lane).map(Some),
         }
-        self.behind.insert(run.origin.take(), refused);
+    }
+
+    /// Gives a run to its board. If that has no room for all of it, the target is behind from there on, and a lane that has
+    /// filled its share is; if the target may not be, nothing behind the first refused record can be passed over, and
+    /// that one is returned.
+    fn give(&mut self, run: &mut Run) -> Option<Offset> {
+        let Run {
+            origin,
+            taker,
+            jobs,
+        } = run;
+        let mut no_place_for = None;
+        let mut leave_out = |lane, at| {
+            let left_out = self.behind.lane_full(lane, origin, at);
+            if !left_out {
+                no_place_for = Some(lane);
+            }
+            left_out
+        };
+        if *taker == Some(Taker::Sweep) {
+            let offset = jobs.front()?.offset;
+            tracing::warn!(of = %self.of, %offset, "a hint knew nothing of a record that is open; it is dispatched now");
+            self.shared.try_enqueue(jobs, None);
+        } else {
+            self.shared.try_enqueue(jobs, Some(&mut leave_out));
+        }
+        let refused = jobs.front()?.offset;
+        jobs.clear();
+        match taker {
+            None => {
+                let targets_max = self.shared.settings.get().targets_max;
+                let origin = origin.take();
+                let fell = self
+                    .behind
+                    .fall_behind(origin, refused, no_place_for, targets_max);
+                return (!fell).then_some(refused);
+            }
+            Some(Taker::Cursor) => self.behind.target_full(origin, refused, no_place_for),
+            Some(Taker::Sweep) => self.behind.sweep_full(origin.take(), refused),
+        }
         None
     }
 }
@@ -234,6 +386,8 @@ impl Owner {
 #[derive(Default)]
 struct Run {
     origin: Option<Origin>,
+    /// `None` stands for the scanner.
+    taker: Option<Taker>,
     jobs: VecDeque<Box<Job>>,
 }
 

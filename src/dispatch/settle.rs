@@ -3,7 +3,10 @@
 //! A failure's error record and the end of its origin are one commit. As long as the log refuses it for now (busy, disk
 //! full) it is offered again; the record stays open meanwhile, so nothing is lost whatever happens.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
@@ -256,6 +259,9 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
         return;
     };
     let Err(error) = ended else { return };
+    if !matches!(error, CommitError::AlreadyFinished { .. }) {
+        owned.lost_end.store(true, Ordering::Release);
+    }
     match &error {
         // Discarded meanwhile: its story is told already.
         CommitError::AlreadyFinished { .. } => {}

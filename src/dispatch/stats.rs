@@ -21,6 +21,8 @@ pub struct Stats {
     pub attempts: Family<OutcomeLabel, Counter>,
     /// How long an attempt took, in seconds.
     pub attempt_seconds: Histogram,
+    /// Records read from the log to dispatch them; those of targets and keys that are behind are read again.
+    pub read_records: Counter,
     handles: Vec<Counter>,
 }
 
@@ -62,12 +64,17 @@ impl Default for Stats {
             attempts,
             // 0.5 ms to 65 s.
             attempt_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
+            read_records: Counter::default(),
             handles,
         }
     }
 }
 
 impl Stats {
+    pub(super) fn read(&self, records_len: usize) {
+        self.read_records.inc_by(records_len as u64);
+    }
+
     pub(super) fn count(&self, outcome: &Outcome, took: Duration) {
         if let Some(handle) = self.handles.get(place(outcome)) {
             handle.inc();

@@ -10,19 +10,22 @@ use std::{
 };
 
 use super::{
-    board::{Board, Wake},
+    board::{Board, LeaveOut, Wake},
+    budget::Budget,
     job::Job,
-    lane::Lane,
-    room::Room,
+    lane::{Lane, Space},
     settings::Settings,
     stats::TargetStatus,
 };
-use crate::target::Origin;
+use crate::{
+    place::{Offset, PartitionId},
+    target::Origin,
+};
 
 /// All boards.
 #[derive(Debug)]
 pub(crate) struct Targets {
-    pub(crate) room: Arc<Room>,
+    pub(crate) budget: Arc<Budget>,
     lanes: RandomState,
     boards: Mutex<Boards>,
 }
@@ -38,11 +41,11 @@ struct Boards {
 impl Targets {
     /// No targets yet.
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let room = Arc::new(Room::new(settings.queues_bytes_max));
+        let budget = Arc::new(Budget::new(settings.queues_bytes_max));
         let shared = settings.other_targets.clone();
-        let shared = Board::new(None, shared, settings.limits, room.clone());
+        let shared = Board::new(None, shared, settings.limits, budget.clone());
         Self {
-            room,
+            budget,
             lanes: RandomState::new(),
             boards: Mutex::new(Boards {
                 settings,
@@ -58,34 +61,49 @@ impl Targets {
         Some(Lane::new(&self.lanes, target, key))
     }
 
-    /// Moves jobs of one target to its board, as many as have room there, and returns the board with someone to wake.
-    pub(crate) fn push(&self, jobs: &mut VecDeque<Box<Job>>) -> Option<(Arc<Board>, Option<Wake>)> {
+    /// Moves jobs of one target to its board, as [`Board::push`], and returns the board with someone to wake.
+    pub(crate) fn push(
+        &self,
+        jobs: &mut VecDeque<Box<Job>>,
+        leave_out: Option<LeaveOut<'_>>,
+    ) -> Option<(Arc<Board>, Option<Wake>)> {
         let origin = &jobs.front()?.origin;
         let mut boards = self.lock();
         let board = match origin {
-            Some(origin) => boards.of(origin, &self.room),
+            Some(origin) => boards.of(origin, &self.budget),
             None => boards.shared.clone(),
         };
-        let wake = board.push(jobs);
+        let wake = board.push(jobs, leave_out);
         Some((board, wake))
     }
 
-    /// Returns whether the board that a target has, or would get, has room.
-    pub(crate) fn has_room(&self, origin: Option<&Origin>) -> bool {
+    /// Returns how much room the board has that a target has or would get, and the lane there, if one is named.
+    pub(crate) fn space(&self, origin: Option<&Origin>, lane: Option<Lane>) -> Space {
         let board = {
             let boards = self.lock();
             let own = origin.and_then(|origin| boards.own.get(origin));
             if own.is_none() && origin.is_some_and(|origin| boards.may_own(origin)) {
-                return true;
+                return Space::Enough;
             }
             own.unwrap_or(&boards.shared).clone()
         };
-        board.has_room()
+        board.space(lane)
+    }
+
+    /// Names each open record of a partition that is on a board: see [`Board::for_each_open`].
+    pub(crate) fn for_each_open(
+        &self,
+        of: PartitionId,
+        name: &mut dyn FnMut(&Option<Origin>, Offset),
+    ) {
+        for board in self.all() {
+            board.for_each_open(of, name);
+        }
     }
 
     /// Takes other settings for every board, and returns the boards that are left: each may have use for more workers.
     pub(crate) fn adjust(&self, settings: Arc<Settings>) -> Vec<Arc<Board>> {
-        self.room.set_bytes_max(settings.queues_bytes_max);
+        self.budget.set_bytes_max(settings.queues_bytes_max);
         let mut boards = self.lock();
         // A target that is configured no more keeps no board that nothing is on: nobody would come to tidy it up.
         boards
@@ -113,12 +131,13 @@ impl Targets {
 
     /// Returns every target in numbers.
     pub(crate) fn status(&self) -> Vec<TargetStatus> {
-        let boards: Vec<_> = {
-            let boards = self.lock();
-            let own = boards.own.values().cloned();
-            own.chain([boards.shared.clone()]).collect()
-        };
-        boards.iter().map(|board| board.status()).collect()
+        self.all().iter().map(|board| board.status()).collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Board>> {
+        let boards = self.lock();
+        let own = boards.own.values().cloned();
+        own.chain([boards.shared.clone()]).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Boards> {
@@ -129,7 +148,7 @@ impl Targets {
 
 impl Boards {
     /// Returns the board of a target; makes it, if it gets one of its own.
-    fn of(&mut self, origin: &Origin, room: &Arc<Room>) -> Arc<Board> {
+    fn of(&mut self, origin: &Origin, budget: &Arc<Budget>) -> Arc<Board> {
         if let Some(board) = self.own.get(origin) {
             return board.clone();
         }
@@ -138,7 +157,7 @@ impl Boards {
         }
         let settings = self.settings.target(origin).clone();
         let limits = self.settings.limits;
-        let board = Board::new(Some(origin.clone()), settings, limits, room.clone());
+        let board = Board::new(Some(origin.clone()), settings, limits, budget.clone());
         let board = Arc::new(board);
         self.own.insert(origin.clone(), board.clone());
         board

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    board::{Board, Done, Next, Wake},
+    board::{Board, Done, LeaveOut, Next, Wake},
     call::{Call, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
@@ -37,9 +37,9 @@ impl Shared {
         let mut jobs = VecDeque::from([job]);
         loop {
             // Before asking, so that room made in between is not missed.
-            let mut freed = pin!(self.targets.room.freed.notified());
+            let mut freed = pin!(self.targets.budget.freed.notified());
             freed.as_mut().enable();
-            self.try_enqueue(&mut jobs);
+            self.try_enqueue(&mut jobs, None);
             if jobs.is_empty() {
                 return;
             }
@@ -47,10 +47,14 @@ impl Shared {
         }
     }
 
-    /// Puts jobs of one target on its board as far as that has room; once a board has refused one, `Room::freed` fires
-    /// when it has room again.
-    pub(crate) fn try_enqueue(self: &Arc<Self>, jobs: &mut VecDeque<Box<Job>>) {
-        if let Some((board, wake)) = self.targets.push(jobs) {
+    /// Puts jobs of one target on its board as far as that has room; once a board has refused one, `Budget::freed` fires
+    /// when it has room again. Lanes are bounded by their share if `leave_out` is there to be told of it.
+    pub(crate) fn try_enqueue(
+        self: &Arc<Self>,
+        jobs: &mut VecDeque<Box<Job>>,
+        leave_out: Option<LeaveOut<'_>>,
+    ) {
+        if let Some((board, wake)) = self.targets.push(jobs, leave_out) {
             self.wake(&board, wake);
         }
     }

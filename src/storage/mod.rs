@@ -64,7 +64,8 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Queues an end that nobody waits for: it travels with the next write, 5 ms later at most.
     ///
     /// A crash before that write forgets it, and the record is dispatched again. An end that the log then refuses
-    /// (the record has one already) is logged and dropped.
+    /// (the record has one already) is logged and dropped. While the log is [`Health::Running`], a commit that is asked
+    /// for later is not stored before it.
     ///
     /// # Errors
     /// [`CommitError::Busy`] when too many are queued (use [`Log::commit`] and wait), [`CommitError::Stopped`].

@@ -102,6 +102,11 @@ const LIST: &[Listed] = &[
         "Time of one call of a target",
     ),
     listed(
+        DISPATCH_READ_RECORDS,
+        MetricType::Counter,
+        "Records read from the log to be dispatched; those of targets and keys that are behind are read again",
+    ),
+    listed(
         TARGET_CLOSED,
         MetricType::Gauge,
         "1 while a target is not called because it cannot be reached or asks for a pause, by target",
@@ -146,6 +151,8 @@ const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
 pub const APPEND_SECONDS: &str = "syncgate_append_seconds";
 /// Time of one `fdatasync` of the journal.
 pub const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
+/// Records read from the log to be dispatched.
+pub const DISPATCH_READ_RECORDS: &str = "syncgate_dispatch_read_records";
 /// Calls of targets, by `outcome`.
 pub const ATTEMPTS: &str = "syncgate_attempts";
 /// Time of one call of a target.
@@ -359,6 +366,7 @@ mod tests {
         let attempts = Family::<Label, Counter>::default();
         attempts.get_or_create(&label("outcome")).inc();
         metrics.adopt(ATTEMPTS, attempts);
+        metrics.adopt(DISPATCH_READ_RECORDS, Counter::<u64>::default());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
             let histogram = latency();
             histogram.observe(0.001);

@@ -6,7 +6,11 @@ use super::{
     harness::{Harness, INTERNAL, SOURCE, UNAVAILABLE, message, record},
     stub::{StubTarget, within},
 };
-use crate::{config::Config, record::Record};
+use crate::{
+    config::Config,
+    record::Record,
+    storage::{Log, OpenRecords, StreamConfig},
+};
 
 /// Pauses that no test lives to see the end of.
 fn long(config: &mut Config) {
@@ -124,4 +128,39 @@ async fn after_the_pause_one_call_probes_and_the_rest_follows_its_answer() {
     }
     let ended = gateway.settled().await;
     assert_eq!((ended.delivered, ended.routed), (16, 5), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_probe_that_nobody_wants_any_more_leaves_it_to_the_next_record() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| {
+        config.dispatch.backoff_ms = 2_000;
+        config.dispatch.backoff_ms_max = 2_000;
+    })
+    .await;
+    gateway.append(SOURCE, 0, records(target.address, 1)).await;
+    target.next_call().await.answer(503);
+    until_closed(&gateway, true).await;
+    gateway.append(SOURCE, 0, records(target.address, 1)).await;
+    within("the record to wait for the pause to be over", async {
+        while gateway.dispatcher.targets()[0].queued_len == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // It is first in line to probe, but its stream is gone by then.
+    let id = gateway.stream(SOURCE).id;
+    let gone = gateway.engine.delete_stream(id, None, OpenRecords::Drop);
+    gone.await.unwrap();
+    let name = SOURCE.parse().unwrap();
+    let made = gateway
+        .engine
+        .create_stream(name, 1, StreamConfig::default());
+    made.await.unwrap();
+    let late = message(target.address, "/late");
+    gateway.sync("", &late).await;
+    let probe = target.next_call().await;
+    assert_eq!(probe.path, "/late");
+    probe.answer(200);
+    assert_eq!(gateway.settled().await.delivered, 1);
 }

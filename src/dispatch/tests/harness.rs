@@ -36,6 +36,7 @@ pub(crate) struct Harness {
     pub(crate) streams: Streams,
     pub(crate) config: Config,
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) tasks: Tasks,
     pub(crate) stop: CancellationToken,
 }
@@ -70,11 +71,12 @@ impl Harness {
         }
         let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let stats = Arc::new(Stats::default());
         let deps = Deps {
             streams: streams.clone(),
             credentials: Arc::new(TestSecrets),
             clock: Clock::system(),
-            stats: Arc::new(Stats::default()),
+            stats: stats.clone(),
         };
         let settings = settings(&config);
         let dispatcher = Dispatcher::start(settings, deps, &tasks, stop.clone());
@@ -84,6 +86,7 @@ impl Harness {
             streams,
             config,
             dispatcher,
+            stats,
             tasks,
             stop,
         }

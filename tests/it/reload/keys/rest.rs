@@ -1,10 +1,10 @@
-//! `[redrive]`, `[logging]`, `[outcomes]`, `[[streams]]` and `[oci_sample]`.
+//! `[redrive]`, `[retention]`, `[logging]`, `[outcomes]`, `[[streams]]` and `[oci_sample]`.
 
 use serde_json::json;
 
 use super::{effects, take};
 use crate::{
-    harness::{Act, Gateway, StubTarget, message},
+    harness::{Act, Gateway, StubTarget, message, poll},
     reload::{LATER, NEVER, logged},
 };
 
@@ -13,11 +13,17 @@ effects! {
     "redrive.time_budget_ms" => a_retry_has_more_time,
     "redrive.in_flight_max" => a_retry_makes_more_calls_at_once,
     "redrive.redrives_max" => a_record_is_given_up_sooner,
+    "redrive.failing_calls_max" => a_target_that_only_fails_ends_a_retry_sooner,
+    "retention.source_bytes" => less_of_the_source_stream_is_kept,
+    "retention.error_bytes" => less_of_an_error_stream_is_kept,
+    "retention.interval_seconds" => it_is_looked_more_often_what_is_too_much,
     "logging.level" => more_lines_are_shown,
     "outcomes.401" => failures_go_to_another_stream,
     "streams.name" => a_stream_is_made,
     "streams.partitions" => a_stream_gets_more_partitions,
     "streams.ocid" => a_stream_is_found_by_its_ocid,
+    "streams.retention_hours" => a_stream_keeps_its_records_for_other_hours,
+    "streams.retention_bytes" => a_stream_keeps_other_bytes,
     "oci_sample.compat" => the_manners_are_the_samples,
     "oci_sample.vault_ocid" => it_is_told_that_the_vault_is_ignored,
     "oci_sample.vault_key_ocid" => it_is_told_that_the_vault_key_is_ignored,
@@ -96,6 +102,100 @@ async fn a_record_is_given_up_sooner() {
     let mapping = json!([{"responsecode": "502", "stream": LATER}]);
     gateway.retry_with(LATER, -1, 1, mapping).await.ok();
     assert_eq!(gateway.records(NEVER).await.len(), 1);
+}
+
+async fn a_target_that_only_fails_ends_a_retry_sooner() {
+    let target = StubTarget::start().await;
+    let gateway = plain();
+    fail(&gateway, &target, 3).await;
+    take(
+        &gateway,
+        "redrive.failing_calls_max",
+        "[redrive]\nfailing_calls_max = 1",
+    )
+    .await;
+    let report = gateway.retry(LATER, -1, 3).await;
+    assert_eq!(report["stopped"]["reason"], "target_failing", "{report}");
+}
+
+/// A gateway with small files, of which it looks once a day what is too much.
+fn small_files(more: &str) -> Gateway {
+    Gateway::with_config(&format!("{SMALL_FILES}{more}"))
+}
+
+const SMALL_FILES: &str =
+    "[log]\nsegment_bytes = 1048576\n[sync]\nbatch_bytes_max = 524288\nrecord_bytes_max = 262144\n";
+const SELDOM: &str = "[retention]\ninterval_seconds = 86400\n";
+
+/// Posts some files full of messages, which fail or do not.
+async fn many(gateway: &Gateway, url: &str) {
+    let large = message(url, json!("x".repeat(200_000)));
+    for _ in 0..12 {
+        gateway.sync_all(&[large.clone(), large.clone()]).await;
+    }
+    gateway.drained("DataSyncStream").await;
+}
+
+async fn removed(gateway: &Gateway, stream: &str, least: u64) {
+    poll(
+        &format!("{stream} to begin at {least} or later"),
+        async || {
+            let stream = gateway.get(&format!("/v1/streams/{stream}")).await.ok();
+            let earliest = stream["bounds"][0]["earliest"].as_u64();
+            (earliest >= Some(least)).then_some(())
+        },
+    )
+    .await;
+}
+
+async fn less_of_the_source_stream_is_kept() {
+    let target = StubTarget::start().await;
+    let gateway = small_files(SELDOM);
+    many(&gateway, &target.url("/x")).await;
+    let less = format!("{SMALL_FILES}{SELDOM}source_bytes = 1000");
+    take(&gateway, "retention.source_bytes", &less).await;
+    removed(&gateway, "DataSyncStream", 1).await;
+}
+
+async fn less_of_an_error_stream_is_kept() {
+    let target = StubTarget::with(|_| Act::status(502)).await;
+    let gateway = small_files(SELDOM);
+    many(&gateway, &target.url("/x")).await;
+    let less = format!("{SMALL_FILES}{SELDOM}error_bytes = 1000");
+    take(&gateway, "retention.error_bytes", &less).await;
+    removed(&gateway, LATER, 1).await;
+}
+
+async fn it_is_looked_more_often_what_is_too_much() {
+    let target = StubTarget::start().await;
+    let less = "source_bytes = 1000\n";
+    let gateway = small_files(&format!("{SELDOM}{less}"));
+    let often = format!("{SMALL_FILES}[retention]\ninterval_seconds = 1\n{less}");
+    take(&gateway, "retention.interval_seconds", &often).await;
+    // Nothing is there yet when the settings are taken; what comes later is found by later looks.
+    many(&gateway, &target.url("/x")).await;
+    removed(&gateway, "DataSyncStream", 1).await;
+}
+
+async fn a_stream_keeps_its_records_for_other_hours() {
+    let gateway = Gateway::with_config("[[streams]]\nname = \"Orders\"\n");
+    let config = "[[streams]]\nname = \"Orders\"\nretention_hours = 7";
+    take(&gateway, "streams[0].retention_hours", config).await;
+    let stream = gateway.get("/v1/streams/Orders").await.ok();
+    assert_eq!(stream["retentionHours"], 7);
+}
+
+async fn a_stream_keeps_other_bytes() {
+    let target = StubTarget::start().await;
+    let named = "[[streams]]\nname = \"DataSyncStream\"\n";
+    let gateway = small_files(&format!("{SELDOM}{named}"));
+    many(&gateway, &target.url("/x")).await;
+    let config = format!("{SMALL_FILES}{SELDOM}{named}retention_bytes = 1000");
+    take(&gateway, "streams[0].retention_bytes", &config).await;
+    // The next look is by another key.
+    let often = config.replace("interval_seconds = 86400", "interval_seconds = 1");
+    take(&gateway, "retention.interval_seconds", &often).await;
+    removed(&gateway, "DataSyncStream", 1).await;
 }
 
 async fn more_lines_are_shown() {

@@ -4,18 +4,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the bytes that wait on all boards.
+/// Counts the bytes that wait on all boards, up to a bound.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Budget {
     bytes: AtomicUsize,
     bytes_max: AtomicUsize,
     wanted: AtomicBool,
-    /// Fires when there is room again after [`Room::enter`] said no, and when a board that was full has room.
+    /// Fires when there is room again after [`Budget::enter`] said no, and when a board that was full has room.
     pub(crate) freed: Notify,
 }
 
-impl Room {
-    /// Room for `bytes_max` bytes.
+impl Budget {
+    /// One of `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(0),
@@ -43,7 +43,7 @@ impl Room {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Returns whether it is worth to come with more; if not, [`Room::freed`] fires once it is.
+    /// Returns whether it is worth to come with more; if not, [`Budget::freed`] fires once it is.
     pub(crate) fn is_worth_it(&self) -> bool {
         // Said before looking: who frees some after the look sees it.
         if !self.has_space() {
@@ -90,29 +90,29 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_refused_is_told_once_a_quarter_is_free() {
-        let room = Room::new(100);
-        assert!(room.enter(60) && room.enter(40));
-        let mut freed = pin!(room.freed.notified());
+        let budget = Budget::new(100);
+        assert!(budget.enter(60) && budget.enter(40));
+        let mut freed = pin!(budget.freed.notified());
         freed.as_mut().enable();
-        assert!(!room.enter(1), "full");
-        room.leave(10);
+        assert!(!budget.enter(1), "full");
+        budget.leave(10);
         assert!(freed.as_mut().now_or_never().is_none(), "too little");
-        room.leave(15);
+        budget.leave(15);
         assert!(freed.now_or_never().is_some());
-        room.enter_anyhow(200);
-        assert!(!room.enter(1), "what has to be there counts");
-        room.leave(275);
-        assert!(room.enter(100), "all was given back");
+        budget.enter_anyhow(200);
+        assert!(!budget.enter(1), "what has to be there counts");
+        budget.leave(275);
+        assert!(budget.enter(100), "all was given back");
 
-        let mut freed = pin!(room.freed.notified());
+        let mut freed = pin!(budget.freed.notified());
         freed.as_mut().enable();
-        assert!(!room.enter(1));
-        room.set_bytes_max(120);
+        assert!(!budget.enter(1));
+        budget.set_bytes_max(120);
         assert!(freed.as_mut().now_or_never().is_none(), "too little");
-        room.set_bytes_max(200);
+        budget.set_bytes_max(200);
         assert!(freed.now_or_never().is_some());
-        assert!(room.enter(1));
-        room.set_bytes_max(50);
-        assert!(!room.enter(1), "fewer than there are");
+        assert!(budget.enter(1));
+        budget.set_bytes_max(50);
+        assert!(!budget.enter(1), "fewer than there are");
     }
 }
