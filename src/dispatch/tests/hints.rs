@@ -161,6 +161,12 @@ async fn what_was_in_flight_at_a_crash_is_called_again_before_what_is_behind_it(
     gateway
         .append(SOURCE, 0, vec![numbered(&live, "a", 2)])
         .await;
+    within("the ends to be stored", async {
+        while gateway.counts(SOURCE).delivered < 300 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     // The scanner is past all of it.
     until_hint(&gateway, |hint| hint["scanned"] == 200).await;
     let dir = crashed(&gateway);
