@@ -126,8 +126,9 @@ async fn a_live_target_does_not_wait_until_the_backlog_of_another_is_read() {
         .await;
     let call = live.next_call().await;
     assert_eq!(call.path, format!("/k/{EACH}"));
+    // Some are read for the other target meanwhile; all of them would be twice as many.
     let read = gateway.stats.read_records.get();
-    assert!(read < EACH as u64 / 2, "{read} records were read for it");
+    assert!(read < EACH as u64, "{read} records were read for it");
     call.answer(200);
     for at in (called.len() + 1..).take(200) {
         let call = hanging.next_call().await;
