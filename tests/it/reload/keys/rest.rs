@@ -106,14 +106,11 @@ async fn a_record_is_given_up_sooner() {
 
 async fn a_target_that_only_fails_ends_a_retry_sooner() {
     let target = StubTarget::start().await;
-    let gateway = plain();
+    let one_by_one = "[redrive]\nin_flight_max = 1\n";
+    let gateway = Gateway::with_config(one_by_one);
     fail(&gateway, &target, 3).await;
-    take(
-        &gateway,
-        "redrive.failing_calls_max",
-        "[redrive]\nfailing_calls_max = 1",
-    )
-    .await;
+    let sooner = format!("{one_by_one}failing_calls_max = 1");
+    take(&gateway, "redrive.failing_calls_max", &sooner).await;
     let report = gateway.retry(LATER, -1, 3).await;
     assert_eq!(report["stopped"]["reason"], "target_failing", "{report}");
 }
