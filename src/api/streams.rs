@@ -10,7 +10,8 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use crate::{
-    place::StreamName,
+    place::{Partition, StreamName},
+    redrive,
     storage::{
         ControlEventKind, MadeBy, OpenRecords, ReadError, Stream, StreamConfig, StreamError,
     },
@@ -68,7 +69,7 @@ pub(super) async fn create(
         .create_stream(asked.name, asked.partitions, config)
         .await?;
     let location = HeaderValue::from_str(&format!("/v1/streams/{}", made.name));
-    let mut response = detailed(&shared, &made)?;
+    let mut response = detailed(&shared, &made).await?;
     *response.status_mut() = StatusCode::CREATED;
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
@@ -83,7 +84,7 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     Query::parse(&uri, &[])?;
     let stream = find(&shared, &name)?;
-    detailed(&shared, &stream)
+    detailed(&shared, &stream).await
 }
 
 pub(super) async fn change(
@@ -105,7 +106,7 @@ pub(super) async fn change(
             return Err(in_config());
         }
         match apply(&shared, &stream, &change).await {
-            Ok(changed) => return detailed(&shared, &changed),
+            Ok(changed) => return detailed(&shared, &changed).await,
             Err(Refused::Changed(StreamError::ChangedMeanwhile)) if !stated => {}
             Err(Refused::Changed(error)) => return Err(error.into()),
             Err(Refused::Problem(problem)) => return Err(*problem),
@@ -275,18 +276,30 @@ fn check_match(headers: &HeaderMap, stream: &Stream) -> Result<(), Problem> {
     }
 }
 
-fn detailed(shared: &Shared, stream: &Stream) -> Result<Response, Problem> {
+async fn detailed(shared: &Shared, stream: &Stream) -> Result<Response, Problem> {
     let bounds = bounds(shared, stream)?;
-    let lag = bounds.iter().map(|partition| partition.open).sum();
-    let dispatch = wire::ReaderView {
-        name: "dispatch",
-        lag,
-    };
-    let is_source = source(shared) == Some(&stream.name);
+    let mut readers = Vec::new();
+    if source(shared) == Some(&stream.name) {
+        readers.push(wire::ReaderView {
+            name: "dispatch".into(),
+            lag: bounds.iter().map(|partition| partition.open).sum(),
+        });
+    }
+    for group in redrive::groups(&**shared.streams.engine(), stream.id).await {
+        // What was trimmed before the group saw it is not there to be read.
+        let behind = |(at, partition): (u16, &wire::PartitionView)| {
+            let next = group.next.get(&Partition(at)).map_or(0, |next| next.0);
+            partition.tail - next.clamp(partition.earliest, partition.tail)
+        };
+        readers.push(wire::ReaderView {
+            name: format!("redrive/{}", group.name),
+            lag: (0..).zip(&bounds).map(behind).sum(),
+        });
+    }
     let view = wire::StreamDetail {
         stream: view(shared, stream),
         bounds,
-        readers: is_source.then_some(dispatch).into_iter().collect(),
+        readers,
     };
     let mut response = Json(view).into_response();
     if let Ok(etag) = HeaderValue::from_str(&etag(stream)) {

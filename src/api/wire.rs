@@ -214,7 +214,7 @@ impl From<Counts> for CountsView {
 
 #[derive(Debug, Serialize)]
 pub(super) struct ReaderView {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) lag: u64,
 }
 

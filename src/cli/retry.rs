@@ -200,7 +200,7 @@ impl Pass {
             if self.end_of_stream || !arguments.until_end {
                 return Ok(());
             }
-            idle_calls = if self.after == before {
+            idle_calls = if self.after <= before {
                 idle_calls + 1
             } else {
                 0

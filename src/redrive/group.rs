@@ -79,6 +79,30 @@ pub struct Group {
     pub moves: bool,
 }
 
+/// Where a group stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStand {
+    /// Its name.
+    pub name: String,
+    /// The first offset that is not done; a partition that no pass has looked at is not there.
+    pub next: BTreeMap<Partition, Offset>,
+}
+
+/// Returns the groups of a stream, by name.
+pub async fn groups(engine: &dyn Engine, stream: StreamId) -> Vec<GroupStand> {
+    let prefix = prefix(stream);
+    let all = engine.list(&prefix).await.into_iter();
+    let stand = |(key, entry): (Arc<str>, StateEntry)| {
+        let next = read(&entry)?.next.into_iter();
+        let next = next.map(|(partition, next)| (Partition(partition), Offset(next)));
+        Some(GroupStand {
+            name: key.strip_prefix(&prefix)?.to_owned(),
+            next: next.collect(),
+        })
+    };
+    all.filter_map(stand).collect()
+}
+
 /// A group that a pass goes on with.
 pub(super) struct Standing {
     shared: Arc<Shared>,

@@ -41,7 +41,7 @@ use std::{
 
 pub use failing::TargetFailing;
 pub use filter::{Causes, Filter};
-pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid};
+pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid, GroupStand, groups};
 pub use mapping::{ErrorMapping, MappingInvalid};
 pub use report::{GroupReport, PartitionReport, RedriveReport};
 use tokio::{sync::oneshot, time::Instant};

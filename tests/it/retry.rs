@@ -464,6 +464,12 @@ async fn a_group_stands_where_its_last_call_came_to_after_a_kill() {
         (&json!(2), &stands(3))
     );
     assert_eq!(report["partitions"]["0"]["startOffset"], 2);
+    let stream = gateway
+        .get(&format!("/v1/streams/{UNAVAILABLE}"))
+        .await
+        .ok();
+    let lag = json!([{ "name": "redrive/nightly", "lag": 1 }]);
+    assert_eq!(stream["readers"], lag);
     body["readPartition"] = "0".into();
     let report = gateway.post("/stream/retry", &body).await.ok();
     assert_eq!(

@@ -5,8 +5,9 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{
     redrive::{
-        GROUPS_LEN_MAX, Group,
+        GROUPS_LEN_MAX, Group, GroupStand,
         group::{Standing, UNUSED_MAX},
+        groups,
     },
     storage::{Commit, OpenRecords, State, StateChange, StreamConfig},
 };
@@ -79,6 +80,10 @@ async fn a_group_goes_on_where_it_stands_also_after_a_restart() {
         assert_eq!(position(&report), Some(pass * 2 + 1));
         gateway = Harness::start_in(gateway.stop().await, 1, |_| {}).await;
     }
+    let stands = groups(&*gateway.engine, gateway.stream(UNAVAILABLE).id).await;
+    let next = [(Partition(0), Offset(6))].into();
+    let name = "nightly".to_owned();
+    assert_eq!(stands, [GroupStand { name, next }]);
     // Another group, and no group, begin at the beginning.
     let other = redrive(&gateway.redriver(), gateway.going_on(UNAVAILABLE, "other")).await;
     assert_eq!((counts(&other), position(&other)), ((7, 0, 0), Some(6)));
