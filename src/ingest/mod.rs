@@ -428,7 +428,6 @@ impl Ingest {
                     of,
                     records: Vec::new(),
                     kind: AppendKind::Accepted,
-                    dedup: None,
                     refers: Vec::new(),
                 });
                 appends.len() - 1

@@ -165,7 +165,6 @@ impl Edge {
             of: self.partition(stream, 0),
             records,
             kind: AppendKind::Accepted,
-            dedup: None,
             refers: Vec::new(),
         };
         let commit = Commit {

@@ -127,7 +127,6 @@ impl Harness {
             of: self.partition(stream, partition),
             records,
             kind: AppendKind::Accepted,
-            dedup: None,
             refers: Vec::new(),
         };
         let commit = Commit {
