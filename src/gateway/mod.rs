@@ -176,8 +176,9 @@ impl Gateway {
             clock,
         };
         let sources: Vec<Arc<dyn Source>> = vec![Arc::new(books), Arc::new(targets)];
+        let edge = Tasks::new();
         let parts = api::Parts {
-            ingest: Ingest::new(streams.clone(), secrets, &config),
+            ingest: Ingest::new(streams.clone(), secrets, &config, &edge),
             redriver: Arc::new(Redriver::new(&dispatcher, config.redrive.clone())),
             streams,
             metrics,
@@ -189,7 +190,7 @@ impl Gateway {
             address,
             engine,
             api,
-            edge: Tasks::new(),
+            edge,
             dispatching,
             dispatch_stop,
             grace,

@@ -31,6 +31,7 @@ pub(crate) struct Memory {
     health: watch::Sender<Health>,
     changed: watch::Sender<u64>,
     silent: AtomicBool,
+    held: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +60,7 @@ impl Memory {
             health: watch::Sender::new(Health::Running),
             changed: watch::Sender::new(0),
             silent: AtomicBool::new(false),
+            held: watch::Sender::new(false),
         })
     }
 
@@ -74,6 +76,16 @@ impl Memory {
     /// From now on commits are stored and not answered.
     pub(crate) fn fall_silent(&self) {
         self.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on commits wait, as behind a slow disk, or no longer.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// How many commits wait so.
+    pub(crate) fn held_len(&self) -> usize {
+        self.held.receiver_count()
     }
 
     /// How many commits were stored.
@@ -223,6 +235,8 @@ impl Log for Memory {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held).await.unwrap();
         let committed = self.store(commit);
         if self.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;

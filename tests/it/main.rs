@@ -15,6 +15,7 @@ mod cli;
 mod crash;
 mod errors;
 mod flow;
+mod idempotency;
 mod lifecycle;
 mod readme;
 mod retry;

@@ -1,6 +1,7 @@
 //! The edge over real sockets, above an engine in memory.
 
 mod durable;
+mod idempotency;
 mod records;
 mod retry;
 mod routes;
@@ -81,8 +82,9 @@ impl Edge {
         let secrets = Secrets::open(log.clone(), master).await.unwrap();
         let streams = Streams::new(log);
         let redrives = Arc::new(CannedRedrives::default());
+        let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let parts = Parts {
-            ingest: Ingest::new(streams.clone(), secrets, config),
+            ingest: Ingest::new(streams.clone(), secrets, config, &tasks),
             streams,
             redriver: redrives.clone(),
             metrics: Metrics::new(&Clock::manual(Timestamp(1))),
@@ -91,7 +93,6 @@ impl Edge {
         let api = Api::new(parts, config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let (stopping, of_api) = (stop.clone(), tasks.clone());
         tasks.spawn("api", async move {
             api.serve(listener, stopping, &of_api).await.unwrap();
@@ -260,7 +261,7 @@ impl Reply {
                 && problem["detail"].is_string()
         );
         assert!(problem["instance"].as_str().unwrap().starts_with('/'));
-        let told = [429, 503, 507].contains(&status);
+        let told = [429, 503, 507].contains(&status) || code == "idempotency_in_flight";
         assert_eq!(self.headers.contains_key("retry-after"), told, "{problem}");
         problem
     }
