@@ -219,7 +219,6 @@ async fn append_one(engine: &Embedded, of: PartitionId) -> Offset {
         of,
         records: vec![record],
         kind: AppendKind::Accepted,
-        dedup: None,
         refers: Vec::new(),
     };
     let commit = Commit {

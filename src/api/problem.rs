@@ -67,12 +67,14 @@ pub(super) enum Code {
     StreamInConfig,
     PartitionsShrink,
     RedriveRunning,
+    IdempotencyInFlight,
     OffsetTrimmed,
     ChangedMeanwhile,
     BodyTooLarge,
     UnsupportedMediaType,
     ConfigInvalid,
     HostNotAllowed,
+    IdempotencyMismatch,
     HeadersTooLarge,
     Internal,
     QueueFull,
@@ -133,6 +135,11 @@ impl Code {
                 "redrive_running",
                 "A redrive of this partition is under way",
             ),
+            Self::IdempotencyInFlight => (
+                S::CONFLICT,
+                "idempotency_in_flight",
+                "A request with this key is under way",
+            ),
             Self::OffsetTrimmed => (S::GONE, "offset_trimmed", "The record was trimmed"),
             Self::ChangedMeanwhile => (
                 S::PRECONDITION_FAILED,
@@ -158,6 +165,11 @@ impl Code {
                 S::MISDIRECTED_REQUEST,
                 "host_not_allowed",
                 "This server is not called so",
+            ),
+            Self::IdempotencyMismatch => (
+                S::UNPROCESSABLE_ENTITY,
+                "idempotency_mismatch",
+                "The key is taken by another body",
             ),
             Self::HeadersTooLarge => (
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -329,7 +341,16 @@ impl From<ingest::Error> for Problem {
                 ),
             ),
             Error::Secret(error) => error.into(),
-            Error::StreamGone(_) => Self::internal(error),
+            Error::IdempotencyMismatch => Self::new(
+                Code::IdempotencyMismatch,
+                "nothing was stored; this Idempotency-Key came with another body before, so another request needs another key",
+            ),
+            Error::IdempotencyInFlight => Self::new(
+                Code::IdempotencyInFlight,
+                "the request that has this Idempotency-Key has no answer yet; send it again to get that",
+            )
+            .retry_after(1),
+            Error::StreamGone(_) | Error::MemoMalformed => Self::internal(error),
             Error::Unanswered => {
                 let told = "the disk has not answered yet; what was sent may still be stored";
                 let mut problem = Self::new(Code::MaybeStored, told).retry_after(60);

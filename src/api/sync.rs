@@ -1,13 +1,14 @@
 //! `POST /stream/sync`: from headers and body to a submission, from its places to the answer.
 //!
-//! Of the request's headers it looks at the token's, `Content-Type`, `Content-Encoding`, `Accept` and `traceparent`.
+//! Of the request's headers it looks at the token's, `Content-Type`, `Content-Encoding`, `Accept`, `Idempotency-Key` and
+//! `traceparent`.
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 use hyper::body::Incoming;
 
-use crate::ingest::{Accepted, Form, Submission, Warning};
+use crate::ingest::{Accepted, Form, IdempotencyKey, Submission, Warning};
 
 use super::{
     Settings, Shared,
@@ -24,6 +25,7 @@ pub(super) const PATH: &str = "/stream/sync";
 const SOURCE: &str = "default";
 
 const MESSAGE_ID: HeaderName = HeaderName::from_static("x-message-id");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) async fn answer(
     shared: &Shared,
@@ -38,6 +40,7 @@ pub(super) async fn answer(
         return Err(Problem::new(Code::InvalidRequest, what));
     }
     let token = token(headers, &settings.token_header)?;
+    let key = idempotency_key(headers)?;
     let lines = media_type(headers).is_some_and(|kind| {
         kind.eq_ignore_ascii_case("application/x-ndjson")
             || kind.eq_ignore_ascii_case("application/ndjson")
@@ -54,12 +57,18 @@ pub(super) async fn answer(
             form: if lines { Form::Lines } else { Form::Json },
             token,
             traceparent: traceparent(headers),
+            key,
         })
         .await?;
-    let len = u64::try_from(accepted.placed.len()).unwrap_or(u64::MAX);
-    shared.metrics.accepted.inc_by(len);
+    if accepted.repeated {
+        shared.metrics.repeated.inc();
+    } else {
+        let len = u64::try_from(accepted.placed.len()).unwrap_or(u64::MAX);
+        shared.metrics.accepted.inc_by(len);
+    }
     for placed in &accepted.placed {
-        tracing::debug!(request_id, message_id = %placed.message_id, "accepted");
+        let repeated = accepted.repeated;
+        tracing::debug!(request_id, message_id = %placed.message_id, repeated, "accepted");
     }
     let text = wants_text(headers).unwrap_or(settings.text_answers);
     Ok(success(&accepted, text))
@@ -141,6 +150,20 @@ fn token<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str
     };
     let token = value.to_str().map_err(|_| invalid("is not ASCII"))?;
     Ok(Some(token).filter(|token| !token.is_empty()))
+}
+
+/// Returns the source's name for this request, if it gave one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey<'_>>, Problem> {
+    let invalid = |what: &str| {
+        let what = format!("header {IDEMPOTENCY_KEY} {what}");
+        Problem::new(Code::InvalidRequest, what)
+    };
+    let value = one(headers, &IDEMPOTENCY_KEY).map_err(|()| invalid("is there more than once"))?;
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let key = IdempotencyKey::read(value.as_bytes());
+    key.ok_or_else(|| invalid(IdempotencyKey::RULE)).map(Some)
 }
 
 /// Returns the request's `traceparent` if it is one (W3C Trace Context, version 00 and later ones that begin alike).

@@ -117,9 +117,9 @@ pub struct LogSettings {
     pub queue_bytes_max: usize,
     /// Commits waiting to be written; more are refused with 503.
     pub queue_len_max: usize,
-    /// Dedup ids remembered.
+    /// Commits remembered by their ids; a large batch counts as several.
     pub dedup_len_max: usize,
-    /// How long a dedup id is remembered.
+    /// How long a commit is remembered.
     pub dedup_age_hours: u32,
     /// What is to stay free on the disk; below it records from outside are refused with 507.
     pub disk_free_bytes_min: u64,

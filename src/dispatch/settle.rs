@@ -132,7 +132,6 @@ fn copy(
         of,
         records: vec![error_record(job, failure, shared.clock.now())],
         kind,
-        dedup: None,
         refers,
     };
     let end = match kind {
@@ -143,7 +142,7 @@ fn copy(
     Ok(Commit {
         appends: vec![append],
         finishes: finish.into_iter().collect(),
-        state: Vec::new(),
+        ..Commit::default()
     })
 }
 

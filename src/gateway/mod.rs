@@ -190,7 +190,8 @@ impl Gateway {
             clock,
         };
         let sources: Vec<Arc<dyn Source>> = vec![Arc::new(books), Arc::new(targets)];
-        let ingest = Ingest::new(streams.clone(), secrets, config);
+        let edge_tasks = Tasks::new();
+        let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
         let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
         let parts = api::Parts {
@@ -222,7 +223,7 @@ impl Gateway {
             address,
             engine,
             api,
-            edge: Tasks::new(),
+            edge: edge_tasks,
             dispatching,
             dispatch_stop,
             grace,

@@ -2,12 +2,15 @@
 //!
 //! A submission is one message, or up to `batch_len_max` of them as a JSON array or as lines; it is stored whole, in
 //! one commit with what its token changes, or not at all. The record's value is the exact bytes of `streamMessage`,
-//! shared with the request's body unless that is mostly something else. Who calls: `api/sync.rs`.
+//! shared with the request's body unless that is mostly something else. One with an idempotency key is stored once, how
+//! often it may be sent (`idempotency.rs`). Who calls: `api/sync.rs`.
 
 mod check;
 mod envelope;
 mod field;
+mod idempotency;
 pub(crate) mod json;
+mod memo;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +24,7 @@ use tokio::{
 };
 
 pub use field::{FieldCode, FieldError, URL_BYTES_MAX};
+pub use idempotency::IdempotencyKey;
 pub use json::DEPTH_MAX;
 
 use crate::{
@@ -30,12 +34,15 @@ use crate::{
     place::{MessageId, Offset, Partition, StreamName},
     record::{HeadersBuilder, Record, header},
     secrets::{PrepareError, Secrets},
-    storage::{Append, AppendKind, Commit, CommitError, Committed, Stream},
+    storage::{Append, AppendKind, Commit, CommitError, Committed, Dedup, Stream},
+    tasks::Tasks,
 };
 
 use self::{
     check::{Faults, explain, not_json, read_leniently, wrong_type},
     envelope::Checked,
+    idempotency::{InFlight, Known, Name},
+    memo::Memo,
 };
 
 /// Races over one secret's state that a submission loses before it is refused as busy.
@@ -56,6 +63,8 @@ pub struct Ingest {
     stream: StreamName,
     limits: Arc<Live<Limits>>,
     gate: Arc<RwLock<()>>,
+    in_flight: InFlight,
+    tasks: Tasks,
     patience: Duration,
 }
 
@@ -83,6 +92,8 @@ pub struct Submission<'a> {
     pub token: Option<&'a str>,
     /// A `traceparent` of the request, already found to be well-formed.
     pub traceparent: Option<&'a str>,
+    /// The same key with the same body is the same submission.
+    pub key: Option<IdempotencyKey<'a>>,
 }
 
 impl fmt::Debug for Submission<'_> {
@@ -112,6 +123,8 @@ pub struct Accepted {
     pub placed: Vec<Placed>,
     /// It was an array or lines, be it of one message.
     pub batch: bool,
+    /// It had been stored before under its idempotency key, and nothing was stored now.
+    pub repeated: bool,
 }
 
 /// Where one message is.
@@ -160,6 +173,15 @@ pub enum Error {
     /// Nothing was stored: the stream for submissions is gone.
     #[error("stream {0} for submissions is gone")]
     StreamGone(StreamName),
+    /// Nothing was stored: its idempotency key came with another body before.
+    #[error("the idempotency key came with another body before")]
+    IdempotencyMismatch,
+    /// Nothing was stored by this call; the submission that has the same idempotency key has no answer yet.
+    #[error("a submission with the same idempotency key is being stored")]
+    IdempotencyInFlight,
+    /// Nothing was stored: what the log remembers of this idempotency key does not read.
+    #[error("what is remembered of the idempotency key does not read")]
+    MemoMalformed,
     /// The log has not answered in time: it is stored, or will be, unless the log stops before.
     #[error("the log has not answered in time")]
     Unanswered,
@@ -175,15 +197,18 @@ pub struct Pause {
 }
 
 impl Ingest {
-    /// Puts ingest together: `sync`, `roles` and the sample's manners are taken from `config`.
+    /// Puts ingest together: `sync`, `roles` and the sample's manners are taken from `config`. Commits that go on without
+    /// their callers are tasks of `tasks`.
     #[must_use]
-    pub fn new(streams: Streams, secrets: Secrets, config: &Config) -> Self {
+    pub fn new(streams: Streams, secrets: Secrets, config: &Config, tasks: &Tasks) -> Self {
         Self {
             streams,
             secrets,
             stream: config.roles.source.clone(),
             limits: Arc::new(Live::new(Limits::new(config))),
             gate: Arc::default(),
+            in_flight: InFlight::default(),
+            tasks: tasks.clone(),
             patience: ANSWER_PATIENCE,
         }
     }
@@ -195,14 +220,35 @@ impl Ingest {
 
     /// Stores a submission and returns where its messages landed.
     ///
-    /// Everything in it is durable when this returns.
+    /// Everything in it is durable when this returns. A submission that was stored before under its idempotency key is
+    /// not looked at any further: it is answered as it was then, whatever the settings have become.
     ///
     /// # Errors
     /// [`Error`]; only [`Error::Unanswered`] and [`CommitError::MaybeStored`] leave open whether it was stored.
     ///
     /// # Cancel safety
-    /// A call dropped after its commit was queued is still stored; the caller only loses the answer.
+    /// A call dropped after its commit was queued is still stored; the caller only loses the answer. Its idempotency key
+    /// stays in flight until the log has answered.
     pub async fn submit(&self, submission: Submission<'_>) -> Result<Accepted, Error> {
+        let Some(key) = submission.key else {
+            return self.store(&submission, None).await;
+        };
+        match self.recognise(key, &submission)? {
+            Known::Repeated(accepted) => Ok(accepted),
+            Known::New(name) => self.store(&submission, Some(name)).await,
+        }
+    }
+
+    fn stream(&self) -> Result<Arc<Stream>, Error> {
+        let stream = self.streams.by_name(&self.stream);
+        stream.ok_or_else(|| Error::StreamGone(self.stream.clone()))
+    }
+
+    async fn store(
+        &self,
+        submission: &Submission<'_>,
+        name: Option<Name>,
+    ) -> Result<Accepted, Error> {
         let body = &submission.body;
         let (batch, messages) = self.limits.get().read(body, submission.form)?;
         // A stream that grows while a key's record is on its way would give the next one another partition.
@@ -210,16 +256,20 @@ impl Ingest {
         let open = timeout_at(by, self.gate.read()).await;
         let _open = open.map_err(|_| CommitError::Busy)?;
         for _ in 0..RACES_MAX {
-            let stream = self.streams.by_name(&self.stream);
-            let stream = stream.ok_or_else(|| Error::StreamGone(self.stream.clone()))?;
-            let work = self.prepare(&stream, &submission, &messages, batch).await?;
+            let stream = self.stream()?;
+            let work = self
+                .prepare(&stream, submission, &messages, batch, name.as_ref())
+                .await?;
             let Work {
                 commit,
                 places,
                 warnings,
             } = work;
             let state = !commit.state.is_empty();
-            let committed = timeout_at(by, self.streams.engine().commit(commit)).await;
+            let committed = match &name {
+                None => timeout_at(by, self.streams.engine().commit(commit)).await,
+                Some(name) => timeout_at(by, self.commit_apart(commit, name)).await,
+            };
             let committed = match committed.map_err(|_| Error::Unanswered)? {
                 Ok(committed) => committed,
                 // Another submission changed the same secret first.
@@ -228,11 +278,15 @@ impl Ingest {
                 Err(CommitError::TooLarge { .. }) if state => return Err(PrepareError::Full.into()),
                 Err(error) => return Err(error.into()),
             };
+            if let (Some(_), Some(name)) = (&committed.repeats, &name) {
+                return idempotency::repeated(stream, &committed, name.digest);
+            }
             let placed = placed(&stream, &committed, places, warnings);
             return Ok(Accepted {
                 stream,
                 placed,
                 batch,
+                repeated: false,
             });
         }
         Err(Error::Commit(CommitError::Busy))
@@ -251,7 +305,9 @@ impl Ingest {
         submission: &Submission<'_>,
         messages: &[Checked<'_>],
         batch: bool,
+        name: Option<&Name>,
     ) -> Result<Work, Error> {
+        let digest = name.map(|name| name.digest.text());
         let mut draft = submission
             .token
             .map(|token| self.secrets.draft(submission.source, token));
@@ -298,6 +354,10 @@ impl Ingest {
             if let Some(traceparent) = submission.traceparent {
                 headers.push(header::TRACEPARENT, traceparent);
             }
+            if let (Some(key), Some(digest)) = (submission.key, &digest) {
+                headers.push(header::IDEMPOTENCY_KEY, key.as_str());
+                headers.push(header::IDEMPOTENCY_DIGEST, digest);
+            }
             if let Some(layout) = &message.layout {
                 headers.push(header::LAYOUT, layout);
             }
@@ -309,7 +369,11 @@ impl Ingest {
                 },
                 headers: headers.build(),
             };
-            let of = self.streams.partition_for(stream, &record.key);
+            let chooses = match submission.key {
+                Some(key) if record.key.is_empty() => key.as_str().as_bytes(),
+                _ => &record.key,
+            };
+            let of = self.streams.partition_for(stream, chooses);
             let appends = &mut work.commit.appends;
             // There are few: one for each partition that the batch meets.
             let there = appends.iter().position(|append| append.of == of);
@@ -318,7 +382,6 @@ impl Ingest {
                     of,
                     records: Vec::new(),
                     kind: AppendKind::Accepted,
-                    dedup: None,
                     refers: Vec::new(),
                 });
                 appends.len() - 1
@@ -326,7 +389,6 @@ impl Ingest {
             let place = &mut appends[append];
             work.places.push(Place {
                 append,
-                partition: of.partition,
                 index: u64::try_from(place.records.len()).unwrap_or(u64::MAX),
             });
             place.records.push(record);
@@ -340,6 +402,10 @@ impl Ingest {
         if let Some(draft) = draft {
             work.commit.state = draft.finish().await?;
         }
+        work.commit.dedup = name.map(|name| Dedup {
+            id: name.id,
+            memo: Memo::encode(name.digest, batch, &work.places, &work.warnings),
+        });
         Ok(work)
     }
 }
@@ -472,9 +538,10 @@ struct Work {
     warnings: Vec<Vec<Warning>>,
 }
 
+/// Number of the append, and of the record in it.
+#[derive(Debug, PartialEq, Eq)]
 struct Place {
     append: usize,
-    partition: Partition,
     index: u64,
 }
 
@@ -485,11 +552,12 @@ fn placed(
     warnings: Vec<Vec<Warning>>,
 ) -> Vec<Placed> {
     let place = |(place, warnings): (Place, Vec<Warning>)| {
-        let offset = committed.appends[place.append].first.plus(place.index);
+        let append = &committed.appends[place.append];
+        let (partition, offset) = (append.of.partition, append.first.plus(place.index));
         Placed {
-            partition: place.partition,
+            partition,
             offset,
-            message_id: Streams::message_id(stream, place.partition, offset),
+            message_id: Streams::message_id(stream, partition, offset),
             warnings,
         }
     };

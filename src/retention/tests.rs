@@ -78,7 +78,6 @@ impl Bench {
             of: self.of(name),
             records: vec![record],
             kind: AppendKind::Accepted,
-            dedup: None,
             refers: Vec::new(),
         };
         let commit = Commit {

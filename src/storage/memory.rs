@@ -19,9 +19,9 @@ use crate::{
 };
 
 use super::{
-    Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, Finish, Finished, Health, Keep,
-    LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords, Page, PartitionStatus, ReadError, State,
-    StateEntry, Stream, StreamConfig, StreamError, StreamLedger,
+    Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, DedupId, Finish, Finished,
+    Health, Keep, LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords, Page, PartitionStatus,
+    ReadError, State, StateEntry, Stream, StreamConfig, StreamError, StreamLedger,
 };
 
 /// The engine.
@@ -31,6 +31,7 @@ pub(crate) struct Memory {
     health: watch::Sender<Health>,
     changed: watch::Sender<u64>,
     silent: AtomicBool,
+    held: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +41,7 @@ struct Inner {
     state: BTreeMap<Arc<str>, StateEntry>,
     revision: u64,
     refusals: VecDeque<CommitError>,
+    dedup: HashMap<(StreamId, DedupId), Committed>,
     commits_len: usize,
 }
 
@@ -58,6 +60,7 @@ impl Memory {
             health: watch::Sender::new(Health::Running),
             changed: watch::Sender::new(0),
             silent: AtomicBool::new(false),
+            held: watch::Sender::new(false),
         })
     }
 
@@ -75,6 +78,16 @@ impl Memory {
         self.silent.store(true, Ordering::Relaxed);
     }
 
+    /// From now on commits wait, as behind a slow disk, or no longer.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// How many commits wait so.
+    pub(crate) fn held_len(&self) -> usize {
+        self.held.receiver_count()
+    }
+
     /// How many commits were stored.
     pub(crate) fn commits_len(&self) -> usize {
         self.inner.lock().unwrap().commits_len
@@ -84,6 +97,15 @@ impl Memory {
         let mut inner = self.inner.lock().unwrap();
         if let Some(refusal) = inner.refusals.pop_front() {
             return Err(refusal);
+        }
+        let dedup = commit.dedup.as_ref().map(|dedup| {
+            let stream = commit.appends[0].of.stream;
+            ((stream, dedup.id), dedup.memo.clone())
+        });
+        if let Some((key, _)) = &dedup
+            && let Some(first) = inner.dedup.get(key)
+        {
+            return Ok(first.clone());
         }
         for change in &commit.state {
             let found = inner
@@ -118,7 +140,8 @@ impl Memory {
         }
         let mut appends = Vec::new();
         for append in commit.appends {
-            let part = inner.partitions.get_mut(&append.of).unwrap();
+            let (of, len) = (append.of, append.records.len() as u64);
+            let part = inner.partitions.get_mut(&of).unwrap();
             let first = part.bounds().tail;
             for record in append.records {
                 let offset = part.bounds().tail;
@@ -129,10 +152,7 @@ impl Memory {
                 });
             }
             part.tail.send_replace(part.bounds().tail);
-            appends.push(Appended {
-                first,
-                duplicate: false,
-            });
+            appends.push(Appended { of, first, len });
         }
         for Finish {
             of, offset, end, ..
@@ -141,7 +161,20 @@ impl Memory {
             assert_eq!(end, NewEnd::Delivered, "the tests need no other");
             inner.partitions.get_mut(&of).unwrap().ended.insert(offset);
         }
-        Ok(Committed { time, appends })
+        let committed = Committed {
+            time,
+            appends,
+            repeats: None,
+        };
+        if let Some((key, memo)) = dedup {
+            let repeats = Some(memo);
+            let again = Committed {
+                repeats,
+                ..committed.clone()
+            };
+            inner.dedup.insert(key, again);
+        }
+        Ok(committed)
     }
 
     /// Changes a state value behind everybody's back.
@@ -196,17 +229,24 @@ impl Log for Memory {
         Caps {
             commit_over_partitions: true,
             finish_atomic: true,
-            dedup: false,
+            dedup: true,
             trim: true,
         }
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held).await.unwrap();
         let committed = self.store(commit);
         if self.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
         committed
+    }
+
+    fn committed(&self, stream: StreamId, id: DedupId) -> Option<Committed> {
+        let inner = self.inner.lock().unwrap();
+        inner.dedup.get(&(stream, id)).cloned()
     }
 
     fn finish_soon(&self, _finish: Finish) -> Result<(), CommitError> {

@@ -71,6 +71,12 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// [`CommitError::Busy`] when too many are queued (use [`Log::commit`] and wait), [`CommitError::Stopped`].
     fn finish_soon(&self, finish: Finish) -> Result<(), CommitError>;
 
+    /// Returns what the commit with that id was answered, if there was one and it is remembered.
+    ///
+    /// A commit that is on its way is not in here: only [`Log::commit`] itself, with the same id, makes sure that nothing
+    /// is stored twice.
+    fn committed(&self, stream: StreamId, id: DedupId) -> Option<Committed>;
+
     /// Returns records from `from` on: at least one if there is one, else as many as fit into `bytes_max`.
     ///
     /// At the tail the page is empty.
@@ -208,6 +214,9 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
 /// The greatest value of one state entry.
 pub const STATE_BYTES_MAX: usize = 256 * 1024;
 
+/// The greatest memo of a commit.
+pub const MEMO_BYTES_MAX: usize = 128 * 1024;
+
 /// What an engine can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
@@ -215,7 +224,7 @@ pub struct Caps {
     pub commit_over_partitions: bool,
     /// Appends and ends of one commit are stored together.
     pub finish_atomic: bool,
-    /// Records of a past commit are recognised by their [`DedupId`].
+    /// A commit that is repeated is recognised by its [`DedupId`].
     pub dedup: bool,
     /// Records can be removed before their retention.
     pub trim: bool,
@@ -230,6 +239,20 @@ pub struct Commit {
     pub finishes: Vec<Finish>,
     /// Values to set or remove.
     pub state: Vec<StateChange>,
+    /// How a repetition is recognised; all appends are then to one stream, and there is at least one.
+    pub dedup: Option<Dedup>,
+}
+
+/// By what a commit is recognised that is made again: the second one changes nothing, whatever it holds, and is answered
+/// as the first one was.
+///
+/// How long, and how many, an engine remembers is bounded by its settings. A stream that goes takes its ids along.
+#[derive(Clone, Debug)]
+pub struct Dedup {
+    /// The same id for another stream is another commit.
+    pub id: DedupId,
+    /// What whoever repeats it is to be told, at most [`MEMO_BYTES_MAX`] bytes; the engine does not look at it.
+    pub memo: Bytes,
 }
 
 /// Records for one partition; they get offsets one behind the other.
@@ -241,8 +264,6 @@ pub struct Append {
     pub records: Vec<Record>,
     /// How they came about, for the books.
     pub kind: AppendKind,
-    /// A second append with this id stores nothing and is answered with the first one's place.
-    pub dedup: Option<DedupId>,
     /// Names of state values that these records need for as long as they are kept (their secrets).
     pub refers: Vec<Arc<str>>,
 }
@@ -280,7 +301,7 @@ impl AppendKind {
     ];
 }
 
-/// Digest by which a repeated append is recognised.
+/// Digest that names a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DedupId(pub [u8; 16]);
 
@@ -374,15 +395,20 @@ pub struct Committed {
     pub time: Timestamp,
     /// For each append, in order.
     pub appends: Vec<Appended>,
+    /// The memo of an earlier commit with the same [`DedupId`]: all of this is the answer to that one, which may have had
+    /// other appends, and nothing was stored now.
+    pub repeats: Option<Bytes>,
 }
 
 /// Where the records of an append are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
+    /// Their partition.
+    pub of: PartitionId,
     /// Offset of the first one; the others follow.
     pub first: Offset,
-    /// They are there since an earlier append of the same [`DedupId`]; nothing was stored now.
-    pub duplicate: bool,
+    /// How many there are.
+    pub len: u64,
 }
 
 /// Why a commit was not, or may not have been, stored.

@@ -47,6 +47,11 @@ const LIST: &[Listed] = &[
         "Messages stored by POST /stream/sync",
     ),
     listed(
+        REPEATED,
+        MetricType::Counter,
+        "Requests of POST /stream/sync that were answered as before, by their idempotency key",
+    ),
+    listed(
         REFUSED,
         MetricType::Counter,
         "Requests of POST /stream/sync that were refused, by problem code",
@@ -145,6 +150,7 @@ const LIST: &[Listed] = &[
 ];
 
 const ACCEPTED: &str = "syncgate_accepted_messages";
+const REPEATED: &str = "syncgate_repeated_requests";
 const REFUSED: &str = "syncgate_refused_requests";
 const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
 /// Time from a commit's queuing to its durability.
@@ -189,6 +195,8 @@ pub type Label = [(&'static str, String); 1];
 pub struct Metrics {
     /// Messages stored by `POST /stream/sync`.
     pub accepted: Counter,
+    /// Requests of `POST /stream/sync` that were answered as before.
+    pub repeated: Counter,
     /// Refused requests of `POST /stream/sync`, by problem `code`.
     pub refused: Family<Label, Counter>,
     /// Time of a request, by `route`.
@@ -204,12 +212,14 @@ impl Metrics {
     pub fn new(clock: &Clock) -> Self {
         let metrics = Self {
             accepted: Counter::default(),
+            repeated: Counter::default(),
             refused: Family::default(),
             request_seconds: Family::new_with_constructor(latency as fn() -> Histogram),
             registry: Arc::default(),
             started_seconds: Duration::from_micros(clock.now().0).as_secs_f64(),
         };
         metrics.adopt(ACCEPTED, metrics.accepted.clone());
+        metrics.adopt(REPEATED, metrics.repeated.clone());
         metrics.adopt(REFUSED, metrics.refused.clone());
         metrics.adopt(REQUEST_SECONDS, metrics.request_seconds.clone());
         metrics.adopt(BUILD, Info::new([("version", env!("CARGO_PKG_VERSION"))]));

@@ -16,6 +16,7 @@ mod crash;
 mod doctor;
 mod errors;
 mod flow;
+mod idempotency;
 mod lifecycle;
 mod readme;
 mod reload;

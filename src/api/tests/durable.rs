@@ -27,7 +27,7 @@ async fn open(dir: &std::path::Path) -> (Arc<Embedded>, Ingest, Secrets) {
     }
     (
         engine,
-        Ingest::new(streams, secrets.clone(), &config),
+        Ingest::new(streams, secrets.clone(), &config, &Tasks::new()),
         secrets,
     )
 }
@@ -39,6 +39,7 @@ fn submission(body: String, token: Option<&str>) -> Submission<'_> {
         form: Form::Json,
         token,
         traceparent: None,
+        key: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The edge over real sockets, above an engine in memory.
 
 mod durable;
+mod idempotency;
 mod records;
 mod reload;
 mod retry;
@@ -98,8 +99,9 @@ impl Edge {
         let streams = Streams::new(log);
         let redrives = Arc::new(CannedRedrives::default());
         let reloads = Arc::new(CannedReloads::default());
+        let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let parts = Parts {
-            ingest: Ingest::new(streams.clone(), secrets, config),
+            ingest: Ingest::new(streams.clone(), secrets, config, &tasks),
             streams,
             redriver: redrives.clone(),
             reloads: reloads.clone(),
@@ -110,7 +112,6 @@ impl Edge {
         let api = Api::new(parts, settings.clone(), &config.roles);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let (stopping, of_api) = (stop.clone(), tasks.clone());
         tasks.spawn("api", async move {
             api.serve(listener, stopping, &of_api).await.unwrap();
@@ -186,7 +187,6 @@ impl Edge {
             of: self.partition(stream, 0),
             records,
             kind: AppendKind::Accepted,
-            dedup: None,
             refers: Vec::new(),
         };
         let commit = Commit {
@@ -282,7 +282,7 @@ impl Reply {
                 && problem["detail"].is_string()
         );
         assert!(problem["instance"].as_str().unwrap().starts_with('/'));
-        let told = [429, 503, 507].contains(&status);
+        let told = [429, 503, 507].contains(&status) || code == "idempotency_in_flight";
         assert_eq!(self.headers.contains_key("retry-after"), told, "{problem}");
         problem
     }

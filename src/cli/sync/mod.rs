@@ -1,4 +1,7 @@
 //! `syncgate sync FILE|-`: posts messages to a running gateway, in batches, and says exactly how many it took.
+//!
+//! Each batch has an idempotency key of its own, so it may be sent again whatever became of it: after an answer that was
+//! lost, and by another run over the same file.
 
 mod batches;
 
@@ -10,6 +13,7 @@ use std::{
 };
 
 use clap::Args;
+use data_encoding::HEXLOWER;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};
@@ -20,11 +24,14 @@ use super::{
     client::{Client, Error, Refusal},
     output,
 };
+use crate::ingest::IdempotencyKey;
 
-/// How often a batch is sent again that the gateway had no room for.
-const BUSY_TRIES_MAX: u32 = 20;
+/// How often a batch is sent again.
+const TRIES_MAX: u32 = 20;
 /// Longest wait before that.
-const BUSY_WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest prefix; a hyphen and the number of a batch come behind it.
+const PREFIX_BYTES_MAX: usize = 200;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -41,11 +48,19 @@ pub(super) struct Arguments {
     /// Header for the token; the gateway's `sync.token_header`.
     #[arg(long, value_name = "HEADER", default_value = "authorization")]
     token_header: String,
+    /// What the idempotency keys of the batches begin with. A run over the same file with the same prefix stores nothing
+    /// twice. Without it a random one is taken, and told if the run has to stop.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    idempotency_prefix: Option<String>,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let client = arguments.gateway.client()?;
     let token = token(&arguments)?;
+    let prefix = match &arguments.idempotency_prefix {
+        Some(prefix) => prefix.clone(),
+        None => random_prefix()?,
+    };
     let (reader, bytes): (Box<dyn Read>, _) = if arguments.file.as_os_str() == "-" {
         (Box::new(io::stdin().lock()), None)
     } else {
@@ -57,83 +72,144 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     };
     let bar = progress(bytes);
     let mut batches = Batches::open(BufReader::new(reader)).map_err(Failure::failed)?;
-    let mut done = Done::default();
+    let sender = Sender {
+        client,
+        token,
+        token_header: arguments.token_header,
+        bar,
+    };
+    let mut done = Done::new(prefix);
     loop {
         let batch = match batches.next_batch() {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
             Err(why) => {
-                bar.finish_and_clear();
+                sender.bar.finish_and_clear();
                 return Err(done.stopped(&why, "nothing from there on was sent"));
             }
         };
-        match send(
-            &client,
-            &batch,
-            token.as_deref(),
-            &arguments.token_header,
-            &bar,
-        )
-        .await
-        {
+        match sender.send(&batch, &done.next_key()).await {
             Ok(answer) => done.add(&batch, answer),
-            Err(error) => {
-                bar.finish_and_clear();
-                return Err(done.refused(&batch, &error));
+            Err(unsent) => {
+                sender.bar.finish_and_clear();
+                return Err(done.refused(&batch, &unsent));
             }
         }
-        bar.set_position(batches.bytes_read());
-        bar.set_message(output::counted(done.accepted, "message"));
+        sender.bar.set_position(batches.bytes_read());
+        let accepted = output::counted(done.accepted, "message");
+        sender.bar.set_message(accepted);
     }
-    bar.finish_and_clear();
+    sender.bar.finish_and_clear();
     done.print(output)
 }
 
-async fn send(
-    client: &Client,
-    batch: &Batch,
-    token: Option<&str>,
-    token_header: &str,
-    bar: &ProgressBar,
-) -> Result<Value, Error> {
-    let mut tries = 0;
-    loop {
-        let mut request = client
-            .request(Method::POST, &["stream", "sync"], &[])
-            .header(CONTENT_TYPE, batch.content_type)
-            .body(batch.body.clone());
-        if let Some(token) = token {
-            request = request.header(token_header, token);
+/// Sends batches.
+struct Sender {
+    client: Client,
+    token: Option<String>,
+    token_header: String,
+    bar: ProgressBar,
+}
+
+/// Why a batch has no success.
+struct Unsent {
+    error: Error,
+    /// Some try of it may have been stored.
+    maybe_stored: bool,
+}
+
+impl Sender {
+    /// Sends a batch under its key until there is an answer that another try would not change.
+    async fn send(&self, batch: &Batch, key: &str) -> Result<Value, Unsent> {
+        let (mut tries, mut maybe_stored) = (0, false);
+        loop {
+            let mut request = self
+                .client
+                .request(Method::POST, &["stream", "sync"], &[])
+                .header(CONTENT_TYPE, batch.content_type)
+                .header("idempotency-key", key)
+                .body(batch.body.clone());
+            if let Some(token) = &self.token {
+                request = request.header(&self.token_header, token);
+            }
+            let error = match self.client.send(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            maybe_stored |= may_be_stored(&error);
+            let (what, wait) = match &error {
+                _ if tries == TRIES_MAX => {
+                    return Err(Unsent {
+                        error,
+                        maybe_stored,
+                    });
+                }
+                Error::Refused(refusal) if is_passing(refusal) => {
+                    let what = format!("the gateway answered {}", refusal.code);
+                    (what, refusal.retry_after)
+                }
+                Error::NoAnswer(why) => (why.clone(), None),
+                // It was there before, so it may come back.
+                Error::Unreachable(why) if tries > 0 => (why.clone(), None),
+                Error::Refused(_) | Error::Unreachable(_) => {
+                    return Err(Unsent {
+                        error,
+                        maybe_stored,
+                    });
+                }
+            };
+            tries += 1;
+            let wait = wait.unwrap_or(Duration::from_secs(1)).min(WAIT_MAX);
+            let secs = wait.as_secs();
+            self.bar
+                .println(format!("{what}; sending it again in {secs} s"));
+            tokio::time::sleep(wait).await;
         }
-        let error = match client.send(request).await {
-            Err(Error::Refused(refusal)) if tries < BUSY_TRIES_MAX && is_busy(&refusal) => refusal,
-            answer => return answer,
-        };
-        // These answers say that nothing was stored, so sending it again doubles nothing.
-        tries += 1;
-        let wait = error
-            .retry_after
-            .unwrap_or(Duration::from_secs(1))
-            .min(BUSY_WAIT_MAX);
-        bar.println(format!(
-            "the gateway is busy ({}), waiting {} s",
-            error.code,
-            wait.as_secs()
-        ));
-        tokio::time::sleep(wait).await;
     }
 }
 
-fn is_busy(refusal: &Refusal) -> bool {
+/// Whether another try may be answered otherwise.
+fn is_passing(refusal: &Refusal) -> bool {
     matches!(
         refusal.code.as_str(),
-        "queue_full" | "rate_limited" | "draining"
+        "queue_full" | "rate_limited" | "draining" | "idempotency_in_flight" | "maybe_stored"
     )
 }
 
+fn may_be_stored(error: &Error) -> bool {
+    match error {
+        Error::Unreachable(_) => false,
+        Error::NoAnswer(_) => true,
+        Error::Refused(refusal) => {
+            let told = ["maybe_stored", "idempotency_in_flight"];
+            told.contains(&refusal.code.as_str()) || refusal.status.as_u16() == 500
+        }
+    }
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    match IdempotencyKey::read(text.as_bytes()) {
+        Some(_) if text.len() <= PREFIX_BYTES_MAX => Ok(text.to_owned()),
+        _ => Err(format!(
+            "give 1 to {PREFIX_BYTES_MAX} visible ASCII characters, without blanks"
+        )),
+    }
+}
+
+fn random_prefix() -> Result<String, Failure> {
+    let mut random = [0; 12];
+    getrandom::fill(&mut random).map_err(|error| {
+        Failure::failed(format!(
+            "no random numbers ({error}); give --idempotency-prefix"
+        ))
+    })?;
+    Ok(format!("sync-{}", HEXLOWER.encode(&random)))
+}
+
 /// What was accepted until now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Done {
+    prefix: String,
     accepted: u64,
     batches: u64,
     first: Option<Value>,
@@ -142,6 +218,22 @@ struct Done {
 }
 
 impl Done {
+    fn new(prefix: String) -> Self {
+        Self {
+            prefix,
+            accepted: 0,
+            batches: 0,
+            first: None,
+            last: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Returns the idempotency key of the batch that comes next.
+    fn next_key(&self) -> String {
+        format!("{}-{}", self.prefix, self.batches + 1)
+    }
+
     fn add(&mut self, batch: &Batch, mut answer: Value) {
         self.batches += 1;
         self.accepted += batch.messages_len();
@@ -169,25 +261,26 @@ impl Done {
 
     fn stopped(&self, why: &str, rest: &str) -> Failure {
         let accepted = output::counted(self.accepted, "message");
-        Failure::failed(format!("{why}\n{accepted} accepted before that; {rest}"))
+        let prefix = &self.prefix;
+        Failure::failed(format!(
+            "{why}\n{accepted} accepted before that; {rest}\nwith --idempotency-prefix {prefix} another run stores nothing twice"
+        ))
     }
 
-    fn refused(&self, batch: &Batch, error: &Error) -> Failure {
-        let (why, rest) = match error {
-            Error::Unreachable(why) => (why.clone(), batch.not_stored()),
-            Error::NoAnswer(why) => (why.clone(), batch.maybe_stored()),
+    fn refused(&self, batch: &Batch, unsent: &Unsent) -> Failure {
+        let why = match &unsent.error {
+            Error::Unreachable(why) | Error::NoAnswer(why) => why.clone(),
             Error::Refused(refusal) => {
                 let mut named = refusal.clone();
                 for (pointer, _) in &mut named.members {
                     *pointer = batch.name_place(pointer);
                 }
-                let rest = if refusal.code == "maybe_stored" || refusal.status.as_u16() == 500 {
-                    batch.maybe_stored()
-                } else {
-                    batch.not_stored()
-                };
-                (named.text(), rest)
+                named.text()
             }
+        };
+        let rest = match unsent.maybe_stored {
+            true => batch.maybe_stored(),
+            false => batch.not_stored(),
         };
         self.stopped(&why, &rest)
     }

@@ -135,7 +135,6 @@ impl Harness {
             of: self.partition(stream, partition),
             records,
             kind: AppendKind::Accepted,
-            dedup: None,
             refers: Vec::new(),
         };
         let commit = Commit {

@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     place::Offset,
     record::{HeadersBuilder, Record, header},
-    storage::{AppendKind, Commit, CommitError, NewEnd, StreamConfig, StreamError},
+    storage::{AppendKind, Appended, Commit, CommitError, NewEnd, StreamConfig, StreamError},
 };
 
 pub(crate) async fn offsets_are_dense_in_each_partition_and_go_on_after_a_reopen(
@@ -24,8 +24,12 @@ pub(crate) async fn offsets_are_dense_in_each_partition_and_go_on_after_a_reopen
             let numbers = tails[partition]..tails[partition] + count;
             let of = part(&stream, u16::try_from(partition).unwrap());
             let committed = stored(engine.as_ref(), numbered(of, numbers.clone())).await;
-            assert_eq!(committed.appends[0].first, Offset(numbers.start));
-            assert!(!committed.appends[0].duplicate);
+            let appended = Appended {
+                of,
+                first: Offset(numbers.start),
+                len: count,
+            };
+            assert_eq!(committed.appends, [appended]);
             tails[partition] = numbers.end;
         }
         if round % 2 == 1 {

@@ -87,8 +87,9 @@ macro_rules! suite {
                 revisions_guard_a_value,
                 values_of_the_greatest_size_are_kept,
                 watchers_hear_of_their_prefix_alone;
-            dedup: a_repeated_append_is_answered_with_the_first_place,
-                repetitions_are_seen_within_a_commit_and_between_neighbours,
+            dedup: a_repeated_commit_is_answered_as_the_first_one_was,
+                repetitions_are_seen_between_neighbours,
+                a_refused_commit_is_not_remembered,
                 an_id_goes_with_its_stream;
             leases: every_partition_is_granted_at_once_and_when_it_is_made;
         }
@@ -187,7 +188,6 @@ pub(crate) fn append(of: PartitionId, records: Vec<Record>) -> Append {
         of,
         records,
         kind: AppendKind::Accepted,
-        dedup: None,
         refers: Vec::new(),
     }
 }

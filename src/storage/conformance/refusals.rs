@@ -60,6 +60,7 @@ fn around(of: PartitionId, bad: Bad, first: bool) -> Commit {
         appends: vec![numbered(of, 10..12)],
         finishes: vec![finish(of, 7, NewEnd::Delivered)],
         state: vec![change("t/new", Some("new"), Some(0))],
+        ..Commit::default()
     };
     fn put<T>(list: &mut Vec<T>, bad: T, first: bool) {
         list.insert(if first { 0 } else { list.len() }, bad);

@@ -191,7 +191,7 @@ impl Books {
             Op::StreamChanged(image) => self.change_stream(image),
             Op::StreamGone { stream } => self.remove_stream(*stream),
             Op::Dedup(entry) => {
-                self.dedup.insert(*entry);
+                self.dedup.insert(entry.clone());
                 Ok(())
             }
             Op::Refer { .. } => Ok(()),

@@ -1,4 +1,4 @@
-//! Appends of the recent past, by the ids that their callers gave them: bounded in number and in age.
+//! Commits of the recent past, by the ids that their callers gave them: bounded in number, in memory and in age.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,14 +7,27 @@ use super::ops::DedupEntry;
 /// An id belongs to a stream: the same digest in another stream is another append.
 type Key = (u32, [u8; 16]);
 
+/// An entry that takes more memory than this, beside what all take, counts as several.
+const ENTRY_BYTES: usize = 128;
+
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     entries: HashMap<Key, DedupEntry>,
     /// By age; an id that was used again after its time is in here twice.
-    order: VecDeque<(Key, u64)>,
+    order: VecDeque<Aged>,
+    /// What all of `order` counts as.
+    len: usize,
     len_max: usize,
     age_max_us: u64,
+}
+
+#[derive(Debug)]
+struct Aged {
+    key: Key,
+    time: u64,
+    /// As how many entries it counts.
+    len: usize,
 }
 
 impl Dedup {
@@ -26,7 +39,7 @@ impl Dedup {
         }
     }
 
-    /// Returns the append of that id, if it is not too old at `time`.
+    /// Returns the commit of that id, if it is not too old at `time`.
     pub(super) fn get(&self, stream: u32, id: [u8; 16], time: u64) -> Option<&DedupEntry> {
         let entry = self.entries.get(&(stream, id))?;
         self.recent(entry.time, time).then_some(entry)
@@ -38,24 +51,33 @@ impl Dedup {
     }
 
     pub(super) fn insert(&mut self, entry: DedupEntry) {
-        let key = (entry.slot.0, entry.id);
-        self.entries.insert(key, entry);
-        self.order.push_back((key, entry.time));
-        while let Some(&(oldest, time)) = self.order.front() {
-            let fits = self.order.len() <= self.len_max && self.recent(time, entry.time);
+        let now = entry.time;
+        let aged = Aged {
+            key: (entry.stream, entry.id),
+            time: entry.time,
+            len: 1 + (entry.memo.len() + size_of_val(&*entry.places)) / ENTRY_BYTES,
+        };
+        self.len += aged.len;
+        self.entries.insert(aged.key, entry);
+        self.order.push_back(aged);
+        while let Some(oldest) = self.order.front() {
+            let fits = self.len <= self.len_max && self.recent(oldest.time, now);
             if fits {
                 break;
             }
+            let (key, time) = (oldest.key, oldest.time);
+            self.len -= oldest.len;
             self.order.pop_front();
-            if self.entries.get(&oldest).is_some_and(|e| e.time == time) {
-                self.entries.remove(&oldest);
+            if self.entries.get(&key).is_some_and(|e| e.time == time) {
+                self.entries.remove(&key);
             }
         }
     }
 
     pub(super) fn remove_stream(&mut self, stream: u32) {
         self.entries.retain(|(of, _), _| *of != stream);
-        self.order.retain(|((of, _), _)| *of != stream);
+        self.order.retain(|aged| aged.key.0 != stream);
+        self.len = self.order.iter().map(|aged| aged.len).sum();
     }
 
     /// Puts entries from before all others in front, oldest first.
@@ -63,8 +85,9 @@ impl Dedup {
         let newer: Vec<_> = self
             .order
             .drain(..)
-            .filter_map(|(key, _)| self.entries.remove(&key))
+            .filter_map(|aged| self.entries.remove(&aged.key))
             .collect();
+        self.len = 0;
         for entry in older.into_iter().chain(newer) {
             self.insert(entry);
         }
@@ -73,15 +96,17 @@ impl Dedup {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn entry(id: u8, time: u64) -> DedupEntry {
         DedupEntry {
             id: [id; 16],
-            slot: (0, 0),
-            first: id.into(),
-            count: 1,
+            stream: 0,
             time,
+            places: [(0, id.into(), 1)].into(),
+            memo: Bytes::new(),
         }
     }
 
@@ -117,5 +142,27 @@ mod tests {
         assert!(dedup.get(0, [1; 16], 40).is_none());
         assert!(dedup.get(0, [2; 16], 40).is_some());
         assert!(dedup.get(0, [3; 16], 40).is_some());
+    }
+
+    #[test]
+    fn a_large_entry_counts_as_several_until_it_is_gone() {
+        let mut dedup = Dedup::new(4, 1);
+        let large = |id| DedupEntry {
+            memo: vec![0; 300].into(),
+            ..entry(id, id.into())
+        };
+        dedup.insert(entry(1, 1));
+        dedup.insert(large(2));
+        assert!(dedup.get(0, [1; 16], 2).is_some());
+        dedup.insert(large(3));
+        assert!(dedup.get(0, [2; 16], 3).is_none());
+        dedup.insert(entry(4, 4));
+        assert!(dedup.get(0, [3; 16], 4).is_some());
+        dedup.remove_stream(0);
+        assert_eq!((dedup.len, dedup.order.len()), (0, 0));
+        dedup.insert(large(5));
+        dedup.prepend(vec![entry(4, 4)]);
+        assert!(dedup.get(0, [4; 16], 5).is_some());
+        assert!(dedup.get(0, [5; 16], 5).is_some());
     }
 }

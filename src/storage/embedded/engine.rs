@@ -18,9 +18,9 @@ use crate::{
     clock::{Clock, Timestamp},
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
-        Append, Caps, Commit, CommitError, Committed, Finish, Finished, Health, Keep, LeaseEvent,
-        Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, ReadError, State, StateEntry,
-        Stream, StreamConfig, StreamError,
+        Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
+        LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, ReadError, State,
+        StateEntry, Stream, StreamConfig, StreamError,
     },
     telemetry::metrics::latency,
 };
@@ -44,6 +44,7 @@ pub struct Embedded {
     pub(super) shared: Arc<Shared>,
     queue: Arc<Queue>,
     reader: Reader,
+    clock: Clock,
     housekeeper: Arc<Housekeeper>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<DirLock>>,
@@ -64,11 +65,12 @@ impl Embedded {
         disk: Arc<dyn Disk>,
         clock: Clock,
     ) -> Result<Arc<Self>, OpenError> {
-        let opened = opening::open(options, disk, clock)?;
+        let opened = opening::open(options, disk, clock.clone())?;
         Ok(Arc::new(Self {
             reader: Reader::new(opened.shared.clone()),
             shared: opened.shared,
             queue: opened.queue,
+            clock,
             housekeeper: opened.housekeeper,
             threads: Mutex::new(opened.threads),
             lock: Mutex::new(Some(opened.lock)),
@@ -195,6 +197,14 @@ impl Log for Embedded {
             .await?;
         self.append_seconds.observe(start.elapsed().as_secs_f64());
         Ok(committed)
+    }
+
+    fn committed(&self, stream: StreamId, id: DedupId) -> Option<Committed> {
+        let now = self.clock.now().0;
+        let view = lock::read(&self.shared.view);
+        let (number, _) = view.books.with_id(stream)?;
+        let entry = view.books.dedup.get(number, id.0, now)?;
+        Some(entry.committed(stream))
     }
 
     fn finish_soon(&self, finish: Finish) -> Result<(), CommitError> {

@@ -6,7 +6,7 @@
 //! "b" stream u32 BE, partition u16 BE,
 //!     first offset u64 BE               file number, then for each block: place, length, first offset, count (varints),
 //!                                       first time u64; at most 128 blocks of one file
-//! "d" file number u64 BE, chunk u32 BE  dedup entries of that file, at most 128
+//! "d" file number u64 BE, chunk u32 BE  dedup operations of that file, at most 128
 //! ```
 //!
 //! A mark is written when what it speaks of is durable. An index that does not open, that panics, that is of another
@@ -36,7 +36,7 @@ use super::{
     usage::SegmentUsage,
 };
 
-const LAYOUT_VERSION: u32 = 2;
+const LAYOUT_VERSION: u32 = 3;
 const CHUNK_LEN: usize = 128;
 const CACHE_BYTES: u64 = 16 << 20;
 /// sled lets go of its file a moment after its handle is dropped.

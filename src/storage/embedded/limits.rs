@@ -1,6 +1,8 @@
 //! What can be checked of a call without knowing anything that is stored.
 
-use crate::storage::{Commit, CommitError, NewEnd, STATE_BYTES_MAX, StreamConfig};
+use std::collections::HashSet;
+
+use crate::storage::{Commit, CommitError, MEMO_BYTES_MAX, NewEnd, STATE_BYTES_MAX, StreamConfig};
 
 use super::{COMMIT_BYTES_MAX, PARTITIONS_MAX, block};
 
@@ -24,6 +26,17 @@ pub(super) fn check(commit: &Commit) -> Result<usize, CommitError> {
             let most = commit.appends.len().saturating_sub(1);
             return Err(too_large("the number of an end's append", append, most));
         }
+    }
+    if let Some(dedup) = &commit.dedup {
+        let streams: HashSet<_> = commit.appends.iter().map(|a| a.of.stream).collect();
+        if streams.len() != 1 {
+            let what = "the number of streams of a commit with an id";
+            return Err(too_large(what, streams.len(), 1));
+        }
+        if dedup.memo.len() > MEMO_BYTES_MAX {
+            return Err(too_large("a memo", dedup.memo.len(), MEMO_BYTES_MAX));
+        }
+        all += 64 + 32 * commit.appends.len() + dedup.memo.len();
     }
     for append in &commit.appends {
         all += 128;

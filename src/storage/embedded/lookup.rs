@@ -62,7 +62,7 @@ impl SegmentScan {
                 (&mut self.usage.ends, run.slot, share)
             }
             Op::Dedup(entry) => {
-                self.dedup.push(*entry);
+                self.dedup.push(entry.clone());
                 self.usage.dedup_time = self.usage.dedup_time.max(entry.time);
                 return;
             }

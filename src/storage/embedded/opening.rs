@@ -265,7 +265,7 @@ fn catch_up(
         }
     }
     let books = &mut lock::write(&shared.view).books;
-    older.retain(|entry| books.id_of(entry.slot.0).is_some());
+    older.retain(|entry| books.id_of(entry.stream).is_some());
     books.dedup.prepend(older);
     replayed
 }

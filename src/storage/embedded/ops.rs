@@ -9,6 +9,8 @@
 //! 6 stream made, 7 stream changed: image      8 stream gone   stream
 //! 9 dedup       id 16 bytes, stream, partition, first offset, count, time u64
 //! 10 refer      state key: a record behind this needs that value, the first time in this file
+//! 11 dedup      id 16 bytes, stream, time u64, memo, number of appends; of each: partition, first offset, count.
+//!               Of a commit with one append and no memo it is a 9
 //! ```
 //!
 //! Each begins with its tag. Numbers without a width are varints, texts and values have their length before them.
@@ -20,8 +22,8 @@ use bytes::{BufMut, Bytes};
 
 use crate::{
     clock::Timestamp,
-    place::{Incarnation, Offset, StreamId},
-    storage::{ControlEvent, ControlEventKind, Stream, StreamConfig},
+    place::{Incarnation, Offset, Partition, PartitionId, StreamId},
+    storage::{Appended, Committed, ControlEvent, ControlEventKind, Stream, StreamConfig},
 };
 
 use super::{
@@ -38,6 +40,7 @@ const STREAM_CHANGED: u8 = 7;
 const STREAM_GONE: u8 = 8;
 const DEDUP: u8 = 9;
 const REFER: u8 = 10;
+const DEDUP_MEMO: u8 = 11;
 
 /// An operation as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,32 +145,100 @@ impl EndCode {
     }
 }
 
-/// An append that would be recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A commit that would be recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DedupEntry {
     pub(super) id: [u8; 16],
-    pub(super) slot: Slot,
-    pub(super) first: u64,
-    pub(super) count: u64,
+    pub(super) stream: u32,
     pub(super) time: u64,
+    /// Partition, first offset and count of each append.
+    pub(super) places: Arc<[(u16, u64, u64)]>,
+    pub(super) memo: Bytes,
 }
 
 impl DedupEntry {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.put_slice(&self.id);
-        put_slot(out, self.slot);
-        put_varint(out, self.first);
-        put_varint(out, self.count);
-        out.put_u64_le(self.time);
+    /// Returns the answer that the commit had; `stream` is the stream's id.
+    pub(super) fn committed(&self, stream: StreamId) -> Committed {
+        let appended = |&(partition, first, len): &(u16, u64, u64)| Appended {
+            of: PartitionId {
+                stream,
+                partition: Partition(partition),
+            },
+            first: Offset(first),
+            len,
+        };
+        Committed {
+            time: Timestamp(self.time),
+            appends: self.places.iter().map(appended).collect(),
+            repeats: Some(self.memo.clone()),
+        }
     }
 
+    /// Returns what it takes at most.
+    pub(super) fn stored_len_max(&self) -> usize {
+        64 + 32 * self.places.len() + self.memo.len()
+    }
+
+    /// Writes the operation, with its tag.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        if let (&[(partition, first, count)], true) = (&*self.places, self.memo.is_empty()) {
+            out.put_u8(DEDUP);
+            out.put_slice(&self.id);
+            put_slot(out, (self.stream, partition));
+            put_varint(out, first);
+            put_varint(out, count);
+            out.put_u64_le(self.time);
+            return;
+        }
+        out.put_u8(DEDUP_MEMO);
+        out.put_slice(&self.id);
+        put_varint(out, self.stream.into());
+        out.put_u64_le(self.time);
+        put_sized(out, &self.memo);
+        put_varint(out, self.places.len() as u64);
+        for (partition, first, count) in &*self.places {
+            put_varint(out, (*partition).into());
+            put_varint(out, *first);
+            put_varint(out, *count);
+        }
+    }
+
+    /// Reads the operation, with its tag.
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match reader.u8()? {
+            DEDUP => Self::decode_one(reader),
+            DEDUP_MEMO => Self::decode_with_memo(reader),
+            _ => Err(Malformed("a dedup entry has an unknown tag")),
+        }
+    }
+
+    fn decode_one(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let id = reader.array()?;
+        let (stream, partition) = slot(reader)?;
+        let place = (partition, reader.varint()?, reader.varint()?);
         Ok(Self {
-            id: reader.array()?,
-            slot: slot(reader)?,
-            first: reader.varint()?,
-            count: reader.varint()?,
+            id,
+            stream,
             time: reader.u64()?,
+            places: [place].into(),
+            memo: Bytes::new(),
+        })
+    }
+
+    fn decode_with_memo(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (id, stream, time) = (reader.array()?, reader.small()?, reader.u64()?);
+        // It is kept for longer than the frame that it is read from.
+        let memo = Bytes::copy_from_slice(reader.sized()?);
+        let mut places = Vec::new();
+        for _ in 0..reader.varint()? {
+            places.push((reader.small()?, reader.varint()?, reader.varint()?));
+        }
+        Ok(Self {
+            id,
+            stream,
+            time,
+            places: places.into(),
+            memo,
         })
     }
 }
@@ -304,10 +375,7 @@ impl Op {
                 out.put_u8(STREAM_GONE);
                 put_varint(out, (*stream).into());
             }
-            Self::Dedup(entry) => {
-                out.put_u8(DEDUP);
-                entry.encode(out);
-            }
+            Self::Dedup(entry) => entry.encode(out),
             Self::Refer { key } => {
                 out.put_u8(REFER);
                 put_sized(out, key.as_bytes());
@@ -338,7 +406,8 @@ impl Op {
             STREAM_GONE => Self::StreamGone {
                 stream: reader.small()?,
             },
-            DEDUP => Self::Dedup(DedupEntry::decode(&mut reader)?),
+            DEDUP => Self::Dedup(DedupEntry::decode_one(&mut reader)?),
+            DEDUP_MEMO => Self::Dedup(DedupEntry::decode_with_memo(&mut reader)?),
             REFER => Self::Refer {
                 key: reader.shared_text()?,
             },

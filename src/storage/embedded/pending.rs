@@ -14,8 +14,8 @@ use crate::{
     place::{Offset, PartitionId},
     record::Record,
     storage::{
-        Append, AppendKind, Appended, Commit, CommitError, Committed, DedupId, Finish, NewEnd,
-        StateChange,
+        Append, AppendKind, Appended, Commit, CommitError, Committed, Dedup, DedupId, Finish,
+        NewEnd, StateChange,
     },
 };
 
@@ -107,6 +107,9 @@ impl Pending {
         for append in &commit.appends {
             slot(books, append.of)?;
         }
+        if let Some(first) = self.repeated(books, &commit, now) {
+            return Ok(first);
+        }
         for finish in &commit.finishes {
             let run = std::slice::from_ref(finish);
             self.check_run(books, slot(books, finish.of)?, run)?;
@@ -132,6 +135,9 @@ impl Pending {
             copies.push((slot, answer.first.0));
             appended.push(answer);
         }
+        if let (Some(dedup), Some((slot, _))) = (commit.dedup, copies.first()) {
+            self.remember(dedup, slot.0, time, &appended);
+        }
         for finish in &commit.finishes {
             self.finish(books, slot(books, finish.of)?, (finish, 1), time, &copies)?;
         }
@@ -141,7 +147,33 @@ impl Pending {
         Ok(Committed {
             time: Timestamp(time),
             appends: appended,
+            repeats: None,
         })
+    }
+
+    /// Returns the answer of the commit that this one repeats.
+    fn repeated(&self, books: &Books, commit: &Commit, now: Timestamp) -> Option<Committed> {
+        let DedupId(id) = commit.dedup.as_ref()?.id;
+        let of = commit.appends.first()?.of;
+        let (stream, _) = books.slot(of)?;
+        let in_frame = self.dedup.get(&(stream, id));
+        let time = now.0.max(self.last_time);
+        let entry = in_frame.or_else(|| books.dedup.get(stream, id, time))?;
+        Some(entry.committed(of.stream))
+    }
+
+    fn remember(&mut self, dedup: Dedup, stream: u32, time: u64, appended: &[Appended]) {
+        let place = |append: &Appended| (append.of.partition.0, append.first.0, append.len);
+        let entry = DedupEntry {
+            id: dedup.id.0,
+            stream,
+            time,
+            places: appended.iter().map(place).collect(),
+            memo: dedup.memo,
+        };
+        self.dedup.insert((stream, entry.id), entry.clone());
+        let bytes = entry.stored_len_max();
+        self.push(Op::Dedup(entry), bytes);
     }
 
     /// Takes in ends that nobody waits for, as one commit; returns those that are refused.
@@ -252,16 +284,8 @@ impl Pending {
     }
 
     fn append(&mut self, books: &Books, slot: Slot, append: Append, time: u64) -> Appended {
-        if let Some(DedupId(id)) = append.dedup
-            && let Some(entry) = self.known(books, slot, id, time)
-        {
-            return Appended {
-                first: Offset(entry.first),
-                duplicate: true,
-            };
-        }
         let first = self.delta(books, slot).next;
-        let count = append.records.len() as u64;
+        let len = append.records.len() as u64;
         for record in append.records {
             self.append_record(books, slot, append.kind, record, time);
         }
@@ -272,28 +296,11 @@ impl Pending {
                 self.refers.insert(key);
             }
         }
-        if let Some(DedupId(id)) = append.dedup {
-            let entry = DedupEntry {
-                id,
-                slot,
-                first,
-                count,
-                time,
-            };
-            self.dedup.insert((slot.0, id), entry);
-            self.push(Op::Dedup(entry), 64);
-        }
         Appended {
+            of: append.of,
             first: Offset(first),
-            duplicate: false,
+            len,
         }
-    }
-
-    fn known(&self, books: &Books, slot: Slot, id: [u8; 16], time: u64) -> Option<DedupEntry> {
-        let pending = self.dedup.get(&(slot.0, id));
-        pending
-            .or_else(|| books.dedup.get(slot.0, id, time))
-            .copied()
     }
 
     fn append_record(

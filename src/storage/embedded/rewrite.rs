@@ -182,6 +182,7 @@ fn live(books: &Books, frame: &Frame) -> Option<(Vec<Entry>, usize)> {
         };
         bytes += match (&entry, op) {
             (Some(_), Op::Append(block)) => block.len(),
+            (Some(_), Op::Dedup(entry)) => entry.stored_len_max(),
             (Some(_), _) => 128,
             (None, _) => 0,
         };

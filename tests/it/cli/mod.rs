@@ -3,4 +3,5 @@
 mod commands;
 mod process;
 mod retry;
+mod sync;
 mod whole;

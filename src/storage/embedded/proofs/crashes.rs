@@ -27,7 +27,6 @@ fn draft_append(at: Pick, sizes: &[u16]) -> DraftAppend {
         at,
         sizes: sizes.to_vec(),
         kind: 0,
-        dedup: None,
     }
 }
 
@@ -75,6 +74,7 @@ pub(super) fn history() -> Vec<Step> {
             }],
             ends: vec![end(source, 0, 2)],
             state: vec![state(0, Some(60))],
+            dedup: None,
         }),
         Step::FinishSoon {
             at: (1, 1),
@@ -98,21 +98,17 @@ pub(super) fn history() -> Vec<Step> {
         },
         append((2, 0), &[500; 3]),
         Step::Commit(Draft {
-            appends: vec![DraftAppend {
-                dedup: Some(1),
-                ..draft_append((1, 1), &[40])
-            }],
+            appends: vec![draft_append((1, 1), &[40]), draft_append((1, 0), &[9, 9])],
+            dedup: Some(1),
             ..Draft::default()
         }),
         Step::Reopen {
             forget_index: false,
         },
         Step::Commit(Draft {
-            appends: vec![DraftAppend {
-                dedup: Some(1),
-                ..draft_append((1, 1), &[40])
-            }],
+            appends: vec![draft_append((1, 2), &[40])],
             state: vec![state(1, None)],
+            dedup: Some(1),
             ..Draft::default()
         }),
         Step::Delete { stream: 2 },
@@ -160,12 +156,10 @@ pub(super) fn reclaiming() -> Vec<Step> {
             steps.push(append(errors, &[50]));
         }
         steps.push(Step::Commit(Draft {
-            appends: vec![DraftAppend {
-                dedup: Some(round),
-                ..draft_append(errors, &[9])
-            }],
+            appends: vec![draft_append(errors, &[9])],
             ends: vec![end(errors, 0, 4), end(source, 1, 0)],
             state: vec![state(0, Some(100))],
+            dedup: Some(round),
         }));
         steps.push(Step::Trim {
             at: source,

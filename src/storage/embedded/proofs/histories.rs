@@ -35,18 +35,8 @@ fn sizes() -> impl Strategy<Value = Vec<u16>> {
 }
 
 fn draft() -> impl Strategy<Value = Draft> {
-    let append = (
-        pick(),
-        sizes(),
-        0..5_u8,
-        prop::option::weighted(0.2, 0..3_u8),
-    )
-        .prop_map(|(at, sizes, kind, dedup)| DraftAppend {
-            at,
-            sizes,
-            kind,
-            dedup,
-        });
+    let append =
+        (pick(), sizes(), 0..5_u8).prop_map(|(at, sizes, kind)| DraftAppend { at, sizes, kind });
     let end = (pick(), 0..500_u16, 0..8_u8, prop::bool::weighted(0.05)).prop_map(
         |(at, which, end, wrong)| DraftEnd {
             at,
@@ -58,11 +48,17 @@ fn draft() -> impl Strategy<Value = Draft> {
     let expect = prop_oneof![4 => Just(0_u8), 4 => Just(1), 1 => Just(2)];
     let state = (0..6_u8, prop::option::weighted(0.8, 0..3_000_u16), expect)
         .prop_map(|(key, size, expect)| DraftState { key, size, expect });
-    let draft = (vec(append, 0..3), vec(end, 0..4), vec(state, 0..2));
-    draft.prop_map(|(appends, ends, state)| Draft {
+    let draft = (
+        vec(append, 0..3),
+        vec(end, 0..4),
+        vec(state, 0..2),
+        prop::option::weighted(0.3, 0..3_u8),
+    );
+    draft.prop_map(|(appends, ends, state, dedup)| Draft {
         appends,
         ends,
         state,
+        dedup,
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
     clock::Timestamp,
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
@@ -17,8 +19,11 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     pub(super) content: Content,
-    dedup: HashMap<DedupId, Offset>,
+    dedup: HashMap<DedupId, Answer>,
 }
+
+/// Where the records of a commit are, and the memo if it repeats another.
+pub(super) type Answer = (Vec<Appended>, Option<Bytes>);
 
 impl Model {
     pub(super) fn partition(&self, of: PartitionId) -> Option<&PartitionContent> {
@@ -37,8 +42,12 @@ impl Model {
     }
 
     /// Returns what is there after a commit, and its answer; `None` if it must be refused.
-    pub(super) fn commit(&self, commit: &Commit) -> Option<(Self, Vec<Appended>)> {
+    pub(super) fn commit(&self, commit: &Commit) -> Option<(Self, Answer)> {
         let mut after = self.clone();
+        let known = commit.dedup.as_ref().and_then(|d| self.dedup.get(&d.id));
+        if let Some(known) = known {
+            return Some((after, known.clone()));
+        }
         for finish in &commit.finishes {
             after.finish(finish)?;
         }
@@ -56,26 +65,20 @@ impl Model {
         }
         let mut appends = Vec::new();
         for append in &commit.appends {
-            let first = append.dedup.and_then(|id| after.dedup.get(&id).copied());
             let partition = after.partition_mut(append.of)?;
-            if let Some(first) = first {
-                appends.push(Appended {
-                    first,
-                    duplicate: true,
-                });
-                continue;
-            }
             let first = partition.status.bounds.tail;
             partition.append(&append.records, append.kind as usize);
-            if let Some(id) = append.dedup {
-                after.dedup.insert(id, first);
-            }
             appends.push(Appended {
+                of: append.of,
                 first,
-                duplicate: false,
+                len: append.records.len() as u64,
             });
         }
-        Some((after, appends))
+        if let Some(dedup) = &commit.dedup {
+            let again = (appends.clone(), Some(dedup.memo.clone()));
+            after.dedup.insert(dedup.id, again);
+        }
+        Some((after, (appends, None)))
     }
 
     /// Ends a record; `None` if it cannot end.
@@ -100,7 +103,7 @@ impl Model {
         Some(())
     }
 
-    fn put(&mut self, key: &Arc<str>, value: Option<&bytes::Bytes>) {
+    fn put(&mut self, key: &Arc<str>, value: Option<&Bytes>) {
         let state = &mut self.content.state;
         state.retain(|(there, _)| there != key);
         if let Some(value) = value {

@@ -18,8 +18,8 @@ use crate::{
     place::{Partition, PartitionId},
     record::{HeadersBuilder, Record},
     storage::{
-        Append, AppendKind, Commit, CommitError, DedupId, Engine, Finish, Log, NewEnd, State,
-        StateChange, Stream, StreamConfig, StreamError,
+        Append, AppendKind, Commit, CommitError, Dedup, DedupId, Engine, Finish, Log, NewEnd,
+        State, StateChange, Stream, StreamConfig, StreamError,
         conformance::{
             append,
             content::{Content, PartitionContent},
@@ -156,6 +156,7 @@ pub(super) struct Draft {
     pub(super) appends: Vec<DraftAppend>,
     pub(super) ends: Vec<DraftEnd>,
     pub(super) state: Vec<DraftState>,
+    pub(super) dedup: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -164,7 +165,6 @@ pub(super) struct DraftAppend {
     /// Sizes of the values.
     pub(super) sizes: Vec<u16>,
     pub(super) kind: u8,
-    pub(super) dedup: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -324,8 +324,9 @@ impl Run {
                 self.rig.clock.set(Timestamp(now));
             }
             Step::Settle => {
-                let engine = self.engine();
-                until("files to be freed", || engine.is_tidy()).await;
+                let (engine, disk) = (self.engine(), &self.rig.disk);
+                // Without its disk it would try for ever.
+                until("files to be freed", || engine.is_tidy() || disk.is_off()).await;
             }
             Step::Reopen { .. } | Step::Crash { .. } | Step::CrashDuring { .. } => {
                 unreachable!("not a write")
@@ -368,26 +369,31 @@ impl Run {
 
     fn resolve(&mut self, draft: &Draft) -> Commit {
         let mut commit = Commit::default();
+        let dedup = draft.dedup;
         for draft in &draft.appends {
             let Some((of, _)) = self.pick(draft.at) else {
                 continue;
             };
             let records = draft.sizes.iter().map(|size| self.record(*size)).collect();
-            let dedup = draft.dedup.map(|number| {
-                let mut id = of.stream.0;
-                id[14] = number;
-                id[15] = draft.at.1;
-                DedupId(id)
-            });
             commit.appends.push(Append {
                 of,
                 records,
                 kind: AppendKind::ALL[usize::from(draft.kind) % 5],
-                dedup,
-                refers: draft.dedup.iter().map(|n| key_name(*n)).collect(),
+                refers: dedup.iter().map(|n| key_name(*n)).collect(),
             });
         }
-        let mut can_route = commit.appends.first().is_some_and(|a| a.dedup.is_none());
+        if let (Some(number), Some(append)) = (dedup, commit.appends.first()) {
+            let stream = append.of.stream;
+            // An id is for one stream.
+            commit.appends.retain(|append| append.of.stream == stream);
+            let mut id = stream.0;
+            id[15] = number;
+            commit.dedup = Some(Dedup {
+                id: DedupId(id),
+                memo: self.value(u16::from(number) * 150),
+            });
+        }
+        let mut can_route = !commit.appends.is_empty();
         for draft in &draft.ends {
             let Some((of, partition)) = self.pick(draft.at) else {
                 continue;
@@ -442,16 +448,26 @@ impl Run {
         let commit = self.resolve(draft);
         // What was queued before it is stored no later.
         let base = self.with_soft();
-        let Some((mut after, appends)) = base.commit(&commit) else {
+        let Some((mut after, expected)) = base.commit(&commit) else {
             let answer = self.engine().commit(commit).await.map(drop);
             return self.answered(None, answer);
         };
         let is_empty = commit.appends.is_empty() && commit.finishes.is_empty();
         let is_empty = is_empty && commit.state.is_empty();
-        let state = commit.state.clone();
+        let id = commit.dedup.as_ref().map(|dedup| dedup.id);
+        let id = id.zip(commit.appends.first().map(|append| append.of.stream));
+        let mut state = commit.state.clone();
         let answer = self.engine().commit(commit).await;
         if let Ok(committed) = &answer {
-            assert_eq!(committed.appends, appends);
+            let told = (committed.appends.clone(), committed.repeats.clone());
+            assert_eq!(told, expected);
+            if let Some((id, stream)) = id {
+                let found = self.engine().committed(stream, id).unwrap();
+                assert_eq!((&found.appends, found.time), (&told.0, committed.time));
+            }
+            if committed.repeats.is_some() {
+                state.clear();
+            }
             after.told_time(committed.time);
             let mut told = Content::default();
             for change in &state {

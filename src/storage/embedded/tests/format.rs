@@ -25,11 +25,12 @@ use crate::{
 
 use super::{headers, record};
 
-/// `[frame, header (its first 88 bytes), snapshot]` as version 1 has written them.
-const V1: [&str; 3] = [
+/// `[frame, header (its first 88 bytes), snapshot, frame of commits that are recognised]` as version 1 has written them.
+const V1: [&str; 4] = [
     include_str!("v1_frame.hex"),
     include_str!("v1_header.hex"),
     include_str!("v1_snapshot.hex"),
+    include_str!("v1_frame_dedup.hex"),
 ];
 
 const AT: FrameAt = FrameAt {
@@ -92,11 +93,29 @@ fn run(end: EndCode, copies: Option<((u32, u16), u64)>) -> FinishRun {
 fn dedup() -> DedupEntry {
     DedupEntry {
         id: [8; 16],
-        slot: (5, 1),
-        first: 300,
-        count: 2,
+        stream: 5,
         time: AT.time - 4,
+        places: [(1, 300, 2)].into(),
+        memo: Bytes::new(),
     }
+}
+
+/// Commits with a memo, with several appends, and one with neither.
+fn dedup_frame() -> Frame {
+    let of_one = DedupEntry {
+        memo: "to be told".into(),
+        ..dedup()
+    };
+    let of_two = DedupEntry {
+        places: [(1, 300, 2), (0, 1 << 40, 1)].into(),
+        ..dedup()
+    };
+    let both = DedupEntry {
+        places: of_two.places.clone(),
+        ..of_one.clone()
+    };
+    let ops = [of_one, of_two, both, dedup()].map(|entry| Entry::Op(Op::Dedup(entry)));
+    Frame::encode(AT, false, ops.into(), 0)
 }
 
 /// One operation of each kind, blocks between them.
@@ -274,6 +293,7 @@ fn version_1_is_written_as_it_always_was() {
         frame().bytes.to_vec(),
         header().encode()[..88].to_vec(),
         snapshot,
+        dedup_frame().bytes.to_vec(),
     ];
     for (at, written) in written.iter().enumerate() {
         assert_eq!(HEXLOWER.encode(written), HEXLOWER.encode(&golden(at)));
@@ -291,24 +311,31 @@ fn version_1_is_read_for_ever() {
     let (books, before) = snapshot::decode(&golden(2)).unwrap();
     assert_eq!(before, Some(summary()));
     assert_eq!(shown(&books), shown(&self::books()));
+    let frame = decode(&golden(3).into()).unwrap();
+    assert_eq!(frame.ops, dedup_frame().ops);
 }
 
 #[test]
 fn a_frame_reads_back() {
-    let frame = frame();
-    let read = decode(&frame.bytes).unwrap();
-    assert_eq!(read.ops, frame.ops);
-    assert_eq!(read.bytes, frame.bytes);
-    assert_eq!(read.ops.len(), sample().len());
+    for (frame, len) in [(frame(), sample().len()), (dedup_frame(), 4)] {
+        let read = decode(&frame.bytes).unwrap();
+        assert_eq!(read.ops, frame.ops);
+        assert_eq!(read.bytes, frame.bytes);
+        assert_eq!(read.ops.len(), len);
+    }
 }
 
 #[test]
 fn a_changed_frame_is_refused() {
-    let bytes = frame().bytes;
-    let header = FrameHeader::decode(&bytes).unwrap();
+    check_frame(&frame().bytes);
+    check_frame(&dedup_frame().bytes);
+}
+
+fn check_frame(bytes: &Bytes) {
+    let header = FrameHeader::decode(bytes).unwrap();
     let body_end = HEADER_LEN + header.body_len as usize;
     check_changes(
-        &bytes,
+        bytes,
         |bytes| decode(&Bytes::copy_from_slice(bytes)).map(|frame| frame.ops),
         // Zeros up to the next frame say nothing.
         |at| at >= body_end,

@@ -23,8 +23,8 @@ use crate::{
     place::{Offset, Partition, PartitionId},
     record::{Headers, HeadersBuilder, Record, StoredRecord, header},
     storage::{
-        Append, AppendKind, Commit, Committed, Epoch, Finish, Log, NewEnd, StateChange, Stream,
-        StreamConfig,
+        Append, AppendKind, Commit, Committed, Dedup, DedupId, Epoch, Finish, Log, NewEnd,
+        StateChange, Stream, StreamConfig,
     },
 };
 
@@ -161,7 +161,6 @@ fn append(of: PartitionId, values: &[&str]) -> Append {
         of,
         records: values.iter().map(|value| record(value)).collect(),
         kind: AppendKind::Accepted,
-        dedup: None,
         refers: Vec::new(),
     }
 }
@@ -170,6 +169,17 @@ fn appends(appends: impl Into<Vec<Append>>) -> Commit {
     Commit {
         appends: appends.into(),
         ..Commit::default()
+    }
+}
+
+/// A commit that is recognised, with a memo of 100 bytes.
+fn marked(append: Append, id: u8) -> Commit {
+    Commit {
+        dedup: Some(Dedup {
+            id: DedupId([id; 16]),
+            memo: vec![id; 100].into(),
+        }),
+        ..appends([append])
     }
 }
 

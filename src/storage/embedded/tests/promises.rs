@@ -1,15 +1,18 @@
 //! Commits: stored whole or not at all, once, and within their bounds.
 
 use crate::{
+    clock::Clock,
     place::{Offset, Partition, PartitionId, StreamId},
     storage::{
-        Append, AppendKind, Appended, Commit, CommitError, Counts, DedupId, Epoch, Finish, Health,
-        Log, NewEnd, State, StateChange,
+        Append, AppendKind, Commit, CommitError, Counts, DedupId, Epoch, Finish, Health, Log,
+        NewEnd, State, StateChange,
     },
 };
 
 use super::super::{segment::SegmentHeader, snapshot};
-use super::{Bench, append, appends, fill, finish, finishes, partition, put, states, until};
+use super::{
+    Bench, append, appends, fill, finish, finishes, marked, partition, put, states, until,
+};
 
 #[tokio::test]
 async fn everything_a_commit_holds_is_there_after_each_kind_of_end() {
@@ -28,6 +31,7 @@ async fn everything_a_commit_holds_is_there_after_each_kind_of_end() {
             finish(source, 3, NewEnd::Delivered),
         ],
         state: vec![put("job/1", "half", None)],
+        ..Commit::default()
     };
     bench.engine().commit(commit).await.unwrap();
     for end in ["none", "crash", "close", "crash"] {
@@ -71,6 +75,7 @@ async fn a_refused_commit_leaves_no_trace() {
         appends: vec![append(of, &["never"])],
         finishes,
         state,
+        ..Commit::default()
     };
     let stranger = PartitionId {
         stream: StreamId([1; 16]),
@@ -210,32 +215,18 @@ async fn what_is_too_large_is_refused_with_its_bound() {
 }
 
 #[tokio::test]
-async fn a_repeated_append_is_answered_with_its_first_place() {
+async fn a_repeated_commit_is_answered_as_the_first_one_was() {
     let mut bench = Bench::with(|log| log.dedup_len_max = 1_000);
     let stream = bench.stream("orders", 1).await;
     let other = bench.stream("others", 1).await;
     let (of, elsewhere) = (partition(&stream, 0), partition(&other, 0));
-    let once = |of, id: u8| {
-        appends([Append {
-            dedup: Some(DedupId([id; 16])),
-            ..append(of, &["once", "more"])
-        }])
-    };
+    let once = |of, id: u8| marked(append(of, &["once", "more"]), id);
     let first = bench.engine().commit(once(of, 1)).await.unwrap();
-    assert_eq!(
-        first.appends[0],
-        Appended {
-            first: Offset(0),
-            duplicate: false
-        }
-    );
-    let again = Appended {
-        first: Offset(0),
-        duplicate: true,
-    };
+    assert_eq!((first.appends[0].first, &first.repeats), (Offset(0), &None));
     for round in 0..4 {
         let repeated = bench.engine().commit(once(of, 1)).await.unwrap();
-        assert_eq!(repeated.appends, [again], "round {round}");
+        assert_eq!(repeated.appends, first.appends, "round {round}");
+        assert_eq!(repeated.repeats.unwrap()[..], [1; 100], "round {round}");
         match round {
             0 => bench.crash(),
             1 => bench.reopen().await,
@@ -248,15 +239,40 @@ async fn a_repeated_append_is_answered_with_its_first_place() {
     }
     assert!(bench.journal().len() > 8);
     let same_id = bench.engine().commit(once(elsewhere, 1)).await.unwrap();
-    assert!(!same_id.appends[0].duplicate);
+    assert_eq!(same_id.repeats, None);
     assert_eq!(bench.values(of).await, ["once", "more"]);
+}
 
-    // Two of the same gather.
-    let engine = bench.engine();
-    let (one, two) = tokio::join!(engine.commit(once(of, 2)), engine.commit(once(of, 2)));
-    let (one, two) = (one.unwrap().appends[0], two.unwrap().appends[0]);
-    assert_eq!(one.first, two.first);
-    assert!(one.duplicate != two.duplicate);
+#[tokio::test]
+async fn ids_are_forgotten_by_age_and_by_number_also_over_restarts() {
+    let mut bench = Bench::with(|log| {
+        log.dedup_len_max = 3;
+        log.dedup_age_hours = 1;
+    });
+    let start = Clock::system().now();
+    bench.clock = Clock::manual(start);
+    bench.reopen().await;
+    let pass = |bench: &Bench, secs: u64| bench.clock.set(start.plus_micros(secs * 1_000_000));
+    let of = partition(&*bench.stream("orders", 1).await, 0);
+    let once = |id: u8| marked(append(of, &["once"]), id);
+    let known = |bench: &Bench| -> Vec<u8> {
+        let known = |id: &u8| bench.engine().committed(of.stream, DedupId([*id; 16]));
+        (1..=9).filter(|id| known(id).is_some()).collect()
+    };
+    for id in 1..=4 {
+        bench.engine().commit(once(id)).await.unwrap();
+    }
+    assert_eq!(known(&bench), [2, 3, 4]);
+    bench.reopen().await;
+    assert_eq!(known(&bench), [2, 3, 4]);
+    pass(&bench, 1_800);
+    bench.engine().commit(once(5)).await.unwrap();
+    pass(&bench, 3_601);
+    assert_eq!(known(&bench), [5], "without any commit since");
+    bench.crash();
+    assert_eq!(known(&bench), [5]);
+    let again = bench.engine().commit(once(4)).await.unwrap();
+    assert_eq!((again.repeats, again.appends[0].first), (None, Offset(5)));
 }
 
 #[tokio::test]

@@ -5,12 +5,15 @@ use std::{fs, path::Path};
 use crate::{
     place::{Offset, PartitionId},
     storage::{
-        Append, DedupId, Log, NewEnd, OpenRecords, ReadError,
-        embedded::{segment::number_of, verify::verify},
+        Log, NewEnd, OpenRecords, ReadError,
+        embedded::{
+            segment::{SNAPSHOT_AT, number_of},
+            verify::verify,
+        },
     },
 };
 
-use super::{Bench, append, appends, fill, finish, finishes, partition, put, states, until};
+use super::{Bench, append, fill, finish, finishes, marked, partition, put, states, until};
 
 /// A bench without memory of the newest frames, so that everything is read from files.
 fn bench() -> Bench {
@@ -146,18 +149,13 @@ async fn a_stream_that_is_deleted_gives_its_space_back() {
 }
 
 #[tokio::test]
-async fn an_append_is_recognised_though_its_record_is_trimmed_and_its_file_gone_or_short() {
+async fn a_commit_is_recognised_though_its_record_is_trimmed_and_its_file_gone_or_short() {
     let mut bench = bench();
     let orders = only(&bench, "orders").await;
-    let once = |number: u8| {
-        appends([Append {
-            dedup: Some(DedupId([number; 16])),
-            ..append(orders, &["once"])
-        }])
-    };
+    let once = |number: u8| marked(append(orders, &["once"]), number);
     for number in 0..5 {
         let stored = bench.engine().commit(once(number)).await.unwrap();
-        assert!(!stored.appends[0].duplicate);
+        assert_eq!(stored.repeats, None);
         fill(&bench, orders, 6).await;
     }
     bench.engine().trim(orders, Offset(35)).await.unwrap();
@@ -168,7 +166,7 @@ async fn an_append_is_recognised_though_its_record_is_trimmed_and_its_file_gone_
     bench.open().unwrap();
     for number in 0..5 {
         let stored = bench.engine().commit(once(number)).await.unwrap();
-        assert!(stored.appends[0].duplicate, "{number}");
+        assert_eq!(stored.repeats.unwrap()[..], [number; 100]);
         assert_eq!(stored.appends[0].first, Offset(u64::from(number) * 7));
     }
 }
@@ -205,6 +203,23 @@ async fn a_file_with_damage_is_neither_freed_nor_shortened() {
     settle(&bench).await;
     assert_eq!(numbers(&bench)[0], 2);
     assert_eq!(fs::read(&bench.journal()[0]).unwrap(), damaged);
+}
+
+#[tokio::test]
+async fn the_file_before_the_newest_stays_so_that_a_damaged_snapshot_is_made_again() {
+    let mut bench = bench();
+    let of = only(&bench, "orders").await;
+    fill(&bench, of, 30).await;
+    bench.engine().trim(of, Offset(30)).await.unwrap();
+    settle(&bench).await;
+    let newest = bench.journal().pop().unwrap();
+    bench.close().await;
+    let mut bytes = fs::read(&newest).unwrap();
+    bytes[usize::try_from(SNAPSHOT_AT).unwrap() + 9] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+    bench.open().unwrap();
+    let stored = bench.append(of, &["next"]).await;
+    assert_eq!(stored.appends[0].first, Offset(30));
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+mod idempotency;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
@@ -29,7 +31,12 @@ async fn bench(partitions: u16, change: impl FnOnce(&mut Config)) -> Bench {
         .await
         .unwrap();
     Bench {
-        ingest: Ingest::new(Streams::new(engine.clone()), secrets, &config),
+        ingest: Ingest::new(
+            Streams::new(engine.clone()),
+            secrets,
+            &config,
+            &Tasks::new(),
+        ),
         engine,
         stream: made.unwrap(),
     }
@@ -48,6 +55,7 @@ impl Bench {
             form,
             token,
             traceparent: None,
+            key: None,
         };
         self.ingest.submit(submission).await
     }
@@ -318,6 +326,7 @@ async fn the_value_keeps_every_byte_and_the_headers_say_where_it_came_from() {
         form: Form::Json,
         token: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        key: None,
     };
     let accepted = bench.ingest.submit(submission).await.unwrap();
     assert!(!accepted.batch && accepted.placed[0].warnings.is_empty());
