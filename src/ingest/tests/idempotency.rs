@@ -218,6 +218,8 @@ async fn a_key_is_in_flight_until_the_log_has_answered_also_without_its_caller()
         assert!(matches!(refused(body).await, Error::IdempotencyInFlight));
     }
     drop(first);
+    // The task that waits for the answer runs now.
+    tokio::task::yield_now().await;
     assert!(matches!(
         refused(GOOD.to_owned()).await,
         Error::IdempotencyInFlight
