@@ -147,9 +147,16 @@ impl Housekeeper {
             self.segment_bytes,
         );
         let mut jobs = lock::mutex(&self.jobs);
-        let mut looked = Instant::now();
+        let (mut looked, mut space_looked) = (Instant::now(), Instant::now());
         while !jobs.stop {
             jobs.busy = true;
+            // Not only when nothing else is to be done: work may come more often than that.
+            if space_looked.elapsed() >= SPACE_EVERY {
+                space_looked = Instant::now();
+                drop(jobs);
+                self.look_at_space();
+                jobs = lock::mutex(&self.jobs);
+            }
             // The next file first: the writer may be waiting for it soon.
             if let Some(len) = jobs.spare {
                 drop(jobs);
@@ -184,16 +191,10 @@ impl Housekeeper {
             } else {
                 jobs.busy = false;
                 let waited = self.wake.wait_timeout(jobs, SPACE_EVERY);
-                let (guard, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-                jobs = guard;
-                if waited.timed_out() {
-                    drop(jobs);
-                    self.look_at_space();
-                    jobs = lock::mutex(&self.jobs);
-                    if looked.elapsed() > LOOK_EVERY {
-                        looked = Instant::now();
-                        jobs.tidy = true;
-                    }
+                jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if looked.elapsed() > LOOK_EVERY {
+                    looked = Instant::now();
+                    jobs.tidy = true;
                 }
             }
         }

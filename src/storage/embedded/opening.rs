@@ -169,7 +169,10 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
     let named = spare.and_then(|spare| {
         let named = name_segment(&writer.shared, &writer.spares, &spare, beginning);
         if named.is_err() {
-            writer.spares.put_back(spare);
+            match writer.on_reserve {
+                true => writer.spares.put_back_reserve(spare),
+                false => writer.spares.put_back(spare),
+            }
         }
         named
     });

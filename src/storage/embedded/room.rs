@@ -195,7 +195,10 @@ impl Writer {
                 Ok(())
             }
             Err(fault) => {
-                self.spares.put_back(spare);
+                match on_reserve {
+                    true => self.spares.put_back_reserve(spare),
+                    false => self.spares.put_back(spare),
+                }
                 Err(fault)
             }
         }

@@ -103,7 +103,7 @@ impl Spares {
             return Ok(());
         }
         if let Some(spare) = self.make(self.reserve_bytes, RESERVE, go_on)? {
-            *lock::mutex(&self.reserve) = Some(spare);
+            self.put_back_reserve(spare);
         }
         Ok(())
     }
@@ -111,6 +111,11 @@ impl Spares {
     /// Returns the reserve, if it is at least that long.
     pub(super) fn take_reserve(&self, len: u64) -> Option<Spare> {
         lock::mutex(&self.reserve).take_if(|spare| spare.len >= len)
+    }
+
+    /// Keeps the reserve for the next time.
+    pub(super) fn put_back_reserve(&self, spare: Spare) {
+        *lock::mutex(&self.reserve) = Some(spare);
     }
 
     /// Makes a file ready; `go_on` is asked after each step, a `false` gives up.

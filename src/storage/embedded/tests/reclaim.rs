@@ -78,6 +78,7 @@ async fn files_of_which_everything_is_trimmed_are_freed_and_used_again() {
         assert!(bytes(&bench.dir.path().join("journal/spare")) > 0);
     }
     assert!(numbers(&bench)[0] > 10);
+    assert_eq!(bench.engine().shared.index.find((0, 0), 3), None);
     let below = bench.engine().read(of, Offset(3), 1_000).await;
     assert!(matches!(below, Err(ReadError::Trimmed { earliest, .. }) if earliest == Offset(120)));
     for _ in 0..2 {
