@@ -40,6 +40,7 @@ mod layout;
 mod ledger;
 pub mod message;
 pub mod place;
+mod random;
 pub mod record;
 pub mod target;
 
@@ -57,3 +58,6 @@ pub mod clock;
 pub mod live;
 pub mod tasks;
 pub mod telemetry;
+
+#[cfg(test)]
+mod simulation;

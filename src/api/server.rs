@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::tasks::Tasks;
+use crate::{random, tasks::Tasks};
 
 use super::{
     Api, Parts, Shared, admin,
@@ -284,7 +284,7 @@ impl RequestIds {
     pub(super) fn new() -> Self {
         let mut random = [0; 4];
         // Without random numbers ids repeat after a restart, which only makes a log harder to read.
-        if getrandom::fill(&mut random).is_err() {
+        if random::fill(&mut random).is_err() {
             tracing::debug!("request ids begin without a random prefix");
         }
         Self {

@@ -28,12 +28,28 @@ use crate::{target::Origin, tasks::Tasks};
 
 /// Opens connections.
 pub(crate) struct Connector {
-    pub(crate) lookups: Lookups,
+    lookups: Lookups,
     /// For the part of HTTP/2 that hyper wants to run as a task.
     pub(crate) tasks: Tasks,
+    #[cfg(test)]
+    pub(crate) network: Option<Network>,
 }
 
+/// A network that a test makes up: the other end of a connection, or nothing where nobody listens.
+#[cfg(test)]
+pub(crate) type Network =
+    std::sync::Arc<dyn Fn(SocketAddr) -> Option<tokio::io::DuplexStream> + Send + Sync>;
+
 impl Connector {
+    pub(crate) fn new(tasks: Tasks) -> Self {
+        Self {
+            lookups: Lookups::new(),
+            tasks,
+            #[cfg(test)]
+            network: None,
+        }
+    }
+
     /// Returns a connection that stands after `within` at the latest.
     pub(crate) async fn connect(
         &self,
@@ -63,8 +79,15 @@ impl Connector {
         found: Vec<IpAddr>,
         by: Instant,
     ) -> Result<Connection, Failure> {
-        let stream = tcp(&outward.rule, found, origin.port(), by).await?;
         let http = |error: hyper::Error| Failure::new(Cause::Reset, error.to_string());
+        #[cfg(test)]
+        if let Some(network) = &self.network {
+            let refused = || connect_failure(&io::ErrorKind::ConnectionRefused.into());
+            let stream = network(SocketAddr::new(found[0], origin.port())).ok_or_else(refused)?;
+            let io = TokioIo::new(Stream::MadeUp(stream));
+            return Connection::http1(io).await.map_err(http);
+        }
+        let stream = tcp(&outward.rule, found, origin.port(), by).await?;
         if !origin.https() {
             let io = TokioIo::new(Stream::Plain(stream));
             return Connection::http1(io).await.map_err(http);
@@ -152,6 +175,8 @@ fn blocked_reason(address: Option<IpAddr>) -> String {
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(test)]
+    MadeUp(tokio::io::DuplexStream),
 }
 
 impl AsyncRead for Stream {
@@ -163,6 +188,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            #[cfg(test)]
+            Self::MadeUp(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }
@@ -176,6 +203,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(test)]
+            Self::MadeUp(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -187,6 +216,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(test)]
+            Self::MadeUp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -194,6 +225,8 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            #[cfg(test)]
+            Self::MadeUp(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -201,6 +234,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(test)]
+            Self::MadeUp(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -208,6 +243,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(test)]
+            Self::MadeUp(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -32,7 +32,7 @@ mod board;
 mod budget;
 pub(crate) mod call;
 mod client;
-mod connect;
+pub(crate) mod connect;
 mod credentials;
 mod error_record;
 mod gate;
@@ -67,7 +67,7 @@ pub use stats::{OutcomeLabel, Stats, TargetStatus};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{connect::Connector, job::Owned, lookup::Lookups, target::Targets};
+use self::{connect::Connector, job::Owned, target::Targets};
 use crate::{
     clock::Clock,
     live::Live,
@@ -120,11 +120,31 @@ impl Dispatcher {
     /// When `stop` fires no new attempt begins, those in flight have [`Settings::grace`] to end.
     #[must_use]
     pub fn start(settings: Settings, deps: Deps, tasks: &Tasks, stop: CancellationToken) -> Self {
+        Self::start_with(settings, deps, tasks, stop, Connector::new(tasks.clone()))
+    }
+
+    /// Starts with targets in a network that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn start_on(
+        network: connect::Network,
+        settings: Settings,
+        deps: Deps,
+        tasks: &Tasks,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut connector = Connector::new(tasks.clone());
+        connector.network = Some(network);
+        Self::start_with(settings, deps, tasks, stop, connector)
+    }
+
+    fn start_with(
+        settings: Settings,
+        deps: Deps,
+        tasks: &Tasks,
+        stop: CancellationToken,
+        connector: Connector,
+    ) -> Self {
         let settings = Arc::new(settings);
-        let connector = Connector {
-            lookups: Lookups::new(),
-            tasks: tasks.clone(),
-        };
         let shared = Arc::new(Shared {
             targets: Targets::new(settings.clone()),
             streams: deps.streams,

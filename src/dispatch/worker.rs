@@ -26,7 +26,7 @@ use super::{
     settle::settle,
     stats,
 };
-use crate::{live::Followed, storage::Health, target::Origin};
+use crate::{live::Followed, random, storage::Health, target::Origin};
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -272,7 +272,7 @@ impl Worker {
             && failure.cause.is_transient()
             && job.tried.attempts < job.attempts_max(settings.attempts_max)
         {
-            let random = getrandom::u64().unwrap_or(u64::MAX);
+            let random = random::u64().unwrap_or(u64::MAX);
             let wait = all
                 .backoff
                 .delay(job.tried.attempts, failure.retry_after, random);
@@ -294,7 +294,7 @@ impl Worker {
             }
             Verdict::Pause(asked) => {
                 let asked = asked.map(|asked| asked.min(backoff.max));
-                let random = getrandom::u64().unwrap_or(u64::MAX);
+                let random = random::u64().unwrap_or(u64::MAX);
                 let wait = |failures| backoff.pause(failures, random);
                 if self.board.close(began, asked, wait) {
                     tracing::warn!(

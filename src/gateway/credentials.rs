@@ -12,7 +12,7 @@ use crate::{
 
 /// Secrets as dispatch asks for them.
 #[derive(Debug)]
-pub(super) struct FromSecrets(pub(super) Secrets);
+pub(crate) struct FromSecrets(pub(crate) Secrets);
 
 #[async_trait]
 impl Credentials for FromSecrets {

@@ -4,10 +4,10 @@
 //! them out (`reload.rs`).
 
 mod books;
-mod credentials;
+pub(crate) mod credentials;
 mod measured;
 mod reload;
-mod streams;
+pub(crate) mod streams;
 mod targets;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};

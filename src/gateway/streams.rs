@@ -68,7 +68,7 @@ fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
 ///
 /// No submission may be under way meanwhile. Returns the source stream with the partitions that it has if it was to get
 /// more and records are pending: a key may move to a new partition and overtake its records in the old one.
-pub(super) async fn ensure(
+pub(crate) async fn ensure(
     streams: &Streams,
     config: &Config,
 ) -> Result<Option<(StreamName, u16)>, EnsureError> {

@@ -19,6 +19,7 @@ use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::MasterKey;
+use crate::random;
 
 const NONCE_BYTES: usize = 24;
 
@@ -91,7 +92,7 @@ impl Keys {
     /// Returns nonce, ciphertext and tag; `None` only if the system has no random numbers.
     pub(super) fn seal(&self, plain: &str, about: &About<'_>) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).ok()?;
+        random::fill(&mut nonce).ok()?;
         let payload = Payload {
             msg: plain.as_bytes(),
             aad: &about.bytes(),

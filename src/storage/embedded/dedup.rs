@@ -1,4 +1,7 @@
 //! Commits of the recent past, by the ids that their callers gave them: bounded in number, in memory and in age.
+//!
+//! Age is the time between commits with ids, by what the journal says of them, no more than an hour from one to the next. So
+//! a clock that jumps makes nothing be forgotten, and a replay remembers the same ones.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,6 +13,9 @@ type Key = (u32, [u8; 16]);
 /// An entry that takes more memory than this, beside what all take, counts as several.
 const ENTRY_BYTES: usize = 128;
 
+/// What the time from one commit to the next counts as, at most.
+const GAP_MAX_US: u64 = 3_600_000_000;
+
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
@@ -20,12 +26,18 @@ pub(super) struct Dedup {
     len: usize,
     len_max: usize,
     age_max_us: u64,
+    /// When the newest came.
+    time: u64,
+    /// How much time had passed until then.
+    passed: u64,
 }
 
 #[derive(Debug)]
 struct Aged {
     key: Key,
     time: u64,
+    /// How much time had passed until it came.
+    passed: u64,
     /// As how many entries it counts.
     len: usize,
 }
@@ -42,26 +54,44 @@ impl Dedup {
     /// Returns the commit of that id, if it is not too old at `time`.
     pub(super) fn get(&self, stream: u32, id: [u8; 16], time: u64) -> Option<&DedupEntry> {
         let entry = self.entries.get(&(stream, id))?;
-        self.recent(entry.time, time).then_some(entry)
+        self.remembers(entry.time, time).then_some(entry)
     }
 
-    /// Returns whether an entry of `then` counts at `time`.
-    pub(super) fn recent(&self, then: u64, time: u64) -> bool {
-        time.saturating_sub(then) < self.age_max_us
+    /// Returns whether entries of `then` are remembered at `now`.
+    pub(super) fn remembers(&self, then: u64, now: u64) -> bool {
+        let forgotten = self
+            .order
+            .partition_point(|aged| !self.is_recent(aged, now));
+        let oldest = self.order.get(forgotten);
+        oldest.is_some_and(|oldest| oldest.time <= then)
+    }
+
+    fn is_recent(&self, aged: &Aged, now: u64) -> bool {
+        self.passed_at(now) - aged.passed < self.age_max_us
+    }
+
+    fn passed_at(&self, now: u64) -> u64 {
+        self.passed + now.saturating_sub(self.time).min(GAP_MAX_US)
     }
 
     pub(super) fn insert(&mut self, entry: DedupEntry) {
         let now = entry.time;
+        self.passed = match self.order.is_empty() {
+            true => 0,
+            false => self.passed_at(now),
+        };
+        self.time = self.time.max(now);
         let aged = Aged {
             key: (entry.stream, entry.id),
             time: entry.time,
+            passed: self.passed,
             len: 1 + (entry.memo.len() + size_of_val(&*entry.places)) / ENTRY_BYTES,
         };
         self.len += aged.len;
         self.entries.insert(aged.key, entry);
         self.order.push_back(aged);
         while let Some(oldest) = self.order.front() {
-            let fits = self.len <= self.len_max && self.recent(oldest.time, now);
+            let fits = self.len <= self.len_max && self.is_recent(oldest, now);
             if fits {
                 break;
             }
@@ -87,7 +117,7 @@ impl Dedup {
             .drain(..)
             .filter_map(|aged| self.entries.remove(&aged.key))
             .collect();
-        self.len = 0;
+        (self.len, self.time) = (0, 0);
         for entry in older.into_iter().chain(newer) {
             self.insert(entry);
         }
@@ -122,6 +152,24 @@ mod tests {
         dedup.insert(entry(3, 20));
         assert!(dedup.get(0, [1; 16], 30).is_none());
         assert!(dedup.get(0, [2; 16], 30).is_some());
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_nothing_be_forgotten() {
+        let hour = 3_600_000_000;
+        let mut dedup = Dedup::new(10, 3);
+        dedup.insert(entry(1, hour));
+        let later = 700_000 * hour;
+        assert!(dedup.get(0, [1; 16], later).is_some());
+        dedup.insert(entry(2, later));
+        dedup.insert(entry(3, later + hour));
+        assert!(dedup.get(0, [1; 16], later + hour).is_some());
+        assert!(dedup.remembers(hour, later + hour));
+        dedup.insert(entry(4, later + 2 * hour));
+        assert!(dedup.get(0, [1; 16], later + 2 * hour).is_none());
+        assert!(dedup.get(0, [2; 16], later + 2 * hour).is_some());
+        assert!(!dedup.remembers(hour, later + 2 * hour));
+        assert!(dedup.remembers(later, later + 2 * hour));
     }
 
     #[test]

@@ -31,10 +31,11 @@ use super::{
     housekeeper::Housekeeper,
     limits::{check, check_stream},
     lock::{self, DirLock},
-    opening,
+    opening::{self, Opened, Workers},
     queue::{Queue, Request},
     reader::Reader,
     shared::Shared,
+    writer::Writer,
 };
 
 /// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored. The drop waits
@@ -42,10 +43,10 @@ use super::{
 #[derive(Debug)]
 pub struct Embedded {
     pub(super) shared: Arc<Shared>,
-    queue: Arc<Queue>,
+    pub(super) queue: Arc<Queue>,
     reader: Reader,
     clock: Clock,
-    housekeeper: Arc<Housekeeper>,
+    pub(super) housekeeper: Arc<Housekeeper>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<DirLock>>,
     append_seconds: Histogram,
@@ -65,18 +66,29 @@ impl Embedded {
         disk: Arc<dyn Disk>,
         clock: Clock,
     ) -> Result<Arc<Self>, OpenError> {
-        let opened = opening::open(options, disk, clock.clone())?;
-        Ok(Arc::new(Self {
-            reader: Reader::new(opened.shared.clone()),
+        let dir = options.dir.clone();
+        let opened = opening::open(options, disk, clock.clone(), Workers::Threads)?;
+        let reader = Reader::new(opened.shared.clone());
+        let (engine, writer) = Self::of(opened, reader, clock);
+        let threads = opening::start_threads(&dir, &engine.housekeeper, writer)?;
+        *lock::mutex(&engine.threads) = threads;
+        Ok(engine)
+    }
+
+    /// Puts an engine together that works once its threads do.
+    pub(super) fn of(opened: Opened, reader: Reader, clock: Clock) -> (Arc<Self>, Writer) {
+        let engine = Self {
+            reader,
             shared: opened.shared,
             queue: opened.queue,
             clock,
             housekeeper: opened.housekeeper,
-            threads: Mutex::new(opened.threads),
+            threads: Mutex::default(),
             lock: Mutex::new(Some(opened.lock)),
             append_seconds: latency(),
             close_began: AtomicBool::new(false),
-        }))
+        };
+        (Arc::new(engine), opened.writer)
     }
 
     /// Says in place of the disk whether it is full.

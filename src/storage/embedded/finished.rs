@@ -260,26 +260,50 @@ impl Chunk {
     fn count(&self, range: Range<u64>) -> u64 {
         match self {
             Self::Full => range.end.saturating_sub(range.start),
-            Self::Some { .. } => range.filter(|at| self.contains(*at)).count() as u64,
+            Self::Some { words, .. } => {
+                let mut count = 0;
+                let mut at = range.start;
+                while at < range.end {
+                    let (word, mask) = position(at);
+                    let end = (at / 64 + 1) * 64;
+                    let mut bits = words[word] & !(mask - 1);
+                    if end > range.end {
+                        bits &= position(range.end).1 - 1;
+                    }
+                    count += u64::from(bits.count_ones());
+                    at = end;
+                }
+                count
+            }
         }
+    }
+
+    /// Returns the first that is in the set, at `from` or behind it.
+    fn first_ended(&self, from: u64) -> Option<u64> {
+        let Self::Some { words, .. } = self else {
+            return Some(from);
+        };
+        let (mut word, mask) = position(from);
+        let mut bits = words[word] & !(mask - 1);
+        while bits == 0 {
+            word += 1;
+            bits = *words.get(word)?;
+        }
+        Some(word as u64 * 64 + u64::from(bits.trailing_zeros()))
     }
 
     /// Returns gap and length of each run, or `None` if the bits are smaller.
     fn runs(&self) -> Option<Vec<(u64, u64)>> {
-        let (mut runs, mut end, mut at) = (Vec::new(), 0, 0);
-        while at < CHUNK_LEN {
-            let start = at;
-            while at < CHUNK_LEN && self.contains(at) {
-                at += 1;
+        let (mut runs, mut end) = (Vec::new(), 0);
+        while end < CHUNK_LEN
+            && let Some(start) = self.first_ended(end)
+        {
+            if runs.len() == RUNS_MAX {
+                return None;
             }
-            if at > start {
-                if runs.len() == RUNS_MAX {
-                    return None;
-                }
-                runs.push((start - end, at - start));
-                end = at;
-            }
-            at += 1;
+            let open = self.first_open(start).unwrap_or(CHUNK_LEN);
+            runs.push((start - end, open - start));
+            end = open;
         }
         Some(runs)
     }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use super::{disk::Disk, lock, lookup, reclaim::Reclaimer, shared::Shared, spare::Spares};
 
 /// Pause after each MiB of zeros: the disk is there for commits.
-const STEP_WAIT: Duration = Duration::from_millis(2);
+pub(super) const STEP_WAIT: Duration = Duration::from_millis(2);
 /// A disk that was full is not filled to the brim again and again.
 pub(super) const FAILURE_WAIT: Duration = Duration::from_secs(10);
 
@@ -36,6 +36,7 @@ pub(super) struct Housekeeper {
     clock: Clock,
     segment_bytes: u64,
     space: FreeSpace,
+    step_wait: Duration,
 }
 
 /// What is to stay free, and where.
@@ -62,6 +63,26 @@ struct Jobs {
     stop: bool,
 }
 
+/// What its thread knows from one thing to the next.
+pub(super) struct Memory {
+    reclaimer: Reclaimer,
+    /// Files that are not in the index, but in memory.
+    unindexed: VecDeque<u64>,
+}
+
+impl Jobs {
+    fn reserve_is_due(&self) -> bool {
+        let is_over = |at: Instant| at.elapsed() > FAILURE_WAIT;
+        self.reserve && self.reserve_failed.is_none_or(is_over)
+    }
+
+    /// Returns whether there is something to do now.
+    fn is_waited_for(&self) -> bool {
+        let ready = self.spare.is_some() || self.reserve_is_due();
+        ready || !self.sealed.is_empty() || self.tidy
+    }
+}
+
 impl Housekeeper {
     pub(super) fn new(
         spares: Arc<Spares>,
@@ -69,6 +90,7 @@ impl Housekeeper {
         clock: Clock,
         segment_bytes: u64,
         space: FreeSpace,
+        step_wait: Duration,
     ) -> Self {
         Self {
             jobs: Mutex::default(),
@@ -78,6 +100,7 @@ impl Housekeeper {
             clock,
             segment_bytes,
             space,
+            step_wait,
         }
     }
 
@@ -139,65 +162,80 @@ impl Housekeeper {
     }
 
     pub(super) fn run(&self) {
-        let mut unindexed = VecDeque::new();
-        let mut reclaimer = Reclaimer::new(
+        let mut memory = self.begin();
+        let (mut looked, mut space_looked) = (Instant::now(), Instant::now());
+        while !lock::mutex(&self.jobs).stop {
+            // Not only when nothing else is to be done: work may come more often than that.
+            if space_looked.elapsed() >= SPACE_EVERY {
+                space_looked = Instant::now();
+                self.look_at_space();
+            }
+            if self.work(&mut memory) {
+                continue;
+            }
+            let jobs = lock::mutex(&self.jobs);
+            if jobs.stop || jobs.is_waited_for() {
+                continue;
+            }
+            let waited = self.wake.wait_timeout(jobs, SPACE_EVERY);
+            let mut jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if looked.elapsed() > LOOK_EVERY {
+                looked = Instant::now();
+                jobs.tidy = true;
+            }
+        }
+    }
+
+    pub(super) fn begin(&self) -> Memory {
+        let reclaimer = Reclaimer::new(
             self.shared.clone(),
             self.spares.clone(),
             self.clock.clone(),
             self.segment_bytes,
         );
-        let mut jobs = lock::mutex(&self.jobs);
-        let (mut looked, mut space_looked) = (Instant::now(), Instant::now());
-        while !jobs.stop {
-            jobs.busy = true;
-            // Not only when nothing else is to be done: work may come more often than that.
-            if space_looked.elapsed() >= SPACE_EVERY {
-                space_looked = Instant::now();
-                drop(jobs);
-                self.look_at_space();
-                jobs = lock::mutex(&self.jobs);
-            }
-            // The next file first: the writer may be waiting for it soon.
-            if let Some(len) = jobs.spare {
-                drop(jobs);
-                let failed = self.make_spare(len);
-                jobs = lock::mutex(&self.jobs);
-                jobs.spare = None;
-                jobs.spare_failed = failed.then(Instant::now);
-            } else if jobs.reserve
-                && jobs
-                    .reserve_failed
-                    .is_none_or(|at| at.elapsed() > FAILURE_WAIT)
-            {
-                drop(jobs);
-                let prepared = self.spares.prepare_reserve(|| self.step());
-                if let Err(error) = &prepared {
-                    tracing::warn!(%error, "cannot make the reserve for a full disk");
-                }
-                jobs = lock::mutex(&self.jobs);
-                jobs.reserve = prepared.is_err();
-                jobs.reserve_failed = prepared.is_err().then(Instant::now);
-            } else if let Some(number) = jobs.sealed.pop_front() {
-                drop(jobs);
-                self.index(number, &reclaimer, &mut unindexed);
-                jobs = lock::mutex(&self.jobs);
-                jobs.tidy = true;
-            } else if jobs.tidy {
-                jobs.tidy = false;
-                drop(jobs);
-                let more = reclaimer.work(&mut || self.step());
-                jobs = lock::mutex(&self.jobs);
-                jobs.tidy |= more;
-            } else {
-                jobs.busy = false;
-                let waited = self.wake.wait_timeout(jobs, SPACE_EVERY);
-                jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
-                if looked.elapsed() > LOOK_EVERY {
-                    looked = Instant::now();
-                    jobs.tidy = true;
-                }
-            }
+        Memory {
+            reclaimer,
+            unindexed: VecDeque::new(),
         }
+    }
+
+    /// Does one thing that was asked for; returns whether there was any.
+    pub(super) fn work(&self, memory: &mut Memory) -> bool {
+        let mut jobs = lock::mutex(&self.jobs);
+        if !jobs.is_waited_for() {
+            return false;
+        }
+        jobs.busy = true;
+        // The next file first: the writer may be waiting for it soon.
+        if let Some(len) = jobs.spare {
+            drop(jobs);
+            let failed = self.make_spare(len);
+            jobs = lock::mutex(&self.jobs);
+            jobs.spare = None;
+            jobs.spare_failed = failed.then(Instant::now);
+        } else if jobs.reserve_is_due() {
+            drop(jobs);
+            let prepared = self.spares.prepare_reserve(|| self.step());
+            if let Err(error) = &prepared {
+                tracing::warn!(%error, "cannot make the reserve for a full disk");
+            }
+            jobs = lock::mutex(&self.jobs);
+            jobs.reserve = prepared.is_err();
+            jobs.reserve_failed = prepared.is_err().then(Instant::now);
+        } else if let Some(number) = jobs.sealed.pop_front() {
+            drop(jobs);
+            self.index(number, memory);
+            jobs = lock::mutex(&self.jobs);
+            jobs.tidy = true;
+        } else {
+            jobs.tidy = false;
+            drop(jobs);
+            let more = memory.reclaimer.work(&mut || self.step());
+            jobs = lock::mutex(&self.jobs);
+            jobs.tidy |= more;
+        }
+        jobs.busy = false;
+        true
     }
 
     fn make_spare(&self, len: u64) -> bool {
@@ -210,7 +248,11 @@ impl Housekeeper {
     }
 
     /// Puts a file's blocks into the index, and then out of memory.
-    fn index(&self, number: u64, reclaimer: &Reclaimer, unindexed: &mut VecDeque<u64>) {
+    fn index(&self, number: u64, memory: &mut Memory) {
+        let Memory {
+            reclaimer,
+            unindexed,
+        } = memory;
         let Shared {
             files, index, view, ..
         } = &*self.shared;
@@ -239,7 +281,7 @@ impl Housekeeper {
         let jobs = lock::mutex(&self.jobs);
         let waited = self
             .wake
-            .wait_timeout_while(jobs, STEP_WAIT, |jobs| !jobs.stop);
+            .wait_timeout_while(jobs, self.step_wait, |jobs| !jobs.stop);
         !waited.unwrap_or_else(PoisonError::into_inner).0.stop
     }
 }

@@ -72,6 +72,15 @@ enum Fault {
 }
 
 impl Index {
+    /// No index.
+    pub(super) fn absent(dir: PathBuf, damaged_dir: PathBuf) -> Self {
+        Self {
+            dir,
+            damaged_dir,
+            db: RwLock::new(None),
+        }
+    }
+
     /// Opens the index of a journal, whose files have these lives by number.
     pub(super) fn open(
         dir: PathBuf,
@@ -79,11 +88,7 @@ impl Index {
         journal: [u8; 16],
         lives: &BTreeMap<u64, u64>,
     ) -> Self {
-        let index = Self {
-            dir,
-            damaged_dir,
-            db: RwLock::new(None),
-        };
+        let index = Self::absent(dir, damaged_dir);
         let mut opened = caught(|| index.try_open(journal, lives));
         if let Err(fault) = &opened {
             tracing::warn!(%fault, "the index is made anew from the journal");
@@ -101,11 +106,7 @@ impl Index {
 
     /// Begins an index anew; the one that was there is moved aside.
     pub(super) fn anew(dir: PathBuf, damaged_dir: PathBuf, journal: [u8; 16]) -> Self {
-        let index = Self {
-            dir,
-            damaged_dir,
-            db: RwLock::new(None),
-        };
+        let index = Self::absent(dir, damaged_dir);
         if index.dir.exists() {
             index.set_aside();
         }

@@ -36,6 +36,8 @@ pub mod doctor;
 mod engine;
 mod finished;
 mod frame;
+#[cfg(test)]
+pub(crate) mod hands;
 mod housekeeper;
 mod index;
 mod limits;
@@ -61,7 +63,7 @@ mod verify;
 mod writer;
 
 #[cfg(test)]
-mod proofs;
+pub(crate) mod proofs;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -74,7 +76,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use engine::Embedded;
 pub use verify::{Verified, verify};
 
-use crate::config::LogSettings;
+use crate::{config::LogSettings, random};
 
 /// The greatest number of partitions of a stream.
 pub const PARTITIONS_MAX: u16 = 256;
@@ -158,7 +160,7 @@ impl OpenError {
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    random::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes)
 }
 

@@ -15,7 +15,7 @@ use super::{
     dedup::Dedup,
     disk::Disk,
     frame::HEADER_LEN,
-    housekeeper::{FreeSpace, Housekeeper},
+    housekeeper::{FreeSpace, Housekeeper, STEP_WAIT},
     index::Index,
     lock::{self, DirLock},
     lookup,
@@ -33,19 +33,32 @@ use super::{
 /// Below this a file holds little more than its own header.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
-/// The parts of an engine that works.
+/// The parts of an engine that works as soon as its threads do.
 pub(super) struct Opened {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Arc<Queue>,
     pub(super) housekeeper: Arc<Housekeeper>,
-    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) writer: Writer,
     pub(super) lock: DirLock,
 }
 
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Workers {
+    /// Threads of the engine.
+    Threads,
+    /// A test, turn by turn: the same things happen in the same order each time. There is no index, which is sled's and
+    /// has threads of its own.
+    #[cfg(test)]
+    Hands,
+}
+
+/// Opens a directory.
 pub(super) fn open(
     options: Options,
     disk: Arc<dyn Disk>,
     clock: Clock,
+    workers: Workers,
 ) -> Result<Opened, OpenError> {
     let start = Instant::now();
     let Options { dir, log } = options;
@@ -69,7 +82,11 @@ pub(super) fn open(
     let spares = Arc::new(spares?);
     let lives = found.segments.iter().map(|s| (s.number, s.life)).collect();
     let (index_dir, damaged_dir) = (dir.join("index"), dir.join("damaged"));
-    let index = Index::open(index_dir, damaged_dir, found.journal, &lives);
+    let index = match workers {
+        Workers::Threads => Index::open(index_dir, damaged_dir, found.journal, &lives),
+        #[cfg(test)]
+        Workers::Hands => Index::absent(index_dir, damaged_dir),
+    };
     let shared = Arc::new(Shared::new(view, files, index));
     let dedup_age_us = u64::from(log.dedup_age_hours) * 3_600_000_000;
     let since = clock.now().0.saturating_sub(dedup_age_us);
@@ -84,6 +101,11 @@ pub(super) fn open(
             disk,
             dir: journal_dir.clone(),
             min: free_min,
+        },
+        match workers {
+            Workers::Threads => STEP_WAIT,
+            #[cfg(test)]
+            Workers::Hands => std::time::Duration::ZERO,
         },
     );
     housekeeper.look_at_space();
@@ -122,7 +144,6 @@ pub(super) fn open(
             housekeeper.sealed(number);
         }
     }
-    let threads = start_threads(&dir, &housekeeper, writer)?;
     tracing::info!(
         dir = %dir.display(),
         files = files_len,
@@ -135,7 +156,7 @@ pub(super) fn open(
         shared,
         queue,
         housekeeper,
-        threads,
+        writer,
         lock,
     })
 }
@@ -194,7 +215,7 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
     Ok(writer)
 }
 
-fn start_threads(
+pub(super) fn start_threads(
     dir: &Path,
     housekeeper: &Arc<Housekeeper>,
     writer: Writer,

@@ -115,6 +115,9 @@ pub(super) struct Queue {
     wake: Condvar,
     len_max: usize,
     bytes_max: usize,
+    /// For a writer that is moved by hand.
+    #[cfg(test)]
+    pub(super) pushed: tokio::sync::Notify,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +151,8 @@ impl Queue {
             wake: Condvar::new(),
             len_max,
             bytes_max,
+            #[cfg(test)]
+            pushed: tokio::sync::Notify::new(),
         }
     }
 
@@ -168,6 +173,8 @@ impl Queue {
             inner.bytes += bytes;
             std::mem::take(&mut inner.sleep) != Sleep::Awake
         };
+        #[cfg(test)]
+        self.pushed.notify_one();
         if asleep {
             self.wake.notify_one();
         }
@@ -189,6 +196,8 @@ impl Queue {
                 true
             }
         };
+        #[cfg(test)]
+        self.pushed.notify_one();
         if asleep {
             self.wake.notify_one();
         }

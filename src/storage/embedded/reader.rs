@@ -31,6 +31,9 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     lookup: Arc<Lookup>,
     permits: Arc<Semaphore>,
+    /// Reads where it is asked, and not on a thread for that.
+    #[cfg(test)]
+    pub(super) on_the_spot: bool,
 }
 
 impl Reader {
@@ -39,6 +42,8 @@ impl Reader {
             lookup: Arc::new(Lookup::new(shared.clone())),
             shared,
             permits: Arc::new(Semaphore::new(DISK_READS_MAX)),
+            #[cfg(test)]
+            on_the_spot: false,
         }
     }
 
@@ -162,6 +167,10 @@ impl Reader {
         &self,
         read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
+        #[cfg(test)]
+        if self.on_the_spot {
+            return read(self);
+        }
         let stopped = || ReadError::Io(Arc::new(std::io::Error::other("reading was stopped")));
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_closed| stopped())?;

@@ -174,7 +174,7 @@ fn live(books: &Books, frame: &Frame) -> Option<(Vec<Entry>, usize)> {
             Op::Finish(run) if is_live(run.slot, run.first + run.count) => {
                 Some(Entry::Op(op.clone()))
             }
-            Op::Dedup(entry) if books.dedup.recent(entry.time, books.last_time) => {
+            Op::Dedup(entry) if books.dedup.remembers(entry.time, books.last_time) => {
                 Some(Entry::Op(op.clone()))
             }
             Op::Refer { .. } => Some(Entry::Op(op.clone())),

@@ -82,7 +82,7 @@ impl Frames {
     pub(super) fn find_behind(&mut self) -> io::Result<Option<FrameHeader>> {
         let mut at = self.place;
         while at + (frame::HEADER_LEN as u64) <= self.file_len {
-            let mut bytes = vec![0; WINDOW_LEN];
+            let mut bytes = vec![0; self.window_len(at)];
             let len = segment::read_up_to(&*self.file, &mut bytes, at)?;
             let bytes = &bytes[..len];
             let mut within = 0;
@@ -123,6 +123,11 @@ impl Frames {
         self.number = header.at.number;
     }
 
+    /// Returns how much is read at once from `at` on.
+    fn window_len(&self, at: u64) -> usize {
+        to_usize(self.file_len.saturating_sub(at).min(WINDOW_LEN as u64))
+    }
+
     /// Returns at least `len` bytes from the place on, fewer at the end of the file.
     fn window(&mut self, len: usize) -> io::Result<Bytes> {
         let within = self.place.checked_sub(self.window_at).map(to_usize);
@@ -131,7 +136,7 @@ impl Frames {
         {
             return Ok(self.window.slice(within..));
         }
-        let mut bytes = vec![0; len.max(WINDOW_LEN)];
+        let mut bytes = vec![0; len.max(self.window_len(self.place))];
         let read = segment::read_up_to(&*self.file, &mut bytes, self.place)?;
         bytes.truncate(read);
         self.window = bytes.into();

@@ -266,7 +266,7 @@ pub(super) fn write_zeros(
     range: std::ops::Range<u64>,
     mut go_on: impl FnMut() -> bool,
 ) -> io::Result<bool> {
-    let zeros = vec![0; ZEROS_LEN];
+    let zeros = vec![0; super::codec::to_usize((range.end - range.start).min(ZEROS_LEN as u64))];
     let mut at = range.start;
     while at < range.end {
         let len = super::codec::to_usize((range.end - at).min(ZEROS_LEN as u64));

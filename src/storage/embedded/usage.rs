@@ -77,7 +77,7 @@ impl SegmentUsage {
             let partition = books.partition(*slot);
             partition.is_none_or(|partition| partition.earliest >= share.end)
         };
-        let forgotten = self.dedup_time == 0 || !books.dedup.recent(self.dedup_time, now);
+        let forgotten = self.dedup_time == 0 || !books.dedup.remembers(self.dedup_time, now);
         forgotten && self.records.iter().all(is_gone)
     }
 

@@ -78,26 +78,30 @@ impl Writer {
                 None => FINISHES_WAIT,
             };
             let waits = self.stopped.is_none() && (self.unproven || self.full.is_some());
-            let idle = waits.then_some(IDLE);
-            let taken =
-                self.queue
-                    .take(&mut self.requests, &mut self.finishes, finishes_wait, idle);
-            match taken {
-                Taken::Work => {
-                    self.work();
-                    self.try_space();
-                }
-                Taken::Idle => {
-                    self.prove();
-                    self.try_space();
-                }
-                Taken::Closing => {
-                    self.prove();
-                    return;
-                }
-                Taken::Dropped => return,
+            if !self.turn(finishes_wait, waits.then_some(IDLE)) {
+                return;
             }
         }
+    }
+
+    /// Waits for work and does it; returns whether there may be more.
+    pub(super) fn turn(&mut self, finishes_wait: Duration, idle: Option<Duration>) -> bool {
+        let taken = self
+            .queue
+            .take(&mut self.requests, &mut self.finishes, finishes_wait, idle);
+        match taken {
+            Taken::Work => {
+                self.work();
+                self.try_space();
+            }
+            Taken::Idle => {
+                self.prove();
+                self.try_space();
+            }
+            Taken::Closing => self.prove(),
+            Taken::Dropped => {}
+        }
+        matches!(taken, Taken::Work | Taken::Idle)
     }
 
     /// Stores all that was taken.

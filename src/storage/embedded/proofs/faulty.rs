@@ -24,10 +24,10 @@ pub(super) const EIO: i32 = 5;
 
 /// Random numbers from a seed (splitmix64).
 #[derive(Clone, Debug)]
-pub(super) struct Dice(pub(super) u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,14 +36,14 @@ impl Dice {
     }
 
     /// Returns a number below `bound`, which is not 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
 }
 
 /// What a crash does with what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Crash {
+pub(crate) enum Crash {
     /// Everything not synced is gone: a cache that wrote nothing ahead.
     LoseAll,
     /// Only the process died. Nothing is lost, and nothing is safer than before: a crash of the machine may still come.
@@ -97,7 +97,7 @@ pub(super) enum Full {
 
 /// The hand on the disk. Clones share it.
 #[derive(Clone)]
-pub(super) struct FaultyDisk(Arc<World>);
+pub(crate) struct FaultyDisk(Arc<World>);
 
 struct World {
     state: Mutex<State>,
@@ -158,7 +158,7 @@ impl fmt::Debug for FaultyDisk {
 }
 
 impl FaultyDisk {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(State {
             dirs: BTreeMap::from([(PathBuf::new(), true)]),
             ..State::default()
@@ -178,7 +178,7 @@ impl FaultyDisk {
     }
 
     /// Returns the disk as an engine sees it, whose data directory is called `root`.
-    pub(super) fn mount(&self, root: &Path) -> Arc<dyn Disk> {
+    pub(crate) fn mount(&self, root: &Path) -> Arc<dyn Disk> {
         Arc::new(Mount {
             disk: self.clone(),
             root: root.to_owned(),
@@ -199,13 +199,13 @@ impl FaultyDisk {
     }
 
     /// Lets `count` more calls change something; then everything fails until [`FaultyDisk::crash`].
-    pub(super) fn power_off_after(&self, count: u64) {
+    pub(crate) fn power_off_after(&self, count: u64) {
         let mut state = self.state();
         state.off_at = Some(state.ops + count);
     }
 
     /// Returns whether the power is off.
-    pub(super) fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.state().off
     }
 
@@ -305,7 +305,7 @@ impl FaultyDisk {
 
     /// Cuts the power and turns it on again: what was not synced is there or not, faults are gone, and files opened
     /// before fail for ever.
-    pub(super) fn crash(&self, how: Crash) {
+    pub(crate) fn crash(&self, how: Crash) {
         let mut state = self.state();
         state.crash(how);
         state.syncs_held = false;

@@ -16,3 +16,5 @@ mod model;
 mod rig;
 mod stalls;
 mod traffic;
+
+pub(crate) use faulty::{Crash, Dice, FaultyDisk};

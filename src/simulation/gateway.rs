@@ -1,0 +1,170 @@
+//! The gateway of one life: the parts that `gateway` builds, over an engine that is moved by hand.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{steps::Plan, target::network, world::World};
+use crate::{
+    config::Config,
+    dispatch::{Deps, Dispatcher, Settings, Stats},
+    gateway::{credentials::FromSecrets, streams::ensure},
+    ingest::Ingest,
+    live::Live,
+    log::Streams,
+    redrive::Redriver,
+    retention::Retention,
+    secrets::{MasterKey, Secrets},
+    storage::{
+        Engine,
+        embedded::{Embedded, Options, hands::Hands},
+    },
+    tasks::Tasks,
+};
+
+/// The longest that the disk takes to make something durable, in µs.
+const SYNC_MICROS_MAX: usize = 5_000;
+/// Without work for this long the log shows that its last frame was written whole.
+const IDLE: Duration = Duration::from_secs(1);
+/// Where the gateway says that it listens.
+const OWN_ADDRESS: &str = "127.0.0.1:9002";
+
+pub(super) struct Gateway {
+    pub(super) engine: Arc<Embedded>,
+    pub(super) streams: Streams,
+    pub(super) ingest: Ingest,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) redriver: Redriver,
+    /// Of the gateway and of the world around it.
+    pub(super) tasks: Tasks,
+    dispatching: Tasks,
+    stop: CancellationToken,
+    hands: Arc<Mutex<Option<Hands>>>,
+}
+
+impl Gateway {
+    /// Opens the log and starts everything; `None` if the disk is gone by then.
+    pub(super) async fn start(world: &World, dir: &Path, plan: &Plan) -> Option<Self> {
+        let config = &plan.config;
+        let options = Options {
+            dir: dir.to_owned(),
+            log: config.log.clone(),
+        };
+        let disk = world.disk.mount(dir);
+        let opened = Hands::open(options, disk, world.clock.clone());
+        let (engine, hands) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                assert!(world.disk.is_off(), "the log does not open: {error}");
+                return None;
+            }
+        };
+        let source = config.roles.source.clone();
+        world
+            .lock()
+            .witness
+            .begin_life(engine.clone(), source.clone());
+        let hands = Arc::new(Mutex::new(Some(hands)));
+        let tasks = Tasks::new();
+        tasks.spawn(
+            "writer",
+            write(world.clone(), engine.clone(), hands.clone()),
+        );
+
+        let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
+        let must = |error: &dyn std::fmt::Display| {
+            assert!(world.disk.is_off(), "the gateway does not start: {error}");
+        };
+        if let Err(error) = ensure(&streams, config).await {
+            must(&error);
+            return None;
+        }
+        let master = MasterKey::from_bytes([7; 32]);
+        let secrets = match Secrets::open(engine.clone(), master).await {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                must(&error);
+                return None;
+            }
+        };
+        let (dispatching, stop) = (Tasks::new(), CancellationToken::new());
+        let deps = Deps {
+            streams: streams.clone(),
+            credentials: Arc::new(FromSecrets(secrets.clone())),
+            clock: world.clock.clone(),
+            stats: Arc::new(Stats::default()),
+        };
+        let network = network(world.clone(), tasks.clone());
+        let dispatcher = Dispatcher::start_on(
+            network,
+            plan.dispatch.clone(),
+            deps,
+            &dispatching,
+            stop.clone(),
+        );
+        let kept = Live::new(config.retention.clone());
+        let retention = Retention::new(streams.clone(), source, &kept, world.clock.clone());
+        dispatching.spawn("retention", retention.run(stop.clone()));
+        Some(Self {
+            ingest: Ingest::new(streams.clone(), secrets, config, &tasks),
+            redriver: Redriver::new(&dispatcher, config.redrive.clone()),
+            engine,
+            streams,
+            dispatcher,
+            tasks,
+            dispatching,
+            stop,
+            hands,
+        })
+    }
+
+    /// Takes other settings of dispatch.
+    pub(super) fn reload(&self, settings: Settings) {
+        self.dispatcher.reload(settings);
+    }
+
+    /// Stops as a signal does: what is in flight ends, what is queued is stored.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        let left = self.dispatching.join(Duration::from_secs(60)).await;
+        assert_eq!(left, 0, "tasks of dispatch do not end");
+        let hands = self.hands.lock().unwrap().take();
+        hands.expect("nobody else takes them").close();
+    }
+}
+
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings::new(config, &[OWN_ADDRESS.parse().unwrap()]).unwrap()
+}
+
+/// Does the work of the log's threads. Each frame takes its time; then it is looked at, before anyone else can.
+async fn write(world: World, engine: Arc<Embedded>, hands: Arc<Mutex<Option<Hands>>>) {
+    let mut proven = false;
+    loop {
+        let queued = Hands::queued(&engine);
+        if proven {
+            queued.await;
+        } else {
+            proven = timeout(IDLE, queued).await.is_err();
+        }
+        let sync = world.micros_below(SYNC_MICROS_MAX);
+        sleep(sync).await;
+        world.tick();
+        let (mut keep, keeps) = (world.below(3), world.percent(70));
+        let mut hands = hands.lock().unwrap();
+        let Some(hands) = &mut *hands else {
+            return;
+        };
+        hands.write();
+        world.lock().witness.look();
+        while keeps && keep > 0 && hands.keep() {
+            keep -= 1;
+        }
+        proven &= !keeps;
+    }
+}

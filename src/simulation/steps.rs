@@ -1,0 +1,271 @@
+//! What happens in a life: messages come, targets change their manner, streams are retried, time passes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{
+    gateway::{self, Gateway},
+    target::{Manner, url},
+    witness::Sent,
+    world::{TARGETS_LEN, World},
+};
+use crate::{
+    config::Config,
+    dispatch::Settings,
+    ingest::{self, Form, IdempotencyKey, Ingest, Submission},
+    redrive::{ErrorMapping, Filter, RedriveRequest},
+    storage::CommitError,
+};
+
+const KEYS_LEN: usize = 3;
+const HOUR_MICROS: i64 = 3_600_000_000;
+
+/// What holds for a whole history.
+pub(super) struct Plan {
+    pub(super) config: Config,
+    pub(super) dispatch: Settings,
+}
+
+impl Plan {
+    pub(super) fn draw(world: &World) -> Self {
+        let mut config = Config::default();
+        config.log.segment_bytes = 64 << 10;
+        config.log.cache_bytes = [0, 16 << 10, 1 << 20][world.below(3)];
+        // The made-up disk has no bound.
+        config.log.disk_free_bytes_min = 0;
+        config.retention.error_hours = [0, 2][world.below(2)];
+        config.retention.source_hours = [0, 1][world.below(2)];
+        config.retention.interval_seconds = 600;
+        config.redrive.redrives_max = [1, 3, 20][world.below(3)];
+        let partitions = 1 + world.below(3);
+        let streams = format!("[[streams]]\nname = \"DataSyncStream\"\npartitions = {partitions}");
+        config.streams = toml::from_str::<Config>(&streams).unwrap().streams;
+        draw_dispatch(world, &mut config);
+        Self {
+            dispatch: gateway::settings(&config),
+            config,
+        }
+    }
+}
+
+fn draw_dispatch(world: &World, config: &mut Config) {
+    let dispatch = &mut config.dispatch;
+    dispatch.private_addresses = true;
+    dispatch.in_flight_max = 1 + world.below(3);
+    dispatch.attempts_max = [1, 2, 3][world.below(3)];
+    dispatch.backoff_ms = 50;
+    dispatch.backoff_ms_max = 2_000;
+    dispatch.connect_timeout_ms = 500;
+    dispatch.response_timeout_ms = 1_000;
+    dispatch.attempt_timeout_ms = 1_500;
+    dispatch.queue_len_max = 1 + world.below(6);
+    dispatch.targets_max = 1 + world.below(TARGETS_LEN);
+}
+
+/// Makes a step.
+pub(super) async fn make(world: &World, plan: &Plan, gateway: &Gateway) {
+    match world.below(20) {
+        0..=7 => submit(world, gateway),
+        8..=10 => {
+            let target = world.below(TARGETS_LEN);
+            let manner = Manner::draw(world);
+            world.tell(|| format!("target {target} is now {manner:?}"));
+            world.lock().manners[target] = manner;
+        }
+        11..=13 => sleep(Duration::from_millis(world.below(4_000) as u64)).await,
+        14..=16 => retry(world, gateway),
+        17 => {
+            let mut config = plan.config.clone();
+            draw_dispatch(world, &mut config);
+            world.tell(|| "reload".into());
+            gateway.reload(gateway::settings(&config));
+        }
+        18 => {
+            let hours = world.below(400) as i64 - 200;
+            world.tell(|| format!("the clock jumps {hours} h"));
+            world.jump(hours * HOUR_MICROS);
+        }
+        _ => {
+            let minutes = world.below(200) as u64;
+            world.tell(|| format!("{minutes} min pass"));
+            sleep(Duration::from_secs(minutes * 60)).await;
+        }
+    }
+    // Not everything at the same moment.
+    sleep(world.micros_below(2_000)).await;
+}
+
+/// A submission on its way, and what it was to be known by.
+struct Letter {
+    body: Bytes,
+    form: Form,
+    token: Option<String>,
+    key: Option<String>,
+    numbers: Vec<u64>,
+}
+
+fn submit(world: &World, gateway: &Gateway) {
+    let letter = write_letter(world);
+    let again = letter.key.is_some() && world.percent(40);
+    world.tell(|| format!("{:?} are sent, again: {again}", letter.numbers));
+    let (world, ingest) = (world.clone(), gateway.ingest.clone());
+    gateway.tasks.spawn("source", async move {
+        send(&world, &ingest, &letter).await;
+        if again {
+            sleep(world.micros_below(20_000)).await;
+            send(&world, &ingest, &letter).await;
+        }
+    });
+}
+
+fn write_letter(world: &World) -> Letter {
+    let (many, lines) = (world.percent(40), world.percent(50));
+    let len = if many { 1 + world.below(5) } else { 1 };
+    let token = world
+        .percent(30)
+        .then(|| format!("Bearer {}", world.below(3)));
+    let first = world.lock().witness.sent.len() as u64;
+    let numbers: Vec<u64> = (first..first + len as u64).collect();
+    let mut messages = Vec::new();
+    // A token is for one target.
+    let target = world.below(TARGETS_LEN);
+    for n in &numbers {
+        let target = match token {
+            Some(_) => target,
+            None => world.below(TARGETS_LEN),
+        };
+        let lane = world
+            .percent(75)
+            .then(|| (target, format!("k{}", world.below(KEYS_LEN))));
+        let pad = if world.percent(15) {
+            world.below(20_000)
+        } else {
+            world.below(100)
+        };
+        let payload = format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(pad));
+        let secret = token.as_ref().map(|_| format!("s{target}"));
+        let secret = secret.map_or(String::new(), |name| {
+            format!("\"vaultSecretName\":\"{name}\",")
+        });
+        let key = lane.as_ref().map_or(json!(null), |(_, key)| json!(key));
+        messages.push(format!(
+            "{{\"streamKey\":{key},\"streamMessage\":{{{secret}\"targetRestApi\":\"{}\",\
+             \"targetRestApiOperation\":\"POST\",\"targetRestApiPayload\":{payload}}}}}",
+            url(target)
+        ));
+        let sent = Sent {
+            lane,
+            target,
+            payload,
+            token: token.clone(),
+            batch: (first, first + len as u64),
+        };
+        world.lock().witness.sent.insert(*n, sent);
+    }
+    let (body, form) = match (many, lines) {
+        (false, _) => (messages.remove(0), Form::Json),
+        (true, false) => (format!("[{}]", messages.join(",")), Form::Json),
+        (true, true) => (messages.join("\n"), Form::Lines),
+    };
+    Letter {
+        body: body.into(),
+        form,
+        token,
+        key: world.percent(35).then(|| format!("letter-{first}")),
+        numbers,
+    }
+}
+
+async fn send(world: &World, ingest: &Ingest, letter: &Letter) {
+    let key = letter
+        .key
+        .as_ref()
+        .map(|key| IdempotencyKey::read(key.as_bytes()).unwrap());
+    let submission = Submission {
+        source: "default",
+        body: letter.body.clone(),
+        form: letter.form,
+        token: letter.token.as_deref(),
+        traceparent: None,
+        key,
+    };
+    let answer = ingest.submit(submission).await;
+    let numbers = &letter.numbers;
+    match answer {
+        Ok(accepted) => {
+            world.tell(|| format!("{numbers:?} are stored, again: {}", accepted.repeated));
+            let mut inner = world.lock();
+            for (n, placed) in numbers.iter().zip(&accepted.placed) {
+                let of = accepted.stream.partition(placed.partition).unwrap();
+                inner
+                    .witness
+                    .acknowledge(*n, of, placed.offset, placed.message_id);
+            }
+            assert_eq!(accepted.placed.len(), numbers.len());
+        }
+        Err(error) => {
+            world.tell(|| format!("{numbers:?}: {error}"));
+            // With a key another one like it may be stored; without, only these leave it open.
+            let open = matches!(
+                error,
+                ingest::Error::Unanswered | ingest::Error::Commit(CommitError::MaybeStored(_))
+            );
+            let legal = world.disk.is_off()
+                || matches!(
+                    error,
+                    ingest::Error::IdempotencyInFlight | ingest::Error::Commit(CommitError::Busy)
+                );
+            assert!(legal, "{error}");
+            if !open && letter.key.is_none() {
+                numbers.iter().for_each(|n| world.lock().witness.refuse(*n));
+            }
+        }
+    }
+}
+
+fn retry(world: &World, gateway: &Gateway) {
+    let streams = gateway.streams.engine().streams();
+    let stream = streams[world.below(streams.len())].clone();
+    let mut partitions: Vec<_> = stream.all_partitions().collect();
+    if world.percent(50) {
+        partitions = vec![partitions[world.below(partitions.len())]];
+    }
+    let mapped = streams[world.below(streams.len())].clone();
+    let is_source = |stream: &crate::storage::Stream| stream.name == Config::default().roles.source;
+    let mapping = match world.percent(40) && !is_source(&mapped) {
+        true => ErrorMapping::parse([("default", mapped)]).unwrap(),
+        false => ErrorMapping::default(),
+    };
+    let request = RedriveRequest {
+        partitions,
+        after: None,
+        group: None,
+        records_max: [1, 3, 1_000][world.below(3)],
+        filter: Filter::default(),
+        mapping,
+        rate: None,
+        redeliver: world.percent(10),
+        dry_run: world.percent(10),
+        time_budget: Duration::from_millis(world.below(5_000) as u64),
+        stream,
+    };
+    if request.redeliver || is_source(&request.stream) {
+        world.lock().witness.replays = true;
+    }
+    world.tell(|| format!("retry of {}", request.stream.name));
+    let (world, redriver) = (world.clone(), gateway.redriver.clone());
+    gateway.tasks.spawn("retry", async move {
+        let done = redriver.run(request).await;
+        world.tell(|| format!("retried: {done:?}"));
+        if let Ok(report) = done {
+            let dry = report.partitions.is_empty();
+            assert!(
+                dry || report.processed + report.failed <= report.attempted,
+                "{report:?}"
+            );
+        }
+    });
+}

@@ -1,0 +1,308 @@
+//! Who sees each frame of the log and each call, and knows what may not happen.
+//!
+//! A record is known by the number in its payload.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures_util::FutureExt;
+
+use super::target::Call;
+use crate::{
+    ledger::Balance,
+    place::{MessageId, Offset, PartitionId, StreamName},
+    storage::{Log, Stream, embedded::Embedded},
+};
+
+/// Records of one target and one key.
+pub(super) type Lane = (usize, String);
+
+/// What a source sent.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) lane: Option<Lane>,
+    pub(super) target: usize,
+    /// The payload, to the byte.
+    pub(super) payload: String,
+    pub(super) token: Option<String>,
+    /// Which numbers it came with: all of them are stored, or none.
+    pub(super) batch: (u64, u64),
+}
+
+/// Where a record lies. Those of a lane have their order from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// How often the stream had grown before.
+    growths: usize,
+    offset: Offset,
+    of: PartitionId,
+}
+
+#[derive(Default)]
+pub(super) struct Witness {
+    pub(super) sent: BTreeMap<u64, Sent>,
+    /// What sources were told.
+    acknowledged: BTreeMap<u64, (PartitionId, Offset, MessageId)>,
+    /// What they were told is not stored.
+    refused: BTreeSet<u64>,
+    /// Where each record of the source stream is.
+    found: BTreeMap<u64, Place>,
+    lanes: BTreeMap<Lane, BTreeSet<(Place, u64)>>,
+    /// Records of which failures left copies.
+    copies: BTreeSet<u64>,
+    /// How far each partition was looked at.
+    looked: BTreeMap<PartitionId, Offset>,
+    /// The `Idempotency-Key` of each record's calls.
+    keys: BTreeMap<u64, String>,
+    numbers: BTreeMap<String, u64>,
+    /// What was delivered, ever and in this life.
+    taken: BTreeSet<u64>,
+    taken_now: BTreeSet<u64>,
+    calling: BTreeMap<Lane, u64>,
+    /// Calls of lanes that had one already: it must be over as soon as others had their turn.
+    overlaps: Vec<(Lane, u64)>,
+    /// A replay of the source stream may be under way: then calls of what has ended are no news.
+    pub(super) replays: bool,
+    engine: Option<Arc<Embedded>>,
+    source: Option<StreamName>,
+    pub(super) calls_len: u64,
+}
+
+/// The number in a payload, or in a record that has one.
+fn number(text: &[u8]) -> u64 {
+    let text = std::str::from_utf8(text).unwrap();
+    let (_, behind) = text.split_once("{\"n\":").expect("a payload of ours");
+    let end = behind.find(|c: char| !c.is_ascii_digit()).unwrap();
+    behind[..end].parse().unwrap()
+}
+
+impl Witness {
+    /// A life begins with this engine.
+    pub(super) fn begin_life(&mut self, engine: Arc<Embedded>, source: StreamName) {
+        self.engine = Some(engine);
+        self.source = Some(source);
+        self.taken_now.clear();
+        self.calling.clear();
+        self.overlaps.clear();
+        self.replays = false;
+        // What was seen must be there again: it is looked at once more.
+        let before = std::mem::take(&mut self.found);
+        self.lanes.clear();
+        self.looked.clear();
+        self.look();
+        for (n, place) in before {
+            let is_trimmed = self.status(place.of).bounds.earliest > place.offset;
+            match self.found.get(&n) {
+                Some(now) => assert_eq!(*now, place, "{n} has moved"),
+                None => assert!(is_trimmed, "{n} at {place:?} was seen and is gone"),
+            }
+            self.found.entry(n).or_insert(place);
+        }
+    }
+
+    /// A life ends.
+    pub(super) fn end_life(&mut self) {
+        self.engine = None;
+    }
+
+    fn engine(&self) -> &Arc<Embedded> {
+        self.engine.as_ref().expect("a life")
+    }
+
+    fn status(&self, of: PartitionId) -> crate::storage::PartitionStatus {
+        self.engine().status(of).unwrap()
+    }
+
+    /// Looks at what is new in the log.
+    pub(super) fn look(&mut self) {
+        let engine = self.engine().clone();
+        for stream in engine.streams() {
+            for of in stream.all_partitions() {
+                let bounds = engine.status(of).unwrap().bounds;
+                let mut next = self.looked.get(&of).copied().unwrap_or(Offset(0));
+                next = next.max(bounds.earliest);
+                while next < bounds.tail {
+                    let page = engine.read(of, next, 1 << 20).now_or_never().unwrap();
+                    let page = page.unwrap();
+                    for record in &page.records {
+                        self.see(&stream, of, record.offset, &record.record.value);
+                    }
+                    next = page.next;
+                }
+                self.looked.insert(of, next);
+            }
+        }
+    }
+
+    fn see(&mut self, stream: &Stream, of: PartitionId, offset: Offset, value: &[u8]) {
+        let n = number(value);
+        if Some(&stream.name) != self.source.as_ref() {
+            self.copies.insert(n);
+            return;
+        }
+        let grown = |event: &&crate::storage::ControlEvent| {
+            let before = event.tails.get(usize::from(of.partition.0));
+            before.is_some_and(|tail| offset >= *tail)
+        };
+        let growths = stream.events.iter().skip(1).filter(grown).count();
+        let place = Place {
+            growths,
+            offset,
+            of,
+        };
+        let before = self.found.insert(n, place);
+        assert_eq!(before, None, "{n} is stored twice, now at {place:?}");
+        if let Some(lane) = self.sent[&n].lane.clone() {
+            self.lanes.entry(lane).or_default().insert((place, n));
+        }
+    }
+
+    fn has_ended(&self, place: Place) -> bool {
+        let engine = self.engine();
+        let bounds = engine.status(place.of).unwrap().bounds;
+        let finished = engine.finished(place.of, place.offset..place.offset.next());
+        place.offset < bounds.earliest || finished.unwrap().contains(place.offset)
+    }
+
+    /// A source was told that its messages are stored.
+    pub(super) fn acknowledge(&mut self, n: u64, of: PartitionId, offset: Offset, id: MessageId) {
+        let place = self.found.get(&n).map(|place| (place.of, place.offset));
+        assert_eq!(
+            place,
+            Some((of, offset)),
+            "{n} is not where its source was told"
+        );
+        let known = self.acknowledged.insert(n, (of, offset, id));
+        assert!(
+            known.is_none_or(|known| known == (of, offset, id)),
+            "{n}: another answer"
+        );
+    }
+
+    /// A source was told that they are not.
+    pub(super) fn refuse(&mut self, n: u64) {
+        self.refused.insert(n);
+    }
+
+    /// A target has a call.
+    pub(super) fn call_begins(&mut self, call: &Call) -> u64 {
+        self.calls_len += 1;
+        let n = number(call.body.as_bytes());
+        let sent = self.sent.get(&n).expect("nobody sent that").clone();
+        assert_eq!(
+            (call.target, &call.body),
+            (sent.target, &sent.payload),
+            "{n}"
+        );
+        assert_eq!(call.header("authorization"), sent.token.as_deref(), "{n}");
+        let key = call.header("idempotency-key").expect("a key").to_owned();
+        let known = self.keys.entry(n).or_insert_with(|| key.clone()).clone();
+        assert_eq!(known, key, "{n} was called under another key");
+        assert_eq!(
+            *self.numbers.entry(key).or_insert(n),
+            n,
+            "a key for two records"
+        );
+        let place = *self
+            .found
+            .get(&n)
+            .expect("a call before the record is stored");
+        let first = !self.has_ended(place);
+        if !first && !self.replays {
+            assert!(self.copies.contains(&n), "{n} is called after its end");
+        }
+        let Some(lane) = sent.lane else {
+            return n;
+        };
+        if first {
+            for (earlier, m) in self.lanes[&lane].range(..(place, n)) {
+                assert!(
+                    self.taken_now.contains(m) || self.has_ended(*earlier),
+                    "{n} is called before {m} of its lane has ended"
+                );
+            }
+        }
+        if let Some(other) = self.calling.insert(lane.clone(), n) {
+            self.overlaps.push((lane, other));
+        }
+        n
+    }
+
+    pub(super) fn takes(&mut self, n: u64) {
+        self.taken.insert(n);
+        self.taken_now.insert(n);
+    }
+
+    /// The connection is free, or gone.
+    pub(super) fn call_ends(&mut self, n: u64) {
+        let Some(lane) = &self.sent[&n].lane else {
+            return;
+        };
+        if let Some(at) = self
+            .overlaps
+            .iter()
+            .position(|over| over == &(lane.clone(), n))
+        {
+            self.overlaps.swap_remove(at);
+        } else if self.calling.get(lane) == Some(&n) {
+            self.calling.remove(lane);
+        }
+    }
+
+    /// Looks whether all that was seen fits together, when everyone had a turn.
+    pub(super) fn check(&self) {
+        assert!(
+            self.overlaps.is_empty(),
+            "calls of a lane at once: {:?}",
+            self.overlaps
+        );
+        let ledger = self.engine().ledger();
+        let balance = Balance::of(&ledger, self.source.as_ref());
+        assert!(balance.balanced, "the books differ: {balance:?}");
+        for (n, place) in &self.found {
+            let (from, to) = self.sent[n].batch;
+            let whole = (from..to).all(|m| self.found.contains_key(&m));
+            assert!(whole, "{n} is stored without all of its batch {from}..{to}");
+            assert!(
+                !self.refused.contains(n),
+                "{n} is stored, and its source was told it is not"
+            );
+            if self.has_ended(*place) && !self.copies.contains(n) {
+                let is_trimmed = self.expired() > 0;
+                assert!(
+                    self.taken.contains(n) || is_trimmed,
+                    "{n} has ended without a call"
+                );
+            }
+        }
+        for n in self.acknowledged.keys() {
+            assert!(
+                self.found.contains_key(n),
+                "{n} was acknowledged and is gone"
+            );
+        }
+    }
+
+    pub(super) fn expired(&self) -> u64 {
+        let ledger = self.engine().ledger();
+        let all = ledger.streams.iter().map(|stream| stream.counts.expired);
+        all.sum()
+    }
+
+    /// Looks whether everything has come to its end, with targets that take all.
+    pub(super) fn check_all_delivered(&self) {
+        let left = self.found.keys().filter(|n| !self.taken.contains(n));
+        let left: Vec<_> = left.collect();
+        let expired = self.expired();
+        assert!(
+            left.len() as u64 <= expired,
+            "{left:?} were never delivered, {expired} expired"
+        );
+    }
+
+    pub(super) fn sums(&self) -> (usize, usize, u64) {
+        (self.sent.len(), self.found.len(), self.calls_len)
+    }
+}

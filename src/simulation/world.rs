@@ -1,0 +1,116 @@
+//! What outlives a crash of the gateway: the disk, the targets, the time, the dice, and who has seen what.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, TryLockError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{target::Manner, witness::Witness};
+use crate::{
+    clock::{Clock, Timestamp},
+    storage::embedded::proofs::{Dice, FaultyDisk},
+};
+
+/// How many targets there are.
+pub(super) const TARGETS_LEN: usize = 4;
+
+/// The hand on the world. Clones share it.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) disk: FaultyDisk,
+    pub(super) clock: Clock,
+    inner: Arc<Mutex<Inner>>,
+}
+
+pub(super) struct Inner {
+    pub(super) dice: Dice,
+    pub(super) manners: [Manner; TARGETS_LEN],
+    pub(super) witness: Witness,
+    /// When this life began, and what the wall clock said.
+    began: Option<(Instant, Timestamp)>,
+    told: Option<Vec<String>>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, tells: bool) -> Self {
+        let inner = Inner {
+            dice: Dice(seed),
+            manners: [Manner::Good; TARGETS_LEN],
+            witness: Witness::default(),
+            began: None,
+            told: tells.then(Vec::new),
+        };
+        Self {
+            disk: FaultyDisk::new(),
+            clock: Clock::manual(Timestamp(1_767_323_045_000_000)),
+            inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        match self.inner.try_lock() {
+            Ok(inner) => inner,
+            // What failed under it is told already.
+            Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
+            Err(TryLockError::WouldBlock) => panic!("one thread, and nobody holds it for long"),
+        }
+    }
+
+    /// A life begins: the time goes on from where it is.
+    pub(super) fn begin_life(&self) {
+        self.lock().began = Some((Instant::now(), self.clock.now()));
+    }
+
+    /// The life is over: until the next one the time stands.
+    pub(super) fn end_life(&self) {
+        self.tick();
+        let mut inner = self.lock();
+        inner.began = None;
+        inner.witness.end_life();
+    }
+
+    /// Brings the wall clock to where the time is.
+    pub(super) fn tick(&self) {
+        if let Some((began, then)) = self.lock().began {
+            let passed = u64::try_from(began.elapsed().as_micros()).unwrap();
+            self.clock.set(then.plus_micros(passed));
+        }
+    }
+
+    /// Sets the wall clock, and only that.
+    pub(super) fn jump(&self, micros: i64) {
+        if let Some((_, then)) = &mut self.lock().began {
+            then.0 = then.0.saturating_add_signed(micros);
+        }
+        self.tick();
+    }
+
+    pub(super) fn below(&self, bound: usize) -> usize {
+        self.lock().dice.below(bound)
+    }
+
+    /// Says yes in so many of a hundred cases.
+    pub(super) fn percent(&self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(super) fn micros_below(&self, bound: usize) -> Duration {
+        Duration::from_micros(self.below(bound) as u64)
+    }
+
+    /// Tells what happens, to whoever plays the history again.
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+        let mut inner = self.lock();
+        let at = inner.began.map(|(began, _)| began.elapsed());
+        if let Some(told) = &mut inner.told {
+            let at = at.unwrap_or_default().as_micros();
+            told.push(format!("{at:>12} {}", what()));
+        }
+    }
+
+    pub(super) fn told(&self) -> Vec<String> {
+        self.lock().told.take().unwrap_or_default()
+    }
+}
