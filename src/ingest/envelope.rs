@@ -31,27 +31,88 @@ pub(super) struct Checked<'a> {
 /// Longer ones are not kept as a record header; the target gets them all the same.
 const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
+/// The members of a message's envelope, as they stand.
+#[derive(Debug, PartialEq, Eq)]
+struct Envelope<'a> {
+    key: Option<Cow<'a, str>>,
+    message: &'a str,
+}
+
+/// The same in serde's hands.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Envelope<'a> {
+struct SlowEnvelope<'a> {
     #[serde(default, borrow)]
     stream_key: Option<&'a RawValue>,
     #[serde(borrow)]
     stream_message: &'a RawValue,
 }
 
+impl<'a> Envelope<'a> {
+    /// Reads an envelope. A quick look finds where the parts of most of them lie: what is in the message is read
+    /// afterwards, and need not be read twice.
+    fn read(text: &'a str) -> Option<Self> {
+        Self::quickly(text).or_else(|| Self::slowly(text))
+    }
+
+    /// Finds the parts of an envelope that is JSON if its message is; `None` if that takes a closer look.
+    fn quickly(text: &'a str) -> Option<Self> {
+        let (mut key, mut message) = (None, None);
+        let mut rest = text.trim_ascii_start().strip_prefix('{')?;
+        loop {
+            let name;
+            (name, rest) = json::plain_string(rest.trim_ascii_start())?;
+            rest = rest
+                .trim_ascii_start()
+                .strip_prefix(':')?
+                .trim_ascii_start();
+            match name {
+                "streamKey" if key.is_none() => {
+                    let text;
+                    (text, rest) = json::plain_string(rest)?;
+                    key = Some(Cow::Borrowed(text));
+                }
+                "streamMessage" if message.is_none() => {
+                    let (object, behind) = rest.split_at(json::object_len(rest)?);
+                    (message, rest) = (Some(object), behind);
+                }
+                _ => return None,
+            }
+            rest = rest.trim_ascii_start();
+            match rest.strip_prefix(',') {
+                Some(behind) => rest = behind,
+                None => break,
+            }
+        }
+        let ends = rest.strip_prefix('}')?.trim_ascii().is_empty();
+        ends.then_some(Self {
+            key,
+            message: message?,
+        })
+    }
+
+    fn slowly(text: &'a str) -> Option<Self> {
+        if !text.trim_ascii_start().starts_with('{') {
+            return None;
+        }
+        let envelope: SlowEnvelope<'_> = serde_json::from_str(text).ok()?;
+        let key = match envelope.stream_key {
+            None => None,
+            Some(key) => Some(json::string(key)?),
+        };
+        Some(Self {
+            key,
+            message: envelope.stream_message.get(),
+        })
+    }
+}
+
 /// Reads one message; `None` if anything at all is wrong with it.
 pub(super) fn read<'a>(text: &'a str, limits: &Limits) -> Option<Checked<'a>> {
-    if !text.trim_ascii_start().starts_with('{') {
-        return None;
-    }
-    let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
-    let key = match envelope.stream_key {
-        None => Cow::Borrowed(""),
-        Some(key) => json::string(key)?,
-    };
+    let envelope = Envelope::read(text)?;
+    let key = envelope.key.unwrap_or_default();
     field::key(&key, limits.key_bytes_max).ok()?;
-    let value = envelope.stream_message.get();
+    let value = envelope.message;
     let message = Message::read(value).ok()?;
     let target = field::url(&message.target_rest_api).ok()?;
     field::operation(&message.target_rest_api_operation, &limits.operations).ok()?;
@@ -92,5 +153,62 @@ impl<'a> Checked<'a> {
     /// Size that `record_bytes_max` is about: what the source sent as key and message.
     pub(super) fn bytes_len(&self) -> usize {
         self.key.len() + self.value.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MESSAGE: &str = r#"{"a":"}\"{[","b":[1,{"c":"\\"}],"d":{}}"#;
+
+    #[test]
+    fn the_parts_of_an_envelope_are_found_where_serde_finds_them() {
+        for text in [
+            &format!(r#"{{"streamKey":"k","streamMessage":{MESSAGE}}}"#),
+            &format!(" {{ \"streamMessage\" :\t{MESSAGE} ,\n\"streamKey\": \"ä \" }} \r\n"),
+            &format!(r#"{{"streamMessage":{MESSAGE}}}"#),
+        ] {
+            let quick = Envelope::quickly(text).unwrap();
+            assert_eq!(Some(&quick), Envelope::slowly(text).as_ref());
+            assert_eq!(quick.message, MESSAGE);
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_serde() {
+        for text in [
+            r#"{"streamKey":null,"streamMessage":{}}"#,
+            r#"{"streamKey":"\u0061","streamMessage":{}}"#,
+            r#"{"stream\u004bey":"a","streamMessage":{}}"#,
+            r#"{"streamKey":"a","streamKey":"b","streamMessage":{}}"#,
+            r#"{"streamMessage":{},"streamMessage":{}}"#,
+            r#"{"streamMessage":{},"other":1}"#,
+            r#"{"streamMessage":{},}"#,
+            r#"{"streamMessage":{}} x"#,
+            r#"{"streamMessage":[]}"#,
+            r#"{"streamMessage":{}"#,
+            r#"{"streamMessage":{"a":"}"#,
+            "{\"streamKey\":\"a\nb\",\"streamMessage\":{}}",
+            r#"{"streamKey":"k"}"#,
+            "{}",
+            "",
+        ] {
+            assert_eq!(Envelope::quickly(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        /// Where the message is JSON, both ways say the same.
+        #[test]
+        fn the_quick_look_is_never_wrong(text in r#"\{ ?"streamKey" ?: ?"[a\\"n]{0,3}" ?,"streamMessage" ?: ?\{("a":["\\{\[\]}1,]{0,6})?\} ?\} ?"#) {
+            if let Some(quick) = Envelope::quickly(&text)
+                && serde_json::from_str::<&RawValue>(quick.message).is_ok()
+            {
+                prop_assert_eq!(Some(quick), Envelope::slowly(&text));
+            }
+        }
     }
 }

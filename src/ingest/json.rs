@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use memchr::memchr2;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -51,6 +52,50 @@ fn opened(text: &[u8]) -> usize {
     text.chunks(usize::from(u8::MAX))
         .map(|part| usize::from(count(part)))
         .sum()
+}
+
+/// Returns the text of the string that `text` begins with, and what is behind it; `None` if that is no string, or one with
+/// escapes, or none of JSON.
+pub(crate) fn plain_string(text: &str) -> Option<(&str, &str)> {
+    let behind = text.strip_prefix('"')?;
+    let end = memchr2(b'"', b'\\', behind.as_bytes())?;
+    let (inside, behind) = behind.split_at(end);
+    let is_plain = !inside.bytes().any(|byte| byte < b' ');
+    let behind = behind.strip_prefix('"').filter(|_| is_plain)?;
+    Some((inside, behind))
+}
+
+/// Returns the length of the object that `text` begins with; `None` if that is no object, or one without end. It reads any
+/// text; only for JSON it means something.
+pub(crate) fn object_len(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    if bytes.first() != Some(&b'{') {
+        return None;
+    }
+    let (mut depth, mut at) = (0_usize, 0);
+    loop {
+        match bytes.get(at)? {
+            b'"' => {
+                at += 1;
+                loop {
+                    at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
+                    if bytes[at] == b'"' {
+                        break;
+                    }
+                    at += 2;
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
 }
 
 /// An object's members in their order, repeats kept, values as they stand.

@@ -440,7 +440,7 @@ impl Limits {
             if !json::depth_is_legal(body) {
                 return Err(deep());
             }
-            let message = self.read_one(text, "")?;
+            let message = self.read_one(text, None)?;
             let bytes_max = self.record_bytes_max;
             if message.bytes_len() > bytes_max {
                 let bytes = message.bytes_len();
@@ -488,7 +488,7 @@ impl Limits {
             if faults.is_full() {
                 break;
             }
-            match self.read_one(text, &format!("/{index}")) {
+            match self.read_one(text, Some(index)) {
                 Ok(message) => {
                     let bytes_max = self.record_bytes_max;
                     if message.bytes_len() > bytes_max {
@@ -512,10 +512,12 @@ impl Limits {
         }
     }
 
-    fn read_one<'a>(&self, text: &'a str, at: &str) -> Result<Checked<'a>, Error> {
+    /// Reads a message; `index` is its place in a batch.
+    fn read_one<'a>(&self, text: &'a str, index: Option<usize>) -> Result<Checked<'a>, Error> {
         if let Some(message) = envelope::read(text, self) {
             return Ok(message);
         }
+        let at = &index.map_or_else(String::new, |index| format!("/{index}"));
         let mut faults = Faults::default();
         if self.lenient {
             if let Some(message) = read_leniently(text, at, self, &mut faults) {
