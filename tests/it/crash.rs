@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Place, StubTarget, client, keyed, syncgate};
 
-const SOURCE: &str = "DataSyncStream";
-const ERRORS: [&str; 4] = [
+pub(crate) const SOURCE: &str = "DataSyncStream";
+pub(crate) const ERRORS: [&str; 4] = [
     "ServerUnavailableStream",
     "InternalserverErrorStream",
     "UnrecoverableErrorStream",
@@ -81,7 +81,7 @@ async fn killed_at_random_moments_it_keeps_every_promise() {
 }
 
 /// What the crash has left adds up, snapshots included.
-fn check_journal(place: &Place) {
+pub(crate) fn check_journal(place: &Place) {
     let data = place.data();
     let ended = syncgate().args(["verify", "--data"]).arg(data).output();
     let ended = ended.unwrap();
@@ -182,10 +182,10 @@ async fn check(gateway: &Gateway, target: &StubTarget, told: &Told) {
 }
 
 /// xorshift: a seed gives the same moments again.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
         self.0 ^= self.0 >> 29;
         self.0 % bound

@@ -21,5 +21,6 @@ mod lifecycle;
 mod readme;
 mod reload;
 mod retry;
+mod storm;
 mod streams;
 mod verify;
