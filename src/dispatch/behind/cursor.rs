@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::lane::Space;
+use super::super::{fence::Wait, lane::Space};
 use crate::place::Offset;
 
 /// First wait after a read has failed.
@@ -19,6 +19,8 @@ pub(super) struct Cursor {
     /// What there is room for in this round, until it is refused or has had its page.
     pub(super) space: Space,
     pub(super) pause: Pause,
+    /// What its first record waits for.
+    pub(super) wait: Option<Wait>,
 }
 
 /// The wait after reads that have failed.
@@ -34,6 +36,7 @@ impl Cursor {
             at,
             space: Space::None,
             pause: Pause::default(),
+            wait: None,
         }
     }
 

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use self::cursor::Cursor;
 pub(super) use self::cursor::Pause;
 use super::{
+    fence::{Passed, Wait},
     hint::Hint,
     lane::{Lane, Space},
 };
@@ -210,18 +211,71 @@ impl Behind {
         }
     }
 
-    /// Begins a round: all take part for whom there is room, or come along.
+    /// Notes that a record has to wait for a fence, whoever has come to it, so that what is behind it of its lane, or of
+    /// its target, is left out; `false` if that may not be, and the scanner has to stop there.
+    pub(super) fn hold(
+        &mut self,
+        taker: Option<Taker>,
+        origin: &Option<Origin>,
+        at: Offset,
+        wait: Wait,
+        targets_max: usize,
+    ) -> bool {
+        let lane = wait.lane;
+        if taker == Some(Taker::Sweep) {
+            self.sweep_full(origin.clone(), at);
+            if let Some(sweep) = &mut self.sweep {
+                sweep.cursor.wait = Some(wait);
+            }
+            return true;
+        }
+        let is_alone = wait.for_lane || self.lanes.contains_key(&lane);
+        if is_alone && self.lane_full(lane, origin, at) {
+            if let Some(lane) = self.lanes.get_mut(&lane) {
+                lane.cursor.wait = Some(wait);
+            }
+            return true;
+        }
+        match taker {
+            Some(_) => self.target_full(origin, at, None),
+            None if !self.fall_behind(origin.clone(), at, None, targets_max) => return false,
+            None => {}
+        }
+        if let Some(target) = self.targets.get_mut(origin) {
+            target.cursor.wait = Some(wait);
+        }
+        true
+    }
+
+    /// Returns what all are past; `events` says how many of them lie at or below an offset.
+    pub(super) fn passed(&self, scanner: Offset, events: impl Fn(Offset) -> usize) -> Passed {
+        // Who names no target has no lane, and nobody waits for it.
+        let targets = self.targets.iter().filter_map(|(origin, target)| {
+            let origin = origin.clone()?;
+            Some((origin, events(target.cursor.at)))
+        });
+        let lanes = self.lanes.iter();
+        let lanes = lanes.map(|(lane, behind)| (*lane, events(behind.cursor.at)));
+        Passed::new(events(scanner), targets, lanes)
+    }
+
+    /// Begins a round: all take part for whom there is room, or come along, and that need not wait any more.
     pub(super) fn begin_round(
         &mut self,
         now: Instant,
         space: impl Fn(Option<&Origin>, Option<Lane>) -> Space,
+        is_over: impl Fn(&Wait, &Origin) -> bool,
     ) {
+        let may_read = |cursor: &mut Cursor, origin: Option<&Origin>| {
+            cursor
+                .wait
+                .take_if(|wait| origin.is_some_and(|origin| is_over(wait, origin)));
+            cursor.pause.is_over(now) && cursor.wait.is_none()
+        };
         let begin = |cursor: &mut Cursor, origin: Option<&Origin>, lane| {
-            let over = cursor.pause.is_over(now);
-            cursor.space = if over {
-                space(origin, lane)
-            } else {
-                Space::None
+            cursor.space = match may_read(cursor, origin) {
+                true => space(origin, lane),
+                false => Space::None,
             };
         };
         for (origin, target) in &mut self.targets {
@@ -234,10 +288,11 @@ impl Behind {
             return;
         };
         let target = sweep.stopped_by.as_ref();
+        let may_read = may_read(&mut sweep.cursor, target.and_then(Option::as_ref));
         let space = target.map_or(Space::Enough, |origin| space(origin.as_ref(), None));
         // Where another one will come by, it waits for that.
         let is_alone = self.cursors().all(|other| other.at > sweep.cursor.at);
-        sweep.cursor.space = match (is_alone, sweep.cursor.pause.is_over(now)) {
+        sweep.cursor.space = match (is_alone, may_read) {
             (_, false) => Space::None,
             (true, true) => space,
             (false, true) => space.min(Space::Little),

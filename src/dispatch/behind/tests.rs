@@ -23,7 +23,7 @@ fn fixture() -> Fixture {
 impl Fixture {
     fn round(&mut self, space: impl Fn(Option<Lane>) -> Space) -> Option<u64> {
         let space = |_: Option<&Origin>, lane| space(lane);
-        self.behind.begin_round(Instant::now(), space);
+        self.behind.begin_round(Instant::now(), space, |_, _| true);
         self.behind.next_page().map(|at| at.0)
     }
 
@@ -127,7 +127,8 @@ fn a_page_that_cannot_be_read_stops_only_who_needs_it() {
     let start = Instant::now();
     let mut page = |at| {
         let now = start + Duration::from_millis(at);
-        all.behind.begin_round(now, |_, _| Space::Enough);
+        all.behind
+            .begin_round(now, |_, _| Space::Enough, |_, _| true);
         let from = all.behind.next_page().unwrap();
         if from == Offset(40) {
             all.behind.cannot_read(from, now);
@@ -138,4 +139,69 @@ fn a_page_that_cannot_be_read_stops_only_who_needs_it() {
     assert_eq!(waits, [40, 60, 60, 40, 60, 60, 40]);
     let again = start + Duration::from_millis(700);
     assert_eq!(all.behind.read_again_at(), Some(again));
+}
+
+/// Lets a cursor of a page, or the scanner, come to a record that has to wait.
+#[track_caller]
+fn check_hold(all: &mut Fixture, taker: Option<Taker>, at: u64, wait: Wait, holds: bool) {
+    let held = all.behind.hold(taker, &all.origin, Offset(at), wait, 1);
+    assert_eq!(held, holds);
+}
+
+impl Fixture {
+    /// A round in which there is room for all, but nothing that was waited for has come about.
+    fn round_in_vain(&mut self) -> Option<u64> {
+        let space = |_: Option<&_>, _| Space::Enough;
+        self.behind.begin_round(Instant::now(), space, |_, _| false);
+        self.behind.next_page().map(|at| at.0)
+    }
+}
+
+#[test]
+fn a_target_that_has_to_wait_reads_again_from_there_when_the_wait_is_over() {
+    let mut all = fixture();
+    let wait = Wait::for_target(all.lanes[0]);
+    check_hold(&mut all, None, 40, wait, true);
+    assert_eq!(all.round_in_vain(), None, "nothing is read");
+    assert_eq!(all.round(|_| Space::Enough), Some(40));
+    assert_eq!(all.taken(1, 40..42), [40, 41]);
+    check_hold(&mut all, Some(Taker::Cursor), 42, wait, true);
+    assert_eq!(all.taken(1, 42..44), [0; 0], "its target waits");
+    all.end_page(50);
+    assert_eq!(all.round_in_vain(), None);
+    assert_eq!(all.round(|_| Space::Enough), Some(42));
+    all.end_page(100);
+    assert!(all.behind.is_empty());
+}
+
+#[test]
+fn a_lane_that_has_to_wait_leaves_its_target_alone() {
+    let mut all = fixture();
+    let wait = Wait::for_lane(all.lanes[0]);
+    check_hold(&mut all, None, 40, wait, true);
+    let (origin, [hot, other]) = (all.origin.clone(), all.lanes);
+    assert!(all.behind.is_passed_over(&origin, || Some(hot)));
+    assert!(!all.behind.is_passed_over(&origin, || Some(other)));
+    assert_eq!(all.round_in_vain(), None);
+    // Whatever it waits for now, it is behind by itself already.
+    assert_eq!(all.round(|_| Space::Enough), Some(40));
+    let wait = Wait::for_target(hot);
+    check_hold(&mut all, Some(Taker::Cursor), 41, wait, true);
+    all.end_page(50);
+    assert!(!all.behind.is_passed_over(&origin, || Some(other)));
+    assert_eq!(all.round(|_| Space::Enough), Some(41));
+}
+
+#[test]
+fn with_no_place_for_one_more_the_scanner_stops_at_what_has_to_wait() {
+    let mut all = fixture();
+    let (state, origin) = (RandomState::new(), all.origin.clone());
+    assert!(all.behind.fall_behind(None, Offset(3), None, 1));
+    let lane = |key: usize| Lane::new(&state, origin.as_ref().unwrap(), &key.to_be_bytes());
+    for key in 0..LANES_MAX {
+        let wait = Wait::for_lane(lane(key));
+        check_hold(&mut all, None, 40, wait, true);
+    }
+    check_hold(&mut all, None, 40, Wait::for_lane(lane(LANES_MAX)), false);
+    check_hold(&mut all, None, 40, Wait::for_target(lane(LANES_MAX)), false);
 }
