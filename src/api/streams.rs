@@ -196,17 +196,10 @@ async fn apply(
     let partitions = change.partitions.unwrap_or(stream.partitions);
     let engine = shared.streams.engine();
     let is_source = source(shared) == Some(&stream.name);
-    // While records wait, the next one of a key could overtake them in another partition.
+    // What is submitted meanwhile has chosen partitions among those there were.
     let _pause = match is_source && partitions > stream.partitions {
         true => {
             let pause = shared.ingest.pause().await;
-            let open = open_len(shared, stream)?;
-            if open > 0 {
-                let what = format!(
-                    "{open} records wait for their dispatch; add partitions when there are none"
-                );
-                return Err(Problem::new(Code::StreamInUse, what).into());
-            }
             grow_error_streams(shared, partitions).await?;
             Some(pause)
         }
@@ -344,9 +337,4 @@ fn bounds(shared: &Shared, stream: &Stream) -> Result<Vec<wire::PartitionView>, 
         })
     };
     stream.all_partitions().map(partition).collect()
-}
-
-fn open_len(shared: &Shared, stream: &Stream) -> Result<u64, ReadError> {
-    let bounds = bounds(shared, stream)?;
-    Ok(bounds.iter().map(|partition| partition.open).sum())
 }

@@ -12,7 +12,6 @@ use super::{
     Config, ConfigErrors, Loaded,
     load::{assemble, load},
 };
-use crate::place::StreamName;
 
 /// Keys that count from the start to the end of the process, as a socket, a file or what lies in one hangs on them; all
 /// others are taken by a reload. `*` stands for any text.
@@ -58,20 +57,6 @@ impl Loaded {
             applied,
             needs_restart,
         })
-    }
-}
-
-impl Reloaded {
-    /// Notes that a stream has so many partitions and no more for now; what was asked for is asked for again next time.
-    pub fn put_off(&mut self, stream: &StreamName, partitions: u16) {
-        let streams = &mut self.loaded.said.streams;
-        let Some(at) = streams.iter().position(|one| one.name == *stream) else {
-            return;
-        };
-        streams[at].partitions = partitions;
-        let key = format!("streams[{at}].partitions");
-        self.applied.remove(&key);
-        self.needs_restart.insert(key);
     }
 }
 
@@ -513,21 +498,6 @@ stream_compartment_ocid = "ocid1.i"
         std::fs::remove_file(&file.path).unwrap();
         let wrong = file.running.reload().unwrap_err();
         assert!(wrong.to_string().contains("cannot be read"), "{wrong}");
-    }
-
-    #[test]
-    fn partitions_that_were_put_off_are_asked_for_again() {
-        let of =
-            |partitions: u8| format!("[[streams]]\nname = \"Orders\"\npartitions = {partitions}");
-        let mut file = File::new(&of(1), &[]);
-        std::fs::write(&file.path, of(4)).unwrap();
-        let mut reloaded = file.running.reload().unwrap();
-        reloaded.put_off(&"Orders".parse().unwrap(), 1);
-        assert!(reloaded.applied.is_empty());
-        let key = "streams[0].partitions";
-        assert!(reloaded.needs_restart.contains(key));
-        file.running = reloaded.loaded;
-        file.check(&of(4), &[key], &[]);
     }
 
     #[test]

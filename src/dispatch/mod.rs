@@ -11,6 +11,8 @@
 //!   which they were put on the board, first dispatches and redrives alike; the next begins when the one before has
 //!   ended: delivered, or its error record is stored. A record in backoff holds its lane, not a slot. Records without a
 //!   key have no lane.
+//! - The stream may grow whatever waits in it: a record whose key has another partition from then on is put on the board
+//!   behind all those of its lane that lie in older ones (`fence`).
 //! - A failure's error record and the end of its origin are one commit. A delivered end that a crash forgets is delivered
 //!   again with the same `Idempotency-Key`.
 //! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
@@ -35,6 +37,7 @@ mod client;
 pub(crate) mod connect;
 mod credentials;
 mod error_record;
+mod fence;
 mod gate;
 mod hint;
 pub(crate) mod job;
@@ -65,9 +68,12 @@ pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
-use self::{connect::Connector, job::Owned, target::Targets};
+use self::{connect::Connector, fence::Progress, job::Owned, target::Targets};
 use crate::{
     clock::Clock,
     live::Live,
@@ -112,6 +118,8 @@ pub(crate) struct Shared {
     cut: CancellationToken,
     workers: TaskTracker,
     leases: Mutex<HashMap<PartitionId, Epoch>>,
+    /// What the owners show of their partitions to each other.
+    progress: Progress,
 }
 
 impl Dispatcher {
@@ -158,6 +166,7 @@ impl Dispatcher {
             cut: CancellationToken::new(),
             workers: TaskTracker::new(),
             leases: Mutex::default(),
+            progress: Progress::default(),
         });
         tasks.spawn("dispatcher", supervise(shared.clone()));
         Self { shared }
@@ -227,7 +236,8 @@ async fn follow_source(shared: &Arc<Shared>) {
     }
 }
 
-/// Returns when the stream is gone.
+/// Returns when the stream is gone. Owners end with their guards: when the gateway stops that is after all workers were
+/// told, so that no worker drops a job whose owner is gone and then begins the next one of its lane, from another partition.
 async fn follow_leases(shared: &Arc<Shared>, stream: &Arc<Stream>) {
     let mut leases = shared.streams.engine().leases(stream.id);
     let mut changed = shared.streams.engine().streams_changed();
@@ -246,23 +256,17 @@ async fn follow_leases(shared: &Arc<Shared>, stream: &Arc<Stream>) {
         match event {
             Some(LeaseEvent::Granted(lease)) => {
                 shared.leases().insert(lease.of, lease.epoch);
-                let owner = start_owner(shared, stream, lease);
-                if let Some((before, _)) = owners.insert(lease.of, owner) {
-                    before.cancel();
-                }
+                let before = owners.remove(&lease.of);
+                drop(before);
+                owners.insert(lease.of, start_owner(shared, stream, lease));
             }
             Some(LeaseEvent::Lost(of)) => {
                 shared.leases().remove(&of);
-                if let Some((owner, _)) = owners.remove(&of) {
-                    owner.cancel();
-                }
+                drop(owners.remove(&of));
             }
             Some(LeaseEvent::Revoking(of, done)) => {
                 shared.leases().remove(&of);
-                let jobs = owners.remove(&of).map(|(owner, jobs)| {
-                    owner.cancel();
-                    jobs
-                });
+                let jobs = owners.remove(&of).map(|(_owner, jobs)| jobs);
                 shared.tasks.spawn("revoked lease", async move {
                     if let Some(jobs) = jobs {
                         jobs.close();
@@ -274,9 +278,8 @@ async fn follow_leases(shared: &Arc<Shared>, stream: &Arc<Stream>) {
                 });
             }
             None => {
-                for (of, (owner, _)) in owners {
+                for of in owners.into_keys() {
                     shared.leases().remove(&of);
-                    owner.cancel();
                 }
                 // Its leases can end a moment before the stream is gone.
                 while is_there() && changed.changed().await.is_ok() {}
@@ -290,8 +293,8 @@ fn start_owner(
     shared: &Arc<Shared>,
     stream: &Arc<Stream>,
     lease: Lease,
-) -> (CancellationToken, TaskTracker) {
-    let stop = shared.stop.child_token();
+) -> (DropGuard, TaskTracker) {
+    let stop = CancellationToken::new();
     let jobs = TaskTracker::new();
     let owned = Owned {
         stream: stream.clone(),
@@ -303,5 +306,5 @@ fn start_owner(
     };
     let owner = owner::own(shared.clone(), Arc::new(owned));
     shared.tasks.spawn("owner", owner);
-    (stop, jobs)
+    (stop.drop_guard(), jobs)
 }

@@ -147,8 +147,7 @@ impl Gateway {
         let append_seconds = log.append_seconds().clone();
         let engine: Arc<dyn Engine> = log;
         let streams = Streams::new(engine.clone());
-        // What is put off is told in the log.
-        let _put_off = streams::ensure(&streams, config).await?;
+        streams::ensure(&streams, config).await?;
         let settings_of_secrets = config.secrets.clone();
         let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
         let secrets = Secrets::open(engine.clone(), master).await?;

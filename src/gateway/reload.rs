@@ -104,7 +104,7 @@ impl Reloader {
         let (running, address) = (self.running.clone(), self.address);
         let prepared = off_this_thread(move || Prepared::new(&running, address)).await;
         let Prepared {
-            mut read,
+            read,
             dispatch,
             edge,
         } = prepared.map_err(ReloadError::Invalid)?;
@@ -116,7 +116,7 @@ impl Reloader {
         let mut pause = None;
         if read.applied.iter().any(of_streams) {
             pause = Some(self.ingest.pause().await);
-            self.change_streams(&mut read).await?;
+            self.change_streams(&read.loaded).await?;
         }
         let config = &read.loaded.config;
         self.dispatcher.reload(dispatch);
@@ -135,10 +135,9 @@ impl Reloader {
         })
     }
 
-    async fn change_streams(&self, read: &mut config::Reloaded) -> Result<(), ReloadError> {
-        let loaded = &read.loaded;
+    async fn change_streams(&self, loaded: &Loaded) -> Result<(), ReloadError> {
         let ensured = streams::ensure(&self.streams, &loaded.config).await;
-        let put_off = ensured.map_err(|error| match error {
+        ensured.map_err(|error| match error {
             streams::EnsureError::Shrink(shrunk) => {
                 let wrong = shrunk.into_iter().map(|shrink| {
                     let key = format!("streams[{}].partitions", shrink.index);
@@ -147,11 +146,7 @@ impl Reloader {
                 ReloadError::Invalid(ConfigErrors(wrong.collect()))
             }
             streams::EnsureError::Stream { name, source } => ReloadError::Stream { name, source },
-        })?;
-        if let Some((name, partitions)) = put_off {
-            read.put_off(&name, partitions);
-        }
-        Ok(())
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     config::{Config, StreamSettings},
     log::Streams,
     place::StreamName,
-    storage::{MadeBy, Stream, StreamConfig, StreamError},
+    storage::{MadeBy, StreamConfig, StreamError},
 };
 
 /// Why the streams are not as configured.
@@ -66,36 +66,16 @@ fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
 /// `[[streams]]`. An error stream gets at least as many partitions as the source stream, since a failed record keeps
 /// its partition's number; it gets them first.
 ///
-/// No submission may be under way meanwhile. Returns the source stream with the partitions that it has if it was to get
-/// more and records are pending: a key may move to a new partition and overtake its records in the old one.
-pub(crate) async fn ensure(
-    streams: &Streams,
-    config: &Config,
-) -> Result<Option<(StreamName, u16)>, EnsureError> {
+/// No submission may be under way meanwhile: it may have chosen partitions among those there were.
+pub(crate) async fn ensure(streams: &Streams, config: &Config) -> Result<(), EnsureError> {
     let shrunk = shrunk(streams, config);
     if !shrunk.is_empty() {
         return Err(EnsureError::Shrink(shrunk));
     }
     let roles = &config.roles;
-    let wanted = partitions(config, &roles.source);
     let present = streams.by_name(&roles.source);
-    let put_off = present.filter(|present| {
-        let put_off = wanted > present.partitions && is_pending(streams, present);
-        if put_off {
-            tracing::warn!(
-                stream = %present.name,
-                present = present.partitions,
-                configured = wanted,
-                "partitions are not added while records are pending; once they are dispatched, reload or start again"
-            );
-        }
-        put_off
-    });
-    let source_partitions = match (&put_off, streams.by_name(&roles.source)) {
-        (Some(put_off), _) => put_off.partitions,
-        (None, Some(present)) => wanted.max(present.partitions),
-        (None, None) => wanted,
-    };
+    let present = present.map_or(1, |present| present.partitions);
+    let source_partitions = partitions(config, &roles.source).max(present);
     let mut names: BTreeSet<&StreamName> = roles.all().into_iter().map(|(_, name)| name).collect();
     // Outcomes may name only streams that are here.
     names.extend(config.streams.iter().map(|stream| &stream.name));
@@ -108,8 +88,7 @@ pub(crate) async fn ensure(
         ensure_one(streams, config, name, partitions).await?;
     }
     ensure_one(streams, config, &roles.source, source_partitions).await?;
-    release(streams, config).await?;
-    Ok(put_off.map(|stream| (stream.name.clone(), stream.partitions)))
+    release(streams, config).await
 }
 
 /// Returns how many partitions the configuration gives a stream.
@@ -218,13 +197,6 @@ fn of_settings(settings: &StreamSettings) -> StreamConfig {
     }
 }
 
-fn is_pending(streams: &Streams, stream: &Stream) -> bool {
-    stream.all_partitions().any(|of| {
-        let status = streams.engine().status(of);
-        status.is_ok_and(|status| status.low_mark < status.bounds.tail)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -233,7 +205,10 @@ mod tests {
     use crate::{
         clock::Clock,
         config::LogSettings,
-        storage::embedded::{Embedded, Options, RealDisk},
+        storage::{
+            Stream,
+            embedded::{Embedded, Options, RealDisk},
+        },
     };
 
     struct Log {

@@ -69,12 +69,18 @@ impl Streams {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 u16::try_from(turn % u32::from(partitions)).unwrap_or_default()
             }
-            (partitions, key) => partitioner::partition(key, partitions),
+            (partitions, key) => Self::partition_of(key, partitions).0,
         };
         PartitionId {
             stream: stream.id,
             partition: Partition(partition),
         }
+    }
+
+    /// Returns the partition that a key has where there are so many.
+    #[must_use]
+    pub fn partition_of(key: &[u8], partitions: u16) -> Partition {
+        Partition(partitioner::partition(key, partitions))
     }
 
     /// Returns the id of the message at a place of its own stream.

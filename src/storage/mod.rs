@@ -140,7 +140,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Returns the stream of that id.
     fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>>;
 
-    /// Counts up whenever a stream is made, changed or gone.
+    /// Counts up whenever a stream is made, changed or gone. No record that was stored after that is read before it has.
     fn streams_changed(&self) -> watch::Receiver<u64>;
 
     /// Makes a stream with a new id and a new incarnation.

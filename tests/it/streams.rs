@@ -189,20 +189,86 @@ async fn more_partitions_keep_a_key_in_one_of_them() {
 }
 
 #[tokio::test]
-async fn partitions_are_not_added_while_keyed_records_wait() {
-    let target = StubTarget::with(|_| Act::Hold).await;
-    let gateway = Gateway::start();
-    gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
-    target.wait_for_calls(1).await;
-    let patch = || {
-        gateway
-            .request(Method::PATCH, "/v1/streams/DataSyncStream")
-            .json(&json!({"partitions": 2}))
-    };
-    gateway.send(patch()).await.problem(409, "stream_in_use");
-    target.release(1);
+async fn partitions_are_added_while_keyed_records_wait_and_each_key_keeps_its_order() {
+    const KEYS: usize = 24;
+    let (target, live) = (
+        StubTarget::with(|_| Act::Hold).await,
+        StubTarget::start().await,
+    );
+    // Much waits, and little of it in memory.
+    let gateway = Gateway::with_config("[dispatch]\nqueue_len_max = 4\nin_flight_max = 2\n");
+    let mut sent = 0;
+    let mut used = std::collections::HashSet::new();
+    for partitions in [1, 3, 4] {
+        if partitions > 1 {
+            let patch = gateway
+                .request(Method::PATCH, "/v1/streams/DataSyncStream")
+                .json(&json!({"partitions": partitions}));
+            let grown = gateway.send(patch).await.ok();
+            assert_eq!(grown["partitions"], partitions);
+            assert!(grown["readers"][0]["lag"].as_u64() > Some(0), "{grown}");
+        }
+        for _ in 0..4 {
+            let batch = |url: String| {
+                let message = |key: usize| keyed(&format!("k{key}"), &url, json!([key, sent]));
+                (0..KEYS).map(message).collect::<Vec<_>>()
+            };
+            for url in [target.url("/x"), live.url("/x")] {
+                let answer = gateway.post("/stream/sync", &json!(batch(url))).await.ok();
+                let results = answer["results"].as_array().unwrap();
+                used.extend(results.iter().map(|one| one["partition"].to_string()));
+            }
+            sent += 1;
+        }
+        live.wait_for_calls(sent * KEYS).await;
+    }
+    assert_eq!(used.len(), 4);
+    target.release(sent * KEYS);
     gateway.drained("DataSyncStream").await;
-    gateway.send(patch()).await.ok();
+    for target in [target, live] {
+        let calls = target.calls();
+        assert_eq!(calls.len(), sent * KEYS);
+        for key in 0..KEYS {
+            let bodies = calls.iter().map(|call| call.json());
+            let of_key = bodies.filter(|body| body[0] == key);
+            assert!(
+                of_key
+                    .map(|body| body[1].clone())
+                    .eq((0..sent).map(|at| json!(at)))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_adds_partitions_while_records_wait() {
+    const CONFIG: &str = "[server]\ngrace_ms = 50\n";
+    let target = StubTarget::with(|_| Act::Hold).await;
+    let gateway = Gateway::with_config(CONFIG);
+    let send = async |gateway: &Gateway, n: usize| {
+        for key in ["a", "b", "c", "d", "e", "f"] {
+            let message = keyed(key, &target.url("/x"), json!([key, n]));
+            gateway.sync(&message).await;
+        }
+    };
+    send(&gateway, 0).await;
+    target.wait_for_calls(6).await;
+    send(&gateway, 1).await;
+    let grown = format!("{CONFIG}[[streams]]\nname = \"DataSyncStream\"\npartitions = 4\n");
+    let gateway = gateway.stop().await.configured(&grown).start();
+    let stream = gateway.get("/v1/streams/DataSyncStream").await.ok();
+    assert_eq!(stream["partitions"], 4);
+    send(&gateway, 2).await;
+    target.release(100);
+    gateway.drained("DataSyncStream").await;
+    let calls = target.calls();
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        let bodies = calls.iter().map(|call| call.json());
+        let of_key = bodies.filter(|body| body[0] == key);
+        let of_key: Vec<_> = of_key.map(|body| body[1].as_u64().unwrap()).collect();
+        // What was cut off is called again.
+        assert_eq!(of_key, [0, 0, 1, 2]);
+    }
 }
 
 #[tokio::test]

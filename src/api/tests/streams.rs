@@ -154,27 +154,23 @@ async fn streams_are_made_listed_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn the_source_grows_only_while_nothing_waits_and_its_error_streams_with_it() {
+async fn the_source_grows_while_records_wait_and_its_error_streams_with_it() {
     let edge = Edge::plain().await;
     edge.sync(GOOD).await;
-    let grow = async || {
-        edge.send(
-            "PATCH",
-            "/v1/streams/DataSyncStream",
-            &[],
-            r#"{"partitions":3}"#,
-        )
-        .await
+    let grow = async |partitions: u16| {
+        let change = json!({"partitions": partitions}).to_string();
+        edge.send("PATCH", "/v1/streams/DataSyncStream", &[], &change)
+            .await
     };
-    grow().await.check_problem(409, "stream_in_use");
-    edge.finish("DataSyncStream", 0).await;
-    let grown = grow().await;
+    grow(257).await.check_problem(400, "invalid_request");
+    let grown = grow(3).await;
     assert_eq!(
         (grown.status, &grown.json()["readers"]),
-        (200, &json!([{"name": "dispatch", "lag": 0}])),
+        (200, &json!([{"name": "dispatch", "lag": 1}])),
         "{}",
         grown.text()
     );
+    grow(2).await.check_problem(409, "partitions_shrink");
     for stream in [
         "DataSyncStream",
         "DefaultErrorStream",

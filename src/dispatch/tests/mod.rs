@@ -3,6 +3,7 @@
 mod behind;
 mod failures;
 mod gates;
+mod growth;
 pub(crate) mod harness;
 mod hints;
 mod order;

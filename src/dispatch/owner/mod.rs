@@ -6,8 +6,13 @@
 //! it meets the scanner. A lane that has filled its share of the board is behind in the same way, so that it costs the
 //! other lanes of its target nothing either. What is not on a board yet is in the log only.
 //!
+//! A record whose key has come here by the growth of its stream, and which has to wait for its older ones, makes its target
+//! or its lane behind as well: see `fence`.
+//!
 //! While someone is behind, a hint is stored now and then, so that after a restart the others need not wait until the
 //! scanner has come through what waits of those.
+
+mod hints;
 
 use std::{
     collections::VecDeque,
@@ -22,13 +27,14 @@ use super::{
     Shared,
     behind::{Behind, Pause, Taker},
     call,
+    fence::{Fence, Wait},
     hint::Hint,
     job::{Errand, Job, Owned, Tried},
 };
 use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
-    storage::{Health, ReadError},
+    storage::ReadError,
     target::Origin,
 };
 
@@ -46,6 +52,7 @@ const SKIP_LEN: u64 = 16_384;
 pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
     let stop = owned.stop.clone();
     let of = owned.lease.of;
+    let fence = Fence::new(&shared.streams, &shared.progress, of);
     let mut owner = Owner {
         of,
         shared,
@@ -53,6 +60,7 @@ pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
         next: Offset(0),
         pause: Pause::default(),
         behind: Behind::default(),
+        fence,
         page_bytes: PAGE_BYTES,
         hint: None,
         hint_at: None,
@@ -60,6 +68,7 @@ pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
     let ended = stop.run_until_cancelled(owner.run()).await;
     // Before any job is dropped without an end because of that.
     let hint = owner.new_hint();
+    owner.fence.withdraw();
     owned.is_over.store(true, Ordering::Release);
     if ended.is_none() {
         owner.store_hint(hint).await;
@@ -78,6 +87,7 @@ struct Owner {
     /// The scanner's, when it cannot read.
     pause: Pause,
     behind: Behind,
+    fence: Fence,
     /// What is read at a time for those who are behind.
     page_bytes: usize,
     /// As it is stored.
@@ -108,9 +118,11 @@ impl Owner {
             // Before the boards are asked, so that room made in between is not missed.
             let mut freed = pin!(shared.targets.budget.freed.notified());
             freed.as_mut().enable();
+            self.fence.renew();
             let caught_up = self.catch_up().await?;
             let there_is_more = *tail.borrow_and_update() > self.next;
             let scanned = there_is_more && self.scan().await?;
+            self.fence.show(&self.behind, self.next);
             if self.hint_at.is_some_and(|at| at <= Instant::now()) {
                 self.renew_hint().await;
             }
@@ -124,75 +136,15 @@ impl Owner {
             let scan_at = self.pause.until().filter(|_| there_is_more);
             let again_at = self.behind.read_again_at().into_iter();
             let again_at = again_at.chain(scan_at).chain(self.hint_at).min();
+            let waits = self.fence.is_open() && (there_is_more || !self.behind.is_empty());
             tokio::select! {
                 () = freed => {}
+                () = self.fence.news(waits) => {}
                 // With more to read the scanner waits for room alone.
                 moved = tail.wait_for(|tail| *tail > from), if !there_is_more => {
                     moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
                 }
                 () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {}
-            }
-        }
-    }
-
-    /// Begins where the stored hint says.
-    async fn take_hint(&mut self, tail: Offset) {
-        let engine = self.shared.streams.engine();
-        self.hint = Hint::load(&**engine, self.of).await;
-        let Some(hint) = self.hint.clone() else {
-            return;
-        };
-        let hint = hint.of_at_most(self.shared.settings.get().targets_max);
-        if hint.scanned > tail {
-            tracing::warn!(of = %self.of, %tail, "the hint about targets that are behind is past the tail; it is not used");
-        } else if hint.scanned > self.next {
-            let low = std::mem::replace(&mut self.next, hint.scanned);
-            self.behind = Behind::at_start(hint, low);
-        }
-    }
-
-    /// Returns what the next start can begin with.
-    fn new_hint(&self) -> Option<Hint> {
-        let targets = &self.shared.targets;
-        let open = |name: &mut dyn FnMut(&Option<_>, _)| targets.for_each_open(self.of, name);
-        self.behind.hint(self.next, open)
-    }
-
-    /// Stores a new hint if it says something else, and says when to look again.
-    async fn renew_hint(&mut self) {
-        let began = Instant::now();
-        let hint = self.new_hint();
-        // To look through the boards is to hold them up: no more than a hundredth of the time.
-        let pause = HINT_EVERY.max(began.elapsed() * 100);
-        let is_whole = hint.as_ref().is_none_or(|hint| hint.scanned == self.next);
-        let stored = self.store_hint(hint).await;
-        self.hint_at = (!is_whole || !stored).then(|| Instant::now() + pause);
-    }
-
-    /// Returns whether the hint is stored now.
-    ///
-    /// Ends that were queued before are stored before it, or with it: so it cannot say of a record that it has ended that
-    /// is open after a crash.
-    async fn store_hint(&mut self, hint: Option<Hint>) -> bool {
-        let engine = self.shared.streams.engine().clone();
-        if self.owned.lost_end.load(Ordering::Acquire) {
-            // What is stored was true before that.
-            return true;
-        }
-        if *engine.health().borrow() != Health::Running {
-            return false;
-        }
-        if hint == self.hint || engine.stream_by_id(self.of.stream).is_none() {
-            return true;
-        }
-        match Hint::store(hint.as_ref(), &*engine, self.of).await {
-            Ok(()) => {
-                self.hint = hint;
-                true
-            }
-            Err(error) => {
-                tracing::debug!(of = %self.of, %error, "the hint about targets that are behind was not stored");
-                false
             }
         }
     }
@@ -241,7 +193,8 @@ impl Owner {
         }
         let targets = &self.shared.targets;
         let space = |origin: Option<&_>, lane| targets.space(origin, lane);
-        self.behind.begin_round(Instant::now(), space);
+        let is_over = |wait: &_, origin: &_| self.fence.is_over(wait, origin);
+        self.behind.begin_round(Instant::now(), space, is_over);
         while let Some(from) = self.behind.next_page() {
             match self.step(from, self.next, For::Cursors).await {
                 Ok(reached) => {
@@ -283,6 +236,7 @@ impl Owner {
             Err(error) => return Err(error),
         };
         self.shared.stats.read(page.records.len());
+        self.fence.renew();
         let finished = engine.finished(self.of, from..page.next)?;
         let mut run = Run::default();
         let mut any_open = false;
@@ -298,7 +252,8 @@ impl Owner {
             let Some(mut taker) = self.taker(&stored, &origin, by) else {
                 continue;
             };
-            let goes_on = (&run.origin, run.taker) == (&origin, taker);
+            let held = self.held(&stored, &origin);
+            let goes_on = held.is_none() && (&run.origin, run.taker) == (&origin, taker);
             if !run.jobs.is_empty() && (!goes_on || run.jobs.len() == RUN_LEN_MAX) {
                 if let Some(refused) = self.give(&mut run) {
                     return Ok(refused);
@@ -308,6 +263,14 @@ impl Owner {
                     Some(now) => taker = now,
                     None => continue,
                 }
+            }
+            if let Some(wait) = held {
+                let targets_max = self.shared.settings.get().targets_max;
+                let at = stored.offset;
+                if !self.behind.hold(taker, &origin, at, wait, targets_max) {
+                    return Ok(at);
+                }
+                continue;
             }
             let errand = Errand::First(self.owned.clone());
             let job = self.shared.job(self.of, &stored, origin.clone(), errand);
@@ -338,6 +301,13 @@ impl Owner {
             For::Scanner => (!self.behind.is_passed_over(origin, lane)).then_some(None),
             For::Cursors => self.behind.takes(stored.offset, origin, lane).map(Some),
         }
+    }
+
+    /// Returns what a record has to wait for.
+    fn held(&self, stored: &StoredRecord, origin: &Option<Origin>) -> Option<Wait> {
+        let key = &stored.record.key;
+        let lane = || self.shared.targets.lane(origin.as_ref(), key);
+        self.fence.wait_of(stored.offset, key, origin, lane)
     }
 
     /// Gives a run to its board. If that has no room for all of it, the target is behind from there on, and a lane that has

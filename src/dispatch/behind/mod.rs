@@ -18,11 +18,18 @@
 //! Cursors read in *rounds*: each for whom there is room gets one page. A page is read for all whose records may be in it,
 //! so cursors that are near each other cost one read together.
 
-use std::{collections::HashMap, time::Duration};
+mod cursor;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 
 use tokio::time::Instant;
 
+use self::cursor::Cursor;
+pub(super) use self::cursor::Pause;
 use super::{
+    fence::{Passed, Wait},
     hint::Hint,
     lane::{Lane, Space},
 };
@@ -31,10 +38,6 @@ use crate::{place::Offset, target::Origin};
 /// Lanes of a partition that have cursors of their own. With more of them the target of the next one is behind as a whole:
 /// each lane may cost a pass over the log.
 const LANES_MAX: usize = 32;
-/// First wait after a read has failed.
-const READ_AGAIN_FIRST: Duration = Duration::from_millis(100);
-/// Longest such wait.
-const READ_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Who is behind in one partition.
 #[derive(Debug, Default)]
@@ -81,21 +84,6 @@ pub(super) enum Taker {
     Cursor,
     /// The sweep: nobody knows of it.
     Sweep,
-}
-
-#[derive(Debug)]
-struct Cursor {
-    at: Offset,
-    /// What there is room for in this round, until it is refused or has had its page.
-    space: Space,
-    pause: Pause,
-}
-
-/// The wait after reads that have failed.
-#[derive(Debug)]
-pub(super) struct Pause {
-    until: Option<Instant>,
-    next: Duration,
 }
 
 impl Behind {
@@ -223,18 +211,71 @@ impl Behind {
         }
     }
 
-    /// Begins a round: all take part for whom there is room, or come along.
+    /// Notes that a record has to wait for a fence, whoever has come to it, so that what is behind it of its lane, or of
+    /// its target, is left out; `false` if that may not be, and the scanner has to stop there.
+    pub(super) fn hold(
+        &mut self,
+        taker: Option<Taker>,
+        origin: &Option<Origin>,
+        at: Offset,
+        wait: Wait,
+        targets_max: usize,
+    ) -> bool {
+        let lane = wait.lane;
+        if taker == Some(Taker::Sweep) {
+            self.sweep_full(origin.clone(), at);
+            if let Some(sweep) = &mut self.sweep {
+                sweep.cursor.wait = Some(wait);
+            }
+            return true;
+        }
+        let is_alone = wait.for_lane || self.lanes.contains_key(&lane);
+        if is_alone && self.lane_full(lane, origin, at) {
+            if let Some(lane) = self.lanes.get_mut(&lane) {
+                lane.cursor.wait = Some(wait);
+            }
+            return true;
+        }
+        match taker {
+            Some(_) => self.target_full(origin, at, None),
+            None if !self.fall_behind(origin.clone(), at, None, targets_max) => return false,
+            None => {}
+        }
+        if let Some(target) = self.targets.get_mut(origin) {
+            target.cursor.wait = Some(wait);
+        }
+        true
+    }
+
+    /// Returns what all are past; `events` says how many of them lie at or below an offset.
+    pub(super) fn passed(&self, scanner: Offset, events: impl Fn(Offset) -> usize) -> Passed {
+        // Who names no target has no lane, and nobody waits for it.
+        let targets = self.targets.iter().filter_map(|(origin, target)| {
+            let origin = origin.clone()?;
+            Some((origin, events(target.cursor.at)))
+        });
+        let lanes = self.lanes.iter();
+        let lanes = lanes.map(|(lane, behind)| (*lane, events(behind.cursor.at)));
+        Passed::new(events(scanner), targets, lanes)
+    }
+
+    /// Begins a round: all take part for whom there is room, or come along, and that need not wait any more.
     pub(super) fn begin_round(
         &mut self,
         now: Instant,
         space: impl Fn(Option<&Origin>, Option<Lane>) -> Space,
+        is_over: impl Fn(&Wait, &Origin) -> bool,
     ) {
+        let may_read = |cursor: &mut Cursor, origin: Option<&Origin>| {
+            cursor
+                .wait
+                .take_if(|wait| origin.is_some_and(|origin| is_over(wait, origin)));
+            cursor.pause.is_over(now) && cursor.wait.is_none()
+        };
         let begin = |cursor: &mut Cursor, origin: Option<&Origin>, lane| {
-            let over = cursor.pause.is_over(now);
-            cursor.space = if over {
-                space(origin, lane)
-            } else {
-                Space::None
+            cursor.space = match may_read(cursor, origin) {
+                true => space(origin, lane),
+                false => Space::None,
             };
         };
         for (origin, target) in &mut self.targets {
@@ -247,10 +288,11 @@ impl Behind {
             return;
         };
         let target = sweep.stopped_by.as_ref();
+        let may_read = may_read(&mut sweep.cursor, target.and_then(Option::as_ref));
         let space = target.map_or(Space::Enough, |origin| space(origin.as_ref(), None));
         // Where another one will come by, it waits for that.
         let is_alone = self.cursors().all(|other| other.at > sweep.cursor.at);
-        sweep.cursor.space = match (is_alone, sweep.cursor.pause.is_over(now)) {
+        sweep.cursor.space = match (is_alone, may_read) {
             (_, false) => Space::None,
             (true, true) => space,
             (false, true) => space.min(Space::Little),
@@ -363,7 +405,9 @@ impl Behind {
 
     /// Returns when the first of those that could not read wants to try again.
     pub(super) fn read_again_at(&self) -> Option<Instant> {
-        self.cursors().filter_map(|cursor| cursor.pause.until).min()
+        self.cursors()
+            .filter_map(|cursor| cursor.pause.until())
+            .min()
     }
 
     /// Returns whether a cursor has come further since this was last asked.
@@ -383,220 +427,5 @@ impl Behind {
         let lanes = self.lanes.values_mut().map(|lane| &mut lane.cursor);
         let sweep = self.sweep.iter_mut().map(|sweep| &mut sweep.cursor);
         targets.chain(lanes).chain(sweep)
-    }
-}
-
-impl Cursor {
-    fn new(at: Offset) -> Self {
-        Self {
-            at,
-            space: Space::None,
-            pause: Pause::default(),
-        }
-    }
-
-    /// Returns whether it takes what it finds.
-    fn reads(&self) -> bool {
-        self.space > Space::None
-    }
-
-    /// It was refused there; returns whether it has come further.
-    fn stop(&mut self, at: Offset) -> bool {
-        self.space = Space::None;
-        self.go_to(at)
-    }
-
-    fn ends_page(&mut self, reached: Offset) -> bool {
-        let has_read = self.reads() && self.at < reached;
-        if has_read {
-            self.space = Space::None;
-            self.go_to(reached);
-        }
-        has_read
-    }
-
-    fn go_to(&mut self, at: Offset) -> bool {
-        let moves = at > self.at;
-        if moves {
-            self.at = at;
-            self.pause = Pause::default();
-        }
-        moves
-    }
-}
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self {
-            until: None,
-            next: READ_AGAIN_FIRST,
-        }
-    }
-}
-
-impl Pause {
-    /// Notes that a read has failed.
-    pub(super) fn failed(&mut self, now: Instant) {
-        self.until = Some(now + self.next);
-        self.next = (self.next * 2).min(READ_AGAIN_MAX);
-    }
-
-    /// Returns whether it is time to read; says so once.
-    pub(super) fn is_over(&mut self, now: Instant) -> bool {
-        let over = self.until.is_none_or(|until| until <= now);
-        if over {
-            self.until = None;
-        }
-        over
-    }
-
-    /// Returns when it is over, if it is not.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.until
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::hash::RandomState;
-
-    use super::*;
-
-    /// A target with two lanes; the scanner is at 100.
-    struct Fixture {
-        behind: Behind,
-        origin: Option<Origin>,
-        lanes: [Lane; 2],
-    }
-
-    fn fixture() -> Fixture {
-        let origin = Origin::of("http://a").unwrap();
-        let state = RandomState::new();
-        let lane = |key: &[u8]| Lane::new(&state, &origin, key);
-        Fixture {
-            lanes: [lane(b"hot"), lane(b"other")],
-            origin: Some(origin),
-            behind: Behind::default(),
-        }
-    }
-
-    impl Fixture {
-        fn round(&mut self, space: impl Fn(Option<Lane>) -> Space) -> Option<u64> {
-            let space = |_: Option<&Origin>, lane| space(lane);
-            self.behind.begin_round(Instant::now(), space);
-            self.behind.next_page().map(|at| at.0)
-        }
-
-        /// Returns which offsets of a lane are taken.
-        fn taken(&mut self, lane: usize, offsets: std::ops::Range<u64>) -> Vec<u64> {
-            let (origin, lane) = (self.origin.clone(), self.lanes[lane]);
-            let mut takes = |at| self.behind.takes(Offset(at), &origin, || Some(lane));
-            offsets.filter(|at| takes(*at).is_some()).collect()
-        }
-
-        fn end_page(&mut self, reached: u64) {
-            self.behind.end_page(Offset(reached), Offset(100));
-        }
-    }
-
-    #[test]
-    fn a_lane_reads_up_to_its_target_and_the_target_goes_on_with_both() {
-        let mut all = fixture();
-        let (origin, hot) = (all.origin.clone(), all.lanes[0]);
-        assert!(all.behind.lane_full(hot, &origin, Offset(40)));
-        assert!(all.behind.fall_behind(origin, Offset(70), None, 1));
-        // Only the lane has room: what is behind the target's cursor is not its own.
-        let lane_only = |lane: Option<Lane>| lane.map_or(Space::None, |_| Space::Enough);
-        assert_eq!(all.round(lane_only), Some(40));
-        assert_eq!(all.taken(0, 38..72), (40..70).collect::<Vec<_>>());
-        assert_eq!(all.taken(1, 38..72), [0; 0]);
-        all.end_page(72);
-        assert_eq!(all.behind.cursors().count(), 1, "the lane has met it");
-        assert_eq!(all.round(|_| Space::Enough), Some(70));
-        assert_eq!(all.taken(0, 68..72), [70, 71]);
-        assert_eq!(all.taken(1, 68..72), [70, 71]);
-        all.end_page(100);
-        assert!(all.behind.is_empty() && all.behind.has_moved());
-    }
-
-    #[test]
-    fn on_one_page_each_record_is_taken_once() {
-        let mut all = fixture();
-        let (origin, hot) = (all.origin.clone(), all.lanes[0]);
-        assert!(all.behind.lane_full(hot, &origin, Offset(40)));
-        assert!(all.behind.fall_behind(origin.clone(), Offset(70), None, 1));
-        assert_eq!(all.round(|_| Space::Enough), Some(40));
-        assert_eq!(all.taken(0, 40..71), (40..71).collect::<Vec<_>>());
-        assert_eq!(all.taken(1, 69..71), [70]);
-        // The board refuses what comes from 71 on, be it the lane's or not.
-        all.behind.target_full(&origin, Offset(71), None);
-        assert_eq!(all.taken(0, 71..90), [0; 0]);
-        assert_eq!(all.taken(1, 71..90), [0; 0]);
-        all.end_page(90);
-        assert_eq!(all.round(|_| Space::Enough), Some(71));
-        assert_eq!(all.taken(0, 71..73), [71, 72]);
-        // The lane has its share again, the others go on.
-        assert!(all.behind.lane_full(hot, &origin, Offset(73)));
-        assert_eq!(all.taken(0, 73..75), [0; 0]);
-        assert_eq!(all.taken(1, 73..75), [73, 74]);
-        all.end_page(90);
-        let at: Vec<_> = all.behind.cursors().map(|cursor| cursor.at.0).collect();
-        assert_eq!(at, [90, 73]);
-    }
-
-    #[test]
-    fn who_has_little_room_comes_along_only_if_the_page_begins_before_it() {
-        for (own, taken) in [(39, vec![]), (41, vec![41, 42])] {
-            let mut all = fixture();
-            let (origin, [hot, other]) = (all.origin.clone(), all.lanes);
-            assert!(all.behind.lane_full(hot, &origin, Offset(40)));
-            assert!(all.behind.lane_full(other, &origin, Offset(own)));
-            let space = move |lane| match lane == Some(hot) {
-                true => Space::Enough,
-                false => Space::Little,
-            };
-            assert_eq!(all.round(space), Some(40));
-            assert_eq!(all.taken(1, 38..43), taken);
-            assert_eq!(all.taken(0, 38..43), [40, 41, 42]);
-        }
-        let mut all = fixture();
-        let (origin, hot) = (all.origin.clone(), all.lanes[0]);
-        assert!(all.behind.lane_full(hot, &origin, Offset(40)));
-        assert_eq!(all.round(|_| Space::Little), None, "nothing is read for it");
-    }
-
-    #[test]
-    fn so_many_may_be_behind_and_no_more() {
-        let mut all = fixture();
-        let (origin, state) = (all.origin.clone(), RandomState::new());
-        let lane = |key: usize| Lane::new(&state, origin.as_ref().unwrap(), &key.to_be_bytes());
-        for key in 0..LANES_MAX {
-            assert!(all.behind.lane_full(lane(key), &origin, Offset(1)));
-        }
-        assert!(!all.behind.lane_full(lane(LANES_MAX), &origin, Offset(2)));
-        assert!(all.behind.lane_full(lane(0), &origin, Offset(2)), "it is");
-        assert!(!all.behind.fall_behind(origin, Offset(2), None, 0));
-    }
-
-    #[test]
-    fn a_page_that_cannot_be_read_stops_only_who_needs_it() {
-        let mut all = fixture();
-        let (origin, [hot, other]) = (all.origin.clone(), all.lanes);
-        assert!(all.behind.lane_full(hot, &origin, Offset(40)));
-        assert!(all.behind.lane_full(other, &origin, Offset(60)));
-        let start = Instant::now();
-        let mut page = |at| {
-            let now = start + Duration::from_millis(at);
-            all.behind.begin_round(now, |_, _| Space::Enough);
-            let from = all.behind.next_page().unwrap();
-            if from == Offset(40) {
-                all.behind.cannot_read(from, now);
-            }
-            from.0
-        };
-        let waits = [0, 1, 99, 100, 101, 299, 300].map(&mut page);
-        assert_eq!(waits, [40, 60, 60, 40, 60, 60, 40]);
-        let again = start + Duration::from_millis(700);
-        assert_eq!(all.behind.read_again_at(), Some(again));
     }
 }
