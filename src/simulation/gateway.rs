@@ -9,7 +9,11 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{steps::Plan, target::network, world::World};
+use super::{
+    steps::{Plan, with_partitions},
+    target::network,
+    world::World,
+};
 use crate::{
     config::Config,
     dispatch::{Deps, Dispatcher, Settings, Stats},
@@ -50,7 +54,7 @@ pub(super) struct Gateway {
 impl Gateway {
     /// Opens the log and starts everything; `None` if the disk is gone by then.
     pub(super) async fn start(world: &World, dir: &Path, plan: &Plan) -> Option<Self> {
-        let config = &plan.config;
+        let config = &with_partitions(&plan.config, world.lock().partitions);
         let options = Options {
             dir: dir.to_owned(),
             log: config.log.clone(),

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    gateway::{self, Gateway},
+    gateway::{Gateway, settings},
     target::{Manner, url},
     witness::Sent,
     world::{TARGETS_LEN, World},
@@ -15,12 +15,14 @@ use super::{
 use crate::{
     config::Config,
     dispatch::Settings,
+    gateway::streams::{EnsureError, ensure},
     ingest::{self, Form, IdempotencyKey, Ingest, Submission},
     redrive::{ErrorMapping, Filter, RedriveRequest},
     storage::CommitError,
 };
 
 const KEYS_LEN: usize = 3;
+const PARTITIONS_MAX: u16 = 7;
 const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// What holds for a whole history.
@@ -40,15 +42,47 @@ impl Plan {
         config.retention.source_hours = [0, 1][world.below(2)];
         config.retention.interval_seconds = 600;
         config.redrive.redrives_max = [1, 3, 20][world.below(3)];
-        let partitions = 1 + world.below(3);
-        let streams = format!("[[streams]]\nname = \"DataSyncStream\"\npartitions = {partitions}");
-        config.streams = toml::from_str::<Config>(&streams).unwrap().streams;
+        world.lock().partitions = [1, 2, 3][world.below(3)];
         draw_dispatch(world, &mut config);
         Self {
-            dispatch: gateway::settings(&config),
+            dispatch: settings(&config),
             config,
         }
     }
+}
+
+/// Says how many partitions the source stream is to have.
+pub(super) fn with_partitions(config: &Config, partitions: u16) -> Config {
+    let streams = format!("[[streams]]\nname = \"DataSyncStream\"\npartitions = {partitions}");
+    Config {
+        streams: toml::from_str::<Config>(&streams).unwrap().streams,
+        ..config.clone()
+    }
+}
+
+/// Adds partitions, as a reload does; if the gateway goes away before, the next start does it.
+fn grow(world: &World, plan: &Plan, gateway: &Gateway) {
+    let more = [1, 2][world.below(2)];
+    let partitions = world.lock().partitions + more;
+    if partitions > PARTITIONS_MAX {
+        return;
+    }
+    world.lock().partitions = partitions;
+    world.tell(|| format!("the source stream gets {partitions} partitions"));
+    let config = with_partitions(&plan.config, partitions);
+    let (world, ingest, streams) = (
+        world.clone(),
+        gateway.ingest.clone(),
+        gateway.streams.clone(),
+    );
+    gateway.tasks.spawn("growth", async move {
+        let _pause = ingest.pause().await;
+        match ensure(&streams, &config).await {
+            Ok(()) => world.tell(|| "it has grown".into()),
+            Err(EnsureError::Shrink(_)) => {}
+            Err(error) => assert!(world.disk.is_off(), "it does not grow: {error}"),
+        }
+    });
 }
 
 fn draw_dispatch(world: &World, config: &mut Config) {
@@ -81,8 +115,9 @@ pub(super) async fn make(world: &World, plan: &Plan, gateway: &Gateway) {
             let mut config = plan.config.clone();
             draw_dispatch(world, &mut config);
             world.tell(|| "reload".into());
-            gateway.reload(gateway::settings(&config));
+            gateway.reload(settings(&config));
         }
+        18 if world.percent(60) => grow(world, plan, gateway),
         18 => {
             let hours = world.below(400) as i64 - 200;
             world.tell(|| format!("the clock jumps {hours} h"));

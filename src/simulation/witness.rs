@@ -144,7 +144,8 @@ impl Witness {
         }
         let grown = |event: &&crate::storage::ControlEvent| {
             let before = event.tails.get(usize::from(of.partition.0));
-            before.is_some_and(|tail| offset >= *tail)
+            // A partition that came later has only what came later.
+            before.is_none_or(|tail| offset >= *tail)
         };
         let growths = stream.events.iter().skip(1).filter(grown).count();
         let place = Place {

@@ -28,6 +28,8 @@ pub(super) struct Inner {
     pub(super) dice: Dice,
     pub(super) manners: [Manner; TARGETS_LEN],
     pub(super) witness: Witness,
+    /// How many partitions the source stream is to have.
+    pub(super) partitions: u16,
     /// When this life began, and what the wall clock said.
     began: Option<(Instant, Timestamp)>,
     told: Option<Vec<String>>,
@@ -39,6 +41,7 @@ impl World {
             dice: Dice(seed),
             manners: [Manner::Good; TARGETS_LEN],
             witness: Witness::default(),
+            partitions: 1,
             began: None,
             told: tells.then(Vec::new),
         };
