@@ -105,15 +105,34 @@ impl Load {
 
     /// Posts `count` messages with keys of their own in batches of 1,000.
     pub async fn post_backlog(&self, address: &str, count: usize) {
+        post_backlog(address, count, &[&self.target]).await;
+    }
+
+    /// Posts a message every so often for a while, one after the other; returns how many.
+    pub async fn run_paced(&self, address: &str, every: Duration, time: Duration) -> usize {
         let mut connection = Connection::open(address, 0).await;
-        for first in (0..count).step_by(1_000) {
-            let lines: Vec<_> = (first..first + 1_000)
-                .map(|n| message(&self.target, &format!("backlog-{n}")))
-                .collect();
-            connection
-                .exchange(&request(&lines.join("\n"), "application/x-ndjson"))
-                .await;
+        let mut ticks = tokio::time::interval(every);
+        let until = Instant::now() + time;
+        let mut count = 0;
+        while Instant::now() < until {
+            ticks.tick().await;
+            connection.exchange(&self.requests[count % KEYS]).await;
+            count += 1;
         }
+        count
+    }
+}
+
+/// Posts `count` messages with keys of their own in batches of 1,000, to one target after the other.
+pub async fn post_backlog(address: &str, count: usize, targets: &[&str]) {
+    let mut connection = Connection::open(address, 0).await;
+    for first in (0..count).step_by(1_000) {
+        let lines: Vec<_> = (first..first + 1_000)
+            .map(|n| message(targets[n % targets.len()], &format!("backlog-{n}")))
+            .collect();
+        connection
+            .exchange(&request(&lines.join("\n"), "application/x-ndjson"))
+            .await;
     }
 }
 

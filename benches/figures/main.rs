@@ -3,7 +3,7 @@
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says
 //! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes;
-//! `cargo bench --bench figures -- log ingest batch dispatch whole start` names the parts to measure, all if none is named.
+//! `cargo bench --bench figures -- log ingest batch dispatch beside whole start` names the parts to measure, all if none is named.
 //!
 //! Generator and target run in this process and are not counted; the gateway and the floors are processes of their own.
 
@@ -32,6 +32,10 @@ use process::Process;
 use target::{Mode, Target};
 
 const BACKLOG: usize = 40_000;
+/// Of each of two targets.
+const BESIDE: usize = 100_000;
+/// What the targets are offered beside which others lie.
+const EVERY: Duration = Duration::from_micros(500);
 /// More than 1 GiB.
 const WAITING: usize = 2_000_000;
 
@@ -117,6 +121,9 @@ async fn measure() -> ExitCode {
         if wanted("dispatch") {
             figures.dispatch(&target, &load).await;
         }
+        if wanted("beside") {
+            figures.beside(&target, &load, time).await;
+        }
         if wanted("whole") {
             figures.whole(&target, &load, time).await;
         }
@@ -144,6 +151,12 @@ struct Figures {
     dispatch_floor_cpu: Series,
     dispatch: Series,
     dispatch_cpu: Series,
+    alone: Series,
+    beside_hanging: Series,
+    beside_hanging_again: Series,
+    beside_rss: Series,
+    offered: Series,
+    beside_liars: Series,
     whole: Series,
     whole_cpu: Series,
     rss: Series,
@@ -174,6 +187,12 @@ impl Default for Figures {
             dispatch_floor_cpu: Series::new("dispatch, floor: CPU", "µs/call"),
             dispatch: Series::new("dispatch of a backlog, syncgate", "calls/s"),
             dispatch_cpu: Series::new("dispatch of a backlog, syncgate: CPU", "µs/call"),
+            alone: Series::new("dispatch of a backlog, nobody beside", "calls/s"),
+            beside_hanging: Series::new("beside as many for a target that hangs", "calls/s"),
+            beside_hanging_again: Series::new("the same after kill -9", "calls/s"),
+            beside_rss: Series::new("meanwhile: resident memory", "MiB"),
+            offered: Series::new("offered, while other targets lie", "messages/s"),
+            beside_liars: Series::new("delivered of these", "messages/s"),
             whole: Series::new("accept and deliver, syncgate", "messages/s"),
             whole_cpu: Series::new("accept and deliver, syncgate: CPU", "µs/message"),
             rss: Series::new("idle, syncgate: resident memory", "MiB"),
@@ -266,6 +285,48 @@ impl Figures {
         self.dispatch_cpu.values.push(cpu);
     }
 
+    async fn beside(&mut self, target: &Target, load: &Load, time: Duration) {
+        target.set(Mode::Hold);
+        let gateway = Process::gateway();
+        load.post_backlog(&gateway.url, BESIDE).await;
+        self.alone.values.push(released(target).await);
+        drop(gateway);
+
+        let hanging = Target::start().await;
+        hanging.set(Mode::Hold);
+        let urls = [target.url(), hanging.url()];
+        let both = urls.each_ref().map(String::as_str);
+        for again in [false, true] {
+            target.set(Mode::Hold);
+            let mut gateway = Process::gateway();
+            load::post_backlog(&gateway.url, 2 * BESIDE, &both).await;
+            let series = match again {
+                false => &mut self.beside_hanging,
+                true => {
+                    gateway = gateway.again(false).0;
+                    &mut self.beside_hanging_again
+                }
+            };
+            series.values.push(released(target).await);
+            self.beside_rss.values.push(gateway.rss_mib());
+        }
+
+        target.set(Mode::Answer);
+        hanging.set(Mode::Lie);
+        let gateway = Process::impatient_gateway();
+        let lied_to = Load::new(&hanging.url());
+        lied_to.post_backlog(&gateway.url, BACKLOG).await;
+        let (before, begun) = (target.calls(), Instant::now());
+        let offered = load.run_paced(&gateway.url, EVERY, time).await;
+        let arrived = target.calls() - before;
+        self.offered
+            .values
+            .push(per_second(offered, begun.elapsed()));
+        self.beside_liars
+            .values
+            .push(per_second(arrived, begun.elapsed()));
+    }
+
     async fn whole(&mut self, target: &Target, load: &Load, time: Duration) {
         target.set(Mode::Answer);
         let gateway = Process::gateway();
@@ -299,6 +360,12 @@ impl Figures {
             &self.dispatch_floor_cpu,
             &self.dispatch,
             &self.dispatch_cpu,
+            &self.alone,
+            &self.beside_hanging,
+            &self.beside_hanging_again,
+            &self.beside_rss,
+            &self.offered,
+            &self.beside_liars,
             &self.whole,
             &self.whole_cpu,
             &self.rss,
@@ -340,6 +407,21 @@ impl Figures {
                 least(0.85),
             ),
             (
+                "beside a target that hangs / alone, rate",
+                ratio(&self.beside_hanging, &self.alone),
+                least(0.9),
+            ),
+            (
+                "the same after kill -9",
+                ratio(&self.beside_hanging_again, &self.alone),
+                least(0.9),
+            ),
+            (
+                "beside targets that lie, delivered / offered",
+                ratio(&self.beside_liars, &self.offered),
+                least(0.9),
+            ),
+            (
                 "accept and deliver, CPU µs/message",
                 self.whole_cpu.median(),
                 most(60.0),
@@ -374,6 +456,15 @@ impl Figures {
             false => ExitCode::FAILURE,
         }
     }
+}
+
+/// Lets a target that has held its calls answer, and returns the rate of its backlog.
+async fn released(target: &Target) -> f64 {
+    let (before, begun) = (target.calls(), Instant::now());
+    target.set(Mode::Answer);
+    // Those in flight when the hold ended had arrived before.
+    target.wait_for(before + BESIDE - CONNECTIONS).await;
+    per_second(target.calls() - before, begun.elapsed())
 }
 
 /// Rate and CPU per message of accepting for a while.

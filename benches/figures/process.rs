@@ -8,6 +8,10 @@ use std::{
 
 use tempfile::TempDir;
 
+/// The target of a held round answers late, and 429s or errors are not what is measured then.
+const PATIENT: &str = "[dispatch]\nresponse_timeout_ms = 600000\nattempt_timeout_ms = 600000\n";
+const IMPATIENT: &str = "[dispatch]\nresponse_timeout_ms = 1000\nattempt_timeout_ms = 1000\n";
+
 pub struct Process {
     /// `127.0.0.1:port`, or empty for a program that listens nowhere.
     pub url: String,
@@ -26,7 +30,12 @@ impl Drop for Process {
 impl Process {
     /// The gateway with its defaults and a directory of its own.
     pub fn gateway() -> Self {
-        Self::gateway_in(directory())
+        Self::gateway_in(directory(), PATIENT)
+    }
+
+    /// The same with timeouts of a second.
+    pub fn impatient_gateway() -> Self {
+        Self::gateway_in(directory(), IMPATIENT)
     }
 
     /// Ends the gateway as a crash does and starts it again, with its index or without; returns how long that takes.
@@ -37,14 +46,14 @@ impl Process {
             std::fs::remove_dir_all(dir.path().join("data/index")).unwrap();
         }
         let begun = Instant::now();
-        (Self::gateway_in(dir), begun.elapsed())
+        (Self::gateway_in(dir, PATIENT), begun.elapsed())
     }
 
-    fn gateway_in(dir: TempDir) -> Self {
+    fn gateway_in(dir: TempDir, dispatch: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncgate"));
         let config = dir.path().join("config.toml");
-        // The target of a held round answers late, and 429s or errors are not what is measured here.
-        std::fs::write(&config, "[dispatch]\nresponse_timeout_ms = 600000\nattempt_timeout_ms = 600000\n\n[logging]\nlevel = \"warn\"\n").unwrap();
+        let logging = "[logging]\nlevel = \"error\"\n";
+        std::fs::write(&config, format!("{dispatch}\n{logging}")).unwrap();
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(dir.path().join("data"))

@@ -16,6 +16,8 @@ pub enum Mode {
     Answer,
     /// Takes calls and answers none of them before the mode changes.
     Hold,
+    /// Each call gets another answer that no target should give, or none.
+    Lie,
 }
 
 pub struct Target {
@@ -76,7 +78,10 @@ async fn serve(mut stream: TcpStream, calls: Arc<AtomicUsize>, mut mode: watch::
                 continue;
             }
             filled = 0;
-            calls.fetch_add(1, Ordering::Relaxed);
+            let turn = calls.fetch_add(1, Ordering::Relaxed);
+            if *mode.borrow() == Mode::Lie {
+                return lie(stream, turn).await;
+            }
             if mode.wait_for(|mode| *mode == Mode::Answer).await.is_err()
                 || stream.write_all(ANSWER).await.is_err()
             {
@@ -84,6 +89,29 @@ async fn serve(mut stream: TcpStream, calls: Arc<AtomicUsize>, mut mode: watch::
             }
         }
     }
+}
+
+/// What a target may say in place of an answer, and hang up.
+async fn lie(mut stream: TcpStream, turn: usize) {
+    let endless = [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n",
+        [b'x'; 256 << 10].as_slice(),
+    ];
+    let huge = [b"HTTP/1.1 200 OK\r\nx: ", [b'x'; 128 << 10].as_slice()];
+    let said = match turn % 6 {
+        0 => Vec::new(),
+        1 => endless.concat(),
+        2 => huge.concat(),
+        3 => b"220 ready\r\n\r\n".to_vec(),
+        4 => b"HTTP/1.1 100 Continue\r\n\r\n".repeat(50),
+        _ => {
+            // Longer than the gateway waits.
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            Vec::new()
+        }
+    };
+    // The gateway may have heard enough before.
+    let _heard = stream.write_all(&said).await.is_ok();
 }
 
 fn request_len(bytes: &[u8]) -> Option<usize> {
