@@ -123,6 +123,13 @@ pub(super) fn open(
         }
     }
     let threads = start_threads(&dir, &housekeeper, writer)?;
+    let losses_len = lock::read(&shared.view).books.losses.len();
+    if losses_len > 0 {
+        tracing::warn!(
+            losses = losses_len,
+            "records of this log were lost and given up; the ledger counts them"
+        );
+    }
     tracing::info!(
         dir = %dir.display(),
         files = files_len,
