@@ -368,6 +368,7 @@ mod tests {
                 IN_FLIGHT,
                 QUEUED,
                 LOG_RUNNING,
+                UNREADABLE_PARTITIONS,
             ] {
                 samples.set_count(name, &[("stream", "s")], 7);
             }

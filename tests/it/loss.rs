@@ -132,6 +132,14 @@ async fn a_damaged_newest_file_is_given_up_as_far_as_it_cannot_be_read_and_the_r
         (&ledger["total"]["lost"], &ledger["total"]["delivered"]),
         (&json!(1), &json!(4))
     );
+    // A replay passes over it as well.
+    let replayed = gateway.retry("DataSyncStream", -1, 100).await;
+    let counts = (
+        &replayed["processedmessages"],
+        &replayed["skipped"],
+        &replayed["endOfStream"],
+    );
+    assert_eq!(counts, (&json!(4), &json!(1), &json!(true)), "{replayed}");
     let place = gateway.stop().await;
     assert_eq!(verified(&place)["total"]["lost"], 1);
     let copies = tempfile::tempdir().unwrap();
