@@ -136,8 +136,9 @@ fn text(report: &Value) -> String {
     if let Some(losses) = losses.filter(|losses| *losses > 0) {
         let unmatched = report.get("unmatched").and_then(Value::as_i64);
         let unmatched = unmatched.unwrap_or_default();
-        let losses = counted(losses, "accepted loss");
-        text += &format!("{losses}: handed on less received is {unmatched} because of that\n");
+        let times = counted(losses, "time");
+        text +=
+            &format!("a loss was accepted {times}; handed on less received is {unmatched} since\n");
     }
     if report.get("balanced") == Some(&Value::Bool(true)) {
         text += "balanced\n";

@@ -125,7 +125,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Bytes that were stored have changed, or a file is missing.
-    #[error("{} is damaged at byte {at}: {what}; nothing was changed. `syncgate doctor` says what is lost; restore the directory from a backup, or go on without that: `syncgate doctor --accept-loss {}`", file.display(), file.display())]
+    #[error("{} is damaged at byte {at}: {what}; nothing was changed. `syncgate doctor` says what is lost; restore the directory from a backup, or go on without that: `syncgate doctor --data DIR --accept-loss {}`", file.display(), file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
