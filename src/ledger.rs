@@ -1,10 +1,13 @@
 //! The books: what came in, how it ended, what waits; and whether that adds up. Pure.
 //!
 //! ```text
-//! of a stream   accepted + replayed + received = delivered + handedOn + filtered + discarded + expired
-//!                                                + pending + inErrorStreams
-//! in total      the same without received and handedOn, which are each other's
+//! of a stream   accepted + replayed + received + unknown = delivered + handedOn + filtered + discarded + expired + lost
+//!                                                          + pending + inErrorStreams
+//! in total      the same without received and handedOn, which are each other's but for `unmatched`
 //! ```
+//!
+//! `lost`, `unknown` and `unmatched` are 0 until somebody accepts that records were lost to damage. What was lost of the two
+//! sides of a copy is found out then, once: `unmatched` does not move any more, so a later difference still shows.
 //!
 //! What waits is counted where the end of each record is looked up, all else by what was written; so a difference means
 //! that one of the two is wrong.
@@ -18,9 +21,14 @@ use crate::{
 
 /// The books of all streams.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Balance {
     /// Nothing differs.
     pub(crate) balanced: bool,
+    /// How often somebody has accepted a loss.
+    pub(crate) accepted_losses: u64,
+    /// Records handed on less records received, as accepted losses have left it.
+    pub(crate) unmatched: i64,
     pub(crate) streams: Vec<Row>,
     /// Streams that were deleted.
     pub(crate) gone: Row,
@@ -38,12 +46,16 @@ pub(crate) struct Row {
     replayed: u64,
     /// Copies that another stream's failure put here.
     received: u64,
+    /// Came in, but as what was lost.
+    unknown: u64,
     delivered: u64,
     /// Put into another stream by a failure.
     handed_on: u64,
     filtered: u64,
     discarded: u64,
     expired: u64,
+    /// Lost to damage without an end.
+    lost: u64,
     /// Waiting for their dispatch.
     pending: u64,
     /// Waiting for a retry.
@@ -61,11 +73,13 @@ impl Balance {
         for stream in &ledger.streams {
             counts.add(&stream.counts);
         }
-        let total = Row::total(&counts, &streams);
+        let total = Row::total(&counts, &streams, ledger.unmatched);
         let mut differences = streams.iter().map(|row| row.difference);
         let balanced = differences.all(|difference| difference == 0);
         Self {
             balanced: balanced && gone.difference == 0 && total.difference == 0,
+            accepted_losses: ledger.losses_len,
+            unmatched: ledger.unmatched,
             streams,
             gone,
             total,
@@ -90,12 +104,14 @@ impl Row {
         Self {
             accepted: appended(AppendKind::Accepted),
             replayed: appended(AppendKind::ReplayFailed) + appended(AppendKind::Restored),
-            received: appended(AppendKind::Routed) + appended(AppendKind::Moved),
+            received: counts.received_len(),
             delivered: counts.delivered,
             handed_on: counts.routed + counts.moved,
             filtered: counts.filtered,
             discarded: counts.discarded,
             expired: counts.expired,
+            lost: counts.lost,
+            unknown: counts.unknown,
             ..Self::default()
         }
     }
@@ -112,22 +128,23 @@ impl Row {
     }
 
     /// Of all counts together, with what waits in the streams that there are.
-    fn total(counts: &Counts, streams: &[Self]) -> Self {
+    fn total(counts: &Counts, streams: &[Self], unmatched: i64) -> Self {
         let mut total = Self::new(counts);
         total.pending = streams.iter().map(|row| row.pending).sum();
         total.in_error_streams = streams.iter().map(|row| row.in_error_streams).sum();
-        total.difference = difference(total.accepted + total.replayed, total.ended());
+        let came = total.accepted + total.replayed + total.unknown;
+        total.difference = difference(came, total.ended()).saturating_sub(unmatched);
         total
     }
 
     /// Everything that came in.
     pub(crate) fn came(&self) -> u64 {
-        self.accepted + self.replayed + self.received
+        self.accepted + self.replayed + self.received + self.unknown
     }
 
     /// Everything that did not go to another stream.
     fn ended(&self) -> u64 {
-        let ends = self.delivered + self.filtered + self.discarded + self.expired;
+        let ends = self.delivered + self.filtered + self.discarded + self.expired + self.lost;
         ends + self.pending + self.in_error_streams
     }
 }
@@ -172,7 +189,7 @@ mod tests {
             assert!(rows.iter().all(|row| row.difference == 0));
             let mut sum = source;
             sum.add(&errors);
-            Row::total(&sum, &rows)
+            Row::total(&sum, &rows, 0)
         };
         let whole = total(counts([0, 4, 0, 1, 0], 2, 0), 3);
         assert_eq!(
@@ -181,5 +198,23 @@ mod tests {
         );
         let lost = total(counts([0, 3, 0, 1, 0], 2, 0), 2);
         assert_eq!(lost.difference, 1);
+    }
+
+    #[test]
+    fn accepted_losses_are_in_the_balance_and_hide_nothing_else() {
+        // One of nine is lost without an end, and one copy's origin lost its end.
+        let mut source = counts([8, 0, 0, 0, 0], 5, 3);
+        (source.lost, source.unknown) = (1, 1);
+        let errors = counts([0, 4, 0, 0, 0], 0, 0);
+        let of = |errors: &Counts, waiting| {
+            let rows = [row(&source, 0), row(errors, waiting)];
+            let mut sum = source;
+            sum.add(errors);
+            Row::total(&sum, &rows, -1).difference
+        };
+        assert_eq!(row(&source, 0).difference, 0);
+        assert_eq!(of(&errors, 4), 0);
+        assert_eq!(of(&counts([0, 3, 0, 0, 0], 0, 0), 3), 1);
+        assert_eq!(of(&counts([0, 5, 0, 0, 0], 0, 0), 5), -1);
     }
 }

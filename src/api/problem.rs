@@ -69,6 +69,7 @@ pub(super) enum Code {
     RedriveRunning,
     IdempotencyInFlight,
     OffsetTrimmed,
+    RecordLost,
     ChangedMeanwhile,
     BodyTooLarge,
     UnsupportedMediaType,
@@ -141,6 +142,7 @@ impl Code {
                 "A request with this key is under way",
             ),
             Self::OffsetTrimmed => (S::GONE, "offset_trimmed", "The record was trimmed"),
+            Self::RecordLost => (S::GONE, "record_lost", "The record was lost"),
             Self::ChangedMeanwhile => (
                 S::PRECONDITION_FAILED,
                 "changed_meanwhile",

@@ -94,9 +94,17 @@ pub(super) async fn show(
     let offset = Offset(offset.parse().map_err(|_| not_found())?);
     let page = shared.streams.engine().read(of, offset, 1).await?;
     let found = page.records.into_iter().next();
-    let record = found
-        .filter(|record| record.offset == offset)
-        .ok_or_else(not_found)?;
+    let record = match found.filter(|record| record.offset == offset) {
+        Some(record) => record,
+        // The log has passed it over.
+        None if offset < page.bounds.tail => {
+            let told = format!(
+                "the record of offset {offset} was lost to damage; `syncgate doctor` knows of it"
+            );
+            return Err(Problem::new(Code::RecordLost, told));
+        }
+        None => return Err(not_found()),
+    };
     if raw {
         return Ok(download(&stream, of.partition, record));
     }
@@ -147,6 +155,8 @@ async fn read(
     while records.len() < limit && bytes < PAGE_BYTES_MAX {
         let page = shared.streams.engine().read(of, next, READ_BYTES).await?;
         if page.records.is_empty() {
+            // Nothing but lost records may be left before the tail.
+            next = next.max(page.next);
             break;
         }
         for record in page.records.into_iter().take(limit - records.len()) {

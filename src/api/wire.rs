@@ -196,6 +196,7 @@ pub(super) struct CountsView {
     pub(super) moved: u64,
     pub(super) discarded: u64,
     pub(super) expired: u64,
+    pub(super) lost: u64,
 }
 
 impl From<Counts> for CountsView {
@@ -208,6 +209,7 @@ impl From<Counts> for CountsView {
             moved: counts.moved,
             discarded: counts.discarded,
             expired: counts.expired,
+            lost: counts.lost,
         }
     }
 }

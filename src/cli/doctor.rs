@@ -13,7 +13,10 @@ use crate::{
     config::LogSettings,
     storage::embedded::{
         Options,
-        doctor::{Examined, FileState, examine, rebuild_index, renew},
+        doctor::{
+            Accepted, Examined, FileState, LossReport, LostFile, LostRecords, accept_loss, examine,
+            rebuild_index, renew,
+        },
     },
 };
 
@@ -29,6 +32,10 @@ pub(super) struct Arguments {
     /// those that had the same offsets after the copy was made.
     #[arg(long, conflicts_with = "rebuild_index")]
     restored: bool,
+    /// Gives up what cannot be read of a damaged file of the journal, so that a gateway starts and passes it over; says
+    /// exactly what is lost. The file is kept in damaged/. Once for each file that is damaged.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rebuild_index", "restored"])]
+    accept_loss: Vec<PathBuf>,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
@@ -41,6 +48,15 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
                 let streams = counted(streams_len as u64, "stream");
                 output::print(&format!("{streams} with a new incarnation\n"))
             }
+        };
+    }
+    if !arguments.accept_loss.is_empty() {
+        let files = arguments.accept_loss;
+        let accepted = off_this_thread(move || accept_loss(&dir, &files)).await?;
+        let report = accepted.map_err(|error| Failure::failed_by(&error))?;
+        return match output {
+            Output::Json => output::print_json(&json!({"accepted": loss_report(&report)})),
+            Output::Text => output::print(&loss_text(&report, Tense::Past)),
         };
     }
     if arguments.rebuild_index {
@@ -64,8 +80,8 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     match (&examined.refusal, damaged) {
         (Some(refusal), _) => Err(Failure::failed_by(refusal)),
         (None, true) => Err(Failure::failed(
-            "a gateway starts with this directory, but what is damaged in it cannot be read; restore a backup if it is \
-             needed",
+            "a gateway starts with this directory, but what is damaged in it cannot be read, and dispatch waits there; \
+             restore a backup, or go on without it: --accept-loss FILE",
         )),
         (None, false) => Ok(()),
     }
@@ -110,7 +126,145 @@ fn report(examined: &Examined) -> Value {
         "hasIndex": examined.has_index,
         "starts": examined.refusal.is_none(),
         "refusal": examined.refusal.as_ref().map(ToString::to_string),
+        "wouldLose": examined.loss.as_ref().map(loss_report),
+        "acceptedLosses": examined.accepted.iter().map(accepted).collect::<Vec<_>>(),
     })
+}
+
+fn accepted(accepted: &Accepted) -> Value {
+    json!({
+        "time": accepted.time.to_string(),
+        "files": accepted.files,
+        "bytes": accepted.bytes,
+        "frames": accepted.frames,
+        "recordsEnded": accepted.ended,
+        "recordsOpen": accepted.open,
+    })
+}
+
+fn loss_report(report: &LossReport) -> Value {
+    let file = |file: &LostFile| {
+        json!({
+            "file": file.path,
+            "missing": file.missing,
+            "bytes": file.bytes,
+            "frames": file.frames,
+            "keptAs": file.kept_as,
+        })
+    };
+    let records = |lost: &LostRecords| {
+        let range = |(first, last): &(crate::place::Offset, crate::place::Offset)| json!({"first": first.0, "last": last.0});
+        json!({
+            "stream": lost.stream.to_string(),
+            "partition": lost.partition,
+            "offsets": lost.ranges.iter().map(range).collect::<Vec<_>>(),
+            "ended": lost.ended,
+            "open": lost.open,
+        })
+    };
+    let stranger = |(number, len): &(u32, u64)| json!({"number": number, "records": len});
+    json!({
+        "files": report.files.iter().map(file).collect::<Vec<_>>(),
+        "records": report.partitions.iter().map(records).collect::<Vec<_>>(),
+        "moreMayBeLost": report.unknown,
+        "renewedStreams": report.renewed,
+        "trimmedSince": report.trimmed,
+        "unknownStreams": report.strangers.iter().map(stranger).collect::<Vec<_>>(),
+        "grownStreams": report.grown,
+        "deletedStreams": report.deleted,
+        "missingState": report.missing_state,
+    })
+}
+
+/// Whether it is done, or would be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tense {
+    Past,
+    Future,
+}
+
+fn loss_text(report: &LossReport, tense: Tense) -> String {
+    let mut text = String::new();
+    let mut line = |what: String| {
+        text += &what;
+        text.push('\n');
+    };
+    line(match tense {
+        Tense::Past => "given up:".into(),
+        Tense::Future => "what --accept-loss would give up:".into(),
+    });
+    for file in &report.files {
+        let name = file.path.display();
+        let kept = match &file.kept_as {
+            Some(kept) => format!("; the file as it was is {}", kept.display()),
+            None => String::new(),
+        };
+        let bytes = counted(file.bytes, "byte");
+        let frames = counted(file.frames, "whole frame");
+        line(match file.missing {
+            true => format!("  {name}: it is missing, with {frames}"),
+            false => format!("  {name}: {bytes}, {frames}{kept}"),
+        });
+    }
+    if report.partitions.is_empty() {
+        line("  no record that is known".into());
+    }
+    for lost in &report.partitions {
+        let range =
+            |(first, last): &(crate::place::Offset, crate::place::Offset)| match first == last {
+                true => first.to_string(),
+                false => format!("{first} to {last}"),
+            };
+        let ranges: Vec<_> = lost.ranges.iter().map(range).collect();
+        line(format!(
+            "  {}/{}: offsets {}; {} had ended, {} had not",
+            lost.stream,
+            lost.partition,
+            ranges.join(", "),
+            lost.ended,
+            lost.open
+        ));
+    }
+    if report.trimmed > 0 {
+        let trimmed = counted(report.trimmed, "lost record");
+        line(format!(
+            "  {trimmed} without an end that retention removed later"
+        ));
+    }
+    for (number, len) in &report.strangers {
+        let records = counted(*len, "record");
+        line(format!(
+            "  a stream that was made in what is lost, the journal's number {number}, with {records} behind it"
+        ));
+    }
+    for name in &report.grown {
+        line(format!(
+            "  how {name} grew: it may have more partitions than it has now"
+        ));
+    }
+    for name in &report.deleted {
+        line(format!(
+            "  how the {name} of before was deleted; another one has its name"
+        ));
+    }
+    for key in &report.missing_state {
+        line(format!("  state that records need: {key}"));
+    }
+    if report.unknown {
+        line(
+            "perhaps more, which nobody can know: changes of streams, settings and secrets; ends, so that records are \
+             delivered again; ids of requests; the newest records of a partition"
+                .into(),
+        );
+        line(match tense {
+            Tense::Past => format!(
+                "{} with a new incarnation, so that no message id is used twice",
+                counted(report.renewed as u64, "stream")
+            ),
+            Tense::Future => "so each stream would get a new incarnation".into(),
+        });
+    }
+    text
 }
 
 fn text(examined: &Examined) -> String {
@@ -141,6 +295,21 @@ fn text(examined: &Examined) -> String {
         true => "there is an index; if it is not good, a start makes it anew\n",
         false => "there is no index; a start makes it\n",
     };
+    for accepted in &examined.accepted {
+        let files: Vec<_> = accepted.files.iter().map(u64::to_string).collect();
+        let records = counted(accepted.open + accepted.ended, "record");
+        text += &format!(
+            "a loss was accepted at {}: files {}, {} and {}, {records} of which {} had not ended\n",
+            accepted.time,
+            files.join(", "),
+            counted(accepted.bytes, "byte"),
+            counted(accepted.frames, "whole frame"),
+            accepted.open
+        );
+    }
+    if let Some(loss) = &examined.loss {
+        text += &loss_text(loss, Tense::Future);
+    }
     if examined.refusal.is_none() {
         text += "a gateway starts with this directory\n";
     }

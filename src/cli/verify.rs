@@ -82,16 +82,18 @@ fn journal(verified: &Verified) -> Value {
     })
 }
 
-const COLUMNS: [(&str, &str); 12] = [
+const COLUMNS: [(&str, &str); 14] = [
     ("STREAM", "/stream"),
     (">ACCEPTED", "/accepted"),
     (">REPLAYED", "/replayed"),
     (">RECEIVED", "/received"),
+    (">UNKNOWN", "/unknown"),
     (">DELIVERED", "/delivered"),
     (">HANDED ON", "/handedOn"),
     (">FILTERED", "/filtered"),
     (">DISCARDED", "/discarded"),
     (">EXPIRED", "/expired"),
+    (">LOST", "/lost"),
     (">PENDING", "/pending"),
     (">IN ERROR", "/inErrorStreams"),
     (">DIFFERENCE", "/difference"),
@@ -129,6 +131,14 @@ fn text(report: &Value) -> String {
         if let Some(at) = journal.pointer("/torn/at") {
             text += &format!("the last write was cut at byte {at}; it had not been answered\n");
         }
+    }
+    let losses = report.get("acceptedLosses").and_then(Value::as_u64);
+    if let Some(losses) = losses.filter(|losses| *losses > 0) {
+        let unmatched = report.get("unmatched").and_then(Value::as_i64);
+        let unmatched = unmatched.unwrap_or_default();
+        let times = counted(losses, "time");
+        text +=
+            &format!("a loss was accepted {times}; handed on less received is {unmatched} since\n");
     }
     if report.get("balanced") == Some(&Value::Bool(true)) {
         text += "balanced\n";

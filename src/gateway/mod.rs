@@ -175,6 +175,8 @@ impl Gateway {
         let metrics = Metrics::new(&clock);
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
         metrics.adopt(metrics::DISPATCH_READ_RECORDS, stats.read_records.clone());
+        let unreadable = stats.unreadable_partitions.clone();
+        metrics.adopt(metrics::UNREADABLE_PARTITIONS, unreadable);
         metrics.adopt(metrics::ATTEMPT_SECONDS, stats.attempt_seconds.clone());
         metrics.adopt(metrics::APPEND_SECONDS, append_seconds);
         metrics.adopt(metrics::FSYNC_SECONDS, disk.sync_seconds);

@@ -17,7 +17,7 @@ use super::{
     in_flight::InFlight,
     progress::Progress,
     rate::Rate,
-    reader::{Reader, unread},
+    reader::{Read, Reader, unread},
 };
 use crate::{
     dispatch::{
@@ -225,7 +225,15 @@ impl Pass {
                 continue;
             }
             let stored = match reader.read(&self.shared, at).await {
-                Ok(stored) => stored,
+                Ok(Read::Record(stored)) => stored,
+                Ok(Read::Lost(until)) => {
+                    while at < until.min(reader.tail) {
+                        self.report.skipped += 1;
+                        progress.done(at);
+                        at = at.next();
+                    }
+                    continue;
+                }
                 Err(ReadError::Trimmed { earliest, .. }) if earliest > at => {
                     *trimmed += earliest.0.min(reader.tail.0) - at.0;
                     while at < earliest.min(reader.tail) {

@@ -15,6 +15,14 @@ const PAGE_BYTES: usize = 256 * 1024;
 /// Ends looked at together.
 const ENDS_LEN: u64 = 16_384;
 
+/// What is at an offset.
+#[derive(Debug)]
+pub(super) enum Read {
+    Record(StoredRecord),
+    /// Nothing up to there: it was lost.
+    Lost(Offset),
+}
+
 /// Reads on, and says which records have an end.
 pub(super) struct Reader {
     pub(super) of: PartitionId,
@@ -58,12 +66,8 @@ impl Reader {
         self.finished.contains(at)
     }
 
-    /// Returns a record; those before it cannot be read any more.
-    pub(super) async fn read(
-        &mut self,
-        shared: &Shared,
-        at: Offset,
-    ) -> Result<StoredRecord, ReadError> {
+    /// Returns the record of an offset; those before it cannot be read any more.
+    pub(super) async fn read(&mut self, shared: &Shared, at: Offset) -> Result<Read, ReadError> {
         while self.page.front().is_some_and(|stored| stored.offset < at) {
             self.page.pop_front();
         }
@@ -74,11 +78,20 @@ impl Reader {
                 .read(self.of, at, PAGE_BYTES)
                 .await?;
             self.page = page.records.into();
+            if self.page.is_empty() && page.next > at {
+                return Ok(Read::Lost(page.next));
+            }
         }
         // Below the tail there is a record, unless the stream is gone.
-        self.page
-            .pop_front()
-            .ok_or(ReadError::PartitionUnknown(self.of))
+        let Some(record) = self.page.pop_front() else {
+            return Err(ReadError::PartitionUnknown(self.of));
+        };
+        if record.offset > at {
+            let lost = Read::Lost(record.offset);
+            self.page.push_front(record);
+            return Ok(lost);
+        }
+        Ok(Read::Record(record))
     }
 }
 

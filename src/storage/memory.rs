@@ -318,6 +318,8 @@ impl Log for Memory {
             }
         });
         Ledger {
+            losses_len: 0,
+            unmatched: 0,
             streams: rows.collect(),
             gone: Counts::default(),
         }

@@ -79,7 +79,8 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// Returns records from `from` on: at least one if there is one, else as many as fit into `bytes_max`.
     ///
-    /// At the tail the page is empty.
+    /// At the tail the page is empty. A record that was lost is passed over: the page has those behind it, and is empty
+    /// if there is none, with `next` behind what was lost.
     ///
     /// # Errors
     /// [`ReadError::Trimmed`] below the earliest record; beyond the tail it means the tail.
@@ -556,6 +557,11 @@ pub struct Ledger {
     pub streams: Vec<StreamLedger>,
     /// The sum over all streams that are gone; records that were open then count as discarded.
     pub gone: Counts,
+    /// How many losses were accepted.
+    pub losses_len: u64,
+    /// Records that were handed on to another stream, less those that a stream received: 0 until a loss takes one side
+    /// away.
+    pub unmatched: i64,
 }
 
 /// The books of one stream.
@@ -588,19 +594,34 @@ pub struct Counts {
     pub discarded: u64,
     /// Trimmed without an end.
     pub expired: u64,
+    /// Lost to damage without an end; somebody has accepted that.
+    pub lost: u64,
+    /// Came in, but as what was lost to damage.
+    pub unknown: u64,
 }
 
 impl Counts {
     /// Records that came in.
     #[must_use]
     pub fn appended_len(&self) -> u64 {
-        self.appended.iter().sum()
+        self.appended.iter().sum::<u64>() + self.unknown
+    }
+
+    /// Records that another stream had handed on.
+    #[must_use]
+    pub fn received_len(&self) -> u64 {
+        let received = [AppendKind::Routed, AppendKind::Moved];
+        received
+            .map(|kind| self.appended[kind as usize])
+            .iter()
+            .sum()
     }
 
     /// Records that have an end.
     #[must_use]
     pub fn ended_len(&self) -> u64 {
-        self.delivered + self.filtered + self.routed + self.moved + self.discarded + self.expired
+        let by_calls = self.delivered + self.filtered + self.routed + self.moved;
+        by_calls + self.discarded + self.expired + self.lost
     }
 
     /// Records that wait for their end.
@@ -620,6 +641,8 @@ impl Counts {
         self.moved += others.moved;
         self.discarded += others.discarded;
         self.expired += others.expired;
+        self.lost += others.lost;
+        self.unknown += others.unknown;
     }
 }
 

@@ -127,6 +127,11 @@ const LIST: &[Listed] = &[
         "Records in memory that wait for their call, by target",
     ),
     listed(
+        UNREADABLE_PARTITIONS,
+        MetricType::Gauge,
+        "Partitions whose dispatch waits at a place that cannot be read; the log says where, syncgate doctor why",
+    ),
+    listed(
         LOG_RUNNING,
         MetricType::Gauge,
         "1 while the log takes appends",
@@ -184,6 +189,8 @@ pub const IN_FLIGHT: &str = "syncgate_in_flight";
 pub const TARGET_CLOSED: &str = "syncgate_target_closed";
 /// Records queued in memory, by `target`.
 pub const QUEUED: &str = "syncgate_queued";
+/// Partitions whose dispatch waits at damage.
+pub const UNREADABLE_PARTITIONS: &str = "syncgate_unreadable_partitions";
 /// 1 while the log takes appends.
 pub const LOG_RUNNING: &str = "syncgate_log_running";
 
@@ -361,6 +368,7 @@ mod tests {
                 IN_FLIGHT,
                 QUEUED,
                 LOG_RUNNING,
+                UNREADABLE_PARTITIONS,
             ] {
                 samples.set_count(name, &[("stream", "s")], 7);
             }

@@ -18,6 +18,7 @@ mod errors;
 mod flow;
 mod idempotency;
 mod lifecycle;
+mod loss;
 mod readme;
 mod reload;
 mod retry;

@@ -43,7 +43,7 @@ async fn streams_are_made_listed_changed_and_deleted() {
         made["bounds"][1],
         json!({"partition": "1", "earliest": 0, "tail": 0, "lowMark": 0, "open": 0,
                "counts": {"appended": 0, "delivered": 0, "filtered": 0, "routed": 0, "moved": 0,
-                          "discarded": 0, "expired": 0}})
+                          "discarded": 0, "expired": 0, "lost": 0}})
     );
     for taken in [
         r#"{"name":"Mine"}"#,

@@ -64,6 +64,7 @@ pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
         page_bytes: PAGE_BYTES,
         hint: None,
         hint_at: None,
+        stuck: [false; 2],
     };
     let ended = stop.run_until_cancelled(owner.run()).await;
     // Before any job is dropped without an end because of that.
@@ -94,6 +95,15 @@ struct Owner {
     hint: Option<Hint>,
     /// When it is looked at again.
     hint_at: Option<Instant>,
+    /// Something cannot be read: by the scanner, by those who are behind.
+    stuck: [bool; 2],
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.set_stuck(For::Scanner, false);
+        self.set_stuck(For::Cursors, false);
+    }
 }
 
 /// For whom a page is read.
@@ -177,9 +187,11 @@ impl Owner {
             Ok(reached) => {
                 self.next = reached;
                 self.pause = Pause::default();
+                self.set_stuck(For::Scanner, false);
             }
             Err(error) => {
                 self.cannot_read(from, error)?;
+                self.set_stuck(For::Scanner, true);
                 self.pause.failed(Instant::now());
             }
         }
@@ -189,6 +201,7 @@ impl Owner {
     /// Lets each that is behind and has room read a page; returns whether any of them came further.
     async fn catch_up(&mut self) -> Result<bool, ReadError> {
         if self.behind.is_empty() {
+            self.set_stuck(For::Cursors, false);
             return Ok(false);
         }
         let targets = &self.shared.targets;
@@ -211,7 +224,20 @@ impl Owner {
                 }
             }
         }
+        let stuck = self.behind.read_again_at().is_some();
+        self.set_stuck(For::Cursors, stuck);
         Ok(self.behind.has_moved())
+    }
+
+    fn set_stuck(&mut self, by: For, stuck: bool) {
+        let before = self.stuck.contains(&true);
+        self.stuck[usize::from(by == For::Cursors)] = stuck;
+        let partitions = &self.shared.stats.unreadable_partitions;
+        match (before, self.stuck.contains(&true)) {
+            (false, true) => drop(partitions.inc()),
+            (true, false) => drop(partitions.dec()),
+            _ => {}
+        }
     }
 
     fn cannot_read(&self, offset: Offset, error: ReadError) -> Result<(), ReadError> {

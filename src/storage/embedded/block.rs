@@ -84,6 +84,33 @@ impl Block {
         Ok(block)
     }
 
+    /// Reads what stands before the payload and says whose checksum that has to have; returns it with the block's length.
+    pub(super) fn decode_lost(bytes: &[u8]) -> Result<(LostBlock, usize), Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != TAG {
+            return Err(Malformed("there is no block"));
+        }
+        let kind = AppendKind::ALL
+            .get(usize::from(reader.u8()?))
+            .ok_or(Malformed("a block is of an unknown kind"))?;
+        let (partition, stream) = (reader.u16()?, reader.u32()?);
+        let (first, time) = (reader.u64()?, reader.u64()?);
+        let (count, len) = (reader.u32()?, reader.u32()? as usize);
+        reader.u32()?;
+        reader.take(len)?;
+        if count == 0 || (count as usize).saturating_mul(RECORD_HEADER_LEN) > len {
+            return Err(Malformed("a block holds another number of records"));
+        }
+        let lost = LostBlock {
+            slot: (stream, partition),
+            kind: *kind,
+            first,
+            end: first.saturating_add(count.into()),
+            time,
+        };
+        Ok((lost, HEADER_LEN + len))
+    }
+
     /// Returns how many bytes it has in its file.
     pub(super) fn len(&self) -> usize {
         HEADER_LEN + self.payload.len()
@@ -121,6 +148,16 @@ impl Block {
             Err(Malformed("a block holds another number of records"))
         }
     }
+}
+
+/// What stands before a payload that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LostBlock {
+    pub(super) slot: Slot,
+    pub(super) kind: AppendKind,
+    pub(super) first: u64,
+    pub(super) end: u64,
+    pub(super) time: u64,
 }
 
 /// Iterator over a block's records.

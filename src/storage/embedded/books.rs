@@ -21,6 +21,7 @@ use super::{
     dedup::Dedup,
     finished::FinishedSet,
     ops::{EndCode, FinishRun, Op, StreamImage},
+    ranges::Ranges,
 };
 
 /// Everything known at one moment.
@@ -41,6 +42,28 @@ pub(super) struct Books {
     pub(super) dedup: Dedup,
     /// What streams that are gone had counted.
     pub(super) gone: Counts,
+    /// Accepted losses, oldest first, the last [`LOSSES_LEN_MAX`].
+    pub(super) losses: Vec<Loss>,
+    /// Records handed on, less those received, over all streams: what losses have left of the balance of these two.
+    pub(super) unmatched: i64,
+}
+
+/// Losses that are remembered one by one.
+pub(super) const LOSSES_LEN_MAX: usize = 1_000;
+
+/// What somebody has given up, so that the journal could go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// When, by the clock of then.
+    pub(super) time: u64,
+    /// Numbers of the files.
+    pub(super) files: Vec<u64>,
+    pub(super) bytes: u64,
+    pub(super) frames: u64,
+    /// Lost records that had an end before.
+    pub(super) ended: u64,
+    /// Lost records that had none.
+    pub(super) open: u64,
 }
 
 /// One stream.
@@ -80,6 +103,8 @@ pub(super) struct PartitionBook {
     pub(super) last_time: u64,
     pub(super) counts: Counts,
     pub(super) finished: FinishedSet,
+    /// Retained offsets whose records are lost; each has an end.
+    pub(super) lost: Arc<Ranges>,
     /// Told of `next` by the writer, after readers can see the records.
     pub(super) tail: watch::Sender<Offset>,
 }
@@ -92,6 +117,7 @@ impl Default for PartitionBook {
             last_time: 0,
             counts: Counts::default(),
             finished: FinishedSet::default(),
+            lost: Arc::default(),
             tail: watch::Sender::new(Offset(0)),
         }
     }
@@ -123,7 +149,7 @@ impl PartitionBook {
         Ok(())
     }
 
-    fn finish(&mut self, run: &FinishRun) -> Result<(), Malformed> {
+    pub(super) fn finish(&mut self, run: &FinishRun) -> Result<(), Malformed> {
         let end = run.first.checked_add(run.count);
         if end.is_none_or(|end| end > self.next) {
             return Err(Malformed("a record ends that was never written"));
@@ -150,7 +176,20 @@ impl PartitionBook {
         }
         self.counts.expired += self.finished.trim(below);
         self.earliest = self.earliest.max(below);
+        if !self.lost.is_empty() {
+            Arc::make_mut(&mut self.lost).trim(self.earliest);
+        }
         Ok(())
+    }
+
+    /// Gives each record of these that has no end the end `lost`; returns how many these were.
+    pub(super) fn lose(&mut self, lost: &Ranges) -> u64 {
+        let mut open = 0;
+        for offset in lost.iter().flatten() {
+            open += u64::from(self.finished.insert(offset));
+        }
+        self.counts.lost += open;
+        open
     }
 }
 
@@ -223,7 +262,7 @@ impl Books {
         Ok(())
     }
 
-    fn change_stream(&mut self, image: &StreamImage) -> Result<(), Malformed> {
+    pub(super) fn change_stream(&mut self, image: &StreamImage) -> Result<(), Malformed> {
         let book = self.streams.get_mut(&image.number).ok_or(STREAM_UNKNOWN)?;
         let (old, new) = (&book.stream, &image.stream);
         if old.id != new.id || old.name != new.name || old.partitions > new.partitions {
@@ -235,7 +274,7 @@ impl Books {
         Ok(())
     }
 
-    fn remove_stream(&mut self, number: u32) -> Result<(), Malformed> {
+    pub(super) fn remove_stream(&mut self, number: u32) -> Result<(), Malformed> {
         let book = self.streams.remove(&number).ok_or(STREAM_UNKNOWN)?;
         self.by_id.remove(&book.stream.id);
         self.by_name.remove(&book.stream.name);
@@ -267,7 +306,43 @@ impl Books {
         Ledger {
             streams: books.map(StreamBook::ledger).collect(),
             gone: self.gone,
+            losses_len: self.losses.len() as u64,
+            unmatched: self.unmatched,
         }
+    }
+
+    /// Returns the partitions with lost records.
+    pub(super) fn lost(&self) -> impl Iterator<Item = (Slot, &Ranges)> {
+        let partitions = self.streams.iter().flat_map(|(number, book)| {
+            let partitions = (0u16..).zip(&book.partitions);
+            partitions.map(|(partition, book)| ((*number, partition), &*book.lost))
+        });
+        partitions.filter(|(_, lost)| !lost.is_empty())
+    }
+
+    /// Returns all partitions, to be changed.
+    pub(super) fn partitions_mut(&mut self) -> impl Iterator<Item = (Slot, &mut PartitionBook)> {
+        self.streams.iter_mut().flat_map(|(number, book)| {
+            let partitions = (0u16..).zip(&mut book.partitions);
+            partitions.map(|(partition, book)| ((*number, partition), book))
+        })
+    }
+
+    /// Puts another stream of the same name in the place of one.
+    pub(super) fn set_stream(&mut self, number: u32, stream: Arc<Stream>) {
+        if let Some(book) = self.streams.get_mut(&number) {
+            book.partitions
+                .resize_with(stream.partitions.into(), PartitionBook::default);
+            book.stream = stream;
+        }
+    }
+
+    /// Returns the numbers of streams with this id or name.
+    pub(super) fn called(&self, id: StreamId, name: &StreamName) -> Vec<u32> {
+        let known = [self.by_id.get(&id), self.by_name.get(name)];
+        let mut numbers: Vec<_> = known.into_iter().flatten().copied().collect();
+        numbers.dedup();
+        numbers
     }
 
     /// Returns number and partition, if there are such.
@@ -287,7 +362,7 @@ impl Books {
         Some((slot, self.partition(slot)?))
     }
 
-    fn partition_mut(
+    pub(super) fn partition_mut(
         &mut self,
         (stream, partition): Slot,
     ) -> Result<&mut PartitionBook, Malformed> {

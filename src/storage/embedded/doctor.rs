@@ -1,6 +1,6 @@
 //! Looking at a directory that no process works with: what is damaged, and what a start would say to it.
 //!
-//! Nothing is changed but `LOCK`, unless the caller asks for it ([`rebuild_index`], [`renew`]).
+//! Nothing is changed but `LOCK`, unless the caller asks for it ([`rebuild_index`], [`renew`], [`accept_loss`]).
 
 use std::{
     fs, io,
@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{clock::Clock, storage::Log};
+use crate::{
+    clock::{Clock, Timestamp},
+    storage::Log,
+};
 
 use super::{
     Embedded, OpenError, Options, RealDisk,
@@ -16,12 +19,14 @@ use super::{
     dedup::Dedup,
     disk::{Disk, DiskFile},
     index::Index,
-    lock, lookup,
+    lock, lookup, mend,
     recovery::{self, check_neighbours, find},
     scan::Frames,
     segment::{self, Files, HeaderError, SNAPSHOT_AT, SegmentHeader, number_of, read_snapshot},
     snapshot,
 };
+
+pub use super::mend::{AcceptError, LossReport, LostFile, LostRecords, accept_loss};
 
 /// What was found in a directory.
 #[derive(Debug)]
@@ -32,6 +37,27 @@ pub struct Examined {
     pub has_index: bool,
     /// Why a start would refuse the directory.
     pub refusal: Option<OpenError>,
+    /// What `--accept-loss` would give up.
+    pub loss: Option<LossReport>,
+    /// Losses that were accepted before.
+    pub accepted: Vec<Accepted>,
+}
+
+/// A loss that somebody has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// When.
+    pub time: Timestamp,
+    /// Numbers of the files.
+    pub files: Vec<u64>,
+    /// Bytes that could not be read.
+    pub bytes: u64,
+    /// Frames of which not even the beginning could be read.
+    pub frames: u64,
+    /// Lost records that had an end.
+    pub ended: u64,
+    /// Lost records that had none.
+    pub open: u64,
 }
 
 /// A file of the journal.
@@ -85,11 +111,27 @@ pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
         let state = examine_file(disk.as_ref(), &path, next.as_deref());
         files.push(state.map_err(|source| OpenError::io("read", &path, source))?);
     }
+    let loss = mend::look_ahead(&disk, &Files::new(disk.clone(), journal_dir.clone()));
     let recovered = recovery::recover(&disk, journal_dir, Dedup::new(0, 1), 0);
+    let mut accepted = Vec::new();
+    if let Ok((view, ..)) = &recovered {
+        let losses = view.books.losses.iter();
+        accepted.extend(losses.map(|loss| Accepted {
+            time: Timestamp(loss.time),
+            files: loss.files.clone(),
+            bytes: loss.bytes,
+            frames: loss.frames,
+            ended: loss.ended,
+            open: loss.open,
+        }));
+    }
     Ok(Examined {
         files,
         has_index: dir.join("index").is_dir(),
         refusal: recovered.err(),
+        // What is worse than damage is the refusal.
+        loss: loss.ok().flatten(),
+        accepted,
     })
 }
 

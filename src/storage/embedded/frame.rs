@@ -11,7 +11,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::{
-    block::{self, Block},
+    block::{self, Block, LostBlock},
     codec::{Malformed, Reader, len_u32},
     ops::{Entry, Op},
 };
@@ -188,6 +188,45 @@ impl Frame {
             ops,
             bytes: bytes.slice(..len),
         })
+    }
+}
+
+/// A part of a frame, some of whose blocks cannot be read.
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    Op(Op),
+    /// With its length.
+    Lost(LostBlock, usize),
+}
+
+/// Reads a frame that is good but for payloads of blocks: the body's crc says so of everything else.
+pub(super) fn decode_damaged(bytes: &Bytes, header: FrameHeader) -> Result<Vec<Part>, Malformed> {
+    let end = HEADER_LEN + header.body_len as usize;
+    if bytes.len() < end {
+        return Err(Malformed("a frame is cut short"));
+    }
+    let (mut parts, mut crc, mut start) = (Vec::new(), seed(&header.at), HEADER_LEN);
+    while start < end {
+        let rest = bytes.slice(start..end);
+        let (part, covered, len) = if rest[0] == block::TAG {
+            let place = header.at.place + start as u64;
+            let (lost, len) = Block::decode_lost(&rest)?;
+            let part = match Block::decode(&rest, header.at.life, place) {
+                Ok(block) => Part::Op(Op::Append(block)),
+                Err(_) => Part::Lost(lost, len),
+            };
+            (part, block::HEADER_LEN, len)
+        } else {
+            let (op, len) = Op::decode(&rest, header.at.time)?;
+            (Part::Op(op), len, len)
+        };
+        crc = crc32c::crc32c_append(crc, &rest[..covered]);
+        parts.push(part);
+        start += len;
+    }
+    match crc == header.body_crc {
+        true => Ok(parts),
+        false => Err(Malformed("a frame's body has a wrong checksum")),
     }
 }
 

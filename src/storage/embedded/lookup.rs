@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -127,19 +128,17 @@ impl Lookup {
         if known.is_some() {
             return Ok(known);
         }
-        let (mut low, mut high) = (0, all.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if next_at_start(files, all[middle].0, slot)? <= offset {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+        match file_of(files, &all, slot, offset)? {
+            Some(file) => Ok(self.scan(file)?.find(slot, offset)),
+            None => Ok(None),
         }
-        let Some(file) = low.checked_sub(1).and_then(|at| all.get(at)) else {
-            return Ok(None);
-        };
-        Ok(self.scan(*file)?.find(slot, offset))
+    }
+
+    /// Returns the file in which an offset was written, as far as that can be said.
+    pub(super) fn file_of(&self, slot: Slot, offset: u64) -> Option<PathBuf> {
+        let files = &self.shared.files;
+        let (number, _) = file_of(files, &files.all(), slot, offset).ok()??;
+        Some(files.path(number))
     }
 
     fn scan(&self, file: FileId) -> io::Result<Arc<SegmentScan>> {
@@ -161,6 +160,19 @@ impl Lookup {
         }
         Ok(scan)
     }
+}
+
+fn file_of(files: &Files, all: &[FileId], slot: Slot, offset: u64) -> io::Result<Option<FileId>> {
+    let (mut low, mut high) = (0, all.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if next_at_start(files, all[middle].0, slot)? <= offset {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low.checked_sub(1).and_then(|at| all.get(at)).copied())
 }
 
 pub(super) fn header(files: &Files, number: u64) -> io::Result<SegmentHeader> {

@@ -6,6 +6,7 @@
 //! DIR/journal/spare/            files made ready ahead, new ones and such that nobody needs any more
 //! DIR/index/                    sled: where the blocks of older files are; made anew whenever it is not good
 //! DIR/damaged/index/            the last index that was not
+//! DIR/damaged/NAME.seg          files of the journal as they were when their loss was accepted
 //! ```
 //!
 //! What it promises:
@@ -19,7 +20,8 @@
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
 //! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
 //! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `verify` goes over
-//! all of it, `doctor` says what is damaged, `backup` copies; `usage` says what files are needed for, `reclaim` and `rewrite` give space back; `spare` and
+//! all of it, `doctor` says what is damaged, `backup` copies; `salvage`, `fold`, `ranges`, `loss`, `mend`, `mended` go on
+//! without what is lost; `usage` says what files are needed for, `reclaim` and `rewrite` give space back; `spare` and
 //! `housekeeper` work ahead.
 
 mod alone;
@@ -35,6 +37,7 @@ mod disk;
 pub mod doctor;
 mod engine;
 mod finished;
+mod fold;
 mod frame;
 #[cfg(test)]
 pub(crate) mod hands;
@@ -43,16 +46,21 @@ mod index;
 mod limits;
 mod lock;
 mod lookup;
+mod loss;
+mod mend;
+mod mended;
 mod opened;
 mod opening;
 mod ops;
 mod pending;
 mod queue;
+mod ranges;
 mod reader;
 mod reclaim;
 mod recovery;
 mod rewrite;
 mod room;
+mod salvage;
 mod scan;
 mod segment;
 mod shared;
@@ -119,7 +127,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Bytes that were stored have changed, or a file is missing.
-    #[error("{} is damaged at byte {at}: {what}; nothing was changed. `syncgate doctor` says what is lost; restore the directory from a backup, or move it away to start with an empty log", file.display())]
+    #[error("{} is damaged at byte {at}: {what}; nothing was changed. `syncgate doctor` says what is lost; restore the directory from a backup, or go on without that: `syncgate doctor --data DIR --accept-loss {}`", file.display(), file.display())]
     Damaged {
         /// The file.
         file: PathBuf,

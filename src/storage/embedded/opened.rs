@@ -10,7 +10,7 @@ use super::{
     lock,
     segment::{self, SegmentHeader},
     shared::Shared,
-    snapshot::Summary,
+    snapshot::{self, Summary},
     spare::{Spare, Spares, write_zeros},
 };
 
@@ -168,6 +168,7 @@ pub(super) fn name_segment(
     let life = u64::from_le_bytes(super::random()?);
     let snapshot = beginning.snapshot;
     let header = SegmentHeader {
+        version: snapshot::version(snapshot),
         number: beginning.number,
         life,
         rewrite: 0,

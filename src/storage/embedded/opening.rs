@@ -144,6 +144,13 @@ pub(super) fn open(
             housekeeper.sealed(number);
         }
     }
+    let losses_len = lock::read(&shared.view).books.losses.len();
+    if losses_len > 0 {
+        tracing::warn!(
+            losses = losses_len,
+            "records of this log were lost and given up; the ledger counts them"
+        );
+    }
     tracing::info!(
         dir = %dir.display(),
         files = files_len,

@@ -18,9 +18,13 @@ use super::{
     codec::Malformed,
     lock,
     lookup::Lookup,
+    ranges::Ranges,
     segment,
     shared::{Shared, View},
 };
+
+/// Where whoever meets damage finds out more.
+const ASK_DOCTOR: &str = "stop the gateway and ask `syncgate doctor`";
 
 /// Reads from disk at the same time; more wait their turn.
 const DISK_READS_MAX: usize = 8;
@@ -63,9 +67,14 @@ impl Reader {
                     earliest: bounds.earliest,
                 });
             }
+            // Nobody can read what is lost.
+            let lost = view.books.partition(slot).map(|book| book.lost.clone());
+            page.lost = lost.unwrap_or_default();
+            page.pass_lost();
             page.collect(&view, slot);
             (slot, bounds)
         };
+        let from = Offset(page.next);
         if from >= bounds.tail {
             return Ok(Page {
                 records: Vec::new(),
@@ -216,10 +225,23 @@ impl Reader {
         let _in_use = lock::read(&self.shared.files.in_use);
         let (mut low, mut high) = (bounds.earliest.0, bounds.tail.0);
         let mut last_before = None;
+        let lost = self.lost(slot);
         // Blocks are as good as records here: one begins before the time, the next one does not.
         while low < high {
-            let block = self.find(slot, low + (high - low) / 2)?;
-            if block.first_time >= time {
+            let middle = low + (high - low) / 2;
+            // What is lost has no time: what lies behind it says on which side to search.
+            let probe = match lost.around(middle) {
+                Some(lost) if lost.end >= high => {
+                    high = lost.start.max(low);
+                    continue;
+                }
+                Some(lost) => lost.end,
+                None => middle,
+            };
+            let block = self.find(slot, probe)?;
+            if block.first_time >= time && probe > middle {
+                high = middle;
+            } else if block.first_time >= time {
                 high = block.first.max(bounds.earliest.0).min(high - 1);
             } else {
                 low = block.end();
@@ -240,6 +262,12 @@ impl Reader {
         Ok(Offset(block.end()))
     }
 
+    fn lost(&self, slot: Slot) -> Arc<Ranges> {
+        let view = lock::read(&self.shared.view);
+        let book = view.books.partition(slot);
+        book.map(|book| book.lost.clone()).unwrap_or_default()
+    }
+
     fn block(&self, slot: Slot, offset: u64) -> Result<Block, ReadError> {
         let _in_use = lock::read(&self.shared.files.in_use);
         let found = self.find(slot, offset)?;
@@ -249,7 +277,14 @@ impl Reader {
     fn find(&self, slot: Slot, offset: u64) -> Result<BlockRef, ReadError> {
         let found = self.lookup.find(slot, offset);
         let found = found.map_err(|error| ReadError::Io(Arc::new(error)))?;
-        found.ok_or_else(|| missing(offset))
+        found.ok_or_else(|| match self.lookup.file_of(slot, offset) {
+            Some(path) => damaged(
+                &path.display().to_string(),
+                offset,
+                Malformed("no readable block has this offset"),
+            ),
+            None => missing(offset),
+        })
     }
 
     /// Reads a block and checks that it is the one that was looked for.
@@ -277,6 +312,7 @@ struct Pages {
     bytes_max: usize,
     full: bool,
     records: Vec<StoredRecord>,
+    lost: Arc<Ranges>,
     /// Blocks whose records are wanted, not unpacked yet.
     blocks: Vec<Block>,
 }
@@ -289,6 +325,7 @@ impl Pages {
             bytes_max,
             full: false,
             records: Vec::new(),
+            lost: Arc::default(),
             blocks: Vec::new(),
         }
     }
@@ -305,6 +342,12 @@ impl Pages {
             if bytes > self.bytes_max {
                 break;
             }
+        }
+    }
+
+    fn pass_lost(&mut self) {
+        if let Some(lost) = self.lost.around(self.next) {
+            self.next = lost.end;
         }
     }
 
@@ -331,6 +374,7 @@ impl Pages {
                 self.records.push(record);
             }
         }
+        self.pass_lost();
         Ok(())
     }
 }
@@ -342,9 +386,10 @@ fn find(view: &View, of: PartitionId) -> Result<(Slot, Bounds), ReadError> {
 }
 
 fn damaged(what: &str, place: u64, malformed: Malformed) -> ReadError {
-    ReadError::Damaged(format!("{what}, at {place}: {malformed}").into())
+    ReadError::Damaged(format!("{what}, at {place}: {malformed}; {ASK_DOCTOR}").into())
 }
 
 fn missing(offset: u64) -> ReadError {
-    ReadError::Damaged(format!("the journal has no readable block with offset {offset}").into())
+    let what = format!("the journal has no readable block with offset {offset}; {ASK_DOCTOR}");
+    ReadError::Damaged(what.into())
 }

@@ -192,7 +192,7 @@ fn live(books: &Books, frame: &Frame) -> Option<(Vec<Entry>, usize)> {
 }
 
 /// Returns a block that can be written elsewhere; its checksum is of its place.
-fn copy(block: &Block) -> Option<Entry> {
+pub(super) fn copy(block: &Block) -> Option<Entry> {
     let mut copy = NewBlock::new(block.slot, block.kind, block.first, block.base_time);
     for stored in block.records() {
         let stored = stored.ok()?;

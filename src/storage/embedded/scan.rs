@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     codec::{Malformed, to_usize},
     disk::DiskFile,
-    frame::{self, ALIGN, Frame, FrameHeader},
+    frame::{self, ALIGN, Frame, FrameHeader, Part},
     segment,
 };
 
@@ -72,10 +72,33 @@ impl Frames {
         let bytes = self.window(to_usize(header.frame_len()))?;
         let frame = Frame::decode(&bytes, header);
         if frame.is_ok() {
-            self.place += header.frame_len();
-            self.number += 1;
+            self.go_behind(&header);
         }
         Ok(frame)
+    }
+
+    fn go_behind(&mut self, header: &FrameHeader) {
+        self.place += header.frame_len();
+        self.number += 1;
+    }
+
+    /// Reads a frame that is good but for payloads of blocks; after any other it stays where it is.
+    pub(super) fn next_damaged(&mut self) -> io::Result<Option<(FrameHeader, Vec<Part>)>> {
+        let bytes = self.window(frame::HEADER_LEN)?;
+        let Ok(header) = FrameHeader::decode(&bytes) else {
+            return Ok(None);
+        };
+        let at = header.at;
+        let is_next = (at.life, at.place, at.number) == (self.life, self.place, self.number);
+        if !is_next || self.place + header.frame_len() > self.file_len {
+            return Ok(None);
+        }
+        let bytes = self.window(to_usize(header.frame_len()))?;
+        let Ok(parts) = frame::decode_damaged(&bytes, header) else {
+            return Ok(None);
+        };
+        self.go_behind(&header);
+        Ok(Some((header, parts)))
     }
 
     /// Searches behind a bad frame for the header of a later one of the same life, which only damage explains.

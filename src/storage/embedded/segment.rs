@@ -29,8 +29,9 @@ use super::{
     lock,
 };
 
-/// The format that this build writes, and the newest that it reads.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// The newest format that this build reads. It writes version 2 only where version 1 cannot say it: from the first accepted
+/// loss on. Until then an older release can go on with a directory.
+pub(super) const FORMAT_VERSION: u32 = 2;
 /// Where the snapshot begins.
 pub(super) const SNAPSHOT_AT: u64 = 8192;
 
@@ -44,6 +45,8 @@ const OPEN_LEN_MAX: usize = 64;
 /// What a file says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
+    /// What a reader has to know: see [`snapshot::version`](super::snapshot::version).
+    pub(super) version: u32,
     pub(super) number: u64,
     pub(super) life: u64,
     /// How often the file was written again with fewer operations.
@@ -74,7 +77,7 @@ impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(HEADER_LEN);
         copy.put_slice(MAGIC);
-        copy.put_u32_le(FORMAT_VERSION);
+        copy.put_u32_le(self.version);
         copy.put_u32_le(self.rewrite);
         copy.put_u64_le(self.number);
         copy.put_u64_le(self.life);
@@ -131,11 +134,12 @@ impl SegmentHeader {
         if version == 0 {
             return Err(cut(Malformed("the file has an impossible version")));
         }
-        Self::decode_fields(&mut reader).map_err(cut)
+        Self::decode_fields(&mut reader, version).map_err(cut)
     }
 
-    fn decode_fields(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn decode_fields(reader: &mut Reader<'_>, version: u32) -> Result<Self, Malformed> {
         Ok(Self {
+            version,
             rewrite: reader.u32()?,
             number: reader.u64()?,
             life: reader.u64()?,

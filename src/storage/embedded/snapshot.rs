@@ -9,6 +9,9 @@
 //! 4 before  the file before: number, life, first and last frame, first and last time, bytes, number of state keys
 //!           that its records need, these keys
 //! 5 gone    sum over the streams that are gone: number of counts, for each count: code u8, count
+//! 6 lost    from version 2 on: records handed on less those received i64, number of accepted losses, for each: time u64,
+//!           bytes, frames, records that had ended, records that had not, number of files, their numbers; number of
+//!           partitions with lost records, for each: stream, partition, number of ranges, for each: gap, length
 //! ```
 //!
 //! Numbers are varints. An unknown tag below 128 is an error, from 128 on it is skipped. Dedup ids are not in here:
@@ -21,10 +24,11 @@ use bytes::{BufMut, Bytes};
 use crate::storage::{AppendKind, Counts};
 
 use super::{
-    books::{Books, PartitionBook, StreamBook},
+    books::{Books, Loss, PartitionBook, StreamBook},
     codec::{Malformed, Reader, len_u32, put_sized, put_varint},
     finished::FinishedSet,
     ops::StreamImage,
+    ranges::Ranges,
 };
 
 const BOOKS: u8 = 1;
@@ -32,6 +36,7 @@ const STREAM: u8 = 2;
 const STATE: u8 = 3;
 const BEFORE: u8 = 4;
 const GONE: u8 = 5;
+const LOST: u8 = 6;
 const SKIPPABLE_FROM: u8 = 128;
 
 const DELIVERED: u8 = 16;
@@ -40,6 +45,9 @@ const ROUTED: u8 = 18;
 const MOVED: u8 = 19;
 const DISCARDED: u8 = 20;
 const EXPIRED: u8 = 21;
+// From version 2 on.
+const COUNT_LOST: u8 = 22;
+const COUNT_UNKNOWN: u8 = 23;
 
 /// What a file is about, for whoever decides whether it is still needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,7 +88,24 @@ pub(super) fn encode(books: &Books, before: Option<&Summary>) -> Vec<u8> {
     if books.gone != Counts::default() {
         section(&mut out, GONE, |out| put_counts(out, &books.gone));
     }
+    if !books.losses.is_empty() {
+        section(&mut out, LOST, |out| put_lost(out, books));
+    }
     out
+}
+
+/// Returns the version of the format that says what a snapshot says.
+pub(super) fn version(bytes: &[u8]) -> u32 {
+    let mut all = Reader::new(bytes);
+    while let (Ok(tag), Ok(len)) = (all.u8(), all.u32()) {
+        if tag == LOST {
+            return 2;
+        }
+        if all.take(len as usize).is_err() {
+            break;
+        }
+    }
+    1
 }
 
 /// Reads a snapshot.
@@ -114,6 +139,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Books, Option<Summary>), Malformed
             }
             BEFORE => before = Some(summary(&mut reader)?),
             GONE => books.gone = read_counts(&mut reader)?,
+            LOST => lost(&mut reader, &mut books)?,
             SKIPPABLE_FROM.. => continue,
             _ => return Err(Malformed("a snapshot has an unknown section")),
         }
@@ -160,6 +186,60 @@ fn partition(reader: &mut Reader<'_>) -> Result<PartitionBook, Malformed> {
     Ok(book)
 }
 
+fn put_lost(out: &mut Vec<u8>, books: &Books) {
+    out.put_i64_le(books.unmatched);
+    put_varint(out, books.losses.len() as u64);
+    for loss in &books.losses {
+        out.put_u64_le(loss.time);
+        for number in [loss.bytes, loss.frames, loss.ended, loss.open] {
+            put_varint(out, number);
+        }
+        put_varint(out, loss.files.len() as u64);
+        for number in &loss.files {
+            put_varint(out, *number);
+        }
+    }
+    let partitions: Vec<_> = books.lost().collect();
+    put_varint(out, partitions.len() as u64);
+    for ((stream, partition), lost) in partitions {
+        put_varint(out, stream.into());
+        put_varint(out, partition.into());
+        lost.encode(out);
+    }
+}
+
+fn lost(reader: &mut Reader<'_>, books: &mut Books) -> Result<(), Malformed> {
+    books.unmatched = i64::from_le_bytes(reader.array()?);
+    for _ in 0..reader.varint()? {
+        let mut loss = Loss {
+            time: reader.u64()?,
+            bytes: reader.varint()?,
+            frames: reader.varint()?,
+            ended: reader.varint()?,
+            open: reader.varint()?,
+            files: Vec::new(),
+        };
+        for _ in 0..reader.varint()? {
+            loss.files.push(reader.varint()?);
+        }
+        books.losses.push(loss);
+    }
+    for _ in 0..reader.varint()? {
+        let slot = (reader.small()?, reader.small()?);
+        let lost = Ranges::decode(reader)?;
+        let book = books.partition_mut(slot)?;
+        let ended = |range: std::ops::Range<u64>| {
+            let last = range.end - 1;
+            range.start >= book.earliest && last < book.next && book.finished.contains(last)
+        };
+        if !lost.iter().all(ended) {
+            return Err(Malformed("a lost record has no end"));
+        }
+        book.lost = Arc::new(lost);
+    }
+    Ok(())
+}
+
 fn put_counts(out: &mut Vec<u8>, all: &Counts) {
     let counts = counts(all);
     put_varint(out, counts.len() as u64);
@@ -186,6 +266,8 @@ fn counts(counts: &Counts) -> Vec<(u8, u64)> {
         (MOVED, counts.moved),
         (DISCARDED, counts.discarded),
         (EXPIRED, counts.expired),
+        (COUNT_LOST, counts.lost),
+        (COUNT_UNKNOWN, counts.unknown),
     ];
     let appended = AppendKind::ALL.map(|kind| (kind as u8, counts.appended[kind as usize]));
     let all = appended.into_iter().chain(ends);
@@ -200,6 +282,8 @@ fn count_mut(counts: &mut Counts, code: u8) -> Result<&mut u64, Malformed> {
         MOVED => &mut counts.moved,
         DISCARDED => &mut counts.discarded,
         EXPIRED => &mut counts.expired,
+        COUNT_LOST => &mut counts.lost,
+        COUNT_UNKNOWN => &mut counts.unknown,
         kind => counts
             .appended
             .get_mut(usize::from(kind))

@@ -16,7 +16,7 @@ use super::{
     OpenError,
     block::Slot,
     blocks::Blocks,
-    books::{Books, PartitionBook},
+    books::{Books, LOSSES_LEN_MAX, PartitionBook},
     cache::Cache,
     disk::{Disk, DiskFile, RealDisk},
     frame::Frame,
@@ -67,7 +67,7 @@ pub fn verify(dir: &Path) -> Result<Verified, OpenError> {
     read(&disk, journal_dir)
 }
 
-fn read(disk: &Arc<dyn Disk>, journal_dir: PathBuf) -> Result<Verified, OpenError> {
+pub(super) fn read(disk: &Arc<dyn Disk>, journal_dir: PathBuf) -> Result<Verified, OpenError> {
     let files = Files::new(disk.clone(), journal_dir);
     let found = find(disk, &files)?;
     check_neighbours(&found, &files)?;
@@ -97,6 +97,7 @@ fn read(disk: &Arc<dyn Disk>, journal_dir: PathBuf) -> Result<Verified, OpenErro
             view.books = noted;
             taken_over = view.books.ledger();
         } else {
+            faults.accepted(this, &mut view.books, &noted);
             faults.compare(this, &view.books, &noted);
         }
         after_shortened = this.header.rewrite > 0;
@@ -164,6 +165,34 @@ impl Faults {
         }
     }
 
+    /// Takes over what a snapshot says to be lost, if somebody has accepted that right before its file was begun.
+    fn accepted(&mut self, this: &Found, folded: &mut Books, noted: &Books) {
+        let (known, said) = (&folded.losses, &noted.losses);
+        let new = known.len() < said.len() && said.starts_with(known);
+        let last = known.len() == LOSSES_LEN_MAX && known.get(1..) == said.get(..known.len() - 1);
+        if known == said || !(new || last) {
+            return;
+        }
+        let mut open = 0;
+        for (slot, lost) in noted.lost() {
+            if let Ok(book) = folded.partition_mut(slot) {
+                open += book.lose(&lost.without(&book.lost));
+                book.lost = Arc::new(lost.clone());
+            }
+        }
+        let accepted = said.last().map_or(0, |loss| loss.open);
+        if open != accepted {
+            self.add(|| {
+                let file = this.path.display();
+                format!(
+                    "{file}: {open} records are lost by the snapshot, and {accepted} were accepted"
+                )
+            });
+        }
+        folded.losses.clone_from(said);
+        folded.unmatched = noted.unmatched;
+    }
+
     /// Compares what the frames before a file add up to with what its snapshot says.
     fn compare(&mut self, this: &Found, folded: &Books, noted: &Books) {
         let file = this.path.display();
@@ -196,6 +225,9 @@ impl Faults {
         };
         if revisions(folded) != revisions(noted) {
             self.add(|| format!("{file}: the snapshot has other state than was written"));
+        }
+        if (&folded.losses, folded.unmatched) != (&noted.losses, noted.unmatched) {
+            self.add(|| format!("{file}: the snapshot has other accepted losses"));
         }
         if folded.gone != noted.gone {
             self.add(|| format!("{file}: the snapshot counts streams that are gone otherwise"));
@@ -273,6 +305,9 @@ fn differs(folded: &PartitionBook, noted: &PartitionBook) -> Option<String> {
     }
     if folded.finished != noted.finished {
         return Some("frames and snapshot have other records ended".into());
+    }
+    if folded.lost != noted.lost {
+        return Some("frames and snapshot have other records lost".into());
     }
     (folded.counts != noted.counts).then(|| {
         let (folded, noted) = (folded.counts, noted.counts);

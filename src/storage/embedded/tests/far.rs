@@ -49,6 +49,7 @@ pub(crate) fn journal_at(dir: &Path, names: &[&str], next: u64) {
     }
     let snapshot = snapshot::encode(&books, None);
     let header = SegmentHeader {
+        version: 1,
         number: 1,
         life: 7,
         rewrite: 0,

@@ -13,10 +13,11 @@ use crate::{
         AppendKind, ControlEvent, ControlEventKind, MadeBy, Stream, StreamConfig,
         embedded::{
             block::{Block, NewBlock},
-            books::Books,
+            books::{Books, Loss},
             codec::Malformed,
             frame::{Frame, FrameAt, FrameHeader, HEADER_LEN},
             ops::{DedupEntry, EndCode, Entry, FinishRun, Op, StreamImage},
+            ranges::Ranges,
             segment::{FORMAT_VERSION, HeaderError, SegmentHeader, snapshot_crc},
             snapshot::{self, Summary},
         },
@@ -177,6 +178,7 @@ fn decode(bytes: &Bytes) -> Result<Frame, Malformed> {
 
 fn header() -> SegmentHeader {
     SegmentHeader {
+        version: 1,
         number: 3,
         life: AT.life,
         rewrite: 1,
@@ -313,6 +315,64 @@ fn version_1_is_read_for_ever() {
     assert_eq!(shown(&books), shown(&self::books()));
     let frame = decode(&golden(3).into()).unwrap();
     assert_eq!(frame.ops, dedup_frame().ops);
+}
+
+/// What a snapshot says of losses.
+const LOST_V2: &str = include_str!("v2_snapshot_lost.hex");
+
+/// Books with a loss that was accepted.
+fn lossy() -> Books {
+    let mut books = books();
+    let mut lost = Ranges::default();
+    lost.add(5..7);
+    lost.add(9..10);
+    for (slot, book) in books.partitions_mut() {
+        if slot == (5, 1) {
+            assert_eq!(book.lose(&lost), 2);
+            book.lost = Arc::new(lost.clone());
+            book.counts.unknown = 1;
+        }
+    }
+    books.unmatched = -2;
+    books.losses.push(Loss {
+        time: AT.time,
+        files: vec![3, 300],
+        bytes: 70_000,
+        frames: 2,
+        ended: 1,
+        open: 2,
+    });
+    books
+}
+
+#[test]
+fn a_loss_makes_it_version_2_which_is_written_and_read_for_ever() {
+    let snapshot = snapshot::encode(&lossy(), Some(&summary()));
+    let written: String = LOST_V2.split_whitespace().collect();
+    assert_eq!(HEXLOWER.encode(&snapshot), written);
+    assert_eq!(snapshot::version(&snapshot), 2);
+    assert_eq!(
+        snapshot::version(&golden(2)),
+        1,
+        "without a loss nothing is new"
+    );
+    let (read, _) = snapshot::decode(&snapshot).unwrap();
+    assert_eq!(shown(&read), shown(&lossy()));
+    assert_eq!((&read.losses, read.unmatched), (&lossy().losses, -2));
+    let lost = |books: &Books| format!("{:?}", books.lost().collect::<Vec<_>>());
+    assert_eq!(lost(&read), lost(&lossy()));
+    for cut in 0..snapshot.len() {
+        // Sections that are whole are good; none is half read.
+        if let Ok((read, _)) = snapshot::decode(&snapshot[..cut]) {
+            assert!(read.losses.is_empty(), "cut at {cut}");
+        }
+    }
+    let header = SegmentHeader {
+        version: 2,
+        ..header()
+    };
+    let (read, _) = SegmentHeader::decode(&header.encode()).unwrap();
+    assert_eq!(read, header);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod damage;
 pub(crate) mod far;
 mod format;
 mod index;
+mod losses;
 mod promises;
 mod reading;
 mod reclaim;
