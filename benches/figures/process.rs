@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 /// The target of a held round answers late, and 429s or errors are not what is measured then.
 const PATIENT: &str = "[dispatch]\nresponse_timeout_ms = 600000\nattempt_timeout_ms = 600000\n";
-const IMPATIENT: &str = "[dispatch]\nresponse_timeout_ms = 1000\nattempt_timeout_ms = 1000\n";
+const IMPATIENT: &str = "[dispatch]\nconnect_timeout_ms = 1000\nresponse_timeout_ms = 1000\nattempt_timeout_ms = 1000\n";
 
 pub struct Process {
     /// `127.0.0.1:port`, or empty for a program that listens nowhere.
