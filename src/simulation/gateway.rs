@@ -165,7 +165,11 @@ async fn write(world: World, engine: Arc<Embedded>, hands: Arc<Mutex<Option<Hand
             return;
         };
         hands.write();
-        world.lock().witness.look();
+        match world.disk.is_off() {
+            false => world.lock().witness.look(),
+            // What was stored just before that cannot be read in this life.
+            true => world.lock().witness.blind = true,
+        }
         while keeps && keep > 0 && hands.keep() {
             keep -= 1;
         }

@@ -8,16 +8,18 @@
 //! Only the oldest file is ever freed, so that numbers have no gaps but for a missing file. The two newest files stay as
 //! they are: should the snapshot of the newest be damaged, it is made again from the one before.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
 
 use crate::clock::Clock;
 
 use super::{
+    books::Books,
     lock,
     lookup::{self, SegmentScan},
     rewrite::Rewrite,
     shared::Shared,
     spare::Spares,
+    usage::SegmentUsage,
 };
 
 /// Files that are kept as they are: the open one and the one before.
@@ -26,6 +28,11 @@ const NEWEST_LEN: u64 = 2;
 const SPARE_PART: u64 = 4;
 /// A file is written again when no more than one part in so many of it is still needed.
 const LIVE_PART: u64 = 8;
+
+/// Returns about how many bytes of a file nobody needs.
+fn dead_bytes(used: &SegmentUsage, books: &Books) -> u64 {
+    used.bytes().saturating_sub(used.live_bytes(books))
+}
 
 /// Frees, cuts and rewrites; the housekeeper's.
 #[derive(Debug)]
@@ -38,6 +45,8 @@ pub(super) struct Reclaimer {
     stuck: bool,
     /// When a file could not be written again.
     failed: Option<Instant>,
+    /// Dead bytes that were left in files when they were written again.
+    stays: BTreeMap<u64, u64>,
 }
 
 impl Reclaimer {
@@ -54,6 +63,7 @@ impl Reclaimer {
             segment_bytes,
             stuck: false,
             failed: None,
+            stays: BTreeMap::new(),
         }
     }
 
@@ -107,7 +117,8 @@ impl Reclaimer {
         newest.is_some_and(|newest| number + NEWEST_LEN <= newest)
     }
 
-    fn free(&self, number: u64) -> io::Result<()> {
+    fn free(&mut self, number: u64) -> io::Result<()> {
+        self.stays.remove(&number);
         let Shared {
             files,
             index,
@@ -155,9 +166,12 @@ impl Reclaimer {
         let usage = lock::mutex(&self.shared.usage);
         let worth = usage.iter().filter_map(|(number, used)| {
             let bytes = used.bytes();
-            let dead = bytes.saturating_sub(used.live_bytes(&view.books));
-            let much = dead >= self.segment_bytes / LIVE_PART && dead >= bytes - bytes / LIVE_PART;
-            much.then_some((dead, number))
+            let dead = dead_bytes(used, &view.books);
+            // Blocks are kept whole: what of them was dead when the file was written again would be so once more.
+            let stays = self.stays.get(&number).copied().unwrap_or_default();
+            let gain = dead.saturating_sub(stays);
+            let much = gain >= self.segment_bytes / LIVE_PART && dead >= bytes - bytes / LIVE_PART;
+            much.then_some((gain, number))
         });
         let (_, number) = worth.filter(|(_, number)| self.is_settled(*number)).max()?;
         drop((usage, view));
@@ -187,6 +201,8 @@ impl Reclaimer {
         self.spares.sync_names(files)?;
         self.shared.note_usage(number, &scan);
         index.mark(number, life, &scan.usage);
+        let stays = dead_bytes(&scan.usage, &lock::read(&self.shared.view).books);
+        self.stays.insert(number, stays);
         Ok(true)
     }
 
