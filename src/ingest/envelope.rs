@@ -58,14 +58,12 @@ impl<'a> Envelope<'a> {
     /// Finds the parts of an envelope that is JSON if its message is; `None` if that takes a closer look.
     fn quickly(text: &'a str) -> Option<Self> {
         let (mut key, mut message) = (None, None);
-        let mut rest = text.trim_ascii_start().strip_prefix('{')?;
+        let mut rest = json::behind_blanks(text).strip_prefix('{')?;
         loop {
             let name;
-            (name, rest) = json::plain_string(rest.trim_ascii_start())?;
-            rest = rest
-                .trim_ascii_start()
-                .strip_prefix(':')?
-                .trim_ascii_start();
+            (name, rest) = json::plain_string(json::behind_blanks(rest))?;
+            rest = json::behind_blanks(rest).strip_prefix(':')?;
+            rest = json::behind_blanks(rest);
             match name {
                 "streamKey" if key.is_none() => {
                     let text;
@@ -78,13 +76,13 @@ impl<'a> Envelope<'a> {
                 }
                 _ => return None,
             }
-            rest = rest.trim_ascii_start();
+            rest = json::behind_blanks(rest);
             match rest.strip_prefix(',') {
                 Some(behind) => rest = behind,
                 None => break,
             }
         }
-        let ends = rest.strip_prefix('}')?.trim_ascii().is_empty();
+        let ends = json::behind_blanks(rest.strip_prefix('}')?).is_empty();
         ends.then_some(Self {
             key,
             message: message?,
@@ -193,6 +191,10 @@ mod tests {
             r#"{"streamMessage":{"a":"}"#,
             "{\"streamKey\":\"a\nb\",\"streamMessage\":{}}",
             r#"{"streamKey":"k"}"#,
+            // A form feed is a blank for ASCII and none for JSON.
+            "{\u{c}\"streamMessage\":{}}",
+            "{\"streamMessage\"\u{c}:{}}",
+            "{\"streamMessage\":{}}\u{c}",
             "{}",
             "",
         ] {

@@ -54,6 +54,11 @@ fn opened(text: &[u8]) -> usize {
         .sum()
 }
 
+/// Returns what is behind the blanks of JSON, which are fewer than those of ASCII.
+pub(crate) fn behind_blanks(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\n', '\r'])
+}
+
 /// Returns the text of the string that `text` begins with, and what is behind it; `None` if that is no string, or one with
 /// escapes, or none of JSON.
 pub(crate) fn plain_string(text: &str) -> Option<(&str, &str)> {

@@ -135,6 +135,21 @@ async fn a_file_that_a_few_records_need_keeps_only_these() {
     assert_eq!(format!("{:?}", verified.ledger), format!("{ledger:?}"));
 }
 
+/// Blocks are kept whole, so the file looks as much in need of that afterwards.
+#[tokio::test]
+async fn a_file_is_not_written_again_for_what_stays_in_it() {
+    let bench = bench();
+    let (orders, errors) = (only(&bench, "orders").await, only(&bench, "errors").await);
+    let large = "x".repeat(10_000);
+    bench.append(errors, &[large.as_str(); 10]).await;
+    fill(&bench, orders, 30).await;
+    let engine = bench.engine();
+    engine.trim(orders, Offset(25)).await.unwrap();
+    engine.trim(errors, Offset(9)).await.unwrap();
+    settle(&bench).await;
+    assert_eq!(bench.values(errors).await, [large]);
+}
+
 #[tokio::test]
 async fn a_stream_that_is_deleted_gives_its_space_back() {
     let bench = bench();
