@@ -2,22 +2,9 @@
 
 use std::{fs, path::Path};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, syncgate};
-
-/// Exit code, what was printed as JSON, and what was said.
-fn run(arguments: &[&str], data: &Path) -> (Option<i32>, Value, String) {
-    let ended = syncgate()
-        .args(arguments)
-        .args(["--output", "json", "--data"])
-        .arg(data)
-        .output()
-        .unwrap();
-    let report = serde_json::from_slice(&ended.stdout).unwrap_or(Value::Null);
-    let said = String::from_utf8(ended.stderr).unwrap();
-    (ended.status.code(), report, said)
-}
+use crate::harness::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
 
 /// A stopped gateway with some messages delivered and some failed, and files of two runs.
 async fn lived() -> Place {
@@ -57,7 +44,7 @@ fn first_frame(file: &Path) -> usize {
 #[tokio::test]
 async fn a_good_directory_is_called_good_and_one_in_use_is_left_alone() {
     let place = lived().await;
-    let (code, report, said) = run(&["doctor"], &place.data());
+    let (code, report, said) = run_on(&["doctor"], &place.data());
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert_eq!(
         (&report["starts"], &report["hasIndex"]),
@@ -85,7 +72,7 @@ async fn a_good_directory_is_called_good_and_one_in_use_is_left_alone() {
         &["doctor", "--rebuild-index"],
         &["doctor", "--restored"],
     ] {
-        let (code, _, said) = run(arguments, &gateway.place().data());
+        let (code, _, said) = run_on(arguments, &gateway.place().data());
         assert_eq!(code, Some(1), "{arguments:?}");
         assert!(said.contains("in use by another process"), "{said}");
     }
@@ -95,7 +82,7 @@ async fn a_good_directory_is_called_good_and_one_in_use_is_left_alone() {
         &["doctor", "--rebuild-index"],
         &["doctor", "--restored"],
     ] {
-        let (code, _, said) = run(arguments, &nowhere);
+        let (code, _, said) = run_on(arguments, &nowhere);
         assert_eq!(code, Some(1), "{arguments:?}");
         assert!(said.contains("nowhere"), "{said}");
         assert!(!nowhere.exists());
@@ -109,7 +96,7 @@ async fn damage_in_an_old_file_is_named_and_a_gateway_starts_all_the_same() {
     let at = first_frame(old);
     flip(old, at + 60);
     let before = fs::read(old).unwrap();
-    let (code, report, said) = run(&["doctor"], &place.data());
+    let (code, report, said) = run_on(&["doctor"], &place.data());
     assert_eq!((code, &report["starts"]), (Some(1), &json!(true)));
     assert!(said.contains("restore a backup"), "{said}");
     let damage = &report["files"][0]["damages"][0];
@@ -125,7 +112,7 @@ async fn damage_in_the_newest_file_is_why_a_gateway_does_not_start() {
     let place = lived().await;
     let newest = place.segments().pop().unwrap();
     flip(&newest, first_frame(&newest) + 60);
-    let (code, report, said) = run(&["doctor"], &place.data());
+    let (code, report, said) = run_on(&["doctor"], &place.data());
     assert_eq!((code, &report["starts"]), (Some(1), &json!(false)));
     assert!(said.contains("is damaged at byte"), "{said}");
     let refused = place.start_refused();
@@ -139,7 +126,7 @@ async fn an_index_is_made_anew_on_request() {
     let place = lived().await;
     let index = place.data().join("index/db");
     fs::write(&index, b"nonsense").unwrap();
-    let (code, report, said) = run(&["doctor", "--rebuild-index"], &place.data());
+    let (code, report, said) = run_on(&["doctor", "--rebuild-index"], &place.data());
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert!(report["indexedFiles"].as_u64() >= Some(1), "{report}");
     assert_eq!(
@@ -165,15 +152,15 @@ async fn a_copy_made_while_the_gateway_runs_goes_on_where_it_was_made_with_new_i
     let copies = tempfile::tempdir().unwrap();
     let copy = copies.path().join("copy");
     let to = copy.to_str().unwrap();
-    let (code, report, said) = run(&["backup", "create", to], &gateway.place().data());
+    let (code, report, said) = run_on(&["backup", "create", to], &gateway.place().data());
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("master key is not in the copy"), "{said}");
     assert!(report["files"].as_u64() >= Some(1), "{report}");
-    let (code, _, said) = run(&["backup", "create", to], &gateway.place().data());
+    let (code, _, said) = run_on(&["backup", "create", to], &gateway.place().data());
     assert_eq!(code, Some(1));
     assert!(said.contains("is not empty"), "{said}");
     gateway.sync(&message(20)).await;
-    let (code, _, said) = run(&["verify"], &copy);
+    let (code, _, said) = run_on(&["verify"], &copy);
     assert_eq!((code, said.as_str()), (Some(0), ""));
 
     // Everything after the copy is lost, with the directory.
@@ -182,9 +169,9 @@ async fn a_copy_made_while_the_gateway_runs_goes_on_where_it_was_made_with_new_i
     let key = copies.path().join("key");
     fs::copy(place.data().join("master.key"), &key).unwrap();
     fs::remove_dir_all(place.data()).unwrap();
-    let (code, _, said) = run(&["backup", "restore", to], &place.data());
+    let (code, _, said) = run_on(&["backup", "restore", to], &place.data());
     assert_eq!(code, Some(0), "{said}");
-    let (code, _, said) = run(&["backup", "restore", to], &place.data());
+    let (code, _, said) = run_on(&["backup", "restore", to], &place.data());
     assert_eq!(code, Some(1));
     assert!(said.contains("is not empty"), "{said}");
     fs::copy(key, place.data().join("master.key")).unwrap();
@@ -210,7 +197,7 @@ async fn the_master_key_goes_along_only_when_asked_for_and_stays_private() {
         let copy = copies.path().join(name);
         let mut arguments = vec!["backup", "create", copy.to_str().unwrap()];
         arguments.extend(with_key.then_some("--with-master-key"));
-        let (code, _, said) = run(&arguments, &place.data());
+        let (code, _, said) = run_on(&arguments, &place.data());
         assert_eq!(code, Some(0), "{said}");
         let key = copy.join("master.key");
         assert_eq!(key.exists(), with_key);
@@ -218,7 +205,7 @@ async fn the_master_key_goes_along_only_when_asked_for_and_stays_private() {
             let mode = fs::metadata(&key).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
             let restored = copies.path().join("restored");
-            let (code, _, said) = run(&["backup", "restore", copy.to_str().unwrap()], &restored);
+            let (code, _, said) = run_on(&["backup", "restore", copy.to_str().unwrap()], &restored);
             assert_eq!(code, Some(0), "{said}");
             let (here, there) = (place.data().join("master.key"), restored.join("master.key"));
             assert_eq!(fs::read(here).unwrap(), fs::read(there).unwrap());

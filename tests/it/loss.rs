@@ -1,26 +1,10 @@
 //! `syncgate doctor --accept-loss`: a damaged directory goes on without what cannot be read, and says what that was.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll, syncgate};
-
-/// Exit code, what was printed as JSON, and what was said.
-fn run(arguments: &[&str], data: &Path) -> (Option<i32>, Value, String) {
-    let ended = syncgate()
-        .args(arguments)
-        .args(["--output", "json", "--data"])
-        .arg(data)
-        .output()
-        .unwrap();
-    let report = serde_json::from_slice(&ended.stdout).unwrap_or(Value::Null);
-    let said = String::from_utf8(ended.stderr).unwrap();
-    (ended.status.code(), report, said)
-}
+use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll, run_on, syncgate};
 
 /// Spoils the value of a record, which is told by a word in it; returns the file.
 fn spoil(place: &Place, word: &str) -> PathBuf {
@@ -64,7 +48,7 @@ async fn words(target: &StubTarget, count: usize) -> Vec<String> {
 }
 
 fn verified(place: &Place) -> Value {
-    let (code, report, said) = run(&["verify"], &place.data());
+    let (code, report, said) = run_on(&["verify"], &place.data());
     assert_eq!((code, said.as_str()), (Some(0), ""), "{report}");
     report
 }
@@ -79,7 +63,7 @@ async fn a_damaged_newest_file_is_given_up_as_far_as_it_cannot_be_read_and_the_r
     let why = String::from_utf8(refused.stderr).unwrap();
     assert!(why.contains("--accept-loss") && why.contains(name), "{why}");
 
-    let (code, report, _) = run(&["doctor"], &place.data());
+    let (code, report, _) = run_on(&["doctor"], &place.data());
     assert_eq!(code, Some(1));
     let lost = json!([{
         "stream": "DataSyncStream", "partition": 0, "offsets": [{"first": 1, "last": 1}], "ended": 0, "open": 1,
@@ -87,7 +71,7 @@ async fn a_damaged_newest_file_is_given_up_as_far_as_it_cannot_be_read_and_the_r
     assert_eq!(report["wouldLose"]["records"], lost);
     assert_eq!(fs::read(&file).unwrap(), spoilt, "nothing is changed");
 
-    let (code, report, said) = run(&["doctor", "--accept-loss", name], &place.data());
+    let (code, report, said) = run_on(&["doctor", "--accept-loss", name], &place.data());
     assert_eq!((code, said.as_str()), (Some(0), ""));
     let accepted = &report["accepted"];
     assert_eq!(
@@ -97,9 +81,9 @@ async fn a_damaged_newest_file_is_given_up_as_far_as_it_cannot_be_read_and_the_r
     let kept = accepted["files"][0]["keptAs"].as_str().unwrap();
     assert_eq!(fs::read(kept).unwrap(), spoilt);
     // Once more: it is done.
-    let (code, _, said) = run(&["doctor", "--accept-loss", name], &place.data());
+    let (code, _, said) = run_on(&["doctor", "--accept-loss", name], &place.data());
     assert_eq!(code, Some(0), "{said}");
-    let (code, report, said) = run(&["doctor"], &place.data());
+    let (code, report, said) = run_on(&["doctor"], &place.data());
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert_eq!(report["acceptedLosses"].as_array().unwrap().len(), 1);
     assert_eq!(report["acceptedLosses"][0]["recordsOpen"], 1);
@@ -144,12 +128,12 @@ async fn a_damaged_newest_file_is_given_up_as_far_as_it_cannot_be_read_and_the_r
     assert_eq!(verified(&place)["total"]["lost"], 1);
     let copies = tempfile::tempdir().unwrap();
     let copy = copies.path().join("copy");
-    let (code, _, said) = run(&["backup", "create", copy.to_str().unwrap()], &place.data());
+    let (code, _, said) = run_on(&["backup", "create", copy.to_str().unwrap()], &place.data());
     assert_eq!(code, Some(0), "{said}");
     let restored = copies.path().join("restored");
-    let (code, _, said) = run(&["backup", "restore", copy.to_str().unwrap()], &restored);
+    let (code, _, said) = run_on(&["backup", "restore", copy.to_str().unwrap()], &restored);
     assert_eq!(code, Some(0), "{said}");
-    let (code, report, said) = run(&["verify"], &restored);
+    let (code, report, said) = run_on(&["verify"], &restored);
     assert_eq!((code, said.as_str()), (Some(0), ""), "{report}");
 }
 
@@ -187,7 +171,7 @@ async fn dispatch_waits_at_damage_in_an_older_file_says_so_and_goes_on_once_it_i
         "{said}"
     );
 
-    let (code, report, said) = run(&["doctor", "--accept-loss", name], &place.data());
+    let (code, report, said) = run_on(&["doctor", "--accept-loss", name], &place.data());
     assert_eq!((code, said.as_str()), (Some(0), ""), "{report}");
     assert_eq!(report["accepted"]["moreMayBeLost"], false);
     let gateway = place.start();
@@ -213,7 +197,7 @@ async fn where_newest_records_may_be_lost_no_message_id_is_used_twice() {
     bytes[..8192].fill(0);
     fs::write(&newest, bytes).unwrap();
     let name = newest.file_name().unwrap().to_str().unwrap();
-    let (code, report, said) = run(&["doctor", "--accept-loss", name], &place.data());
+    let (code, report, said) = run_on(&["doctor", "--accept-loss", name], &place.data());
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert_eq!(report["accepted"]["moreMayBeLost"], true);
     assert!(
@@ -234,7 +218,7 @@ async fn what_is_not_damaged_is_not_given_up() {
     let (_target, place) = waiting(&["alder"]).await;
     let file = place.segments().remove(0);
     let before = fs::read(&file).unwrap();
-    let (code, _, said) = run(
+    let (code, _, said) = run_on(
         &["doctor", "--accept-loss", file.to_str().unwrap()],
         &place.data(),
     );
@@ -243,7 +227,7 @@ async fn what_is_not_damaged_is_not_given_up() {
         said.contains("is not damaged; nothing was changed"),
         "{said}"
     );
-    let (code, _, said) = run(
+    let (code, _, said) = run_on(
         &["doctor", "--accept-loss", "0000000099.seg"],
         &place.data(),
     );

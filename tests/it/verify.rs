@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, syncgate};
+use crate::harness::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
 
 const UNAVAILABLE: &str = "ServerUnavailableStream";
 
@@ -30,15 +30,7 @@ async fn lived() -> Gateway {
 }
 
 fn offline(place: &Place) -> (Option<i32>, Value, String) {
-    let data = place.data();
-    let ended = syncgate()
-        .args(["verify", "--output", "json", "--data"])
-        .arg(data)
-        .output()
-        .unwrap();
-    let report = serde_json::from_slice(&ended.stdout).unwrap_or(Value::Null);
-    let said = String::from_utf8(ended.stderr).unwrap();
-    (ended.status.code(), report, said)
+    run_on(&["verify"], &place.data())
 }
 
 fn row<'a>(report: &'a Value, stream: &str) -> &'a Value {

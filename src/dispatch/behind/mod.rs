@@ -61,8 +61,6 @@ struct TargetCursor {
 struct LaneCursor {
     cursor: Cursor,
     origin: Option<Origin>,
-    /// It has met the cursor of its target on this page: what comes now is the target's.
-    met: bool,
 }
 
 /// Looks for open records that a hint knows nothing of.
@@ -180,7 +178,6 @@ impl Behind {
     pub(super) fn lane_full(&mut self, lane: Lane, origin: &Option<Origin>, at: Offset) -> bool {
         if let Some(known) = self.lanes.get_mut(&lane) {
             self.moved |= known.cursor.stop(at);
-            known.met = false;
             return true;
         }
         let free = self.lanes.len() < LANES_MAX;
@@ -188,7 +185,6 @@ impl Behind {
             let lane_cursor = LaneCursor {
                 cursor: Cursor::new(at),
                 origin: origin.clone(),
-                met: false,
             };
             self.lanes.insert(lane, lane_cursor);
         }
@@ -206,7 +202,6 @@ impl Behind {
         for lane in self.lanes.values_mut() {
             if lane.cursor.reads() && lane.origin == *origin {
                 self.moved |= lane.cursor.stop(at);
-                lane.met = false;
             }
         }
     }
@@ -348,7 +343,6 @@ impl Behind {
                 return false;
             }
             // All below the target's cursor was given, as the page begins no later than the lane's.
-            lane.met = true;
         }
         target.is_some_and(|target| target.reads() && target.at <= at)
     }

@@ -49,36 +49,56 @@ pub(super) struct Block {
     pub(super) payload: Bytes,
 }
 
-impl Block {
-    /// Reads the block at the beginning of `bytes`, which may go on behind it.
-    pub(super) fn decode(bytes: &Bytes, life: u64, place: u64) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
+/// What stands before the payload.
+struct Head {
+    slot: Slot,
+    kind: AppendKind,
+    first: u64,
+    base_time: u64,
+    count: u32,
+    len: usize,
+    crc: u32,
+}
+
+impl Head {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         if reader.u8()? != TAG {
             return Err(Malformed("there is no block"));
         }
         let kind = AppendKind::ALL
             .get(usize::from(reader.u8()?))
             .ok_or(Malformed("a block is of an unknown kind"))?;
-        let partition = reader.u16()?;
-        let stream = reader.u32()?;
-        let first = reader.u64()?;
-        let base_time = reader.u64()?;
-        let count = reader.u32()?;
-        let len = reader.u32()? as usize;
-        let crc = reader.u32()?;
-        let payload = reader.take(len)?;
-        if crc != block_crc(life, place, &bytes[..CRC_AT], payload) {
+        let (partition, stream) = (reader.u16()?, reader.u32()?);
+        Ok(Self {
+            slot: (stream, partition),
+            kind: *kind,
+            first: reader.u64()?,
+            base_time: reader.u64()?,
+            count: reader.u32()?,
+            len: reader.u32()? as usize,
+            crc: reader.u32()?,
+        })
+    }
+}
+
+impl Block {
+    /// Reads the block at the beginning of `bytes`, which may go on behind it.
+    pub(super) fn decode(bytes: &Bytes, life: u64, place: u64) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let head = Head::read(&mut reader)?;
+        let payload = reader.take(head.len)?;
+        if head.crc != block_crc(life, place, &bytes[..CRC_AT], payload) {
             return Err(Malformed("a block has a wrong checksum"));
         }
         let mut block = Self {
-            slot: (stream, partition),
-            kind: *kind,
-            first,
-            count,
-            base_time,
-            last_time: base_time,
+            slot: head.slot,
+            kind: head.kind,
+            first: head.first,
+            count: head.count,
+            base_time: head.base_time,
+            last_time: head.base_time,
             place,
-            payload: bytes.slice(HEADER_LEN..HEADER_LEN + len),
+            payload: bytes.slice(HEADER_LEN..HEADER_LEN + head.len),
         };
         block.last_time = block.check_records()?;
         Ok(block)
@@ -87,28 +107,19 @@ impl Block {
     /// Reads what stands before the payload and says whose checksum that has to have; returns it with the block's length.
     pub(super) fn decode_lost(bytes: &[u8]) -> Result<(LostBlock, usize), Malformed> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != TAG {
-            return Err(Malformed("there is no block"));
-        }
-        let kind = AppendKind::ALL
-            .get(usize::from(reader.u8()?))
-            .ok_or(Malformed("a block is of an unknown kind"))?;
-        let (partition, stream) = (reader.u16()?, reader.u32()?);
-        let (first, time) = (reader.u64()?, reader.u64()?);
-        let (count, len) = (reader.u32()?, reader.u32()? as usize);
-        reader.u32()?;
-        reader.take(len)?;
-        if count == 0 || (count as usize).saturating_mul(RECORD_HEADER_LEN) > len {
+        let head = Head::read(&mut reader)?;
+        reader.take(head.len)?;
+        if head.count == 0 || (head.count as usize).saturating_mul(RECORD_HEADER_LEN) > head.len {
             return Err(Malformed("a block holds another number of records"));
         }
         let lost = LostBlock {
-            slot: (stream, partition),
-            kind: *kind,
-            first,
-            end: first.saturating_add(count.into()),
-            time,
+            slot: head.slot,
+            kind: head.kind,
+            first: head.first,
+            end: head.first.saturating_add(head.count.into()),
+            time: head.base_time,
         };
-        Ok((lost, HEADER_LEN + len))
+        Ok((lost, HEADER_LEN + head.len))
     }
 
     /// Returns how many bytes it has in its file.

@@ -185,6 +185,19 @@ pub fn syncgate() -> Command {
     without_settings(Command::new(BINARY))
 }
 
+/// Runs a command on a data directory: its exit code, what it printed as JSON, and what it said.
+pub fn run_on(arguments: &[&str], data: &Path) -> (Option<i32>, Value, String) {
+    let ended = syncgate()
+        .args(arguments)
+        .args(["--output", "json", "--data"])
+        .arg(data)
+        .output()
+        .expect("the binary runs");
+    let report = serde_json::from_slice(&ended.stdout).unwrap_or(Value::Null);
+    let said = String::from_utf8(ended.stderr).expect("text");
+    (ended.status.code(), report, said)
+}
+
 fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SYNCGATE_") {

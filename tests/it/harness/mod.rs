@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-pub use gateway::{Answer, Gateway, Place, client, syncgate};
+pub use gateway::{Answer, Gateway, Place, client, run_on, syncgate};
 pub use target::{Act, Call, StubTarget};
 
 /// Longer than anything takes on a slow machine; only a hang meets it.
