@@ -3,7 +3,7 @@
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says
 //! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes;
-//! `cargo bench --bench figures -- log ingest batch dispatch beside whole start` names the parts to measure, all if none is named.
+//! `cargo bench --bench figures -- log ingest batch dispatch beside whole grown start` names the parts to measure, all if none is named.
 //!
 //! Generator and target run in this process and are not counted; the gateway and the floors are processes of their own.
 
@@ -17,6 +17,7 @@
 )]
 
 mod floor;
+mod grown;
 mod load;
 mod log;
 mod process;
@@ -36,6 +37,9 @@ const BACKLOG: usize = 40_000;
 const BESIDE: usize = 100_000;
 /// What the targets are offered beside which others lie.
 const EVERY: Duration = Duration::from_micros(500);
+/// Stored before the cost of a message is measured.
+const FEW: u64 = 1_000;
+const MANY: u64 = 10_000_000;
 /// More than 1 GiB.
 const WAITING: usize = 2_000_000;
 
@@ -107,6 +111,7 @@ async fn measure() -> ExitCode {
     let target = Target::start().await;
     let load = Load::new(&target.url());
     let mut figures = Figures::default();
+    let mut many = None;
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
         if wanted("log") {
@@ -126,6 +131,13 @@ async fn measure() -> ExitCode {
         }
         if wanted("whole") {
             figures.whole(&target, &load, time).await;
+        }
+        if wanted("grown") {
+            let gateway = match many.take() {
+                Some(gateway) => gateway,
+                None => Process::gateway().filled(MANY).await,
+            };
+            many = Some(figures.grown(gateway, &target, &load, time).await);
         }
         if wanted("start") {
             figures.start(&target, &load).await;
@@ -159,6 +171,9 @@ struct Figures {
     beside_liars: Series,
     whole: Series,
     whole_cpu: Series,
+    few_cpu: Series,
+    many_cpu: Series,
+    many_rss: Series,
     rss: Series,
     rss_waiting: Series,
     start: Series,
@@ -195,6 +210,9 @@ impl Default for Figures {
             beside_liars: Series::new("delivered of these", "messages/s"),
             whole: Series::new("accept and deliver, syncgate", "messages/s"),
             whole_cpu: Series::new("accept and deliver, syncgate: CPU", "µs/message"),
+            few_cpu: Series::new("the same with 1,000 records stored: CPU", "µs/message"),
+            many_cpu: Series::new("with 10,000,000 records stored: CPU", "µs/message"),
+            many_rss: Series::new("with these: resident memory", "MiB"),
             rss: Series::new("idle, syncgate: resident memory", "MiB"),
             rss_waiting: Series::new("2,000,000 records waiting: resident memory", "MiB"),
             start: Series::new("start after kill -9 with 1 GiB", "s"),
@@ -330,15 +348,31 @@ impl Figures {
     async fn whole(&mut self, target: &Target, load: &Load, time: Duration) {
         target.set(Mode::Answer);
         let gateway = Process::gateway();
-        let (before, begun) = (target.calls(), Instant::now());
-        let cpu_before = gateway.cpu();
-        let accepted = load.run(&gateway.url, time).await;
-        target.wait_for(before + accepted).await;
-        self.whole
-            .values
-            .push(per_second(accepted, begun.elapsed()));
-        let cpu = per_message(gateway.cpu() - cpu_before, accepted);
+        let (rate, cpu) = accepted_and_delivered(&gateway, target, load, time).await;
+        self.whole.values.push(rate);
         self.whole_cpu.values.push(cpu);
+    }
+
+    /// Returns the gateway that holds much.
+    async fn grown(
+        &mut self,
+        many: Process,
+        target: &Target,
+        load: &Load,
+        time: Duration,
+    ) -> Process {
+        target.set(Mode::Answer);
+        let few = Process::gateway().filled(FEW).await;
+        let many = many.again(false).0;
+        // Both have just started; what a start leaves to be done is not what is measured.
+        let warm = Duration::from_millis(300);
+        for (gateway, series) in [(&few, &mut self.few_cpu), (&many, &mut self.many_cpu)] {
+            accepted_and_delivered(gateway, target, load, warm).await;
+            let (_, cpu) = accepted_and_delivered(gateway, target, load, time).await;
+            series.values.push(cpu);
+        }
+        self.many_rss.values.push(many.rss_mib());
+        many
     }
 
     /// Prints the table, and what holds of the parts that were measured.
@@ -368,6 +402,9 @@ impl Figures {
             &self.beside_liars,
             &self.whole,
             &self.whole_cpu,
+            &self.few_cpu,
+            &self.many_cpu,
+            &self.many_rss,
             &self.rss,
             &self.rss_waiting,
             &self.start,
@@ -426,6 +463,11 @@ impl Figures {
                 self.whole_cpu.median(),
                 most(60.0),
             ),
+            (
+                "CPU with 10,000,000 records stored / with 1,000",
+                ratio(&self.many_cpu, &self.few_cpu),
+                most(1.1),
+            ),
             ("batches, messages/s", self.batch.median(), least(500_000.0)),
             ("idle memory, MiB", self.rss.median(), most(48.0)),
             (
@@ -474,6 +516,21 @@ async fn accepted(server: &Process, load: &Load, time: Duration) -> (f64, f64) {
     let accepted = load.run(&server.url, time).await;
     let rate = per_second(accepted, begun.elapsed());
     (rate, per_message(server.cpu() - cpu, accepted))
+}
+
+/// Rate and CPU per message of accepting for a while and delivering all of it.
+async fn accepted_and_delivered(
+    gateway: &Process,
+    target: &Target,
+    load: &Load,
+    time: Duration,
+) -> (f64, f64) {
+    let (before, begun) = (target.calls(), Instant::now());
+    let cpu_before = gateway.cpu();
+    let accepted = load.run(&gateway.url, time).await;
+    target.wait_for(before + accepted).await;
+    let rate = per_second(accepted, begun.elapsed());
+    (rate, per_message(gateway.cpu() - cpu_before, accepted))
 }
 
 /// Microseconds.

@@ -8,6 +8,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::grown;
+
 /// The target of a held round answers late, and 429s or errors are not what is measured then.
 const PATIENT: &str = "[dispatch]\nresponse_timeout_ms = 600000\nattempt_timeout_ms = 600000\n";
 const IMPATIENT: &str = "[dispatch]\nconnect_timeout_ms = 1000\nresponse_timeout_ms = 1000\nattempt_timeout_ms = 1000\n";
@@ -36,6 +38,14 @@ impl Process {
     /// The same with timeouts of a second.
     pub fn impatient_gateway() -> Self {
         Self::gateway_in(directory(), IMPATIENT)
+    }
+
+    /// Starts the gateway again with `count` more records in its log, all of them delivered.
+    pub async fn filled(mut self, count: u64) -> Self {
+        let dir = self.dir.take().unwrap();
+        drop(self);
+        grown::fill(&dir.path().join("data"), count).await;
+        Self::gateway_in(dir, PATIENT)
     }
 
     /// Ends the gateway as a crash does and starts it again, with its index or without; returns how long that takes.
