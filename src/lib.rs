@@ -15,6 +15,7 @@
 //! - [`ingest`]: from a submission to durable records. [`log`]: streams of records, the only door to the engine.
 //!   [`dispatch`]: calls targets, in order per key. [`redrive`]: the same for error streams, when asked.
 //! - [`message`], [`target`], [`record`], [`place`]: the values that all of them speak of.
+//! - [`push`]: every stream, live, to whoever subscribes.
 //! - [`retention`]: removes what is too old.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
 //! - [`tasks`], [`clock`], [`live`], [`telemetry`]: the ground.
@@ -50,6 +51,8 @@ pub mod dispatch;
 pub mod redrive;
 
 pub mod retention;
+
+pub mod push;
 
 pub mod secrets;
 pub mod storage;

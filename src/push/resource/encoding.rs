@@ -1,0 +1,124 @@
+//! `encoding.json`: which members a record has, under which names.
+
+use super::Scalar;
+
+/// The shape of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Where columns stand.
+    pub model: Model,
+    /// Name of the image before the change; model `op` only.
+    pub before_image_name: String,
+    /// Name of the image after the change; model `op` only.
+    pub after_image_name: String,
+    /// Columns that are null are left out.
+    pub omit_null_column_values: bool,
+    /// Every column's value is a string.
+    pub treat_all_columns_as_strings: bool,
+    /// Columns stand beside the metadata, named by image, delimiter and column; model `op` only.
+    pub flatten: bool,
+    /// Between image and column.
+    pub flatten_delimiter: String,
+    /// Members that every data record has.
+    pub static_fields: Vec<(String, Scalar)>,
+    /// Words of `op_type`.
+    pub operation_strings: OperationStrings,
+    /// Schema records are sent.
+    pub include_json_schema_record: bool,
+    /// OBJECT_METADATA records are sent.
+    pub include_object_metadata_records: bool,
+    /// The STREAM_METADATA record is sent.
+    pub include_stream_metadata_record: bool,
+    /// Which metadata members are on, under which names.
+    pub meta_fields: MetaFields,
+    /// Bytes of a string column before it is cut.
+    pub max_lob_size: u64,
+    /// Bytes of the text of a DDL record before it is cut.
+    pub max_ddl_text_size: u32,
+    /// Bytes of a frame that holds only one record before a column of it is cut.
+    pub max_record_size: u32,
+}
+
+/// Where columns stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Model {
+    /// Below `before` and `after`.
+    #[default]
+    Op,
+    /// At the top.
+    Row,
+}
+
+/// Words of `op_type` in data records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "each is the label of the word it is named after"
+)]
+pub struct OperationStrings {
+    pub insert: String,
+    pub update: String,
+    pub delete: String,
+    pub truncate: String,
+    pub upsert: String,
+    pub ddl: String,
+}
+
+/// Names of the metadata members that are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaFields(pub [Option<String>; MetaField::ALL.len()]);
+
+impl MetaFields {
+    /// Returns the member's name, if it is on.
+    #[must_use]
+    pub fn name(&self, field: MetaField) -> Option<&str> {
+        self.0[field as usize].as_deref()
+    }
+}
+
+/// A metadata member of data records, in the order in which they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "`push-decisions.md` §5 lists them; the README says what each is"
+)]
+pub enum MetaField {
+    QualifiedTable,
+    Catalog,
+    Schema,
+    Table,
+    OpType,
+    OpTs,
+    OpTsMicroSecs,
+    CurrentTs,
+    CurrentTsMicroSecs,
+    Pos,
+    Xid,
+    Csn,
+    OpSeqno,
+    TransInd,
+    PrimaryKeys,
+    Tokens,
+}
+
+impl MetaField {
+    /// Every one, in order; its place is its number.
+    pub const ALL: [Self; 16] = [
+        Self::QualifiedTable,
+        Self::Catalog,
+        Self::Schema,
+        Self::Table,
+        Self::OpType,
+        Self::OpTs,
+        Self::OpTsMicroSecs,
+        Self::CurrentTs,
+        Self::CurrentTsMicroSecs,
+        Self::Pos,
+        Self::Xid,
+        Self::Csn,
+        Self::OpSeqno,
+        Self::TransInd,
+        Self::PrimaryKeys,
+        Self::Tokens,
+    ];
+}

@@ -1,0 +1,48 @@
+//! What a data stream is: the configuration behind `/services/v2/stream/{name}`.
+
+mod encoding;
+mod objects;
+mod rules;
+mod scalar;
+
+pub use encoding::{Encoding, MetaField, MetaFields, Model, OperationStrings};
+pub use objects::{Column, ColumnType, ObjectName, ObjectView, UrlPattern, View};
+pub use rules::{
+    Action, ColumnValue, Filter, Image, ObjectPattern, ObjectType, Operator, Relation, Rule, Tag,
+};
+pub use scalar::Scalar;
+
+/// A data stream as it was asked for, with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// For people.
+    pub description: Option<String>,
+    /// A stream's name, or an alias of `[push.trails]`.
+    pub trail: String,
+    /// What is left out, or let through; the first rule that fits decides.
+    pub rules: Vec<Rule>,
+    /// The shape of a record.
+    pub encoding: Encoding,
+    /// A frame goes out before it would have more bytes than this.
+    pub buffer_size: u32,
+    /// What happens at a position that is no longer there.
+    pub quality_of_service: QualityOfService,
+    /// Each record is sent as a CloudEvent.
+    pub cloud_events_format: bool,
+    /// Seconds of silence after which TCP asks whether the client is there.
+    pub tcp_keep_alive_seconds: u16,
+    /// What a record of the stream is shown as.
+    pub view: View,
+}
+
+/// What happens at a position that is no longer there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QualityOfService {
+    /// It is refused.
+    #[default]
+    ExactlyOnce,
+    /// It is refused.
+    AtLeastOnce,
+    /// Goes on at the first record there is, and says what is missing.
+    AtMostOnce,
+}

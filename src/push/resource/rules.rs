@@ -1,0 +1,119 @@
+//! `rules`: what is left out, or let through.
+
+use std::sync::Arc;
+
+use super::Scalar;
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// For people.
+    pub name: Option<String>,
+    /// What happens to a record that fits.
+    pub action: Action,
+    /// What fits.
+    pub filter: Filter,
+}
+
+/// What happens to a record that fits a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is sent.
+    Include,
+    /// It is not sent.
+    Exclude,
+}
+
+/// What fits a rule. Entries of one kind are alternatives; a kind without entries says nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// How the kinds are joined.
+    pub relation: Relation,
+    /// Turns the whole filter round.
+    pub negate: bool,
+    /// Names of objects.
+    pub object_names: Vec<ObjectPattern>,
+    /// Kinds of operation.
+    pub object_types: Vec<ObjectType>,
+    /// Values of columns.
+    pub column_values: Vec<ColumnValue>,
+    /// Headers of the record.
+    pub tags: Vec<Tag>,
+}
+
+/// How the kinds of a filter are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Relation {
+    /// Every kind must fit.
+    #[default]
+    And,
+    /// One kind must fit.
+    Or,
+}
+
+/// A kind of operation, as rules name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of the protocol")]
+pub enum ObjectType {
+    Dml,
+    Ddl,
+    Insert,
+    Update,
+    Upsert,
+    Delete,
+    Truncate,
+}
+
+/// A comparison with the value of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnValue {
+    /// Objects whose column it is; any if absent.
+    pub object: Option<ObjectPattern>,
+    /// Name of the column.
+    pub column: String,
+    /// Where in the column's JSON value (RFC 6901), unescaped; empty for the whole.
+    pub pointer: Vec<String>,
+    /// Which image.
+    pub image: Image,
+    /// How they are compared.
+    pub operator: Operator,
+    /// What it is compared with.
+    pub value: Scalar,
+}
+
+/// An image of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of the protocol")]
+pub enum Image {
+    Before,
+    #[default]
+    After,
+}
+
+/// A comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of the protocol")]
+pub enum Operator {
+    Lt,
+    Gt,
+    Eq,
+    Le,
+    Ge,
+    Ne,
+}
+
+/// A record header that must be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Name of the header.
+    pub name: String,
+    /// What its value must be, `*` for any run of characters; anything if absent.
+    pub value: Option<String>,
+}
+
+/// Names of objects, `*` for any run of characters within a part; `*` alone fits all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectPattern {
+    /// The text as it was given.
+    pub(super) text: Arc<str>,
+}
