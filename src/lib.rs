@@ -40,6 +40,7 @@ pub mod ingest;
 mod layout;
 mod ledger;
 pub mod message;
+mod object;
 pub mod place;
 mod random;
 pub mod record;

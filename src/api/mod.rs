@@ -9,7 +9,6 @@ mod guard;
 mod ledger;
 mod mask;
 mod named;
-mod object;
 mod problem;
 mod query;
 mod records;

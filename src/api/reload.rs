@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use axum::{Json, extract::State};
 use http::{HeaderMap, Uri};
 
-use crate::{config::ConfigErrors, place::StreamName, storage::StreamError};
+use crate::{config::ConfigErrors, object, place::StreamName, storage::StreamError};
 
 use super::{
-    Shared, object,
+    Shared,
     problem::{Code, Problem},
     query::Query,
     wire,

@@ -2,9 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use crate::{ingest::FieldCode, ingest::json, place::StreamName};
-
-use super::object::{self, Faults, Object, fault};
+use crate::{
+    ingest::{FieldCode, json},
+    object::{self, Faults, Object, fault},
+    place::StreamName,
+};
 
 const PARTITIONS: RangeInclusive<u64> = 1..=256;
 const RETENTION_HOURS: RangeInclusive<u64> = 0..=1_000_000;

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::super::object::{Faults, Object, fault, whole};
 use crate::{
     clock::Timestamp,
     ingest::{FieldCode, json},
+    object::{Faults, Object, fault, whole},
     redrive::Filter,
     target::Origin,
 };

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::super::object::{Faults, Object, fault, whole};
-use crate::ingest::{FieldCode, json};
+use crate::{
+    ingest::{FieldCode, json},
+    object::{Faults, Object, fault, whole},
+};
 
 /// Entries: more than there are statuses and causes.
 pub(super) const MAPPING_LEN_MAX: usize = 1000;

@@ -13,10 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     ingest::{FieldError, json},
+    object::{self, Faults, Object, whole},
     redrive::{Filter, GroupName, GroupNameInvalid},
 };
-
-use super::object::{self, Faults, Object, whole};
 
 const MEMBERS: [&str; 11] = [
     "streamOCIDToRetry",

@@ -11,19 +11,19 @@ use crate::ingest::{
 
 /// An object, and the faults found in it so far.
 #[derive(Debug)]
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     members: Members<'a>,
     at: String,
 }
 
 /// Faults of one body.
-pub(super) type Faults = Vec<FieldError>;
+pub(crate) type Faults = Vec<FieldError>;
 
 /// Faults named for one body, at most.
 const FAULTS_LEN_MAX: usize = 100;
 
 /// Returns the body as an object with no other members than `known`.
-pub(super) fn body<'a>(body: &'a [u8], known: &[&str]) -> Result<(Object<'a>, Faults), Faults> {
+pub(crate) fn body<'a>(body: &'a [u8], known: &[&str]) -> Result<(Object<'a>, Faults), Faults> {
     let mut faults = Vec::new();
     let Ok(text) = std::str::from_utf8(body) else {
         fault(&mut faults, "", FieldCode::NotUtf8, "the body is not UTF-8");
@@ -40,7 +40,7 @@ pub(super) fn body<'a>(body: &'a [u8], known: &[&str]) -> Result<(Object<'a>, Fa
     }
 }
 
-pub(super) fn fault(faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
+pub(crate) fn fault(faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
     if faults.len() < FAULTS_LEN_MAX {
         faults.push(FieldError {
             pointer: pointer.into(),
@@ -52,7 +52,7 @@ pub(super) fn fault(faults: &mut Faults, pointer: &str, code: FieldCode, detail:
 
 impl<'a> Object<'a> {
     /// Reads an object at the pointer `at`.
-    pub(super) fn parse(
+    pub(crate) fn parse(
         text: &'a str,
         at: String,
         known: &[&str],
@@ -86,22 +86,22 @@ impl<'a> Object<'a> {
     }
 
     /// Returns the pointer of a member.
-    pub(super) fn pointer(&self, name: &str) -> String {
+    pub(crate) fn pointer(&self, name: &str) -> String {
         format!("{}/{name}", self.at)
     }
 
     /// Returns a member as it stands.
-    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.members.last(name)
     }
 
     /// Notes that a member is wrong.
-    pub(super) fn wrong(&self, name: &str, what: &str, faults: &mut Faults) {
+    pub(crate) fn wrong(&self, name: &str, what: &str, faults: &mut Faults) {
         fault(faults, &self.pointer(name), FieldCode::WrongType, what);
     }
 
     /// Returns a member that must be there; its absence is noted.
-    pub(super) fn required(&self, name: &str, faults: &mut Faults) -> Option<&'a RawValue> {
+    pub(crate) fn required(&self, name: &str, faults: &mut Faults) -> Option<&'a RawValue> {
         let value = self.get(name);
         if value.is_none() {
             let what = "the member is missing";
@@ -111,7 +111,7 @@ impl<'a> Object<'a> {
     }
 
     /// Returns a string that must be there.
-    pub(super) fn text(&self, name: &str, faults: &mut Faults) -> Option<Cow<'a, str>> {
+    pub(crate) fn text(&self, name: &str, faults: &mut Faults) -> Option<Cow<'a, str>> {
         let value = self.required(name, faults)?;
         let text = json::string(value);
         if text.is_none() {
@@ -121,7 +121,7 @@ impl<'a> Object<'a> {
     }
 
     /// Returns a yes or no; no if it is absent.
-    pub(super) fn flag(&self, name: &str, faults: &mut Faults) -> bool {
+    pub(crate) fn flag(&self, name: &str, faults: &mut Faults) -> bool {
         match self.get(name).map(RawValue::get) {
             None | Some("false") => false,
             Some("true") => true,
@@ -134,7 +134,7 @@ impl<'a> Object<'a> {
 }
 
 /// Returns the whole number that `value` is, as a number or as a string of digits.
-pub(super) fn whole(value: &RawValue) -> Option<i128> {
+pub(crate) fn whole(value: &RawValue) -> Option<i128> {
     let text = value.get();
     let quoted = json::string(value);
     let digits = quoted.as_deref().unwrap_or(text).trim();
