@@ -2,6 +2,13 @@
 
 use super::Scalar;
 
+/// Member of a DML record some of whose columns were cut.
+pub const TRUNCATED: &str = "truncated";
+/// Member of a DDL record with the statement.
+pub const DDL: &str = "ddl";
+/// Member of an OBJECT_METADATA record.
+pub const COLUMNS: &str = "columns";
+
 /// The shape of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoding {
@@ -39,6 +46,29 @@ pub struct Encoding {
     pub max_record_size: u32,
 }
 
+impl Default for Encoding {
+    fn default() -> Self {
+        Self {
+            model: Model::Op,
+            before_image_name: "before".into(),
+            after_image_name: "after".into(),
+            omit_null_column_values: false,
+            treat_all_columns_as_strings: false,
+            flatten: false,
+            flatten_delimiter: ".".into(),
+            static_fields: Vec::new(),
+            operation_strings: OperationStrings::default(),
+            include_json_schema_record: true,
+            include_object_metadata_records: true,
+            include_stream_metadata_record: true,
+            meta_fields: MetaFields::default(),
+            max_lob_size: 64_000,
+            max_ddl_text_size: 1_000_000,
+            max_record_size: 1 << 20,
+        }
+    }
+}
+
 /// Where columns stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
@@ -64,6 +94,19 @@ pub struct OperationStrings {
     pub ddl: String,
 }
 
+impl Default for OperationStrings {
+    fn default() -> Self {
+        Self {
+            insert: "INSERT".into(),
+            update: "UPDATE".into(),
+            delete: "DELETE".into(),
+            truncate: "TRUNCATE".into(),
+            upsert: "UPSERT".into(),
+            ddl: "DDL".into(),
+        }
+    }
+}
+
 /// Names of the metadata members that are on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaFields(pub [Option<String>; MetaField::ALL.len()]);
@@ -73,6 +116,16 @@ impl MetaFields {
     #[must_use]
     pub fn name(&self, field: MetaField) -> Option<&str> {
         self.0[field as usize].as_deref()
+    }
+}
+
+impl Default for MetaFields {
+    fn default() -> Self {
+        Self(MetaField::ALL.map(|field| {
+            field
+                .is_on_by_default()
+                .then(|| field.default_name().into())
+        }))
     }
 }
 
@@ -121,4 +174,60 @@ impl MetaField {
         Self::PrimaryKeys,
         Self::Tokens,
     ];
+
+    /// Returns its key in `metaFields`.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::QualifiedTable => "qualifiedTable",
+            Self::Catalog => "catalog",
+            Self::Schema => "schema",
+            Self::Table => "table",
+            Self::OpType => "opType",
+            Self::OpTs => "opTs",
+            Self::OpTsMicroSecs => "opTsMicroSecs",
+            Self::CurrentTs => "currentTs",
+            Self::CurrentTsMicroSecs => "currentTsMicroSecs",
+            Self::Pos => "pos",
+            Self::Xid => "xid",
+            Self::Csn => "csn",
+            Self::OpSeqno => "opSeqno",
+            Self::TransInd => "transInd",
+            Self::PrimaryKeys => "primaryKeys",
+            Self::Tokens => "tokens",
+        }
+    }
+
+    /// Returns its name in records, unless another one is given.
+    #[must_use]
+    pub fn default_name(self) -> &'static str {
+        match self {
+            Self::QualifiedTable => "qual_table",
+            Self::OpType => "op_type",
+            Self::OpTs => "op_ts",
+            Self::OpTsMicroSecs => "op_ts_micros",
+            Self::CurrentTs => "current_ts",
+            Self::CurrentTsMicroSecs => "current_ts_micros",
+            Self::OpSeqno => "op_seqno",
+            Self::TransInd => "trans_ind",
+            Self::PrimaryKeys => "primary_keys",
+            // The others have one word, which is both.
+            Self::Catalog
+            | Self::Schema
+            | Self::Table
+            | Self::Pos
+            | Self::Xid
+            | Self::Csn
+            | Self::Tokens => self.key(),
+        }
+    }
+
+    /// Returns whether records have it unless it is turned off.
+    #[must_use]
+    pub fn is_on_by_default(self) -> bool {
+        matches!(
+            self,
+            Self::QualifiedTable | Self::OpType | Self::OpTs | Self::Pos | Self::Xid
+        )
+    }
 }

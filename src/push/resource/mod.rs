@@ -1,16 +1,24 @@
 //! What a data stream is: the configuration behind `/services/v2/stream/{name}`.
 
+mod append;
 mod encoding;
+mod glob;
+mod names;
+mod object_name;
 mod objects;
 mod rules;
 mod scalar;
+mod url_pattern;
 
-pub use encoding::{Encoding, MetaField, MetaFields, Model, OperationStrings};
-pub use objects::{Column, ColumnType, ObjectName, ObjectView, UrlPattern, View};
-pub use rules::{
-    Action, ColumnValue, Filter, Image, ObjectPattern, ObjectType, Operator, Relation, Rule, Tag,
+pub use append::AppendColumn;
+pub use encoding::{
+    COLUMNS, DDL, Encoding, MetaField, MetaFields, Model, OperationStrings, TRUNCATED,
 };
+pub use object_name::{ObjectName, ObjectNameInvalid, ObjectPattern, ObjectPatternInvalid};
+pub use objects::{Column, ColumnType, ObjectView, View};
+pub use rules::{Action, ColumnValue, Filter, Image, ObjectType, Operator, Relation, Rule, Tag};
 pub use scalar::Scalar;
+pub use url_pattern::{Captures, UrlPattern, UrlPatternInvalid};
 
 /// A data stream as it was asked for, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::{ObjectName, UrlPattern};
+
 /// What a record of the stream is shown as.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum View {
@@ -46,31 +48,14 @@ pub enum ColumnType {
     Array,
 }
 
-/// Name of an object: two or three parts of `[A-Za-z][A-Za-z0-9_$]*` joined by dots; case-sensitive.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ObjectName(pub(super) Arc<str>);
-
-impl ObjectName {
-    /// Returns the whole name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Returns catalog, if there is one, schema and table.
-    #[must_use]
-    pub fn parts(&self) -> (Option<&str>, &str, &str) {
-        let (schema, table) = self.0.rsplit_once('.').unwrap_or(("", &self.0));
-        match schema.split_once('.') {
-            Some((catalog, schema)) => (Some(catalog), schema, table),
-            None => (None, schema, table),
-        }
-    }
-}
-
-/// A URL in which `*` is any run of characters without `/` and `{name}` is one segment that becomes a column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UrlPattern {
-    /// The text as it was given.
-    pub(super) text: String,
+impl ColumnType {
+    /// Every one and its word, which is that of JSON Schema.
+    pub const WORDS: [(Self, &str); 6] = [
+        (Self::String, "string"),
+        (Self::Number, "number"),
+        (Self::Integer, "integer"),
+        (Self::Boolean, "boolean"),
+        (Self::Object, "object"),
+        (Self::Array, "array"),
+    ];
 }

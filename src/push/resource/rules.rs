@@ -1,8 +1,6 @@
 //! `rules`: what is left out, or let through.
 
-use std::sync::Arc;
-
-use super::Scalar;
+use super::{ObjectPattern, Scalar, glob};
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,9 +109,11 @@ pub struct Tag {
     pub value: Option<String>,
 }
 
-/// Names of objects, `*` for any run of characters within a part; `*` alone fits all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectPattern {
-    /// The text as it was given.
-    pub(super) text: Arc<str>,
+impl Tag {
+    /// Returns whether a header of that name and value fits. Takes time linear in both.
+    #[must_use]
+    pub fn fits(&self, name: &str, value: &str) -> bool {
+        let wanted = self.value.as_deref();
+        self.name == name && wanted.is_none_or(|wanted| glob::fits(wanted, value))
+    }
 }
