@@ -40,6 +40,12 @@ pub(crate) fn body<'a>(body: &'a [u8], known: &[&str]) -> Result<(Object<'a>, Fa
     }
 }
 
+/// Returns the pointer of a member of what is at `at`; a long name is cut.
+pub(crate) fn pointer_to(at: &str, name: &str) -> String {
+    let name: String = name.chars().take(64).collect();
+    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 pub(crate) fn fault(faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
     if faults.len() < FAULTS_LEN_MAX {
         faults.push(FieldError {
@@ -69,8 +75,7 @@ impl<'a> Object<'a> {
         };
         for (name, _) in &members.0 {
             if !known.contains(&&**name) {
-                let name: String = name.chars().take(64).collect();
-                let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+                let pointer = pointer_to(&at, name);
                 let what = format!("the members are {}", known.join(", "));
                 fault(faults, &pointer, FieldCode::UnknownMember, &what);
             }
@@ -122,12 +127,18 @@ impl<'a> Object<'a> {
 
     /// Returns a yes or no; no if it is absent.
     pub(crate) fn flag(&self, name: &str, faults: &mut Faults) -> bool {
+        self.flag_or(name, false, faults)
+    }
+
+    /// Returns a yes or no; `default` if it is absent.
+    pub(crate) fn flag_or(&self, name: &str, default: bool, faults: &mut Faults) -> bool {
         match self.get(name).map(RawValue::get) {
-            None | Some("false") => false,
+            None => default,
+            Some("false") => false,
             Some("true") => true,
             Some(_) => {
                 self.wrong(name, "this must be true or false", faults);
-                false
+                default
             }
         }
     }

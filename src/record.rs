@@ -98,7 +98,7 @@ pub mod header {
     pub const LAYOUT: &str = "layout";
 
     /// Names with a one-byte code in the format; the code is the place in this list plus one. Only ever append.
-    pub(super) const CODED: [&str; 21] = [
+    pub(crate) const CODED: [&str; 21] = [
         MESSAGE_ID,
         SOURCE,
         TRACEPARENT,

@@ -2,4 +2,5 @@
 //!
 //! A resource ([`resource`]) says which stream is shown, as what, and to whom what is not sent.
 
+mod json;
 pub mod resource;

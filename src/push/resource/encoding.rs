@@ -94,6 +94,38 @@ pub struct OperationStrings {
     pub ddl: String,
 }
 
+impl Model {
+    pub(super) const WORDS: [(Self, &str); 2] = [(Self::Op, "op"), (Self::Row, "row")];
+}
+
+impl OperationStrings {
+    /// Returns the plain words and their labels.
+    #[must_use]
+    pub fn labels(&self) -> [(&'static str, &str); 6] {
+        [
+            ("INSERT", &self.insert),
+            ("UPDATE", &self.update),
+            ("DELETE", &self.delete),
+            ("UPSERT", &self.upsert),
+            ("TRUNCATE", &self.truncate),
+            ("DDL", &self.ddl),
+        ]
+    }
+
+    /// Returns the place of a plain word's label, in any case.
+    pub(super) fn label_mut(&mut self, word: &str) -> Option<&mut String> {
+        Some(match &*word.to_ascii_uppercase() {
+            "INSERT" => &mut self.insert,
+            "UPDATE" => &mut self.update,
+            "DELETE" => &mut self.delete,
+            "UPSERT" => &mut self.upsert,
+            "TRUNCATE" => &mut self.truncate,
+            "DDL" => &mut self.ddl,
+            _ => return None,
+        })
+    }
+}
+
 impl Default for OperationStrings {
     fn default() -> Self {
         Self {

@@ -1,21 +1,31 @@
 //! What a data stream is: the configuration behind `/services/v2/stream/{name}`.
+//!
+//! [`Resource::parse`] reads one and names every fault of it, [`Resource::to_json`] writes it with every default filled in,
+//! and [`merge_patch`] changes one as `PATCH` does. Limits and defaults are those of the protocol.
 
 mod append;
 mod encoding;
 mod glob;
+mod name;
 mod names;
 mod object_name;
 mod objects;
+mod parse;
 mod rules;
 mod scalar;
+#[cfg(test)]
+pub(crate) mod strategy;
 mod url_pattern;
+mod write;
 
 pub use append::AppendColumn;
 pub use encoding::{
     COLUMNS, DDL, Encoding, MetaField, MetaFields, Model, OperationStrings, TRUNCATED,
 };
+pub use name::{ResourceName, ResourceNameInvalid};
 pub use object_name::{ObjectName, ObjectNameInvalid, ObjectPattern, ObjectPatternInvalid};
 pub use objects::{Column, ColumnType, ObjectView, View};
+pub use parse::merge_patch;
 pub use rules::{Action, ColumnValue, Filter, Image, ObjectType, Operator, Relation, Rule, Tag};
 pub use scalar::Scalar;
 pub use url_pattern::{Captures, UrlPattern, UrlPatternInvalid};
@@ -53,4 +63,12 @@ pub enum QualityOfService {
     AtLeastOnce,
     /// Goes on at the first record there is, and says what is missing.
     AtMostOnce,
+}
+
+impl QualityOfService {
+    const WORDS: [(Self, &str); 3] = [
+        (Self::ExactlyOnce, "exactlyOnce"),
+        (Self::AtLeastOnce, "atLeastOnce"),
+        (Self::AtMostOnce, "atMostOnce"),
+    ];
 }

@@ -44,6 +44,17 @@ impl Encoding {
         }
     }
 
+    /// Returns what the kind and the object are called in metadata records: as in data records, and by their usual names
+    /// where data records lack them, since a metadata record without them could not be told from another.
+    #[must_use]
+    pub fn metadata_names(&self) -> (&str, &str) {
+        let name = |field: MetaField| {
+            let name = self.meta_fields.name(field);
+            name.unwrap_or(field.default_name())
+        };
+        (name(MetaField::OpType), name(MetaField::QualifiedTable))
+    }
+
     /// Moves a name past those that are taken, so that two names never become one.
     ///
     /// With `pos` taken, column `pos` becomes `pos_`, and column `pos_`, if there is one, `pos__`. It depends on the

@@ -1,6 +1,6 @@
 //! What a record of the stream is shown as: itself, or a change of the object that its URL names.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{ObjectName, UrlPattern};
 
@@ -46,6 +46,20 @@ pub enum ColumnType {
     Boolean,
     Object,
     Array,
+}
+
+impl View {
+    /// Returns the first entry of each object, in order.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectView> {
+        let entries = match self {
+            Self::Append => &[][..],
+            Self::Operations(entries) => entries,
+        };
+        let mut seen = HashSet::new();
+        entries
+            .iter()
+            .filter(move |entry| seen.insert(&entry.object))
+    }
 }
 
 impl ColumnType {

@@ -109,6 +109,42 @@ pub struct Tag {
     pub value: Option<String>,
 }
 
+impl Action {
+    pub(super) const WORDS: [(Self, &str); 2] =
+        [(Self::Include, "include"), (Self::Exclude, "exclude")];
+}
+
+impl Relation {
+    pub(super) const WORDS: [(Self, &str); 2] = [(Self::And, "AND"), (Self::Or, "OR")];
+}
+
+impl ObjectType {
+    pub(super) const WORDS: [(Self, &str); 7] = [
+        (Self::Dml, "DML"),
+        (Self::Ddl, "DDL"),
+        (Self::Insert, "INSERT"),
+        (Self::Update, "UPDATE"),
+        (Self::Upsert, "UPSERT"),
+        (Self::Delete, "DELETE"),
+        (Self::Truncate, "TRUNCATE"),
+    ];
+}
+
+impl Image {
+    pub(super) const WORDS: [(Self, &str); 2] = [(Self::Before, "before"), (Self::After, "after")];
+}
+
+impl Operator {
+    pub(super) const WORDS: [(Self, &str); 6] = [
+        (Self::Lt, "LT"),
+        (Self::Gt, "GT"),
+        (Self::Eq, "EQ"),
+        (Self::Le, "LE"),
+        (Self::Ge, "GE"),
+        (Self::Ne, "NE"),
+    ];
+}
+
 impl Tag {
     /// Returns whether a header of that name and value fits. Takes time linear in both.
     #[must_use]

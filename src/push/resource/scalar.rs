@@ -1,5 +1,9 @@
 //! A JSON value that has no parts.
 
+use serde_json::value::RawValue;
+
+use crate::ingest::json;
+
 /// A JSON value that has no parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scalar {
@@ -11,4 +15,20 @@ pub enum Scalar {
     Number(String),
     /// A string.
     String(String),
+}
+
+impl Scalar {
+    /// Returns the scalar that `value` is; `None` if it is an object or array, or a string that is no text.
+    #[must_use]
+    pub fn of(value: &RawValue) -> Option<Self> {
+        let text = value.get();
+        match text.bytes().next()? {
+            b'n' => Some(Self::Null),
+            b't' => Some(Self::Bool(true)),
+            b'f' => Some(Self::Bool(false)),
+            b'"' => json::string(value).map(|text| Self::String(text.into_owned())),
+            b'{' | b'[' => None,
+            _ => Some(Self::Number(text.to_owned())),
+        }
+    }
 }

@@ -1,0 +1,105 @@
+//! Reading a configuration: every fault is named, with its place and what would be right.
+
+mod encoding;
+mod member;
+mod objects;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    ingest::{FieldCode, FieldError, json},
+    object::{self, Faults, Object, fault},
+};
+
+use super::{QualityOfService, Resource};
+
+/// The members of a configuration.
+const MEMBERS: [&str; 10] = [
+    "$schema",
+    "description",
+    "source",
+    "rules",
+    "encoding",
+    "bufferSize",
+    "qualityOfService",
+    "cloudEventsFormat",
+    "tcpKeepAliveTimeout",
+    "x-syncgate",
+];
+pub(super) const SCHEMA: &str = "ogg:dataStream";
+const BYTES_OF_FRAME: std::ops::RangeInclusive<u64> = 131_072..=10_485_760;
+const BUFFER_SIZE: u64 = 1 << 20;
+
+impl Resource {
+    /// Reads a configuration. Whether there is a stream or alias of the name in `source.trail` is left to the caller,
+    /// and whether the whole is short enough to be kept.
+    ///
+    /// # Errors
+    /// Every fault, up to a hundred.
+    pub fn parse(body: &[u8]) -> Result<Self, Vec<FieldError>> {
+        let (object, mut faults) = object::body(body, &MEMBERS)?;
+        member::constant(&object, "$schema", SCHEMA, &mut faults);
+        let size = member::whole(&object, "bufferSize", BYTES_OF_FRAME, &mut faults);
+        let seconds = member::whole(&object, "tcpKeepAliveTimeout", 1..=10_800, &mut faults);
+        let words = &QualityOfService::WORDS;
+        let quality = member::word(&object, "qualityOfService", words, &mut faults);
+        let resource = Self {
+            description: member::text(&object, "description", 1..=4095, &mut faults),
+            trail: trail(&object, &mut faults),
+            rules: rules::read(&object, &mut faults),
+            encoding: encoding::read(&object, &mut faults),
+            buffer_size: member::narrow(size.unwrap_or(BUFFER_SIZE)),
+            quality_of_service: quality.unwrap_or_default(),
+            cloud_events_format: object.flag("cloudEventsFormat", &mut faults),
+            tcp_keep_alive_seconds: member::narrow(seconds.unwrap_or(120)),
+            view: objects::read(&object, &mut faults),
+        };
+        match faults.is_empty() {
+            true => Ok(resource),
+            false => Err(faults),
+        }
+    }
+}
+
+/// Changes a configuration by JSON Merge Patch on its members: a member of the patch is taken whole, `null` removes it.
+/// The result is to be parsed.
+///
+/// # Errors
+/// Every fault of the patch itself: it is no object, or has members that no configuration has.
+pub fn merge_patch(current: &[u8], patch: &[u8]) -> Result<Vec<u8>, Vec<FieldError>> {
+    let (patch, mut faults) = object::body(patch, &MEMBERS)?;
+    let (current, of_current) = object::body(current, &MEMBERS)?;
+    faults.extend(of_current);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let members = MEMBERS.iter().filter_map(|name| {
+        let value = patch.get(name).or_else(|| current.get(name))?;
+        (!json::is_null(value)).then(|| format!("{name:?}:{value}"))
+    });
+    let members: Vec<_> = members.collect();
+    Ok(format!("{{{}}}", members.join(",")).into_bytes())
+}
+
+/// Reads `source`.
+fn trail(object: &Object<'_>, faults: &mut Faults) -> String {
+    let Some(source) = object.required("source", faults) else {
+        return String::new();
+    };
+    let at = object.pointer("source");
+    let Some(source) = Object::parse(source.get(), at, &["trail", "path"], faults) else {
+        return String::new();
+    };
+    member::constant(&source, "path", "/", faults);
+    let Some(trail) = source.text("trail", faults) else {
+        return String::new();
+    };
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_#$/-".contains(&byte);
+    if !(2..=512).contains(&trail.len()) || !trail.bytes().all(legal) {
+        let what = "this must be the name of a stream or an alias of one: 2 to 512 letters, digits, '_', '#', '$', '/' \
+                    and '-'";
+        fault(faults, &source.pointer("trail"), FieldCode::WrongType, what);
+    }
+    trail.into_owned()
+}
