@@ -4,3 +4,4 @@
 
 mod json;
 pub mod resource;
+pub mod schema;
