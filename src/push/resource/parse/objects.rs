@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::{FieldCode, json::Members},
+    ingest::{FieldCode, FieldError, json::Members},
     object::{Faults, Object, fault, pointer_to},
-    push::resource::{Column, ColumnType, ObjectName, ObjectView, UrlPattern, View},
+    push::resource::{Column, ColumnType, ObjectName, ObjectView, Resource, UrlPattern, View},
 };
 
 use super::member::{self, COLUMN_LEN_MAX, ENTRIES_LEN_MAX};
@@ -21,6 +21,29 @@ struct Entry {
     url: UrlPattern,
     keys: Option<Arc<[String]>>,
     columns: Option<Arc<[Column]>>,
+}
+
+impl Resource {
+    /// Checks that no object is the append table of the stream, whose rows are something else. Which table that is, the
+    /// caller knows: it has found the stream that `source.trail` means.
+    ///
+    /// # Errors
+    /// The first entry of that object.
+    pub fn check_append_table(&self, append: &ObjectName) -> Result<(), FieldError> {
+        let View::Operations(entries) = &self.view else {
+            return Ok(());
+        };
+        match entries.iter().position(|entry| entry.object == *append) {
+            None => Ok(()),
+            Some(n) => Err(FieldError {
+                pointer: format!("/x-syncgate/objects/{n}/object"),
+                code: FieldCode::WrongType,
+                detail: format!(
+                    "{append} is the table that every record of the stream is appended to"
+                ),
+            }),
+        }
+    }
 }
 
 /// Reads `x-syncgate`.

@@ -1,0 +1,275 @@
+//! The AsyncAPI 3.0 document of one data stream, and of all of them: where to connect, and what records look like.
+//!
+//! Its form is what generators of clients need (`data-streams.md` §5.3): one channel, one operation that receives, one
+//! query property, the whole path in the address.
+
+mod check;
+mod event;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::collections::HashSet;
+
+pub use check::check_document;
+
+use super::{
+    json::Json,
+    resource::{ObjectName, Resource, ResourceName},
+    schema::Schemas,
+};
+
+/// Where the server is, as clients see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Server<'a> {
+    /// How they speak to it.
+    pub protocol: Protocol,
+    /// Host, and port if it is not the protocol's: that of `public_url`, else the request's.
+    pub host: &'a str,
+    /// What a proxy puts before each path, without a slash at the end; mostly empty.
+    pub base_path: &'a str,
+    /// What types of events begin with.
+    pub event_prefix: &'a str,
+}
+
+/// How clients speak to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// WebSocket over TCP.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
+}
+
+/// A data stream of a document.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Its name.
+    pub name: &'a ResourceName,
+    /// What it is.
+    pub resource: &'a Resource,
+    /// The append table of its stream.
+    pub append: &'a ObjectName,
+}
+
+/// Where the path of a data stream stands in its document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// In the channel's address.
+    #[default]
+    Address,
+    /// In the server's `pathname`, for generators that ignore addresses.
+    Pathname,
+}
+
+/// Returns the document of one data stream, as YAML.
+#[must_use]
+pub fn of_one(server: &Server<'_>, listed: &Listed<'_>, layout: Layout) -> String {
+    let path = format!("{}{}", server.base_path, listed.name.path());
+    let about = format!("Lets clients subscribe to stream {}", listed.name);
+    let (pathname, address) = match layout {
+        Layout::Address => (None, path.as_str()),
+        Layout::Pathname => (Some(path.as_str()), "/"),
+    };
+    let part = Part {
+        key: channel_key(listed.name, &mut HashSet::new()),
+        address: address.into(),
+        operation: "onRecords".into(),
+        message: "records".into(),
+        payload: payload(server, listed),
+    };
+    document(server, &about, pathname, vec![part])
+}
+
+/// Returns the document of all data streams, one channel for each, as YAML.
+#[must_use]
+pub fn of_all(server: &Server<'_>, all: &[Listed<'_>]) -> String {
+    if let [only] = all {
+        return of_one(server, only, Layout::Address);
+    }
+    let mut taken = HashSet::new();
+    let parts = all.iter().map(|listed| {
+        let key = channel_key(listed.name, &mut taken);
+        Part {
+            address: format!("{}{}", server.base_path, listed.name.path()),
+            operation: format!("onRecords_{key}"),
+            message: format!("records_{key}"),
+            payload: payload(server, listed),
+            key,
+        }
+    });
+    let about = "Lets clients subscribe to any stream";
+    document(server, about, None, parts.collect())
+}
+
+/// What a document has of a data stream.
+struct Part {
+    key: String,
+    address: String,
+    operation: String,
+    message: String,
+    payload: Json,
+}
+
+/// Returns the key of a channel: the name with `.` and `-` written `_`, and `_` appended while it is taken.
+fn channel_key(name: &ResourceName, taken: &mut HashSet<String>) -> String {
+    let mut key = name.as_str().replace(['.', '-'], "_");
+    while !taken.insert(key.clone()) {
+        key.push('_');
+    }
+    key
+}
+
+fn document(server: &Server<'_>, about: &str, pathname: Option<&str>, parts: Vec<Part>) -> String {
+    let (mut channels, mut operations, mut messages) = (Vec::new(), Vec::new(), Vec::new());
+    for part in parts {
+        operations.push((part.operation.clone(), operation(&part)));
+        channels.push((part.key.clone(), channel(&part)));
+        let message = Json::object([
+            ("contentType", "application/json".into()),
+            ("payload", part.payload),
+        ]);
+        messages.push((part.message, message));
+    }
+    let protocol = match server.protocol {
+        Protocol::Ws => "ws",
+        Protocol::Wss => "wss",
+    };
+    let mut main = vec![("host".to_owned(), server.host.into())];
+    main.extend(pathname.map(|path| ("pathname".to_owned(), path.into())));
+    main.push(("protocol".into(), protocol.into()));
+    let license = Json::object([
+        ("name", "Apache 2.0".into()),
+        ("url", "https://www.apache.org/licenses/LICENSE-2.0".into()),
+    ]);
+    let info = Json::object([
+        ("title", TITLE.into()),
+        ("version", "1.0.0".into()),
+        ("description", about.into()),
+        ("license", license),
+    ]);
+    yaml::text(&Json::object([
+        ("asyncapi", "3.0.0".into()),
+        ("info", info),
+        ("servers", Json::object([("main", Json::Object(main))])),
+        ("defaultContentType", "application/json".into()),
+        ("channels", Json::Object(channels)),
+        ("operations", Json::Object(operations)),
+        (
+            "components",
+            Json::object([("messages", Json::Object(messages))]),
+        ),
+    ]))
+}
+
+/// Generators make it the name of an npm package, which has no blanks and no capitals.
+const TITLE: &str = "syncgate-data-streams";
+
+fn channel(part: &Part) -> Json {
+    let begin = Json::object([
+        ("type", "string".into()),
+        ("default", "earliest".into()),
+        (
+            "description",
+            "now, earliest, an ISO 8601 time, or a saved pos".into(),
+        ),
+    ]);
+    let query = Json::object([
+        ("type", "object".into()),
+        ("properties", Json::object([("begin", begin)])),
+    ]);
+    let binding = Json::object([
+        ("bindingVersion", "0.1.0".into()),
+        ("method", "GET".into()),
+        ("query", query),
+    ]);
+    let message = reference(&["components", "messages", &part.message]);
+    Json::object([
+        ("address", (&*part.address).into()),
+        ("messages", Json::object([(&*part.message, message)])),
+        ("bindings", Json::object([("ws", binding)])),
+    ])
+}
+
+fn operation(part: &Part) -> Json {
+    let message = reference(&["channels", &part.key, "messages", &part.message]);
+    Json::object([
+        ("action", "receive".into()),
+        ("channel", reference(&["channels", &part.key])),
+        ("messages", Json::Array(vec![message])),
+    ])
+}
+
+fn reference(path: &[&str]) -> Json {
+    Json::object([("$ref", (&*format!("#/{}", path.join("/"))).into())])
+}
+
+/// Returns the schema of a frame: an array of what is really sent.
+fn payload(server: &Server<'_>, listed: &Listed<'_>) -> Json {
+    let (resource, encoding) = (listed.resource, &listed.resource.encoding);
+    let schemas = Schemas::of(resource, listed.append);
+    let event = |kinds: &[&str], subject: Option<Json>, is_data: bool, record: Json| match resource
+        .cloud_events_format
+    {
+        true => event::schema(server.event_prefix, kinds, subject, is_data, record),
+        false => record,
+    };
+    let one_of = |name: &ObjectName| Some(Json::object([("enum", Json::array([name.as_str()]))]));
+    let mut records = Vec::new();
+    for (name, dml) in &schemas.dml {
+        let kinds = ["insert", "update", "delete", "upsert", "truncate"];
+        records.push(event(&kinds, one_of(name), true, dml.inlined()));
+    }
+    let ddl = schemas.ddl.inlined();
+    records.push(event(&["ddl"], one_of(listed.append), true, ddl));
+    if encoding.include_object_metadata_records {
+        let subject = Some(Json::object([("type", "string".into())]));
+        let metadata = schemas.object_metadata.inlined();
+        records.push(event(&["object-metadata"], subject, false, metadata));
+    }
+    if encoding.include_stream_metadata_record {
+        let metadata = schemas.stream_metadata.inlined();
+        records.push(event(&["stream-metadata"], None, false, metadata));
+    }
+    if encoding.include_json_schema_record {
+        records.push(event(&["schema"], None, false, schema_record()));
+    }
+    Json::object([
+        ("type", "array".into()),
+        ("items", Json::object([("oneOf", Json::Array(records))])),
+    ])
+}
+
+/// Returns the schema of schema records.
+fn schema_record() -> Json {
+    let typed = |kind: &str| Json::object([("type", kind.into())]);
+    Json::object([
+        ("title", "Schema record".into()),
+        ("type", "object".into()),
+        (
+            "properties",
+            Json::object([
+                ("id", typed("string")),
+                ("title", typed("string")),
+                ("$schema", typed("string")),
+                ("type", typed("string")),
+                ("definitions", typed("object")),
+                ("properties", typed("object")),
+                ("required", typed("array")),
+                ("additionalProperties", typed("boolean")),
+            ]),
+        ),
+        (
+            "required",
+            Json::array([
+                "id",
+                "title",
+                "$schema",
+                "type",
+                "properties",
+                "additionalProperties",
+            ]),
+        ),
+        ("additionalProperties", false.into()),
+    ])
+}

@@ -1,0 +1,431 @@
+use serde_json::Value;
+
+use super::*;
+use crate::push::resource::strategy;
+
+const LOCAL: Server<'_> = Server {
+    protocol: Protocol::Ws,
+    host: "127.0.0.1:9002",
+    base_path: "",
+    event_prefix: "syncgate.datastream",
+};
+
+fn parsed(body: &str) -> Resource {
+    Resource::parse(body.as_bytes()).unwrap()
+}
+
+fn append() -> ObjectName {
+    "SYNCGATE.DataSyncStream".parse().unwrap()
+}
+
+fn all(resources: &[(&str, &str)]) -> String {
+    let append = append();
+    let resources = resources.iter();
+    let resources: Vec<(ResourceName, _)> = resources
+        .map(|(name, body)| (name.parse().unwrap(), parsed(body)))
+        .collect();
+    let listed = resources.iter().map(|(name, resource)| Listed {
+        name,
+        resource,
+        append: &append,
+    });
+    of_all(&LOCAL, &listed.collect::<Vec<_>>())
+}
+
+fn one(name: &str, resource: &Resource, layout: Layout) -> String {
+    let listed = Listed {
+        name: &name.parse().unwrap(),
+        resource,
+        append: &append(),
+    };
+    of_one(&LOCAL, &listed, layout)
+}
+
+const SMALLEST: &str = r#"{"source":{"trail":"a1"}}"#;
+
+/// Reads YAML as JSON; what our documents have and no more.
+fn read(text: &str) -> Value {
+    let mut events = saphyr_parser::Parser::new_from_str(text).map(|event| event.unwrap().0);
+    fn value(
+        events: &mut dyn Iterator<Item = saphyr_parser::Event<'_>>,
+        first: saphyr_parser::Event<'_>,
+    ) -> Option<Value> {
+        use saphyr_parser::{Event, ScalarStyle};
+        Some(match first {
+            Event::Scalar(text, ScalarStyle::Plain, ..) => {
+                serde_json::from_str(&text).unwrap_or(Value::String(text.into()))
+            }
+            Event::Scalar(text, ..) => Value::String(text.into()),
+            Event::SequenceStart(..) => {
+                let mut entries = Vec::new();
+                while let Some(entry) = events.next().and_then(|next| value(events, next)) {
+                    entries.push(entry);
+                }
+                entries.into()
+            }
+            Event::MappingStart(..) => {
+                let mut members = serde_json::Map::new();
+                while let Some(name) = events.next().and_then(|next| value(events, next)) {
+                    let next = events.next().unwrap();
+                    members.insert(name.as_str().unwrap().into(), value(events, next).unwrap());
+                }
+                members.into()
+            }
+            _ => return None,
+        })
+    }
+    let start =
+        |event: &saphyr_parser::Event<'_>| matches!(event, saphyr_parser::Event::MappingStart(..));
+    let first = events.find(start).unwrap();
+    value(&mut events, first).unwrap()
+}
+
+// Renew it with SYNCGATE_RENEW=1.
+#[test]
+fn the_file_in_asyncapi_is_what_is_served() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/asyncapi/syncgate.yaml");
+    let served = all(&[("s1", SMALLEST)]);
+    if std::env::var_os("SYNCGATE_RENEW").is_some() {
+        std::fs::write(path, &served).unwrap();
+    }
+    let file = std::fs::read_to_string(path).unwrap();
+    assert!(
+        file == served,
+        "asyncapi/syncgate.yaml is old; SYNCGATE_RENEW=1 cargo test asyncapi writes it anew:\n{served}"
+    );
+}
+
+// The list of `data-streams.md` §5.3, in its order.
+#[test]
+fn the_document_is_what_generators_of_clients_need() {
+    for (body, layout) in [
+        (SMALLEST, Layout::Address),
+        (SMALLEST, Layout::Pathname),
+        (
+            r#"{"source":{"trail":"a1"},"cloudEventsFormat":true}"#,
+            Layout::Address,
+        ),
+    ] {
+        let document = read(&one("s-1.x", &parsed(body), layout));
+        assert_eq!(document["asyncapi"], "3.0.0");
+        let server = &document["servers"]["main"];
+        assert_eq!(
+            (&server["host"], &server["protocol"]),
+            (&"127.0.0.1:9002".into(), &"ws".into())
+        );
+        assert!(!document["components"].as_object().unwrap().is_empty());
+        let channels = document["channels"].as_object().unwrap();
+        assert_eq!(channels.keys().collect::<Vec<_>>(), ["s_1_x"]);
+        let operations = document["operations"].as_object().unwrap();
+        assert_eq!(operations.keys().collect::<Vec<_>>(), ["onRecords"]);
+        assert_eq!(operations["onRecords"]["action"], "receive");
+        assert_eq!(
+            operations["onRecords"]["channel"]["$ref"],
+            "#/channels/s_1_x"
+        );
+        let (address, pathname) = match layout {
+            Layout::Address => ("/services/v2/stream/s-1.x", Value::Null),
+            Layout::Pathname => ("/", "/services/v2/stream/s-1.x".into()),
+        };
+        assert_eq!(
+            (&channels["s_1_x"]["address"], &server["pathname"]),
+            (&address.into(), &pathname)
+        );
+        let query = &channels["s_1_x"]["bindings"]["ws"]["query"]["properties"];
+        assert_eq!(query.as_object().unwrap().len(), 1);
+        assert_eq!(query["begin"]["default"], "earliest");
+        let payload = &document["components"]["messages"]["records"]["payload"];
+        assert_eq!(payload["type"], "array");
+        assert_eq!(payload["items"]["oneOf"].as_array().unwrap().len(), 5);
+        let info = document["info"].as_object().unwrap();
+        let title = info["title"].as_str().unwrap();
+        assert!(
+            title
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+            "{title}"
+        );
+        for text in ["title", "version", "description"] {
+            assert!(!info[text].as_str().unwrap().contains(['"', '\\']));
+        }
+    }
+}
+
+#[test]
+fn host_protocol_and_path_are_those_that_clients_see() {
+    let server = Server {
+        protocol: Protocol::Wss,
+        host: "gw.example",
+        base_path: "/gate",
+        event_prefix: "x",
+    };
+    let resource = parsed(SMALLEST);
+    let listed = Listed {
+        name: &"s1".parse().unwrap(),
+        resource: &resource,
+        append: &append(),
+    };
+    let document = read(&of_one(&server, &listed, Layout::Address));
+    assert_eq!(document["servers"]["main"]["host"], "gw.example");
+    assert_eq!(document["servers"]["main"]["protocol"], "wss");
+    assert_eq!(
+        document["channels"]["s1"]["address"],
+        "/gate/services/v2/stream/s1"
+    );
+}
+
+#[test]
+fn the_payload_is_what_is_sent_without_references_and_versions() {
+    let titles = |body: &str| {
+        let document = read(&one("s1", &parsed(body), Layout::Address));
+        let records =
+            document["components"]["messages"]["records"]["payload"]["items"]["oneOf"].clone();
+        let records = records.as_array().unwrap().clone();
+        for record in &records {
+            assert_eq!(
+                (
+                    record.get("id"),
+                    record.get("$schema"),
+                    record.get("definitions")
+                ),
+                (None, None, None)
+            );
+            assert!(!record.to_string().contains("$ref"));
+        }
+        records
+    };
+    let names = |records: &[Value]| {
+        records
+            .iter()
+            .map(|r| r["title"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let records = titles(
+        r#"{"source":{"trail":"a1"},"x-syncgate":{"view":"operations","objects":[{"object":"S.A","url":"http://h"}]}}"#,
+    );
+    let expected = [
+        "DML record of SYNCGATE.DataSyncStream",
+        "DML record of S.A",
+        "DDL record of SYNCGATE.DataSyncStream",
+        "Object metadata",
+        "Stream metadata",
+        "Schema record",
+    ];
+    assert_eq!(names(&records), expected);
+    assert_eq!(
+        records[0]["properties"]["after"],
+        records[0]["properties"]["before"]
+    );
+    assert_eq!(
+        records[0]["properties"]["after"]["properties"]["OFFSET"]["type"],
+        "integer"
+    );
+    let off = r#"{"source":{"trail":"a1"},"encoding":{"json":{"includeJSONSchemaRecord":false,
+        "includeObjectMetadataRecords":false,"includeStreamMetadataRecord":false}}}"#;
+    assert_eq!(names(&titles(off)), [expected[0], expected[2]]);
+
+    let events = titles(r#"{"source":{"trail":"a1"},"cloudEventsFormat":true}"#);
+    assert_eq!(
+        events[0]["properties"]["type"]["enum"][0],
+        "syncgate.datastream.insert.v1"
+    );
+    assert_eq!(events[0]["properties"]["data"]["title"], expected[0]);
+    assert!(
+        events[0]["required"]
+            .as_array()
+            .unwrap()
+            .contains(&"time".into())
+    );
+    assert_eq!(events[4]["properties"]["data"]["title"], "Schema record");
+    assert_eq!(events[4]["properties"].get("time"), None);
+}
+
+#[test]
+fn all_streams_have_a_channel_and_an_operation_of_their_own() {
+    let document = read(&all(&[
+        ("a.b", SMALLEST),
+        ("a-b", SMALLEST),
+        ("a_b_", SMALLEST),
+    ]));
+    let keys = |name: &str| {
+        document[name]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys("channels"), ["a_b", "a_b_", "a_b__"]);
+    assert_eq!(
+        keys("operations"),
+        ["onRecords_a_b", "onRecords_a_b_", "onRecords_a_b__"]
+    );
+    assert_eq!(
+        document["channels"]["a_b_"]["address"],
+        "/services/v2/stream/a-b"
+    );
+    assert_eq!(
+        document["channels"]["a_b__"]["address"],
+        "/services/v2/stream/a_b_"
+    );
+    let message = document["operations"]["onRecords_a_b_"]["messages"][0]["$ref"]
+        .as_str()
+        .unwrap();
+    assert_eq!(message, "#/channels/a_b_/messages/records_a_b_");
+    assert_eq!(read(&all(&[]))["channels"], serde_json::json!({}));
+}
+
+#[track_caller]
+fn check(text: &str, expected: Result<(), &str>) {
+    let found = check_document(text);
+    match expected {
+        Ok(()) => assert_eq!(found, Ok(()), "{text}"),
+        Err(what) => assert!(
+            found.as_ref().is_err_and(|found| found.contains(what)),
+            "{text}: {found:?}"
+        ),
+    }
+}
+
+#[test]
+fn a_document_from_outside_is_one_of_asyncapi_3_0_with_one_channel() {
+    check("asyncapi: 3.0.0\nchannels: {a: {}}", Ok(()));
+    check(
+        "asyncapi: '3.0.12'\nchannels:\n  a:\n    b: {c: 1}\ninfo: [asyncapi, {channels: 1}]",
+        Ok(()),
+    );
+    check(r#"{"asyncapi": "3.0.0", "channels": {"a": null}}"#, Ok(()));
+    for version in [
+        "2.6.0",
+        "3.1.0",
+        "3.0",
+        "3.0.",
+        "3.0.x",
+        "3.0.0-rc",
+        "[3.0.0]",
+        "{3.0.0: 1}",
+    ] {
+        check(
+            &format!("asyncapi: {version}\nchannels: {{a: {{}}}}"),
+            Err("asyncapi must be"),
+        );
+    }
+    for channels in ["{}", "{a: 1, b: 2}", "[a]", "a", ""] {
+        check(
+            &format!("asyncapi: 3.0.0\nchannels: {channels}"),
+            Err("exactly one channel"),
+        );
+    }
+    check("asyncapi: 3.0.0", Err("exactly one channel"));
+    check(
+        "x: {asyncapi: 3.0.0, channels: {a: 1}}",
+        Err("asyncapi must be"),
+    );
+    check("channels: {a: 1}", Err("asyncapi must be"));
+    check(
+        "asyncapi: 3.0.0\nchannels: {a: 1}\n---\nx: 1",
+        Err("one YAML document"),
+    );
+    for text in ["", "# nothing"] {
+        check(text, Err("one YAML document"));
+    }
+    for text in ["a", "[a]", "- asyncapi: 3.0.0"] {
+        assert!(check_document(text).is_err(), "{text}");
+    }
+    check("asyncapi: 3.0.0\nchannels: {a", Err("this is no YAML"));
+    check(
+        "asyncapi: 3.0.0\n\tchannels: {a: 1}",
+        Err("this is no YAML"),
+    );
+}
+
+#[test]
+fn what_a_reader_would_have_to_unfold_or_run_is_refused() {
+    let with = |rest: &str| format!("asyncapi: 3.0.0\nchannels: {{a: 1}}\n{rest}");
+    check(&with("x: &a 1"), Err("an anchor in line 3"));
+    check(&with("x: &a {b: 1}"), Err("anchor"));
+    check(&with("x: &a [1]"), Err("anchor"));
+    check(&with("x: &a 1\ny: *a"), Err("anchor"));
+    check(&with("y: *a"), Err("line 3"));
+    check(
+        &with("x: !!python/object/apply:os.system [ls]"),
+        Err("a tag"),
+    );
+    check(&with("x: !run ls"), Err("a tag"));
+    check(&with("x: !!str 1"), Ok(()));
+    check(&with("x: {a: 1, a: 2}"), Err("more than once in line 3"));
+    check(&with("asyncapi: 2.0.0"), Err("more than once"));
+    check(&with("? [a]\n: 1"), Err("no text"));
+    let deep = |depth: usize| with(&format!("x: {}{}", "[".repeat(depth), "]".repeat(depth)));
+    check(&deep(DEPTH - 1), Ok(()));
+    check(&deep(DEPTH), Err("deep"));
+}
+
+const DEPTH: usize = crate::ingest::DEPTH_MAX;
+
+#[test]
+fn every_string_is_read_as_it_was() {
+    let long = "\u{ffff}".repeat(200);
+    let texts = [
+        "",
+        " ",
+        "a ",
+        "yes",
+        "No",
+        "null",
+        "1",
+        "1.0",
+        "-",
+        "- a",
+        "a: b",
+        "#",
+        "a #b",
+        "\"\\",
+        "'",
+        "\0\n\t\u{85}\u{2028}\u{feff}",
+        "ü€😀",
+        "{",
+        "*a",
+        "&a",
+        "!a",
+        "%",
+        "@",
+        "`",
+        "~",
+        "3.0.0",
+        "2026-01-01",
+        "0x1",
+        ".inf",
+        "<<",
+        "=",
+        "?",
+        &long,
+    ];
+    let members = texts.map(|text| {
+        (
+            text,
+            Json::array([
+                Json::from(text),
+                Json::array([text]),
+                Json::object([(text, text.into())]),
+            ]),
+        )
+    });
+    let written = yaml::text(&Json::object(members));
+    let read = read(&written);
+    assert_eq!(read.as_object().unwrap().len(), texts.len());
+    for text in texts {
+        let expected = serde_json::json!([text, [text], { text: text }]);
+        assert_eq!(read[text], expected, "{written}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn our_own_documents_are_taken(resource in strategy::resources()) {
+        let text = one("s1", &resource, Layout::Address);
+        proptest::prop_assert_eq!(check_document(&text), Ok(()), "{}", text);
+    }
+}
