@@ -153,3 +153,21 @@ impl Tag {
         self.name == name && wanted.is_none_or(|wanted| glob::fits(wanted, value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_a_header_that_is_there_or_has_a_value() {
+        let tag = |value: Option<&str>| Tag {
+            name: "source".into(),
+            value: value.map(Into::into),
+        };
+        assert!(tag(None).fits("source", ""));
+        assert!(!tag(None).fits("target", ""));
+        assert!(tag(Some("shop*")).fits("source", "shop-1"));
+        assert!(!tag(Some("shop*")).fits("source", "a shop"));
+        assert!(!tag(Some("shop*")).fits("target", "shop"));
+    }
+}

@@ -131,6 +131,13 @@ fn metadata_of_objects() {
         "pos": column("boolean", true, false), "k": column("string", false, true) } });
     assert_eq!(told[5].1, expected);
     assert_eq!(told[7].1["columns"], json!({}));
+    let strings = resource(r#""treatAllColumnsAsStrings":true"#, OPERATIONS);
+    let told = self::told(&strings, "", None);
+    assert_eq!(
+        told[3].1["columns"]["OFFSET"],
+        column("string", false, true)
+    );
+    assert_eq!(told[5].1["columns"]["qty"], column("string", true, false));
 }
 
 // The example of the decisions, member by member and in their order.
@@ -236,7 +243,7 @@ fn members_and_required_are_what_is_on_under_its_name() {
             .windows(4)
             .any(|text| text == b"1.10")
     );
-    let ddl = super::tests::schema(&resource, "DDL record of SYNCGATE.Data_Sync");
+    let ddl = self::schema(&resource, "DDL record of SYNCGATE.Data_Sync");
     assert_eq!(ddl["properties"]["op_type"], json!({ "enum": ["D"] }));
     assert_eq!(ddl["properties"]["ddl"], json!({ "type": "string" }));
     assert_eq!(

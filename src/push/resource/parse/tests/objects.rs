@@ -25,6 +25,15 @@ fn entries_of_one_object_share_keys_and_columns() {
         panic!("{resource:?}");
     };
     assert_eq!((entries[0].keys.len(), entries[0].columns.len()), (2, 2));
+    // Written once: a thousand entries of a wide object are not to make a thousand copies of its columns.
+    let written = resource.to_json();
+    assert_eq!(
+        (
+            written.matches("\"keys\"").count(),
+            written.matches("\"columns\"").count()
+        ),
+        (1, 1)
+    );
     assert_eq!(parse(&resource.to_json()), resource);
 }
 
