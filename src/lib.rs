@@ -58,6 +58,7 @@ pub mod push;
 pub mod secrets;
 pub mod storage;
 
+mod cache;
 pub mod clock;
 pub mod live;
 pub mod tasks;

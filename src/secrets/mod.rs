@@ -8,7 +8,6 @@
 //! What is bounded: [`VERSIONS_LEN_MAX`] versions in all; for each secret the targets, and the tokens by which an older
 //! version is found again (`head.rs`). Versions are not removed here: a record may still need them.
 
-mod cache;
 mod draft;
 mod head;
 mod master;
@@ -34,12 +33,12 @@ pub use draft::{Draft, PrepareError, Prepared, Used};
 pub use master::{MasterKey, MasterKeyError};
 
 use crate::{
+    cache::Cache,
     storage::{Commit, CommitError, Engine, StateChange},
     target::Origin,
 };
 
 use self::{
-    cache::Cache,
     head::{Head, KEY_CHECK, Version, head_key, version_key},
     sealed::{About, Keys},
 };
