@@ -18,6 +18,7 @@
 //! - [`push`]: every stream, live, to whoever subscribes.
 //! - [`retention`]: removes what is too old.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
+//!   [`users`]: who may call, by digests of passwords.
 //! - [`tasks`], [`clock`], [`live`], [`telemetry`]: the ground.
 //!
 //! # What always holds
@@ -25,7 +26,7 @@
 //! - A record has one end, once. Its failure and its end are one commit.
 //! - Calls of one target and key are one after the other, in log order.
 //! - Every queue, body, wait and buffer has a bound of the configuration; what is beyond is refused, or waits.
-//! - A secret's value is in no log line, error, metric, record or answer.
+//! - A secret's value is in no log line, error, metric, record or answer; nor is a password.
 //! - Only `api::problem` chooses HTTP statuses; only `tasks` starts tasks; only `clock` reads the time of day.
 
 pub mod cli;
@@ -57,6 +58,7 @@ pub mod push;
 
 pub mod secrets;
 pub mod storage;
+pub mod users;
 
 mod cache;
 pub mod clock;

@@ -1,0 +1,204 @@
+//! Users: who may call the gateway's own routes, by name and password.
+//!
+//! A user lies in state, with its role and a digest of its password (argon2id, `digest.rs`); the password itself lies
+//! nowhere. The first administrator comes from the environment at the start: who can set that may do everything anyway, so
+//! it wins over what is stored. Without any user there is no [`Users`], and the gateway is in open mode.
+//!
+//! Who calls: `gateway.rs` at the start ([`Users::open`]), the edge for each request ([`Users::verify`], in `verify.rs`
+//! with its bounds).
+
+mod credentials;
+mod digest;
+mod stored;
+#[cfg(test)]
+pub(crate) mod tests;
+mod verify;
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+pub use credentials::{
+    NAME_BYTES_MAX, NameInvalid, PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, Password, PasswordInvalid,
+    UserName,
+};
+pub use verify::{Refused, User};
+
+use crate::storage::{Commit, CommitError, Engine, StateChange};
+
+use self::{
+    digest::{Digest, NoRandom},
+    stored::{PREFIX, Stored, key},
+    verify::{Checks, off_this_thread},
+};
+
+/// What a user may do; each role may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Sees names, counts and states.
+    User,
+    /// Sees payloads, keys and causes too, and retries.
+    Operator,
+    /// Changes streams, settings and users too.
+    Administrator,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::User, Self::Operator, Self::Administrator];
+
+    /// Returns its word in state, log lines and answers.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::Administrator => "administrator",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.word() == word)
+    }
+}
+
+/// The administrator that the environment names.
+#[derive(Clone, Debug)]
+pub struct Administrator {
+    /// `SYNCGATE_ADMIN_USER`
+    pub name: UserName,
+    /// `SYNCGATE_ADMIN_PASSWORD`
+    pub password: Password,
+}
+
+/// Why the users cannot be used; the gateway does not start then, as it would let in whom it should not.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A stored user cannot be read: it is of a newer release, or damaged.
+    #[error("the stored user {0:?} cannot be read; a newer release may have written it")]
+    Unreadable(String),
+    /// The administrator of the environment could not be stored.
+    #[error("cannot store the administrator of SYNCGATE_ADMIN_USER")]
+    Commit(#[from] CommitError),
+    /// The system gives no random numbers, so nothing can be salted.
+    #[error("the system gives no random numbers")]
+    NoRandom,
+}
+
+impl From<NoRandom> for OpenError {
+    fn from(NoRandom: NoRandom) -> Self {
+        Self::NoRandom
+    }
+}
+
+/// Handle to all users. Clones share everything.
+#[derive(Clone)]
+pub struct Users {
+    engine: Arc<dyn Engine>,
+    checks: Arc<Checks>,
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Users(***)")
+    }
+}
+
+impl Users {
+    /// Opens the users of an engine. `administrator` is made if there is no such user, else gets this password and the
+    /// role; other users stay as they are. Returns `None` if there is no user then: open mode.
+    ///
+    /// One commit makes the change, and the next start makes it if this one died before.
+    ///
+    /// # Errors
+    /// Each variant of [`OpenError`] says what is wrong.
+    pub async fn open(
+        engine: Arc<dyn Engine>,
+        administrator: Option<&Administrator>,
+    ) -> Result<Option<Self>, OpenError> {
+        let (mut len, mut others) = (0, Vec::new());
+        for (key, entry) in engine.list(PREFIX).await {
+            let name = &key[PREFIX.len()..];
+            if UserName::new(name).is_err() || Stored::read(&entry.value).is_none() {
+                return Err(OpenError::Unreadable(name.into()));
+            }
+            len += 1;
+            if administrator.is_some_and(|administrator| administrator.name.as_str() != name) {
+                others.push(name.to_owned());
+            }
+        }
+        match administrator {
+            Some(administrator) => ensure(&*engine, administrator).await?,
+            None if len == 0 => return Ok(None),
+            None => {}
+        }
+        if !others.is_empty() {
+            let others = others.join(", ");
+            tracing::warn!(others, "users stay that SYNCGATE_ADMIN_USER does not name");
+        }
+        Ok(Some(Self {
+            engine,
+            checks: Arc::new(Checks::new()?),
+        }))
+    }
+}
+
+/// Makes what is stored what the environment says.
+async fn ensure(engine: &dyn Engine, administrator: &Administrator) -> Result<(), OpenError> {
+    let Administrator { name, password } = administrator.clone();
+    let entry = engine.get(&key(&name)).await;
+    let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+    let before = entry.map(|entry| entry.value);
+    let stored = before.as_ref().and_then(|value| Stored::read(value));
+    let role_before = stored.as_ref().map(|stored| stored.role);
+    // Kept as it is, the digest, if the password fits; so a start with the same variables writes nothing.
+    let (digest, is_same) = off_this_thread(move || match stored {
+        Some(stored) if stored.digest.fits(password.as_str()) => match stored.digest.is_current() {
+            true => Ok((stored.digest, true)),
+            false => Digest::of(password.as_str()).map(|digest| (digest, true)),
+        },
+        _ => Digest::of(password.as_str()).map(|digest| (digest, false)),
+    })
+    .await?;
+    let stored = Stored {
+        role: Role::Administrator,
+        digest,
+    };
+    let value = stored.write();
+    let changed = before.as_ref() != Some(&value);
+    if changed {
+        put(engine, &name, value, revision).await?;
+    }
+    let user = name.as_str();
+    match role_before {
+        None => tracing::info!(user, "administrator made, as SYNCGATE_ADMIN_USER says"),
+        Some(_) if !is_same => tracing::info!(
+            user,
+            "password of the administrator changed, as SYNCGATE_ADMIN_PASSWORD says"
+        ),
+        Some(before) if before != Role::Administrator => {
+            tracing::info!(user, "user made administrator, as SYNCGATE_ADMIN_USER says");
+        }
+        Some(_) if changed => tracing::info!(user, "digest of the password made anew"),
+        Some(_) => {}
+    }
+    Ok(())
+}
+
+/// Stores a user, if nobody has changed it since it had this revision; 0 = it is new.
+async fn put(
+    engine: &dyn Engine,
+    name: &UserName,
+    value: Bytes,
+    revision: u64,
+) -> Result<(), CommitError> {
+    let change = StateChange {
+        key: key(name),
+        value: Some(value),
+        expected: Some(revision),
+    };
+    let commit = Commit {
+        state: vec![change],
+        ..Commit::default()
+    };
+    engine.commit(commit).await.map(drop)
+}

@@ -1,0 +1,165 @@
+//! Is this the user's password? In bounded time and memory, whoever asks and however often.
+//!
+//! A digest costs tens of milliseconds of a core and 19 MiB, so few are made at once, and few requests wait for that, for a
+//! short time. What was verified is remembered under a keyed hash, which costs a microsecond: whoever is known is not
+//! held up by those who guess. A name that nobody has costs as much as a wrong password.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ring::hmac;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::{
+    Role, UserName, Users,
+    digest::{Digest, NoRandom},
+    stored::{Stored, key},
+};
+use crate::{cache::Cache, random};
+
+/// Digests made at the same time, at most; half of the cores, if that is less. Together they take up to 76 MiB.
+const AT_ONCE_MAX: usize = 4;
+/// Requests that wait for their turn. Further ones are refused at once.
+const WAITING_LEN_MAX: usize = 64;
+/// How long one waits for its turn.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// Verified names and passwords that are remembered. Each takes about 100 bytes.
+pub(super) const KNOWN_LEN_MAX: usize = 1024;
+
+/// A user who has shown who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: UserName,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// Why nobody is known by a name and a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is no such user, or it has another password. Which of these is for the log only.
+    #[error("the name or the password is wrong")]
+    Wrong(Option<UserName>),
+    /// Too many passwords are being checked. This one was not.
+    #[error("too many passwords are being checked at this moment")]
+    Busy,
+}
+
+/// What bounds the checks and remembers their outcome.
+pub(super) struct Checks {
+    /// Made at the start, lives in memory only.
+    key: hmac::Key,
+    /// Keyed hashes of stored user, name and password. With another password the stored user is another one, so what was
+    /// verified before is not found again.
+    known: Mutex<Cache<[u8; 32], ()>>,
+    pub(super) waiting: Semaphore,
+    pub(super) running: Arc<Semaphore>,
+    decoy: Digest,
+}
+
+impl Checks {
+    pub(super) fn new() -> Result<Self, NoRandom> {
+        let mut key = [0; 32];
+        random::fill(&mut key).map_err(|_| NoRandom)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            known: Mutex::new(Cache::new(KNOWN_LEN_MAX)),
+            waiting: Semaphore::new(WAITING_LEN_MAX),
+            running: Arc::new(Semaphore::new((cores / 2).clamp(1, AT_ONCE_MAX))),
+            decoy: Digest::decoy()?,
+        })
+    }
+
+    fn proof(&self, stored: &[u8], name: &str, password: &str) -> [u8; 32] {
+        let mut mac = hmac::Context::with_key(&self.key);
+        for part in [stored, name.as_bytes(), password.as_bytes()] {
+            mac.update(&part.len().to_le_bytes());
+            mac.update(part);
+        }
+        let tag = mac.sign();
+        tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+
+    pub(super) fn known(&self) -> MutexGuard<'_, Cache<[u8; 32], ()>> {
+        // The cache is whole between any two steps of it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares on another thread, when it is this one's turn.
+    async fn compare(
+        &self,
+        proof: &[u8; 32],
+        digest: Option<Digest>,
+        password: &str,
+    ) -> Result<bool, Refused> {
+        let place = self.waiting.try_acquire().map_err(|_full| Refused::Busy)?;
+        let turn = self.running.clone().acquire_owned();
+        let turn = tokio::time::timeout(WAIT_MAX, turn).await;
+        let turn = turn.ok().and_then(Result::ok).ok_or(Refused::Busy)?;
+        drop(place);
+        // Of requests that came together the first one has done the work.
+        if digest.is_some() && self.known().get(proof).is_some() {
+            return Ok(true);
+        }
+        let digest = digest.unwrap_or_else(|| self.decoy.clone());
+        let password = Zeroizing::new(password.to_owned());
+        let fits = off_this_thread(move || {
+            // Held until the work is done, also when the client has gone.
+            let _turn = turn;
+            digest.fits(&password)
+        });
+        Ok(fits.await)
+    }
+}
+
+impl Users {
+    /// Returns the user of this name, if that is its password.
+    ///
+    /// # Errors
+    /// [`Refused`]: the two are wrong, or it could not be looked at.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has changed nothing; a comparison under way ends, and counts until then.
+    pub async fn verify(&self, name: &str, password: &str) -> Result<User, Refused> {
+        let name = UserName::new(name).ok();
+        let entry = match &name {
+            Some(name) => self.engine.get(&key(name)).await,
+            None => None,
+        };
+        // What this release cannot read was not there at the start. Nobody is let in by it.
+        let found = name.zip(entry).and_then(|(name, entry)| {
+            let stored = Stored::read(&entry.value)?;
+            Some((name, stored, entry.value))
+        });
+        let checks = &*self.checks;
+        let Some((name, Stored { role, digest }, value)) = found else {
+            checks.compare(&[0; 32], None, password).await?;
+            return Err(Refused::Wrong(None));
+        };
+        let proof = checks.proof(&value, name.as_str(), password);
+        let is_known = checks.known().get(&proof).is_some();
+        if is_known || checks.compare(&proof, Some(digest), password).await? {
+            if !is_known {
+                checks.known().insert(proof, ());
+            }
+            return Ok(User { name, role });
+        }
+        Err(Refused::Wrong(Some(name)))
+    }
+}
+
+/// Runs what keeps a core busy for tens of milliseconds.
+pub(super) async fn off_this_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
