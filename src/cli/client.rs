@@ -9,17 +9,22 @@ use reqwest::{
 use serde_json::Value;
 use url::Url;
 
-use super::Failure;
+use super::{Failure, login::Login};
 
 /// A command's answer must be here after this time, unless it says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const HOW_TO_LOG_IN: &str =
+    "set SYNCGATE_USER and SYNCGATE_PASSWORD, or give --url http://USER:PASSWORD@HOST:PORT";
+/// Routes that ask for no user, and so are told none. To the first, `Authorization` is the token of the target.
+const PUBLIC: [&[&str]; 3] = [&["stream", "sync"], &["healthz"], &["readyz"]];
 
 /// A gateway to talk to.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
+    login: Option<Login>,
 }
 
 /// What a gateway answered that was no success.
@@ -51,7 +56,7 @@ pub(super) enum Error {
 impl Client {
     /// # Errors
     /// If the address is not one of HTTP.
-    pub(super) fn new(url: &Url) -> Result<Self, Failure> {
+    pub(super) fn new(url: &Url, login: Option<Login>) -> Result<Self, Failure> {
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(Failure::usage(format!(
                 "--url {url} is no address of a gateway: give http://HOST:PORT"
@@ -68,6 +73,7 @@ impl Client {
         Ok(Self {
             http,
             base: url.clone(),
+            login,
         })
     }
 
@@ -102,10 +108,17 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        self.http
+        let request = self
+            .http
             .request(method, url)
             .timeout(ANSWER_TIMEOUT)
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, "application/json");
+        match &self.login {
+            Some(login) if !PUBLIC.contains(&path) => {
+                request.basic_auth(&login.user, Some(&*login.password))
+            }
+            _ => request,
+        }
     }
 
     /// Returns the answer's JSON, or its text as a JSON string.
@@ -205,6 +218,9 @@ impl Refusal {
                 pointer
             };
             text = format!("{text}\n{pointer}: {sentence}");
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            text = format!("{text}\n{HOW_TO_LOG_IN}");
         }
         if let Some(id) = &self.request_id {
             text = format!("{text}\nrequest {id}");

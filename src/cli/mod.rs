@@ -10,6 +10,7 @@ mod client;
 mod demo;
 mod doctor;
 mod healthcheck;
+mod login;
 mod offset_file;
 mod output;
 mod records;
@@ -24,7 +25,7 @@ use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::client::Client;
+use self::{client::Client, login::Login};
 
 /// What threads that are still blocked at the end have to finish; everything durable was closed before.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
@@ -86,14 +87,24 @@ enum Output {
 /// Which gateway to talk to.
 #[derive(Debug, Args)]
 struct Gateway {
-    /// Address of the gateway.
-    #[arg(long, env = "SYNCGATE_URL", default_value = "http://127.0.0.1:9002")]
-    url: url::Url,
+    /// Address of the gateway. Where it has users, SYNCGATE_USER and SYNCGATE_PASSWORD say who asks, or the address does:
+    /// http://USER:PASSWORD@HOST:PORT.
+    #[arg(
+        long,
+        env = "SYNCGATE_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:9002"
+    )]
+    // A text, as the errors of the command line would show the password of an address that is none.
+    url: String,
 }
 
 impl Gateway {
     fn client(&self) -> Result<Client, Failure> {
-        Client::new(&self.url)
+        let wrong = |why| Failure::usage(format!("--url is no address of a gateway: {why}"));
+        let mut url = self.url.parse().map_err(wrong)?;
+        let login = Login::take(&mut url, |name| std::env::var_os(name))?;
+        Client::new(&url, login)
     }
 }
 

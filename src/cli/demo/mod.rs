@@ -47,7 +47,7 @@ pub(super) async fn run(_arguments: Arguments, output: Output) -> Result<(), Fai
     let gateway_stop = stop.child_token();
     let running = gateway.run(gateway_stop.clone());
     let show = Show {
-        client: Client::new(&url)?,
+        client: Client::new(&url, None)?,
         target,
         output,
         failures: Vec::new(),
