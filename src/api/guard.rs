@@ -1,7 +1,7 @@
-//! Who may speak to a gateway without users: programs and pages of this machine.
+//! Whose programs and pages may speak to the gateway: those of this machine.
 //!
 //! A page on the internet can make a browser send requests here. It cannot choose the `Host` it was loaded from (DNS
-//! rebinding) nor hide its `Origin`, so both are checked.
+//! rebinding) nor hide its `Origin`, so both are checked. With users too: `POST /stream/sync` asks nobody for a password.
 
 use std::net::SocketAddr;
 
@@ -12,10 +12,10 @@ use super::{
     problem::{Code, Problem},
 };
 
-/// Without users whoever reaches the listener is administrator.
+/// Whoever reached the listener could send messages, without users do anything, and with users hear their passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} is not a loopback address; without users the gateway listens on 127.0.0.1 or [::1] only"
+    "{0} is not a loopback address; without TLS the gateway listens on 127.0.0.1 or [::1] only"
 )]
 pub struct ListenRefused(pub SocketAddr);
 

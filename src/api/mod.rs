@@ -1,8 +1,9 @@
 //! The HTTP edge: the only part that knows HTTP as a server. Everything below it speaks in values of ours.
 //!
 //! `server.rs` accepts connections and gives `POST /stream/sync` straight to `sync.rs`; every other route goes through
-//! the router of `router.rs`. Wire names are spelled in `wire.rs`, statuses chosen in `problem.rs`.
+//! the router of `router.rs`. Who calls, and who may, is found out in `access.rs`. Wire names are spelled in `wire.rs`, statuses chosen in `problem.rs`.
 
+mod access;
 mod admin;
 mod body;
 mod guard;
@@ -43,9 +44,10 @@ use crate::{
     log::Streams,
     place::StreamName,
     telemetry::{Metrics, Source},
+    users::Users,
 };
 
-use self::{body::Bodies, guard::Guard, server::RequestIds};
+use self::{access::Door, body::Bodies, guard::Guard, server::RequestIds};
 
 /// What the edge needs of the rest.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct Parts {
     pub streams: Streams,
     /// Takes submissions.
     pub ingest: Ingest,
+    /// Who may call; `None` is open mode: whoever reaches the listener is administrator.
+    pub users: Option<Users>,
     /// Runs redrives.
     pub redriver: Arc<dyn Redrives>,
     /// Reads the configuration again.
@@ -85,6 +89,7 @@ struct Shared {
     /// Role and stream, the source first.
     roles: Vec<(&'static str, StreamName)>,
     guard: Guard,
+    door: Door,
     bodies: Bodies,
     ids: RequestIds,
     sync_seconds: Histogram,

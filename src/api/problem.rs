@@ -23,6 +23,7 @@ use crate::{
     redrive,
     secrets::PrepareError,
     storage::{CommitError, ReadError, StreamError},
+    users::Refused,
 };
 
 use super::{ReloadError, wire};
@@ -56,6 +57,12 @@ pub(super) enum Code {
     InvalidMessage,
     FilterInvalid,
     TooSlow,
+    /// The request shows no credentials.
+    CredentialsMissing,
+    /// It shows some, and they are nobody's.
+    CredentialsWrong,
+    /// The caller is known and its role too low.
+    Forbidden,
     SecretNotForTarget,
     OriginNotAllowed,
     NotFound,
@@ -97,6 +104,15 @@ impl Code {
                 "invalid_request",
                 "The body came too slowly",
             ),
+            Self::CredentialsMissing => {
+                (S::UNAUTHORIZED, "unauthenticated", "Only users may do this")
+            }
+            Self::CredentialsWrong => (
+                S::UNAUTHORIZED,
+                "unauthenticated",
+                "The credentials are wrong",
+            ),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "The role is too low for this"),
             Self::SecretNotForTarget => (
                 S::FORBIDDEN,
                 "secret_not_for_target",
@@ -297,6 +313,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, json);
         let nosniff = HeaderValue::from_static("nosniff");
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, BASIC);
+        }
         if let Some(secs) = self.retry_after_secs {
             headers.insert(header::RETRY_AFTER, secs.into());
         }
@@ -374,6 +393,20 @@ impl From<PrepareError> for Problem {
             PrepareError::TokenTooLong => Self::new(Code::HeadersTooLarge, detail),
             PrepareError::Full => Self::new(Code::DiskFull, detail).retry_after(60),
             PrepareError::Unreadable | PrepareError::NoRandom => Self::internal(error),
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            Refused::Wrong(_) => Self::new(Code::CredentialsWrong, detail),
+            Refused::Busy => Self::new(
+                Code::QueueFull,
+                format!("{detail}; send the request again in a moment"),
+            )
+            .retry_after(1),
         }
     }
 }
@@ -522,6 +555,9 @@ impl From<StreamError> for Problem {
         }
     }
 }
+
+/// What every 401 asks for (RFC 7617, 2.1: names and passwords are UTF-8).
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"syncgate\", charset=\"UTF-8\"");
 
 /// Name of the header that carries the request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

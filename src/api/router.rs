@@ -3,42 +3,57 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{MatchedPath, Request, State},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
     routing::{get, post},
 };
 use tokio::time::Instant;
 
 use super::{
-    Shared, admin, ledger,
+    Shared,
+    access::{Caller, Who},
+    admin, ledger,
     problem::{Code, Problem},
     records, reload, retry, streams, sync,
 };
 
-/// Every route that there is, with its methods as `Allow` names them. `POST /stream/sync` is answered before the
-/// router; it stands here for the other methods.
-#[cfg(test)]
-pub(super) const ROUTES: [(&str, &str); 12] = [
-    ("/stream/sync", "POST"),
-    ("/stream/retry", "POST"),
-    ("/v1/streams", "GET,HEAD,POST"),
-    ("/v1/streams/{stream}", "GET,HEAD,PATCH,DELETE"),
-    ("/v1/streams/{stream}/partitions", "GET,HEAD"),
+/// A route: its path, and its methods, in the order in which `Allow` names them, with who may use them.
+pub(super) type Route = (&'static str, &'static [(&'static str, Who)]);
+
+/// Every route that there is. `POST /stream/sync` is answered before the router; it stands here for the other methods.
+pub(super) const ROUTES: [Route; 12] = [
+    ("/stream/sync", &[("POST", Who::Source)]),
+    ("/stream/retry", &[("POST", Who::Operator)]),
+    (
+        "/v1/streams",
+        &[("GET,HEAD", Who::User), ("POST", Who::Administrator)],
+    ),
+    (
+        "/v1/streams/{stream}",
+        &[
+            ("GET,HEAD", Who::User),
+            ("PATCH,DELETE", Who::Administrator),
+        ],
+    ),
+    (
+        "/v1/streams/{stream}/partitions",
+        &[("GET,HEAD", Who::User)],
+    ),
     (
         "/v1/streams/{stream}/partitions/{partition}/records",
-        "GET,HEAD",
+        &[("GET,HEAD", Who::Operator)],
     ),
     (
         "/v1/streams/{stream}/partitions/{partition}/records/{offset}",
-        "GET,HEAD",
+        &[("GET,HEAD", Who::Operator)],
     ),
-    ("/v1/ledger", "GET,HEAD"),
-    ("/v1/reload", "POST"),
-    ("/healthz", "GET,HEAD"),
-    ("/readyz", "GET,HEAD"),
-    ("/metrics", "GET,HEAD"),
+    ("/v1/ledger", &[("GET,HEAD", Who::User)]),
+    ("/v1/reload", &[("POST", Who::Administrator)]),
+    ("/healthz", &[("GET,HEAD", Who::Public)]),
+    ("/readyz", &[("GET,HEAD", Who::Public)]),
+    ("/metrics", &[("GET,HEAD", Who::User)]),
 ];
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
@@ -62,10 +77,36 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
+        .route_layer(from_fn(permitted))
         .route_layer(from_fn_with_state(shared.clone(), measured))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(shared)
+}
+
+/// Lets only those through who may use the route.
+async fn permitted(
+    path: MatchedPath,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if let Some(who) = who(path.as_str(), request.method().as_str()) {
+        caller.check(who)?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// Returns who may use a route; `None` for a method that it does not have.
+fn who(path: &str, method: &str) -> Option<Who> {
+    match ROUTES.iter().find(|(of, _)| *of == path) {
+        Some((_, methods)) => methods
+            .iter()
+            .find(|(names, _)| names.split(',').any(|name| name == method))
+            .map(|(_, who)| *who),
+        // Whoever leaves a route out of the list shall not open it to everyone.
+        None => Some(Who::Administrator),
+    }
 }
 
 async fn measured(

@@ -33,7 +33,9 @@ use tower_service::Service;
 use crate::{random, tasks::Tasks};
 
 use super::{
-    Api, Parts, Shared, admin,
+    Api, Parts, Shared,
+    access::Door,
+    admin,
     body::Bodies,
     guard::Guard,
     problem::{Problem, REQUEST_ID},
@@ -62,6 +64,7 @@ impl Api {
         let Parts {
             streams,
             ingest,
+            users,
             redriver,
             reloads,
             metrics,
@@ -74,6 +77,7 @@ impl Api {
             redriver,
             reloads,
             sync_seconds: metrics.request_seconds.get_or_create_owned(&sync_route),
+            door: Door::new(users, metrics.failed_logins.clone()),
             metrics,
             sources,
             bodies: Bodies::new(self.settings.clone()),
@@ -249,7 +253,7 @@ async fn answer(
     request: Request<Incoming>,
     id: &str,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let path = parts.uri.path();
     if shared.stop.is_cancelled() && !admin::answers_while_draining(path) {
         return Err(Problem::draining());
@@ -266,6 +270,8 @@ async fn answer(
         shared.sync_seconds.observe(started.elapsed().as_secs_f64());
         return answered;
     }
+    let caller = shared.door.caller(&settings, &parts).await?;
+    parts.extensions.insert(caller);
     let request = Request::from_parts(parts, Body::new(body));
     match router.call(request).await {
         Ok(response) => Ok(response),

@@ -9,13 +9,14 @@ use crate::{
     place::StreamName,
 };
 
-/// Settings of the edge, from `[server]`, `[sync]`, `[redrive]` and `[outcomes]`.
+/// Settings of the edge, from `[server]`, `[sync]`, `[redrive]`, `[metrics]` and `[outcomes]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(super) hosts: Vec<String>,
     pub(super) cors_origins: Vec<String>,
     pub(super) connections_max: usize,
     pub(super) request_timeout: Duration,
+    pub(super) metrics_public: bool,
     pub(super) text_answers: bool,
     pub(super) token_header: HeaderName,
     pub(super) batch_bytes_max: usize,
@@ -46,6 +47,7 @@ impl Settings {
             cors_origins: server.cors_origins.clone(),
             connections_max: server.connections_max,
             request_timeout: Duration::from_millis(server.request_timeout_ms),
+            metrics_public: config.metrics.public,
             text_answers: compat || sync.answer == Answer::Text,
             token_header: token_header.map_err(|_| TokenHeaderInvalid)?,
             batch_bytes_max: sync.batch_bytes_max,

@@ -114,8 +114,8 @@ impl Check<'_> {
         let server = &config.server;
         if !server.listen.ip().is_loopback() {
             let message = format!(
-                "{} is not a loopback address: there are no users yet, and whoever reached it would be administrator; \
-                 take 127.0.0.1:{port} or [::1]:{port}",
+                "{} is not a loopback address: there is no TLS yet, so messages and passwords would cross the network \
+                 in the clear; take 127.0.0.1:{port} or [::1]:{port}",
                 server.listen,
                 port = server.listen.port()
             );

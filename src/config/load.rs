@@ -12,11 +12,12 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, Place, check,
+    Config, ConfigError, ConfigErrors, Place, administrator, check,
     errors::did_you_mean,
     oci,
     schema::{Shape, shape},
 };
+use crate::users::Administrator;
 
 /// Where settings come from.
 #[derive(Clone, Default)]
@@ -29,7 +30,7 @@ pub struct Sources {
     pub overrides: Overrides,
 }
 
-/// A variable may hold the master key.
+/// A variable may hold the master key, or a password.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
@@ -55,6 +56,8 @@ pub struct Overrides {
 pub struct Loaded {
     /// The settings, with those of `[oci_sample]` already where they belong.
     pub config: Config,
+    /// The first administrator, if the environment names one.
+    pub administrator: Option<Administrator>,
     /// What is legal but will not do what one may think.
     pub warnings: Vec<String>,
     /// Where all of it came from, to be read again.
@@ -101,7 +104,12 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
 const PREFIX: &str = "SYNCGATE_";
 
 /// Variables of the commands that talk to a gateway; they are no settings of one.
-const COMMAND_VARIABLES: [&str; 2] = ["SYNCGATE_URL", "SYNCGATE_TOKEN"];
+const COMMAND_VARIABLES: [&str; 4] = [
+    "SYNCGATE_URL",
+    "SYNCGATE_TOKEN",
+    "SYNCGATE_USER",
+    "SYNCGATE_PASSWORD",
+];
 
 #[derive(Default)]
 struct Loader {
@@ -276,7 +284,8 @@ impl Loader {
             let Some(rest) = name.strip_prefix(PREFIX) else {
                 continue;
             };
-            if COMMAND_VARIABLES.contains(&name.as_str()) || is_of_kubernetes(rest) {
+            let of_others = [&COMMAND_VARIABLES[..], &administrator::VARIABLES].concat();
+            if of_others.contains(&name.as_str()) || is_of_kubernetes(rest) {
                 continue;
             }
             match key_of_variable(rest) {
@@ -349,8 +358,10 @@ pub(super) fn assemble(
     let is_said = |path: &str| places.contains_key(path);
     oci::apply(&mut config, &is_said, &mut findings, &mut warnings);
     check::check(&config, &mut findings);
+    let (administrator, wrong_variables) = administrator::read(&sources.environment);
     let loaded = Loaded {
         config,
+        administrator,
         warnings,
         sources,
         said,
@@ -361,7 +372,7 @@ pub(super) fn assemble(
         let key = finding.keys.iter().find(said).or(finding.keys.first());
         loaded.error(key.map_or("", String::as_str), finding.message)
     });
-    let wrong = wrong.collect();
+    let wrong = wrong.chain(wrong_variables).collect();
     (loaded, wrong)
 }
 
@@ -444,7 +455,10 @@ fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
 }
 
 fn near_variable(name: &str) -> String {
-    let mut known = Vec::new();
+    let of_administrator = administrator::VARIABLES.iter();
+    let mut known: Vec<_> = of_administrator
+        .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
+        .collect();
     for section in sections() {
         if let Some(Shape::Table(keys)) = shape(&[section]) {
             let variable = |key: &&str| format!("{section}__{key}").to_uppercase();

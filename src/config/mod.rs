@@ -4,6 +4,7 @@
 //! checks them; [`Loaded::reload`] does the same again while the gateway runs. `gateway.rs` takes them apart, and nobody
 //! reads settings later.
 
+mod administrator;
 mod check;
 mod errors;
 mod load;
@@ -48,6 +49,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// Log lines.
     pub logging: Logging,
+    /// `GET /metrics`.
+    pub metrics: Metrics,
     /// Which stream plays which role.
     pub roles: Roles,
     /// From status or cause to the stream that gets the record: a role's word or a stream's name.
@@ -347,6 +350,14 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Answer whoever asks, also where there are users.
+    pub public: bool,
 }
 
 /// `[roles]`: the word on the left is what `[outcomes]` may say.

@@ -271,6 +271,8 @@ master_key_command = ["k"]
 [logging]
 level = "warn"
 format = "json"
+[metrics]
+public = true
 [roles]
 source = "OtherSource"
 unavailable = "OtherUnavailable"

@@ -161,6 +161,8 @@ fn variables_hold_every_kind_of_value() {
             // Of other readers.
             ("SYNCGATE_MASTER_KEY", "k"),
             ("SYNCGATE_URL", "http://127.0.0.1:9002"),
+            ("SYNCGATE_USER", "bob"),
+            ("SYNCGATE_PASSWORD", "p"),
             ("SYNCGATE_SERVICE_HOST", "10.0.0.1"),
             ("SYNCGATE_PORT_9002_TCP_ADDR", "10.0.0.1"),
         ],
@@ -184,6 +186,8 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
         &[
             ("SYNCGATE_LISTEN", "127.0.0.1:1"),
             ("SYNCGATE_FOO", "1"),
+            ("SYNCGATE_ADMIN_PASWORD", "correct horse"),
+            ("SYNCGATE_ADMIN_USER", "ada"),
             ("SYNCGATE_SERVER__LISTE", "127.0.0.1:1"),
             ("SYNCGATE_REDRIVE__REDRIVES_MAX", "many"),
         ],
@@ -201,6 +205,8 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
             "t.toml, line 18: outcomes.4x: is no status, class or cause: give 100 to 599, 1xx, 2xx, 3xx, 4xx, 5xx, or one of dns",
             "t.toml, line 19: outcomes.600: is no status",
             "t.toml, line 20: outcomes.503: invalid type: integer `7`, expected a string",
+            "SYNCGATE_ADMIN_PASWORD: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_ADMIN_PASSWORD\"?",
+            "SYNCGATE_ADMIN_USER: is set, SYNCGATE_ADMIN_PASSWORD is not",
             "SYNCGATE_FOO: unknown variable; settings are SYNCGATE_SECTION__KEY",
             "SYNCGATE_LISTEN: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_SERVER__LISTEN\"?",
             "SYNCGATE_REDRIVE__REDRIVES_MAX: redrive.redrives_max: invalid type: string \"many\", expected a whole number",
@@ -214,7 +220,7 @@ fn values_must_fit_together() {
     for (text, expected) in [
         (
             "[server]\nlisten = \"0.0.0.0:9002\"",
-            "t.toml, line 2: server.listen: 0.0.0.0:9002 is not a loopback address: there are no users yet",
+            "t.toml, line 2: server.listen: 0.0.0.0:9002 is not a loopback address: there is no TLS yet",
         ),
         (
             "[server]\nhosts = [\"http://a\"]",

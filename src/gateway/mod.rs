@@ -40,6 +40,7 @@ use crate::{
     },
     tasks::Tasks,
     telemetry::{LogLevel, Metrics, Source, metrics},
+    users::{self, Users},
 };
 
 /// How long closing the engine may take after the grace time: what is queued is written.
@@ -68,7 +69,7 @@ pub struct Gateway {
 /// Why a gateway does not start. Nothing was served and no target was called.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is not loopback, and there are no users.
+    /// The address is not loopback.
     #[error(transparent)]
     Listen(#[from] ListenRefused),
     /// The address cannot be bound.
@@ -88,6 +89,9 @@ pub enum StartError {
     /// The secrets do not open.
     #[error(transparent)]
     Secrets(#[from] secrets::OpenError),
+    /// The users do not open, or the first administrator cannot be made.
+    #[error(transparent)]
+    Users(#[from] users::OpenError),
     /// The streams cannot be made as configured.
     #[error(transparent)]
     Streams(#[from] EnsureError),
@@ -151,6 +155,7 @@ impl Gateway {
         let settings_of_secrets = config.secrets.clone();
         let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
         let secrets = Secrets::open(engine.clone(), master).await?;
+        let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
 
         let stats = Arc::new(dispatch::Stats::default());
         let dispatching = Tasks::new();
@@ -200,6 +205,7 @@ impl Gateway {
             redriver: Arc::new(redriver.clone()),
             reloads: Arc::new(reload.clone()),
             streams: streams.clone(),
+            users,
             metrics,
             sources,
         };

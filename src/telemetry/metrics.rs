@@ -57,6 +57,11 @@ const LIST: &[Listed] = &[
         "Requests of POST /stream/sync that were refused, by problem code",
     ),
     listed(
+        FAILED_LOGINS,
+        MetricType::Counter,
+        "Requests refused as their name or password was wrong",
+    ),
+    listed(
         REQUEST_SECONDS,
         MetricType::Histogram,
         "Time from a request's head to its answer, by route",
@@ -157,6 +162,7 @@ const LIST: &[Listed] = &[
 const ACCEPTED: &str = "syncgate_accepted_messages";
 const REPEATED: &str = "syncgate_repeated_requests";
 const REFUSED: &str = "syncgate_refused_requests";
+const FAILED_LOGINS: &str = "syncgate_failed_logins";
 const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
 /// Time from a commit's queuing to its durability.
 pub const APPEND_SECONDS: &str = "syncgate_append_seconds";
@@ -206,6 +212,8 @@ pub struct Metrics {
     pub repeated: Counter,
     /// Refused requests of `POST /stream/sync`, by problem `code`.
     pub refused: Family<Label, Counter>,
+    /// Requests with wrong credentials.
+    pub failed_logins: Counter,
     /// Time of a request, by `route`.
     pub request_seconds: Family<Label, Histogram, fn() -> Histogram>,
     /// Locked to add a metric and to write the text; counting goes past it.
@@ -221,6 +229,7 @@ impl Metrics {
             accepted: Counter::default(),
             repeated: Counter::default(),
             refused: Family::default(),
+            failed_logins: Counter::default(),
             request_seconds: Family::new_with_constructor(latency as fn() -> Histogram),
             registry: Arc::default(),
             started_seconds: Duration::from_micros(clock.now().0).as_secs_f64(),
@@ -228,6 +237,7 @@ impl Metrics {
         metrics.adopt(ACCEPTED, metrics.accepted.clone());
         metrics.adopt(REPEATED, metrics.repeated.clone());
         metrics.adopt(REFUSED, metrics.refused.clone());
+        metrics.adopt(FAILED_LOGINS, metrics.failed_logins.clone());
         metrics.adopt(REQUEST_SECONDS, metrics.request_seconds.clone());
         metrics.adopt(BUILD, Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         metrics

@@ -24,4 +24,5 @@ mod reload;
 mod retry;
 mod storm;
 mod streams;
+mod users;
 mod verify;

@@ -1,4 +1,5 @@
-//! Every `curl` of the README is run, in order, against one gateway, and answers as the README says.
+//! Every `curl` of the README is run, in order, against one gateway, and answers as the README says. Those of the chapter
+//! on users have a gateway of their own, which is started with the variables that stand there.
 //!
 //! A block of ```` ```sh ```` that begins with `curl`, followed by a block of ```` ```json ```` (or ```` ```text ````), is an
 //! example. In the answer `"…"` stands for any text, `…` as a number's place (`"…#"`) for any number; members that the
@@ -7,10 +8,12 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::harness::{Act, Gateway, StubTarget};
+use crate::harness::{Act, Gateway, Place, StubTarget};
 
 struct Example {
     line: usize,
+    /// It stands in the chapter on users.
+    of_users: bool,
     command: String,
     answer: Option<String>,
 }
@@ -18,7 +21,11 @@ struct Example {
 fn examples(readme: &str) -> Vec<Example> {
     let (mut all, mut lines): (Vec<Example>, _) =
         (Vec::new(), readme.lines().enumerate().peekable());
+    let mut of_users = false;
     while let Some((number, line)) = lines.next() {
+        if let Some(chapter) = line.strip_prefix("## ") {
+            of_users = chapter == "Users";
+        }
         let kind = line.trim();
         if !matches!(kind, "```sh" | "```json" | "```text") {
             continue;
@@ -32,6 +39,7 @@ fn examples(readme: &str) -> Vec<Example> {
         match kind {
             "```sh" if body.starts_with("curl") => all.push(Example {
                 line: number + 1,
+                of_users,
                 command: body,
                 answer: None,
             }),
@@ -75,6 +83,7 @@ fn words(command: &str) -> Vec<String> {
 async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
     let mut words = words(command).into_iter().skip(1);
     let (mut method, mut headers, mut body, mut url) = (None, Vec::new(), None::<String>, None);
+    let mut login = None;
     while let Some(word) = words.next() {
         let mut value = || {
             words
@@ -84,6 +93,7 @@ async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
         match word.as_str() {
             "-X" => method = Some(value()),
             "-H" => headers.push(value()),
+            "-u" => login = Some(value()),
             "-d" | "--data-binary" => body = Some(value()),
             "-s" | "-i" | "-sS" => {}
             "-G" => method = Some("GET".into()),
@@ -112,6 +122,9 @@ async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
     for header in headers {
         let (name, value) = header.split_once(':').unwrap();
         request = request.header(name.trim(), value.trim());
+    }
+    if let Some((user, password)) = login.as_ref().and_then(|login| login.split_once(':')) {
+        request = request.basic_auth(user, Some(password));
     }
     if let Some(body) = body {
         request = request.body(body);
@@ -178,6 +191,12 @@ async fn every_example_answers_as_the_readme_says() {
     })
     .await;
     let gateway = Gateway::start();
+    let exports = readme.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+        Some((name, value.trim_matches('\'')))
+    });
+    let with_users = exports.fold(Place::new(), |place, (name, value)| place.env(name, value));
+    let with_users = with_users.start();
     let examples = examples(&readme);
     assert!(
         examples.len() >= 15,
@@ -186,6 +205,7 @@ async fn every_example_answers_as_the_readme_says() {
     );
     for Example {
         line,
+        of_users,
         command,
         answer,
     } in examples
@@ -194,7 +214,8 @@ async fn every_example_answers_as_the_readme_says() {
         gateway.drained("DataSyncStream").await;
         // The README's target listens on a fixed port.
         let command = command.replace("http://127.0.0.1:9003", &target.url(""));
-        let (status, body) = run(&gateway, &command).await;
+        let asked = if of_users { &with_users } else { &gateway };
+        let (status, body) = run(asked, &command).await;
         let answer = answer.unwrap_or_else(|| panic!("README.md:{line} shows no answer"));
         assert!(status < 500, "README.md:{line}: {status} {body}");
         match serde_json::from_str::<Value>(

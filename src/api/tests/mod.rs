@@ -1,5 +1,6 @@
 //! The edge over real sockets, above an engine in memory.
 
+mod access;
 mod durable;
 mod idempotency;
 mod records;
@@ -94,6 +95,15 @@ impl Edge {
 
     /// Starts over a log; `engine` is only kept for the test.
     async fn over(log: Arc<dyn Engine>, engine: Arc<Memory>, config: &Config) -> Self {
+        Self::with_users(None, log, engine, config).await
+    }
+
+    async fn with_users(
+        users: Option<Users>,
+        log: Arc<dyn Engine>,
+        engine: Arc<Memory>,
+        config: &Config,
+    ) -> Self {
         let master = MasterKey::from_bytes([7; 32]);
         let secrets = Secrets::open(log.clone(), master).await.unwrap();
         let streams = Streams::new(log);
@@ -103,6 +113,7 @@ impl Edge {
         let parts = Parts {
             ingest: Ingest::new(streams.clone(), secrets, config, &tasks),
             streams,
+            users,
             redriver: redrives.clone(),
             reloads: reloads.clone(),
             metrics: Metrics::new(&Clock::manual(Timestamp(1))),

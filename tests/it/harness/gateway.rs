@@ -51,6 +51,12 @@ impl Place {
         self
     }
 
+    /// From now on it starts with no variable but those that every start has.
+    pub fn without_variables(mut self) -> Self {
+        self.env.clear();
+        self
+    }
+
     /// From now on a target that was left alone is tried again when the configuration says so, and not sooner.
     pub fn patient(mut self) -> Self {
         self.quick_again = false;

@@ -1,4 +1,4 @@
-//! `[server]` and `[sync]`.
+//! `[server]`, `[metrics]` and `[sync]`.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{effects, take};
-use crate::harness::{Act, Answer, Gateway, StubTarget, keyed, message, within};
+use super::{effects, take, told};
+use crate::harness::{Act, Answer, Gateway, Place, StubTarget, keyed, message, within};
 
 effects! {
     "server.hosts" => another_name_is_ours,
@@ -16,6 +16,7 @@ effects! {
     "server.request_timeout_ms" => a_slow_body_is_given_up_sooner,
     "server.grace_ms" => a_stop_waits_for_less,
     "server.cors_origins" => another_origin_may_change_things,
+    "metrics.public" => metrics_are_for_everyone,
     "sync.answer" => a_success_looks_otherwise,
     "sync.token_header" => the_token_comes_and_goes_in_another_header,
     "sync.lenient" => messages_that_cannot_be_delivered_are_taken,
@@ -128,6 +129,23 @@ async fn a_stop_waits_for_less() {
     target.wait_for_calls(1).await;
     take(&gateway, "server.grace_ms", "[server]\ngrace_ms = 100").await;
     gateway.stop().await;
+}
+
+async fn metrics_are_for_everyone() {
+    let (user, password) = ("ada", "correct horse battery");
+    let place = Place::with_config("# nothing yet\n")
+        .env("SYNCGATE_ADMIN_USER", user)
+        .env("SYNCGATE_ADMIN_PASSWORD", password);
+    let gateway = place.start();
+    gateway
+        .get("/metrics")
+        .await
+        .problem(401, "unauthenticated");
+    gateway.write_config("[metrics]\npublic = true");
+    let request = gateway.request(Method::POST, "/v1/reload");
+    let answer = gateway.send(request.basic_auth(user, Some(password))).await;
+    assert_eq!(answer.ok(), told(&["metrics.public"], &[]));
+    gateway.get("/metrics").await.ok();
 }
 
 async fn a_success_looks_otherwise() {
