@@ -5,8 +5,8 @@
 //! ```
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString},
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::{Output, PasswordHash, Salt},
 };
 use data_encoding::BASE64_NOPAD;
 
@@ -29,14 +29,36 @@ pub(super) struct Digest(String);
 #[error("the system gives no random numbers")]
 pub(super) struct NoRandom;
 
+/// What argon2 works in. It is used again and again: freed, the allocator would keep as much for every thread that ever
+/// made a digest.
+#[derive(Default)]
+pub(super) struct Memory(Vec<Block>);
+
+impl Memory {
+    fn digest(&mut self, password: &str, salt: &[u8], params: Params) -> Option<Output> {
+        self.0.resize(params.block_count(), Block::new());
+        let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let mut digest = [0; DIGEST_BYTES];
+        let blocks = &mut self.0;
+        let made =
+            hasher.hash_password_into_with_memory(password.as_bytes(), salt, &mut digest, blocks);
+        // The first blocks would let a guess be tried at a small part of the cost.
+        self.0.fill(Block::new());
+        made.ok()?;
+        Output::new(&digest).ok()
+    }
+}
+
 impl Digest {
-    pub(super) fn of(password: &str) -> Result<Self, NoRandom> {
-        let salt = SaltString::encode_b64(&random_bytes::<SALT_BYTES>()?);
-        let salt = salt.expect("a salt of 16 bytes is neither too short nor too long");
-        let digest = hasher().hash_password(password.as_bytes(), &salt);
+    pub(super) fn of(password: &str, memory: &mut Memory) -> Result<Self, NoRandom> {
+        let salt = random_bytes::<SALT_BYTES>()?;
+        let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(DIGEST_BYTES));
+        let params = params.expect("OWASP's parameters are legal ones");
+        let digest = memory.digest(password, &salt, params);
         let digest =
-            digest.expect("the parameters and the salt are legal, and passwords are short");
-        Ok(Self(digest.to_string()))
+            digest.expect("salt and digest are as long as they may be, passwords are short");
+        let salt = BASE64_NOPAD.encode(&salt);
+        Ok(Self(format!("{}{salt}${digest}", beginning())))
     }
 
     /// A digest that no password has. Comparing with it takes as long as with any other.
@@ -49,7 +71,8 @@ impl Digest {
     /// Reads a digest; `None` if it is none of argon2id.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let parsed = PasswordHash::new(text).ok()?;
-        let whole = parsed.salt.is_some() && parsed.hash.is_some();
+        let len = parsed.hash.map(|digest| digest.len());
+        let whole = parsed.salt.is_some() && len == Some(DIGEST_BYTES);
         let legal = parsed.algorithm.as_str() == "argon2id" && Params::try_from(&parsed).is_ok();
         (whole && legal).then(|| Self(text.to_owned()))
     }
@@ -59,9 +82,17 @@ impl Digest {
     }
 
     /// Returns whether this is the digest of `password`. The comparison takes the same time wherever they differ.
-    pub(super) fn fits(&self, password: &str) -> bool {
-        let parsed = PasswordHash::new(&self.0);
-        parsed.is_ok_and(|own| hasher().verify_password(password.as_bytes(), &own).is_ok())
+    pub(super) fn fits(&self, password: &str, memory: &mut Memory) -> bool {
+        self.compare(password, memory).unwrap_or(false)
+    }
+
+    fn compare(&self, password: &str, memory: &mut Memory) -> Option<bool> {
+        let own = PasswordHash::new(&self.0).ok()?;
+        let mut salt = [0; Salt::MAX_LENGTH];
+        let salt = own.salt?.decode_b64(&mut salt).ok()?;
+        let params = Params::try_from(&own).ok()?;
+        let digest = memory.digest(password, salt, params)?;
+        Some(digest == own.hash?)
     }
 
     /// Returns whether it was made with the parameters of this release.
@@ -75,12 +106,6 @@ fn beginning() -> String {
     format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}$")
 }
 
-fn hasher() -> Argon2<'static> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(DIGEST_BYTES));
-    let params = params.expect("OWASP's parameters are legal ones");
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-}
-
 fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandom> {
     let mut bytes = [0; N];
     random::fill(&mut bytes).map_err(|_| NoRandom)?;
@@ -89,33 +114,59 @@ fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandom> {
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::{PasswordHasher, SaltString};
+
     use super::*;
+
+    fn of(password: &str) -> Digest {
+        Digest::of(password, &mut Memory::default()).unwrap()
+    }
+
+    fn fits(digest: &Digest, password: &str) -> bool {
+        digest.fits(password, &mut Memory::default())
+    }
 
     #[test]
     fn only_the_password_fits_its_digest_and_no_two_digests_are_alike() {
-        let digest = Digest::of("correct horse").unwrap();
+        let digest = of("correct horse");
         assert!(
             digest
                 .as_str()
                 .starts_with("$argon2id$v=19$m=19456,t=2,p=1$")
         );
-        assert!(digest.is_current() && digest.fits("correct horse"));
-        assert!(!digest.fits("correct hors") && !digest.fits("correct horse "));
-        assert_ne!(
-            digest.as_str(),
-            Digest::of("correct horse").unwrap().as_str()
-        );
+        assert!(digest.is_current() && fits(&digest, "correct horse"));
+        assert!(!fits(&digest, "correct hors") && !fits(&digest, "correct horse "));
+        assert_ne!(digest.as_str(), of("correct horse").as_str());
         assert!(!digest.as_str().contains("horse"));
         assert!(Digest::parse(digest.as_str()) == Some(digest));
     }
 
+    /// What is made is what the crate itself takes for the digest, and memory that was used does not show.
+    #[test]
+    fn digests_are_those_of_everybody_else() {
+        let mut memory = Memory::default();
+        for password in ["correct horse", "another one", "correct horse"] {
+            let digest = Digest::of(password, &mut memory).unwrap();
+            let parsed = PasswordHash::new(digest.as_str()).unwrap();
+            assert!(
+                parsed
+                    .verify_password(&[&Argon2::default()], password)
+                    .is_ok()
+            );
+            assert!(digest.fits(password, &mut memory));
+            assert!(
+                memory
+                    .0
+                    .iter()
+                    .all(|block| block.as_ref().iter().all(|word| *word == 0))
+            );
+        }
+    }
+
     #[test]
     fn a_decoy_has_the_form_and_so_the_cost_of_any_digest() {
-        let (decoy, real) = (
-            Digest::decoy().unwrap(),
-            Digest::of("correct horse").unwrap(),
-        );
-        assert!(decoy.is_current() && !decoy.fits("correct horse"));
+        let (decoy, real) = (Digest::decoy().unwrap(), of("correct horse"));
+        assert!(decoy.is_current() && !fits(&decoy, "correct horse"));
         assert_eq!(decoy.as_str().len(), real.as_str().len());
         assert!(Digest::parse(decoy.as_str()).is_some());
     }
@@ -131,7 +182,7 @@ mod tests {
             .unwrap()
             .to_string();
         let digest = Digest::parse(&text).unwrap();
-        assert!(digest.fits("correct horse") && !digest.fits("other"));
+        assert!(fits(&digest, "correct horse") && !fits(&digest, "other"));
         assert!(!digest.is_current());
         let weaker = text.replace("argon2id", "argon2d");
         for text in ["", "x", "$argon2id$v=19$m=19456,t=2,p=1$", &weaker] {

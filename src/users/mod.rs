@@ -126,8 +126,9 @@ impl Users {
                 others.push(name.to_owned());
             }
         }
+        let checks = Arc::new(Checks::new()?);
         match administrator {
-            Some(administrator) => ensure(&*engine, administrator).await?,
+            Some(administrator) => ensure(&*engine, &checks, administrator).await?,
             None if len == 0 => return Ok(None),
             None => {}
         }
@@ -135,15 +136,16 @@ impl Users {
             let others = others.join(", ");
             tracing::warn!(others, "users stay that SYNCGATE_ADMIN_USER does not name");
         }
-        Ok(Some(Self {
-            engine,
-            checks: Arc::new(Checks::new()?),
-        }))
+        Ok(Some(Self { engine, checks }))
     }
 }
 
 /// Makes what is stored what the environment says.
-async fn ensure(engine: &dyn Engine, administrator: &Administrator) -> Result<(), OpenError> {
+async fn ensure(
+    engine: &dyn Engine,
+    checks: &Arc<Checks>,
+    administrator: &Administrator,
+) -> Result<(), OpenError> {
     let Administrator { name, password } = administrator.clone();
     let entry = engine.get(&key(&name)).await;
     let revision = entry.as_ref().map_or(0, |entry| entry.revision);
@@ -151,14 +153,17 @@ async fn ensure(engine: &dyn Engine, administrator: &Administrator) -> Result<()
     let stored = before.as_ref().and_then(|value| Stored::read(value));
     let role_before = stored.as_ref().map(|stored| stored.role);
     // Kept as it is, the digest, if the password fits; so a start with the same variables writes nothing.
-    let (digest, is_same) = off_this_thread(move || match stored {
-        Some(stored) if stored.digest.fits(password.as_str()) => match stored.digest.is_current() {
-            true => Ok((stored.digest, true)),
-            false => Digest::of(password.as_str()).map(|digest| (digest, true)),
-        },
-        _ => Digest::of(password.as_str()).map(|digest| (digest, false)),
-    })
-    .await?;
+    let checks = checks.clone();
+    let made = off_this_thread(move || {
+        checks.with_memory(|memory| {
+            let same = stored.filter(|stored| stored.digest.fits(password.as_str(), memory));
+            match &same {
+                Some(stored) if stored.digest.is_current() => Ok((stored.digest.clone(), true)),
+                _ => Digest::of(password.as_str(), memory).map(|digest| (digest, same.is_some())),
+            }
+        })
+    });
+    let (digest, is_same) = made.await?;
     let stored = Stored {
         role: Role::Administrator,
         digest,

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::*;
+use super::{digest::Memory as WorkingMemory, *};
 use crate::{
     cache::Cache,
     storage::{Log as _, State as _, memory::Memory},
@@ -25,7 +25,7 @@ async fn open(engine: &Arc<Memory>, name: &str, password: &str) -> Users {
 
 /// Stores a user of that role beside the administrator.
 pub(crate) async fn add(engine: &dyn Engine, name: &str, role: Role, password: &str) {
-    let digest = Digest::of(password).unwrap();
+    let digest = Digest::of(password, &mut WorkingMemory::default()).unwrap();
     let value = Stored { role, digest }.write();
     let name = UserName::new(name).unwrap();
     put(engine, &name, value, 0).await.unwrap();
@@ -176,6 +176,21 @@ async fn guesses_are_bounded_and_hold_up_nobody_who_is_known() {
     drop(turns);
     assert_eq!(checks.waiting.available_permits(), places);
     assert_eq!(users.verify("ada", "guess").await, wrong("ada"));
+}
+
+#[tokio::test]
+async fn many_checks_take_no_more_memory_than_those_that_run_at_once() {
+    let users = open(&Memory::new(), "ada", PASSWORD).await;
+    let turns = users.checks.running.available_permits();
+    let guesses = (0..8).map(|n| {
+        let users = users.clone();
+        async move { users.verify("nobody", &n.to_string()).await }
+    });
+    for answer in join_all(guesses).await {
+        assert_eq!(answer, Err(Refused::Wrong(None)));
+    }
+    let kept = users.checks.memories().len();
+    assert!((1..=turns).contains(&kept), "{kept} for {turns}");
 }
 
 #[tokio::test]

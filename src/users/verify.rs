@@ -16,12 +16,12 @@ use zeroize::Zeroizing;
 
 use super::{
     Role, UserName, Users,
-    digest::{Digest, NoRandom},
+    digest::{Digest, Memory, NoRandom},
     stored::{Stored, key},
 };
 use crate::{cache::Cache, random};
 
-/// Digests made at the same time, at most; half of the cores, if that is less. Together they take up to 76 MiB.
+/// Digests made at the same time, at most; half of the cores, if that is less. Each has 19 MiB, which are kept.
 const AT_ONCE_MAX: usize = 4;
 /// Requests that wait for their turn. Further ones are refused at once.
 const WAITING_LEN_MAX: usize = 64;
@@ -60,6 +60,8 @@ pub(super) struct Checks {
     pub(super) waiting: Semaphore,
     pub(super) running: Arc<Semaphore>,
     decoy: Digest,
+    /// Those that no digest is made in; with the others no more than [`AT_ONCE_MAX`].
+    memories: Mutex<Vec<Memory>>,
 }
 
 impl Checks {
@@ -73,6 +75,7 @@ impl Checks {
             waiting: Semaphore::new(WAITING_LEN_MAX),
             running: Arc::new(Semaphore::new((cores / 2).clamp(1, AT_ONCE_MAX))),
             decoy: Digest::decoy()?,
+            memories: Mutex::default(),
         })
     }
 
@@ -93,7 +96,7 @@ impl Checks {
 
     /// Compares on another thread, when it is this one's turn.
     async fn compare(
-        &self,
+        self: &Arc<Self>,
         proof: &[u8; 32],
         digest: Option<Digest>,
         password: &str,
@@ -109,12 +112,26 @@ impl Checks {
         }
         let digest = digest.unwrap_or_else(|| self.decoy.clone());
         let password = Zeroizing::new(password.to_owned());
+        let checks = self.clone();
         let fits = off_this_thread(move || {
             // Held until the work is done, also when the client has gone.
             let _turn = turn;
-            digest.fits(&password)
+            checks.with_memory(|memory| digest.fits(&password, memory))
         });
         Ok(fits.await)
+    }
+
+    /// Runs what makes digests. Only who has a turn calls it, or who calls it before there is anyone else.
+    pub(super) fn with_memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memories().pop().unwrap_or_default();
+        let done = work(&mut memory);
+        self.memories().push(memory);
+        done
+    }
+
+    pub(super) fn memories(&self) -> MutexGuard<'_, Vec<Memory>> {
+        // The list is whole between any two steps of it.
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,7 +154,7 @@ impl Users {
             let stored = Stored::read(&entry.value)?;
             Some((name, stored, entry.value))
         });
-        let checks = &*self.checks;
+        let checks = &self.checks;
         let Some((name, Stored { role, digest }, value)) = found else {
             checks.compare(&[0; 32], None, password).await?;
             return Err(Refused::Wrong(None));
