@@ -19,9 +19,10 @@ use crate::{
 };
 
 use super::{
-    Appended, Bounds, Caps, Commit, CommitError, Committed, Counts, DedupId, Finish, Finished,
-    Health, Keep, LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords, Page, PartitionStatus,
-    ReadError, State, StateEntry, Stream, StreamConfig, StreamError, StreamLedger,
+    Appended, Bounds, Caps, Commit, CommitError, Committed, ControlEvent, ControlEventKind, Counts,
+    DedupId, Finish, Finished, Health, Keep, LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords,
+    Page, PartitionStatus, ReadError, State, StateEntry, Stream, StreamBounds, StreamConfig,
+    StreamError, StreamLedger,
 };
 
 /// The engine.
@@ -302,6 +303,16 @@ impl Log for Memory {
         })
     }
 
+    fn bounds(&self, stream: StreamId) -> Option<StreamBounds> {
+        let inner = self.inner.lock().unwrap();
+        let stream = inner.streams.iter().find(|known| known.id == stream)?;
+        let bounds = |of| Some(inner.part(of).ok()?.bounds());
+        Some(StreamBounds {
+            stream: stream.clone(),
+            partitions: stream.all_partitions().map(bounds).collect::<Option<_>>()?,
+        })
+    }
+
     fn ledger(&self) -> Ledger {
         let streams = self.inner.lock().unwrap().streams.clone();
         let rows = streams.into_iter().map(|stream| {
@@ -400,7 +411,11 @@ impl Log for Memory {
             partitions,
             config,
             revision,
-            events: Vec::new(),
+            events: vec![ControlEvent {
+                kind: ControlEventKind::Created { partitions },
+                time: Timestamp(revision * 1_000_000),
+                tails: vec![Offset(0); partitions.into()],
+            }],
         });
         for of in stream.all_partitions() {
             inner.partitions.insert(of, Part::new());
@@ -417,6 +432,7 @@ impl Log for Memory {
         revision: Option<u64>,
     ) -> Result<Arc<Stream>, StreamError> {
         let mut inner = self.inner.lock().unwrap();
+        let inner = &mut *inner;
         inner.revision += 1;
         let next = inner.revision;
         let found = inner.streams.iter_mut().find(|stream| stream.id == id);
@@ -428,12 +444,24 @@ impl Log for Memory {
             let partitions = stream.partitions;
             return Err(StreamError::Shrink { partitions });
         }
-        *stream = Arc::new(Stream {
+        let mut changed = Stream {
             partitions,
             config,
             revision: next,
             ..Stream::clone(stream)
-        });
+        };
+        if partitions > stream.partitions {
+            let old = stream.all_partitions();
+            let tails = old.map(|of| inner.partitions[&of].bounds().tail);
+            let mut tails: Vec<_> = tails.collect();
+            tails.resize(partitions.into(), Offset(0));
+            changed.events.push(ControlEvent {
+                kind: ControlEventKind::Grown { partitions },
+                time: Timestamp(next * 1_000_000),
+                tails,
+            });
+        }
+        *stream = Arc::new(changed);
         let stream = stream.clone();
         for of in stream.all_partitions() {
             inner.partitions.entry(of).or_insert_with(Part::new);

@@ -97,6 +97,10 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// [`ReadError::PartitionUnknown`].
     fn status(&self, of: PartitionId) -> Result<PartitionStatus, ReadError>;
 
+    /// Returns a stream and the bounds of all its partitions as they stood at one moment: a commit over several of them
+    /// is in all or in none, and whatever is stored behind these bounds, or happens to the stream, has a later time.
+    fn bounds(&self, stream: StreamId) -> Option<StreamBounds>;
+
     /// Returns the books of all streams as they stood at one moment.
     fn ledger(&self) -> Ledger;
 
@@ -539,6 +543,15 @@ pub struct Bounds {
     pub tail: Offset,
 }
 
+/// A stream, and which offsets each of its partitions has.
+#[derive(Clone, Debug)]
+pub struct StreamBounds {
+    /// The stream.
+    pub stream: Arc<Stream>,
+    /// By number of the partition.
+    pub partitions: Vec<Bounds>,
+}
+
 /// A partition in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionStatus {
@@ -793,6 +806,17 @@ pub enum ControlEventKind {
     },
     /// All its records were removed.
     Purged,
+}
+
+impl ControlEventKind {
+    /// Returns how many partitions the stream has from then on, if that is what it says.
+    #[must_use]
+    pub fn partitions(self) -> Option<u16> {
+        match self {
+            Self::Created { partitions } | Self::Grown { partitions } => Some(partitions),
+            Self::Purged => None,
+        }
+    }
 }
 
 /// Number of a lease on one partition; a later holder has a greater one.

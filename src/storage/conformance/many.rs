@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{Place, append, finish, make, numbered, one_partition, part, record, reopened, stored};
 use crate::{
     place::{Offset, PartitionId},
-    storage::{Append, Commit, CommitError, Engine, NewEnd, StateChange},
+    storage::{Append, AppendKind, Commit, CommitError, Engine, NewEnd, StateChange},
     tasks::Tasks,
 };
 
@@ -139,4 +139,35 @@ pub(crate) async fn one_of_many_ends_a_record(place: &dyn Place) {
     assert!(won.into_iter().eq(0..40));
     let engine = reopened(engine, place).await;
     assert_eq!(engine.status(of).unwrap().counts.delivered, 40);
+}
+
+pub(crate) async fn bounds_show_a_commit_in_all_partitions_or_in_none(place: &dyn Place) {
+    let engine = place.open();
+    let stream = make(engine.as_ref(), "src", 3).await;
+    let (looking, id) = (engine.clone(), stream.id);
+    let looks = std::thread::spawn(move || {
+        loop {
+            let found = looking.bounds(id).unwrap();
+            let tails: Vec<_> = found.partitions.iter().map(|bounds| bounds.tail).collect();
+            assert!(tails.iter().all(|tail| *tail == tails[0]), "{tails:?}");
+            if tails[0] == Offset(400) {
+                return;
+            }
+        }
+    });
+    for number in 0..400 {
+        let appends = stream.all_partitions().map(|of| Append {
+            of,
+            records: vec![record(format!("{number}"))],
+            kind: AppendKind::Accepted,
+            refers: Vec::new(),
+        });
+        let commit = Commit {
+            appends: appends.collect(),
+            ..Commit::default()
+        };
+        stored(engine.as_ref(), commit).await;
+    }
+    looks.join().unwrap();
+    assert!(engine.bounds(crate::place::StreamId([9; 16])).is_none());
 }

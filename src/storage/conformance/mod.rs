@@ -54,7 +54,8 @@ macro_rules! suite {
                 close_answers_what_was_queued;
             many: many_committers_get_places_of_their_own,
                 committers_that_race_for_one_value_take_turns,
-                one_of_many_ends_a_record;
+                one_of_many_ends_a_record,
+                bounds_show_a_commit_in_all_partitions_or_in_none;
             refusals: a_refused_part_refuses_all;
             ends: every_end_is_counted_and_moves_the_low_mark,
                 a_record_ends_once,

@@ -20,7 +20,7 @@ use crate::{
     storage::{
         Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
         LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, ReadError, State,
-        StateEntry, Stream, StreamConfig, StreamError,
+        StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
     },
     telemetry::metrics::latency,
 };
@@ -239,6 +239,15 @@ impl Log for Embedded {
         found
             .map(|(_, book)| book.status())
             .ok_or(ReadError::PartitionUnknown(of))
+    }
+
+    fn bounds(&self, stream: StreamId) -> Option<StreamBounds> {
+        let view = lock::read(&self.shared.view);
+        let (_, book) = view.books.with_id(stream)?;
+        Some(StreamBounds {
+            stream: book.stream.clone(),
+            partitions: book.partitions.iter().map(|book| book.bounds()).collect(),
+        })
     }
 
     fn ledger(&self) -> Ledger {
