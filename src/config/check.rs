@@ -8,7 +8,7 @@ use std::{
 use http::HeaderName;
 
 use super::{Config, StreamSettings, TargetSettings, errors::did_you_mean};
-use crate::target::Origin;
+use crate::{place::StreamName, target::Origin};
 
 /// Something that does not fit.
 #[derive(Debug)]
@@ -348,6 +348,68 @@ impl Check<'_> {
         }
     }
 
+    fn push(&mut self, config: &Config) {
+        let push = &config.push;
+        self.range("push.idle_array_ms", push.idle_array_ms, 0..=HOUR_MS);
+        self.range("push.clients_max", push.clients_max, 1..=1_000_000);
+        for (alias, stream) in &push.trails {
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_#$/-".contains(&byte);
+            let key = format!("push.trails.{alias}");
+            if !(2..=512).contains(&alias.len()) || !alias.bytes().all(legal) {
+                let what =
+                    "the alias must have 2 to 512 letters, digits, '_', '#', '$', '/' and '-'";
+                self.say([&*key], what);
+            }
+            if let Err(error) = stream.parse::<StreamName>() {
+                self.say([&*key], format!("{stream:?} names no stream: {error}"));
+            }
+        }
+        let namespace = &push.namespace;
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$';
+        let letter = namespace.starts_with(|c: char| c.is_ascii_alphabetic());
+        if !letter || namespace.len() > 64 || !namespace.chars().all(legal) {
+            let what = "must be a letter, then letters, digits, '_' and '$', 64 at most";
+            self.say(["push.namespace"], what);
+        }
+        let printable = |text: &str| !text.chars().any(char::is_control);
+        if push.node.len() > 255 || !printable(&push.node) {
+            self.say(
+                ["push.node"],
+                "must have at most 255 bytes, and no control characters",
+            );
+        }
+        let prefix = &push.event_type_prefix;
+        if prefix.is_empty() || prefix.len() > 128 || !printable(prefix) {
+            let what = "must have 1 to 128 bytes, and no control characters";
+            self.say(["push.event_type_prefix"], what);
+        }
+        for name in &push.masked_headers {
+            if name.parse::<HeaderName>().is_err() {
+                self.say(
+                    ["push.masked_headers"],
+                    format!("{name:?} is no header name"),
+                );
+            }
+        }
+        let url = config.server.public_url.as_deref();
+        let origin = |url: &str| {
+            let parsed = url::Url::parse(url).ok()?;
+            let plain = matches!(parsed.scheme(), "http" | "https")
+                && parsed.has_host()
+                && parsed.path() == "/"
+                && parsed.query().is_none()
+                && parsed.fragment().is_none()
+                && parsed.username().is_empty()
+                && parsed.password().is_none();
+            plain.then_some(())
+        };
+        if url.is_some_and(|url| origin(url).is_none()) {
+            let what =
+                "must be http:// or https://, a host and maybe a port, as in https://sync.example";
+            self.say(["server.public_url"], what);
+        }
+    }
+
     fn redrive_retention_and_secrets(&mut self, config: &Config) {
         let redrive = &config.redrive;
         self.range(
@@ -376,6 +438,7 @@ impl Check<'_> {
             retention.interval_seconds,
             1..=86_400,
         );
+        self.push(config);
         let secrets = &config.secrets;
         if secrets
             .master_key_env

@@ -45,6 +45,8 @@ pub struct Config {
     pub redrive: Redrive,
     /// How long records are kept.
     pub retention: Retention,
+    /// Data streams for subscribers.
+    pub push: Push,
     /// Credentials at rest.
     pub secrets: Secrets,
     /// Log lines.
@@ -71,6 +73,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// More names by which clients may call this server (`Host`), beside localhost and the bound address.
     pub hosts: Vec<String>,
+    /// Address under which clients reach this server, as in `https://sync.example`.
+    pub public_url: Option<String>,
     /// Open connections; further ones wait in the kernel's queue.
     pub connections_max: usize,
     /// A request must have arrived whole after this time.
@@ -90,6 +94,7 @@ impl Default for Server {
             request_timeout_ms: 30_000,
             grace_ms: 20_000,
             cors_origins: Vec::new(),
+            public_url: None,
         }
     }
 }
@@ -279,6 +284,40 @@ impl Default for Redrive {
             in_flight_max: 64,
             redrives_max: 20,
             failing_calls_max: 50,
+        }
+    }
+}
+
+/// `[push]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Push {
+    /// Other names of streams, for `source.trail` of a data stream.
+    pub trails: BTreeMap<String, String>,
+    /// First part of the name of a stream's own table.
+    pub namespace: String,
+    /// Name of this machine in the metadata of streams.
+    pub node: String,
+    /// What the types of CloudEvents begin with.
+    pub event_type_prefix: String,
+    /// More headers of messages whose values are not shown.
+    pub masked_headers: Vec<String>,
+    /// An empty array is sent after that much silence; 0 = never.
+    pub idle_array_ms: u64,
+    /// Clients at one time, of all data streams.
+    pub clients_max: usize,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            trails: BTreeMap::from([("a1".into(), "DataSyncStream".into())]),
+            namespace: "SYNCGATE".into(),
+            node: String::new(),
+            event_type_prefix: "syncgate.datastream".into(),
+            masked_headers: Vec::new(),
+            idle_array_ms: 30_000,
+            clients_max: 10_000,
         }
     }
 }

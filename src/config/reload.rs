@@ -15,8 +15,10 @@ use super::{
 
 /// Keys that count from the start to the end of the process, as a socket, a file or what lies in one hangs on them; all
 /// others are taken by a reload. `*` stands for any text.
-pub const NEEDS_RESTART: [&str; 7] = [
+pub const NEEDS_RESTART: [&str; 9] = [
     "server.listen",
+    "server.public_url",
+    "push.*",
     "data.*",
     "log.*",
     "secrets.*",
@@ -215,6 +217,7 @@ connections_max = 7
 request_timeout_ms = 777
 grace_ms = 7
 cors_origins = ["https://console.example"]
+public_url = "https://sync.example"
 [data]
 dir = "other"
 [log]
@@ -258,6 +261,14 @@ time_budget_ms = 7
 in_flight_max = 7
 redrives_max = 7
 failing_calls_max = 7
+[push]
+trails = { a2 = "OtherStream" }
+namespace = "OTHER"
+node = "n1"
+event_type_prefix = "com.example"
+masked_headers = ["x-other"]
+idle_array_ms = 7
+clients_max = 7
 [retention]
 source_hours = 7
 source_bytes = 7
@@ -340,8 +351,7 @@ stream_compartment_ocid = "ocid1.i"
                         text += &format!("{must} = \"{filler}\"\n");
                     }
                 }
-                let value = Table::from_iter([((*key).to_owned(), value.clone())]);
-                text += &value.to_string();
+                text += &format!("{key} = {value}\n");
                 let path = match list {
                     true => format!("{section}[0].{key}"),
                     false => format!("{section}.{key}"),

@@ -213,24 +213,24 @@ fn queue(len_max: usize, config: &mut Config) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_holds_when_a_few_keys_have_the_most() {
-    check_order(9, |config| queue(16, config)).await;
+    Box::pin(check_order(9, |config| queue(16, config))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_holds_when_more_keys_are_behind_than_may_be() {
-    check_order(100, |config| queue(128, config)).await;
+    Box::pin(check_order(100, |config| queue(128, config))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_holds_on_a_queue_that_targets_share() {
-    check_order(9, |config| {
+    Box::pin(check_order(9, |config| {
         queue(16, config);
         config.dispatch.targets_max = 1;
-    })
+    }))
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_holds_in_the_smallest_queue() {
-    check_order(5, |config| queue(2, config)).await;
+    Box::pin(check_order(5, |config| queue(2, config))).await;
 }
