@@ -40,6 +40,7 @@ pub mod ingest;
 
 mod layout;
 mod ledger;
+mod mask;
 pub mod message;
 mod object;
 pub mod place;

@@ -6,9 +6,9 @@
 mod access;
 mod admin;
 mod body;
+mod data_streams;
 mod guard;
 mod ledger;
-mod mask;
 mod named;
 mod problem;
 mod query;
@@ -43,6 +43,8 @@ use crate::{
     live::Live,
     log::Streams,
     place::StreamName,
+    push::Push,
+    tasks::Tasks,
     telemetry::{Metrics, Source},
     users::Users,
 };
@@ -56,6 +58,8 @@ pub struct Parts {
     pub streams: Streams,
     /// Takes submissions.
     pub ingest: Ingest,
+    /// Data streams for subscribers.
+    pub push: Push,
     /// Who may call; `None` is open mode: whoever reaches the listener is administrator.
     pub users: Option<Users>,
     /// Runs redrives.
@@ -81,6 +85,7 @@ pub struct Api {
 struct Shared {
     streams: Streams,
     ingest: Ingest,
+    push: Push,
     redriver: Arc<dyn Redrives>,
     reloads: Arc<dyn Reloads>,
     metrics: Metrics,
@@ -94,6 +99,8 @@ struct Shared {
     ids: RequestIds,
     sync_seconds: Histogram,
     stop: CancellationToken,
+    /// For those who stay when their request is answered.
+    tasks: Tasks,
 }
 
 impl Api {

@@ -20,13 +20,17 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use crate::{
     config::{ConfigError, Place},
     ingest::{self, FieldCode, FieldError},
+    push::{ChangeError, StartRefused, SubscribeError},
     redrive,
     secrets::PrepareError,
     storage::{CommitError, ReadError, StreamError},
     users::Refused,
 };
 
-use super::{ReloadError, wire};
+use super::{ReloadError, data_streams, wire};
+
+/// Paths whose answers have the envelope of data streams.
+const ENVELOPED: &str = "/services/v2";
 
 /// A refusal, before it knows the request's id.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub(super) struct Problem {
     retry_after_secs: Option<u32>,
     /// Member `earliest` of the body.
     earliest: Option<u64>,
+    /// The number that the protocol of data streams has for it.
+    number: Option<u16>,
     /// For the log alone.
     cause: Option<Arc<str>>,
 }
@@ -90,6 +96,12 @@ pub(super) enum Code {
     MaybeStored,
     Draining,
     DiskFull,
+    BeginInvalid,
+    InvalidDocument,
+    PositionForeign,
+    PositionGone,
+    UpgradeRequired,
+    TooManySubscribers,
 }
 
 impl Code {
@@ -215,7 +227,43 @@ impl Code {
                 "draining",
                 "The gateway is stopping",
             ),
+            Self::BeginInvalid => (
+                S::BAD_REQUEST,
+                "begin_invalid",
+                "There is no such beginning",
+            ),
+            Self::InvalidDocument => (
+                S::BAD_REQUEST,
+                "invalid_document",
+                "The document is invalid",
+            ),
+            Self::PositionForeign => (
+                S::CONFLICT,
+                "position_foreign",
+                "The position is one of another data stream",
+            ),
+            Self::PositionGone => (S::GONE, "position_gone", "The position is gone"),
+            Self::UpgradeRequired => (
+                S::UPGRADE_REQUIRED,
+                "upgrade_required",
+                "The version of WebSocket is another one",
+            ),
+            Self::TooManySubscribers => (
+                S::SERVICE_UNAVAILABLE,
+                "queue_full",
+                "There are too many subscribers",
+            ),
             Self::DiskFull => (S::INSUFFICIENT_STORAGE, "disk_full", "There is no space"),
+        }
+    }
+
+    /// Returns the number that the protocol of data streams has for it, if that does not follow from the status.
+    fn number(self) -> Option<u16> {
+        match self {
+            Self::CredentialsMissing => Some(12063),
+            Self::CredentialsWrong => Some(12061),
+            Self::Forbidden => Some(12062),
+            _ => None,
         }
     }
 
@@ -233,6 +281,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after_secs: None,
             earliest: None,
+            number: None,
             cause: None,
         }
     }
@@ -253,6 +302,12 @@ impl Problem {
             errors: errors.into_iter().map(fault).collect(),
             ..Self::new(code, detail)
         }
+    }
+
+    /// Says it with this number in the envelope of data streams.
+    pub(super) fn of_protocol(mut self, number: u16) -> Self {
+        self.number = Some(number);
+        self
     }
 
     pub(super) fn retry_after(mut self, secs: u32) -> Self {
@@ -289,6 +344,40 @@ impl Problem {
         } else {
             tracing::debug!(request_id, code, "request refused");
         }
+        let mut response = match path.starts_with(ENVELOPED) {
+            true => data_streams::problem(&data_streams::Wrong {
+                status,
+                word: code,
+                number: self.number.or(self.code.number()),
+                title,
+                detail: &self.detail,
+                faults: self
+                    .errors
+                    .iter()
+                    .map(|error| (&*error.pointer, &*error.detail))
+                    .collect(),
+            }),
+            false => self.plain(path, request_id),
+        };
+        let headers = response.headers_mut();
+        let nosniff = HeaderValue::from_static("nosniff");
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, BASIC);
+        }
+        if self.code == Code::UpgradeRequired {
+            let version = HeaderValue::from_static("13");
+            headers.insert(header::SEC_WEBSOCKET_VERSION, version);
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(header::RETRY_AFTER, secs.into());
+        }
+        response
+    }
+
+    fn plain(&self, path: &str, request_id: &str) -> Response {
+        let (status, code, title) = self.code.parts();
         let errors = self.errors.iter().map(|error| wire::FieldErrorView {
             pointer: &error.pointer,
             code: error.code,
@@ -308,17 +397,8 @@ impl Problem {
         let body = serde_json::to_vec(&view).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
-        let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
-        headers.insert(header::CONTENT_TYPE, json);
-        let nosniff = HeaderValue::from_static("nosniff");
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, BASIC);
-        }
-        if let Some(secs) = self.retry_after_secs {
-            headers.insert(header::RETRY_AFTER, secs.into());
-        }
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
         response
     }
 }
@@ -379,6 +459,45 @@ impl From<ingest::Error> for Problem {
                 problem
             }
             Error::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChangeError::Exists => Self::new(Code::Exists, detail),
+            ChangeError::Unknown => Self::new(Code::NotFound, detail),
+            ChangeError::ChangedMeanwhile => Self::new(Code::ChangedMeanwhile, detail),
+            ChangeError::Invalid(errors) => Self::invalid(Code::InvalidRequest, errors),
+            ChangeError::PatchedInvalid(errors) => {
+                Self::invalid(Code::InvalidRequest, errors).of_protocol(data_streams::PATCH_INVALID)
+            }
+            ChangeError::TooLarge => Self::new(Code::BodyTooLarge, detail),
+            ChangeError::TooMany => Self::new(Code::QueueFull, detail).retry_after(60),
+            ChangeError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<SubscribeError> for Problem {
+    fn from(error: SubscribeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SubscribeError::Unknown => Self::new(Code::NotFound, detail),
+            SubscribeError::Full => Self::new(Code::TooManySubscribers, detail).retry_after(5),
+            SubscribeError::Begin(_) => {
+                Self::new(Code::BeginInvalid, detail).of_protocol(data_streams::QUERY_INVALID)
+            }
+            SubscribeError::Start(StartRefused::Foreign) => {
+                Self::new(Code::PositionForeign, detail)
+            }
+            SubscribeError::Start(StartRefused::Gone) => Self::new(Code::PositionGone, detail),
+            SubscribeError::Start(StartRefused::StreamGone) => {
+                Self::new(Code::StreamUnknown, detail)
+            }
+            SubscribeError::Start(StartRefused::Read(error)) => Self::internal(error),
         }
     }
 }

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     clock::Timestamp,
     log::Streams,
+    mask::mask,
     place::{Offset, Partition, PartitionId},
     record::{StoredRecord, header as record_header},
     storage::{Finished, ReadError, Stream},
@@ -21,7 +22,6 @@ use crate::{
 
 use super::{
     Shared,
-    mask::mask,
     named::Named,
     problem::{Code, Problem},
     query::{Query, invalid},
@@ -67,6 +67,7 @@ pub(super) async fn list(
     };
     let items = records.iter().map(|record| {
         view(
+            &shared,
             &stream,
             of.partition,
             record,
@@ -112,7 +113,13 @@ pub(super) async fn show(
         .streams
         .engine()
         .finished(of, offset..offset.next())?;
-    let view = view(&stream, of.partition, &record, finished.contains(offset));
+    let view = view(
+        &shared,
+        &stream,
+        of.partition,
+        &record,
+        finished.contains(offset),
+    );
     Ok(Json(view).into_response())
 }
 
@@ -176,6 +183,7 @@ async fn read(
 }
 
 fn view(
+    shared: &Shared,
     stream: &Stream,
     partition: Partition,
     stored: &StoredRecord,
@@ -189,7 +197,8 @@ fn view(
         Err(_) => (None, Some(BASE64.encode(&record.key))),
     };
     let text = std::str::from_utf8(&record.value).ok();
-    let json = text.and_then(|text| RawValue::from_string(mask(text).into_owned()).ok());
+    let masked = &shared.push.settings().masked_headers;
+    let json = text.and_then(|text| RawValue::from_string(mask(text, masked).into_owned()).ok());
     let value_base64 = json.is_none().then(|| BASE64.encode(&record.value));
     let header = |name: &str| record.headers.get(name).map(String::from);
     let cause = header(record_header::CAUSE_CLASS).map(|class| wire::CauseView {

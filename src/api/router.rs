@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     Shared,
     access::{Caller, Who},
-    admin, ledger,
+    admin, data_streams, ledger,
     problem::{Code, Problem},
     records, reload, retry, streams, sync,
 };
@@ -23,7 +23,7 @@ use super::{
 pub(super) type Route = (&'static str, &'static [(&'static str, Who)]);
 
 /// Every route that there is. `POST /stream/sync` is answered before the router; it stands here for the other methods.
-pub(super) const ROUTES: [Route; 12] = [
+pub(super) const ROUTES: [Route; 16] = [
     ("/stream/sync", &[("POST", Who::Source)]),
     ("/stream/retry", &[("POST", Who::Operator)]),
     (
@@ -51,6 +51,19 @@ pub(super) const ROUTES: [Route; 12] = [
     ),
     ("/v1/ledger", &[("GET,HEAD", Who::User)]),
     ("/v1/reload", &[("POST", Who::Administrator)]),
+    ("/services/v2/stream", &[("GET,HEAD", Who::User)]),
+    (
+        "/services/v2/stream/{name}",
+        &[
+            ("GET,HEAD", Who::Operator),
+            ("POST,PATCH,DELETE", Who::Administrator),
+        ],
+    ),
+    (
+        "/services/v2/stream/{name}/yaml",
+        &[("GET,HEAD", Who::User), ("PATCH", Who::Administrator)],
+    ),
+    ("/asyncapi.yaml", &[("GET,HEAD", Who::User)]),
     ("/healthz", &[("GET,HEAD", Who::Public)]),
     ("/readyz", &[("GET,HEAD", Who::Public)]),
     ("/metrics", &[("GET,HEAD", Who::User)]),
@@ -74,6 +87,19 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route(record, get(records::show))
         .route("/v1/ledger", get(ledger::show))
         .route("/v1/reload", post(reload::reload))
+        .route("/services/v2/stream", get(data_streams::list))
+        .route(
+            "/services/v2/stream/{name}",
+            get(data_streams::show)
+                .post(data_streams::create)
+                .patch(data_streams::change)
+                .delete(data_streams::delete),
+        )
+        .route(
+            "/services/v2/stream/{name}/yaml",
+            get(data_streams::yaml).patch(data_streams::change_yaml),
+        )
+        .route("/asyncapi.yaml", get(data_streams::all_yaml))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))

@@ -64,6 +64,7 @@ impl Api {
         let Parts {
             streams,
             ingest,
+            push,
             users,
             redriver,
             reloads,
@@ -74,6 +75,7 @@ impl Api {
         let shared = Arc::new(Shared {
             streams,
             ingest,
+            push,
             redriver,
             reloads,
             sync_seconds: metrics.request_seconds.get_or_create_owned(&sync_route),
@@ -86,6 +88,7 @@ impl Api {
             guard: Guard::new(listener.local_addr()?),
             ids: RequestIds::new(),
             stop: stop.clone(),
+            tasks: tasks.clone(),
         });
         let router = router::router(shared.clone());
         let mut settings = shared.settings.follow();
@@ -210,7 +213,8 @@ impl Connection {
             let router = self.router.clone();
             async move { Ok::<_, Infallible>(respond(shared, router, request).await) }
         });
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let served = self.http.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(served.with_upgrades());
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,

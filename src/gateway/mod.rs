@@ -31,6 +31,7 @@ use crate::{
     ingest::Ingest,
     live::Live,
     log::Streams,
+    push::{self, Push},
     redrive::Redriver,
     retention::Retention,
     secrets::{self, MasterKey, MasterKeyError, Secrets},
@@ -89,6 +90,9 @@ pub enum StartError {
     /// The secrets do not open.
     #[error(transparent)]
     Secrets(#[from] secrets::OpenError),
+    /// The data streams do not open.
+    #[error(transparent)]
+    Push(#[from] push::OpenError),
     /// The users do not open, or the first administrator cannot be made.
     #[error(transparent)]
     Users(#[from] users::OpenError),
@@ -191,6 +195,7 @@ impl Gateway {
             source: config.roles.source.clone(),
             clock: clock.clone(),
         };
+        let push_clock = clock.clone();
         let targets = Targets {
             dispatcher: dispatcher.clone(),
             clock,
@@ -200,7 +205,10 @@ impl Gateway {
         let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
         let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
+        let push_settings = Arc::new(Live::new(push::Settings::new(config)));
+        let push = Push::open(streams.clone(), push_clock, push_settings).await?;
         let parts = api::Parts {
+            push,
             ingest: ingest.clone(),
             redriver: Arc::new(redriver.clone()),
             reloads: Arc::new(reload.clone()),

@@ -1,11 +1,36 @@
 //! Push: every stream, live, in the GoldenGate Data Streams protocol.
 //!
+//! ```text
+//! log ──► feed: partitions merged in commit order ──► hub: frames, made once ──► subscription, one per client
+//! ```
+//!
 //! - [`resource`]: which stream is shown, as what, and what is not sent: the configuration of a data stream.
 //! - [`schema`]: what every connection begins with: schemas of the records, and metadata of stream and objects.
 //! - [`document`]: the AsyncAPI document, from which clients are generated.
-//! - `json`: JSON that is written, with its order and digits.
+//! - `registry`: the data streams that there are. `begin`, `start`, `position`: where a client starts.
+//! - `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
 
+mod begin;
+mod data_stream;
 pub mod document;
+mod encode;
+mod feed;
+mod frame;
+mod hub;
 mod json;
+mod position;
+mod registry;
 pub mod resource;
 pub mod schema;
+mod settings;
+mod start;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+pub use data_stream::DataStream;
+pub use frame::Frame;
+pub use registry::{ChangeError, OpenError, Push, SubscribeError};
+pub use settings::Settings;
+pub use start::StartRefused;
+pub use subscription::{End, Subscription};

@@ -57,6 +57,11 @@ const LIST: &[Listed] = &[
         "Requests of POST /stream/sync that were refused, by problem code",
     ),
     listed(
+        PUSH_CLOSES,
+        MetricType::Counter,
+        "WebSockets of data streams that were closed from here, by close code",
+    ),
+    listed(
         FAILED_LOGINS,
         MetricType::Counter,
         "Requests refused as their name or password was wrong",
@@ -162,6 +167,7 @@ const LIST: &[Listed] = &[
 const ACCEPTED: &str = "syncgate_accepted_messages";
 const REPEATED: &str = "syncgate_repeated_requests";
 const REFUSED: &str = "syncgate_refused_requests";
+const PUSH_CLOSES: &str = "syncgate_push_closes";
 const FAILED_LOGINS: &str = "syncgate_failed_logins";
 const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
 /// Time from a commit's queuing to its durability.
@@ -212,6 +218,8 @@ pub struct Metrics {
     pub repeated: Counter,
     /// Refused requests of `POST /stream/sync`, by problem `code`.
     pub refused: Family<Label, Counter>,
+    /// WebSockets of data streams that were closed from here, by `code`.
+    pub closes: Family<Label, Counter>,
     /// Requests with wrong credentials.
     pub failed_logins: Counter,
     /// Time of a request, by `route`.
@@ -229,6 +237,7 @@ impl Metrics {
             accepted: Counter::default(),
             repeated: Counter::default(),
             refused: Family::default(),
+            closes: Family::default(),
             failed_logins: Counter::default(),
             request_seconds: Family::new_with_constructor(latency as fn() -> Histogram),
             registry: Arc::default(),
@@ -237,6 +246,7 @@ impl Metrics {
         metrics.adopt(ACCEPTED, metrics.accepted.clone());
         metrics.adopt(REPEATED, metrics.repeated.clone());
         metrics.adopt(REFUSED, metrics.refused.clone());
+        metrics.adopt(PUSH_CLOSES, metrics.closes.clone());
         metrics.adopt(FAILED_LOGINS, metrics.failed_logins.clone());
         metrics.adopt(REQUEST_SECONDS, metrics.request_seconds.clone());
         metrics.adopt(BUILD, Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -391,6 +401,7 @@ mod tests {
         let label = |name: &'static str| [(name, "x".to_owned())];
         metrics.accepted.inc();
         metrics.refused.get_or_create(&label("code")).inc();
+        metrics.closes.get_or_create(&label("code")).inc();
         let attempts = Family::<Label, Counter>::default();
         attempts.get_or_create(&label("outcome")).inc();
         metrics.adopt(ATTEMPTS, attempts);

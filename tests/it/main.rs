@@ -19,6 +19,7 @@ mod flow;
 mod idempotency;
 mod lifecycle;
 mod loss;
+mod push;
 mod readme;
 mod reload;
 mod retry;

@@ -27,6 +27,18 @@ const PAGE: &str = "
     GET /v1/ledger User
     HEAD /v1/ledger User
     POST /v1/reload Administrator
+    GET /services/v2/stream User
+    HEAD /services/v2/stream User
+    GET /services/v2/stream/{name} Operator
+    HEAD /services/v2/stream/{name} Operator
+    POST /services/v2/stream/{name} Administrator
+    PATCH /services/v2/stream/{name} Administrator
+    DELETE /services/v2/stream/{name} Administrator
+    GET /services/v2/stream/{name}/yaml User
+    HEAD /services/v2/stream/{name}/yaml User
+    PATCH /services/v2/stream/{name}/yaml Administrator
+    GET /asyncapi.yaml User
+    HEAD /asyncapi.yaml User
     GET /healthz public
     HEAD /healthz public
     GET /readyz public
@@ -68,6 +80,7 @@ impl Edge {
 /// The path of a route, with something that is there.
 fn real(path: &str) -> String {
     path.replace("{stream}", "DataSyncStream")
+        .replace("{name}", "s1")
         .replace("{partition}", "0")
         .replace("{offset}", "0")
 }
@@ -179,12 +192,7 @@ async fn missing_and_wrong_credentials_are_refused_before_anything_is_looked_at(
         assert_ne!(missing["detail"], told["detail"]);
     }
     let right = basic("ada", PASSWORD);
-    for path in [
-        "/asyncapi.yaml",
-        "/services/v2/stream",
-        "/v1",
-        "/v1/nowhere",
-    ] {
+    for path in ["/services/v2/stream/s1", "/v1", "/v1/nowhere"] {
         let answer = edge.with_header("GET", path, &right).await;
         answer.check_problem(404, "not_found");
     }

@@ -32,6 +32,7 @@ use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
     place::{Offset, Partition, PartitionId},
+    push::{self, Push},
     record::{HeadersBuilder, Record, header},
     redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
     secrets::{MasterKey, Secrets},
@@ -110,7 +111,13 @@ impl Edge {
         let redrives = Arc::new(CannedRedrives::default());
         let reloads = Arc::new(CannedReloads::default());
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
+        let push_settings = Arc::new(Live::new(push::Settings::new(config)));
+        let clock = Clock::manual(Timestamp(1));
+        let push = Push::open(streams.clone(), clock, push_settings)
+            .await
+            .unwrap();
         let parts = Parts {
+            push,
             ingest: Ingest::new(streams.clone(), secrets, config, &tasks),
             streams,
             users,
@@ -276,6 +283,9 @@ impl Reply {
     /// Checks that this is a whole problem of that code.
     #[track_caller]
     fn check_problem(&self, status: u16, code: &str) -> Value {
+        if self.header("content-type") == "application/json" {
+            return self.check_enveloped(status, code);
+        }
         assert_eq!(
             (self.status, self.header("content-type")),
             (status, "application/problem+json"),
@@ -296,6 +306,29 @@ impl Reply {
         let told = [429, 503, 507].contains(&status) || code == "idempotency_in_flight";
         assert_eq!(self.headers.contains_key("retry-after"), told, "{problem}");
         problem
+    }
+
+    /// The same of a problem in the envelope of data streams; its title is returned as `detail`.
+    #[track_caller]
+    fn check_enveloped(&self, status: u16, code: &str) -> Value {
+        let answer = self.json();
+        let message = &answer["messages"][0];
+        assert_eq!(
+            (self.status, &answer["links"]),
+            (status, &json!([])),
+            "{answer}"
+        );
+        assert_eq!(answer["$schema"], "api:standardResponse");
+        assert_eq!(
+            message["type"],
+            format!("urn:syncgate:problem:{code}"),
+            "{answer}"
+        );
+        assert_eq!(message["severity"], "ERROR");
+        assert!(message["code"].as_str().unwrap().starts_with("OGG-"));
+        let title = message["title"].as_str().unwrap();
+        let detail = title.split_once(": ").map_or(title, |(_, detail)| detail);
+        json!({"detail": detail})
     }
 
     #[track_caller]

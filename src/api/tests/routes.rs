@@ -6,11 +6,19 @@ use super::*;
 async fn every_route_is_there_with_its_methods_and_no_other_is() {
     let edge = Edge::plain().await;
     edge.append("DataSyncStream", vec![record("k", "{}")]).await;
+    for name in ["s1", "s2"] {
+        let path = format!("/services/v2/stream/{name}");
+        let config = r#"{"source":{"trail":"DataSyncStream"}}"#;
+        let made = edge.send("POST", &path, &[], config).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
     for (path, methods) in ROUTES {
         let methods: Vec<_> = methods.iter().map(|(names, _)| *names).collect();
         let methods = methods.join(",");
         let path = path
             .replace("{stream}", "DataSyncStream")
+            .replace("{name}/yaml", "s2/yaml")
+            .replace("{name}", "s1")
             .replace("{partition}", "0")
             .replace("{offset}", "0");
         for method in [
@@ -43,7 +51,6 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
         "/v1",
         "/v1/streams/DataSyncStream/messages",
         "/v1/streams/DataSyncStream/purge",
-        "/services/v2/stream",
         "/openapi.json",
         "/console",
         "/v1/streams/%2e%2e/partitions/0",

@@ -36,6 +36,11 @@ impl ObjectName {
         }
     }
 
+    /// Returns a name for the table of a stream that is gone.
+    pub(in crate::push) fn unnamed() -> Self {
+        Self("SYNCGATE.STREAM".into())
+    }
+
     /// Returns the whole name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -256,6 +256,17 @@ impl Answer {
     /// Checks status and problem code, and returns the problem.
     #[track_caller]
     pub fn problem(self, status: u16, code: &str) -> Value {
+        if self.body["$schema"] == "api:standardResponse" {
+            let told = &self.body["messages"][0]["type"];
+            let wanted = format!("urn:syncgate:problem:{code}");
+            assert_eq!(
+                (self.status.as_u16(), told),
+                (status, &json!(wanted)),
+                "{}",
+                self.body
+            );
+            return self.body;
+        }
         assert_eq!(
             (self.status.as_u16(), self.body["code"].as_str()),
             (status, Some(code)),

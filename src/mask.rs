@@ -11,10 +11,11 @@ use crate::{
 
 const MASK: &str = "\"***\"";
 
-/// Returns the message with `"***"` in place of the value of every credential header in `targetRestApiHeaders`.
+/// Returns the message with `"***"` in place of the value of every credential header in `targetRestApiHeaders`, and of
+/// those that `more` names.
 ///
 /// A text that is no message comes back as it is; nothing in it is a header then.
-pub(super) fn mask(message: &str) -> Cow<'_, str> {
+pub(crate) fn mask<'a>(message: &'a str, more: &[String]) -> Cow<'a, str> {
     let mut spans = Vec::new();
     for (name, headers) in members(message) {
         let entries: Vec<&RawValue> = match &*name {
@@ -29,7 +30,7 @@ pub(super) fn mask(message: &str) -> Cow<'_, str> {
                     .filter(move |(name, _)| name == wanted)
                     .map(|(_, value)| *value)
             };
-            if of("key").any(is_credential) {
+            if of("key").any(|name| is_credential(name, more)) {
                 spans.extend(of("value").map(|value| span(message, value.get())));
             }
         }
@@ -52,8 +53,9 @@ fn members(text: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
     Members::parse(text).map_or(Vec::new(), |members| members.0)
 }
 
-fn is_credential(name: &RawValue) -> bool {
-    string(name).is_some_and(|name| message::is_credential(&name))
+fn is_credential(name: &RawValue, more: &[String]) -> bool {
+    let more = |name: &str| more.iter().any(|other| other.eq_ignore_ascii_case(name));
+    string(name).is_some_and(|name| message::is_credential(&name) || more(&name))
 }
 
 /// Where `part`, a slice of `whole`, lies in it.
@@ -73,7 +75,7 @@ mod tests {
                 r#"{{"a": 1.10, "targetRestApiHeaders": {headers} , "targetRestApiPayload":{{"Authorization":"x"}}}}"#
             )
         };
-        assert_eq!(mask(&message(headers)), message(expected));
+        assert_eq!(mask(&message(headers), &[]), message(expected));
     }
 
     #[test]
@@ -98,7 +100,7 @@ mod tests {
             r#"[{"key":"a","key":"Cookie","value":"***"},{"value":"b"}]"#,
         );
         for other in ["", "[]", "\"x\"", "{"] {
-            assert_eq!(mask(other), other);
+            assert_eq!(mask(other, &[]), other);
         }
     }
 }

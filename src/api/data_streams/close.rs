@@ -1,0 +1,129 @@
+//! Why a WebSocket is closed, as codes and words that clients can act on (`push-decisions.md` §8).
+
+use bytes::Bytes;
+
+use crate::push::End;
+
+/// The longest reason: a control frame has 125 bytes, two of them the code (RFC 6455 §5.5).
+const REASON_BYTES_MAX: usize = 123;
+/// The only frame of a close message.
+const CLOSE: u8 = 0x88;
+
+/// Why a socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// The server stops.
+    Drain,
+    /// A broken frame.
+    Protocol,
+    /// Binary data.
+    Unsupported,
+    /// Text that is not UTF-8.
+    NotUtf8,
+    /// A message of the client is too large.
+    TooLarge,
+    /// The log cannot be read.
+    Internal,
+    /// The resource was deleted.
+    Deleted,
+    /// The client takes nothing.
+    Stalled,
+    /// Retention was faster than the client.
+    PositionGone,
+    /// The configuration has changed.
+    ConfigChanged,
+    /// Too many messages of the client.
+    TooMany,
+}
+
+impl Close {
+    /// Returns what a client is told, and says in the log what only people can mend.
+    pub(super) fn told(end: &End) -> Self {
+        if let End::Failed(error) = end {
+            tracing::error!(error = error.as_ref(), "a data stream cannot be read");
+        }
+        Self::from(end)
+    }
+
+    pub(super) fn code(self) -> u16 {
+        self.parts().0
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        self.parts().1
+    }
+
+    fn parts(self) -> (u16, &'static str) {
+        match self {
+            Self::Drain => (1001, "drain"),
+            Self::Protocol => (1002, ""),
+            Self::Unsupported => (1003, ""),
+            Self::NotUtf8 => (1007, ""),
+            Self::TooLarge => (1009, ""),
+            Self::Internal => (1011, "internal"),
+            Self::Deleted => (4404, "deleted"),
+            Self::Stalled => (4408, "stalled"),
+            Self::PositionGone => (4410, "position_gone"),
+            Self::ConfigChanged => (4412, "config_changed"),
+            Self::TooMany => (4429, "too_many"),
+        }
+    }
+
+    /// Returns the message; the last position goes along if there is room for all of it.
+    pub(super) fn message(self, last_pos: Option<&str>) -> Bytes {
+        let (code, word) = self.parts();
+        let mut reason = word.to_owned();
+        if let Some(pos) = last_pos
+            && !word.is_empty()
+            && word.len() + " pos=".len() + pos.len() <= REASON_BYTES_MAX
+        {
+            reason = [word, " pos=", pos].concat();
+        }
+        let mut message = vec![CLOSE, 2];
+        message[1] += u8::try_from(reason.len()).unwrap_or(0);
+        message.extend_from_slice(&code.to_be_bytes());
+        message.extend_from_slice(reason.as_bytes());
+        message.into()
+    }
+}
+
+/// Returns the answer to a client's close: its own code.
+pub(super) fn answer(code: Option<u16>) -> Bytes {
+    let mut message = vec![CLOSE, 0];
+    if let Some(code) = code {
+        message[1] = 2;
+        message.extend_from_slice(&code.to_be_bytes());
+    }
+    message.into()
+}
+
+impl From<&End> for Close {
+    fn from(end: &End) -> Self {
+        match end {
+            End::Changed => Self::ConfigChanged,
+            End::Deleted => Self::Deleted,
+            End::Gone => Self::PositionGone,
+            End::Failed(_) => Self::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_position_is_in_the_reason_if_it_fits() {
+        let close = Close::Stalled;
+        let message = close.message(Some("p1abc"));
+        assert_eq!(&message[..], b"\x88\x13\x11\x38stalled pos=p1abc");
+        let fits = "p".repeat(123 - "stalled pos=".len());
+        assert_eq!(close.message(Some(&fits)).len(), 4 + 123);
+        let long = format!("{fits}x");
+        assert_eq!(&close.message(Some(&long))[..], b"\x88\x09\x11\x38stalled");
+        assert_eq!(
+            &Close::TooLarge.message(Some("p1"))[..],
+            b"\x88\x02\x03\xf1"
+        );
+    }
+}

@@ -1,0 +1,209 @@
+//! The envelope of every JSON answer under `/services/v2` (`data-streams.md` §1.6).
+
+use std::sync::Arc;
+
+use axum::{body::Body, response::Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::{clock::Clock, push::DataStream};
+
+/// A body, or a member of it, that is wrong.
+const BODY_INVALID: u16 = 12018;
+const NOT_AN_OBJECT: u16 = 12020;
+const METHOD_NOT_ALLOWED: u16 = 12011;
+const OTHER: u16 = 12004;
+/// A path that is wrong.
+pub(super) const URI_INVALID: u16 = 12135;
+/// A query parameter that is wrong.
+pub(in crate::api) const QUERY_INVALID: u16 = 12135;
+/// What a patch would make is wrong.
+pub(in crate::api) const PATCH_INVALID: u16 = 12321;
+
+const JSON: &str = "application/json";
+const PATH: &str = "/services/v2/stream";
+
+#[derive(Serialize)]
+struct Envelope<'a, T> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    links: Vec<Link<'a>>,
+    messages: Vec<Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<T>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Link<'a> {
+    rel: &'a str,
+    href: String,
+    media_type: &'a str,
+}
+
+#[derive(Serialize)]
+struct Message {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    r#type: String,
+    title: String,
+    code: String,
+    severity: &'static str,
+    issued: String,
+}
+
+#[derive(Serialize)]
+struct Collection {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    items: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+fn link<'a>(rel: &'a str, href: String, media_type: &'a str) -> Link<'a> {
+    Link {
+        rel,
+        href,
+        media_type,
+    }
+}
+
+fn message(severity: &'static str, number: u16, word: &str, title: String) -> Message {
+    Message {
+        schema: "ogg:message",
+        r#type: format!("urn:syncgate:problem:{word}"),
+        title,
+        code: format!("OGG-{number:05}"),
+        severity,
+        issued: Clock::system().now().to_string(),
+    }
+}
+
+fn response<T: Serialize>(status: StatusCode, envelope: &Envelope<'_, T>) -> Response {
+    let body = serde_json::to_vec(envelope).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static(JSON);
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// Returns the tag of a configuration.
+pub(super) fn etag(stream: &DataStream) -> String {
+    format!("\"{}\"", stream.revision)
+}
+
+/// Answers with one configuration.
+pub(super) fn one(base: &str, stream: &DataStream) -> Response {
+    let at = format!("{base}{}", stream.name.path());
+    let config = std::str::from_utf8(&stream.config).unwrap_or("{}");
+    let warning = |what: &&'static str| message("WARNING", OTHER, "warning", (*what).to_owned());
+    let envelope = Envelope {
+        schema: "api:standardResponse",
+        links: vec![
+            link("self", at.clone(), JSON),
+            link("canonical", at.clone(), JSON),
+            link("describedby", format!("{at}/yaml"), "application/yaml"),
+        ],
+        messages: stream.resource.warnings().iter().map(warning).collect(),
+        response: RawValue::from_string(config.to_owned()).ok(),
+    };
+    let mut response = response(StatusCode::OK, &envelope);
+    if let Ok(tag) = HeaderValue::from_str(&etag(stream)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// Answers with all of them.
+pub(super) fn list(base: &str, streams: &[Arc<DataStream>]) -> Response {
+    let item = |stream: &Arc<DataStream>| {
+        let mut item: serde_json::Map<_, _> =
+            serde_json::from_slice(&stream.config).unwrap_or_default();
+        let status = match stream.clients_len() {
+            0 => "stopped",
+            _ => "running",
+        };
+        let links = [
+            link("parent", format!("{base}{PATH}"), JSON),
+            link("canonical", format!("{base}{}", stream.name.path()), JSON),
+        ];
+        item.insert("$schema".into(), "ogg:collectionItem".into());
+        item.insert("name".into(), stream.name.as_str().into());
+        item.insert("status".into(), status.into());
+        item.insert("links".into(), serde_json::json!(links));
+        item
+    };
+    let envelope = Envelope {
+        schema: "api:standardResponse",
+        links: vec![
+            link("canonical", format!("{base}{PATH}"), JSON),
+            link("self", format!("{base}{PATH}"), JSON),
+        ],
+        messages: Vec::new(),
+        response: Some(Collection {
+            schema: "ogg:dataStreamCollection",
+            items: streams.iter().map(item).collect(),
+        }),
+    };
+    response(StatusCode::OK, &envelope)
+}
+
+/// Answers that something was done.
+pub(super) fn empty(links: &[(&str, &str, &str)]) -> Response {
+    let links = links.iter();
+    let envelope = Envelope::<()> {
+        schema: "api:standardResponse",
+        links: links
+            .map(|(rel, href, media)| link(rel, (*href).to_owned(), media))
+            .collect(),
+        messages: Vec::new(),
+        response: None,
+    };
+    response(StatusCode::OK, &envelope)
+}
+
+/// What is wrong, as the envelope tells it: one message for each fault.
+#[derive(Debug)]
+pub(in crate::api) struct Wrong<'a> {
+    pub(in crate::api) status: StatusCode,
+    pub(in crate::api) word: &'a str,
+    /// The protocol's number, if it is none that follows from the status.
+    pub(in crate::api) number: Option<u16>,
+    pub(in crate::api) title: &'a str,
+    pub(in crate::api) detail: &'a str,
+    /// Pointer and detail.
+    pub(in crate::api) faults: Vec<(&'a str, &'a str)>,
+}
+
+/// Answers with what is wrong.
+pub(in crate::api) fn problem(wrong: &Wrong<'_>) -> Response {
+    let number = wrong.number.unwrap_or(match wrong.status {
+        StatusCode::BAD_REQUEST if wrong.faults.iter().any(|(at, _)| at.is_empty()) => {
+            NOT_AN_OBJECT
+        }
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => BODY_INVALID,
+        StatusCode::METHOD_NOT_ALLOWED => METHOD_NOT_ALLOWED,
+        _ => OTHER,
+    });
+    let one = |title: String| message("ERROR", number, wrong.word, title);
+    let messages = match wrong.faults.is_empty() {
+        true => vec![one(format!("{}: {}", wrong.title, wrong.detail))],
+        false => {
+            let faults = wrong.faults.iter();
+            faults
+                .map(|(pointer, detail)| match pointer.is_empty() {
+                    true => one(format!("{}: {detail}", wrong.title)),
+                    false => one(format!("{pointer}: {detail}")),
+                })
+                .collect()
+        }
+    };
+    let envelope = Envelope::<()> {
+        schema: "api:standardResponse",
+        links: Vec::new(),
+        messages,
+        response: None,
+    };
+    response(wrong.status, &envelope)
+}

@@ -1,0 +1,236 @@
+//! `/services/v2/stream`: data streams, and the clients that read them (`push-decisions.md` §1, §2).
+
+mod close;
+mod envelope;
+mod events;
+mod socket;
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use url::form_urlencoded;
+
+use crate::{
+    push::{
+        ChangeError, DataStream, Subscription,
+        document::{self, Layout},
+        resource::ResourceName,
+    },
+    storage::STATE_BYTES_MAX,
+};
+
+use super::{
+    Shared,
+    named::Named,
+    problem::{Code, Problem},
+};
+
+pub(super) use envelope::{PATCH_INVALID, QUERY_INVALID, Wrong, problem};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Parameters that clients give; each once, and any other is ignored.
+const KNOWN: [&str; 3] = ["begin", "cursor", "takeover"];
+
+pub(super) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    envelope::list(&base(&shared, &headers), &shared.push.list())
+}
+
+pub(super) async fn create(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let name = name.parse::<ResourceName>().map_err(|error| {
+        Problem::new(Code::InvalidRequest, error.to_string()).of_protocol(envelope::URI_INVALID)
+    })?;
+    let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
+    let made = shared.push.create(name, &body.bytes).await?;
+    let base = base(&shared, &headers);
+    let mut response = envelope::one(&base, &made);
+    *response.status_mut() = StatusCode::CREATED;
+    let location = HeaderValue::from_str(&made.name.path());
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Shows the configuration, or lets the client read, by WebSocket or as Server-Sent Events.
+pub(super) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (name, known) = find(&shared, &name)?;
+    let (uri, headers) = (request.uri().clone(), request.headers());
+    let (socket, events) = (socket::is_meant(headers), events::is_meant(headers));
+    if !socket && !events {
+        return Ok(envelope::one(&base(&shared, headers), &known));
+    }
+    let last = headers.get(LAST_EVENT_ID).filter(|_| !socket);
+    let last = last.map(|last| String::from_utf8_lossy(last.as_bytes()).into_owned());
+    let subscription = subscribe(&shared, &name, &uri, last).await?;
+    match socket {
+        true => socket::upgrade(&shared, request, subscription),
+        false => Ok(events::response(&shared, subscription)),
+    }
+}
+
+pub(super) async fn change(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let (name, known) = find(&shared, &name)?;
+    let revision = stated(&headers, &known)?;
+    let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
+    let changed = shared.push.change(&name, &body.bytes, revision).await?;
+    Ok(envelope::one(&base(&shared, &headers), &changed))
+}
+
+pub(super) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (name, known) = find(&shared, &name)?;
+    let revision = stated(&headers, &known)?;
+    shared.push.delete(&name, revision).await?;
+    Ok(envelope::empty(&[]))
+}
+
+pub(super) async fn yaml(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (_, known) = find(&shared, &name)?;
+    let text = match known.document() {
+        Some(text) => text.to_string(),
+        None => shared
+            .push
+            .document_of(&known, &base(&shared, &headers), layout(&uri)?),
+    };
+    Ok(document(text))
+}
+
+pub(super) async fn all_yaml(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    document(shared.push.document_of_all(&base(&shared, &headers)))
+}
+
+pub(super) async fn change_yaml(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let (name, known) = find(&shared, &name)?;
+    let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
+    let invalid = |what: String| Problem::new(Code::InvalidDocument, what);
+    let text = std::str::from_utf8(&body.bytes);
+    let text = text.map_err(|_| invalid("the document is not UTF-8".into()))?;
+    document::check_document(text).map_err(|error| invalid(error.to_string()))?;
+    shared.push.document(&name, text).await?;
+    let path = format!("{}{}/yaml", base(&shared, &headers), known.name.path());
+    Ok(envelope::empty(&[
+        ("canonical", &path, "application/yaml"),
+        ("self", &path, "application/yaml"),
+    ]))
+}
+
+fn find(shared: &Shared, name: &str) -> Result<(ResourceName, Arc<DataStream>), Problem> {
+    let known = name.parse().ok().and_then(|name: ResourceName| {
+        let known = shared.push.get(&name)?;
+        Some((name, known))
+    });
+    known.ok_or_else(|| Problem::new(Code::NotFound, "there is no data stream of that name"))
+}
+
+async fn subscribe(
+    shared: &Shared,
+    name: &ResourceName,
+    uri: &Uri,
+    last_event_id: Option<String>,
+) -> Result<Subscription, Problem> {
+    let mut begin = None;
+    let mut seen = [false; KNOWN.len()];
+    let query = uri.query().unwrap_or_default();
+    for (parameter, value) in form_urlencoded::parse(query.as_bytes()) {
+        let Some(at) = KNOWN.iter().position(|known| *known == parameter) else {
+            continue;
+        };
+        let wrong = |what: String| {
+            Problem::new(Code::InvalidRequest, what).of_protocol(envelope::QUERY_INVALID)
+        };
+        if std::mem::replace(&mut seen[at], true) {
+            return Err(wrong(format!("query parameter {parameter} is there twice")));
+        }
+        match &*parameter {
+            "begin" => begin = Some(value.into_owned()),
+            _ => {
+                return Err(wrong(format!(
+                    "query parameter {parameter} is not supported"
+                )));
+            }
+        }
+    }
+    let begin = last_event_id.or(begin);
+    Ok(shared.push.subscribe(name, begin.as_deref()).await?)
+}
+
+/// Returns the revision that `If-Match` asks for.
+fn stated(headers: &HeaderMap, known: &DataStream) -> Result<Option<u64>, Problem> {
+    let mut tags = headers.get_all(header::IF_MATCH).iter().peekable();
+    if tags.peek().is_none() {
+        return Ok(None);
+    }
+    let ours = envelope::etag(known);
+    let fits = tags
+        .filter_map(|tags| tags.to_str().ok())
+        .flat_map(|tags| tags.split(','))
+        .any(|tag| matches!(tag.trim(), "*") || tag.trim() == ours);
+    match fits {
+        true => Ok(Some(known.revision)),
+        false => Err(ChangeError::ChangedMeanwhile.into()),
+    }
+}
+
+/// Returns the address under which this client reaches us.
+fn base(shared: &Shared, headers: &HeaderMap) -> String {
+    match &shared.push.settings().public_url {
+        Some(url) => url.clone(),
+        None => {
+            let host = headers
+                .get(header::HOST)
+                .and_then(|host| host.to_str().ok());
+            format!("http://{}", host.unwrap_or("localhost"))
+        }
+    }
+}
+
+fn layout(uri: &Uri) -> Result<Layout, Problem> {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let mut layouts = form_urlencoded::parse(query).filter(|(name, _)| name == "layout");
+    let wrong =
+        |what: &str| Problem::new(Code::InvalidRequest, what).of_protocol(envelope::QUERY_INVALID);
+    match (layouts.next(), layouts.next()) {
+        (None, _) => Ok(Layout::Address),
+        (Some((_, layout)), None) if layout == "pathname" => Ok(Layout::Pathname),
+        (Some(_), None) => Err(wrong("layout is pathname, or absent")),
+        (Some(_), Some(_)) => Err(wrong("query parameter layout is there twice")),
+    }
+}
+
+fn document(text: String) -> Response {
+    let yaml = HeaderValue::from_static("application/yaml");
+    ([(header::CONTENT_TYPE, yaml)], Bytes::from(text)).into_response()
+}

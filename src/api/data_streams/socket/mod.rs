@@ -1,0 +1,7 @@
+//! WebSockets: the handshake, and a session for each client.
+
+mod handshake;
+mod session;
+mod wire;
+
+pub(super) use handshake::{is_meant, upgrade};

@@ -1,0 +1,171 @@
+//! The byte stream below a WebSocket: what goes out is a queue of whole messages, shared ones and those of the library.
+//!
+//! A frame is the same bytes for every client, head included, so it is written as it stands, without a copy. The library
+//! answers pings and closes by itself; its messages are queued whole, so none gets into the middle of a frame.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// Bytes of the library that wait at most; it is asked to wait beyond.
+const OWN_BYTES_MAX: usize = 16 << 10;
+
+/// A byte stream with a queue before it.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    io: S,
+    queue: VecDeque<Bytes>,
+    /// Of these, bytes of the library.
+    own: usize,
+    read_at: Instant,
+    written_at: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(io: S) -> Self {
+        let now = Instant::now();
+        Self {
+            io,
+            queue: VecDeque::new(),
+            own: 0,
+            read_at: now,
+            written_at: now,
+        }
+    }
+
+    /// Queues a whole message, or several.
+    pub(super) fn push(&mut self, message: Bytes) {
+        if self.queue.is_empty() {
+            // Nothing was to be written until now, so nobody was slow.
+            self.written_at = Instant::now();
+        }
+        self.queue.push_back(message);
+    }
+
+    /// Returns whether everything was given to the system.
+    pub(super) fn is_drained(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Returns when the client last sent a byte.
+    pub(super) fn read_at(&self) -> Instant {
+        self.read_at
+    }
+
+    /// Returns when the system last took a byte, or something came to be written.
+    pub(super) fn written_at(&self) -> Instant {
+        self.written_at
+    }
+
+    /// Writes what is queued.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(first) = self.queue.front_mut() {
+            let len = ready!(Pin::new(&mut self.io).poll_write(cx, first))?;
+            if len == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written_at = Instant::now();
+            first.advance(len);
+            if first.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+        self.own = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        self.read_at = Instant::now();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        message: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let drained = self.poll_drain(cx)?;
+        if drained.is_pending() && self.own + message.len() > OWN_BYTES_MAX {
+            return Poll::Pending;
+        }
+        // The library writes whole messages, and gets rid of each at once.
+        self.own += message.len();
+        self.push(Bytes::copy_from_slice(message));
+        Poll::Ready(Ok(message.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_library_writes_never_splits_a_frame() {
+        let (client, server) = tokio::io::duplex(3);
+        let mut wire = Wire::new(server);
+        wire.push(Bytes::from_static(b"frame one"));
+        let mut client = client;
+        let reads = async {
+            let mut read = [0; 23];
+            client.read_exact(&mut read).await.unwrap();
+            read
+        };
+        let writes = async {
+            // Three bytes of the frame have room; the pong waits behind all of it.
+            wire.write_all(b"pong").await.unwrap();
+            wire.push(Bytes::from_static(b" frame two"));
+            wire.flush().await.unwrap();
+        };
+        let (read, ()) = tokio::join!(reads, writes);
+        assert_eq!(&read, b"frame onepong frame two");
+    }
+
+    #[tokio::test]
+    async fn the_library_waits_when_too_much_of_it_is_queued() {
+        let (_client, server) = tokio::io::duplex(1);
+        let mut wire = Wire::new(server);
+        let pong = [0; 1024];
+        let mut taken = 0;
+        let refused = std::future::poll_fn(|cx| {
+            loop {
+                match Pin::new(&mut wire).poll_write(cx, &pong) {
+                    Poll::Ready(Ok(len)) => taken += len,
+                    Poll::Ready(Err(error)) => panic!("{error}"),
+                    Poll::Pending => return Poll::Ready(()),
+                }
+            }
+        });
+        refused.await;
+        assert!((15 << 10..=16 << 10).contains(&taken), "{taken}");
+    }
+}

@@ -1,0 +1,101 @@
+//! A data stream as it is at the moment: its configuration, and the hub of those who read it.
+
+use std::sync::{
+    Arc, Mutex, PoisonError, Weak,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::{
+    hub::Hub,
+    resource::{Resource, ResourceName},
+};
+
+/// A data stream under one configuration; another configuration makes another one.
+#[derive(Debug)]
+pub struct DataStream {
+    /// Its name.
+    pub name: ResourceName,
+    /// Grows with every change.
+    pub revision: u64,
+    /// What it is.
+    pub resource: Resource,
+    /// The same as JSON, with all defaults.
+    pub config: Bytes,
+    pub(super) clients: AtomicUsize,
+    hub: Mutex<Weak<Hub>>,
+    document: Mutex<Option<Arc<str>>>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+/// Why a data stream is no longer what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Changed,
+    Deleted,
+}
+
+impl DataStream {
+    pub(super) fn new(
+        name: ResourceName,
+        revision: u64,
+        resource: Resource,
+        config: Bytes,
+    ) -> Self {
+        Self {
+            name,
+            revision,
+            resource,
+            config,
+            document: Mutex::default(),
+            clients: AtomicUsize::new(0),
+            hub: Mutex::default(),
+            ended: watch::Sender::new(None),
+        }
+    }
+
+    /// Returns how many clients read it.
+    #[must_use]
+    pub fn clients_len(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Returns the AsyncAPI document that a person has given it.
+    #[must_use]
+    pub fn document(&self) -> Option<Arc<str>> {
+        let document = self.document.lock();
+        document.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_document(&self, text: &str) {
+        let document = self.document.lock();
+        *document.unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+    }
+
+    /// Returns the hub that all share, or makes one; it goes with the last client. A hub of a stream that was deleted
+    /// and made again is of no use, which `fits` says.
+    pub(super) fn hub(&self, fits: impl Fn(&Hub) -> bool, make: impl FnOnce() -> Hub) -> Arc<Hub> {
+        let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hub) = hub.upgrade().filter(|hub| fits(hub)) {
+            return hub;
+        }
+        let made = Arc::new(make());
+        *hub = Arc::downgrade(&made);
+        made
+    }
+
+    /// Tells all clients that it is over.
+    pub(super) fn end_as(&self, ended: Ended) {
+        self.ended.send_replace(Some(ended));
+    }
+
+    pub(super) fn end(&self) -> Option<Ended> {
+        *self.ended.borrow()
+    }
+
+    pub(super) fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+}

@@ -1,0 +1,263 @@
+//! A frame: a JSON array of records, with the few bytes that a WebSocket puts before it.
+//!
+//! A server does not mask what it sends (RFC 6455 §5.1), so these bytes too are the same for every client.
+
+use bytes::Bytes;
+
+use super::position::Place;
+
+/// The longest head of a message.
+const HEAD_LEN_MAX: usize = 10;
+/// The last frame of a message that is text.
+const TEXT: u8 = 0x81;
+
+/// A frame, to be sent as it stands.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    wire: Bytes,
+    head_len: usize,
+    /// Where each record ends in the text; what is between them is a comma.
+    ends: Vec<usize>,
+    last_pos: Option<String>,
+    behind: Place,
+}
+
+impl Frame {
+    /// Returns the message as a WebSocket carries it.
+    #[must_use]
+    pub fn wire(&self) -> &Bytes {
+        &self.wire
+    }
+
+    /// Returns the text: one JSON array.
+    #[must_use]
+    pub fn text(&self) -> Bytes {
+        self.wire.slice(self.head_len..)
+    }
+
+    /// Returns each record as a message of its own, as a WebSocket carries it, one behind the other.
+    #[must_use]
+    pub fn one_by_one(&self) -> Bytes {
+        let text = self.text();
+        let mut out = Vec::with_capacity(text.len() + HEAD_LEN_MAX * self.ends.len());
+        let mut from = 1;
+        for end in &self.ends {
+            let record = &text[from..*end];
+            let (head, head_len) = head(record.len());
+            out.extend_from_slice(&head[..head_len]);
+            out.extend_from_slice(record);
+            from = end + 1;
+        }
+        out.into()
+    }
+
+    /// Returns whether there is no record in it: all were left out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Returns how many records are in it.
+    #[must_use]
+    pub fn records_len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Returns the position of the last record that has one.
+    #[must_use]
+    pub fn last_pos(&self) -> Option<&str> {
+        self.last_pos.as_deref()
+    }
+
+    /// Returns the place where the next frame begins.
+    pub(super) fn behind(&self) -> &Place {
+        &self.behind
+    }
+
+    /// Returns about how much memory it takes.
+    pub(super) fn bytes_len(&self) -> usize {
+        self.wire.len() + size_of::<usize>() * self.ends.len() + 256
+    }
+}
+
+/// A frame that is being filled.
+#[derive(Debug)]
+pub(super) struct FrameBuilder {
+    /// Room for the head, then the text.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    last_pos: Option<Vec<u8>>,
+    /// What to go back to.
+    before: (usize, Option<Vec<u8>>),
+}
+
+impl Default for FrameBuilder {
+    fn default() -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.resize(HEAD_LEN_MAX, 0);
+        bytes.push(b'[');
+        Self {
+            bytes,
+            ends: Vec::new(),
+            last_pos: None,
+            before: (0, None),
+        }
+    }
+}
+
+impl FrameBuilder {
+    /// Adds what `write` appends, if it says so; it may give the record's position.
+    pub(super) fn add(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>, &mut Option<Vec<u8>>) -> bool,
+    ) -> bool {
+        let len = self.bytes.len();
+        if !self.ends.is_empty() {
+            self.bytes.push(b',');
+        }
+        let mut pos = None;
+        if !write(&mut self.bytes, &mut pos) {
+            self.bytes.truncate(len);
+            return false;
+        }
+        self.before = (len, self.last_pos.take());
+        self.last_pos = pos.or_else(|| self.before.1.clone());
+        self.ends.push(self.bytes.len() - HEAD_LEN_MAX);
+        true
+    }
+
+    /// Returns whether it has more bytes than that, and more than one record.
+    pub(super) fn is_over(&self, bytes_max: usize) -> bool {
+        self.ends.len() > 1 && self.bytes.len() - HEAD_LEN_MAX + 1 > bytes_max
+    }
+
+    /// Takes the last record out again.
+    pub(super) fn take_back(&mut self) {
+        let (len, last_pos) = std::mem::take(&mut self.before);
+        self.ends.pop();
+        self.bytes.truncate(len);
+        self.last_pos = last_pos;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub(super) fn finish(mut self, behind: Place) -> Frame {
+        self.bytes.push(b']');
+        let (head, head_len) = head(self.bytes.len() - HEAD_LEN_MAX);
+        let from = HEAD_LEN_MAX - head_len;
+        self.bytes[from..HEAD_LEN_MAX].copy_from_slice(&head[..head_len]);
+        let last_pos = self.last_pos.map(String::from_utf8);
+        Frame {
+            wire: Bytes::from(self.bytes).slice(from..),
+            head_len,
+            ends: self.ends,
+            last_pos: last_pos.and_then(Result::ok),
+            behind,
+        }
+    }
+}
+
+/// The head of a text message of that length, and how long it is (RFC 6455 §5.2).
+fn head(len: usize) -> ([u8; HEAD_LEN_MAX], usize) {
+    let mut head = [0; HEAD_LEN_MAX];
+    head[0] = TEXT;
+    if let (Ok(short), true) = (u8::try_from(len), len < 126) {
+        head[1] = short;
+        return (head, 2);
+    }
+    if let Ok(middle) = u16::try_from(len) {
+        head[1] = 126;
+        head[2..4].copy_from_slice(&middle.to_be_bytes());
+        return (head, 4);
+    }
+    head[1] = 127;
+    head[2..10].copy_from_slice(&(len as u64).to_be_bytes());
+    (head, 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(records: &[&str]) -> Frame {
+        let mut builder = FrameBuilder::default();
+        for record in records {
+            builder.add(|out, pos| {
+                out.extend_from_slice(record.as_bytes());
+                *pos = Some(format!("p{record}").into_bytes());
+                true
+            });
+        }
+        builder.finish(Place::default())
+    }
+
+    #[test]
+    fn a_frame_is_an_array_behind_the_head_of_a_message() {
+        let made = frame(&["1", "22"]);
+        assert_eq!(&made.wire()[..], b"\x81\x06[1,22]");
+        assert_eq!(&made.text()[..], b"[1,22]");
+        assert_eq!((made.records_len(), made.last_pos()), (2, Some("p22")));
+    }
+
+    #[test]
+    fn the_head_tells_lengths_of_all_sizes() {
+        for (len, head_len) in [(125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let made = frame(&[&"x".repeat(len - 2)]);
+            assert_eq!(
+                (made.text().len(), made.wire().len()),
+                (len, len + head_len)
+            );
+            let told = match head_len {
+                2 => usize::from(made.wire()[1]),
+                4 => usize::from(u16::from_be_bytes([made.wire()[2], made.wire()[3]])),
+                _ => {
+                    usize::from_str_radix(&data_encoding::HEXLOWER.encode(&made.wire()[2..10]), 16)
+                        .unwrap()
+                }
+            };
+            assert_eq!(told, len);
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_leaves_no_trace() {
+        let mut builder = FrameBuilder::default();
+        assert!(!builder.add(|out, pos| {
+            out.push(b'x');
+            *pos = Some(b"p".to_vec());
+            false
+        }));
+        let made = builder.finish(Place::default());
+        assert_eq!(
+            (&made.text()[..], made.is_empty(), made.last_pos()),
+            (&b"[]"[..], true, None)
+        );
+    }
+
+    #[test]
+    fn the_record_that_is_too_much_goes_back() {
+        let mut builder = FrameBuilder::default();
+        for record in ["1", "2", "3"] {
+            builder.add(|out, pos| {
+                out.extend_from_slice(record.as_bytes());
+                *pos = Some(record.into());
+                true
+            });
+        }
+        assert!(builder.is_over(6) && !builder.is_over(7));
+        builder.take_back();
+        let made = builder.finish(Place::default());
+        assert_eq!(
+            (&made.text()[..], made.last_pos()),
+            (&b"[1,2]"[..], Some("2"))
+        );
+    }
+
+    #[test]
+    fn each_record_can_be_a_message_of_its_own() {
+        let made = frame(&["1", "22"]);
+        assert_eq!(&made.one_by_one()[..], b"\x81\x011\x81\x0222");
+    }
+}

@@ -1,0 +1,355 @@
+//! Frames of one data stream, made once and shared by all who read it.
+//!
+//! A frame begins where the one before ended, so whoever stands at the same place gets the same bytes. Frames are made
+//! when the first client asks for what is behind a place; the others there wait for it. One that comes from further
+//! back ends its frame where the next one begins that is known, and shares from there on.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::OnceCell;
+
+use crate::{
+    clock::{Clock, Timestamp},
+    log::Streams,
+    place::{Incarnation, Partition, StreamId},
+    record::StoredRecord,
+    storage::{ControlEvent, Stream},
+};
+
+use super::{
+    feed::{self, Carry, FeedError, Gap, Next, Run},
+    frame::{Frame, FrameBuilder},
+    position::{Contract, Place, PositionKey},
+    resource::QualityOfService,
+};
+
+/// Bytes of frames that are kept for clients that are a little behind; the newest ones are kept in any case.
+const KEPT_BYTES: usize = 4 << 20;
+/// Places that are known, at most.
+const KEPT_LEN: usize = 1024;
+/// How long records are gathered for one frame.
+const LINGER: Duration = Duration::from_millis(20);
+/// Looks at the time are further apart than that many records.
+const LOOK_EVERY: u32 = 64;
+
+/// Partition, first offset that is missing, first one that is not.
+pub(super) type Missing = [(Partition, u64, u64)];
+
+/// Turns what is next into JSON text, or leaves it out.
+pub(super) trait Encode: fmt::Debug + Send + Sync {
+    /// Appends one object and returns true, or nothing if a rule leaves it out. `pos` writes the record's position.
+    fn record(
+        &self,
+        stream: &Stream,
+        partition: Partition,
+        record: &StoredRecord,
+        now: Timestamp,
+        pos: &mut dyn FnMut(&mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> bool;
+
+    /// The same for a control event; `number` counts from 1.
+    fn event(
+        &self,
+        number: u64,
+        event: &ControlEvent,
+        now: Timestamp,
+        pos: &mut dyn FnMut(&mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> bool;
+
+    /// Returns what comes before the first record: schemas and metadata, each one object.
+    fn preamble(&self, stream: &Stream, missing: Option<&Missing>) -> Vec<Vec<u8>>;
+
+    /// Returns the metadata of the stream, with what is missing; nothing if metadata is not sent.
+    fn gap(&self, stream: &Stream, missing: &Missing) -> Option<Vec<u8>>;
+}
+
+/// What a hub is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) streams: Streams,
+    pub(super) stream: StreamId,
+    pub(super) encode: Box<dyn Encode>,
+    pub(super) key: PositionKey,
+    pub(super) contract: Contract,
+    pub(super) quality: QualityOfService,
+    /// A frame has at most that many bytes, or one record.
+    pub(super) frame_bytes: usize,
+    pub(super) clock: Clock,
+}
+
+/// Makes the frames of one data stream, and keeps the newest.
+#[derive(Debug)]
+pub(super) struct Hub {
+    parts: Parts,
+    incarnation: Incarnation,
+    known: Mutex<Known>,
+    preamble: Vec<Arc<Frame>>,
+}
+
+/// Why there is no next frame.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HubError {
+    /// The stream was deleted.
+    #[error("the stream is gone")]
+    Gone,
+    /// Retention was faster than the client.
+    #[error("records were removed before they were sent")]
+    Overtaken,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(FeedError),
+}
+
+type Key = (u64, Place);
+
+/// Places, and the frames that begin there.
+#[derive(Debug, Default)]
+struct Known {
+    entries: BTreeMap<Key, Arc<Entry>>,
+    /// The same, oldest first.
+    order: VecDeque<Key>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    frame: OnceCell<Arc<Frame>>,
+    carry: Mutex<Carry>,
+    /// What it has in all `bytes`; changed under the lock of [`Known`].
+    bytes: AtomicUsize,
+}
+
+impl Known {
+    fn entry(&mut self, place: &Place) -> Arc<Entry> {
+        let key = (place.rank(), place.clone());
+        if let Some(entry) = self.entries.get(&key) {
+            return entry.clone();
+        }
+        let entry = Arc::<Entry>::default();
+        self.entries.insert(key.clone(), entry.clone());
+        self.order.push_back(key);
+        entry
+    }
+
+    /// Returns the nearest place behind `place` at which a frame begins.
+    fn next_behind(&self, place: &Place) -> Option<Place> {
+        let from = (place.rank().checked_add(1)?, Place::default());
+        let next = self.entries.range(from..).next();
+        next.map(|((_, place), _)| place.clone())
+    }
+
+    /// Keeps a frame, and where it ends; forgets what is too much.
+    fn keep(&mut self, place: &Place, frame: &Frame, carry: Carry) {
+        let behind = self.entry(frame.behind());
+        // What was read beyond the frame counts until its place is forgotten, whether somebody goes on there or not.
+        let carried = carry.bytes_len();
+        *behind.carry.lock().unwrap_or_else(PoisonError::into_inner) = carry;
+        behind.bytes.fetch_add(carried, Ordering::Relaxed);
+        self.bytes += carried;
+        // Its own place may have been forgotten while it was made.
+        if let Some(entry) = self.entries.get(&(place.rank(), place.clone())) {
+            entry.bytes.fetch_add(frame.bytes_len(), Ordering::Relaxed);
+            self.bytes += frame.bytes_len();
+        }
+        // The last two are where the clients are.
+        while self.order.len() > 2 && (self.bytes > KEPT_BYTES || self.order.len() > KEPT_LEN) {
+            let Some(key) = self.order.pop_front() else {
+                return;
+            };
+            if let Some(gone) = self.entries.remove(&key) {
+                self.bytes -= gone.bytes.load(Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn new(parts: Parts, stream: &Stream) -> Self {
+        let preamble = parts.encode.preamble(stream, None);
+        Self {
+            preamble: frames(preamble, parts.frame_bytes),
+            incarnation: stream.incarnation,
+            known: Mutex::default(),
+            parts,
+        }
+    }
+
+    /// Returns what comes before the first record; with what is missing, if the client goes on behind a gap.
+    pub(super) fn preamble(&self, missing: Option<&Missing>) -> Vec<Arc<Frame>> {
+        let found = self.parts.streams.engine().stream_by_id(self.parts.stream);
+        match (missing, found) {
+            (Some(missing), Some(stream)) => {
+                let records = self.parts.encode.preamble(&stream, Some(missing));
+                frames(records, self.parts.frame_bytes)
+            }
+            _ => self.preamble.clone(),
+        }
+    }
+
+    /// Returns the life of the stream that its frames are of.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Returns the frame that begins at a place, once there is something behind it.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the call is dropped; another one goes on.
+    pub(super) async fn next(&self, place: &Place) -> Result<Arc<Frame>, HubError> {
+        let entry = self.known().entry(place);
+        let make = || self.make(place, &entry);
+        entry.frame.get_or_try_init(make).await.cloned()
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn make(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
+        let Parts {
+            streams, stream, ..
+        } = &self.parts;
+        let read = async {
+            feed::ready(streams, *stream, place).await?;
+            let until = self.known().next_behind(place);
+            let carry =
+                std::mem::take(&mut *entry.carry.lock().unwrap_or_else(PoisonError::into_inner));
+            let run = Run::begin(streams, *stream, place.clone(), carry)?;
+            self.gather(run, until.as_ref()).await
+        };
+        let (frame, carry) = match read.await {
+            Ok(made) => made,
+            Err(FeedError::Gone) => return Err(HubError::Gone),
+            Err(FeedError::Overtaken(gap)) => self.overtaken(gap)?,
+            Err(error @ FeedError::Read(_)) => return Err(HubError::Read(error)),
+        };
+        self.known().keep(place, &frame, carry);
+        Ok(Arc::new(frame))
+    }
+
+    /// Puts records into a frame until it is full, the next known one begins, or nothing is ready.
+    async fn gather(
+        &self,
+        mut run: Run<'_>,
+        until: Option<&Place>,
+    ) -> Result<(Frame, Carry), FeedError> {
+        let mut frame = FrameBuilder::default();
+        let mut behind = Place::default();
+        let (mut begun, mut looks) = (None, 0_u32);
+        while Some(run.place()) != until {
+            let next = match run.next().await {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                // The next frame says what is wrong.
+                Err(_) if !frame.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            run.behind(next, &mut behind);
+            let taken = self.encode(&run, next, &behind, &mut frame);
+            if taken && frame.is_over(self.parts.frame_bytes) {
+                frame.take_back();
+                break;
+            }
+            run.take(next, &behind);
+            looks += 1;
+            if looks.is_multiple_of(LOOK_EVERY) {
+                let begun = *begun.get_or_insert_with(Instant::now);
+                if begun.elapsed() > LINGER {
+                    break;
+                }
+            }
+        }
+        let (place, carry) = run.end();
+        Ok((frame.finish(place), carry))
+    }
+
+    fn encode(&self, run: &Run<'_>, next: Next, behind: &Place, frame: &mut FrameBuilder) -> bool {
+        let Parts {
+            encode,
+            key,
+            contract,
+            clock,
+            ..
+        } = &self.parts;
+        let incarnation = run.stream().incarnation;
+        frame.add(|out, pos_at| {
+            let mut pos = |out: &mut Vec<u8>| {
+                let from = out.len();
+                key.write(*contract, incarnation, behind, out);
+                *pos_at = Some(out[from..].to_vec());
+            };
+            match next {
+                Next::Event(number) => run
+                    .event(number)
+                    .is_some_and(|event| encode.event(number, event, clock.now(), &mut pos, out)),
+                Next::Record(partition) => run.record(partition).is_some_and(|record| {
+                    encode.record(run.stream(), partition, record, clock.now(), &mut pos, out)
+                }),
+            }
+        })
+    }
+
+    /// Says what is missing, to those who want to go on.
+    fn overtaken(&self, gap: Gap) -> Result<(Frame, Carry), HubError> {
+        let Parts {
+            streams,
+            stream,
+            encode,
+            quality,
+            ..
+        } = &self.parts;
+        if *quality != QualityOfService::AtMostOnce {
+            return Err(HubError::Overtaken);
+        }
+        let found = streams.engine().stream_by_id(*stream);
+        let found = found.ok_or(HubError::Gone)?;
+        let mut frame = FrameBuilder::default();
+        if let Some(record) = encode.gap(&found, &gap.missing) {
+            frame.add(|out, _pos| {
+                out.extend_from_slice(&record);
+                true
+            });
+        }
+        Ok((frame.finish(gap.behind), Carry::default()))
+    }
+}
+
+/// Puts records that have no position into frames.
+fn frames(records: Vec<Vec<u8>>, frame_bytes: usize) -> Vec<Arc<Frame>> {
+    let mut frames = Vec::new();
+    let mut frame = FrameBuilder::default();
+    for record in records {
+        let add = |frame: &mut FrameBuilder| {
+            frame.add(|out, _pos| {
+                out.extend_from_slice(&record);
+                true
+            })
+        };
+        add(&mut frame);
+        if frame.is_over(frame_bytes) {
+            frame.take_back();
+            frames.push(Arc::new(
+                std::mem::take(&mut frame).finish(Place::default()),
+            ));
+            add(&mut frame);
+        }
+    }
+    if !frame.is_empty() {
+        frames.push(Arc::new(frame.finish(Place::default())));
+    }
+    frames
+}

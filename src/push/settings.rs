@@ -1,0 +1,57 @@
+//! What push takes of the configuration.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{config::Config, place::StreamName};
+
+use super::resource::ObjectName;
+
+/// Settings of push.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Other names under which `source.trail` may name a stream.
+    pub trails: BTreeMap<String, StreamName>,
+    /// First part of the name of an append table.
+    pub namespace: String,
+    /// Name of this machine in stream metadata.
+    pub node: String,
+    /// What the types of CloudEvents begin with.
+    pub event_type_prefix: String,
+    /// Headers of a message whose values are not shown.
+    pub masked_headers: Vec<String>,
+    /// The address under which clients reach the gateway, without a slash at the end.
+    pub public_url: Option<String>,
+    /// An empty array is sent after that much silence; never, if it is zero.
+    pub idle_array: Duration,
+    /// Clients at one time.
+    pub clients_max: usize,
+}
+
+impl Settings {
+    /// Takes what push needs out of the configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let push = &config.push;
+        let trails = push.trails.iter();
+        // `config::load` has found those that are none.
+        let trails = trails.filter_map(|(alias, name)| Some((alias.clone(), name.parse().ok()?)));
+        let url = config.server.public_url.as_deref();
+        Self {
+            trails: trails.collect(),
+            namespace: push.namespace.clone(),
+            node: push.node.clone(),
+            event_type_prefix: push.event_type_prefix.clone(),
+            masked_headers: push.masked_headers.clone(),
+            public_url: url.map(|url| url.trim_end_matches('/').to_owned()),
+            idle_array: Duration::from_millis(push.idle_array_ms),
+            clients_max: push.clients_max,
+        }
+    }
+
+    /// Returns the append table of a stream.
+    pub(super) fn append_table(&self, log: Option<&StreamName>) -> ObjectName {
+        let made = log.and_then(|log| ObjectName::append_table(&self.namespace, log).ok());
+        // Every name of a stream makes a table, and the configuration was looked at.
+        made.unwrap_or_else(ObjectName::unnamed)
+    }
+}

@@ -1,0 +1,183 @@
+//! One client: where it stands, and what it gets next.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::watch;
+
+use crate::{clock::Timestamp, storage::ReadError};
+
+use super::{
+    data_stream::{DataStream, Ended},
+    feed,
+    frame::Frame,
+    hub::{Hub, HubError},
+    position::{Place, Position},
+    start::{self, Start},
+};
+
+/// Where one client stands. It costs this and, while it is sent, one frame.
+#[derive(Debug)]
+pub struct Subscription {
+    stream: Arc<DataStream>,
+    hub: Arc<Hub>,
+    ended: watch::Receiver<Option<Ended>>,
+    /// What comes first, in reverse.
+    preamble: Vec<Arc<Frame>>,
+    place: Place,
+    /// Nothing before that time is sent.
+    waits_for: Option<Timestamp>,
+    began_at: Place,
+    last_pos: Option<String>,
+}
+
+/// Why nothing more comes.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The configuration has changed.
+    #[error("the configuration of the data stream has changed")]
+    Changed,
+    /// The resource, or the stream behind it, was deleted.
+    #[error("the data stream was deleted")]
+    Deleted,
+    /// What was to come was removed before the client had it.
+    #[error("records were removed before they were sent")]
+    Gone,
+    /// The log cannot be read.
+    #[error("the log cannot be read")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Subscription {
+    pub(super) fn new(stream: Arc<DataStream>, hub: Arc<Hub>, start: Start) -> Self {
+        let ended = stream.ended();
+        stream.clients.fetch_add(1, Ordering::Relaxed);
+        let mut preamble = hub.preamble(start.gap.as_deref());
+        preamble.reverse();
+        Self {
+            stream,
+            hub,
+            ended,
+            preamble,
+            began_at: start.place.clone(),
+            place: start.place,
+            waits_for: start.waits_for,
+            last_pos: None,
+        }
+    }
+
+    /// Returns the data stream as it was when the client came.
+    #[must_use]
+    pub fn data_stream(&self) -> &Arc<DataStream> {
+        &self.stream
+    }
+
+    /// Returns the next frame, once there is one. It counts as sent.
+    ///
+    /// # Errors
+    /// [`End`] says why nothing more comes.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the call is dropped.
+    pub async fn next(&mut self) -> Result<Arc<Frame>, End> {
+        loop {
+            if let Some(ended) = self.stream.end() {
+                return Err(ended.into());
+            }
+            if let Some(frame) = self.preamble.pop() {
+                return Ok(frame);
+            }
+            let hub = self.hub.clone();
+            let place = self.place.clone();
+            let waits_for = self.waits_for;
+            let next = async {
+                match waits_for {
+                    Some(time) => wait(&hub, &place, time).await.map(Found::Start),
+                    None => hub.next(&place).await.map(Found::Frame),
+                }
+            };
+            let found = tokio::select! {
+                biased;
+                _changed = self.ended.changed() => continue,
+                found = next => found,
+            };
+            match found.map_err(End::from)? {
+                Found::Start(start) => {
+                    self.place = start.place;
+                    self.waits_for = start.waits_for;
+                }
+                Found::Frame(frame) => {
+                    self.place.clone_from(frame.behind());
+                    if let Some(pos) = frame.last_pos() {
+                        self.last_pos = Some(pos.to_owned());
+                    }
+                    if !frame.is_empty() {
+                        return Ok(frame);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the position of the last record that was returned.
+    #[must_use]
+    pub fn last_pos(&self) -> Option<&str> {
+        self.last_pos.as_deref()
+    }
+
+    /// Returns whether a record with that position was returned here.
+    #[must_use]
+    pub fn has_sent(&self, position: &Position) -> bool {
+        let rank = position.place.rank();
+        position.contract == self.hub.parts().contract
+            && self.last_pos.is_some()
+            && (self.began_at.rank()..=self.place.rank()).contains(&rank)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.stream.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Found {
+    Start(Start),
+    Frame(Arc<Frame>),
+}
+
+/// Waits for more, and looks whether that has the time that is waited for.
+async fn wait(hub: &Hub, place: &Place, time: Timestamp) -> Result<Start, HubError> {
+    let parts = hub.parts();
+    let ready = feed::ready(&parts.streams, parts.stream, place).await;
+    ready.map_err(|_gone| HubError::Gone)?;
+    let started = start::at_time(&parts.streams, parts.stream, time).await;
+    started.map_err(|refused| match refused {
+        start::StartRefused::Read(error) => HubError::Read(error.into()),
+        _ => HubError::Gone,
+    })
+}
+
+impl From<Ended> for End {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Changed => Self::Changed,
+            Ended::Deleted => Self::Deleted,
+        }
+    }
+}
+
+impl From<HubError> for End {
+    fn from(error: HubError) -> Self {
+        match error {
+            HubError::Gone => Self::Deleted,
+            HubError::Overtaken => Self::Gone,
+            HubError::Read(error) => Self::Failed(Box::new(error)),
+        }
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}

@@ -1,0 +1,316 @@
+//! Order, resuming and sharing, over the engine's double: what each subscriber is promised, whatever the log does.
+
+use std::sync::Arc;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    begin::Begin,
+    frame::Frame,
+    hub::{Encode, Hub, HubError, Missing, Parts},
+    position::{Contract, PositionKey},
+    resource::QualityOfService,
+    start::start,
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    log::Streams,
+    place::{Offset, Partition},
+    record::{HeadersBuilder, Record, StoredRecord},
+    storage::{
+        Append, AppendKind, Commit, ControlEvent, Engine, Log as _, Stream, StreamConfig,
+        memory::Memory,
+    },
+};
+
+/// Writes where a record is, and leaves out those whose key says so.
+#[derive(Debug)]
+struct Places;
+
+impl Encode for Places {
+    fn record(
+        &self,
+        _stream: &Stream,
+        partition: Partition,
+        record: &StoredRecord,
+        _now: Timestamp,
+        pos: &mut dyn FnMut(&mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if record.record.key == "left out" {
+            return false;
+        }
+        let place = format!("{:020}.{partition}.{} ", record.time.0, record.offset);
+        out.extend_from_slice(place.as_bytes());
+        pos(out);
+        true
+    }
+
+    fn event(
+        &self,
+        number: u64,
+        _event: &ControlEvent,
+        _now: Timestamp,
+        pos: &mut dyn FnMut(&mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        out.extend_from_slice(format!("event {number} ").as_bytes());
+        pos(out);
+        true
+    }
+
+    fn preamble(&self, _stream: &Stream, _missing: Option<&Missing>) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    fn gap(&self, _stream: &Stream, missing: &Missing) -> Option<Vec<u8>> {
+        Some(format!("gap {missing:?} ").into_bytes())
+    }
+}
+
+struct Shown {
+    engine: Arc<Memory>,
+    streams: Streams,
+    stream: Arc<Stream>,
+    key: PositionKey,
+    contract: Contract,
+}
+
+impl Shown {
+    async fn new(partitions: u16) -> Self {
+        let engine = Memory::new();
+        let made = engine.create_stream(
+            "Shown".parse().unwrap(),
+            partitions,
+            StreamConfig::default(),
+        );
+        let stream = made.await.unwrap();
+        Self {
+            streams: Streams::new(engine.clone() as Arc<dyn Engine>),
+            engine,
+            stream,
+            key: PositionKey::new(&[3; PositionKey::LEN]),
+            contract: Contract::new("s1", "Shown", "append"),
+        }
+    }
+
+    /// One commit, with a record in each of these partitions.
+    async fn commit(&self, partitions: &[u16], key: &'static str) {
+        let appends = partitions.iter().map(|partition| Append {
+            of: crate::place::PartitionId {
+                stream: self.stream.id,
+                partition: Partition(*partition),
+            },
+            records: vec![Record {
+                key: key.into(),
+                value: "{}".into(),
+                headers: HeadersBuilder::default().build(),
+            }],
+            kind: AppendKind::Accepted,
+            refers: Vec::new(),
+        });
+        let commit = Commit {
+            appends: appends.collect(),
+            ..Commit::default()
+        };
+        self.engine.commit(commit).await.unwrap();
+    }
+
+    async fn grow(&self, partitions: u16) {
+        let grown =
+            self.engine
+                .change_stream(self.stream.id, partitions, StreamConfig::default(), None);
+        grown.await.unwrap();
+    }
+
+    fn hub(&self, quality: QualityOfService, frame_bytes: usize) -> Hub {
+        let parts = Parts {
+            streams: self.streams.clone(),
+            stream: self.stream.id,
+            encode: Box::new(Places),
+            key: self.key.clone(),
+            contract: self.contract,
+            quality,
+            frame_bytes,
+            clock: Clock::manual(Timestamp(1)),
+        };
+        Hub::new(parts, &self.stream)
+    }
+
+    /// All frames from there to what the log holds now.
+    async fn frames(&self, hub: &Hub, begin: &Begin) -> Vec<Arc<Frame>> {
+        let quality = QualityOfService::ExactlyOnce;
+        let started = start(&self.streams, self.stream.id, begin, self.contract, quality).await;
+        let mut place = started.unwrap().place;
+        let mut frames = Vec::new();
+        let tails = || {
+            let found = self.engine.bounds(self.stream.id).unwrap();
+            let tails: u64 = found.partitions.iter().map(|bounds| bounds.tail.0).sum();
+            tails + found.stream.events.len() as u64
+        };
+        while place.rank() < tails() {
+            let frame = hub.next(&place).await.unwrap();
+            place.clone_from(frame.behind());
+            frames.push(frame);
+        }
+        frames
+    }
+}
+
+/// The records of frames, as they were written.
+fn records(frames: &[Arc<Frame>]) -> Vec<String> {
+    let texts = frames
+        .iter()
+        .map(|frame| String::from_utf8(frame.text().to_vec()).unwrap());
+    let texts: Vec<_> = texts.collect();
+    let records = texts
+        .iter()
+        .flat_map(|text| text[1..text.len() - 1].split(','));
+    records
+        .filter(|record| !record.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn position(record: &str) -> &str {
+    record.rsplit(' ').next().unwrap()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Vec<u16>, bool),
+    Grow,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let commit = (vec(0..8_u16, 1..4), prop::bool::weighted(0.2));
+    let step = prop_oneof![
+        8 => commit.prop_map(|(partitions, left_out)| Step::Commit(partitions, left_out)),
+        1 => Just(Step::Grow),
+    ];
+    vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whoever_resumes_anywhere_gets_strictly_the_rest(steps in steps(), partitions in 1..4_u16, frame_bytes in 1..600_usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let shown = Shown::new(partitions).await;
+            let mut partitions = partitions;
+            let mut sent = 0;
+            for step in steps {
+                match step {
+                    Step::Grow => {
+                        partitions += 1;
+                        shown.grow(partitions).await;
+                        sent += 1;
+                    }
+                    Step::Commit(into, left_out) => {
+                        let mut into: Vec<_> = into.iter().map(|number| number % partitions).collect();
+                        into.sort_unstable();
+                        into.dedup();
+                        sent += if left_out { 0 } else { into.len() };
+                        shown.commit(&into, if left_out { "left out" } else { "" }).await;
+                    }
+                }
+            }
+            let hub = shown.hub(QualityOfService::ExactlyOnce, frame_bytes);
+            let frames = shown.frames(&hub, &Begin::Earliest).await;
+            for frame in &frames {
+                prop_assert!(frame.text().len() <= frame_bytes || frame.records_len() <= 1);
+            }
+            let all = records(&frames);
+            prop_assert_eq!(all.len(), sent + 1, "every record once, and the stream's making");
+            let places: Vec<_> = all.iter().filter(|record| !record.starts_with("event")).collect();
+            prop_assert!(places.is_sorted(), "{:?}", places);
+            for (at, record) in all.iter().enumerate() {
+                let begin = Begin::parse(position(record), &shown.key).unwrap();
+                // Another hub, whose frames begin elsewhere, says the same.
+                for hub in [&hub, &shown.hub(QualityOfService::ExactlyOnce, frame_bytes + 40)] {
+                    let rest = records(&shown.frames(hub, &begin).await);
+                    prop_assert_eq!(&rest[..], &all[at + 1..]);
+                }
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn those_who_began_at_different_places_share_frames_from_then_on() {
+    let shown = Shown::new(2).await;
+    for n in 0..50 {
+        shown.commit(&[n % 2], "").await;
+    }
+    let hub = shown.hub(QualityOfService::ExactlyOnce, 300);
+    let first = shown.frames(&hub, &Begin::Earliest).await;
+    let of_frame = records(&first[..3]);
+    let begin = Begin::parse(position(&of_frame[of_frame.len() - 2]), &shown.key).unwrap();
+    let second = shown.frames(&hub, &begin).await;
+    // The first one ends where the next frame of the other begins.
+    assert_eq!(records(&second[..1]), of_frame[of_frame.len() - 1..]);
+    assert_eq!(second.len() - 1, first.len() - 3);
+    for (one, other) in first[3..].iter().zip(&second[1..]) {
+        assert!(Arc::ptr_eq(one, other));
+    }
+}
+
+#[tokio::test]
+async fn who_waits_at_the_end_gets_what_comes_in_one_frame_for_all() {
+    let shown = Shown::new(1).await;
+    shown.commit(&[0], "").await;
+    let hub = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);
+    let frames = shown.frames(&hub, &Begin::Earliest).await;
+    let place = frames.last().unwrap().behind().clone();
+    let comes = async {
+        tokio::task::yield_now().await;
+        shown.commit(&[0], "").await;
+    };
+    let (one, other, ()) = tokio::join!(hub.next(&place), hub.next(&place), comes);
+    assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()));
+}
+
+#[tokio::test]
+async fn what_was_removed_before_it_was_sent_is_never_passed_in_silence() {
+    let shown = Shown::new(1).await;
+    for _ in 0..9 {
+        shown.commit(&[0], "").await;
+    }
+    let strict = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);
+    let lenient = shown.hub(QualityOfService::AtMostOnce, 1 << 20);
+    let started = shown.frames(&strict, &Begin::Earliest).await;
+    let third = Begin::parse(position(&records(&started)[3]), &shown.key).unwrap();
+    let Begin::Position(at) = &third else {
+        panic!("{third:?}");
+    };
+    let of = shown.stream.all_partitions().next().unwrap();
+    shown.engine.trim(of, Offset(7)).await.unwrap();
+    assert!(matches!(
+        strict.next(&at.place).await,
+        Err(HubError::Overtaken)
+    ));
+    let gap = lenient.next(&at.place).await.unwrap();
+    assert_eq!(&gap.text()[..], b"[gap [(Partition(0), 3, 7)] ]");
+    let rest = lenient.next(gap.behind()).await.unwrap();
+    assert_eq!(rest.records_len(), 2);
+    for (quality, goes_on) in [
+        (QualityOfService::AtLeastOnce, false),
+        (QualityOfService::AtMostOnce, true),
+    ] {
+        let started = start(
+            &shown.streams,
+            shown.stream.id,
+            &third,
+            shown.contract,
+            quality,
+        )
+        .await;
+        assert_eq!(started.is_ok(), goes_on);
+    }
+    // The stream's making is no longer told: what came with it is gone.
+    let kept = records(&shown.frames(&strict, &Begin::Earliest).await);
+    assert_eq!(kept.len(), 2);
+}
