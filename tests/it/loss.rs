@@ -1,6 +1,6 @@
 //! `syncgate doctor --accept-loss`: a damaged directory goes on without what cannot be read, and says what that was.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
@@ -34,17 +34,17 @@ async fn waiting(words: &[&str]) -> (StubTarget, Place) {
     (target, gateway.kill())
 }
 
-/// The words that a target got.
+/// The words that a target got, once there are so many. A word may come twice: the target may have read the call of a
+/// gateway that was killed only after that.
 async fn words(target: &StubTarget, count: usize) -> Vec<String> {
-    let answered = poll("calls", async || {
-        (target.answered().len() >= count).then_some(())
-    });
-    answered.await;
-    let calls = target.calls();
-    let word = |at: &usize| calls[*at].json()["word"].as_str().unwrap().to_owned();
-    let mut words: Vec<_> = target.answered().iter().map(|(at, _)| word(at)).collect();
-    words.sort();
-    words
+    poll("calls", async || {
+        let calls = target.calls();
+        let word = |at: usize| calls[at].json()["word"].as_str().unwrap().to_owned();
+        let answered = target.answered().into_iter();
+        let words: BTreeSet<_> = answered.map(|(at, _)| word(at)).collect();
+        (words.len() >= count).then(|| words.into_iter().collect())
+    })
+    .await
 }
 
 fn verified(place: &Place) -> Value {
