@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use url::form_urlencoded;
 
 use crate::{
@@ -71,7 +71,9 @@ pub(super) async fn show(
     let (name, known) = find(&shared, &name)?;
     let (uri, headers) = (request.uri().clone(), request.headers());
     let (socket, events) = (socket::is_meant(headers), events::is_meant(headers));
-    if !socket && !events {
+    // A request for the head alone has no answer that goes on.
+    let reads = (socket || events) && request.method() == Method::GET;
+    if !reads {
         return Ok(envelope::one(&base(&shared, headers), &known));
     }
     let last = headers.get(LAST_EVENT_ID).filter(|_| !socket);
@@ -114,11 +116,12 @@ pub(super) async fn yaml(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (_, known) = find(&shared, &name)?;
+    let layout = layout(&uri)?;
     let text = match known.document() {
         Some(text) => text.to_string(),
         None => shared
             .push
-            .document_of(&known, &base(&shared, &headers), layout(&uri)?),
+            .document_of(&known, &base(&shared, &headers), layout),
     };
     Ok(document(text))
 }
