@@ -1,0 +1,457 @@
+//! The edge of data streams: what their routes, handshakes and frames do where a client goes wrong, or away.
+
+use data_encoding::BASE64;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::harness::{Answer, Gateway, keyed, poll, run_on, within};
+
+const ALL: &str = "/services/v2/stream";
+
+fn path(name: &str) -> String {
+    format!("{ALL}/{name}")
+}
+
+/// Makes a data stream of `DataSyncStream` with these members beside its trail.
+async fn create(gateway: &Gateway, name: &str, more: Value) {
+    let mut config = json!({"source": {"trail": "a1"}});
+    let members = config.as_object_mut().unwrap();
+    members.extend(more.as_object().unwrap().clone());
+    gateway.post(&path(name), &config).await.ok();
+}
+
+/// Posts that many messages in one commit; nobody takes them.
+async fn post(gateway: &Gateway, count: usize) {
+    let one = |n| keyed(&format!("k{n}"), "http://127.0.0.1:9/x", json!({ "n": n }));
+    let all: Vec<_> = (0..count).map(one).collect();
+    gateway.sync_all(&all).await;
+}
+
+async fn send(gateway: &Gateway, method: Method, at: &str, body: impl Into<String>) -> Answer {
+    gateway
+        .send(gateway.request(method, at).body(body.into()))
+        .await
+}
+
+/// Checks status, word and number of the first message of an envelope.
+#[track_caller]
+fn refused(answer: &Answer, status: u16, word: &str, number: &str) {
+    let body = &answer.body;
+    assert_eq!(answer.status.as_u16(), status, "{body}");
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(body["$schema"], "api:standardResponse");
+    let message = &body["messages"][0];
+    let told = (message["type"].as_str(), message["code"].as_str());
+    let word = format!("urn:syncgate:problem:{word}");
+    assert_eq!(told, (Some(&*word), Some(number)), "{body}");
+}
+
+/// A handshake as an ordinary request.
+fn handshake(gateway: &Gateway, method: Method, at: &str) -> RequestBuilder {
+    gateway
+        .request(method, at)
+        .header("connection", "keep-alive, Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", BASE64.encode(&[7; 16]))
+}
+
+/// A WebSocket by hand, as no library would send what some of these send.
+struct Raw {
+    stream: TcpStream,
+    /// Position of the last record.
+    pos: Option<String>,
+}
+
+impl Raw {
+    async fn new(gateway: &Gateway, name: &str, begin: &str) -> Self {
+        let at = gateway.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let key = BASE64.encode(&[7; 16]);
+        let head = format!(
+            "GET {}?begin={begin} HTTP/1.1\r\nhost: {at}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n",
+            path(name)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(within("a handshake", stream.read_u8()).await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{answer:?}");
+        Self { stream, pos: None }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// Opcode and payload of the next frame; nothing at the end.
+    async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let read = async {
+            let first = self.stream.read_u8().await.ok()?;
+            assert_eq!(first & 0xf0, 0x80, "whole messages without reserved bits");
+            let len = match self.stream.read_u8().await.unwrap() {
+                126 => u64::from(self.stream.read_u16().await.unwrap()),
+                127 => self.stream.read_u64().await.unwrap(),
+                short => u64::from(short),
+            };
+            let mut payload = vec![0; usize::try_from(len).unwrap()];
+            self.stream.read_exact(&mut payload).await.unwrap();
+            Some((first & 0x0f, payload))
+        };
+        within("a frame", read).await
+    }
+
+    /// `xid`s of records until there are that many; a frame that has more is cut there, as by a client that dies.
+    async fn records(&mut self, count: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let (opcode, payload) = self.frame().await.expect("it is open");
+            if opcode != 1 {
+                assert_eq!(opcode, 9, "{payload:?}");
+                continue;
+            }
+            let frame: Vec<Value> = serde_json::from_slice(&payload).unwrap();
+            // Schemas and metadata have no position.
+            let records = frame.iter().filter(|record| record.get("pos").is_some());
+            for record in records.take(count - all.len()) {
+                all.push(record["xid"].as_str().unwrap().to_owned());
+                self.pos = Some(record["pos"].as_str().unwrap().to_owned());
+            }
+        }
+        all
+    }
+
+    /// Code and reason of the close; behind it nothing comes but the end.
+    async fn closed(mut self) -> (u16, String) {
+        loop {
+            let (opcode, payload) = self.frame().await.expect("a close before the end");
+            if opcode == 8 {
+                assert_eq!(self.frame().await, None);
+                let (code, reason) = payload.split_first_chunk().unwrap();
+                let reason = String::from_utf8(reason.to_vec()).unwrap();
+                return (u16::from_be_bytes(*code), reason);
+            }
+        }
+    }
+}
+
+/// A frame of a client with that first byte, masked as it must be.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..126 => frame.push(0x80 | u8::try_from(len).unwrap()),
+        len => {
+            frame.push(0x80 | 126);
+            frame.extend(u16::try_from(len).unwrap().to_be_bytes());
+        }
+    }
+    let mask = [1, 2, 3, 4];
+    frame.extend(mask);
+    let masks = mask.iter().cycle();
+    frame.extend(payload.iter().zip(masks).map(|(a, b)| a ^ b));
+    frame
+}
+
+#[tokio::test]
+async fn each_fault_of_a_configuration_has_its_number() {
+    let gateway = Gateway::start();
+    for (body, number) in [
+        ("[]", "OGG-12020"),
+        ("7", "OGG-12020"),
+        ("{}", "OGG-12018"),
+        (r#"{"source":{}}"#, "OGG-12018"),
+        (r#"{"source":{"trail":"Nothing"}}"#, "OGG-12018"),
+        (r#"{"source":{"trail":"a1","path":"/x"}}"#, "OGG-12018"),
+        (r#"{"source":{"trail":"a1"},"more":1}"#, "OGG-12018"),
+        (
+            r#"{"source":{"trail":"a1"},"bufferSize":10485761}"#,
+            "OGG-12018",
+        ),
+    ] {
+        let answer = send(&gateway, Method::POST, &path("s1"), body).await;
+        refused(&answer, 400, "invalid_request", number);
+    }
+    let large = json!({"source": {"trail": "a1"}, "description": "x".repeat(256 << 10)});
+    let answer = gateway.post(&path("s1"), &large).await;
+    refused(&answer, 413, "body_too_large", "OGG-12004");
+    let smallest = json!({"source": {"trail": "a1"}});
+    for name in ["1s", ".s", "s%20s", "s%2f"] {
+        let answer = gateway.post(&path(name), &smallest).await;
+        assert_eq!(answer.status, 400, "{name}: {}", answer.body);
+    }
+    let list = gateway.get(ALL).await.ok();
+    assert_eq!(list["response"]["items"], json!([]));
+    gateway.post(&path(&"a".repeat(32)), &smallest).await.ok();
+    for (method, at, allow) in [
+        (Method::PUT, path("s1"), "GET,HEAD,POST,PATCH,DELETE"),
+        (Method::POST, ALL.to_owned(), "GET,HEAD"),
+        (Method::DELETE, path("s1/yaml"), "GET,HEAD,PATCH"),
+    ] {
+        let answer = send(&gateway, method, &at, "").await;
+        assert_eq!(answer.headers["allow"], allow);
+        refused(&answer, 405, "method_not_allowed", "OGG-12011");
+    }
+}
+
+/// What is wrong with the patch itself has other numbers than what is wrong with its result.
+#[tokio::test]
+async fn each_fault_of_a_patch_has_its_number_and_changes_nothing() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    let before = gateway.get(&path("s1")).await;
+    for (body, number) in [
+        ("[]", "OGG-12020"),
+        (r#"{"more":1}"#, "OGG-12018"),
+        (r#"{"source":null}"#, "OGG-12321"),
+        (r#"{"bufferSize":1}"#, "OGG-12321"),
+    ] {
+        let answer = send(&gateway, Method::PATCH, &path("s1"), body).await;
+        refused(&answer, 400, "invalid_request", number);
+    }
+    let after = gateway.get(&path("s1")).await;
+    assert_eq!(after.headers["etag"], before.headers["etag"]);
+    assert_eq!(after.body, before.body);
+    let stale = gateway.request(Method::DELETE, &path("s1"));
+    let stale = gateway.send(stale.header("if-match", "\"0\"")).await;
+    refused(&stale, 412, "changed_meanwhile", "OGG-12004");
+}
+
+#[tokio::test]
+async fn a_layout_that_is_none_is_refused_whoever_wrote_the_document() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    let at = path("s1/yaml");
+    for own in [None, Some("asyncapi: 3.0.0\nchannels:\n  mine: {}\n")] {
+        if let Some(own) = own {
+            send(&gateway, Method::PATCH, &at, own).await.ok();
+        }
+        for query in ["layout=address", "layout=pathname&layout=pathname"] {
+            let answer = gateway.get(&format!("{at}?{query}")).await;
+            refused(&answer, 400, "invalid_request", "OGG-12135");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_get_becomes_a_websocket() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    let request = handshake(&gateway, Method::HEAD, &path("s1"));
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let own = gateway.url.clone();
+    let request = handshake(&gateway, Method::GET, &path("s1"));
+    let answer = within("101", request.header("origin", own).send()).await;
+    assert_eq!(answer.unwrap().status(), 101);
+    let answer = handshake(&gateway, Method::GET, &path("s2"));
+    let answer = gateway.send(answer).await;
+    refused(&answer, 404, "not_found", "OGG-12004");
+    let foreign = handshake(&gateway, Method::GET, &path("s1"));
+    let foreign = foreign.header("origin", "https://evil.example");
+    let answer = gateway.send(foreign).await;
+    refused(&answer, 403, "origin_not_allowed", "OGG-12004");
+}
+
+#[tokio::test]
+async fn a_subscriber_too_many_is_told_to_come_later() {
+    let gateway = Gateway::with_config("[push]\nclients_max = 1\n");
+    create(&gateway, "s1", json!({})).await;
+    let mut first = Raw::new(&gateway, "s1", "earliest").await;
+    first.records(1).await;
+    let answer = handshake(&gateway, Method::GET, &path("s1"));
+    let answer = gateway.send(answer).await;
+    assert!(answer.headers.contains_key("retry-after"));
+    refused(&answer, 503, "queue_full", "OGG-12004");
+    let status = async || {
+        let list = gateway.get(ALL).await.ok();
+        list["response"]["items"][0]["status"].clone()
+    };
+    assert_eq!(status().await, "running");
+    drop(first);
+    poll("the place to be free", async || {
+        (status().await == "stopped").then_some(())
+    })
+    .await;
+    Raw::new(&gateway, "s1", "now").await;
+}
+
+#[tokio::test]
+async fn text_in_pieces_is_ignored_and_what_is_too_long_in_sum_is_not() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    let mut raw = Raw::new(&gateway, "s1", "now").await;
+    raw.write(&masked(0x81, &[b'x'; 4096])).await;
+    raw.write(&masked(0x01, b"in ")).await;
+    // A ping may come between the pieces.
+    raw.write(&masked(0x89, b"there?")).await;
+    raw.write(&masked(0x80, b"pieces")).await;
+    loop {
+        match raw.frame().await.expect("it is open") {
+            (10, payload) => break assert_eq!(payload, b"there?"),
+            (opcode, _) => assert_eq!(opcode, 1),
+        }
+    }
+    raw.write(&masked(0x01, &[b'x'; 4000])).await;
+    raw.write(&masked(0x80, &[b'x'; 97])).await;
+    // More is under way when the server has had enough.
+    raw.write(&masked(0x89, b"more")).await;
+    assert_eq!(raw.closed().await.0, 1009);
+    for (what, frame) in [
+        ("a ping of 126 bytes", masked(0x89, &[b'x'; 126])),
+        ("a continuation of nothing", masked(0x80, b"hi")),
+    ] {
+        let mut raw = Raw::new(&gateway, "s1", "now").await;
+        raw.write(&frame).await;
+        assert_eq!(raw.closed().await.0, 1002, "{what}");
+    }
+    let mut polite = Raw::new(&gateway, "s1", "now").await;
+    polite.write(&masked(0x88, b"\x03\xe8")).await;
+    assert_eq!(polite.closed().await, (1000, String::new()));
+}
+
+#[tokio::test]
+async fn a_client_that_is_killed_at_any_record_goes_on_behind_it_also_after_kill_9() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    let grown = gateway.request(Method::PATCH, "/v1/streams/DataSyncStream");
+    gateway
+        .send(grown.json(&json!({"partitions": 3})))
+        .await
+        .ok();
+    for _ in 0..5 {
+        post(&gateway, 20).await;
+    }
+    let whole = Raw::new(&gateway, "s1", "earliest")
+        .await
+        .records(102)
+        .await;
+    let (mut parts, mut begin) = (Vec::new(), "earliest".to_owned());
+    // Each time one more, so that frames are cut at many places.
+    for count in 1..=11 {
+        let mut raw = Raw::new(&gateway, "s1", &begin).await;
+        parts.extend(raw.records(count).await);
+        begin = raw.pos.unwrap();
+    }
+    let gateway = gateway.kill().start();
+    let mut rest = Raw::new(&gateway, "s1", &begin).await;
+    parts.extend(rest.records(102 - parts.len()).await);
+    assert_eq!(parts, whole);
+}
+
+#[tokio::test]
+async fn a_position_of_another_life_of_the_log_is_gone_unless_some_may_be_missed() {
+    let gateway = Gateway::start();
+    create(&gateway, "strict", json!({})).await;
+    create(&gateway, "loose", json!({"qualityOfService": "atMostOnce"})).await;
+    post(&gateway, 3).await;
+    let mut positions = Vec::new();
+    for name in ["strict", "loose"] {
+        let mut raw = Raw::new(&gateway, name, "earliest").await;
+        raw.records(3).await;
+        positions.push(raw.pos.unwrap());
+    }
+    let place = gateway.stop().await;
+    let (code, _, said) = run_on(&["doctor", "--restored"], &place.data());
+    assert_eq!(code, Some(0), "{said}");
+    let gateway = place.start();
+    let at = format!("{}?begin={}", path("strict"), positions[0]);
+    let answer = gateway.send(handshake(&gateway, Method::GET, &at)).await;
+    refused(&answer, 410, "position_gone", "OGG-12004");
+    let mut loose = Raw::new(&gateway, "loose", &positions[1]).await;
+    assert_eq!(loose.records(2).await, ["ddl.1", "0.0"]);
+}
+
+#[tokio::test]
+async fn no_frame_is_longer_than_the_buffer_and_nothing_is_lost_between_frames() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({"bufferSize": 131_072})).await;
+    for _ in 0..4 {
+        post(&gateway, 1000).await;
+    }
+    let mut raw = Raw::new(&gateway, "s1", "0001-01-01").await;
+    let (mut xids, mut frames) = (Vec::new(), 0);
+    while xids.len() < 4001 {
+        let (opcode, payload) = raw.frame().await.expect("it is open");
+        if opcode != 1 {
+            continue;
+        }
+        assert!(payload.len() <= 131_072, "{}", payload.len());
+        let records: Vec<Value> = serde_json::from_slice(&payload).unwrap();
+        let records = records.iter().filter(|record| record.get("pos").is_some());
+        xids.extend(records.map(|record| record["xid"].as_str().unwrap().to_owned()));
+        frames += 1;
+    }
+    let expected: Vec<_> = (0..4000).map(|n| format!("0.{n}")).collect();
+    assert_eq!(xids[1..], expected);
+    assert!(frames > 4, "{frames}");
+}
+
+#[tokio::test]
+async fn silence_is_filled_with_empty_arrays_and_closes_are_counted() {
+    let gateway = Gateway::with_config("[push]\nidle_array_ms = 20\n");
+    create(&gateway, "s1", json!({})).await;
+    let mut raw = Raw::new(&gateway, "s1", "now").await;
+    while raw.frame().await.expect("it is open").1 != b"[]" {}
+    raw.write(&masked(0x82, b"")).await;
+    assert_eq!(raw.closed().await.0, 1003);
+    let line = "syncgate_push_closes_total{code=\"1003\"} 1";
+    poll("the count", async || {
+        let metrics = gateway.get("/metrics").await.body;
+        metrics.as_str().unwrap().contains(line).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_is_one_line_of_data_and_the_last_one_says_why_it_ends() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    // What a source sends in several lines is one line here.
+    let message = "{\n\"streamMessage\": {\n\"targetRestApi\": \"http://127.0.0.1:9/x\",\r\n\
+        \"targetRestApiOperation\": \"POST\",\n\"targetRestApiPayload\": {\n\"n\":\r\n\"\u{2028}\"\r}}}";
+    send(&gateway, Method::POST, "/stream/sync", message)
+        .await
+        .ok();
+    for (method, close) in [
+        (
+            Some(Method::PATCH),
+            r#"{"code":4412,"reason":"config_changed"}"#,
+        ),
+        (None, r#"{"code":1001,"reason":"drain"}"#),
+    ] {
+        let request = gateway.request(Method::GET, &path("s1"));
+        let request = request.header("accept", "application/json;q=0.1, text/event-stream");
+        let mut response = within("events", request.send()).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
+        let mut text = String::new();
+        while !(text.contains("\"0.0\"") && text.ends_with("\n\n")) {
+            let chunk = within("a chunk", response.chunk()).await.unwrap();
+            text += std::str::from_utf8(&chunk.expect("it is open")).unwrap();
+        }
+        assert!(!text.contains(['\r', '\u{2028}']), "{text:?}");
+        for line in text.lines() {
+            let known = ["retry: 2000", "data: [", "id: p1", ": idle"];
+            assert!(line.is_empty() || known.iter().any(|known| line.starts_with(known)));
+            if let Some(data) = line.strip_prefix("data: ") {
+                serde_json::from_str::<Vec<Value>>(data).unwrap();
+            }
+        }
+        match method {
+            Some(method) => drop(send(&gateway, method, &path("s1"), "{}").await.ok()),
+            None => gateway.signal("TERM"),
+        }
+        let mut end = String::new();
+        while let Some(chunk) = within("the end", response.chunk()).await.unwrap() {
+            end += std::str::from_utf8(&chunk).unwrap();
+        }
+        assert_eq!(end, format!("event: close\ndata: {close}\n\n"));
+    }
+    let (status, _) = gateway.ended().await;
+    assert!(status.success());
+}
