@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use super::{
     resource::{ObjectName, Resource, ResourceName, View, merge_patch},
     settings::Settings,
     start::{self, StartRefused},
-    subscription::Subscription,
+    subscription::{Seat, Subscription},
 };
 
 const KEY: &str = "push/key";
@@ -53,6 +53,8 @@ struct Inner {
     key: PositionKey,
     settings: Arc<Live<Settings>>,
     known: Mutex<BTreeMap<ResourceName, Arc<DataStream>>>,
+    /// By clients, those of earlier configurations among them.
+    seats_taken: Arc<AtomicUsize>,
     /// Held by whoever changes one: state and `known` change in the same order.
     changes: tokio::sync::Mutex<()>,
 }
@@ -146,6 +148,7 @@ impl Push {
             key,
             settings,
             known: Mutex::new(known),
+            seats_taken: Arc::default(),
             changes: tokio::sync::Mutex::default(),
         })))
     }
@@ -315,10 +318,9 @@ impl Push {
         begin: Option<&str>,
     ) -> Result<Subscription, SubscribeError> {
         let stream = self.get(name).ok_or(SubscribeError::Unknown)?;
-        let clients: usize = self.known().values().map(|known| known.clients_len()).sum();
-        if clients >= self.0.settings.get().clients_max {
-            return Err(SubscribeError::Full);
-        }
+        // Taken before anything is read: many may come at once.
+        let len_max = self.0.settings.get().clients_max;
+        let seat = Seat::take(&self.0.seats_taken, len_max).ok_or(SubscribeError::Full)?;
         let begin = match begin {
             None => Begin::Earliest,
             Some(text) => Begin::parse(text, &self.0.key)?,
@@ -333,7 +335,7 @@ impl Push {
         let start = start::start(streams, log.id, &begin, contract, quality).await?;
         let fits = |hub: &Hub| hub.parts().stream == log.id && hub.incarnation() == log.incarnation;
         let hub = stream.hub(fits, || self.hub(&stream, &log, contract));
-        Ok(Subscription::new(stream, hub, start))
+        Ok(Subscription::new(stream, hub, start, seat))
     }
 
     fn hub(&self, stream: &DataStream, log: &Arc<Stream>, contract: Contract) -> Hub {

@@ -1,6 +1,9 @@
 //! One client: where it stands, and what it gets next.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::sync::watch;
 
@@ -28,6 +31,26 @@ pub struct Subscription {
     waits_for: Option<Timestamp>,
     began_at: Place,
     last_pos: Option<String>,
+    _seat: Seat,
+}
+
+/// One of the places for clients that there are.
+#[derive(Debug)]
+pub(super) struct Seat(Arc<AtomicUsize>);
+
+impl Seat {
+    /// Takes one, unless `len_max` of them are taken.
+    pub(super) fn take(taken: &Arc<AtomicUsize>, len_max: usize) -> Option<Self> {
+        let one_more = |taken: usize| (taken < len_max).then_some(taken + 1);
+        let took = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        took.ok().map(|_| Self(taken.clone()))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why nothing more comes.
@@ -48,7 +71,7 @@ pub enum End {
 }
 
 impl Subscription {
-    pub(super) fn new(stream: Arc<DataStream>, hub: Arc<Hub>, start: Start) -> Self {
+    pub(super) fn new(stream: Arc<DataStream>, hub: Arc<Hub>, start: Start, seat: Seat) -> Self {
         let ended = stream.ended();
         stream.clients.fetch_add(1, Ordering::Relaxed);
         let mut preamble = hub.preamble(start.gap.as_deref());
@@ -62,6 +85,7 @@ impl Subscription {
             place: start.place,
             waits_for: start.waits_for,
             last_pos: None,
+            _seat: seat,
         }
     }
 

@@ -280,6 +280,22 @@ async fn a_subscriber_too_many_is_told_to_come_later() {
     Raw::new(&gateway, "s1", "now").await;
 }
 
+/// Where one begins at a time, the log is read before the client counts as there.
+#[tokio::test]
+async fn as_many_as_come_at_once_no_more_are_taken_than_there_may_be() {
+    let gateway = Gateway::with_config("[push]\nclients_max = 3\n");
+    create(&gateway, "s1", json!({})).await;
+    post(&gateway, 1000).await;
+    let come = (0..40).map(|_| {
+        let at = format!("{}?begin=1999-01-01", path("s1"));
+        let request = gateway.request(Method::GET, &at);
+        request.header("accept", "text/event-stream").send()
+    });
+    let all = within("answers", futures_util::future::join_all(come)).await;
+    let taken = all.iter().flatten().filter(|answer| answer.status() == 200);
+    assert_eq!(taken.count(), 3);
+}
+
 #[tokio::test]
 async fn text_in_pieces_is_ignored_and_what_is_too_long_in_sum_is_not() {
     let gateway = Gateway::start();
