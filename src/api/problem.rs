@@ -475,7 +475,7 @@ impl From<ChangeError> for Problem {
                 Self::invalid(Code::InvalidRequest, errors).of_protocol(data_streams::PATCH_INVALID)
             }
             ChangeError::TooLarge => Self::new(Code::BodyTooLarge, detail),
-            ChangeError::TooMany => Self::new(Code::QueueFull, detail).retry_after(60),
+            ChangeError::TooMany => Self::new(Code::InvalidRequest, detail),
             ChangeError::Commit(error) => error.into(),
         }
     }

@@ -160,6 +160,15 @@ impl Gateway {
         let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
         let secrets = Secrets::open(engine.clone(), master).await?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
+        let edge_tasks = Tasks::new();
+        let settings_of_push = push::Settings::new(config);
+        let push = Push::open(
+            streams.clone(),
+            clock.clone(),
+            settings_of_push,
+            &edge_tasks,
+        )
+        .await?;
 
         let stats = Arc::new(dispatch::Stats::default());
         let dispatching = Tasks::new();
@@ -195,18 +204,14 @@ impl Gateway {
             source: config.roles.source.clone(),
             clock: clock.clone(),
         };
-        let push_clock = clock.clone();
         let targets = Targets {
             dispatcher: dispatcher.clone(),
             clock,
         };
         let sources: Vec<Arc<dyn Source>> = vec![Arc::new(books), Arc::new(targets)];
-        let edge_tasks = Tasks::new();
         let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
         let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
-        let push_settings = Arc::new(Live::new(push::Settings::new(config)));
-        let push = Push::open(streams.clone(), push_clock, push_settings).await?;
         let parts = api::Parts {
             push,
             ingest: ingest.clone(),

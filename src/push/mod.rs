@@ -7,7 +7,8 @@
 //! - [`resource`]: which stream is shown, as what, and what is not sent: the configuration of a data stream.
 //! - [`schema`]: what every connection begins with: schemas of the records, and metadata of stream and objects.
 //! - [`document`]: the AsyncAPI document, from which clients are generated.
-//! - `registry`: the data streams that there are. `begin`, `start`, `position`: where a client starts.
+//! - `registry`: the data streams that there are. `served`: their documents. `subscribe`: letting a client in, with
+//!   `begin`, `start` and `position`: where it starts.
 //! - `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
 
 mod begin;
@@ -22,15 +23,18 @@ mod position;
 mod registry;
 pub mod resource;
 pub mod schema;
+mod served;
 mod settings;
 mod start;
+mod subscribe;
 mod subscription;
 #[cfg(test)]
 mod tests;
 
 pub use data_stream::DataStream;
 pub use frame::Frame;
-pub use registry::{ChangeError, OpenError, Push, SubscribeError};
+pub use registry::{ChangeError, OpenError, Push};
 pub use settings::Settings;
 pub use start::StartRefused;
+pub use subscribe::SubscribeError;
 pub use subscription::{End, Subscription};

@@ -22,7 +22,7 @@ const BYTES_MAX: usize = 8 + 8 + 10 + 2 + 256 * 10 + MAC_LEN;
 
 /// How much of a stream has been passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub(super) struct Place {
     /// Control events.
     pub events: u64,
     /// The next offset of each partition. Those that come later begin at 0.
@@ -40,7 +40,7 @@ impl Place {
 
 /// What a place is a place of: a resource, its stream, and the view of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contract([u8; 8]);
+pub(super) struct Contract([u8; 8]);
 
 impl Contract {
     /// Returns the contract of a resource. Its rules and its encoding are not in it: they change nothing about places.
@@ -59,7 +59,7 @@ impl Contract {
 
 /// A place that a client has named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(super) struct Position {
     /// Of what.
     pub contract: Contract,
     /// In which life of the stream.

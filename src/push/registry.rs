@@ -12,28 +12,23 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
     ingest::{FieldCode, FieldError},
-    live::Live,
     log::Streams,
     random,
     storage::{Commit, CommitError, STATE_BYTES_MAX, StateChange, StateEntry, Stream},
+    tasks::Tasks,
 };
 
 use super::{
-    begin::{Begin, BeginInvalid},
     data_stream::{DataStream, Ended},
-    document::{self, Layout, Listed, Protocol, Server},
-    encode::Encoder,
-    hub::{Hub, Parts},
-    position::{Contract, PositionKey},
-    resource::{ObjectName, Resource, ResourceName, View, merge_patch},
+    position::PositionKey,
+    resource::{Resource, ResourceName, merge_patch},
     settings::Settings,
-    start::{self, StartRefused},
-    subscription::{Seat, Subscription},
 };
 
 const KEY: &str = "push/key";
@@ -44,17 +39,18 @@ const LEN_MAX: usize = 1024;
 
 /// Handle to push. Clones share everything.
 #[derive(Clone, Debug)]
-pub struct Push(Arc<Inner>);
+pub struct Push(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    streams: Streams,
-    clock: Clock,
-    key: PositionKey,
-    settings: Arc<Live<Settings>>,
+pub(super) struct Inner {
+    pub(super) streams: Streams,
+    pub(super) clock: Clock,
+    pub(super) key: PositionKey,
+    settings: Arc<Settings>,
+    tasks: Tasks,
     known: Mutex<BTreeMap<ResourceName, Arc<DataStream>>>,
     /// By clients, those of earlier configurations among them.
-    seats_taken: Arc<AtomicUsize>,
+    pub(super) seats_taken: Arc<AtomicUsize>,
     /// Held by whoever changes one: state and `known` change in the same order.
     changes: tokio::sync::Mutex<()>,
 }
@@ -70,7 +66,7 @@ pub enum OpenError {
     Commit(#[from] CommitError),
     /// What is stored was made by another version.
     #[error(
-        "the stored configuration of data stream {0} does not read; an older version cannot open it"
+        "the stored configuration of data stream {0} cannot be read; a newer release may have written it"
     )]
     Unreadable(String),
 }
@@ -97,39 +93,24 @@ pub enum ChangeError {
     #[error("a configuration or a document has at most {STATE_BYTES_MAX} bytes")]
     TooLarge,
     /// There are as many as there may be.
-    #[error("there are {LEN_MAX} data streams, which is the most")]
+    #[error("there are {LEN_MAX} data streams, which is the most; delete one first")]
     TooMany,
     /// What the log said.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
 
-/// Why a client cannot read a data stream.
-#[derive(Debug, thiserror::Error)]
-pub enum SubscribeError {
-    /// There is none of that name.
-    #[error("there is no data stream of that name")]
-    Unknown,
-    /// There are as many clients as there may be.
-    #[error("there are as many clients as there may be")]
-    Full,
-    /// It cannot start there.
-    #[error(transparent)]
-    Begin(#[from] BeginInvalid),
-    /// It cannot start there any more.
-    #[error(transparent)]
-    Start(#[from] StartRefused),
-}
-
 impl Push {
-    /// Reads what is stored.
+    /// Reads what is stored. Changes run to their end as tasks of `tasks`, also if whoever asked has gone: what is stored
+    /// and what is known here change together.
     ///
     /// # Errors
     /// Each variant of [`OpenError`] says what is wrong.
     pub async fn open(
         streams: Streams,
         clock: Clock,
-        settings: Arc<Live<Settings>>,
+        settings: Settings,
+        tasks: &Tasks,
     ) -> Result<Self, OpenError> {
         let key = key(&streams).await?;
         let mut known = BTreeMap::new();
@@ -146,7 +127,8 @@ impl Push {
             streams,
             clock,
             key,
-            settings,
+            settings: Arc::new(settings),
+            tasks: tasks.clone(),
             known: Mutex::new(known),
             seats_taken: Arc::default(),
             changes: tokio::sync::Mutex::default(),
@@ -165,10 +147,10 @@ impl Push {
         self.known().get(name).cloned()
     }
 
-    /// Returns the settings as they are now.
+    /// Returns the settings.
     #[must_use]
-    pub fn settings(&self) -> Arc<Settings> {
-        self.0.settings.get()
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
     }
 
     /// Returns the log stream that a trail names: by name, else by alias.
@@ -177,7 +159,7 @@ impl Push {
         let streams = &self.0.streams;
         let named = trail.parse().ok().and_then(|name| streams.by_name(&name));
         named.or_else(|| {
-            let settings = self.0.settings.get();
+            let settings = self.settings();
             settings
                 .trails
                 .get(trail)
@@ -195,14 +177,18 @@ impl Push {
         body: &[u8],
     ) -> Result<Arc<DataStream>, ChangeError> {
         let resource = self.read(body)?;
-        let _one = self.0.changes.lock().await;
-        if self.get(&name).is_some() {
-            return Err(ChangeError::Exists);
-        }
-        if self.known().len() >= LEN_MAX {
-            return Err(ChangeError::TooMany);
-        }
-        self.put(name, resource, 0).await
+        let push = self.clone();
+        self.whole(async move {
+            let _one = push.0.changes.lock().await;
+            if push.get(&name).is_some() {
+                return Err(ChangeError::Exists);
+            }
+            if push.known().len() >= LEN_MAX {
+                return Err(ChangeError::TooMany);
+            }
+            push.put(name, resource, 0).await
+        })
+        .await
     }
 
     /// Changes top-level members of a configuration, durably; clients are told to come again. A document that a person
@@ -216,16 +202,20 @@ impl Push {
         patch: &[u8],
         revision: Option<u64>,
     ) -> Result<Arc<DataStream>, ChangeError> {
-        let _one = self.0.changes.lock().await;
-        let old = self.seen(name, revision)?;
-        let merged = merge_patch(&old.config, patch).map_err(ChangeError::Invalid)?;
-        let resource = self.read(&merged).map_err(|error| match error {
-            ChangeError::Invalid(faults) => ChangeError::PatchedInvalid(faults),
-            error => error,
-        })?;
-        let new = self.put(name.clone(), resource, old.revision).await?;
-        old.end_as(Ended::Changed);
-        Ok(new)
+        let (push, name, patch) = (self.clone(), name.clone(), patch.to_vec());
+        self.whole(async move {
+            let _one = push.0.changes.lock().await;
+            let old = push.seen(&name, revision)?;
+            let merged = merge_patch(&old.config, &patch).map_err(ChangeError::Invalid)?;
+            let resource = push.read(&merged).map_err(|error| match error {
+                ChangeError::Invalid(faults) => ChangeError::PatchedInvalid(faults),
+                error => error,
+            })?;
+            let new = push.put(name.clone(), resource, old.revision).await?;
+            old.end_as(Ended::Changed);
+            Ok(new)
+        })
+        .await
     }
 
     /// Deletes a data stream, durably; its clients are told so. The log stream stays.
@@ -237,17 +227,21 @@ impl Push {
         name: &ResourceName,
         revision: Option<u64>,
     ) -> Result<(), ChangeError> {
-        let _one = self.0.changes.lock().await;
-        let old = self.seen(name, revision)?;
-        let gone = |prefix: &str| StateChange {
-            key: format!("{prefix}{name}").into(),
-            value: None,
-            expected: None,
-        };
-        self.commit(vec![gone(STREAMS), gone(DOCUMENTS)]).await?;
-        self.known().remove(name);
-        old.end_as(Ended::Deleted);
-        Ok(())
+        let (push, name) = (self.clone(), name.clone());
+        self.whole(async move {
+            let _one = push.0.changes.lock().await;
+            let old = push.seen(&name, revision)?;
+            let gone = |prefix: &str| StateChange {
+                key: format!("{prefix}{name}").into(),
+                value: None,
+                expected: None,
+            };
+            push.commit(vec![gone(STREAMS), gone(DOCUMENTS)]).await?;
+            push.known().remove(&name);
+            old.end_as(Ended::Deleted);
+            Ok(())
+        })
+        .await
     }
 
     /// Keeps a document that a person has given, durably.
@@ -258,106 +252,20 @@ impl Push {
         if text.len() > STATE_BYTES_MAX {
             return Err(ChangeError::TooLarge);
         }
-        let _one = self.0.changes.lock().await;
-        let known = self.seen(name, None)?;
-        let change = StateChange {
-            key: format!("{DOCUMENTS}{name}").into(),
-            value: Some(Bytes::copy_from_slice(text.as_bytes())),
-            expected: None,
-        };
-        self.commit(vec![change]).await?;
-        known.set_document(text);
-        Ok(())
-    }
-
-    /// Returns the document that we make for a data stream; `base` is the address under which the reader reaches us.
-    #[must_use]
-    pub fn document_of(&self, stream: &DataStream, base: &str, layout: Layout) -> String {
-        let settings = self.0.settings.get();
-        let append = self.append_table(stream);
-        let listed = Listed {
-            name: &stream.name,
-            resource: &stream.resource,
-            append: &append,
-        };
-        document::of_one(&server(base, &settings), &listed, layout)
-    }
-
-    /// Returns the document of all data streams.
-    #[must_use]
-    pub fn document_of_all(&self, base: &str) -> String {
-        let settings = self.0.settings.get();
-        let all = self.list();
-        let tables: Vec<_> = all.iter().map(|stream| self.append_table(stream)).collect();
-        let listed = all.iter().zip(&tables).map(|(stream, append)| Listed {
-            name: &stream.name,
-            resource: &stream.resource,
-            append,
-        });
-        document::of_all(&server(base, &settings), &Vec::from_iter(listed))
-    }
-
-    /// Returns the append table of the log stream that a data stream shows.
-    fn append_table(&self, stream: &DataStream) -> ObjectName {
-        let settings = self.0.settings.get();
-        let trail = &stream.resource.trail;
-        let log = self.trail(trail).map(|log| log.name.clone());
-        // The stream may be gone; then its name is all that is left of it.
-        let log = log.or_else(|| settings.trails.get(trail).cloned());
-        let log = log.or_else(|| trail.parse().ok());
-        settings.append_table(log.as_ref())
-    }
-
-    /// Lets a client read a data stream from where it wants; `begin` is already percent-decoded.
-    ///
-    /// # Errors
-    /// Each variant of [`SubscribeError`] is told before anything is sent.
-    pub async fn subscribe(
-        &self,
-        name: &ResourceName,
-        begin: Option<&str>,
-    ) -> Result<Subscription, SubscribeError> {
-        let stream = self.get(name).ok_or(SubscribeError::Unknown)?;
-        // Taken before anything is read: many may come at once.
-        let len_max = self.0.settings.get().clients_max;
-        let seat = Seat::take(&self.0.seats_taken, len_max).ok_or(SubscribeError::Full)?;
-        let begin = match begin {
-            None => Begin::Earliest,
-            Some(text) => Begin::parse(text, &self.0.key)?,
-        };
-        let resource = &stream.resource;
-        let log = self
-            .trail(&resource.trail)
-            .ok_or(StartRefused::StreamGone)?;
-        let contract = self.contract(&stream, &log);
-        let streams = &self.0.streams;
-        let quality = resource.quality_of_service;
-        let start = start::start(streams, log.id, &begin, contract, quality).await?;
-        let fits = |hub: &Hub| hub.parts().stream == log.id && hub.incarnation() == log.incarnation;
-        let hub = stream.hub(fits, || self.hub(&stream, &log, contract));
-        Ok(Subscription::new(stream, hub, start, seat))
-    }
-
-    fn hub(&self, stream: &DataStream, log: &Arc<Stream>, contract: Contract) -> Hub {
-        let parts = Parts {
-            streams: self.0.streams.clone(),
-            stream: log.id,
-            encode: Box::new(Encoder::new(stream, log, &self.0.settings.get())),
-            key: self.0.key.clone(),
-            contract,
-            quality: stream.resource.quality_of_service,
-            frame_bytes: usize::try_from(stream.resource.buffer_size).unwrap_or(usize::MAX),
-            clock: self.0.clock.clone(),
-        };
-        Hub::new(parts, log)
-    }
-
-    fn contract(&self, stream: &DataStream, log: &Stream) -> Contract {
-        let view = match stream.resource.view {
-            View::Append => "append",
-            View::Operations(_) => "operations",
-        };
-        Contract::new(stream.name.as_str(), log.name.as_str(), view)
+        let (push, name, text) = (self.clone(), name.clone(), text.to_owned());
+        self.whole(async move {
+            let _one = push.0.changes.lock().await;
+            let known = push.seen(&name, None)?;
+            let change = StateChange {
+                key: format!("{DOCUMENTS}{name}").into(),
+                value: Some(Bytes::copy_from_slice(text.as_bytes())),
+                expected: None,
+            };
+            push.commit(vec![change]).await?;
+            known.set_document(&text);
+            Ok(())
+        })
+        .await
     }
 
     /// Reads a configuration, and looks whether its trail is one.
@@ -373,7 +281,7 @@ impl Push {
                 detail: "this names no stream, and no alias of [push.trails]".into(),
             }]));
         };
-        let append = self.0.settings.get().append_table(Some(&log.name));
+        let append = self.settings().append_table(Some(&log.name));
         let checked = resource.check_append_table(&append);
         checked.map_err(|fault| ChangeError::Invalid(vec![fault]))?;
         Ok(resource)
@@ -421,6 +329,20 @@ impl Push {
         Ok(new)
     }
 
+    /// Runs a change to its end.
+    async fn whole<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+    ) -> Result<T, ChangeError> {
+        let (tell, told) = oneshot::channel();
+        self.0.tasks.spawn("data stream", async move {
+            // Nobody may be waiting any more; that changes nothing.
+            let _told = tell.send(change.await).is_ok();
+        });
+        let ended = || CommitError::MaybeStored("the task of the change has ended".into());
+        told.await.unwrap_or_else(|_| Err(ended().into()))
+    }
+
     async fn commit(&self, state: Vec<StateChange>) -> Result<(), ChangeError> {
         let commit = Commit {
             state,
@@ -435,21 +357,6 @@ impl Push {
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<ResourceName, Arc<DataStream>>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Returns the server that a reader reaches at `base`.
-fn server<'a>(base: &'a str, settings: &'a Settings) -> Server<'a> {
-    let (protocol, host) = match base.split_once("://") {
-        Some(("https", host)) => (Protocol::Wss, host),
-        Some((_, host)) => (Protocol::Ws, host),
-        None => (Protocol::Ws, base),
-    };
-    Server {
-        protocol,
-        host,
-        base_path: "",
-        event_prefix: &settings.event_type_prefix,
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-use crate::{clock::Timestamp, storage::ReadError};
+use crate::clock::Timestamp;
 
 use super::{
     data_stream::{DataStream, Ended},
     feed,
     frame::Frame,
     hub::{Hub, HubError},
-    position::{Place, Position},
+    position::Place,
     start::{self, Start},
 };
 
@@ -29,7 +29,6 @@ pub struct Subscription {
     place: Place,
     /// Nothing before that time is sent.
     waits_for: Option<Timestamp>,
-    began_at: Place,
     last_pos: Option<String>,
     _seat: Seat,
 }
@@ -81,7 +80,6 @@ impl Subscription {
             hub,
             ended,
             preamble,
-            began_at: start.place.clone(),
             place: start.place,
             waits_for: start.waits_for,
             last_pos: None,
@@ -147,15 +145,6 @@ impl Subscription {
     pub fn last_pos(&self) -> Option<&str> {
         self.last_pos.as_deref()
     }
-
-    /// Returns whether a record with that position was returned here.
-    #[must_use]
-    pub fn has_sent(&self, position: &Position) -> bool {
-        let rank = position.place.rank();
-        position.contract == self.hub.parts().contract
-            && self.last_pos.is_some()
-            && (self.began_at.rank()..=self.place.rank()).contains(&rank)
-    }
 }
 
 impl Drop for Subscription {
@@ -197,11 +186,5 @@ impl From<HubError> for End {
             HubError::Overtaken => Self::Gone,
             HubError::Read(error) => Self::Failed(Box::new(error)),
         }
-    }
-}
-
-impl From<ReadError> for End {
-    fn from(error: ReadError) -> Self {
-        Self::Failed(Box::new(error))
     }
 }

@@ -111,11 +111,9 @@ impl Edge {
         let redrives = Arc::new(CannedRedrives::default());
         let reloads = Arc::new(CannedReloads::default());
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
-        let push_settings = Arc::new(Live::new(push::Settings::new(config)));
         let clock = Clock::manual(Timestamp(1));
-        let push = Push::open(streams.clone(), clock, push_settings)
-            .await
-            .unwrap();
+        let push = Push::open(streams.clone(), clock, push::Settings::new(config), &tasks);
+        let push = push.await.unwrap();
         let parts = Parts {
             push,
             ingest: Ingest::new(streams.clone(), secrets, config, &tasks),

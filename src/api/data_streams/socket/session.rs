@@ -205,12 +205,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.pinged_at = now;
         }
         let idle = self.manners.idle_array;
-        let sends_arrays = !idle.is_zero() && !self.manners.one_by_one;
-        if sends_arrays && wire.is_drained() && now - self.sent_at >= idle {
-            wire.push(IDLE);
+        let is_due = wire.is_drained() && now - self.sent_at >= idle;
+        if is_due && self.sends_arrays() {
+            self.socket.get_mut().push(IDLE);
             self.sent_at = now;
         }
         Some(None)
+    }
+
+    /// Returns whether silence is filled: one event by itself cannot be nothing.
+    fn sends_arrays(&self) -> bool {
+        !self.manners.idle_array.is_zero() && !self.manners.one_by_one
     }
 
     /// Returns when the time is to be looked at again.
@@ -222,10 +227,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             true => at = at.min(Instant::now() + STALL_MAX),
             false => at = at.min(wire.written_at() + STALL_MAX),
         }
-        if !self.manners.idle_array.is_zero() && !self.manners.one_by_one {
+        if wire.is_drained() && self.sends_arrays() {
             at = at.min(self.sent_at + self.manners.idle_array);
         }
-        at.max(Instant::now() + Duration::from_millis(10))
+        at
     }
 
     /// Says it behind what is under way, and waits for the client to end the connection: what it still sends is read, as

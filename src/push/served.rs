@@ -1,0 +1,64 @@
+//! The AsyncAPI documents that we serve, for readers that reach us somewhere.
+
+use super::{
+    data_stream::DataStream,
+    document::{self, Layout, Listed, Protocol, Server},
+    registry::Push,
+    resource::ObjectName,
+    settings::Settings,
+};
+
+impl Push {
+    /// Returns the document that we make for a data stream; `base` is the address under which the reader reaches us.
+    #[must_use]
+    pub fn document_of(&self, stream: &DataStream, base: &str, layout: Layout) -> String {
+        let settings = self.settings();
+        let append = self.append_table(stream);
+        let listed = Listed {
+            name: &stream.name,
+            resource: &stream.resource,
+            append: &append,
+        };
+        document::of_one(&server(base, settings), &listed, layout)
+    }
+
+    /// Returns the document of all data streams.
+    #[must_use]
+    pub fn document_of_all(&self, base: &str) -> String {
+        let settings = self.settings();
+        let all = self.list();
+        let tables: Vec<_> = all.iter().map(|stream| self.append_table(stream)).collect();
+        let listed = all.iter().zip(&tables).map(|(stream, append)| Listed {
+            name: &stream.name,
+            resource: &stream.resource,
+            append,
+        });
+        document::of_all(&server(base, settings), &Vec::from_iter(listed))
+    }
+
+    /// Returns the append table of the log stream that a data stream shows.
+    fn append_table(&self, stream: &DataStream) -> ObjectName {
+        let settings = self.settings();
+        let trail = &stream.resource.trail;
+        let log = self.trail(trail).map(|log| log.name.clone());
+        // The stream may be gone; then its name is all that is left of it.
+        let log = log.or_else(|| settings.trails.get(trail).cloned());
+        let log = log.or_else(|| trail.parse().ok());
+        settings.append_table(log.as_ref())
+    }
+}
+
+/// Returns the server that a reader reaches at `base`.
+fn server<'a>(base: &'a str, settings: &'a Settings) -> Server<'a> {
+    let (protocol, host) = match base.split_once("://") {
+        Some(("https", host)) => (Protocol::Wss, host),
+        Some((_, host)) => (Protocol::Ws, host),
+        None => (Protocol::Ws, base),
+    };
+    Server {
+        protocol,
+        host,
+        base_path: "",
+        event_prefix: &settings.event_type_prefix,
+    }
+}
