@@ -12,7 +12,7 @@ use data_encoding::{BASE32_NOPAD, BASE64};
 use crate::{storage::StateChange, target::Origin};
 
 use super::{
-    Shared, TOKEN_BYTES_MAX, VERSIONS_LEN_MAX,
+    HeadUnreadable, Shared, TOKEN_BYTES_MAX, VERSIONS_LEN_MAX,
     head::{Head, TARGETS_LEN_MAX, Version, head_key, version_key},
     lock, name_is_valid,
     sealed::About,
@@ -204,11 +204,9 @@ impl<'a> Draft<'a> {
 
     async fn load(&self, name: &str) -> Result<Touched, PrepareError> {
         let (head_revision, mut head) = match self.shared.head(self.source, name).await {
-            Some((revision, head)) => (revision, Head::clone(&head)),
-            None => match self.shared.engine.get(&head_key(self.source, name)).await {
-                None => (0, Head::default()),
-                Some(_) => return Err(PrepareError::Unreadable),
-            },
+            Some(Ok((revision, head))) => (revision, Head::clone(&head)),
+            Some(Err(HeadUnreadable)) => return Err(PrepareError::Unreadable),
+            None => (0, Head::default()),
         };
         let digest = self.token_digest(name);
         if let Some(version) = head.version_of(&digest) {

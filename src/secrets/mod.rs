@@ -81,6 +81,10 @@ impl fmt::Debug for Shared {
 /// A head and the revision it has.
 type HeadAt = (u64, Arc<Head>);
 
+/// A head was changed behind our back. Its versions keep their values; the name does not begin anew.
+#[derive(Clone, Copy, Debug)]
+struct HeadUnreadable;
+
 struct Opened {
     value: Zeroizing<String>,
     targets: BTreeSet<String>,
@@ -227,9 +231,9 @@ impl Secrets {
         target: &Origin,
     ) -> Result<bool, NotForTarget> {
         match self.shared.head(source, name).await {
-            None => Ok(false),
-            Some((_, head)) if head.version_for(&target.to_string()).is_some() => Ok(true),
-            Some(_) => Err(NotForTarget),
+            None | Some(Err(HeadUnreadable)) => Ok(false),
+            Some(Ok((_, head))) if head.version_for(&target.to_string()).is_some() => Ok(true),
+            Some(Ok(_)) => Err(NotForTarget),
         }
     }
 
@@ -249,7 +253,8 @@ impl Secrets {
             Some(version) => version,
             None => {
                 let head = self.shared.head(source, name).await;
-                let (_, head) = head.ok_or(RevealError::Unknown)?;
+                let head = head.ok_or(RevealError::Unknown)?;
+                let (_, head) = head.map_err(|HeadUnreadable| RevealError::Unreadable)?;
                 head.version_for(&target).ok_or(RevealError::NotForTarget)?
             }
         };
@@ -295,9 +300,8 @@ impl Secrets {
 }
 
 impl Shared {
-    /// Returns head and revision of a secret; `None` also for a name that no secret can have, and for a head that was
-    /// changed behind our back (its versions keep their values; the name begins anew only where it is free).
-    async fn head(&self, source: &str, name: &str) -> Option<HeadAt> {
+    /// Returns head and revision of a secret; `None` also for a name that no secret can have.
+    async fn head(&self, source: &str, name: &str) -> Option<Result<HeadAt, HeadUnreadable>> {
         if !name_is_valid(name) {
             return None;
         }
@@ -305,12 +309,14 @@ impl Shared {
         let entry = self.engine.get(&key).await?;
         let cached = lock(&self.heads).get(&key);
         if let Some(head) = cached.filter(|(revision, _)| *revision == entry.revision) {
-            return Some(head);
+            return Some(Ok(head));
         }
-        let head: Head = serde_json::from_slice(&entry.value).ok()?;
+        let Ok(head) = serde_json::from_slice::<Head>(&entry.value) else {
+            return Some(Err(HeadUnreadable));
+        };
         let head = (entry.revision, Arc::new(head));
         lock(&self.heads).insert(key, head.clone());
-        Some(head)
+        Some(Ok(head))
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, Cache<Arc<str>, Arc<Opened>>> {

@@ -332,3 +332,27 @@ async fn a_secret_has_a_bound_of_targets() {
     let one_more = draft.add(Some("n"), &origin("http://a:600")).await;
     assert_eq!(one_more.unwrap_err(), PrepareError::TooManyTargets);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_another_makes_at_that_moment_is_no_broken_one() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let target = origin("http://a");
+    for round in 0..4000 {
+        let name = format!("n{round}");
+        let first = {
+            let (engine, secrets, name) = (engine.clone(), secrets.clone(), name.clone());
+            tokio::spawn(async move {
+                present(&engine, &secrets, Some(&name), "t1", "http://a/").await;
+            })
+        };
+        // Until it sees the other one's secret, it makes its own; the commit tells which of them is late.
+        loop {
+            let drafted = secrets.prepare("default", Some(&name), "t2", &target);
+            if drafted.await.unwrap().version == 2 {
+                break;
+            }
+        }
+        first.await.unwrap();
+    }
+}
