@@ -191,6 +191,7 @@ impl Gateway {
         dispatching.spawn("retention", retention.run(dispatch_stop.clone()));
 
         let metrics = Metrics::new(&clock);
+        metrics.adopt(metrics::PUSH_GAPS, push.gaps().clone());
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
         metrics.adopt(metrics::DISPATCH_READ_RECORDS, stats.read_records.clone());
         let unreadable = stats.unreadable_partitions.clone();

@@ -27,8 +27,9 @@ use crate::{
 use super::{
     feed::{self, Carry, FeedError, Gap, Next, Run},
     frame::{Frame, FrameBuilder},
+    gaps::{Gaps, Missing},
     position::{Contract, Place, PositionKey},
-    resource::QualityOfService,
+    resource::{QualityOfService, ResourceName},
 };
 
 /// Bytes of frames that are kept for clients that are a little behind; the newest ones are kept in any case.
@@ -39,9 +40,6 @@ const KEPT_LEN: usize = 1024;
 const LINGER: Duration = Duration::from_millis(20);
 /// Looks at the time are further apart than that many records.
 const LOOK_EVERY: u32 = 64;
-
-/// Partition, first offset that is missing, first one that is not.
-pub(super) type Missing = [(Partition, u64, u64)];
 
 /// Turns what is next into JSON text, or leaves it out.
 pub(super) trait Encode: fmt::Debug + Send + Sync {
@@ -76,6 +74,7 @@ pub(super) trait Encode: fmt::Debug + Send + Sync {
 /// What a hub is made of.
 #[derive(Debug)]
 pub(super) struct Parts {
+    pub(super) name: ResourceName,
     pub(super) streams: Streams,
     pub(super) stream: StreamId,
     pub(super) encode: Box<dyn Encode>,
@@ -85,6 +84,7 @@ pub(super) struct Parts {
     /// A frame has at most that many bytes, or one record.
     pub(super) frame_bytes: usize,
     pub(super) clock: Clock,
+    pub(super) gaps: Gaps,
 }
 
 /// Makes the frames of one data stream, and keeps the newest.
@@ -306,10 +306,12 @@ impl Hub {
     /// Says what is missing, to those who want to go on.
     fn overtaken(&self, gap: Gap) -> Result<(Frame, Carry), HubError> {
         let Parts {
+            name,
             streams,
             stream,
             encode,
             quality,
+            gaps,
             ..
         } = &self.parts;
         if *quality != QualityOfService::AtMostOnce {
@@ -317,6 +319,7 @@ impl Hub {
         }
         let found = streams.engine().stream_by_id(*stream);
         let found = found.ok_or(HubError::Gone)?;
+        gaps.note(name, &gap.missing);
         let mut frame = FrameBuilder::default();
         if let Some(record) = encode.gap(&found, &gap.missing) {
             frame.add(|out, _pos| {

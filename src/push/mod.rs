@@ -9,7 +9,7 @@
 //! - [`document`]: the AsyncAPI document, from which clients are generated.
 //! - `registry`: the data streams that there are. `served`: their documents. `subscribe`: letting a client in, with
 //!   `begin`, `start` and `position`: where it starts.
-//! - `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
+//! - `gaps`: what clients never had is told of. `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
 
 mod begin;
 mod data_stream;
@@ -17,6 +17,7 @@ pub mod document;
 mod encode;
 mod feed;
 mod frame;
+mod gaps;
 mod hub;
 mod json;
 mod position;

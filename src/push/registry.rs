@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -26,6 +27,7 @@ use crate::{
 
 use super::{
     data_stream::{DataStream, Ended},
+    gaps::Gaps,
     position::PositionKey,
     resource::{Resource, ResourceName, merge_patch},
     settings::Settings,
@@ -51,6 +53,7 @@ pub(super) struct Inner {
     known: Mutex<BTreeMap<ResourceName, Arc<DataStream>>>,
     /// By clients, those of earlier configurations among them.
     pub(super) seats_taken: Arc<AtomicUsize>,
+    pub(super) gaps: Gaps,
     /// Held by whoever changes one: state and `known` change in the same order.
     changes: tokio::sync::Mutex<()>,
 }
@@ -131,6 +134,7 @@ impl Push {
             tasks: tasks.clone(),
             known: Mutex::new(known),
             seats_taken: Arc::default(),
+            gaps: Gaps::default(),
             changes: tokio::sync::Mutex::default(),
         })))
     }
@@ -151,6 +155,12 @@ impl Push {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// Returns how many gaps there were behind which clients went on.
+    #[must_use]
+    pub fn gaps(&self) -> &Counter {
+        self.0.gaps.counter()
     }
 
     /// Returns the log stream that a trail names: by name, else by alias.

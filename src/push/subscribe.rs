@@ -59,6 +59,9 @@ impl Push {
         let streams = &self.0.streams;
         let quality = resource.quality_of_service;
         let start = start::start(streams, log.id, &begin, contract, quality).await?;
+        if let Some(missing) = &start.gap {
+            self.0.gaps.note(name, missing);
+        }
         let fits = |hub: &Hub| hub.parts().stream == log.id && hub.incarnation() == log.incarnation;
         let hub = stream.hub(fits, || self.hub(&stream, &log, contract));
         Ok(Subscription::new(stream, hub, start, seat))
@@ -66,6 +69,7 @@ impl Push {
 
     fn hub(&self, stream: &DataStream, log: &Arc<Stream>, contract: Contract) -> Hub {
         let parts = Parts {
+            name: stream.name.clone(),
             streams: self.0.streams.clone(),
             stream: log.id,
             encode: Box::new(Encoder::new(stream, log, self.settings())),
@@ -74,6 +78,7 @@ impl Push {
             quality: stream.resource.quality_of_service,
             frame_bytes: usize::try_from(stream.resource.buffer_size).unwrap_or(usize::MAX),
             clock: self.0.clock.clone(),
+            gaps: self.0.gaps.clone(),
         };
         Hub::new(parts, log)
     }

@@ -7,7 +7,8 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     begin::Begin,
     frame::Frame,
-    hub::{Encode, Hub, HubError, Missing, Parts},
+    gaps::{Gaps, Missing},
+    hub::{Encode, Hub, HubError, Parts},
     position::{Contract, PositionKey},
     resource::QualityOfService,
     start::start,
@@ -74,6 +75,7 @@ struct Shown {
     stream: Arc<Stream>,
     key: PositionKey,
     contract: Contract,
+    gaps: Gaps,
 }
 
 impl Shown {
@@ -91,6 +93,7 @@ impl Shown {
             stream,
             key: PositionKey::new(&[3; PositionKey::LEN]),
             contract: Contract::new("s1", "Shown", "append"),
+            gaps: Gaps::default(),
         }
     }
 
@@ -125,6 +128,7 @@ impl Shown {
 
     fn hub(&self, quality: QualityOfService, frame_bytes: usize) -> Hub {
         let parts = Parts {
+            name: "s1".parse().unwrap(),
             streams: self.streams.clone(),
             stream: self.stream.id,
             encode: Box::new(Places),
@@ -133,6 +137,7 @@ impl Shown {
             quality,
             frame_bytes,
             clock: Clock::manual(Timestamp(1)),
+            gaps: self.gaps.clone(),
         };
         Hub::new(parts, &self.stream)
     }
@@ -300,7 +305,9 @@ async fn what_was_removed_before_it_was_sent_is_never_passed_in_silence() {
         strict.next(&at.place).await,
         Err(HubError::Overtaken)
     ));
+    assert_eq!(shown.gaps.counter().get(), 0);
     let gap = lenient.next(&at.place).await.unwrap();
+    assert_eq!(shown.gaps.counter().get(), 1, "a gap is counted");
     assert_eq!(&gap.text()[..], b"[gap [(Partition(0), 3, 7)] ]");
     let rest = lenient.next(gap.behind()).await.unwrap();
     assert_eq!(rest.records_len(), 2);

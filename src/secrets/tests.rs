@@ -337,15 +337,13 @@ async fn a_secret_has_a_bound_of_targets() {
 async fn a_secret_that_another_makes_at_that_moment_is_no_broken_one() {
     let engine = Memory::new();
     let secrets = open(&engine).await;
-    let target = origin("http://a");
+    let (target, tasks) = (origin("http://a"), crate::tasks::Tasks::new());
     for round in 0..4000 {
         let name = format!("n{round}");
-        let first = {
-            let (engine, secrets, name) = (engine.clone(), secrets.clone(), name.clone());
-            tokio::spawn(async move {
-                present(&engine, &secrets, Some(&name), "t1", "http://a/").await;
-            })
-        };
+        let (others, of_other, named) = (engine.clone(), secrets.clone(), name.clone());
+        tasks.spawn("the other", async move {
+            present(&others, &of_other, Some(&named), "t1", "http://a/").await;
+        });
         // Until it sees the other one's secret, it makes its own; the commit tells which of them is late.
         loop {
             let drafted = secrets.prepare("default", Some(&name), "t2", &target);
@@ -353,6 +351,5 @@ async fn a_secret_that_another_makes_at_that_moment_is_no_broken_one() {
                 break;
             }
         }
-        first.await.unwrap();
     }
 }

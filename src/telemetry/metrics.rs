@@ -62,6 +62,11 @@ const LIST: &[Listed] = &[
         "WebSockets of data streams that were closed from here, by close code",
     ),
     listed(
+        PUSH_GAPS,
+        MetricType::Counter,
+        "Gaps behind which clients of data streams went on, as qualityOfService atMostOnce says",
+    ),
+    listed(
         FAILED_LOGINS,
         MetricType::Counter,
         "Requests refused as their name or password was wrong",
@@ -167,6 +172,8 @@ const LIST: &[Listed] = &[
 const ACCEPTED: &str = "syncgate_accepted_messages";
 const REPEATED: &str = "syncgate_repeated_requests";
 const REFUSED: &str = "syncgate_refused_requests";
+/// Gaps of data streams.
+pub const PUSH_GAPS: &str = "syncgate_push_gaps";
 const PUSH_CLOSES: &str = "syncgate_push_closes";
 const FAILED_LOGINS: &str = "syncgate_failed_logins";
 const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
@@ -406,6 +413,7 @@ mod tests {
         attempts.get_or_create(&label("outcome")).inc();
         metrics.adopt(ATTEMPTS, attempts);
         metrics.adopt(DISPATCH_READ_RECORDS, Counter::<u64>::default());
+        metrics.adopt(PUSH_GAPS, Counter::<u64>::default());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
             let histogram = latency();
             histogram.observe(0.001);

@@ -380,6 +380,9 @@ async fn a_position_of_another_life_of_the_log_is_gone_unless_some_may_be_missed
     refused(&answer, 410, "position_gone", "OGG-12004");
     let mut loose = Raw::new(&gateway, "loose", &positions[1]).await;
     assert_eq!(loose.records(2).await, ["ddl.1", "0.0"]);
+    let metrics = gateway.get("/metrics").await.body;
+    let metrics = metrics.as_str().unwrap();
+    assert!(metrics.contains("syncgate_push_gaps_total 1"), "{metrics}");
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ use crate::{
 
 use super::{
     data_stream::DataStream,
-    hub::{Encode, Missing},
+    gaps::Missing,
+    hub::Encode,
     resource::{ObjectName, Resource},
     schema::{Gap, PreambleRecord, StreamFacts, gap_record, preamble},
     settings::Settings,
