@@ -2,6 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Starts tasks and waits for them. Clones share one set.
@@ -29,6 +30,21 @@ impl Tasks {
             tracked.await;
             std::mem::forget(guard);
         });
+    }
+
+    /// Runs `work` as a task, to its end also if the call is dropped meanwhile: for changes whose halves belong together.
+    /// Returns `None` if it panicked.
+    pub async fn finish<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.spawn(name, async move {
+            // Nobody may be waiting any more; that changes nothing.
+            let _told = tell.send(work.await).is_ok();
+        });
+        told.await.ok()
     }
 
     /// Fires when a task has panicked.
@@ -61,6 +77,24 @@ impl Drop for PanicGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_begun_ends_though_nobody_waits() {
+        let tasks = Tasks::new();
+        let (tell, mut told) = oneshot::channel();
+        {
+            let work = tasks.finish("work", async move {
+                tokio::task::yield_now().await;
+                tell.send("done").unwrap();
+            });
+            let mut work = std::pin::pin!(work);
+            let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(work.as_mut().poll(cx)));
+            assert!(polled.await.is_pending());
+        }
+        assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);
+        assert_eq!(told.try_recv(), Ok("done"));
+        assert_eq!(Tasks::new().finish("work", async { 1 }).await, Some(1));
+    }
 
     #[tokio::test]
     async fn a_panic_is_told_and_a_finished_task_is_not() {

@@ -20,7 +20,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use crate::{
     config::{ConfigError, Place},
     ingest::{self, FieldCode, FieldError},
-    push::{ChangeError, StartRefused, SubscribeError},
+    push::{AckError, ChangeError, CursorError, MoveError, StartRefused, SubscribeError},
     redrive,
     secrets::PrepareError,
     storage::{CommitError, ReadError, StreamError},
@@ -100,6 +100,7 @@ pub(super) enum Code {
     InvalidDocument,
     PositionForeign,
     PositionGone,
+    CursorInUse,
     UpgradeRequired,
     TooManySubscribers,
 }
@@ -243,6 +244,7 @@ impl Code {
                 "The position is one of another data stream",
             ),
             Self::PositionGone => (S::GONE, "position_gone", "The position is gone"),
+            Self::CursorInUse => (S::CONFLICT, "cursor_in_use", "The cursor is in use"),
             Self::UpgradeRequired => (
                 S::UPGRADE_REQUIRED,
                 "upgrade_required",
@@ -302,6 +304,16 @@ impl Problem {
             errors: errors.into_iter().map(fault).collect(),
             ..Self::new(code, detail)
         }
+    }
+
+    /// One member that must be changed.
+    fn at(pointer: &str, code: Code, detail: String) -> Self {
+        let fault = FieldError {
+            pointer: pointer.into(),
+            code: FieldCode::WrongType,
+            detail,
+        };
+        Self::invalid(code, vec![fault])
     }
 
     /// Says it with this number in the envelope of data streams.
@@ -490,14 +502,52 @@ impl From<SubscribeError> for Problem {
             SubscribeError::Begin(_) => {
                 Self::new(Code::BeginInvalid, detail).of_protocol(data_streams::QUERY_INVALID)
             }
-            SubscribeError::Start(StartRefused::Foreign) => {
-                Self::new(Code::PositionForeign, detail)
-            }
-            SubscribeError::Start(StartRefused::Gone) => Self::new(Code::PositionGone, detail),
-            SubscribeError::Start(StartRefused::StreamGone) => {
-                Self::new(Code::StreamUnknown, detail)
-            }
-            SubscribeError::Start(StartRefused::Read(error)) => Self::internal(error),
+            SubscribeError::Start(refused) => refused.into(),
+            SubscribeError::Cursor(error) => error.into(),
+        }
+    }
+}
+
+impl From<StartRefused> for Problem {
+    fn from(refused: StartRefused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            StartRefused::Foreign => Self::new(Code::PositionForeign, detail),
+            StartRefused::Gone => Self::new(Code::PositionGone, detail),
+            StartRefused::StreamGone => Self::new(Code::StreamUnknown, detail),
+            StartRefused::Read(error) => Self::internal(error),
+        }
+    }
+}
+
+impl From<CursorError> for Problem {
+    fn from(error: CursorError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CursorError::Unknown => Self::new(Code::NotFound, detail),
+            CursorError::InUse(_) => Self::new(Code::CursorInUse, detail),
+            CursorError::TooMany => Self::new(Code::InvalidRequest, detail),
+            CursorError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<MoveError> for Problem {
+    fn from(error: MoveError) -> Self {
+        match error {
+            MoveError::Begin(error) => Self::at("/begin", Code::BeginInvalid, error.to_string()),
+            MoveError::Start(refused) => refused.into(),
+            MoveError::Cursor(error) => error.into(),
+        }
+    }
+}
+
+impl From<AckError> for Problem {
+    fn from(error: AckError) -> Self {
+        match error {
+            AckError::Position(error) => Self::at("/ack", Code::BeginInvalid, error.to_string()),
+            AckError::Start(refused) => refused.into(),
+            AckError::Cursor(error) => error.into(),
         }
     }
 }

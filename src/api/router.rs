@@ -7,7 +7,7 @@ use axum::{
     extract::{MatchedPath, Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ use super::{
 pub(super) type Route = (&'static str, &'static [(&'static str, Who)]);
 
 /// Every route that there is. `POST /stream/sync` is answered before the router; it stands here for the other methods.
-pub(super) const ROUTES: [Route; 16] = [
+pub(super) const ROUTES: [Route; 19] = [
     ("/stream/sync", &[("POST", Who::Source)]),
     ("/stream/retry", &[("POST", Who::Operator)]),
     (
@@ -63,6 +63,18 @@ pub(super) const ROUTES: [Route; 16] = [
         "/services/v2/stream/{name}/yaml",
         &[("GET,HEAD", Who::User), ("PATCH", Who::Administrator)],
     ),
+    (
+        "/v1/data-streams/{name}/cursors",
+        &[("GET,HEAD", Who::User)],
+    ),
+    (
+        "/v1/data-streams/{name}/cursors/{cursor}",
+        &[("PUT,DELETE", Who::Operator)],
+    ),
+    (
+        "/v1/data-streams/{name}/cursors/{cursor}/ack",
+        &[("POST", Who::Operator)],
+    ),
     ("/asyncapi.yaml", &[("GET,HEAD", Who::User)]),
     ("/healthz", &[("GET,HEAD", Who::Public)]),
     ("/readyz", &[("GET,HEAD", Who::Public)]),
@@ -98,6 +110,18 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route(
             "/services/v2/stream/{name}/yaml",
             get(data_streams::yaml).patch(data_streams::change_yaml),
+        )
+        .route(
+            "/v1/data-streams/{name}/cursors",
+            get(data_streams::cursors::list),
+        )
+        .route(
+            "/v1/data-streams/{name}/cursors/{cursor}",
+            put(data_streams::cursors::put).delete(data_streams::cursors::delete),
+        )
+        .route(
+            "/v1/data-streams/{name}/cursors/{cursor}/ack",
+            post(data_streams::cursors::ack),
         )
         .route("/asyncapi.yaml", get(data_streams::all_yaml))
         .route("/healthz", get(admin::healthz))

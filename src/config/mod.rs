@@ -306,6 +306,8 @@ pub struct Push {
     pub idle_array_ms: u64,
     /// Clients at one time, of all data streams.
     pub clients_max: usize,
+    /// A cursor that was not used for so many days is removed.
+    pub cursor_unused_days: u32,
 }
 
 impl Default for Push {
@@ -318,6 +320,7 @@ impl Default for Push {
             masked_headers: Vec::new(),
             idle_array_ms: 30_000,
             clients_max: 10_000,
+            cursor_unused_days: 30,
         }
     }
 }

@@ -269,6 +269,7 @@ event_type_prefix = "com.example"
 masked_headers = ["x-other"]
 idle_array_ms = 7
 clients_max = 7
+cursor_unused_days = 7
 [retention]
 source_hours = 7
 source_bytes = 7

@@ -57,6 +57,7 @@ pub struct Gateway {
     address: SocketAddr,
     engine: Arc<dyn Engine>,
     api: Api,
+    push: Push,
     /// Tasks of the edge, waited for first.
     edge: Tasks,
     /// Tasks of dispatch, waited for once no request can ask for more.
@@ -214,7 +215,7 @@ impl Gateway {
         let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
         let parts = api::Parts {
-            push,
+            push: push.clone(),
             ingest: ingest.clone(),
             redriver: Arc::new(redriver.clone()),
             reloads: Arc::new(reload.clone()),
@@ -244,6 +245,7 @@ impl Gateway {
             address,
             engine,
             api,
+            push,
             edge: edge_tasks,
             dispatching,
             dispatch_stop,
@@ -275,6 +277,8 @@ impl Gateway {
         let edge_stop = stop.child_token();
         let reloader = self.reloader.run(edge_stop.clone());
         self.edge.spawn("reloader", reloader);
+        let sweep = self.push.sweep(edge_stop.clone());
+        self.edge.spawn("unused cursors", sweep);
         let serving = self.api.serve(self.listener, edge_stop.clone(), &self.edge);
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {

@@ -10,7 +10,7 @@ use futures_util::future::select_all;
 use crate::{
     clock::Timestamp,
     log::Streams,
-    place::{Offset, Partition, PartitionId, StreamId},
+    place::{Incarnation, Offset, Partition, PartitionId, StreamId},
     record::StoredRecord,
     storage::{Bounds, ControlEvent, ReadError, Stream, StreamBounds},
 };
@@ -233,7 +233,7 @@ fn record(first: Option<(Timestamp, usize)>) -> Option<Next> {
     Some(Next::Record(Partition(u16::try_from(number).ok()?)))
 }
 
-fn next_of(place: &Place, partition: Partition) -> Offset {
+pub(super) fn next_of(place: &Place, partition: Partition) -> Offset {
     let next = place.next.get(usize::from(partition.0));
     Offset(next.copied().unwrap_or_default())
 }
@@ -252,6 +252,19 @@ fn take_in(event: &ControlEvent, place: &mut Place) {
     if place.next.len() < partitions {
         place.next.resize(partitions, 0);
     }
+}
+
+/// Returns whether a place is one of this life of a stream, whether or not what is behind it is still kept.
+pub(super) fn knows(found: &StreamBounds, incarnation: Incarnation, place: &Place) -> bool {
+    let tails = found.partitions.iter().map(|bounds| bounds.tail.0);
+    incarnation == found.stream.incarnation
+        && place.next.len() <= found.partitions.len()
+        && place.events <= found.stream.events.len() as u64
+        && place
+            .next
+            .iter()
+            .zip(tails)
+            .all(|(next, tail)| *next <= tail)
 }
 
 /// Returns what was removed behind a place.

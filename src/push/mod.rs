@@ -9,9 +9,11 @@
 //! - [`document`]: the AsyncAPI document, from which clients are generated.
 //! - `registry`: the data streams that there are. `served`: their documents. `subscribe`: letting a client in, with
 //!   `begin`, `start` and `position`: where it starts.
+//! - `cursors`: how far clients have come, kept for them. `tended`: reading, moving and removing them.
 //! - `gaps`: what clients never had is told of. `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
 
 mod begin;
+mod cursors;
 mod data_stream;
 pub mod document;
 mod encode;
@@ -29,13 +31,16 @@ mod settings;
 mod start;
 mod subscribe;
 mod subscription;
+mod tended;
 #[cfg(test)]
 mod tests;
 
+pub use cursors::{CursorError, CursorInUse, CursorName, CursorNameInvalid};
 pub use data_stream::DataStream;
 pub use frame::Frame;
 pub use registry::{ChangeError, OpenError, Push};
 pub use settings::Settings;
 pub use start::StartRefused;
-pub use subscribe::SubscribeError;
-pub use subscription::{End, Subscription};
+pub use subscribe::{Asked, SubscribeError};
+pub use subscription::{AckInvalid, End, Subscription};
+pub use tended::{AckError, CursorStatus, MoveError};

@@ -88,7 +88,6 @@ impl PositionKey {
     }
 
     /// Returns the text of a position.
-    #[cfg(test)]
     pub(super) fn text(&self, position: &Position) -> String {
         let mut text = Vec::new();
         let Position {

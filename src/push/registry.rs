@@ -4,6 +4,7 @@
 //! push/key               secret of the positions, made once
 //! push/stream/NAME       configuration, as JSON
 //! push/document/NAME     the AsyncAPI document that a person has given it
+//! push/cursor/NAME/…     its cursors (`cursors`)
 //! ```
 
 use std::{
@@ -13,7 +14,6 @@ use std::{
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
 };
 
 use super::{
+    cursors::Cursors,
     data_stream::{DataStream, Ended},
     gaps::Gaps,
     position::PositionKey,
@@ -48,6 +49,7 @@ pub(super) struct Inner {
     pub(super) streams: Streams,
     pub(super) clock: Clock,
     pub(super) key: PositionKey,
+    pub(super) cursors: Cursors,
     settings: Arc<Settings>,
     tasks: Tasks,
     known: Mutex<BTreeMap<ResourceName, Arc<DataStream>>>,
@@ -72,6 +74,9 @@ pub enum OpenError {
         "the stored configuration of data stream {0} cannot be read; a newer release may have written it"
     )]
     Unreadable(String),
+    /// The same, of a cursor.
+    #[error("the stored cursor {0} cannot be read; a newer release may have written it")]
+    CursorUnreadable(String),
 }
 
 /// Why a data stream is not made, changed or deleted. Nothing has changed then.
@@ -126,10 +131,13 @@ impl Push {
             let made = made(named.clone(), entry.revision, resource, document);
             known.insert(named, Arc::new(made));
         }
+        let cursors = Cursors::open(streams.clone(), clock.clone(), key.clone(), tasks.clone());
+        let cursors = cursors.await.map_err(OpenError::CursorUnreadable)?;
         Ok(Self(Arc::new(Inner {
             streams,
             clock,
             key,
+            cursors,
             settings: Arc::new(settings),
             tasks: tasks.clone(),
             known: Mutex::new(known),
@@ -228,7 +236,7 @@ impl Push {
         .await
     }
 
-    /// Deletes a data stream, durably; its clients are told so. The log stream stays.
+    /// Deletes a data stream with its cursors, durably; its clients are told so. The log stream stays.
     ///
     /// # Errors
     /// [`ChangeError::Unknown`], [`ChangeError::ChangedMeanwhile`].
@@ -246,7 +254,11 @@ impl Push {
                 value: None,
                 expected: None,
             };
-            push.commit(vec![gone(STREAMS), gone(DOCUMENTS)]).await?;
+            let cursors = push.0.cursors.removal_of(&name).await;
+            let mut gone = vec![gone(STREAMS), gone(DOCUMENTS)];
+            gone.extend(cursors.changes());
+            push.commit(gone).await?;
+            cursors.done();
             push.known().remove(&name);
             old.end_as(Ended::Deleted);
             Ok(())
@@ -344,13 +356,9 @@ impl Push {
         &self,
         change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     ) -> Result<T, ChangeError> {
-        let (tell, told) = oneshot::channel();
-        self.0.tasks.spawn("data stream", async move {
-            // Nobody may be waiting any more; that changes nothing.
-            let _told = tell.send(change.await).is_ok();
-        });
         let ended = || CommitError::MaybeStored("the task of the change has ended".into());
-        told.await.unwrap_or_else(|_| Err(ended().into()))
+        let done = self.0.tasks.finish("data stream", change).await;
+        done.unwrap_or_else(|| Err(ended().into()))
     }
 
     async fn commit(&self, state: Vec<StateChange>) -> Result<(), ChangeError> {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub idle_array: Duration,
     /// Clients at one time.
     pub clients_max: usize,
+    /// A cursor that was not used for so long is removed.
+    pub cursor_unused: Duration,
 }
 
 impl Settings {
@@ -45,6 +47,7 @@ impl Settings {
             public_url: url.map(|url| url.trim_end_matches('/').to_owned()),
             idle_array: Duration::from_millis(push.idle_array_ms),
             clients_max: push.clients_max,
+            cursor_unused: Duration::from_secs(u64::from(push.cursor_unused_days) * 24 * 3600),
         }
     }
 

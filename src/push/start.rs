@@ -101,15 +101,7 @@ fn from_position(
         return Err(StartRefused::Foreign);
     }
     let place = &position.place;
-    let tails = found.partitions.iter().map(|bounds| bounds.tail.0);
-    let known = position.incarnation == found.stream.incarnation
-        && place.next.len() <= found.partitions.len()
-        && place.events <= found.stream.events.len() as u64
-        && place
-            .next
-            .iter()
-            .zip(tails)
-            .all(|(next, tail)| *next <= tail);
+    let known = feed::knows(found, position.incarnation, place);
     let goes_on = quality == QualityOfService::AtMostOnce;
     if !known {
         return match goes_on {

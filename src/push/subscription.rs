@@ -7,9 +7,10 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, storage::CommitError};
 
 use super::{
+    cursors::Held,
     data_stream::{DataStream, Ended},
     feed,
     frame::Frame,
@@ -30,6 +31,7 @@ pub struct Subscription {
     /// Nothing before that time is sent.
     waits_for: Option<Timestamp>,
     last_pos: Option<String>,
+    cursor: Option<Held>,
     _seat: Seat,
 }
 
@@ -67,10 +69,24 @@ pub enum End {
     /// The log cannot be read.
     #[error("the log cannot be read")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another client has the cursor now.
+    #[error("another client took the cursor over")]
+    TakenOver,
 }
 
+/// An acknowledgement of something that was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this was not sent on this connection")]
+pub struct AckInvalid;
+
 impl Subscription {
-    pub(super) fn new(stream: Arc<DataStream>, hub: Arc<Hub>, start: Start, seat: Seat) -> Self {
+    pub(super) fn new(
+        stream: Arc<DataStream>,
+        hub: Arc<Hub>,
+        start: Start,
+        cursor: Option<Held>,
+        seat: Seat,
+    ) -> Self {
         let ended = stream.ended();
         stream.clients.fetch_add(1, Ordering::Relaxed);
         let mut preamble = hub.preamble(start.gap.as_deref());
@@ -83,6 +99,7 @@ impl Subscription {
             place: start.place,
             waits_for: start.waits_for,
             last_pos: None,
+            cursor,
             _seat: seat,
         }
     }
@@ -120,6 +137,7 @@ impl Subscription {
             let found = tokio::select! {
                 biased;
                 _changed = self.ended.changed() => continue,
+                () = taken_over(&mut self.cursor) => return Err(End::TakenOver),
                 found = next => found,
             };
             match found.map_err(End::from)? {
@@ -140,6 +158,40 @@ impl Subscription {
         }
     }
 
+    /// Returns whether the client has a cursor, so that acknowledgements are meant.
+    #[must_use]
+    pub fn has_cursor(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    /// Takes note that the client has done everything up to a position.
+    ///
+    /// # Errors
+    /// Nothing with that position was sent here.
+    pub fn ack(&self, pos: &str) -> Result<(), AckInvalid> {
+        let cursor = self.cursor.as_ref().ok_or(AckInvalid)?;
+        let position = self.hub.parts().key.read(pos).map_err(|_| AckInvalid)?;
+        let sent = position.contract == self.hub.parts().contract
+            && position.incarnation == self.hub.incarnation()
+            && position.place.is_within(&self.place);
+        if !sent {
+            return Err(AckInvalid);
+        }
+        cursor.ack(position);
+        Ok(())
+    }
+
+    /// Returns once all that the client has acknowledged is durable.
+    ///
+    /// # Errors
+    /// The log does not take it.
+    pub async fn settle(&self) -> Result<(), CommitError> {
+        match &self.cursor {
+            Some(cursor) => cursor.settle().await,
+            None => Ok(()),
+        }
+    }
+
     /// Returns the position of the last record that was returned.
     #[must_use]
     pub fn last_pos(&self) -> Option<&str> {
@@ -150,6 +202,14 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.stream.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Returns once another client has the cursor, if there is one.
+async fn taken_over(cursor: &mut Option<Held>) {
+    match cursor {
+        Some(cursor) => cursor.taken_over().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,7 +20,6 @@ mod idempotency;
 mod lifecycle;
 mod loss;
 mod push;
-mod push_edge;
 mod readme;
 mod reload;
 mod retry;

@@ -24,10 +24,14 @@ pub(super) enum Close {
     TooLarge,
     /// The log cannot be read.
     Internal,
+    /// A message of the client that is no acknowledgement, or one of something that was not sent.
+    BadMessage,
     /// The resource was deleted.
     Deleted,
     /// The client takes nothing.
     Stalled,
+    /// Another client has the cursor now.
+    TakenOver,
     /// Retention was faster than the client.
     PositionGone,
     /// The configuration has changed.
@@ -61,8 +65,10 @@ impl Close {
             Self::NotUtf8 => (1007, ""),
             Self::TooLarge => (1009, ""),
             Self::Internal => (1011, "internal"),
+            Self::BadMessage => (4400, "bad_message"),
             Self::Deleted => (4404, "deleted"),
             Self::Stalled => (4408, "stalled"),
+            Self::TakenOver => (4409, "taken_over"),
             Self::PositionGone => (4410, "position_gone"),
             Self::ConfigChanged => (4412, "config_changed"),
             Self::TooMany => (4429, "too_many"),
@@ -104,6 +110,7 @@ impl From<&End> for Close {
             End::Deleted => Self::Deleted,
             End::Gone => Self::PositionGone,
             End::Failed(_) => Self::Internal,
+            End::TakenOver => Self::TakenOver,
         }
     }
 }

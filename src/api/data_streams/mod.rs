@@ -1,6 +1,7 @@
 //! `/services/v2/stream`: data streams, and the clients that read them (`push-decisions.md` §1, §2).
 
 mod close;
+pub(super) mod cursors;
 mod envelope;
 mod events;
 mod socket;
@@ -18,7 +19,7 @@ use url::form_urlencoded;
 
 use crate::{
     push::{
-        ChangeError, DataStream, Subscription,
+        Asked, ChangeError, CursorNameInvalid, DataStream, Subscription,
         document::{self, Layout},
         resource::ResourceName,
     },
@@ -164,30 +165,40 @@ async fn subscribe(
     uri: &Uri,
     last_event_id: Option<String>,
 ) -> Result<Subscription, Problem> {
-    let mut begin = None;
+    let mut asked = Asked::default();
     let mut seen = [false; KNOWN.len()];
+    let wrong = |what: String| {
+        Problem::new(Code::InvalidRequest, what).of_protocol(envelope::QUERY_INVALID)
+    };
     let query = uri.query().unwrap_or_default();
     for (parameter, value) in form_urlencoded::parse(query.as_bytes()) {
         let Some(at) = KNOWN.iter().position(|known| *known == parameter) else {
             continue;
         };
-        let wrong = |what: String| {
-            Problem::new(Code::InvalidRequest, what).of_protocol(envelope::QUERY_INVALID)
-        };
         if std::mem::replace(&mut seen[at], true) {
             return Err(wrong(format!("query parameter {parameter} is there twice")));
         }
         match &*parameter {
-            "begin" => begin = Some(value.into_owned()),
-            _ => {
-                return Err(wrong(format!(
-                    "query parameter {parameter} is not supported"
-                )));
+            "begin" => asked.begin = Some(value.into_owned()),
+            "cursor" => {
+                let cursor = value.parse();
+                let cursor = cursor.map_err(|error: CursorNameInvalid| wrong(error.to_string()));
+                asked.cursor = Some(cursor?);
             }
+            _ => match &*value {
+                "true" => asked.takeover = true,
+                "false" => asked.takeover = false,
+                _ => return Err(wrong(format!("{parameter} is true or false"))),
+            },
         }
     }
-    let begin = last_event_id.or(begin);
-    Ok(shared.push.subscribe(name, begin.as_deref()).await?)
+    if asked.takeover && asked.cursor.is_none() {
+        return Err(wrong(
+            "takeover is for a cursor; name one with cursor=".into(),
+        ));
+    }
+    asked.begin = last_event_id.or(asked.begin);
+    Ok(shared.push.subscribe(name, asked).await?)
 }
 
 /// Returns the revision that `If-Match` asks for.

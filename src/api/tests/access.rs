@@ -37,6 +37,11 @@ const PAGE: &str = "
     GET /services/v2/stream/{name}/yaml User
     HEAD /services/v2/stream/{name}/yaml User
     PATCH /services/v2/stream/{name}/yaml Administrator
+    GET /v1/data-streams/{name}/cursors User
+    HEAD /v1/data-streams/{name}/cursors User
+    PUT /v1/data-streams/{name}/cursors/{cursor} Operator
+    DELETE /v1/data-streams/{name}/cursors/{cursor} Operator
+    POST /v1/data-streams/{name}/cursors/{cursor}/ack Operator
     GET /asyncapi.yaml User
     HEAD /asyncapi.yaml User
     GET /healthz public
@@ -81,6 +86,7 @@ impl Edge {
 fn real(path: &str) -> String {
     path.replace("{stream}", "DataSyncStream")
         .replace("{name}", "s1")
+        .replace("{cursor}", "c1")
         .replace("{partition}", "0")
         .replace("{offset}", "0")
 }

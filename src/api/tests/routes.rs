@@ -12,12 +12,20 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
         let made = edge.send("POST", &path, &[], config).await;
         assert_eq!(made.status, 201, "{}", made.text());
     }
+    for cursor in ["c1", "c2"] {
+        let path = format!("/v1/data-streams/s2/cursors/{cursor}");
+        let put = edge.send("PUT", &path, &[], r#"{"begin":"now"}"#).await;
+        assert_eq!(put.status, 200, "{}", put.text());
+    }
     for (path, methods) in ROUTES {
         let methods: Vec<_> = methods.iter().map(|(names, _)| *names).collect();
         let methods = methods.join(",");
         let path = path
             .replace("{stream}", "DataSyncStream")
             .replace("{name}/yaml", "s2/yaml")
+            .replace("{name}/cursors", "s2/cursors")
+            .replace("{cursor}/ack", "c2/ack")
+            .replace("{cursor}", "c1")
             .replace("{name}", "s1")
             .replace("{partition}", "0")
             .replace("{offset}", "0");

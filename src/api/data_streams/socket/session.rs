@@ -1,7 +1,7 @@
 //! One client at a WebSocket: frames out, and whatever it sends in.
 //!
-//! Bounds: one frame at a time is under way; a message of the client has 4 KiB, and there are ten a second at most; a
-//! client that sends nothing or takes nothing for too long is let go.
+//! Bounds: one frame at a time is under way; a message of the client has 4 KiB, and there are ten a second at most, or
+//! ten thousand of one that acknowledges; a client that sends nothing or takes nothing for too long is let go.
 
 use std::{future::poll_fn, io, pin::pin, task::Poll, time::Duration};
 
@@ -24,7 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::push::{Frame, Subscription};
 
 use super::{
-    super::close::{self, Close},
+    super::{
+        close::{self, Close},
+        cursors,
+    },
     wire::Wire,
 };
 
@@ -32,6 +35,8 @@ use super::{
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Messages of a client in a second.
 const MESSAGES_MAX: u32 = 10;
+/// Of one that has a cursor. Each is an acknowledgement, and one says it for all records before it too.
+const ACKS_MAX: u32 = 10_000;
 /// Its pings and pongs too are read, and pings are answered.
 const CONTROLS_MAX: u32 = 100;
 const PING_EVERY: Duration = Duration::from_secs(25);
@@ -112,7 +117,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Sends until something ends it; returns why, or nothing if the client has gone.
     pub(super) async fn run(mut self, stop: &CancellationToken) -> Option<Close> {
-        match self.send(stop).await {
+        let ended = self.send(stop).await;
+        // Before the client learns that it was heard.
+        let settled = self.subscription.settle().await;
+        match ended {
             Some(Ended::Here(close)) => {
                 let message = close.message(self.subscription.last_pos());
                 let time = match close {
@@ -122,10 +130,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.close(message, time).await;
                 Some(close)
             }
-            Some(Ended::There(code)) => {
-                self.close(close::answer(code), CLOSING_MAX).await;
-                None
-            }
+            Some(Ended::There(code)) => match settled {
+                Ok(()) => {
+                    self.close(close::answer(code), CLOSING_MAX).await;
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(%error, "acknowledgements of a client are not stored");
+                    let close = Close::Internal;
+                    let message = close.message(self.subscription.last_pos());
+                    self.close(message, CLOSING_MAX).await;
+                    Some(close)
+                }
+            },
             None => None,
         }
     }
@@ -174,19 +191,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.sent_at = Instant::now();
     }
 
-    /// Looks at what a client says that has nothing to say.
+    /// Takes an acknowledgement; a client without a cursor has nothing to say.
     fn received(&mut self, message: &Message) -> Option<Close> {
         let now = Instant::now();
         if now - self.counted.0 >= Duration::from_secs(1) {
             self.counted = (now, 0, 0);
         }
         match message {
-            Message::Text(_) => self.counted.1 += 1,
+            Message::Text(text) => {
+                self.counted.1 += 1;
+                if self.subscription.has_cursor() {
+                    let pos = cursors::one_text(text.as_bytes(), "ack").ok();
+                    let acked = pos.map(|pos| self.subscription.ack(&pos));
+                    if !matches!(acked, Some(Ok(()))) {
+                        return Some(Close::BadMessage);
+                    }
+                }
+            }
             Message::Binary(_) => return Some(Close::Unsupported),
             Message::Ping(_) | Message::Pong(_) => self.counted.2 += 1,
             Message::Close(_) | Message::Frame(_) => {}
         }
-        let too_many = self.counted.1 > MESSAGES_MAX || self.counted.2 > CONTROLS_MAX;
+        let messages_max = match self.subscription.has_cursor() {
+            true => ACKS_MAX,
+            false => MESSAGES_MAX,
+        };
+        let too_many = self.counted.1 > messages_max || self.counted.2 > CONTROLS_MAX;
         too_many.then_some(Close::TooMany)
     }
 

@@ -1,5 +1,8 @@
 //! Data streams: made and changed over HTTP, read over WebSocket and as Server-Sent Events.
 
+mod cursors;
+mod edge;
+
 use std::collections::BTreeMap;
 
 use futures_util::{SinkExt as _, StreamExt as _};

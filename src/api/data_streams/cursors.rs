@@ -1,0 +1,144 @@
+//! `/v1/data-streams/{name}/cursors`: cursors, shown and moved (`push-decisions.md` §9).
+
+use std::sync::Arc;
+
+use axum::{Json, body::Body, extract::State};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Serialize;
+
+use crate::{
+    api::{
+        Shared,
+        named::Named,
+        problem::{Code, Problem},
+        query::Query,
+        wire::List,
+    },
+    ingest::FieldError,
+    object,
+    push::{CursorName, CursorNameInvalid, CursorStatus},
+};
+
+use super::find;
+
+/// A body is one member with a position in it.
+const BODY_BYTES_MAX: usize = 16 << 10;
+
+/// A cursor as it is shown.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct CursorView {
+    name: String,
+    pos: String,
+    acked_at: Option<String>,
+    used_at: String,
+    connected: bool,
+    records_behind: u64,
+    seconds_behind: u64,
+}
+
+impl From<CursorStatus> for CursorView {
+    fn from(status: CursorStatus) -> Self {
+        Self {
+            name: status.name.to_string(),
+            pos: status.pos,
+            acked_at: status.acked_at.map(|time| time.to_string()),
+            used_at: status.used_at.to_string(),
+            connected: status.is_connected,
+            records_behind: status.records_behind,
+            seconds_behind: status.behind.as_secs(),
+        }
+    }
+}
+
+pub(in crate::api) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Named(name): Named<String>,
+    uri: Uri,
+) -> Result<Json<List<CursorView>>, Problem> {
+    let query = Query::parse(&uri, &["limit", "after"])?;
+    let limit = query.limit()?;
+    let (_, stream) = find(&shared, &name)?;
+    let (items, more) = shared
+        .push
+        .cursors(&stream, query.get("after"), limit)
+        .await?;
+    let items: Vec<_> = items.into_iter().map(CursorView::from).collect();
+    Ok(Json(List {
+        next: items.last().filter(|_| more).map(|last| last.name.clone()),
+        items,
+    }))
+}
+
+pub(in crate::api) async fn put(
+    State(shared): State<Arc<Shared>>,
+    Named((name, cursor)): Named<(String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CursorView>, Problem> {
+    Query::parse(&uri, &[])?;
+    let (_, stream) = find(&shared, &name)?;
+    let cursor = named(&cursor)?;
+    let begin = member(&shared, &headers, body, "begin").await?;
+    shared.push.put_cursor(&stream, &cursor, &begin).await?;
+    let put = shared.push.cursor(&stream, &cursor).await?;
+    // Somebody may have removed it in between.
+    Ok(Json(put.ok_or_else(unknown)?.into()))
+}
+
+pub(in crate::api) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Named((name, cursor)): Named<(String, String)>,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    Query::parse(&uri, &[])?;
+    let (_, stream) = find(&shared, &name)?;
+    let cursor = cursor.parse().map_err(|_| unknown())?;
+    shared.push.remove_cursor(&stream, &cursor).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(in crate::api) async fn ack(
+    State(shared): State<Arc<Shared>>,
+    Named((name, cursor)): Named<(String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    Query::parse(&uri, &[])?;
+    let (_, stream) = find(&shared, &name)?;
+    let cursor = cursor.parse().map_err(|_| unknown())?;
+    let pos = member(&shared, &headers, body, "ack").await?;
+    shared.push.ack_cursor(&stream, &cursor, &pos).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads a body that has one text, under that name.
+async fn member(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+    name: &'static str,
+) -> Result<String, Problem> {
+    let body = shared.bodies.read(headers, body, BODY_BYTES_MAX).await?;
+    one_text(&body.bytes, name).map_err(|faults| Problem::invalid(Code::InvalidRequest, faults))
+}
+
+/// Returns the text that is the only member of an object.
+pub(super) fn one_text(body: &[u8], name: &str) -> Result<String, Vec<FieldError>> {
+    let (object, mut faults) = object::body(body, &[name])?;
+    match object.text(name, &mut faults) {
+        Some(text) if faults.is_empty() => Ok(text.into_owned()),
+        _ => Err(faults),
+    }
+}
+
+fn named(cursor: &str) -> Result<CursorName, Problem> {
+    let invalid = |error: CursorNameInvalid| Problem::new(Code::InvalidRequest, error.to_string());
+    cursor.parse().map_err(invalid)
+}
+
+fn unknown() -> Problem {
+    Problem::new(Code::NotFound, "there is no cursor of that name")
+}

@@ -1,0 +1,267 @@
+//! Cursors over the engine's double.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{CursorError, Cursors, LEN_MAX, cursor::State};
+use crate::{
+    clock::{Clock, Timestamp},
+    config::Config,
+    log::Streams,
+    place::{Partition, PartitionId},
+    push::{Asked, Push, Settings, Subscription},
+    record::{HeadersBuilder, Record},
+    storage::{
+        Append, AppendKind, Commit, Engine, Log as _, State as _, StreamConfig, memory::Memory,
+    },
+    tasks::Tasks,
+};
+
+const DAY: u64 = 24 * 3600 * 1_000_000;
+
+struct Shown {
+    engine: Arc<Memory>,
+    push: Push,
+    clock: Clock,
+    tasks: Tasks,
+}
+
+impl Shown {
+    /// The data stream `s1` with five records.
+    async fn new() -> Self {
+        let engine = Memory::new();
+        let name = Config::default().roles.source;
+        let made = engine.create_stream(name, 1, StreamConfig::default());
+        let stream = made.await.unwrap();
+        let clock = Clock::manual(Timestamp(DAY));
+        let tasks = Tasks::new();
+        let push = open(&engine, &clock, &tasks).await;
+        let config = br#"{"source":{"trail":"a1"},"bufferSize":131072}"#;
+        push.create("s1".parse().unwrap(), config).await.unwrap();
+        for _ in 0..5 {
+            let record = Record {
+                key: "".into(),
+                // So large that a frame has two of them.
+                value: format!("\"{}\"", "x".repeat(100_000)).into(),
+                headers: HeadersBuilder::default().build(),
+            };
+            let append = Append {
+                of: PartitionId {
+                    stream: stream.id,
+                    partition: Partition(0),
+                },
+                records: vec![record],
+                kind: AppendKind::Accepted,
+                refers: Vec::new(),
+            };
+            let commit = Commit {
+                appends: vec![append],
+                ..Commit::default()
+            };
+            engine.commit(commit).await.unwrap();
+        }
+        Self {
+            engine,
+            push,
+            clock,
+            tasks,
+        }
+    }
+
+    /// The same, after a restart.
+    async fn reopened(&self) -> Push {
+        open(&self.engine, &self.clock, &self.tasks).await
+    }
+
+    fn cursors(&self) -> &Cursors {
+        &self.push.0.cursors
+    }
+}
+
+async fn open(engine: &Arc<Memory>, clock: &Clock, tasks: &Tasks) -> Push {
+    let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
+    let settings = Settings::new(&Config::default());
+    let opened = Push::open(streams, clock.clone(), settings, tasks);
+    opened.await.unwrap()
+}
+
+async fn subscribe(push: &Push, begin: &str, takeover: bool) -> Subscription {
+    let asked = Asked {
+        begin: Some(begin.into()),
+        cursor: Some("c1".parse().unwrap()),
+        takeover,
+    };
+    let subscribed = push.subscribe(&"s1".parse().unwrap(), asked).await;
+    subscribed.unwrap()
+}
+
+/// Positions of the next records, with all of the last frame.
+async fn positions(subscription: &mut Subscription, count: usize) -> Vec<String> {
+    let mut positions = Vec::new();
+    while positions.len() < count {
+        let frame = subscription.next().await.unwrap();
+        let records: Vec<Value> = serde_json::from_slice(&frame.text()).unwrap();
+        // The making of the stream is no message.
+        let records = records
+            .iter()
+            .filter(|record| record.get("after").is_some());
+        positions.extend(records.map(|record| record["pos"].as_str().unwrap().to_owned()));
+    }
+    positions
+}
+
+fn stored(push: &Push) -> Option<State> {
+    let (stream, cursor) = ("s1".parse().unwrap(), "c1".parse().unwrap());
+    push.0.cursors.get(&stream, &cursor)
+}
+
+fn pos(push: &Push) -> String {
+    push.0.key.text(&stored(push).unwrap().at.position)
+}
+
+#[tokio::test]
+async fn only_what_was_sent_on_the_connection_can_be_acknowledged() {
+    let shown = Shown::new().await;
+    let all = positions(&mut subscribe(&shown.push, "earliest", false).await, 5).await;
+    let mut subscription = subscribe(&shown.push, "earliest", false).await;
+    assert!(subscription.ack(&all[0]).is_err(), "nothing was sent yet");
+    positions(&mut subscription, 2).await;
+    assert!(subscription.ack(&all[2]).is_err());
+    for nothing in ["", "p1", "now", "earliest", "p1AAAA"] {
+        assert!(subscription.ack(nothing).is_err(), "{nothing}");
+    }
+    subscription.ack(&all[1]).unwrap();
+    assert_eq!(pos(&shown.push), all[1]);
+    subscription.ack(&all[0]).unwrap();
+    assert_eq!(
+        pos(&shown.push),
+        all[1],
+        "what is below the last one is no news"
+    );
+}
+
+#[tokio::test]
+async fn what_was_settled_is_there_after_a_restart_and_what_was_not_comes_again() {
+    let shown = Shown::new().await;
+    let mut subscription = subscribe(&shown.push, "earliest", false).await;
+    let all = positions(&mut subscription, 5).await;
+    subscription.ack(&all[1]).unwrap();
+    subscription.settle().await.unwrap();
+    subscription.ack(&all[3]).unwrap();
+    let push = shown.reopened().await;
+    assert_eq!(pos(&push), all[1]);
+    let mut again = subscribe(&push, "now", false).await;
+    assert_eq!(positions(&mut again, 3).await, all[2..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_acknowledgements_cost_one_commit_within_a_tenth_of_a_second() {
+    let shown = Shown::new().await;
+    let mut subscription = subscribe(&shown.push, "earliest", false).await;
+    let all = positions(&mut subscription, 5).await;
+    subscription.settle().await.unwrap();
+    let key = "push/cursor/s1/c1";
+    let before = shown.engine.get(key).await.unwrap().revision;
+    for pos in &all {
+        subscription.ack(pos).unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let after = shown.engine.get(key).await.unwrap();
+    assert_eq!(after.revision, before + 1);
+    assert_eq!(pos(&shown.reopened().await), all[4]);
+}
+
+#[tokio::test]
+async fn whoever_was_pushed_aside_moves_nothing_any_more() {
+    let shown = Shown::new().await;
+    let mut first = subscribe(&shown.push, "earliest", false).await;
+    let all = positions(&mut first, 4).await;
+    first.ack(&all[0]).unwrap();
+    let stream = "s1".parse().unwrap();
+    let refused = shown.push.subscribe(
+        &stream,
+        Asked {
+            cursor: Some("c1".parse().unwrap()),
+            ..Asked::default()
+        },
+    );
+    assert!(refused.await.is_err());
+    let mut second = subscribe(&shown.push, "earliest", true).await;
+    let ended = first.next().await.unwrap_err();
+    assert!(matches!(ended, crate::push::End::TakenOver), "{ended}");
+    first.ack(&all[2]).unwrap();
+    assert_eq!(pos(&shown.push), all[0]);
+    drop(first);
+    assert!(
+        stored(&shown.push).unwrap().is_held(),
+        "the second one has it"
+    );
+    assert_eq!(positions(&mut second, 3).await[..3], all[1..4]);
+    drop(second);
+    assert!(!stored(&shown.push).unwrap().is_held());
+}
+
+#[tokio::test]
+async fn a_cursor_waits_for_the_time_it_was_made_for_in_every_life() {
+    let shown = Shown::new().await;
+    for push in [&shown.push, &shown.reopened().await] {
+        let mut subscription = subscribe(push, "2099-01-01", false).await;
+        while let Some(Ok(frame)) = futures_util::FutureExt::now_or_never(subscription.next()) {
+            assert_eq!(frame.last_pos(), None, "there is nothing of that time");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_uses_is_removed_and_a_clock_that_jumps_removes_nothing() {
+    let shown = Shown::new().await;
+    let held = subscribe(&shown.push, "earliest", false).await;
+    let (stream, other) = ("s1".parse().unwrap(), "c2".parse().unwrap());
+    let at = stored(&shown.push).unwrap().at;
+    shown.cursors().make(&stream, &other, at).await.unwrap();
+    let stop = CancellationToken::new();
+    shown
+        .tasks
+        .spawn("sweep", shown.push.clone().sweep(stop.clone()));
+    let hour = Duration::from_secs(3600);
+    // Thirty-one days at once: the sweep looks each hour, and this time the clock is far ahead of what has passed.
+    tokio::time::sleep(hour / 2).await;
+    shown.clock.set(Timestamp(33 * DAY));
+    tokio::time::sleep(hour).await;
+    assert!(shown.cursors().get(&stream, &other).is_some());
+    for _ in 0..31 * 24 {
+        shown.clock.set(shown.clock.now().plus_micros(DAY / 24));
+        tokio::time::sleep(hour).await;
+    }
+    assert!(shown.cursors().get(&stream, &other).is_none());
+    assert!(shown.engine.get("push/cursor/s1/c2").await.is_none());
+    assert!(stored(&shown.push).is_some(), "a client has it");
+    drop(held);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn cursors_have_a_bound_and_go_with_their_data_stream() {
+    let shown = Shown::new().await;
+    drop(subscribe(&shown.push, "earliest", false).await);
+    let stream = "s1".parse().unwrap();
+    let at = stored(&shown.push).unwrap().at;
+    for n in 1..LEN_MAX {
+        let name = format!("d{n}").parse().unwrap();
+        shown
+            .cursors()
+            .make(&stream, &name, at.clone())
+            .await
+            .unwrap();
+    }
+    let (new, old) = ("e".parse().unwrap(), "d7".parse().unwrap());
+    let one_more = shown.cursors().make(&stream, &new, at.clone());
+    assert!(matches!(one_more.await, Err(CursorError::TooMany)));
+    let known = shown.cursors().make(&stream, &old, at);
+    known.await.unwrap();
+    shown.push.delete(&stream, None).await.unwrap();
+    assert_eq!(shown.engine.list("push/cursor/").await.len(), 0);
+    assert!(stored(&shown.push).is_none());
+}

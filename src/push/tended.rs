@@ -1,0 +1,214 @@
+//! Cursors from outside: listed with how far behind they are, moved, removed, and moved forward for clients that cannot
+//! say it on their connection.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Timestamp,
+    place::Offset,
+    storage::{Bounds, ReadError, StreamBounds},
+};
+
+use super::{
+    begin::BeginInvalid,
+    cursors::{CursorError, CursorName, State},
+    data_stream::DataStream,
+    feed,
+    position::PositionInvalid,
+    registry::Push,
+    start::StartRefused,
+};
+
+/// A cursor, and how far behind it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorStatus {
+    /// Its name.
+    pub name: CursorName,
+    /// Everything up to there is done.
+    pub pos: String,
+    /// When a client last acknowledged something.
+    pub acked_at: Option<Timestamp>,
+    /// When a client last came, went or acknowledged.
+    pub used_at: Timestamp,
+    /// A client has it.
+    pub is_connected: bool,
+    /// Records that are kept and not acknowledged.
+    pub records_behind: u64,
+    /// Age of the first of them.
+    pub behind: Duration,
+}
+
+/// Why a cursor is not put somewhere else.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// It cannot stand there.
+    #[error(transparent)]
+    Begin(#[from] BeginInvalid),
+    /// It cannot stand there any more.
+    #[error(transparent)]
+    Start(#[from] StartRefused),
+    /// It is not put there.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+}
+
+/// Why a cursor is not moved forward.
+#[derive(Debug, thiserror::Error)]
+pub enum AckError {
+    /// That is no position.
+    #[error(transparent)]
+    Position(#[from] PositionInvalid),
+    /// The position is not one that a record there has now.
+    #[error(transparent)]
+    Start(#[from] StartRefused),
+    /// It is not moved.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+}
+
+impl Push {
+    /// Returns the cursors of a data stream by name, at most `limit` behind `after`, and whether there are more.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn cursors(
+        &self,
+        stream: &Arc<DataStream>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<CursorStatus>, bool), ReadError> {
+        let mut all = self.0.cursors.list(&stream.name);
+        all.retain(|(name, _)| after.is_none_or(|after| name.as_str() > after));
+        let more = all.len() > limit;
+        all.truncate(limit);
+        let log = self.source(stream.clone()).ok();
+        let found = log.and_then(|source| self.0.streams.engine().bounds(source.log.id));
+        let mut list = Vec::with_capacity(all.len());
+        for (name, state) in all {
+            list.push(self.status(name, &state, found.as_ref()).await?);
+        }
+        Ok((list, more))
+    }
+
+    /// Returns a cursor.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn cursor(
+        &self,
+        stream: &Arc<DataStream>,
+        name: &CursorName,
+    ) -> Result<Option<CursorStatus>, ReadError> {
+        let Some(state) = self.0.cursors.get(&stream.name, name) else {
+            return Ok(None);
+        };
+        let log = self.source(stream.clone()).ok();
+        let found = log.and_then(|source| self.0.streams.engine().bounds(source.log.id));
+        self.status(name.clone(), &state, found.as_ref())
+            .await
+            .map(Some)
+    }
+
+    /// Puts a cursor somewhere else, durably; one that is not there is made.
+    ///
+    /// # Errors
+    /// [`MoveError`]; it stands where it stood.
+    pub async fn put_cursor(
+        &self,
+        stream: &Arc<DataStream>,
+        name: &CursorName,
+        begin: &str,
+    ) -> Result<(), MoveError> {
+        let begin = self.begin(Some(begin))?;
+        let source = self.source(stream.clone())?;
+        let at = self.at(&source, &begin).await?;
+        Ok(self.0.cursors.put(&stream.name, name, at).await?)
+    }
+
+    /// Removes a cursor that no client has, durably.
+    ///
+    /// # Errors
+    /// [`CursorError::Unknown`], [`CursorError::InUse`].
+    pub async fn remove_cursor(
+        &self,
+        stream: &DataStream,
+        name: &CursorName,
+    ) -> Result<(), CursorError> {
+        self.0.cursors.remove(&stream.name, name).await
+    }
+
+    /// Moves a cursor forward, durably. A position at or before its own changes nothing.
+    ///
+    /// # Errors
+    /// [`AckError`]; it stands where it stood.
+    pub async fn ack_cursor(
+        &self,
+        stream: &Arc<DataStream>,
+        name: &CursorName,
+        pos: &str,
+    ) -> Result<(), AckError> {
+        let position = self.0.key.read(pos)?;
+        let source = self.source(stream.clone())?;
+        if position.contract != source.contract {
+            return Err(StartRefused::Foreign.into());
+        }
+        let found = self.0.streams.engine().bounds(source.log.id);
+        let found = found.ok_or(StartRefused::StreamGone)?;
+        if !feed::knows(&found, position.incarnation, &position.place) {
+            return Err(StartRefused::Gone.into());
+        }
+        Ok(self.0.cursors.ack(&stream.name, name, position).await?)
+    }
+
+    /// Removes cursors that nobody has used for long, now and then, until `stop` fires.
+    pub async fn sweep(self, stop: CancellationToken) {
+        let unused_max = self.settings().cursor_unused;
+        self.0.cursors.clone().sweep(unused_max, stop).await;
+    }
+
+    async fn status(
+        &self,
+        name: CursorName,
+        state: &State,
+        found: Option<&StreamBounds>,
+    ) -> Result<CursorStatus, ReadError> {
+        let position = &state.at.position;
+        let (mut records_behind, mut oldest) = (0, None);
+        if let Some(found) = found {
+            // A position of another life of the log says nothing about this one.
+            let same_life = found.stream.incarnation == position.incarnation;
+            for (of, Bounds { earliest, tail }) in
+                found.stream.all_partitions().zip(&found.partitions)
+            {
+                let next = match same_life {
+                    true => feed::next_of(&position.place, of.partition),
+                    false => Offset(0),
+                };
+                let next = next.clamp(*earliest, *tail);
+                records_behind += tail.0 - next.0;
+                if next < *tail {
+                    let page = self.0.streams.engine().read(of, next, 1).await;
+                    let page = match page {
+                        // Retention came in between.
+                        Err(ReadError::Trimmed { .. }) => continue,
+                        page => page?,
+                    };
+                    let time = page.records.first().map(|first| first.time);
+                    oldest = oldest.into_iter().chain(time).min();
+                }
+            }
+        }
+        let now = self.0.clock.now();
+        Ok(CursorStatus {
+            name,
+            pos: self.0.key.text(position),
+            acked_at: state.acked_at,
+            used_at: state.used_at,
+            is_connected: state.is_held(),
+            records_behind,
+            behind: oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)),
+        })
+    }
+}
