@@ -3,7 +3,7 @@
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says
 //! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes;
-//! `cargo bench --bench figures -- log ingest batch dispatch beside whole grown start` names the parts to measure, all if none is named.
+//! `cargo bench --bench figures -- log ingest batch dispatch beside whole grown start fanout latency subscribers catchup` names the parts to measure, all if none is named.
 //!
 //! Generator and target run in this process and are not counted; the gateway and the floors are processes of their own.
 
@@ -21,6 +21,7 @@ mod grown;
 mod load;
 mod log;
 mod process;
+mod push;
 mod target;
 
 use std::{
@@ -30,6 +31,7 @@ use std::{
 
 use load::{CONNECTIONS, Load};
 use process::Process;
+use push::PushFigures;
 use target::{Mode, Target};
 
 const BACKLOG: usize = 40_000;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
     match role.as_str() {
         "floor-ingest" => runtime.block_on(floor::ingest()),
         "floor-dispatch" => runtime.block_on(floor::dispatch()),
+        "floor-push" => push::floor(),
+        "push" => runtime.block_on(push::serve()),
         _ => runtime.block_on(measure()),
     }
 }
@@ -142,6 +146,18 @@ async fn measure() -> ExitCode {
         if wanted("start") {
             figures.start(&target, &load).await;
         }
+        if wanted("fanout") {
+            figures.push.fan_out().await;
+        }
+        if wanted("latency") {
+            figures.push.latency().await;
+        }
+        if wanted("subscribers") {
+            figures.push.subscribers().await;
+        }
+        if wanted("catchup") {
+            figures.push.catch_up().await;
+        }
     }
     figures.report()
 }
@@ -179,6 +195,7 @@ struct Figures {
     start: Series,
     start_unindexed: Series,
     rss_started: Series,
+    push: PushFigures,
 }
 
 impl Default for Figures {
@@ -218,6 +235,7 @@ impl Default for Figures {
             start: Series::new("start after kill -9 with 1 GiB", "s"),
             start_unindexed: Series::new("the same without its index", "s"),
             rss_started: Series::new("after that: resident memory", "MiB"),
+            push: PushFigures::default(),
         }
     }
 }
@@ -413,11 +431,11 @@ impl Figures {
         ] {
             series.print();
         }
+        for series in self.push.series() {
+            series.print();
+        }
         println!();
-        let ratio = |ours: &Series, floor: &Series| Some(ours.median()? / floor.median()?);
-        let least = |bound| (bound, "at least");
-        let most = |bound| (bound, "at most");
-        let checks = [
+        let mut checks = vec![
             (
                 "log / floor, rate",
                 ratio(&self.log, &self.log_floor),
@@ -482,6 +500,7 @@ impl Figures {
                 most(10.0),
             ),
         ];
+        checks.extend(self.push.checks());
         let mut all_hold = true;
         for (name, value, (bound, relation)) in checks {
             let Some(value) = value else { continue };
@@ -498,6 +517,21 @@ impl Figures {
             false => ExitCode::FAILURE,
         }
     }
+}
+
+/// What is asserted: a name, what was measured, and its bound.
+type Check = (&'static str, Option<f64>, (f64, &'static str));
+
+fn ratio(ours: &Series, floor: &Series) -> Option<f64> {
+    Some(ours.median()? / floor.median()?)
+}
+
+fn least(bound: f64) -> (f64, &'static str) {
+    (bound, "at least")
+}
+
+fn most(bound: f64) -> (f64, &'static str) {
+    (bound, "at most")
 }
 
 /// Lets a target that has held its calls answer, and returns the rate of its backlog.

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -74,7 +75,24 @@ impl Process {
 
     /// This program in another role.
     pub fn role(role: &str, arguments: &[&str]) -> Self {
+        Self::role_with(role, arguments, |_| {})
+    }
+
+    /// The same, in a directory that was prepared.
+    pub fn role_with(role: &str, arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let dir = directory();
+        prepare(dir.path());
+        Self::role_in(dir, role, arguments)
+    }
+
+    /// Ends it, and starts one in its directory.
+    pub fn role_again(mut self, role: &str, arguments: &[&str]) -> Self {
+        let dir = self.dir.take().unwrap();
+        drop(self);
+        Self::role_in(dir, role, arguments)
+    }
+
+    fn role_in(dir: TempDir, role: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .env("FIGURES_ROLE", role)
@@ -115,6 +133,27 @@ impl Process {
             .map(|field| field.parse().unwrap())
             .collect();
         Duration::from_millis((fields[0] + fields[1]) * 10)
+    }
+
+    /// Time of those of its threads until now whose names begin with none of these.
+    pub fn cpu_beside(&self, names: &[&str]) -> Duration {
+        let mut nanos = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
+            let thread = thread.unwrap().path();
+            let read = |file: &str| std::fs::read_to_string(thread.join(file)).unwrap_or_default();
+            let name = read("comm");
+            if !names.iter().any(|other| name.starts_with(other)) {
+                let stat = read("schedstat");
+                let first = stat.split(' ').next().and_then(|text| text.parse().ok());
+                nanos += first.unwrap_or(0);
+            }
+        }
+        Duration::from_nanos(nanos)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
     }
 
     pub fn rss_mib(&self) -> f64 {

@@ -2,6 +2,7 @@
 
 mod cursors;
 mod edge;
+mod kills;
 
 use std::collections::BTreeMap;
 

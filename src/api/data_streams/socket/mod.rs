@@ -2,6 +2,8 @@
 
 mod handshake;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub(super) use handshake::{is_meant, upgrade};

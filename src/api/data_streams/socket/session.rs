@@ -164,7 +164,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                             return Some(Ended::Here(close));
                         }
                     }
-                    Event::Drained => {}
+                    // Silence begins now.
+                    Event::Drained => timer.as_mut().reset(self.deadline()),
                     Event::Over => return None,
                     Event::Broken(close) => return Some(Ended::Here(close)),
                 },

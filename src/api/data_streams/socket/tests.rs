@@ -1,0 +1,195 @@
+//! What a session does as time goes by: over a pipe, with a clock that the test makes up.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::session::{Manners, Session};
+use crate::{
+    api::data_streams::close::Close,
+    clock::{Clock, Timestamp},
+    config::Config,
+    log::Streams,
+    place::{Partition, PartitionId},
+    push::{Asked, Push, Settings},
+    record::{HeadersBuilder, Record},
+    storage::{Append, AppendKind, Commit, Engine, Log as _, StreamConfig, memory::Memory},
+    tasks::Tasks,
+};
+
+/// A pong with an empty payload, masked with zeros.
+const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+const PING: u8 = 9;
+const TEXT: u8 = 1;
+const CLOSE: u8 = 8;
+
+/// The other end of a session, and how that ended.
+struct Client {
+    pipe: DuplexStream,
+    begun: Instant,
+    ended: tokio::sync::oneshot::Receiver<Option<Close>>,
+    _tasks: Tasks,
+}
+
+impl Client {
+    /// A session of a stream with so many records of 1 KiB, over a pipe that takes so many bytes.
+    async fn new(records: usize, pipe_bytes: usize, idle_array: Duration) -> Self {
+        let engine = Memory::new();
+        let name = Config::default().roles.source;
+        let made = engine.create_stream(name, 1, StreamConfig::default());
+        let of = PartitionId {
+            stream: made.await.unwrap().id,
+            partition: Partition(0),
+        };
+        let record = Record {
+            key: "".into(),
+            value: format!("\"{}\"", "x".repeat(1024)).into(),
+            headers: HeadersBuilder::default().build(),
+        };
+        let append = Append {
+            of,
+            records: vec![record; records],
+            kind: AppendKind::Accepted,
+            refers: Vec::new(),
+        };
+        let commit = Commit {
+            appends: vec![append],
+            ..Commit::default()
+        };
+        if records > 0 {
+            engine.commit(commit).await.unwrap();
+        }
+        let tasks = Tasks::new();
+        let streams = Streams::new(engine as Arc<dyn Engine>);
+        let clock = Clock::manual(Timestamp(1));
+        let settings = Settings::new(&Config::default());
+        let push = Push::open(streams, clock, settings, &tasks).await.unwrap();
+        let name = "s1".parse().unwrap();
+        let made = push.create(name, br#"{"source":{"trail":"a1"}}"#);
+        let name = made.await.unwrap().name.clone();
+        let subscription = push.subscribe(&name, Asked::default()).await.unwrap();
+        let (pipe, ours) = tokio::io::duplex(pipe_bytes);
+        let manners = Manners {
+            one_by_one: false,
+            idle_array,
+        };
+        let (tell, ended) = tokio::sync::oneshot::channel();
+        let session = Session::new(ours, Vec::new(), subscription, manners).await;
+        tasks.spawn("session", async move {
+            let closed = session.run(&CancellationToken::new()).await;
+            tell.send(closed).unwrap();
+        });
+        Self {
+            pipe,
+            begun: Instant::now(),
+            ended,
+            _tasks: tasks,
+        }
+    }
+
+    /// Opcode and payload of the next message, and the second in which it came; nothing at the end.
+    async fn next(&mut self) -> Option<(u8, Vec<u8>, u64)> {
+        let hours = self.begun.elapsed().as_secs() / 3600;
+        assert_eq!(hours, 0, "what was waited for never came");
+        let first = self.pipe.read_u8().await.ok()?;
+        let len = match self.pipe.read_u8().await.unwrap() {
+            126 => u64::from(self.pipe.read_u16().await.unwrap()),
+            127 => self.pipe.read_u64().await.unwrap(),
+            short => u64::from(short),
+        };
+        let mut payload = vec![0; usize::try_from(len).unwrap()];
+        self.pipe.read_exact(&mut payload).await.unwrap();
+        Some((first & 15, payload, self.begun.elapsed().as_secs()))
+    }
+
+    /// The next message that is none of the first ones.
+    async fn later(&mut self) -> Option<(u8, Vec<u8>, u64)> {
+        loop {
+            let next = self.next().await;
+            if next.as_ref().is_none_or(|(_, _, second)| *second > 0) {
+                return next;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_for_30_seconds_is_told_where_it_was() {
+    let mut client = Client::new(400, 1024, Duration::ZERO).await;
+    sleep(Duration::from_secs(29)).await;
+    assert!(client.ended.try_recv().is_err(), "it has a second left");
+    sleep(Duration::from_secs(2)).await;
+    // What is under way comes first, whole.
+    let mut last = None;
+    let (code, reason) = loop {
+        let (opcode, payload, _) = client.next().await.expect("a close");
+        match opcode {
+            TEXT => {
+                let records: Vec<serde_json::Value> = serde_json::from_slice(&payload).unwrap();
+                let pos = records.last().and_then(|record| record["pos"].as_str());
+                last = pos.map(str::to_owned).or(last);
+            }
+            CLOSE => {
+                break (
+                    u16::from_be_bytes([payload[0], payload[1]]),
+                    payload[2..].to_vec(),
+                );
+            }
+            other => assert_eq!(other, PING),
+        }
+    };
+    let reason = String::from_utf8(reason).unwrap();
+    let expected = match last {
+        Some(pos) => format!("stalled pos={pos}"),
+        None => "stalled".to_owned(),
+    };
+    assert_eq!((code, reason), (4408, expected));
+    drop(client.pipe);
+    assert_eq!(client.ended.await, Ok(Some(Close::Stalled)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_a_little_every_now_and_then_is_not_let_go() {
+    let mut client = Client::new(100, 1024, Duration::ZERO).await;
+    for _ in 0..100 {
+        sleep(Duration::from_secs(20)).await;
+        let mut some = [0; 64];
+        client.pipe.read_exact(&mut some).await.unwrap();
+        client.pipe.write_all(&PONG).await.unwrap();
+    }
+    assert!(client.ended.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_for_60_seconds_is_dropped_after_two_pings() {
+    let mut client = Client::new(0, 64 << 10, Duration::ZERO).await;
+    for second in [25, 50] {
+        assert_eq!(client.later().await, Some((PING, Vec::new(), second)));
+    }
+    assert_eq!(client.later().await, None, "and no close is sent");
+    assert_eq!(client.begun.elapsed().as_secs(), 60);
+    assert_eq!(client.ended.await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_pings_stays_and_silence_is_filled_with_empty_arrays() {
+    let mut client = Client::new(0, 64 << 10, Duration::from_secs(30)).await;
+    let mut arrays = Vec::new();
+    while arrays.len() < 8 {
+        let (opcode, payload, second) = client.later().await.expect("it is open");
+        match opcode {
+            PING => client.pipe.write_all(&PONG).await.unwrap(),
+            _ => {
+                assert_eq!((opcode, &payload[..]), (TEXT, &b"[]"[..]));
+                arrays.push(second);
+            }
+        }
+    }
+    assert_eq!(arrays, [30, 60, 90, 120, 150, 180, 210, 240]);
+    let nothing = timeout(Duration::from_secs(15), client.next()).await;
+    assert!(nothing.is_ok_and(|message| message.is_some_and(|(opcode, _, _)| opcode == PING)));
+}
