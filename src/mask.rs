@@ -9,6 +9,8 @@ use crate::{
     message,
 };
 
+/// The member of a message that credentials may stand in.
+pub(crate) const HEADERS: &str = "targetRestApiHeaders";
 const MASK: &str = "\"***\"";
 
 /// Returns the message with `"***"` in place of the value of every credential header in `targetRestApiHeaders`, and of
@@ -18,21 +20,9 @@ const MASK: &str = "\"***\"";
 pub(crate) fn mask<'a>(message: &'a str, more: &[String]) -> Cow<'a, str> {
     let mut spans = Vec::new();
     for (name, headers) in members(message) {
-        let entries: Vec<&RawValue> = match &*name {
-            "targetRestApiHeaders" => serde_json::from_str(headers.get()).unwrap_or_default(),
-            _ => continue,
-        };
-        for entry in entries {
-            let entry = members(entry.get());
-            let of = |wanted: &'static str| {
-                entry
-                    .iter()
-                    .filter(move |(name, _)| name == wanted)
-                    .map(|(_, value)| *value)
-            };
-            if of("key").any(|name| is_credential(name, more)) {
-                spans.extend(of("value").map(|value| span(message, value.get())));
-            }
+        if name == HEADERS {
+            let credentials = credentials(headers.get(), more);
+            spans.extend(credentials.map(|value| span(message, value.get())));
         }
     }
     if spans.is_empty() {
@@ -47,6 +37,24 @@ pub(crate) fn mask<'a>(message: &'a str, more: &[String]) -> Cow<'a, str> {
     }
     masked.push_str(&message[at..]);
     Cow::Owned(masked)
+}
+
+/// Returns whether the value of a member [`HEADERS`] holds something to hide.
+pub(crate) fn has_credentials(headers: &str, more: &[String]) -> bool {
+    credentials(headers, more).next().is_some()
+}
+
+/// Returns the values of the credential headers.
+fn credentials<'a>(headers: &'a str, more: &[String]) -> impl Iterator<Item = &'a RawValue> {
+    let entries: Vec<&RawValue> = serde_json::from_str(headers).unwrap_or_default();
+    entries.into_iter().flat_map(move |entry| {
+        let mut entry = members(entry.get());
+        let is_key =
+            |(name, value): &(Cow<'_, str>, &RawValue)| name == "key" && is_credential(value, more);
+        let is_one = entry.iter().any(is_key);
+        entry.retain(|(name, _)| is_one && name == "value");
+        entry.into_iter().map(|(_, value)| value)
+    })
 }
 
 fn members(text: &str) -> Vec<(Cow<'_, str>, &RawValue)> {

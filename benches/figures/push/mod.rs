@@ -379,7 +379,8 @@ fn read_journal(data: &Path) {
     let mut crc = 0;
     for entry in std::fs::read_dir(data).unwrap() {
         let path = entry.unwrap().path();
-        if !path.is_file() {
+        if path.is_dir() {
+            read_journal(&path);
             continue;
         }
         let mut file = std::fs::File::open(path).unwrap();

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    mask::mask,
+    mask::{HEADERS, has_credentials, mask},
     place::Partition,
     push::resource::{AppendColumn, Column as Declared, ColumnType, ObjectName, ObjectView, View},
     record::{StoredRecord, header},
@@ -116,6 +116,13 @@ impl Viewer {
     /// Copies a value without credentials: as JSON without blanks, or else as it stands; returns whether it is JSON.
     fn copy(&self, value: &[u8], text: &mut Vec<u8>, members: &mut Vec<Member>) -> bool {
         text.reserve(value.len());
+        let is_json = json::compact(value, text, members);
+        // Most have nothing to hide, and are read once.
+        if is_json && !self.hides(text, members) {
+            return true;
+        }
+        text.clear();
+        members.clear();
         let masked = match std::str::from_utf8(value) {
             Ok(value) => mask(value, &self.masked),
             // A message is text, so this has no header either.
@@ -130,6 +137,20 @@ impl Viewer {
             text.extend_from_slice(masked.as_bytes());
         }
         is_json
+    }
+
+    /// Returns whether a message, copied, has credentials in its headers.
+    fn hides(&self, text: &[u8], members: &[Member]) -> bool {
+        let mut headers = members.iter().filter(|member| {
+            let name = json::unquoted(&text[member.name.clone()]);
+            name.is_some_and(|name| name == HEADERS)
+        });
+        headers.any(
+            |member| match std::str::from_utf8(&text[member.value.clone()]) {
+                Ok(headers) => has_credentials(headers, &self.masked),
+                Err(_not_text) => true,
+            },
+        )
     }
 
     /// Returns the change of an object that a message asks its target for.

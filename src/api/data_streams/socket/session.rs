@@ -164,8 +164,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                             return Some(Ended::Here(close));
                         }
                     }
-                    // Silence begins now.
-                    Event::Drained => timer.as_mut().reset(self.deadline()),
+                    Event::Drained => {
+                        // Silence begins now.
+                        timer.as_mut().reset(self.deadline());
+                        // Those who read the same go on side by side, so that they find the same frames made: one that
+                        // runs ahead would make them for itself alone.
+                        tokio::task::yield_now().await;
+                    }
                     Event::Over => return None,
                     Event::Broken(close) => return Some(Ended::Here(close)),
                 },
