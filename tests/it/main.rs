@@ -12,6 +12,7 @@ mod harness;
 
 mod bad_input;
 mod cli;
+mod clients;
 mod crash;
 mod doctor;
 mod errors;

@@ -163,7 +163,7 @@ fn document(server: &Server<'_>, about: &str, pathname: Option<&str>, parts: Vec
 }
 
 /// Generators make it the name of an npm package, which has no blanks and no capitals.
-const TITLE: &str = "syncgate-data-streams";
+const TITLE: &str = "syncgate_data_streams";
 
 fn channel(part: &Part) -> Json {
     let begin = Json::object([

@@ -142,7 +142,7 @@ fn the_document_is_what_generators_of_clients_need() {
         assert!(
             title
                 .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
             "{title}"
         );
         for text in ["title", "version", "description"] {
