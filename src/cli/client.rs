@@ -3,8 +3,8 @@
 use std::{error::Error as _, time::Duration};
 
 use reqwest::{
-    Method, StatusCode,
-    header::{ACCEPT, RETRY_AFTER},
+    Method, Response, StatusCode, Upgraded,
+    header::{ACCEPT, HeaderMap, RETRY_AFTER},
 };
 use serde_json::Value;
 use url::Url;
@@ -67,6 +67,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             // The gateway is near; a proxy of the environment is meant for the way out.
             .no_proxy()
+            // What `tail` upgrades is HTTP/1.1, and nothing here needs more.
+            .http1_only()
             .user_agent(concat!("syncgate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Failure::failed(format!("no HTTP client: {error}")))?;
@@ -123,10 +125,36 @@ impl Client {
 
     /// Returns the answer's JSON, or its text as a JSON string.
     pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Error> {
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.no_response(&error))?;
+        let response = self.response(request).await?;
+        self.read(response).await
+    }
+
+    /// Returns the headers of an answer that switches protocols, and the connection.
+    pub(super) async fn upgrade(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(HeaderMap, Upgraded), Error> {
+        let mut response = self.response(request).await?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            self.read(response).await?;
+            return Err(Error::NoAnswer(format!(
+                "{} answered {} and not with the switch of protocols; is a proxy in the way?",
+                self.base,
+                status.as_u16()
+            )));
+        }
+        let headers = std::mem::take(response.headers_mut());
+        let upgraded = response.upgrade().await;
+        Ok((headers, upgraded.map_err(|error| self.no_response(&error))?))
+    }
+
+    async fn response(&self, request: reqwest::RequestBuilder) -> Result<Response, Error> {
+        let response = request.send().await;
+        response.map_err(|error| self.no_response(&error))
+    }
+
+    async fn read(&self, response: Response) -> Result<Value, Error> {
         let status = response.status();
         let retry_after = response
             .headers()
@@ -170,6 +198,17 @@ impl Client {
 }
 
 fn refusal(status: StatusCode, retry_after: Option<Duration>, body: Value) -> Refusal {
+    if let Some((code, detail)) = of_envelope(&body) {
+        return Refusal {
+            status,
+            code,
+            detail,
+            members: Vec::new(),
+            retry_after,
+            request_id: None,
+            body,
+        };
+    }
     let text = |pointer: &str| {
         body.pointer(pointer)
             .and_then(Value::as_str)
@@ -199,6 +238,17 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>, body: Value) -> Re
         request_id: text("/requestId"),
         body,
     }
+}
+
+/// Returns code and text of what the envelope under `/services/v2` says.
+fn of_envelope(body: &Value) -> Option<(String, String)> {
+    let messages = body.get("messages")?.as_array()?;
+    let text = |message: &Value, name: &str| Some(message.get(name)?.as_str()?.to_owned());
+    let kind = text(messages.first()?, "type")?;
+    let code = kind.strip_prefix("urn:syncgate:problem:").unwrap_or(&kind);
+    let titles = messages.iter().filter_map(|message| text(message, "title"));
+    let titles: Vec<_> = titles.collect();
+    Some((code.to_owned(), titles.join("\n")))
 }
 
 impl Refusal {

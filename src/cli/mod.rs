@@ -19,6 +19,7 @@ mod retry;
 mod serve;
 mod streams;
 mod sync;
+mod tail;
 mod verify;
 
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
@@ -62,6 +63,8 @@ enum Command {
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.
     Records(records::Arguments),
+    /// Prints the records of a data stream as they come, over WebSocket.
+    Tail(tail::Arguments),
     /// Lets the gateway read its configuration again (POST /v1/reload); tells what counts now and what needs a restart.
     Reload(reload::Arguments),
     /// Shows what came in, how it ended and what waits, and whether that adds up; tells it by the exit code.
@@ -205,6 +208,7 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,
         Some(Command::Records(arguments)) => records::run(arguments, output).await,
+        Some(Command::Tail(arguments)) => tail::run(arguments, output).await,
         Some(Command::Reload(arguments)) => reload::run(arguments, output).await,
         Some(Command::Verify(arguments)) => verify::run(arguments, output).await,
         Some(Command::Doctor(arguments)) => doctor::run(arguments, output).await,

@@ -75,20 +75,20 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// SIGTERM and SIGINT: both ask for an end.
-struct Stops {
+pub(super) struct Stops {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Stops {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         Ok(Self {
             terminate: heard(SignalKind::terminate())?,
             interrupt: heard(SignalKind::interrupt())?,
         })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -28,7 +28,7 @@
 //! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
 
 mod address;
-mod backoff;
+pub(crate) mod backoff;
 mod behind;
 mod board;
 mod budget;

@@ -15,7 +15,7 @@ use super::{
     feed,
     frame::Frame,
     hub::{Hub, HubError},
-    position::Place,
+    position::{Place, Position},
     start::{self, Start},
 };
 
@@ -190,6 +190,20 @@ impl Subscription {
             Some(cursor) => cursor.settle().await,
             None => Ok(()),
         }
+    }
+
+    /// Returns the position at which the client stands: behind the last record that was returned, else where it has
+    /// started. There is none while a time is waited for, as that is not known as a place.
+    #[must_use]
+    pub fn pos(&self) -> Option<String> {
+        let parts = self.hub.parts();
+        let at = || Position {
+            contract: parts.contract,
+            incarnation: self.hub.incarnation(),
+            place: self.place.clone(),
+        };
+        let known = self.waits_for.is_none();
+        known.then(|| parts.key.text(&at()))
     }
 
     /// Returns the position of the last record that was returned.

@@ -26,5 +26,6 @@ mod reload;
 mod retry;
 mod storm;
 mod streams;
+mod tail;
 mod users;
 mod verify;

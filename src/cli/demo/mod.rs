@@ -17,6 +17,7 @@ use super::{
     Failure, Output,
     client::Client,
     output::{self, Table, cell},
+    tail::{self, Session, Shape},
 };
 use crate::{
     config::{Loaded, Overrides, Sources},
@@ -112,6 +113,23 @@ const STORIES: [Story; 5] = [
     },
 ];
 
+/// Posted while the data stream is read.
+const LIVE: [Story; 2] = [
+    Story {
+        key: "order-5",
+        path: "/orders",
+        fails_into: None,
+    },
+    Story {
+        key: "order-6",
+        path: "/orders",
+        fails_into: None,
+    },
+];
+
+/// Characters of a record that is shown.
+const RECORD_CHARS_MAX: usize = 150;
+
 /// The streams of a first start.
 const STREAMS: [&str; 5] = [
     "DataSyncStream",
@@ -134,7 +152,7 @@ impl Show {
         self.line("gateway", self.client.base().as_str().trim_end_matches('/'))?;
         self.line("target", &self.target.url("/…"))?;
         self.headline("POST /stream/sync: five messages")?;
-        self.post().await?;
+        self.post(0, &STORIES).await?;
         self.headline("What became of them")?;
         self.follow().await?;
         self.headline("The target is mended; POST /stream/retry of ServerUnavailableStream")?;
@@ -142,6 +160,8 @@ impl Show {
         self.retry("ServerUnavailableStream", 1).await?;
         self.headline("Once more: what was delivered is not sent again")?;
         self.retry("ServerUnavailableStream", 0).await?;
+        self.headline("A data stream, read over WebSocket: what is posted arrives at once")?;
+        self.tail().await?;
         self.headline("The books")?;
         self.books().await?;
         if self.failures.is_empty() {
@@ -151,8 +171,9 @@ impl Show {
         }
     }
 
-    async fn post(&mut self) -> Result<(), Failure> {
-        for (number, story) in STORIES.iter().enumerate() {
+    /// Posts messages, the first of which is to get that offset.
+    async fn post(&mut self, first: usize, stories: &[Story]) -> Result<(), Failure> {
+        for (number, story) in (first..).zip(stories) {
             let message = json!({
                 "streamKey": story.key,
                 "streamMessage": {
@@ -282,8 +303,49 @@ impl Show {
         Ok(())
     }
 
+    /// Makes a data stream, subscribes, posts, and shows what arrives, as `syncgate tail` does.
+    async fn tail(&mut self) -> Result<(), Failure> {
+        const NAME: &str = "orders";
+        let path = ["services", "v2", "stream", NAME];
+        let config = json!({"source": {"trail": STREAMS[0]}});
+        self.client.post(&path, &config).await?;
+        let shape = Shape::of(&Session::config(&self.client, NAME).await?);
+        let begin = [("begin", "now".to_owned())];
+        let mut session = Session::open(&self.client, NAME, &begin).await?;
+        self.post(STORIES.len(), &LIVE).await?;
+        let mut arrived = Vec::new();
+        while arrived.len() < LIVE.len() {
+            let message = session.next().await;
+            let message =
+                message.map_err(|ended| Failure::failed(format!("the data stream: {ended:?}")))?;
+            for record in shape.read(&message).map_err(Failure::failed)? {
+                if record.is_change() {
+                    let line = tail::line(&shape, &record, RECORD_CHARS_MAX);
+                    self.line("pushed", &line)?;
+                    arrived.push(line);
+                }
+            }
+        }
+        session.close().await;
+        for (number, (story, line)) in (STORIES.len()..).zip(LIVE.iter().zip(&arrived)) {
+            let expected = format!("INSERT  0.{number}  {}  POST", story.key);
+            self.expect(line.contains(&expected), || {
+                format!("{expected} was to be pushed, not {line}")
+            });
+        }
+        self.expect(arrived.len() == LIVE.len(), || {
+            format!("{} records were pushed", arrived.len())
+        });
+        // The books are looked at when all has ended.
+        let ended = |record: &Value| record.get("finished") == Some(&Value::Bool(true));
+        while !self.records(STREAMS[0]).await?.iter().all(ended) {
+            sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
     async fn books(&mut self) -> Result<(), Failure> {
-        let expected = [(5, 0), (1, 0), (1, 1), (1, 1), (0, 0)];
+        let expected = [(7, 0), (1, 0), (1, 1), (1, 1), (0, 0)];
         let mut table = Table::new(&["STREAM", ">RECORDS", ">ENDED", ">OPEN"]);
         let mut books = Vec::new();
         for (stream, (records_expected, open_expected)) in STREAMS.into_iter().zip(expected) {
@@ -323,8 +385,8 @@ impl Show {
             "difference",
         ]
         .map(total);
-        self.expect(sums == [5, 3, 2, 0, 0].map(|sum| Some(json!(sum))), || {
-            "the ledger was to have 5 accepted, 3 delivered, 2 in error streams".into()
+        self.expect(sums == [7, 5, 2, 0, 0].map(|sum| Some(json!(sum))), || {
+            "the ledger was to have 7 accepted, 5 delivered, 2 in error streams".into()
         });
         match self.output {
             Output::Text => {

@@ -333,6 +333,7 @@ fn the_demo_ends_as_expected_and_leaves_nothing_behind() {
         "accepted",
         "delivered",
         "→ ServerUnavailableStream (status 503)",
+        "SYNCGATE.DataSyncStream  INSERT  0.6  order-6  POST http://127.0.0.1:",
         "Everything came as expected",
     ] {
         assert!(ended.out.contains(word), "{ended:?}");

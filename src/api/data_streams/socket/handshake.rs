@@ -22,6 +22,8 @@ use super::session::{Manners, Session};
 
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+/// Where the client starts, as a position: `now` and `earliest` are other places the next time.
+const POSITION: HeaderName = HeaderName::from_static("x-syncgate-position");
 /// The subprotocol in which each record is a message of its own.
 const CLOUD_EVENTS: &str = "cloudevents.json";
 
@@ -40,6 +42,7 @@ pub(in crate::api::data_streams) fn upgrade(
         one_by_one: events,
         idle_array: shared.push.settings().idle_array,
     };
+    let starts_at = subscription.pos();
     let upgraded = hyper::upgrade::on(&mut request);
     let stop = shared.stop.child_token();
     let closes = shared.metrics.closes.clone();
@@ -69,6 +72,9 @@ pub(in crate::api::data_streams) fn upgrade(
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, WEBSOCKET);
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(pos) = starts_at.and_then(|pos| HeaderValue::try_from(pos).ok()) {
+        headers.insert(POSITION, pos);
+    }
     if events {
         let protocol = HeaderValue::from_static(CLOUD_EVENTS);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);

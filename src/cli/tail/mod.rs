@@ -1,0 +1,273 @@
+//! `syncgate tail NAME`: prints the records of a data stream as they come, over as many connections as it takes.
+//!
+//! What was printed is never printed again, and nothing is left out: each connection begins at the position behind the
+//! last record that was printed. Before there is one it begins where the first one did; for `now` that is the position which
+//! the gateway named in its handshake, so that what is posted while there is no connection is not skipped. Where that is
+//! not known either, a lost connection is the end. With a cursor the gateway goes on behind the last ack: what
+//! was printed after it is printed again.
+
+mod acks;
+mod cut;
+mod print;
+mod record;
+mod session;
+
+use std::{io, time::Duration};
+
+use clap::Args;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use self::{
+    acks::Acks,
+    cut::Cut,
+    record::{Kind, Record},
+};
+use super::{
+    Failure, Gateway, Output,
+    client::{self, Client},
+    serve::Stops,
+};
+use crate::random;
+
+pub(super) use self::{print::line, record::Shape, session::Session};
+
+/// A connection that lasted so long counts as one that worked.
+const WORKED: Duration = Duration::from_secs(30);
+const NO_POSITIONS: &str = "its records have no position (encoding.json.metaFields.pos is off)";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Name of the data stream.
+    name: String,
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Where to begin: now, earliest, a time such as 2026-01-02T03:04:05Z, or the pos of a record, to begin behind it.
+    #[arg(long, value_name = "PLACE", default_value = "now")]
+    begin: String,
+    /// Ends after so many records.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Also prints schemas and metadata, which come first on each connection. They do not count.
+    #[arg(long)]
+    all: bool,
+    /// Has the gateway keep under this name how far it came, and goes on there the next time, whatever --begin says then.
+    #[arg(long, value_name = "NAME")]
+    cursor: Option<String>,
+    /// Takes the cursor from the client that has it.
+    #[arg(long, requires = "cursor")]
+    takeover: bool,
+}
+
+pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let mut stops = Stops::new()?;
+    let mut tail = Tail {
+        client: arguments.gateway.client()?,
+        output,
+        shape: None,
+        next: Some(arguments.begin.clone()),
+        last: None,
+        left: arguments.count,
+        connected: false,
+        progress: false,
+        arguments,
+    };
+    tail.run(&mut stops).await
+}
+
+/// A run of the command.
+struct Tail {
+    client: Client,
+    arguments: Arguments,
+    output: Output,
+    /// As the connection that there is, or was last, has it.
+    shape: Option<Shape>,
+    /// Where the next connection begins, if that can be said.
+    next: Option<String>,
+    /// The position of the last record that was printed.
+    last: Option<String>,
+    /// How many records are still to come.
+    left: Option<u64>,
+    /// There has been a connection.
+    connected: bool,
+    /// Something was printed since the last connection was made.
+    progress: bool,
+}
+
+impl Tail {
+    async fn run(&mut self, stops: &mut Stops) -> Result<(), Failure> {
+        let (mut failures, mut other_shape) = (0, false);
+        loop {
+            let begun = Instant::now();
+            let connected = tokio::select! {
+                biased;
+                () = stops.next() => return Ok(()),
+                connected = self.connect() => connected,
+            };
+            self.progress = false;
+            let cut = match connected {
+                Ok(session) if self.arguments.cursor.is_some() && !self.has_positions() => {
+                    session.close().await;
+                    return Err(Failure::failed(format!(
+                        "no cursor is kept: {NO_POSITIONS}"
+                    )));
+                }
+                Ok(session) => match self.follow(session, stops).await {
+                    Ok(()) => return Ok(()),
+                    Err(cut) => cut,
+                },
+                // The first one is like any other command.
+                Err(error) if !self.connected => return Err(error.into()),
+                Err(error) => Cut::refused(error),
+            };
+            if self.progress || begun.elapsed() >= WORKED {
+                failures = 0;
+            }
+            let (why, retry_after) = match cut {
+                Cut::Passing { why, retry_after } => (why, retry_after),
+                Cut::OtherShape(why) if !other_shape => {
+                    other_shape = true;
+                    (why, None)
+                }
+                Cut::OtherShape(why) | Cut::Final(why) => return Err(self.over(&why)),
+            };
+            other_shape &= !self.progress;
+            if self.next.is_none() {
+                return Err(self.cannot_go_on(&why));
+            }
+            failures += 1;
+            let random = random::u64().unwrap_or(u64::MAX);
+            let wait = cut::wait(failures, retry_after, random);
+            let seconds = wait.as_secs_f32();
+            eprintln!("warning: {why}; connecting again in {seconds:.1} s");
+            tokio::select! {
+                biased;
+                () = stops.next() => return Ok(()),
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Session, client::Error> {
+        let name = &self.arguments.name;
+        let shape = Shape::of(&Session::config(&self.client, name).await?);
+        let mut query = Vec::new();
+        query.extend(self.next.clone().map(|begin| ("begin", begin)));
+        if let Some(cursor) = &self.arguments.cursor {
+            query.push(("cursor", cursor.clone()));
+            // Not again: whoever has taken it meanwhile is not to lose it to this one's return.
+            if self.arguments.takeover && !self.connected {
+                query.push(("takeover", "true".into()));
+            }
+        }
+        let session = Session::open(&self.client, name, &query).await?;
+        if !shape.has_positions() && self.shape.as_ref() != Some(&shape) {
+            eprintln!("warning: if the connection is lost this command ends: {NO_POSITIONS}");
+        }
+        // Another `now` would be behind what is posted meanwhile.
+        if self.next.as_deref() == Some("now") {
+            self.next.clone_from(&session.begins_at);
+        }
+        self.shape = Some(shape);
+        self.connected = true;
+        Ok(session)
+    }
+
+    /// Prints what comes until it is enough.
+    async fn follow(&mut self, mut session: Session, stops: &mut Stops) -> Result<(), Cut> {
+        let mut acks = Acks::default();
+        loop {
+            let ack_at = acks.due_at(Instant::now());
+            let message = tokio::select! {
+                biased;
+                () = stops.next() => break,
+                () = async { sleep_until(ack_at.unwrap_or_else(Instant::now)).await }, if ack_at.is_some() => {
+                    if let Some(ack) = acks.take(Instant::now()) {
+                        session.say(ack).await.map_err(Cut::ended)?;
+                    }
+                    continue;
+                }
+                message = session.next() => message.map_err(Cut::ended)?,
+            };
+            let (lines, printed) = self.lines(&message)?;
+            if !lines.is_empty() {
+                let written = tokio::select! {
+                    biased;
+                    () = stops.next() => break,
+                    written = print::write(lines) => written,
+                };
+                match written {
+                    Ok(()) => {}
+                    // `syncgate tail NAME | head` has seen enough.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                    Err(error) => return Err(Cut::Final(format!("cannot print: {error}"))),
+                }
+            }
+            if let Some(pos) = printed {
+                self.progress = true;
+                if self.arguments.cursor.is_some()
+                    && let Some(pos) = &pos
+                {
+                    acks.printed(pos);
+                }
+                self.next.clone_from(&pos);
+                self.last = pos;
+            }
+            if self.left == Some(0) {
+                break;
+            }
+        }
+        if let Some(ack) = acks.take(Instant::now()) {
+            let _gone = session.say(ack).await;
+        }
+        session.close().await;
+        Ok(())
+    }
+
+    /// Returns what is to be printed of a message, and the position of the last change of it, if there is any.
+    fn lines(&mut self, message: &str) -> Result<(Vec<u8>, Option<Option<String>>), Cut> {
+        let (mut lines, mut last) = (Vec::new(), None);
+        let Some(shape) = &self.shape else {
+            return Ok((lines, last));
+        };
+        let records = shape.read(message).map_err(|error| Cut::unread(&error))?;
+        for record in records {
+            if self.left == Some(0) {
+                break;
+            }
+            if let Some(gap) = record.gap() {
+                eprintln!("warning: {gap}");
+            }
+            let Record { kind, .. } = &record;
+            if let Kind::Change { pos } = kind {
+                last = Some(pos.clone());
+                self.left = self.left.map(|left| left - 1);
+            } else if !self.arguments.all {
+                continue;
+            }
+            print::push(self.output, shape, &record, &mut lines);
+        }
+        Ok((lines, last))
+    }
+
+    fn has_positions(&self) -> bool {
+        self.shape.as_ref().is_some_and(Shape::has_positions)
+    }
+
+    /// Says how far it came.
+    fn over(&self, why: &str) -> Failure {
+        match &self.last {
+            Some(pos) => Failure::failed(format!("{why}\nthe last record printed has pos {pos}")),
+            None => Failure::failed(why),
+        }
+    }
+
+    fn cannot_go_on(&self, why: &str) -> Failure {
+        let unknown = match self.has_positions() {
+            true => "the gateway has not said which place now was",
+            false => NO_POSITIONS,
+        };
+        Failure::failed(format!(
+            "{why}\nanother connection would leave out records, or print some again: {unknown}"
+        ))
+    }
+}

@@ -1,0 +1,261 @@
+//! Records as lines: for people one that can be read, for programs the record as it was sent.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde_json::{Value, value::RawValue};
+
+use crate::cli::Output;
+
+use super::record::{Kind, Members, Record, Shape, string};
+
+/// Characters of a line that no terminal shows.
+const LINE_CHARS_MAX: usize = 400;
+/// A terminal that says less than this is not believed.
+const LINE_CHARS_MIN: usize = 40;
+
+/// Returns how many characters a line for people may have.
+pub(super) fn line_chars_max() -> usize {
+    let out = io::stdout();
+    let size = out
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(&out));
+    match size {
+        Some(Ok(size)) => usize::from(size.ws_col).max(LINE_CHARS_MIN),
+        _ => LINE_CHARS_MAX,
+    }
+}
+
+/// Appends a record and the end of its line.
+pub(super) fn push(output: Output, shape: &Shape, record: &Record<'_>, out: &mut Vec<u8>) {
+    match output {
+        Output::Json => {
+            // A line's end can only stand between tokens: in a string it would not be JSON.
+            let text = record.text.bytes();
+            out.extend(text.map(|byte| {
+                if matches!(byte, b'\n' | b'\r') {
+                    b' '
+                } else {
+                    byte
+                }
+            }));
+        }
+        Output::Text => {
+            let line = line(shape, record, line_chars_max());
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+    out.push(b'\n');
+}
+
+/// Returns a record for people: time, object, operation, transaction and a short form of the row, on one line.
+pub(in crate::cli) fn line(shape: &Shape, record: &Record<'_>, chars_max: usize) -> String {
+    let of = |name: &Option<String>| name.as_ref().and_then(|name| string(&record.members, name));
+    let cells = match &record.kind {
+        Kind::Change { .. } => [
+            of(&shape.time),
+            of(&shape.object),
+            of(&shape.op),
+            of(&shape.xid),
+            Some(row(shape, &record.members)),
+        ],
+        Kind::About => {
+            let op = shape.metadata_op(&record.members);
+            let kind = op.unwrap_or_else(|| "schema".to_owned());
+            [Some(kind), Some(record.text.to_owned()), None, None, None]
+        }
+    };
+    let cells = cells.into_iter().flatten().filter(|cell| !cell.is_empty());
+    cut(&cells.collect::<Vec<_>>().join("  "), chars_max)
+}
+
+fn row(shape: &Shape, members: &Members<'_>) -> String {
+    if let Some(statement) = string(members, "ddl") {
+        return statement;
+    }
+    let image = [&shape.after, &shape.before].map(|name| members.get(name).copied());
+    match image {
+        [Some(image), _] | [None, Some(image)] => match appended(image) {
+            Some(text) => text,
+            None => image.get().to_owned(),
+        },
+        // Columns stand beside the metadata.
+        [None, None] => {
+            let meta = [
+                &shape.time,
+                &shape.object,
+                &shape.op,
+                &shape.xid,
+                &shape.pos,
+            ];
+            let is_meta = |name: &String| meta.iter().any(|meta| meta.as_ref() == Some(name));
+            let columns = members.iter().filter(|(name, _)| !is_meta(name));
+            let columns = columns.map(|(name, value)| format!("{}:{value}", Value::from(&**name)));
+            match columns.collect::<Vec<_>>().join(",") {
+                columns if columns.is_empty() => columns,
+                columns => format!("{{{columns}}}"),
+            }
+        }
+    }
+}
+
+/// Returns a row of the log itself: its key, the call that it asks for, and why it failed in an error stream.
+fn appended(image: &RawValue) -> Option<String> {
+    let row: Members<'_> = serde_json::from_str(image.get()).ok()?;
+    if !["PARTITION", "OFFSET", "HEADERS"]
+        .iter()
+        .all(|name| row.contains_key(*name))
+    {
+        return None;
+    }
+    let data = match (row.get("DATA"), row.get("DATA_BASE64")) {
+        (Some(data), _) => Some(call(data).unwrap_or_else(|| data.get().to_owned())),
+        (None, base64) => base64.map(|base64| format!("base64 {base64}")),
+    };
+    let cause = serde_json::from_str(row["HEADERS"].get())
+        .ok()
+        .and_then(|headers| cause(&headers));
+    let cells = [string(&row, "KEY"), cause, data].into_iter().flatten();
+    Some(
+        cells
+            .filter(|cell| !cell.is_empty())
+            .collect::<Vec<_>>()
+            .join("  "),
+    )
+}
+
+/// `POST https://api.example/orders {"orderid":"18jan"}`.
+fn call(data: &RawValue) -> Option<String> {
+    let data: Members<'_> = serde_json::from_str(data.get()).ok()?;
+    let operation = string(&data, "targetRestApiOperation")?;
+    let target = string(&data, "targetRestApi")?;
+    let payload = data
+        .get("targetRestApiPayload")
+        .map(|payload| payload.get());
+    Some(format!(
+        "{operation} {target} {}",
+        payload.unwrap_or_default()
+    ))
+}
+
+/// `(status 503)`, `(connect)`.
+fn cause(headers: &Members<'_>) -> Option<String> {
+    let class = string(headers, "cause-class")?;
+    Some(match string(headers, "cause-status") {
+        Some(status) => format!("({class} {status})"),
+        None => format!("({class})"),
+    })
+}
+
+/// One record is one line, whatever it holds.
+fn cut(text: &str, chars_max: usize) -> String {
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    let text = text.trim_end();
+    match text.char_indices().nth(chars_max) {
+        None => text.chars().map(visible).collect(),
+        Some(_) => {
+            let kept = text.chars().take(chars_max.saturating_sub(1));
+            kept.map(visible).chain(['…']).collect()
+        }
+    }
+}
+
+/// Writes to standard output, on a thread that may wait for whoever reads.
+///
+/// # Errors
+/// What the system says; `BrokenPipe` if nobody reads any more.
+pub(super) async fn write(text: Vec<u8>) -> io::Result<()> {
+    let written = tokio::task::spawn_blocking(move || {
+        let mut out = io::stdout().lock();
+        out.write_all(&text)?;
+        out.flush()
+    });
+    written.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(config: &Value, record: &str, expected: &str) {
+        let shape = Shape::of(config);
+        let message = format!("[{record}]");
+        let records = shape.read(&message).unwrap();
+        assert_eq!(line(&shape, &records[0], 100), expected);
+    }
+
+    #[test]
+    fn a_change_is_one_line_that_can_be_read() {
+        let plain = json!({});
+        let appended = |headers: &str, data: &str| {
+            format!(
+                r#"{{"qual_table":"SYNCGATE.S","op_type":"INSERT","op_ts":"2026-01-02T03:04:05.000006Z","pos":"p1k","xid":"0.27",
+                "after":{{"PARTITION":"0","OFFSET":27,"KEY":"k\n1","TS":"x","DATA":{data},"HEADERS":{headers}}}}}"#
+            )
+        };
+        let call = r#"{"targetRestApi":"http://h/o","targetRestApiOperation":"POST","targetRestApiPayload":{"n":1.10}}"#;
+        let head = "2026-01-02T03:04:05.000006Z  SYNCGATE.S  INSERT  0.27  k 1";
+        check(
+            &plain,
+            &appended("{}", call),
+            &format!("{head}  POST http://h/o {{\"n\":1.10}}"),
+        );
+        check(&plain, &appended("{}", "[1,2]"), &format!("{head}  [1,2]"));
+        let failed = r#"{"cause-class":"status","cause-status":"503"}"#;
+        check(
+            &plain,
+            &appended(failed, "7"),
+            &format!("{head}  (status 503)  7"),
+        );
+        let long = format!("\"{}\"", "ä".repeat(200));
+        check(
+            &plain,
+            &appended("{}", &long),
+            &format!("{head}  \"{}…", "ä".repeat(38)),
+        );
+        let binary = appended("{}", "1").replace("DATA", "DATA_BASE64");
+        check(&plain, &binary, &format!("{head}  base64 1"));
+        let ddl =
+            r#"{"op_type":"DDL","pos":"p1a","xid":"ddl.1","ddl":"CREATE STREAM S PARTITIONS 1"}"#;
+        check(&plain, ddl, "DDL  ddl.1  CREATE STREAM S PARTITIONS 1");
+        check(&plain, r#"{"op_type":"TRUNCATE","pos":"p1a"}"#, "TRUNCATE");
+        check(
+            &plain,
+            r#"{"op_type":"DELETE","pos":"p1a","before":{"id":"\u001b[31m"}}"#,
+            r#"DELETE  {"id":"\u001b[31m"}"#,
+        );
+    }
+
+    #[test]
+    fn members_are_found_under_their_names() {
+        let renamed = json!({"encoding":{"json":{"afterImageName":"new","metaFields":
+            {"opTs":"at","opType":"do","qualifiedTable":false,"xid":false,"pos":"p"}}}});
+        check(
+            &renamed,
+            r#"{"at":"T","do":"UPSERT","p":"p1a","new":{"id":7}}"#,
+            r#"T  UPSERT  {"id":7}"#,
+        );
+        let row = r#"{"at":"T","do":"UPSERT","p":"p1a","id":7.0,"b\"":null}"#;
+        check(&renamed, row, r#"T  UPSERT  {"b\"":null,"id":7.0}"#);
+        let about = r#"{"do":"STREAM_METADATA","source":{}}"#;
+        check(&renamed, about, &format!("STREAM_METADATA  {about}"));
+    }
+
+    #[test]
+    fn for_programs_a_record_is_a_line_as_it_was_sent() {
+        let text = "{\"pos\":\"p1a\",\r\n \"after\": {\"n\":1.10e+2,\"t\":\"\\n\"}}";
+        let shape = Shape::of(&json!({}));
+        let message = format!("[{text}]");
+        let mut out = Vec::new();
+        push(
+            Output::Json,
+            &shape,
+            &shape.read(&message).unwrap()[0],
+            &mut out,
+        );
+        let expected = "{\"pos\":\"p1a\",   \"after\": {\"n\":1.10e+2,\"t\":\"\\n\"}}\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
