@@ -410,3 +410,36 @@ async fn who_has_seen_enough_ends_it_without_a_word() {
         .unwrap();
     assert_eq!((status.code(), said.as_str()), (Some(0), ""));
 }
+
+#[tokio::test]
+async fn with_a_cursor_it_goes_on_behind_what_it_printed_the_last_time() {
+    let gateway = Gateway::start();
+    let config = json!({"source": {"trail": "a1"}});
+    gateway.post(S1, &config).await.ok();
+    let one = |n| keyed("k", "http://127.0.0.1:9/x", json!({ "n": n }));
+    gateway.sync_all(&Vec::from_iter((0..6).map(one))).await;
+    let with = |more: &[&'static str]| {
+        let common = ["s1", "--cursor", "c1", "--output", "json"];
+        [&common[..], more].concat()
+    };
+    let first = with(&["--begin", "earliest", "--count", "3"]);
+    let mut tail = Tail::start(&gateway.url, &first);
+    assert_eq!(tail.xids(3).await, ["ddl.1", "0.0", "0.1"]);
+    assert_eq!(tail.end().await.0, Some(0));
+    let mut tail = Tail::start(&gateway.url, &with(&["--begin", "earliest"]));
+    assert_eq!(tail.xids(4).await, ["0.2", "0.3", "0.4", "0.5"]);
+    // Another one is refused, or takes it over.
+    let refused = Tail::start(&gateway.url, &with(&[]));
+    refused.fails(1, "cursor_in_use").await;
+    let acked = poll("the last ack", async || {
+        let shown = gateway.get("/v1/data-streams/s1/cursors").await.body;
+        (shown["items"][0]["recordsBehind"] == 0).then_some(())
+    });
+    acked.await;
+    let mut other = Tail::start(&gateway.url, &with(&["--takeover"]));
+    let (code, lines, said) = tail.end().await;
+    assert_eq!((code, lines), (Some(1), Vec::new()), "{said}");
+    assert!(said.contains("taken"), "{said}");
+    gateway.sync_all(&[one(6)]).await;
+    assert_eq!(other.xids(1).await, ["0.6"]);
+}
