@@ -53,6 +53,39 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Writes stamps as they are shown. Most are of the second of the one before, whose text is kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stamps {
+    second: u64,
+    /// Up to the dot; empty before the first.
+    text: String,
+}
+
+impl Stamps {
+    /// Appends a stamp.
+    pub(crate) fn write(&mut self, time: Timestamp, out: &mut Vec<u8>) {
+        const MICROS: u64 = 1_000_000;
+        let second = time.0 / MICROS;
+        if second != self.second || self.text.is_empty() {
+            let whole = time.to_string();
+            let Some(dot) = whole.find('.') else {
+                return out.extend_from_slice(whole.as_bytes());
+            };
+            self.second = second;
+            self.text.clear();
+            self.text.push_str(&whole[..=dot]);
+        }
+        out.extend_from_slice(self.text.as_bytes());
+        let mut micros = time.0 % MICROS;
+        let mut digits = *b"000000Z";
+        for digit in digits[..6].iter_mut().rev() {
+            *digit += (micros % 10).to_le_bytes()[0];
+            micros /= 10;
+        }
+        out.extend_from_slice(&digits);
+    }
+}
+
 /// Where the time comes from: the system, or a test's hand.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<AtomicU64>>);
@@ -110,5 +143,26 @@ mod tests {
         );
         assert_eq!(Timestamp::parse("yesterday"), None);
         assert_eq!(Timestamp(u64::MAX).to_string(), format!("{}us", u64::MAX));
+    }
+
+    #[test]
+    fn stamps_in_a_row_are_written_as_they_are_shown() {
+        let mut stamps = Stamps::default();
+        for micros in [
+            0,
+            999_999,
+            1_767_323_045_000_006,
+            1_767_323_045_999_999,
+            1_767_323_046_000_000,
+            u64::MAX,
+            u64::MAX - 1,
+            1_767_323_046_100_000,
+            1_767_323_045_000_006,
+        ] {
+            let mut out = b"at ".to_vec();
+            stamps.write(Timestamp(micros), &mut out);
+            let shown = format!("at {}", Timestamp(micros));
+            assert_eq!(String::from_utf8(out).unwrap(), shown);
+        }
     }
 }

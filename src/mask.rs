@@ -39,11 +39,6 @@ pub(crate) fn mask<'a>(message: &'a str, more: &[String]) -> Cow<'a, str> {
     Cow::Owned(masked)
 }
 
-/// Returns whether the value of a member [`HEADERS`] holds something to hide.
-pub(crate) fn has_credentials(headers: &str, more: &[String]) -> bool {
-    credentials(headers, more).next().is_some()
-}
-
 /// Returns the values of the credential headers.
 fn credentials<'a>(headers: &'a str, more: &[String]) -> impl Iterator<Item = &'a RawValue> {
     let entries: Vec<&RawValue> = serde_json::from_str(headers).unwrap_or_default();
@@ -62,8 +57,13 @@ fn members(text: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
 }
 
 fn is_credential(name: &RawValue, more: &[String]) -> bool {
-    let more = |name: &str| more.iter().any(|other| other.eq_ignore_ascii_case(name));
-    string(name).is_some_and(|name| message::is_credential(&name) || more(&name))
+    string(name).is_some_and(|name| is_hidden(&name, more))
+}
+
+/// Returns whether the value of a header of that name is shown to nobody: it is a credential, or `more` has the name.
+pub(crate) fn is_hidden(name: &str, more: &[String]) -> bool {
+    let mut more = more.iter();
+    message::is_credential(name) || more.any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// Where `part`, a slice of `whole`, lies in it.

@@ -145,8 +145,15 @@ const CREDENTIALS: [&str; 9] = [
 
 /// Returns whether the value of a header of that name is a credential, which nobody is shown.
 pub(crate) fn is_credential(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    CREDENTIALS.iter().any(|part| name.contains(part))
+    let mut rests = (0..name.len()).map(|at| &name.as_bytes()[at..]);
+    rests.any(|rest| {
+        // None of them begins otherwise.
+        matches!(rest[0] | 0x20, b'a' | b'c' | b'p' | b's' | b't')
+            && CREDENTIALS.iter().any(|part| {
+                let first = rest.get(..part.len());
+                first.is_some_and(|first| first.eq_ignore_ascii_case(part.as_bytes()))
+            })
+    })
 }
 
 /// What serde derives reads an array too.

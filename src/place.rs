@@ -173,17 +173,14 @@ pub struct MessageId {
 #[error("not a message id: its form or its check character is wrong")]
 pub struct MessageIdInvalid;
 
-const CHECK_ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
-
 impl MessageId {
     /// Returns the id as it is shown.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = self.body();
-        let check = check_character(&text);
-        text.push('-');
-        text.push(check);
-        text
+        let MessageIds { common, check, .. } = MessageIds::new(self.of, self.incarnation);
+        let mut text = common.into_bytes();
+        check.end(self.offset, &mut text);
+        String::from_utf8(text).expect("base32, digits and dashes are ASCII")
     }
 
     /// Returns all that the text says, in the same order and without the check character; numbers big-endian.
@@ -196,34 +193,82 @@ impl MessageId {
         bytes[26..].copy_from_slice(&self.offset.0.to_be_bytes());
         bytes
     }
+}
 
-    fn body(&self) -> String {
+/// Ids of messages of one partition: what they have in common is written once.
+#[derive(Clone, Debug)]
+pub(crate) struct MessageIds {
+    of: PartitionId,
+    incarnation: Incarnation,
+    /// Up to the offset.
+    common: String,
+    /// The check of that.
+    check: Check,
+}
+
+impl MessageIds {
+    /// The longest numbers, three dashes and the check character.
+    const LEN_MAX: usize = 39 + 29;
+
+    pub(crate) fn new(of: PartitionId, incarnation: Incarnation) -> Self {
         let mut bytes = [0; 24];
-        bytes[..16].copy_from_slice(&self.of.stream.0);
-        bytes[16..].copy_from_slice(&self.incarnation.0.to_be_bytes());
+        bytes[..16].copy_from_slice(&of.stream.0);
+        bytes[16..].copy_from_slice(&incarnation.0.to_be_bytes());
         let mut ids = [0; 39];
         BASE32_NOPAD.encode_mut(&bytes, &mut ids);
         ids.make_ascii_lowercase();
-        // The longest numbers, three dashes and the check character fit without growing.
-        let mut text = String::with_capacity(ids.len() + 29);
-        text.push_str(std::str::from_utf8(&ids).expect("base32 is ASCII"));
-        let mut digits = itoa::Buffer::new();
-        text.push('-');
-        text.push_str(digits.format(self.of.partition.0));
-        text.push('-');
-        text.push_str(digits.format(self.offset.0));
-        text
+        // A whole id fits without growing.
+        let mut common = String::with_capacity(Self::LEN_MAX);
+        common.push_str(std::str::from_utf8(&ids).expect("base32 is ASCII"));
+        common.push('-');
+        common.push_str(itoa::Buffer::new().format(of.partition.0));
+        common.push('-');
+        Self {
+            of,
+            incarnation,
+            check: Check::default().with(common.as_bytes()),
+            common,
+        }
+    }
+
+    /// Returns whether it has the ids of that partition.
+    pub(crate) fn are_of(&self, of: PartitionId, incarnation: Incarnation) -> bool {
+        self.of == of && self.incarnation == incarnation
+    }
+
+    /// Appends the id of the message at an offset.
+    pub(crate) fn write(&self, offset: Offset, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.common.as_bytes());
+        self.check.end(offset, out);
     }
 }
 
-/// Weights differ between neighbours modulo a prime, so one wrong character and two swapped ones are both seen.
-fn check_character(body: &str) -> char {
-    // Eight steps fit a number before it has to be reduced.
-    let sum = body.as_bytes().chunks(8).fold(0u64, |sum, bytes| {
-        let step = |sum, byte: &u8| sum * 37 + u64::from(*byte);
-        bytes.iter().fold(sum, step) % 31
-    });
-    CHECK_ALPHABET[usize::try_from(sum).unwrap_or_default()] as char
+/// The sum behind a check character. Weights differ between neighbours modulo a prime, so one wrong character and two
+/// swapped ones are both seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Check(u64);
+
+impl Check {
+    const ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
+
+    /// Returns the sum with more text behind.
+    fn with(self, text: &[u8]) -> Self {
+        // Eight steps fit a number before it has to be reduced.
+        Self(text.chunks(8).fold(self.0, |sum, bytes| {
+            let step = |sum, byte: &u8| sum * 37 + u64::from(*byte);
+            bytes.iter().fold(sum, step) % 31
+        }))
+    }
+
+    /// Appends what comes behind the text so far: an offset, a dash and the character.
+    fn end(self, offset: Offset, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(offset.0).as_bytes();
+        let Self(sum) = self.with(digits);
+        let character = Self::ALPHABET[usize::try_from(sum).unwrap_or_default()];
+        out.extend_from_slice(digits);
+        out.extend_from_slice(&[b'-', character]);
+    }
 }
 
 impl fmt::Display for MessageId {
@@ -236,7 +281,7 @@ impl FromStr for MessageId {
     type Err = MessageIdInvalid;
 
     fn from_str(text: &str) -> Result<Self, MessageIdInvalid> {
-        let (body, check) = text.rsplit_once('-').ok_or(MessageIdInvalid)?;
+        let (body, _check) = text.rsplit_once('-').ok_or(MessageIdInvalid)?;
         let mut parts = body.split('-');
         let (Some(ids), Some(partition), Some(offset), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -259,7 +304,7 @@ impl FromStr for MessageId {
             offset: Offset(offset.parse().map_err(|_| MessageIdInvalid)?),
         };
         // Comparing with the canonical text refuses "+1", "01", capitals and a wrong check in one go.
-        if id.body() == body && check == check_character(body).to_string() {
+        if id.text() == text {
             Ok(id)
         } else {
             Err(MessageIdInvalid)

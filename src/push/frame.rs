@@ -86,9 +86,8 @@ pub(super) struct FrameBuilder {
     /// Room for the head, then the text.
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    last_pos: Option<Vec<u8>>,
-    /// What to go back to.
-    before: (usize, Option<Vec<u8>>),
+    /// How long it was before the last record.
+    before: usize,
 }
 
 impl Default for FrameBuilder {
@@ -99,29 +98,23 @@ impl Default for FrameBuilder {
         Self {
             bytes,
             ends: Vec::new(),
-            last_pos: None,
-            before: (0, None),
+            before: 0,
         }
     }
 }
 
 impl FrameBuilder {
-    /// Adds what `write` appends, if it says so; it may give the record's position.
-    pub(super) fn add(
-        &mut self,
-        write: impl FnOnce(&mut Vec<u8>, &mut Option<Vec<u8>>) -> bool,
-    ) -> bool {
+    /// Adds what `write` appends, if it says so.
+    pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let len = self.bytes.len();
         if !self.ends.is_empty() {
             self.bytes.push(b',');
         }
-        let mut pos = None;
-        if !write(&mut self.bytes, &mut pos) {
+        if !write(&mut self.bytes) {
             self.bytes.truncate(len);
             return false;
         }
-        self.before = (len, self.last_pos.take());
-        self.last_pos = pos.or_else(|| self.before.1.clone());
+        self.before = len;
         self.ends.push(self.bytes.len() - HEAD_LEN_MAX);
         true
     }
@@ -133,27 +126,25 @@ impl FrameBuilder {
 
     /// Takes the last record out again.
     pub(super) fn take_back(&mut self) {
-        let (len, last_pos) = std::mem::take(&mut self.before);
         self.ends.pop();
-        self.bytes.truncate(len);
-        self.last_pos = last_pos;
+        self.bytes.truncate(self.before);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    pub(super) fn finish(mut self, behind: Place) -> Frame {
+    /// Returns the frame; `last_pos` is the position of the last record that has one.
+    pub(super) fn finish(mut self, behind: Place, last_pos: Option<String>) -> Frame {
         self.bytes.push(b']');
         let (head, head_len) = head(self.bytes.len() - HEAD_LEN_MAX);
         let from = HEAD_LEN_MAX - head_len;
         self.bytes[from..HEAD_LEN_MAX].copy_from_slice(&head[..head_len]);
-        let last_pos = self.last_pos.map(String::from_utf8);
         Frame {
             wire: Bytes::from(self.bytes).slice(from..),
             head_len,
             ends: self.ends,
-            last_pos: last_pos.and_then(Result::ok),
+            last_pos,
             behind,
         }
     }
@@ -184,13 +175,12 @@ mod tests {
     fn frame(records: &[&str]) -> Frame {
         let mut builder = FrameBuilder::default();
         for record in records {
-            builder.add(|out, pos| {
+            builder.add(|out| {
                 out.extend_from_slice(record.as_bytes());
-                *pos = Some(format!("p{record}").into_bytes());
                 true
             });
         }
-        builder.finish(Place::default())
+        builder.finish(Place::default(), None)
     }
 
     #[test]
@@ -198,7 +188,7 @@ mod tests {
         let made = frame(&["1", "22"]);
         assert_eq!(&made.wire()[..], b"\x81\x06[1,22]");
         assert_eq!(&made.text()[..], b"[1,22]");
-        assert_eq!((made.records_len(), made.last_pos()), (2, Some("p22")));
+        assert_eq!(made.records_len(), 2);
     }
 
     #[test]
@@ -224,35 +214,27 @@ mod tests {
     #[test]
     fn what_is_left_out_leaves_no_trace() {
         let mut builder = FrameBuilder::default();
-        assert!(!builder.add(|out, pos| {
+        assert!(!builder.add(|out| {
             out.push(b'x');
-            *pos = Some(b"p".to_vec());
             false
         }));
-        let made = builder.finish(Place::default());
-        assert_eq!(
-            (&made.text()[..], made.is_empty(), made.last_pos()),
-            (&b"[]"[..], true, None)
-        );
+        let made = builder.finish(Place::default(), None);
+        assert_eq!((&made.text()[..], made.is_empty()), (&b"[]"[..], true));
     }
 
     #[test]
     fn the_record_that_is_too_much_goes_back() {
         let mut builder = FrameBuilder::default();
         for record in ["1", "2", "3"] {
-            builder.add(|out, pos| {
+            builder.add(|out| {
                 out.extend_from_slice(record.as_bytes());
-                *pos = Some(record.into());
                 true
             });
         }
         assert!(builder.is_over(6) && !builder.is_over(7));
         builder.take_back();
-        let made = builder.finish(Place::default());
-        assert_eq!(
-            (&made.text()[..], made.last_pos()),
-            (&b"[1,2]"[..], Some("2"))
-        );
+        let made = builder.finish(Place::default(), None);
+        assert_eq!((&made.text()[..], made.records_len()), (&b"[1,2]"[..], 2));
     }
 
     #[test]

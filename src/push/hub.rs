@@ -25,10 +25,11 @@ use crate::{
 };
 
 use super::{
+    encode::Scratch,
     feed::{self, Carry, FeedError, Gap, Next, Run},
     frame::{Frame, FrameBuilder},
     gaps::{Gaps, Missing},
-    position::{Contract, Place, PositionKey},
+    position::{Contract, Place, PositionKey, Positions},
     resource::{QualityOfService, ResourceName},
 };
 
@@ -43,7 +44,12 @@ const LOOK_EVERY: u32 = 64;
 
 /// Turns what is next into JSON text, or leaves it out.
 pub(super) trait Encode: fmt::Debug + Send + Sync {
-    /// Appends one object and returns true, or nothing if a rule leaves it out. `pos` writes the record's position.
+    /// Appends one object and returns true, or nothing if a rule leaves it out. `pos` writes the record's position;
+    /// `scratch` is memory that is used again.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a record is, and where to write"
+    )]
     fn record(
         &self,
         stream: &Stream,
@@ -51,6 +57,7 @@ pub(super) trait Encode: fmt::Debug + Send + Sync {
         record: &StoredRecord,
         now: Timestamp,
         pos: &mut dyn FnMut(&mut Vec<u8>),
+        scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> bool;
 
@@ -61,6 +68,7 @@ pub(super) trait Encode: fmt::Debug + Send + Sync {
         event: &ControlEvent,
         now: Timestamp,
         pos: &mut dyn FnMut(&mut Vec<u8>),
+        scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> bool;
 
@@ -108,6 +116,13 @@ pub(super) enum HubError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(FeedError),
+}
+
+/// What one frame is written with.
+struct Pen<'a> {
+    now: Timestamp,
+    positions: Positions<'a>,
+    scratch: Scratch,
 }
 
 type Key = (u64, Place);
@@ -247,8 +262,14 @@ impl Hub {
         mut run: Run<'_>,
         until: Option<&Place>,
     ) -> Result<(Frame, Carry), FeedError> {
+        let Parts { key, contract, .. } = &self.parts;
         let mut frame = FrameBuilder::default();
-        let mut behind = Place::default();
+        let mut pen = Pen {
+            now: self.parts.clock.now(),
+            positions: key.positions(*contract, run.stream().incarnation),
+            scratch: Scratch::default(),
+        };
+        let (mut behind, mut last) = (Place::default(), None);
         let (mut begun, mut looks) = (None, 0_u32);
         while Some(run.place()) != until {
             let next = match run.next().await {
@@ -259,10 +280,13 @@ impl Hub {
                 Err(error) => return Err(error),
             };
             run.behind(next, &mut behind);
-            let taken = self.encode(&run, next, &behind, &mut frame);
+            let taken = self.encode(&run, next, &behind, &mut pen, &mut frame);
             if taken && frame.is_over(self.parts.frame_bytes) {
                 frame.take_back();
                 break;
+            }
+            if taken {
+                last.get_or_insert_with(Place::default).clone_from(&behind);
             }
             run.take(next, &behind);
             looks += 1;
@@ -273,33 +297,34 @@ impl Hub {
                 }
             }
         }
+        let last = last.map(|place| pen.positions.text(&place));
         let (place, carry) = run.end();
-        Ok((frame.finish(place), carry))
+        Ok((frame.finish(place, last), carry))
     }
 
-    fn encode(&self, run: &Run<'_>, next: Next, behind: &Place, frame: &mut FrameBuilder) -> bool {
-        let Parts {
-            encode,
-            key,
-            contract,
-            clock,
-            ..
-        } = &self.parts;
-        let incarnation = run.stream().incarnation;
-        frame.add(|out, pos_at| {
-            let mut pos = |out: &mut Vec<u8>| {
-                let from = out.len();
-                key.write(*contract, incarnation, behind, out);
-                *pos_at = Some(out[from..].to_vec());
-            };
-            match next {
-                Next::Event(number) => run
-                    .event(number)
-                    .is_some_and(|event| encode.event(number, event, clock.now(), &mut pos, out)),
-                Next::Record(partition) => run.record(partition).is_some_and(|record| {
-                    encode.record(run.stream(), partition, record, clock.now(), &mut pos, out)
-                }),
-            }
+    fn encode(
+        &self,
+        run: &Run<'_>,
+        next: Next,
+        behind: &Place,
+        pen: &mut Pen<'_>,
+        frame: &mut FrameBuilder,
+    ) -> bool {
+        let encode = &self.parts.encode;
+        let Pen {
+            now,
+            positions,
+            scratch,
+        } = pen;
+        let mut pos = |out: &mut Vec<u8>| positions.write(behind, out);
+        let (now, pos) = (*now, &mut pos);
+        frame.add(|out| match next {
+            Next::Event(number) => run
+                .event(number)
+                .is_some_and(|event| encode.event(number, event, now, pos, scratch, out)),
+            Next::Record(partition) => run.record(partition).is_some_and(|record| {
+                encode.record(run.stream(), partition, record, now, pos, scratch, out)
+            }),
         })
     }
 
@@ -322,12 +347,12 @@ impl Hub {
         gaps.note(name, &gap.missing);
         let mut frame = FrameBuilder::default();
         if let Some(record) = encode.gap(&found, &gap.missing) {
-            frame.add(|out, _pos| {
+            frame.add(|out| {
                 out.extend_from_slice(&record);
                 true
             });
         }
-        Ok((frame.finish(gap.behind), Carry::default()))
+        Ok((frame.finish(gap.behind, None), Carry::default()))
     }
 }
 
@@ -337,7 +362,7 @@ fn frames(records: Vec<Vec<u8>>, frame_bytes: usize) -> Vec<Arc<Frame>> {
     let mut frame = FrameBuilder::default();
     for record in records {
         let add = |frame: &mut FrameBuilder| {
-            frame.add(|out, _pos| {
+            frame.add(|out| {
                 out.extend_from_slice(&record);
                 true
             })
@@ -346,13 +371,13 @@ fn frames(records: Vec<Vec<u8>>, frame_bytes: usize) -> Vec<Arc<Frame>> {
         if frame.is_over(frame_bytes) {
             frame.take_back();
             frames.push(Arc::new(
-                std::mem::take(&mut frame).finish(Place::default()),
+                std::mem::take(&mut frame).finish(Place::default(), None),
             ));
             add(&mut frame);
         }
     }
     if !frame.is_empty() {
-        frames.push(Arc::new(frame.finish(Place::default())));
+        frames.push(Arc::new(frame.finish(Place::default(), None)));
     }
     frames
 }

@@ -89,40 +89,20 @@ impl PositionKey {
 
     /// Returns the text of a position.
     pub(super) fn text(&self, position: &Position) -> String {
-        let mut text = Vec::new();
-        let Position {
-            contract,
-            incarnation,
-            place,
-        } = position;
-        self.write(*contract, *incarnation, place, &mut text);
-        // Only letters, digits, `-` and `_` were written.
-        String::from_utf8(text).unwrap_or_default()
+        let mut positions = self.positions(position.contract, position.incarnation);
+        positions.text(&position.place)
     }
 
-    /// Appends the text of a position.
-    pub(super) fn write(
-        &self,
-        contract: Contract,
-        incarnation: Incarnation,
-        place: &Place,
-        out: &mut Vec<u8>,
-    ) {
-        // Most are in a stream with one partition or a few.
-        let mut bytes = Vec::with_capacity(48 + 4 * place.next.len());
+    /// Returns what writes positions that have that in common.
+    pub(super) fn positions(&self, contract: Contract, incarnation: Incarnation) -> Positions<'_> {
+        let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&contract.0);
         bytes.extend_from_slice(&incarnation.0.to_be_bytes());
-        put_varint(&mut bytes, place.events);
-        put_varint(&mut bytes, place.next.len() as u64);
-        for next in &place.next {
-            put_varint(&mut bytes, *next);
+        Positions {
+            key: self,
+            common: bytes.len(),
+            bytes,
         }
-        let mac = hmac::sign(&self.0, &bytes);
-        bytes.extend_from_slice(&mac.as_ref()[..MAC_LEN]);
-        out.extend_from_slice(PREFIX.as_bytes());
-        let at = out.len();
-        out.resize(at + BASE64URL_NOPAD.encode_len(bytes.len()), 0);
-        BASE64URL_NOPAD.encode_mut(&bytes, &mut out[at..]);
     }
 
     /// Reads a position.
@@ -151,6 +131,42 @@ impl PositionKey {
     #[must_use]
     pub(super) fn is_meant(text: &str) -> bool {
         text.starts_with(PREFIX)
+    }
+}
+
+/// Writes positions in one life of a stream.
+#[derive(Debug)]
+pub(super) struct Positions<'a> {
+    key: &'a PositionKey,
+    bytes: Vec<u8>,
+    /// So many of them are the same for every place.
+    common: usize,
+}
+
+impl Positions<'_> {
+    /// Returns the text of a position.
+    pub(super) fn text(&mut self, place: &Place) -> String {
+        let mut text = Vec::new();
+        self.write(place, &mut text);
+        // Only letters, digits, `-` and `_` were written.
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Appends the text of a position.
+    pub(super) fn write(&mut self, place: &Place, out: &mut Vec<u8>) {
+        let bytes = &mut self.bytes;
+        bytes.truncate(self.common);
+        put_varint(bytes, place.events);
+        put_varint(bytes, place.next.len() as u64);
+        for next in &place.next {
+            put_varint(bytes, *next);
+        }
+        let mac = hmac::sign(&self.key.0, bytes);
+        bytes.extend_from_slice(&mac.as_ref()[..MAC_LEN]);
+        out.extend_from_slice(PREFIX.as_bytes());
+        let at = out.len();
+        out.resize(at + BASE64URL_NOPAD.encode_len(bytes.len()), 0);
+        BASE64URL_NOPAD.encode_mut(bytes, &mut out[at..]);
     }
 }
 

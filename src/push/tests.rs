@@ -6,6 +6,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     begin::Begin,
+    encode::Scratch,
     frame::Frame,
     gaps::{Gaps, Missing},
     hub::{Encode, Hub, HubError, Parts},
@@ -36,6 +37,7 @@ impl Encode for Places {
         record: &StoredRecord,
         _now: Timestamp,
         pos: &mut dyn FnMut(&mut Vec<u8>),
+        _scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> bool {
         if record.record.key == "left out" {
@@ -53,6 +55,7 @@ impl Encode for Places {
         _event: &ControlEvent,
         _now: Timestamp,
         pos: &mut dyn FnMut(&mut Vec<u8>),
+        _scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> bool {
         out.extend_from_slice(format!("event {number} ").as_bytes());

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use super::{json, write::Written};
 
 /// Cuts strings that have more than `bytes_max` bytes; returns the names of the columns.
-pub(super) fn lobs(columns: &mut [Written<'_>], bytes_max: u64) -> Vec<String> {
-    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+pub(super) fn lobs(columns: &mut [Written<'_>], bytes_max: usize) -> Vec<String> {
     let mut cut = Vec::new();
     for column in columns {
         // What is written is never shorter than what it stands for.
@@ -19,7 +18,7 @@ pub(super) fn lobs(columns: &mut [Written<'_>], bytes_max: u64) -> Vec<String> {
         let mut value = Vec::with_capacity(kept.len() + 2);
         json::push_string(kept, &mut value);
         column.value = Cow::Owned(value);
-        add(&mut cut, &column.name);
+        add(&mut cut, column.name.as_str());
     }
     cut
 }
@@ -34,9 +33,9 @@ pub(super) fn largest(columns: &mut [Written<'_>], excess: usize) -> Option<Stri
     };
     let largest = columns.iter_mut().filter(can_be);
     let column = largest.max_by_key(|column| column.value.len())?;
-    if column.is_whole && column.value.first() != Some(&b'"') {
+    if column.is_whole() && column.value.first() != Some(&b'"') {
         column.value = Cow::Borrowed(b"");
-        return Some(column.name.clone().into_owned());
+        return Some(column.name.as_str().to_owned());
     }
     let text = match column.value.first() {
         Some(b'"') => json::unquoted(&column.value)?,
@@ -52,7 +51,7 @@ pub(super) fn largest(columns: &mut [Written<'_>], excess: usize) -> Option<Stri
     let mut value = Vec::with_capacity(room + 2);
     json::push_string(&text[..kept], &mut value);
     column.value = Cow::Owned(value);
-    Some(column.name.clone().into_owned())
+    Some(column.name.as_str().to_owned())
 }
 
 /// Bytes that a character has in a string of JSON.

@@ -57,9 +57,9 @@ impl Events {
         pos: &[u8],
         out: &mut Vec<u8>,
     ) {
-        self.head(&op.word().to_ascii_lowercase(), pos, Some(table), out);
+        self.head(kind(op), pos, Some(table), out);
         out.extend_from_slice(br#","time":""#);
-        out.extend_from_slice(facts.time.to_string().as_bytes());
+        out.extend_from_slice(facts.stamp.as_bytes());
         out.extend_from_slice(br#"","datacontenttype":"application/json""#);
         if let Some((_, stored)) = facts.record {
             let key = std::str::from_utf8(&stored.record.key).unwrap_or_default();
@@ -91,5 +91,17 @@ impl Events {
         out.extend_from_slice(&record.json);
         out.extend_from_slice(END);
         out
+    }
+}
+
+/// Returns what the type of an event says of a data record.
+fn kind(op: Op) -> &'static str {
+    match op {
+        Op::Insert => "insert",
+        Op::Update => "update",
+        Op::Upsert => "upsert",
+        Op::Delete => "delete",
+        Op::Truncate => "truncate",
+        Op::Ddl => "ddl",
     }
 }

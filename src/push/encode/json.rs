@@ -3,10 +3,10 @@
 //! What a subscriber gets is never a source's bytes unread: some clients `eval` it. [`compact`] copies a value only if it is
 //! JSON in full, and the walkers below it read nothing but what it wrote.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, cmp::Ordering, ops::Range};
 
 use data_encoding::BASE64;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use crate::ingest::json::DEPTH_MAX;
 
@@ -35,15 +35,27 @@ enum Next {
 /// U+2028 and U+2029 come out as escapes, everything else in a string and every number as it stands.
 pub(super) fn compact(text: &[u8], out: &mut Vec<u8>, members: &mut Vec<Member>) -> bool {
     let start = out.len();
-    let valid = std::str::from_utf8(text).is_ok() && Compact::new(text, out, members).run();
+    let plain = is_plain(text);
+    let valid = (plain || std::str::from_utf8(text).is_ok())
+        && Compact::new(text, plain, out, members).run();
     if !valid {
         out.truncate(start);
     }
     valid
 }
 
+/// Returns whether a text is ASCII without control characters and backslashes, as most are: then every string in it ends
+/// at the next quote.
+fn is_plain(text: &[u8]) -> bool {
+    let is_other = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'\\') | (byte & 0x80);
+    // Whole chunks without a way out of them are looked at by vectors.
+    let mut chunks = text.chunks(64);
+    chunks.all(|chunk| chunk.iter().fold(0, |any, byte| any | is_other(*byte)) == 0)
+}
+
 struct Compact<'a> {
     text: &'a [u8],
+    is_plain: bool,
     at: usize,
     /// What is before it has been copied or left out.
     copied: usize,
@@ -57,9 +69,15 @@ struct Compact<'a> {
 const _: () = assert!(DEPTH_MAX <= u128::BITS as usize);
 
 impl<'a> Compact<'a> {
-    fn new(text: &'a [u8], out: &'a mut Vec<u8>, members: &'a mut Vec<Member>) -> Self {
+    fn new(
+        text: &'a [u8],
+        is_plain: bool,
+        out: &'a mut Vec<u8>,
+        members: &'a mut Vec<Member>,
+    ) -> Self {
         Self {
             text,
+            is_plain,
             at: 0,
             copied: 0,
             out,
@@ -204,6 +222,11 @@ impl<'a> Compact<'a> {
 
     fn string(&mut self) -> bool {
         self.at += 1;
+        if self.is_plain {
+            let end = quote_at(&self.text[self.at..]);
+            self.at += end.map_or(0, |end| end + 1);
+            return end.is_some();
+        }
         loop {
             self.at += plain_len(&self.text[self.at..]);
             match self.text.get(self.at) {
@@ -230,12 +253,30 @@ impl<'a> Compact<'a> {
     }
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// Gives a byte that is zero its high bit; above the first one there may be more.
+fn zero(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGH
+}
+
+/// Returns where the first quote is. Most strings are short, and a search by vectors has to get going first.
+fn quote_at(text: &[u8]) -> Option<usize> {
+    const SHORT: usize = 3;
+    let (words, _) = text.as_chunks::<8>();
+    for (n, chunk) in words.iter().take(SHORT).enumerate() {
+        let found = zero(u64::from_le_bytes(*chunk) ^ (ONES * u64::from(b'"')));
+        if found != 0 {
+            return Some(8 * n + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let from = 8 * words.len().min(SHORT);
+    memchr(b'"', &text[from..]).map(|at| from + at)
+}
+
 /// Returns how many bytes of a string come before a quote, a backslash, a control character or a byte 0xE2.
 fn plain_len(text: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // A byte that is zero gets its high bit; above the first one there may be more, which does not matter.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let mut at = 0;
     for chunk in text.as_chunks::<8>().0 {
         let word = u64::from_le_bytes(*chunk);
@@ -395,6 +436,20 @@ pub(super) fn unquoted(text: &[u8]) -> Option<Cow<'_, str>> {
         rest = behind;
     }
     Some(Cow::Owned(string))
+}
+
+/// Returns whether `text` is a string, with its quotes, that stands for `wanted`.
+pub(super) fn is_text(text: &[u8], wanted: &str) -> bool {
+    let inside = text.strip_prefix(b"\"");
+    let inside = inside.and_then(|rest| rest.strip_suffix(b"\""));
+    // A text of another length can only stand for it by escapes.
+    inside.is_some_and(|inside| match inside.len().cmp(&wanted.len()) {
+        Ordering::Less => false,
+        Ordering::Equal => inside == wanted.as_bytes(),
+        Ordering::Greater => {
+            inside.contains(&b'\\') && unquoted(text).is_some_and(|text| text == wanted)
+        }
+    })
 }
 
 /// Returns where the value that starts at `at` ends; `text` is what [`compact`] wrote.

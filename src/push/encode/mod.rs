@@ -4,6 +4,9 @@
 //! ```text
 //! record ──view──► change of a row ──rules──► write (meta, images, cuts) ──► event, if the resource has CloudEvents
 //! ```
+//!
+//! Each record of each frame goes this way, so what is the same for all is written once, when the encoder is made, and
+//! what is needed for one only for a moment lies in memory that the next one uses again ([`Scratch`]).
 
 mod cut;
 mod event;
@@ -16,9 +19,9 @@ mod view;
 mod write;
 
 use crate::{
-    clock::Timestamp,
-    place::{MessageId, Partition, PartitionId, StreamName},
-    record::StoredRecord,
+    clock::{Stamps, Timestamp},
+    place::{MessageIds, Partition, PartitionId, StreamName},
+    record::{StoredRecord, header},
     storage::{ControlEvent, ControlEventKind, Stream},
 };
 
@@ -34,8 +37,8 @@ use super::{
 use self::{
     event::Events,
     rules::Rules,
-    view::{Change, Viewer},
-    write::{Facts, Writer},
+    view::{Change, Viewed, Viewer},
+    write::{Facts, Writer, Xid},
 };
 
 /// Encodes the records of one data stream.
@@ -51,6 +54,24 @@ pub(super) struct Encoder {
     events: Option<Events>,
 }
 
+/// What is needed for one record only for a moment; whoever encodes many keeps it.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    told: Told,
+    viewed: Viewed,
+    pos: Vec<u8>,
+}
+
+/// What is said of a record beside its row, as text.
+#[derive(Debug, Default)]
+struct Told {
+    stamps: Stamps,
+    /// Those of the partition of the record before.
+    ids: Option<MessageIds>,
+    stamp: Vec<u8>,
+    message_id: Vec<u8>,
+}
+
 /// Words of `op_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -60,6 +81,18 @@ pub(super) enum Op {
     Delete,
     Truncate,
     Ddl,
+}
+
+impl Op {
+    /// Every one; its place is its number.
+    const ALL: [Self; 6] = [
+        Self::Insert,
+        Self::Update,
+        Self::Upsert,
+        Self::Delete,
+        Self::Truncate,
+        Self::Ddl,
+    ];
 }
 
 impl Encoder {
@@ -83,27 +116,28 @@ impl Encoder {
         }
     }
 
-    /// Writes a change if the rules let it through.
+    /// Writes a change if the rules let it through. `made` is memory for its position.
     fn change(
         &self,
         change: &Change<'_>,
         facts: &Facts<'_>,
         pos: &mut dyn FnMut(&mut Vec<u8>),
+        made: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> bool {
         let table = self.writer.table(change.table);
         if !self.rules.let_through(change, table, facts) {
             return false;
         }
-        let mut named = Vec::with_capacity(80);
-        pos(&mut named);
-        if !self.write(change, facts, &named, out)
+        made.clear();
+        pos(made);
+        if !self.write(change, facts, made, out)
             && let Some((partition, record)) = facts.record
         {
             // With more columns than can be cut it is shown as the row that the log has of it.
-            let mut text = Vec::new();
-            let row = self.viewer.append(partition, record, facts, &mut text);
-            self.write(&row, facts, &named, out);
+            let mut viewed = Viewed::default();
+            let row = self.viewer.append(partition, record, facts, &mut viewed);
+            self.write(&row, facts, made, out);
         }
         true
     }
@@ -158,26 +192,22 @@ impl Encode for Encoder {
         record: &StoredRecord,
         now: Timestamp,
         pos: &mut dyn FnMut(&mut Vec<u8>),
+        scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> bool {
-        let own = MessageId {
-            of: PartitionId {
-                stream: stream.id,
-                partition,
-            },
-            incarnation: stream.incarnation,
-            offset: record.offset,
-        };
+        let Scratch {
+            told,
+            viewed,
+            pos: made,
+        } = scratch;
+        told.tell(stream, partition, record);
+        let facts = told.facts(record.time, now, Xid::Record(partition, record.offset));
         let facts = Facts {
-            time: record.time,
-            now,
-            xid: write::Xid::Record(partition, record.offset),
             record: Some((partition, record)),
-            message_id: record.record.message_id(own),
+            ..facts
         };
-        let mut text = Vec::new();
-        let change = self.viewer.view(partition, record, &facts, &mut text);
-        self.change(&change, &facts, pos, out)
+        let change = self.viewer.view(partition, record, &facts, viewed);
+        self.change(&change, &facts, pos, made, out)
     }
 
     fn event(
@@ -186,6 +216,7 @@ impl Encode for Encoder {
         event: &ControlEvent,
         now: Timestamp,
         pos: &mut dyn FnMut(&mut Vec<u8>),
+        scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> bool {
         let (op, statement) = match event.kind {
@@ -197,21 +228,19 @@ impl Encode for Encoder {
             }
             ControlEventKind::Purged => (Op::Truncate, String::new()),
         };
-        let facts = Facts {
-            time: event.time,
-            now,
-            xid: write::Xid::Event(number),
-            record: None,
-            message_id: String::new(),
-        };
+        let Scratch {
+            told, pos: made, ..
+        } = scratch;
+        told.tell_time(event.time);
+        let facts = told.facts(event.time, now, Xid::Event(number));
         let change = Change {
             table: 0,
             op,
-            before: None,
-            after: None,
+            image: None,
+            columns: Vec::new(),
             statement,
         };
-        self.change(&change, &facts, pos, out)
+        self.change(&change, &facts, pos, made, out)
     }
 
     fn preamble(&self, stream: &Stream, missing: Option<&Missing>) -> Vec<Vec<u8>> {
@@ -227,6 +256,46 @@ impl Encode for Encoder {
         let gaps = gaps(missing);
         let record = gap_record(&self.resource, &self.facts(stream, Some(&gaps)))?;
         Some(self.wrapped(record))
+    }
+}
+
+impl Told {
+    fn tell(&mut self, stream: &Stream, partition: Partition, record: &StoredRecord) {
+        self.tell_time(record.time);
+        self.message_id.clear();
+        if let Some(id) = record.record.headers.get(header::MESSAGE_ID) {
+            self.message_id.extend_from_slice(id.as_bytes());
+            return;
+        }
+        let of = PartitionId {
+            stream: stream.id,
+            partition,
+        };
+        let known = self.ids.take();
+        let known = known.filter(|ids| ids.are_of(of, stream.incarnation));
+        let ids = self
+            .ids
+            .insert(known.unwrap_or_else(|| MessageIds::new(of, stream.incarnation)));
+        ids.write(record.offset, &mut self.message_id);
+    }
+
+    fn tell_time(&mut self, time: Timestamp) {
+        self.stamp.clear();
+        self.stamps.write(time, &mut self.stamp);
+    }
+
+    /// Returns the facts of a control event, which are part of those of a record.
+    fn facts(&self, time: Timestamp, now: Timestamp, xid: Xid) -> Facts<'_> {
+        // Both were written from text.
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        Facts {
+            time,
+            stamp: text(&self.stamp),
+            now,
+            xid,
+            record: None,
+            message_id: text(&self.message_id),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, cmp::Ordering};
 
 use crate::push::resource::{
-    Action, ColumnValue, Filter, Image, ObjectName, ObjectType, Operator, Relation, Rule, Scalar,
+    Action, ColumnValue, Filter, ObjectName, ObjectType, Operator, Relation, Rule, Scalar,
 };
 
 use super::{
@@ -104,12 +104,11 @@ fn value_fits(wanted: &ColumnValue, change: &Change<'_>, object: &ObjectName) ->
     if wanted.object.as_ref().is_some_and(other) {
         return false;
     }
-    let image = match wanted.image {
-        Image::Before => &change.before,
-        Image::After => &change.after,
-    };
-    let columns: &[Column<'_>] = image.as_deref().unwrap_or_default();
-    let Some(column) = columns.iter().find(|column| column.name == wanted.column) else {
+    if change.image != Some(wanted.image) {
+        return false;
+    }
+    let is_wanted = |column: &&Column<'_>| column.name.as_str() == wanted.column;
+    let Some(column) = change.columns.iter().find(is_wanted) else {
         return false;
     };
     let Some(value) = pointed(&column.value, &wanted.pointer) else {

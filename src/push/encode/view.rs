@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use crate::{
-    mask::{HEADERS, has_credentials, mask},
+    mask::{HEADERS, is_hidden, mask},
     place::Partition,
-    push::resource::{AppendColumn, Column as Declared, ColumnType, ObjectName, ObjectView, View},
+    push::resource::{
+        AppendColumn, Column as Declared, ColumnType, Image, ObjectName, ObjectView, View,
+    },
     record::{StoredRecord, header},
 };
 
@@ -24,8 +26,9 @@ pub(super) struct Change<'a> {
     /// Number of the table: the append table, then the objects in the order of the configuration.
     pub(super) table: usize,
     pub(super) op: Op,
-    pub(super) before: Option<Vec<Column<'a>>>,
-    pub(super) after: Option<Vec<Column<'a>>>,
+    /// Of which image its columns are, if there is one: what a change replaces is not in the log.
+    pub(super) image: Option<Image>,
+    pub(super) columns: Vec<Column<'a>>,
     /// Of a DDL record.
     pub(super) statement: String,
 }
@@ -33,9 +36,27 @@ pub(super) struct Change<'a> {
 /// A column of an image.
 #[derive(Clone, Debug)]
 pub(super) struct Column<'a> {
-    pub(super) name: Cow<'a, str>,
+    pub(super) name: Name<'a>,
     /// JSON without blanks.
     pub(super) value: Cow<'a, [u8]>,
+}
+
+/// What a column is called.
+#[derive(Clone, Debug)]
+pub(super) enum Name<'a> {
+    Append(AppendColumn),
+    /// In the table of an object.
+    Of(Cow<'a, str>),
+}
+
+/// What a view has read of a record; used again for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Viewed {
+    /// The value, without credentials; JSON without blanks, if it is JSON.
+    text: Vec<u8>,
+    members: Vec<Member>,
+    /// The other columns of the append table.
+    row: Vec<u8>,
 }
 
 /// Knows what records of one data stream become.
@@ -52,11 +73,11 @@ struct Entry {
     table: usize,
 }
 
-impl<'a> Column<'a> {
-    fn new(name: AppendColumn, value: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self {
-            name: Cow::Borrowed(name.name()),
-            value: value.into(),
+impl Name<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Append(column) => column.name(),
+            Self::Of(name) => name,
         }
     }
 }
@@ -82,40 +103,42 @@ impl Viewer {
         }
     }
 
-    /// Returns what a record is shown as. `text` is where its value is copied to.
+    /// Returns what a record is shown as.
     pub(super) fn view<'a>(
         &'a self,
         partition: Partition,
-        record: &'a StoredRecord,
+        record: &StoredRecord,
         facts: &Facts<'_>,
-        text: &'a mut Vec<u8>,
+        viewed: &'a mut Viewed,
     ) -> Change<'a> {
-        let mut members = Vec::new();
-        let is_json = self.copy(&record.record.value, text, &mut members);
+        let Viewed { text, members, row } = viewed;
+        let is_json = self.copy(&record.record.value, text, members);
         if is_json
             && !self.entries.is_empty()
-            && let Some(change) = self.operation(text, &members)
+            && let Some(change) = self.operation(text, members)
         {
             return change;
         }
-        append(partition, record, facts, is_json, text)
+        append(partition, record, facts, is_json, text, row)
     }
 
     /// Returns the row of the append table that a record is.
     pub(super) fn append<'a>(
         &self,
         partition: Partition,
-        record: &'a StoredRecord,
+        record: &StoredRecord,
         facts: &Facts<'_>,
-        text: &'a mut Vec<u8>,
+        viewed: &'a mut Viewed,
     ) -> Change<'a> {
-        let is_json = self.copy(&record.record.value, text, &mut Vec::new());
-        append(partition, record, facts, is_json, text)
+        let Viewed { text, members, row } = viewed;
+        let is_json = self.copy(&record.record.value, text, members);
+        append(partition, record, facts, is_json, text, row)
     }
 
     /// Copies a value without credentials: as JSON without blanks, or else as it stands; returns whether it is JSON.
     fn copy(&self, value: &[u8], text: &mut Vec<u8>, members: &mut Vec<Member>) -> bool {
-        text.reserve(value.len());
+        text.clear();
+        members.clear();
         let is_json = json::compact(value, text, members);
         // Most have nothing to hide, and are read once.
         if is_json && !self.hides(text, members) {
@@ -141,26 +164,27 @@ impl Viewer {
 
     /// Returns whether a message, copied, has credentials in its headers.
     fn hides(&self, text: &[u8], members: &[Member]) -> bool {
-        let mut headers = members.iter().filter(|member| {
-            let name = json::unquoted(&text[member.name.clone()]);
-            name.is_some_and(|name| name == HEADERS)
-        });
-        headers.any(
-            |member| match std::str::from_utf8(&text[member.value.clone()]) {
-                Ok(headers) => has_credentials(headers, &self.masked),
-                Err(_not_text) => true,
-            },
-        )
+        let mut headers = members
+            .iter()
+            .filter(|member| json::is_text(&text[member.name.clone()], HEADERS));
+        headers.any(|member| {
+            let mut found = false;
+            json::elements(&text[member.value.clone()], |header| {
+                json::members(header, |name, value| {
+                    found |= json::is_text(name, "key")
+                        && json::unquoted(value).is_some_and(|key| is_hidden(&key, &self.masked));
+                });
+            });
+            found
+        })
     }
 
     /// Returns the change of an object that a message asks its target for.
     fn operation<'a>(&'a self, text: &'a [u8], members: &[Member]) -> Option<Change<'a>> {
         let member = |wanted: &str| {
             // A repeated member is what it is the last time.
-            let named = members.iter().rev().find(|member| {
-                let name = json::unquoted(&text[member.name.clone()]);
-                name.is_some_and(|name| name == wanted)
-            });
+            let mut members = members.iter().rev();
+            let named = members.find(|member| json::is_text(&text[member.name.clone()], wanted));
             named.map(|member| &text[member.value.clone()])
         };
         let url = json::unquoted(member("targetRestApi")?)?;
@@ -184,20 +208,22 @@ impl Viewer {
             _ => return None,
         };
         let columns = columns(&entry.view, captures, payload)?;
-        let (before, after) = match op {
+        let (image, columns) = match op {
             Op::Delete => {
-                let is_key =
-                    |column: &Column<'_>| entry.view.keys.iter().any(|k| *k == column.name);
+                let is_key = |column: &Column<'_>| {
+                    let mut keys = entry.view.keys.iter();
+                    keys.any(|key| *key == column.name.as_str())
+                };
                 let keys: Vec<_> = columns.into_iter().filter(is_key).collect();
-                ((!keys.is_empty()).then_some(keys), None)
+                ((!keys.is_empty()).then_some(Image::Before), keys)
             }
-            _ => (None, Some(columns)),
+            _ => (Some(Image::After), columns),
         };
         Some(Change {
             table: entry.table,
             op,
-            before,
-            after,
+            image,
+            columns,
             statement: String::new(),
         })
     }
@@ -214,7 +240,7 @@ fn columns<'a>(
     json::members(payload.unwrap_or(b"{}"), |name, value| {
         if let Some(name) = json::unquoted(name) {
             of_payload.push(Column {
-                name,
+                name: Name::Of(name),
                 value: Cow::Borrowed(value),
             });
         }
@@ -224,10 +250,11 @@ fn columns<'a>(
     }
     let mut columns = Vec::with_capacity(captures.len() + of_payload.len());
     for (name, segment) in captures {
-        if !of_payload.iter().any(|column| column.name == name) {
+        let mut others = of_payload.iter();
+        if !others.any(|column| column.name.as_str() == name) {
             let value = captured(&segment, declared(&name).map(|column| column.kind));
             columns.push(Column {
-                name: Cow::Owned(name),
+                name: Name::Of(Cow::Owned(name)),
                 value: Cow::Owned(value),
             });
         }
@@ -236,8 +263,9 @@ fn columns<'a>(
     let is_key = |name: &str| view.keys.iter().any(|key| key == name);
     let fits = |column: &Column<'_>| {
         let null = &*column.value == b"null";
-        match declared(&column.name) {
-            _ if null => !is_key(&column.name),
+        let name = column.name.as_str();
+        match declared(name) {
+            _ if null => !is_key(name),
             Some(Declared { kind, .. }) => is_of(&column.value, *kind),
             None => true,
         }
@@ -249,7 +277,8 @@ fn columns<'a>(
 fn has_repeats(columns: &[Column<'_>]) -> bool {
     let known = |(n, column): (usize, &Column<'_>)| {
         let before = &columns[..n];
-        before.iter().any(|other| other.name == column.name)
+        let name = column.name.as_str();
+        before.iter().any(|other| other.name.as_str() == name)
     };
     columns.len() > 32 || columns.iter().enumerate().any(known)
 }
@@ -260,7 +289,7 @@ fn last_of_each(columns: Vec<Column<'_>>) -> Vec<Column<'_>> {
     let mut kept: Vec<_> = columns
         .into_iter()
         .rev()
-        .filter(|column| seen.insert(column.name.clone()))
+        .filter(|column| seen.insert(column.name.as_str().to_owned()))
         .collect();
     kept.reverse();
     kept
@@ -300,51 +329,58 @@ fn is_of(value: &[u8], kind: ColumnType) -> bool {
 
 fn append<'a>(
     partition: Partition,
-    record: &'a StoredRecord,
+    record: &StoredRecord,
     facts: &Facts<'_>,
     is_json: bool,
     text: &'a [u8],
+    row: &'a mut Vec<u8>,
 ) -> Change<'a> {
-    let StoredRecord {
-        offset,
-        time,
-        record,
-    } = record;
-    let key: Cow<'_, [u8]> = match record.key.is_empty() {
-        true => Cow::Borrowed(b"null"),
-        false => {
-            let mut key = Vec::with_capacity(record.key.len() + 2);
-            // Keys come as JSON strings, so nothing is replaced here.
-            json::push_string(&String::from_utf8_lossy(&record.key), &mut key);
-            Cow::Owned(key)
-        }
+    let StoredRecord { offset, record, .. } = record;
+    let mut digits = itoa::Buffer::new();
+    row.clear();
+    row.push(b'"');
+    row.extend_from_slice(digits.format(partition.0).as_bytes());
+    row.push(b'"');
+    let offset_at = row.len();
+    row.extend_from_slice(digits.format(offset.0).as_bytes());
+    let key_at = row.len();
+    match record.key.is_empty() {
+        true => row.extend_from_slice(b"null"),
+        // Keys come as JSON strings, so nothing is replaced here.
+        false => json::push_string(&String::from_utf8_lossy(&record.key), row),
+    }
+    let ts_at = row.len();
+    row.push(b'"');
+    row.extend_from_slice(facts.stamp.as_bytes());
+    row.push(b'"');
+    let headers_at = row.len();
+    push_headers(facts, row);
+    let base64_at = row.len();
+    if !is_json {
+        json::push_base64(text, row);
+    }
+    let row = &row[..];
+    let (data, value) = match is_json {
+        true => (AppendColumn::Data, text),
+        false => (AppendColumn::DataBase64, &row[base64_at..]),
     };
-    let data = match is_json {
-        true => Column::new(AppendColumn::Data, text),
-        false => {
-            let mut base64 = Vec::new();
-            json::push_base64(text, &mut base64);
-            Column::new(AppendColumn::DataBase64, base64)
-        }
-    };
-    let mut headers = Vec::with_capacity(256);
-    push_headers(facts, &mut headers);
-    let after = vec![
-        Column::new(
-            AppendColumn::Partition,
-            format!("\"{partition}\"").into_bytes(),
-        ),
-        Column::new(AppendColumn::Offset, offset.to_string().into_bytes()),
-        Column::new(AppendColumn::Key, key),
-        Column::new(AppendColumn::Ts, format!("\"{time}\"").into_bytes()),
-        data,
-        Column::new(AppendColumn::Headers, headers),
+    let columns = [
+        (AppendColumn::Partition, &row[..offset_at]),
+        (AppendColumn::Offset, &row[offset_at..key_at]),
+        (AppendColumn::Key, &row[key_at..ts_at]),
+        (AppendColumn::Ts, &row[ts_at..headers_at]),
+        (data, value),
+        (AppendColumn::Headers, &row[headers_at..base64_at]),
     ];
+    let column = |(name, value)| Column {
+        name: Name::Append(name),
+        value: Cow::Borrowed(value),
+    };
     Change {
         table: APPEND,
         op: Op::Insert,
-        before: None,
-        after: Some(after),
+        image: Some(Image::After),
+        columns: columns.map(column).into(),
         statement: String::new(),
     }
 }
@@ -366,7 +402,7 @@ pub(super) fn push_headers(facts: &Facts<'_>, out: &mut Vec<u8>) {
 /// Returns a record's headers as they are shown: with its id, and without what is for ourselves.
 pub(super) fn headers<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let record = facts.record.map(|(_, stored)| &stored.record);
-    let own = record.map(|_| (header::MESSAGE_ID, &*facts.message_id));
+    let own = record.map(|_| (header::MESSAGE_ID, facts.message_id));
     let rest = record.into_iter().flat_map(|record| record.headers.iter());
     let rest = rest.filter(|(name, _)| !matches!(*name, header::MESSAGE_ID | header::LAYOUT));
     own.into_iter().chain(rest)

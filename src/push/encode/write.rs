@@ -1,9 +1,9 @@
 //! How a change is written: metadata, static fields, images, and what was cut.
 
-use std::{borrow::Cow, io::Write as _};
+use std::borrow::Cow;
 
 use crate::{
-    clock::Timestamp,
+    clock::{Stamps, Timestamp},
     place::{Offset, Partition},
     push::{
         json::{quoted, scalar_text},
@@ -16,23 +16,25 @@ use crate::{
 
 use super::{
     Op, cut, json,
-    view::{Change, Column, push_headers},
+    view::{Change, Column, Name, push_headers},
 };
 
 /// Cuts of one record, at most: one that needs more has so many columns that it is shown otherwise.
 const CUTS_MAX: usize = 64;
 
 /// What is known of a record beside its row.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
     /// When it was stored.
     pub(super) time: Timestamp,
+    /// The same as it is shown.
+    pub(super) stamp: &'a str,
     /// When it is written here.
     pub(super) now: Timestamp,
     pub(super) xid: Xid,
     /// Absent for a control event.
     pub(super) record: Option<(Partition, &'a StoredRecord)>,
-    pub(super) message_id: String,
+    pub(super) message_id: &'a str,
 }
 
 /// What groups operations; here each is alone.
@@ -48,65 +50,82 @@ pub(super) enum Xid {
 pub(super) struct Writer {
     encoding: Encoding,
     tables: Vec<Table>,
+    /// The metadata members that are on, with their names as [`name`] writes them.
+    meta: Vec<(MetaField, Vec<u8>)>,
+    /// Words of `op_type`, as strings of JSON.
+    labels: [Vec<u8>; 6],
+    /// Names of the append table's columns, as [`name`] writes them.
+    append: [Vec<u8>; AppendColumn::ALL.len()],
     /// The static fields, each behind a comma.
     fixed: Vec<u8>,
 }
 
+/// What is said of a table, as JSON.
 #[derive(Debug)]
 struct Table {
     name: ObjectName,
-    /// Names of its key columns, as a JSON array.
+    quoted: String,
+    catalog: String,
+    schema: String,
+    object: String,
+    /// Names of its key columns.
     keys: String,
 }
 
 /// A column as it is written.
 #[derive(Clone, Debug)]
 pub(super) struct Written<'a> {
-    pub(super) image: Image,
     /// Its name in the table.
-    pub(super) name: Cow<'a, str>,
+    pub(super) name: &'a Name<'a>,
     /// Empty if the column was left out.
     pub(super) value: Cow<'a, [u8]>,
-    /// The schema knows no text of it, so it is sent whole or not at all.
-    pub(super) is_whole: bool,
 }
 
-impl Op {
-    /// Returns the plain word.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Insert => "INSERT",
-            Self::Update => "UPDATE",
-            Self::Upsert => "UPSERT",
-            Self::Delete => "DELETE",
-            Self::Truncate => "TRUNCATE",
-            Self::Ddl => "DDL",
+impl Written<'_> {
+    /// Returns whether it is sent whole or not at all, as the schema knows no text of it.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.name, Name::Append(AppendColumn::Headers))
+    }
+}
+
+impl Table {
+    fn new<'a>(name: &ObjectName, keys: impl Iterator<Item = &'a str>) -> Self {
+        let keys: Vec<_> = keys.map(quoted).collect();
+        let (catalog, schema, object) = name.parts();
+        Self {
+            quoted: quoted(name.as_str()),
+            catalog: catalog.map_or("null".to_owned(), quoted),
+            schema: quoted(schema),
+            object: quoted(object),
+            keys: format!("[{}]", keys.join(",")),
+            name: name.clone(),
         }
     }
 }
 
 impl Writer {
     pub(super) fn new(resource: &Resource, append: &ObjectName) -> Self {
-        let keys = |names: &mut dyn Iterator<Item = &str>| {
-            let names: Vec<_> = names.map(quoted).collect();
-            format!("[{}]", names.join(","))
-        };
-        let append = Table {
-            name: append.clone(),
-            keys: keys(&mut AppendColumn::KEYS.iter().map(|key| key.name())),
-        };
-        let objects = resource.view.objects().map(|object| Table {
-            name: object.object.clone(),
-            keys: keys(&mut object.keys.iter().map(String::as_str)),
+        let encoding = &resource.encoding;
+        let append = Table::new(append, AppendColumn::KEYS.iter().map(|key| key.name()));
+        let objects = resource.view.objects();
+        let objects = objects
+            .map(|object| Table::new(&object.object, object.keys.iter().map(String::as_str)));
+        let on = MetaField::ALL.into_iter().filter_map(|field| {
+            let on = encoding.meta_fields.name(field)?;
+            Some((field, named(on)))
         });
         let mut fixed = String::new();
-        for (name, value) in &resource.encoding.static_fields {
+        for (name, value) in &encoding.static_fields {
             fixed += &format!(",{}:{}", quoted(name), scalar_text(value));
         }
         Self {
-            encoding: resource.encoding.clone(),
             tables: std::iter::once(append).chain(objects).collect(),
+            meta: on.collect(),
+            labels: Op::ALL.map(|op| quoted(label(encoding, op)).into_bytes()),
+            append: AppendColumn::ALL
+                .map(|column| named(&encoding.column_name(Image::After, column.name()))),
             fixed: fixed.into_bytes(),
+            encoding: encoding.clone(),
         }
     }
 
@@ -129,18 +148,37 @@ impl Writer {
     ) -> bool {
         let start = out.len();
         let bytes_max = usize::try_from(self.encoding.max_record_size).unwrap_or(usize::MAX);
-        let mut columns = self.columns(change);
-        self.render(change, facts, pos, &columns, None, out);
+        let lob_max = usize::try_from(self.encoding.max_lob_size).unwrap_or(usize::MAX);
         // The brackets of the frame count too.
         let size = |out: &Vec<u8>| out.len() - start + around + 2;
+        // What is written is never shorter than what it stands for.
+        let has_lob = change.columns.iter().any(|c| c.value.len() > lob_max);
+        if !has_lob {
+            self.render(change, facts, pos, self.columns(change), None, out);
+            if size(out) <= bytes_max {
+                return true;
+            }
+            out.truncate(start);
+        }
+        let mut columns = Vec::from_iter(self.columns(change));
+        let again =
+            |columns: &[Written<'_>], cut: Option<(&[String], usize)>, out: &mut Vec<u8>| {
+                out.truncate(start);
+                let kept = columns.iter().filter(|column| !column.value.is_empty());
+                let borrowed = kept.map(|column| Written {
+                    name: column.name,
+                    value: Cow::Borrowed(&*column.value),
+                });
+                self.render(change, facts, pos, borrowed, cut, out);
+            };
+        again(&columns, None, out);
         let whole = size(out);
-        let mut cut = cut::lobs(&mut columns, self.encoding.max_lob_size);
+        let mut cut = cut::lobs(&mut columns, lob_max);
         if cut.is_empty() && whole <= bytes_max {
             return true;
         }
         for _ in 0..CUTS_MAX {
-            out.truncate(start);
-            self.render(change, facts, pos, &columns, Some((&cut, whole)), out);
+            again(&columns, Some((&cut, whole)), out);
             let excess = size(out).saturating_sub(bytes_max);
             if excess == 0 {
                 return true;
@@ -158,45 +196,32 @@ impl Writer {
         fits
     }
 
-    /// Returns the columns of the images that are written.
-    fn columns<'a>(&self, change: &'a Change<'_>) -> Vec<Written<'a>> {
-        let images = [
-            (Image::Before, &change.before),
-            (Image::After, &change.after),
-        ];
-        let mut columns = Vec::new();
-        for (image, row) in images {
-            for Column { name, value } in row.iter().flatten() {
-                let null = &**value == b"null";
-                if null && self.encoding.omit_null_column_values {
-                    continue;
-                }
-                let mut value = Cow::Borrowed(&**value);
-                let strings = self.encoding.treat_all_columns_as_strings;
-                if strings && !null && value.first() != Some(&b'"') {
-                    let mut text = Vec::with_capacity(value.len() + 2);
-                    text.push(b'"');
-                    json::push_escaped(&value, &mut text);
-                    text.push(b'"');
-                    value = Cow::Owned(text);
-                }
-                columns.push(Written {
-                    image,
-                    name: Cow::Borrowed(&**name),
-                    value,
-                    is_whole: change.table == 0 && *name == AppendColumn::Headers.name(),
-                });
+    /// Returns the columns that are written.
+    fn columns<'a>(&'a self, change: &'a Change<'_>) -> impl Iterator<Item = Written<'a>> {
+        change.columns.iter().filter_map(|Column { name, value }| {
+            let null = &**value == b"null";
+            if null && self.encoding.omit_null_column_values {
+                return None;
             }
-        }
-        columns
+            let mut value = Cow::Borrowed(&**value);
+            let strings = self.encoding.treat_all_columns_as_strings;
+            if strings && !null && value.first() != Some(&b'"') {
+                let mut text = Vec::with_capacity(value.len() + 2);
+                text.push(b'"');
+                json::push_escaped(&value, &mut text);
+                text.push(b'"');
+                value = Cow::Owned(text);
+            }
+            Some(Written { name, value })
+        })
     }
 
-    fn render(
+    fn render<'a>(
         &self,
         change: &Change<'_>,
         facts: &Facts<'_>,
         pos: &[u8],
-        columns: &[Written<'_>],
+        columns: impl Iterator<Item = Written<'a>>,
         cut: Option<(&[String], usize)>,
         out: &mut Vec<u8>,
     ) {
@@ -209,31 +234,21 @@ impl Writer {
             let text = &change.statement;
             json::push_string(&text[..text.floor_char_boundary(max)], out);
         }
-        match self.encoding.model {
-            Model::Op if !self.encoding.flatten => {
-                for (image, row) in [
-                    (Image::Before, &change.before),
-                    (Image::After, &change.after),
-                ] {
-                    if row.is_some() {
-                        name(self.encoding.image_name(image), out);
-                        let start = out.len();
-                        let of_image = |column: &&Written<'_>| {
-                            column.image == image && !column.value.is_empty()
-                        };
-                        for column in columns.iter().filter(of_image) {
-                            name(&column.name, out);
-                            out.extend_from_slice(&column.value);
-                        }
-                        close(start, out);
-                    }
-                }
+        if let Some(image) = change.image {
+            let is_below = self.encoding.model == Model::Op && !self.encoding.flatten;
+            if is_below {
+                name(self.encoding.image_name(image), out);
             }
-            Model::Op | Model::Row => {
-                for column in columns.iter().filter(|column| !column.value.is_empty()) {
-                    name(&self.encoding.column_name(column.image, &column.name), out);
-                    out.extend_from_slice(&column.value);
+            let first = out.len();
+            for column in columns {
+                match column.name {
+                    Name::Append(column) => out.extend_from_slice(&self.append[*column as usize]),
+                    Name::Of(of) => name(&self.encoding.column_name(image, of), out),
                 }
+                out.extend_from_slice(&column.value);
+            }
+            if is_below {
+                close(first, out);
             }
         }
         if let Some((names, whole)) = cut.filter(|(names, _)| !names.is_empty()) {
@@ -247,56 +262,53 @@ impl Writer {
 
     /// Appends the metadata members that are on, each behind a comma.
     fn meta(&self, change: &Change<'_>, facts: &Facts<'_>, pos: &[u8], out: &mut Vec<u8>) {
-        let Table { name: table, keys } = &self.tables[change.table];
-        let (catalog, schema, object) = table.parts();
-        for field in MetaField::ALL {
-            let Some(named) = self.encoding.meta_fields.name(field) else {
-                continue;
-            };
-            name(named, out);
+        let table = &self.tables[change.table];
+        let mut digits = itoa::Buffer::new();
+        for (field, named) in &self.meta {
+            out.extend_from_slice(named);
             match field {
-                MetaField::QualifiedTable => json::push_string(table.as_str(), out),
-                MetaField::Catalog => match catalog {
-                    Some(catalog) => json::push_string(catalog, out),
-                    None => out.extend_from_slice(b"null"),
-                },
-                MetaField::Schema => json::push_string(schema, out),
-                MetaField::Table => json::push_string(object, out),
-                MetaField::OpType => json::push_string(self.label(change.op), out),
-                MetaField::OpTs => put(out, format_args!("\"{}\"", facts.time)),
-                MetaField::OpTsMicroSecs => put(out, format_args!("{}", facts.time.0)),
-                MetaField::CurrentTs => put(out, format_args!("\"{}\"", facts.now)),
-                MetaField::CurrentTsMicroSecs => put(out, format_args!("{}", facts.now.0)),
-                MetaField::Pos => {
+                MetaField::QualifiedTable => out.extend_from_slice(table.quoted.as_bytes()),
+                MetaField::Catalog => out.extend_from_slice(table.catalog.as_bytes()),
+                MetaField::Schema => out.extend_from_slice(table.schema.as_bytes()),
+                MetaField::Table => out.extend_from_slice(table.object.as_bytes()),
+                MetaField::OpType => out.extend_from_slice(&self.labels[change.op as usize]),
+                MetaField::OpTs => put(out, &[b"\"", facts.stamp.as_bytes(), b"\""]),
+                MetaField::OpTsMicroSecs => put(out, &[digits.format(facts.time.0).as_bytes()]),
+                MetaField::CurrentTs => {
                     out.push(b'"');
-                    out.extend_from_slice(pos);
+                    Stamps::default().write(facts.now, out);
                     out.push(b'"');
                 }
+                MetaField::CurrentTsMicroSecs => put(out, &[digits.format(facts.now.0).as_bytes()]),
+                MetaField::Pos => put(out, &[b"\"", pos, b"\""]),
                 MetaField::Xid => match facts.xid {
                     Xid::Record(partition, offset) => {
-                        put(out, format_args!("\"{partition}.{offset}\""));
+                        put(out, &[b"\"", digits.format(partition.0).as_bytes(), b"."]);
+                        put(out, &[digits.format(offset.0).as_bytes(), b"\""]);
                     }
-                    Xid::Event(number) => put(out, format_args!("\"ddl.{number}\"")),
+                    Xid::Event(number) => {
+                        put(out, &[b"\"ddl.", digits.format(number).as_bytes(), b"\""]);
+                    }
                 },
-                MetaField::Csn => put(out, format_args!("\"{:020}\"", facts.time.0)),
+                MetaField::Csn => put(out, &[format!("\"{:020}\"", facts.time.0).as_bytes()]),
                 MetaField::OpSeqno => out.push(b'0'),
                 MetaField::TransInd => out.extend_from_slice(b"\"only\""),
-                MetaField::PrimaryKeys => out.extend_from_slice(keys.as_bytes()),
+                MetaField::PrimaryKeys => out.extend_from_slice(table.keys.as_bytes()),
                 MetaField::Tokens => push_headers(facts, out),
             }
         }
     }
+}
 
-    fn label(&self, op: Op) -> &str {
-        let labels = &self.encoding.operation_strings;
-        match op {
-            Op::Insert => &labels.insert,
-            Op::Update => &labels.update,
-            Op::Upsert => &labels.upsert,
-            Op::Delete => &labels.delete,
-            Op::Truncate => &labels.truncate,
-            Op::Ddl => &labels.ddl,
-        }
+fn label(encoding: &Encoding, op: Op) -> &str {
+    let labels = &encoding.operation_strings;
+    match op {
+        Op::Insert => &labels.insert,
+        Op::Update => &labels.update,
+        Op::Upsert => &labels.upsert,
+        Op::Delete => &labels.delete,
+        Op::Truncate => &labels.truncate,
+        Op::Ddl => &labels.ddl,
     }
 }
 
@@ -305,6 +317,13 @@ fn name(name: &str, out: &mut Vec<u8>) {
     out.push(b',');
     json::push_string(name, out);
     out.push(b':');
+}
+
+/// Returns what [`name`] appends.
+fn named(of: &str) -> Vec<u8> {
+    let mut named = Vec::new();
+    name(of, &mut named);
+    named
 }
 
 /// Ends the object whose members begin at `start`.
@@ -316,7 +335,8 @@ fn close(start: usize, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // A vector takes everything.
-    let _written = out.write_fmt(text).is_ok();
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
 }

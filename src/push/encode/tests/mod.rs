@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     config::Config,
-    place::{Incarnation, Offset, StreamId},
+    place::{Incarnation, MessageId, Offset, StreamId},
     record::{HeadersBuilder, Record, header},
     storage::StreamConfig,
 };
@@ -86,7 +86,27 @@ fn sent(encoder: &Encoder, record: &StoredRecord) -> Option<String> {
         out.extend_from_slice(POS.as_bytes());
     };
     let log = log();
-    let taken = encoder.record(&log, Partition(0), record, NOW, &mut pos, &mut out);
+    // Something else was written with the same memory before.
+    let mut scratch = Scratch::default();
+    let other = stored("other", r#"{"targetRestApi":"https://h/other"}"#, &[]);
+    encoder.record(
+        &log,
+        Partition(1),
+        &other,
+        NOW,
+        &mut |_| {},
+        &mut scratch,
+        &mut Vec::new(),
+    );
+    let taken = encoder.record(
+        &log,
+        Partition(0),
+        record,
+        NOW,
+        &mut pos,
+        &mut scratch,
+        &mut out,
+    );
     assert_eq!(
         made,
         u32::from(taken),
@@ -112,6 +132,7 @@ fn control(encoder: &Encoder, kind: ControlEventKind) -> Option<String> {
     };
     let mut out = Vec::new();
     let mut pos = |out: &mut Vec<u8>| out.extend_from_slice(POS.as_bytes());
-    let taken = encoder.event(1, &event, NOW, &mut pos, &mut out);
+    let mut scratch = Scratch::default();
+    let taken = encoder.event(1, &event, NOW, &mut pos, &mut scratch, &mut out);
     taken.then(|| String::from_utf8(out).unwrap())
 }
