@@ -6,13 +6,15 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::future::select_all;
+use tokio::sync::oneshot;
 
 use crate::{
     clock::Timestamp,
     log::Streams,
     place::{Incarnation, Offset, Partition, PartitionId, StreamId},
     record::StoredRecord,
-    storage::{Bounds, ControlEvent, ReadError, Stream, StreamBounds},
+    storage::{Bounds, ControlEvent, Page, ReadError, Stream, StreamBounds},
+    tasks::Tasks,
 };
 
 use super::position::Place;
@@ -20,6 +22,8 @@ use super::position::Place;
 /// Bytes that a page has, for all partitions together; but no page is smaller than a block of the log.
 const PAGES_BYTES: usize = 1 << 20;
 const PAGE_BYTES_MIN: usize = 64 << 10;
+/// With more partitions than that, no page is read before it is needed: there are many of them already.
+const AHEAD_LANES_MAX: usize = 4;
 
 /// Why a stream cannot be read on.
 #[derive(Debug, thiserror::Error)]
@@ -55,20 +59,36 @@ pub(super) enum Next {
 
 /// Records that were read and not taken, for the run behind this one.
 #[derive(Debug, Default)]
-pub(super) struct Carry(Vec<VecDeque<StoredRecord>>);
+pub(super) struct Carry(Vec<Read>);
 
 impl Carry {
     /// Returns how many bytes its records have.
     pub(super) fn bytes_len(&self) -> usize {
-        let records = self.0.iter().flatten();
+        let records = self.0.iter().flat_map(|read| &read.records);
         records.map(|stored| stored.record.bytes_len()).sum()
     }
+}
+
+/// What was read of one partition.
+#[derive(Debug, Default)]
+struct Read {
+    records: VecDeque<StoredRecord>,
+    /// The page behind them, which is being read.
+    ahead: Option<Ahead>,
+}
+
+/// A page that a task reads.
+#[derive(Debug)]
+struct Ahead {
+    from: Offset,
+    page: oneshot::Receiver<Result<Page, ReadError>>,
 }
 
 /// A part of the order, from a place on.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
     streams: &'a Streams,
+    tasks: &'a Tasks,
     stream: Arc<Stream>,
     lanes: Vec<Lane>,
     place: Place,
@@ -79,7 +99,7 @@ pub(super) struct Run<'a> {
 #[derive(Debug)]
 struct Lane {
     of: PartitionId,
-    records: VecDeque<StoredRecord>,
+    read: Read,
     /// What is read next.
     next: Offset,
     tail: Offset,
@@ -88,7 +108,7 @@ struct Lane {
 impl Lane {
     /// Returns the time of the first record that is left.
     fn time(&self) -> Option<Timestamp> {
-        let first = self.records.front()?;
+        let first = self.read.records.front()?;
         (first.offset < self.tail).then_some(first.time)
     }
 }
@@ -97,6 +117,7 @@ impl<'a> Run<'a> {
     /// Looks at the bounds that a stream has now.
     pub(super) fn begin(
         streams: &'a Streams,
+        tasks: &'a Tasks,
         stream: StreamId,
         place: Place,
         carry: Carry,
@@ -109,13 +130,16 @@ impl<'a> Run<'a> {
         let mut carried = carry.0.into_iter();
         let lane = |(of, bounds): (PartitionId, &Bounds)| {
             let begins = next_of(&place, of.partition);
-            let records = carried.next().unwrap_or_default();
+            let mut read: Read = carried.next().unwrap_or_default();
             // A carry of another place is of no use.
-            let fits = records.front().is_some_and(|first| first.offset >= begins);
-            let records = if fits { records } else { VecDeque::new() };
+            let first = read.records.front();
+            if first.is_some_and(|first| first.offset < begins) {
+                read.records.clear();
+            }
+            let last = read.records.back();
             Lane {
-                next: records.back().map_or(begins, |last| last.offset.next()),
-                records,
+                next: last.map_or(begins, |last| last.offset.next()),
+                read,
                 of,
                 tail: bounds.tail,
             }
@@ -124,6 +148,7 @@ impl<'a> Run<'a> {
         let page_bytes = (PAGES_BYTES / lanes.len().max(1)).max(PAGE_BYTES_MIN);
         Ok(Self {
             streams,
+            tasks,
             stream,
             lanes,
             place,
@@ -160,13 +185,14 @@ impl<'a> Run<'a> {
 
     /// Sees to it that the first record of a partition is there, if there is one.
     async fn fill(&mut self, number: usize) -> Result<(), FeedError> {
+        let reads_ahead = self.lanes.len() <= AHEAD_LANES_MAX;
         let lane = &mut self.lanes[number];
-        while lane.records.is_empty() && lane.next < lane.tail {
-            let engine = self.streams.engine();
-            let page = match engine.read(lane.of, lane.next, self.page_bytes).await {
+        while lane.read.records.is_empty() && lane.next < lane.tail {
+            let page = match page(self.streams, lane, self.page_bytes).await {
                 Ok(page) => page,
                 Err(ReadError::Trimmed { .. }) => {
-                    let found = engine.bounds(self.stream.id).ok_or(FeedError::Gone)?;
+                    let found = self.streams.engine().bounds(self.stream.id);
+                    let found = found.ok_or(FeedError::Gone)?;
                     let gap = gap(&found, &self.place);
                     return Err(gap.map_or(FeedError::Gone, FeedError::Overtaken));
                 }
@@ -174,11 +200,13 @@ impl<'a> Run<'a> {
                 Err(error) => return Err(error.into()),
             };
             lane.next = page.next.max(lane.next);
-            lane.records = page.records.into();
-            if lane.records.is_empty() {
+            lane.read.records = page.records.into();
+            if lane.read.records.is_empty() {
                 // What was lost is passed.
                 let passed = lane.next.min(lane.tail);
                 pass(&mut self.place, lane.of.partition, passed);
+            } else if reads_ahead && lane.next < lane.tail {
+                lane.read.ahead = Some(ahead(self.streams, self.tasks, lane, self.page_bytes));
             }
         }
         Ok(())
@@ -186,7 +214,7 @@ impl<'a> Run<'a> {
 
     /// Returns a record that [`Run::next`] has named.
     pub(super) fn record(&self, partition: Partition) -> Option<&StoredRecord> {
-        self.lanes[usize::from(partition.0)].records.front()
+        self.lanes[usize::from(partition.0)].read.records.front()
     }
 
     /// Returns an event that [`Run::next`] has named.
@@ -216,16 +244,44 @@ impl<'a> Run<'a> {
     /// Takes what is next, with the place behind it.
     pub(super) fn take(&mut self, next: Next, behind: &Place) {
         if let Next::Record(partition) = next {
-            self.lanes[usize::from(partition.0)].records.pop_front();
+            self.lanes[usize::from(partition.0)]
+                .read
+                .records
+                .pop_front();
         }
         self.place.clone_from(behind);
     }
 
     /// Ends the run; what was read and not taken goes along.
     pub(super) fn end(self) -> (Place, Carry) {
-        let records = self.lanes.into_iter().map(|lane| lane.records);
-        (self.place, Carry(records.collect()))
+        let read = self.lanes.into_iter().map(|lane| lane.read);
+        (self.place, Carry(read.collect()))
     }
+}
+
+/// Returns the page that is next in a partition, which may be on its way.
+async fn page(streams: &Streams, lane: &mut Lane, bytes: usize) -> Result<Page, ReadError> {
+    if let Some(ahead) = lane
+        .read
+        .ahead
+        .take()
+        .filter(|ahead| ahead.from == lane.next)
+        && let Ok(page) = ahead.page.await
+    {
+        return page;
+    }
+    streams.engine().read(lane.of, lane.next, bytes).await
+}
+
+/// Has the page read that is next in a partition.
+fn ahead(streams: &Streams, tasks: &Tasks, lane: &Lane, bytes: usize) -> Ahead {
+    let (tell, page) = oneshot::channel();
+    let (engine, of, from) = (streams.engine().clone(), lane.of, lane.next);
+    tasks.spawn("page", async move {
+        // Nobody may want it any more.
+        let _told = tell.send(engine.read(of, from, bytes).await).is_ok();
+    });
+    Ahead { from, page }
 }
 
 fn record(first: Option<(Timestamp, usize)>) -> Option<Next> {
@@ -279,6 +335,16 @@ pub(super) fn gap(found: &StreamBounds, place: &Place) -> Option<Gap> {
         }
     }
     (!missing.is_empty()).then_some(Gap { missing, behind })
+}
+
+/// Returns whether there is something behind a place.
+pub(super) fn is_ready(streams: &Streams, stream: StreamId, place: &Place) -> bool {
+    let found = streams.engine().bounds(stream);
+    found.is_some_and(|found| {
+        let mut partitions = (0..).zip(&found.partitions);
+        found.stream.events.len() as u64 > place.events
+            || partitions.any(|(number, bounds)| bounds.tail > next_of(place, Partition(number)))
+    })
 }
 
 /// Waits until there is something behind a place.

@@ -17,9 +17,19 @@ pub struct Frame {
     wire: Bytes,
     head_len: usize,
     /// Where each record ends in the text; what is between them is a comma.
-    ends: Vec<usize>,
+    record_ends: Vec<usize>,
     last_pos: Option<String>,
     behind: Place,
+    ends: Ends,
+}
+
+/// Why a frame ends where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// It has all that was there.
+    WithTheLog,
+    /// It was full, or took its time.
+    Before,
 }
 
 impl Frame {
@@ -39,9 +49,9 @@ impl Frame {
     #[must_use]
     pub fn one_by_one(&self) -> Bytes {
         let text = self.text();
-        let mut out = Vec::with_capacity(text.len() + HEAD_LEN_MAX * self.ends.len());
+        let mut out = Vec::with_capacity(text.len() + HEAD_LEN_MAX * self.record_ends.len());
         let mut from = 1;
-        for end in &self.ends {
+        for end in &self.record_ends {
             let record = &text[from..*end];
             let (head, head_len) = head(record.len());
             out.extend_from_slice(&head[..head_len]);
@@ -54,13 +64,13 @@ impl Frame {
     /// Returns whether there is no record in it: all were left out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.record_ends.is_empty()
     }
 
     /// Returns how many records are in it.
     #[must_use]
     pub fn records_len(&self) -> usize {
-        self.ends.len()
+        self.record_ends.len()
     }
 
     /// Returns the position of the last record that has one.
@@ -74,9 +84,14 @@ impl Frame {
         &self.behind
     }
 
+    /// Returns why it ends there.
+    pub(super) fn ends(&self) -> Ends {
+        self.ends
+    }
+
     /// Returns about how much memory it takes.
     pub(super) fn bytes_len(&self) -> usize {
-        self.wire.len() + size_of::<usize>() * self.ends.len() + 256
+        self.wire.len() + size_of::<usize>() * self.record_ends.len() + 256
     }
 }
 
@@ -92,18 +107,24 @@ pub(super) struct FrameBuilder {
 
 impl Default for FrameBuilder {
     fn default() -> Self {
-        let mut bytes = Vec::with_capacity(1024);
-        bytes.resize(HEAD_LEN_MAX, 0);
-        bytes.push(b'[');
-        Self {
-            bytes,
-            ends: Vec::new(),
-            before: 0,
-        }
+        Self::with_capacity(0)
     }
 }
 
 impl FrameBuilder {
+    /// Makes room for a frame of about that many bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        // What is over is given back in the end, and one record more may come before a frame is full.
+        let mut made = Vec::with_capacity(bytes + bytes / 64 + 1024);
+        made.resize(HEAD_LEN_MAX, 0);
+        made.push(b'[');
+        Self {
+            bytes: made,
+            ends: Vec::new(),
+            before: 0,
+        }
+    }
+
     /// Adds what `write` appends, if it says so.
     pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let len = self.bytes.len();
@@ -135,7 +156,7 @@ impl FrameBuilder {
     }
 
     /// Returns the frame; `last_pos` is the position of the last record that has one.
-    pub(super) fn finish(mut self, behind: Place, last_pos: Option<String>) -> Frame {
+    pub(super) fn finish(mut self, behind: Place, last_pos: Option<String>, ends: Ends) -> Frame {
         self.bytes.push(b']');
         let (head, head_len) = head(self.bytes.len() - HEAD_LEN_MAX);
         let from = HEAD_LEN_MAX - head_len;
@@ -143,9 +164,10 @@ impl FrameBuilder {
         Frame {
             wire: Bytes::from(self.bytes).slice(from..),
             head_len,
-            ends: self.ends,
+            record_ends: self.ends,
             last_pos,
             behind,
+            ends,
         }
     }
 }
@@ -180,7 +202,7 @@ mod tests {
                 true
             });
         }
-        builder.finish(Place::default(), None)
+        builder.finish(Place::default(), None, Ends::WithTheLog)
     }
 
     #[test]
@@ -218,7 +240,7 @@ mod tests {
             out.push(b'x');
             false
         }));
-        let made = builder.finish(Place::default(), None);
+        let made = builder.finish(Place::default(), None, Ends::WithTheLog);
         assert_eq!((&made.text()[..], made.is_empty()), (&b"[]"[..], true));
     }
 
@@ -233,7 +255,7 @@ mod tests {
         }
         assert!(builder.is_over(6) && !builder.is_over(7));
         builder.take_back();
-        let made = builder.finish(Place::default(), None);
+        let made = builder.finish(Place::default(), None, Ends::WithTheLog);
         assert_eq!((&made.text()[..], made.records_len()), (&b"[1,2]"[..], 2));
     }
 

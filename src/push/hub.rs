@@ -5,16 +5,13 @@
 //! back ends its frame where the next one begins that is known, and shares from there on.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
-
-use tokio::sync::OnceCell;
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -22,21 +19,19 @@ use crate::{
     place::{Incarnation, Partition, StreamId},
     record::StoredRecord,
     storage::{ControlEvent, Stream},
+    tasks::Tasks,
 };
 
 use super::{
     encode::Scratch,
     feed::{self, Carry, FeedError, Gap, Next, Run},
-    frame::{Frame, FrameBuilder},
+    frame::{Ends, Frame, FrameBuilder},
+    frames::{Entry, Frames, Kept},
     gaps::{Gaps, Missing},
     position::{Contract, Place, PositionKey, Positions},
     resource::{QualityOfService, ResourceName},
 };
 
-/// Bytes of frames that are kept for clients that are a little behind; the newest ones are kept in any case.
-const KEPT_BYTES: usize = 4 << 20;
-/// Places that are known, at most.
-const KEPT_LEN: usize = 1024;
 /// How long records are gathered for one frame.
 const LINGER: Duration = Duration::from_millis(20);
 /// Looks at the time are further apart than that many records.
@@ -93,15 +88,27 @@ pub(super) struct Parts {
     pub(super) frame_bytes: usize,
     pub(super) clock: Clock,
     pub(super) gaps: Gaps,
+    pub(super) kept: Kept,
+    /// Frames are made ahead in tasks of these.
+    pub(super) tasks: Tasks,
 }
 
-/// Makes the frames of one data stream, and keeps the newest.
+/// Makes the frames of one data stream, each once.
 #[derive(Debug)]
 pub(super) struct Hub {
     parts: Parts,
     incarnation: Incarnation,
-    known: Mutex<Known>,
+    frames: Frames,
+    /// Bytes of the frame that was made last: the next one will have about as many.
+    last_bytes: AtomicUsize,
     preamble: Vec<Arc<Frame>>,
+}
+
+/// Somebody who reads a data stream, and where.
+#[derive(Debug)]
+pub(super) struct Reader {
+    hub: Arc<Hub>,
+    place: Place,
 }
 
 /// Why there is no next frame.
@@ -125,76 +132,14 @@ struct Pen<'a> {
     scratch: Scratch,
 }
 
-type Key = (u64, Place);
-
-/// Places, and the frames that begin there.
-#[derive(Debug, Default)]
-struct Known {
-    entries: BTreeMap<Key, Arc<Entry>>,
-    /// The same, oldest first.
-    order: VecDeque<Key>,
-    bytes: usize,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    frame: OnceCell<Arc<Frame>>,
-    carry: Mutex<Carry>,
-    /// What it has in all `bytes`; changed under the lock of [`Known`].
-    bytes: AtomicUsize,
-}
-
-impl Known {
-    fn entry(&mut self, place: &Place) -> Arc<Entry> {
-        let key = (place.rank(), place.clone());
-        if let Some(entry) = self.entries.get(&key) {
-            return entry.clone();
-        }
-        let entry = Arc::<Entry>::default();
-        self.entries.insert(key.clone(), entry.clone());
-        self.order.push_back(key);
-        entry
-    }
-
-    /// Returns the nearest place behind `place` at which a frame begins.
-    fn next_behind(&self, place: &Place) -> Option<Place> {
-        let from = (place.rank().checked_add(1)?, Place::default());
-        let next = self.entries.range(from..).next();
-        next.map(|((_, place), _)| place.clone())
-    }
-
-    /// Keeps a frame, and where it ends; forgets what is too much.
-    fn keep(&mut self, place: &Place, frame: &Frame, carry: Carry) {
-        let behind = self.entry(frame.behind());
-        // What was read beyond the frame counts until its place is forgotten, whether somebody goes on there or not.
-        let carried = carry.bytes_len();
-        *behind.carry.lock().unwrap_or_else(PoisonError::into_inner) = carry;
-        behind.bytes.fetch_add(carried, Ordering::Relaxed);
-        self.bytes += carried;
-        // Its own place may have been forgotten while it was made.
-        if let Some(entry) = self.entries.get(&(place.rank(), place.clone())) {
-            entry.bytes.fetch_add(frame.bytes_len(), Ordering::Relaxed);
-            self.bytes += frame.bytes_len();
-        }
-        // The last two are where the clients are.
-        while self.order.len() > 2 && (self.bytes > KEPT_BYTES || self.order.len() > KEPT_LEN) {
-            let Some(key) = self.order.pop_front() else {
-                return;
-            };
-            if let Some(gone) = self.entries.remove(&key) {
-                self.bytes -= gone.bytes.load(Ordering::Relaxed);
-            }
-        }
-    }
-}
-
 impl Hub {
     pub(super) fn new(parts: Parts, stream: &Stream) -> Self {
         let preamble = parts.encode.preamble(stream, None);
         Self {
             preamble: frames(preamble, parts.frame_bytes),
             incarnation: stream.incarnation,
-            known: Mutex::default(),
+            frames: Frames::new(parts.kept.clone()),
+            last_bytes: AtomicUsize::new(0),
             parts,
         }
     }
@@ -225,25 +170,45 @@ impl Hub {
     /// # Cancel safety
     /// Nothing is lost when the call is dropped; another one goes on.
     pub(super) async fn next(&self, place: &Place) -> Result<Arc<Frame>, HubError> {
-        let entry = self.known().entry(place);
+        let entry = self.frames.entry(place);
         let make = || self.make(place, &entry);
         entry.frame.get_or_try_init(make).await.cloned()
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns whether the frame that begins at a place is there.
+    #[cfg(test)]
+    pub(super) fn is_made(&self, place: &Place) -> bool {
+        self.frames.entry(place).frame.initialized()
+    }
+
+    /// Has the frame made that begins at a place, if there is something behind it and nobody has begun.
+    fn begin(self: &Arc<Self>, place: &Place) {
+        let Parts {
+            streams,
+            stream,
+            tasks,
+            ..
+        } = &self.parts;
+        if !self.frames.entry(place).begin() && feed::is_ready(streams, *stream, place) {
+            let (hub, place) = (self.clone(), place.clone());
+            tasks.spawn("frame", async move {
+                // Whoever comes there meets the same error.
+                let _made = hub.next(&place).await.is_ok();
+            });
+        }
     }
 
     async fn make(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
         let Parts {
-            streams, stream, ..
+            streams,
+            stream,
+            tasks,
+            ..
         } = &self.parts;
         let read = async {
             feed::ready(streams, *stream, place).await?;
-            let until = self.known().next_behind(place);
-            let carry =
-                std::mem::take(&mut *entry.carry.lock().unwrap_or_else(PoisonError::into_inner));
-            let run = Run::begin(streams, *stream, place.clone(), carry)?;
+            let until = self.frames.next_behind(place);
+            let run = Run::begin(streams, tasks, *stream, place.clone(), entry.carry())?;
             self.gather(run, until.as_ref()).await
         };
         let (frame, carry) = match read.await {
@@ -252,7 +217,7 @@ impl Hub {
             Err(FeedError::Overtaken(gap)) => self.overtaken(gap)?,
             Err(error @ FeedError::Read(_)) => return Err(HubError::Read(error)),
         };
-        self.known().keep(place, &frame, carry);
+        self.frames.keep(place, &frame, carry);
         Ok(Arc::new(frame))
     }
 
@@ -263,7 +228,8 @@ impl Hub {
         until: Option<&Place>,
     ) -> Result<(Frame, Carry), FeedError> {
         let Parts { key, contract, .. } = &self.parts;
-        let mut frame = FrameBuilder::default();
+        let expected = self.last_bytes.load(Ordering::Relaxed);
+        let mut frame = FrameBuilder::with_capacity(expected);
         let mut pen = Pen {
             now: self.parts.clock.now(),
             positions: key.positions(*contract, run.stream().incarnation),
@@ -271,6 +237,7 @@ impl Hub {
         };
         let (mut behind, mut last) = (Place::default(), None);
         let (mut begun, mut looks) = (None, 0_u32);
+        let mut ends = Ends::WithTheLog;
         while Some(run.place()) != until {
             let next = match run.next().await {
                 Ok(Some(next)) => next,
@@ -283,6 +250,7 @@ impl Hub {
             let taken = self.encode(&run, next, &behind, &mut pen, &mut frame);
             if taken && frame.is_over(self.parts.frame_bytes) {
                 frame.take_back();
+                ends = Ends::Before;
                 break;
             }
             if taken {
@@ -293,13 +261,16 @@ impl Hub {
             if looks.is_multiple_of(LOOK_EVERY) {
                 let begun = *begun.get_or_insert_with(Instant::now);
                 if begun.elapsed() > LINGER {
+                    ends = Ends::Before;
                     break;
                 }
             }
         }
         let last = last.map(|place| pen.positions.text(&place));
         let (place, carry) = run.end();
-        Ok((frame.finish(place, last), carry))
+        let frame = frame.finish(place, last, ends);
+        self.last_bytes.store(frame.wire().len(), Ordering::Relaxed);
+        Ok((frame, carry))
     }
 
     fn encode(
@@ -352,7 +323,45 @@ impl Hub {
                 true
             });
         }
-        Ok((frame.finish(gap.behind, None), Carry::default()))
+        Ok((
+            frame.finish(gap.behind, None, Ends::Before),
+            Carry::default(),
+        ))
+    }
+}
+
+impl Reader {
+    pub(super) fn new(hub: Arc<Hub>, place: Place) -> Self {
+        hub.frames.come(&place);
+        Self { hub, place }
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Goes to another place.
+    pub(super) fn go_to(&mut self, place: &Place) {
+        self.hub.frames.leave(&self.place, Some(place));
+        self.place.clone_from(place);
+    }
+
+    /// Goes behind a frame. While that one is sent, the next is made, if there is so much that a frame does not hold it.
+    pub(super) fn pass(&mut self, frame: &Frame) {
+        self.go_to(frame.behind());
+        if frame.ends() == Ends::Before {
+            self.hub.begin(&self.place);
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.hub.frames.leave(&self.place, None);
     }
 }
 
@@ -370,14 +379,16 @@ fn frames(records: Vec<Vec<u8>>, frame_bytes: usize) -> Vec<Arc<Frame>> {
         add(&mut frame);
         if frame.is_over(frame_bytes) {
             frame.take_back();
-            frames.push(Arc::new(
-                std::mem::take(&mut frame).finish(Place::default(), None),
-            ));
+            frames.push(Arc::new(std::mem::take(&mut frame).finish(
+                Place::default(),
+                None,
+                Ends::Before,
+            )));
             add(&mut frame);
         }
     }
     if !frame.is_empty() {
-        frames.push(Arc::new(frame.finish(Place::default(), None)));
+        frames.push(Arc::new(frame.finish(Place::default(), None, Ends::Before)));
     }
     frames
 }

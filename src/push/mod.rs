@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! log ──► feed: partitions merged in commit order ──► hub: frames, made once ──► subscription, one per client
+//!                                                     frames: those that are needed
 //! ```
 //!
 //! - [`resource`]: which stream is shown, as what, and what is not sent: the configuration of a data stream.
@@ -19,6 +20,7 @@ pub mod document;
 mod encode;
 mod feed;
 mod frame;
+mod frames;
 mod gaps;
 mod hub;
 mod json;

@@ -28,6 +28,7 @@ use crate::{
 use super::{
     cursors::Cursors,
     data_stream::{DataStream, Ended},
+    frames::Kept,
     gaps::Gaps,
     position::PositionKey,
     resource::{Resource, ResourceName, merge_patch},
@@ -51,11 +52,12 @@ pub(super) struct Inner {
     pub(super) key: PositionKey,
     pub(super) cursors: Cursors,
     settings: Arc<Settings>,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
     known: Mutex<BTreeMap<ResourceName, Arc<DataStream>>>,
     /// By clients, those of earlier configurations among them.
     pub(super) seats_taken: Arc<AtomicUsize>,
     pub(super) gaps: Gaps,
+    pub(super) kept: Kept,
     /// Held by whoever changes one: state and `known` change in the same order.
     changes: tokio::sync::Mutex<()>,
 }
@@ -143,6 +145,7 @@ impl Push {
             known: Mutex::new(known),
             seats_taken: Arc::default(),
             gaps: Gaps::default(),
+            kept: Kept::default(),
             changes: tokio::sync::Mutex::default(),
         })))
     }

@@ -14,7 +14,7 @@ use super::{
     data_stream::{DataStream, Ended},
     feed,
     frame::Frame,
-    hub::{Hub, HubError},
+    hub::{Hub, HubError, Reader},
     position::{Place, Position},
     start::{self, Start},
 };
@@ -23,11 +23,10 @@ use super::{
 #[derive(Debug)]
 pub struct Subscription {
     stream: Arc<DataStream>,
-    hub: Arc<Hub>,
+    reader: Reader,
     ended: watch::Receiver<Option<Ended>>,
     /// What comes first, in reverse.
     preamble: Vec<Arc<Frame>>,
-    place: Place,
     /// Nothing before that time is sent.
     waits_for: Option<Timestamp>,
     last_pos: Option<String>,
@@ -93,10 +92,9 @@ impl Subscription {
         preamble.reverse();
         Self {
             stream,
-            hub,
+            reader: Reader::new(hub, start.place),
             ended,
             preamble,
-            place: start.place,
             waits_for: start.waits_for,
             last_pos: None,
             cursor,
@@ -125,13 +123,12 @@ impl Subscription {
             if let Some(frame) = self.preamble.pop() {
                 return Ok(frame);
             }
-            let hub = self.hub.clone();
-            let place = self.place.clone();
+            let (hub, place) = (self.reader.hub(), self.reader.place());
             let waits_for = self.waits_for;
             let next = async {
                 match waits_for {
-                    Some(time) => wait(&hub, &place, time).await.map(Found::Start),
-                    None => hub.next(&place).await.map(Found::Frame),
+                    Some(time) => wait(hub, place, time).await.map(Found::Start),
+                    None => hub.next(place).await.map(Found::Frame),
                 }
             };
             let found = tokio::select! {
@@ -142,11 +139,11 @@ impl Subscription {
             };
             match found.map_err(End::from)? {
                 Found::Start(start) => {
-                    self.place = start.place;
+                    self.reader.go_to(&start.place);
                     self.waits_for = start.waits_for;
                 }
                 Found::Frame(frame) => {
-                    self.place.clone_from(frame.behind());
+                    self.reader.pass(&frame);
                     if let Some(pos) = frame.last_pos() {
                         self.last_pos = Some(pos.to_owned());
                     }
@@ -170,10 +167,11 @@ impl Subscription {
     /// Nothing with that position was sent here.
     pub fn ack(&self, pos: &str) -> Result<(), AckInvalid> {
         let cursor = self.cursor.as_ref().ok_or(AckInvalid)?;
-        let position = self.hub.parts().key.read(pos).map_err(|_| AckInvalid)?;
-        let sent = position.contract == self.hub.parts().contract
-            && position.incarnation == self.hub.incarnation()
-            && position.place.is_within(&self.place);
+        let hub = self.reader.hub();
+        let position = hub.parts().key.read(pos).map_err(|_| AckInvalid)?;
+        let sent = position.contract == hub.parts().contract
+            && position.incarnation == hub.incarnation()
+            && position.place.is_within(self.reader.place());
         if !sent {
             return Err(AckInvalid);
         }
@@ -196,11 +194,12 @@ impl Subscription {
     /// started. There is none while a time is waited for, as that is not known as a place.
     #[must_use]
     pub fn pos(&self) -> Option<String> {
-        let parts = self.hub.parts();
+        let hub = self.reader.hub();
+        let parts = hub.parts();
         let at = || Position {
             contract: parts.contract,
-            incarnation: self.hub.incarnation(),
-            place: self.place.clone(),
+            incarnation: hub.incarnation(),
+            place: self.reader.place().clone(),
         };
         let known = self.waits_for.is_none();
         known.then(|| parts.key.text(&at()))

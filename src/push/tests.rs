@@ -1,6 +1,6 @@
 //! Order, resuming and sharing, over the engine's double: what each subscriber is promised, whatever the log does.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -8,8 +8,9 @@ use super::{
     begin::Begin,
     encode::Scratch,
     frame::Frame,
+    frames::Kept,
     gaps::{Gaps, Missing},
-    hub::{Encode, Hub, HubError, Parts},
+    hub::{Encode, Hub, HubError, Parts, Reader},
     position::{Contract, PositionKey},
     resource::QualityOfService,
     start::start,
@@ -23,6 +24,7 @@ use crate::{
         Append, AppendKind, Commit, ControlEvent, Engine, Log as _, Stream, StreamConfig,
         memory::Memory,
     },
+    tasks::Tasks,
 };
 
 /// Writes where a record is, and leaves out those whose key says so.
@@ -141,6 +143,8 @@ impl Shown {
             frame_bytes,
             clock: Clock::manual(Timestamp(1)),
             gaps: self.gaps.clone(),
+            kept: Kept::default(),
+            tasks: Tasks::new(),
         };
         Hub::new(parts, &self.stream)
     }
@@ -272,6 +276,39 @@ async fn those_who_began_at_different_places_share_frames_from_then_on() {
     for (one, other) in first[3..].iter().zip(&second[1..]) {
         assert!(Arc::ptr_eq(one, other));
     }
+}
+
+#[tokio::test]
+async fn while_a_full_frame_is_sent_the_next_one_is_made() {
+    let shown = Shown::new(1).await;
+    for _ in 0..20 {
+        shown.commit(&[0], "").await;
+    }
+    let hub = Arc::new(shown.hub(QualityOfService::ExactlyOnce, 300));
+    let begun = start(
+        &shown.streams,
+        shown.stream.id,
+        &Begin::Earliest,
+        shown.contract,
+        QualityOfService::ExactlyOnce,
+    );
+    let mut reader = Reader::new(hub.clone(), begun.await.unwrap().place);
+    let mut frames = Vec::new();
+    loop {
+        let frame = hub.next(reader.place()).await.unwrap();
+        reader.pass(&frame);
+        frames.push(frame);
+        if hub.parts().tasks.join(Duration::from_secs(5)).await > 0 {
+            panic!("a task waits for something");
+        }
+        match hub.is_made(reader.place()) {
+            true => {}
+            false => break,
+        }
+    }
+    // Nothing was asked for at the end of the log, and everything before it was there.
+    assert_eq!(records(&frames).len(), 21);
+    assert!(frames.len() > 3, "{}", frames.len());
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ pub use self::{floor::serve as floor, server::serve};
 
 /// Subscribers, and records that each gets.
 const FAN_OUTS: [(usize, u64); 3] = [(1, 100_000), (10, 100_000), (100, 30_000)];
-const BATCH: u64 = 100;
+/// Records of a commit, as the largest batches bring them.
+const BATCH: u64 = 1_000;
 const PACE: Duration = Duration::from_micros(3_333);
 const PACED: u64 = 900;
 const IDLE: usize = 1_000;

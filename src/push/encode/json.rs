@@ -10,7 +10,7 @@ use memchr::{memchr, memchr2};
 
 use crate::ingest::json::DEPTH_MAX;
 
-/// A member of the object that [`compact`] copied, where it lies in the copy.
+/// A member of the object that [`compact`] has read, where it lies in what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     /// The name with its quotes.
@@ -28,20 +28,33 @@ enum Next {
     CommaOrEnd,
 }
 
-/// Appends `text` without blanks; the members of an object at the top are added to `members`, repeats kept.
+/// What became of a text that is to be JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compacted {
+    /// It is JSON, and there is nothing to leave out or to escape: nothing was appended.
+    AsItStands,
+    /// It is JSON, and was appended.
+    Copied,
+    Invalid,
+}
+
+/// Appends `text` without blanks to `out`, which is empty, unless it has none and can be taken as it stands; the members
+/// of an object at the top are added to `members`, repeats kept.
 ///
-/// Returns false, and leaves `out` as it was, if `text` is not JSON: if it is against the grammar, deeper than
-/// [`DEPTH_MAX`], or has one half of a surrogate pair, which is no character and breaks strict readers.
+/// Nothing stays in `out` if `text` is not JSON: if it is against the grammar, deeper than [`DEPTH_MAX`], or has one half
+/// of a surrogate pair, which is no character and breaks strict readers.
 /// U+2028 and U+2029 come out as escapes, everything else in a string and every number as it stands.
-pub(super) fn compact(text: &[u8], out: &mut Vec<u8>, members: &mut Vec<Member>) -> bool {
-    let start = out.len();
+pub(super) fn compact(text: &[u8], out: &mut Vec<u8>, members: &mut Vec<Member>) -> Compacted {
     let plain = is_plain(text);
-    let valid = (plain || std::str::from_utf8(text).is_ok())
-        && Compact::new(text, plain, out, members).run();
-    if !valid {
-        out.truncate(start);
+    let legal = plain || std::str::from_utf8(text).is_ok();
+    let compacted = match legal {
+        true => Compact::new(text, plain, out, members).run(),
+        false => Compacted::Invalid,
+    };
+    if compacted == Compacted::Invalid {
+        out.clear();
     }
-    valid
+    compacted
 }
 
 /// Returns whether a text is ASCII without control characters and backslashes, as most are: then every string in it ends
@@ -87,7 +100,18 @@ impl<'a> Compact<'a> {
         }
     }
 
-    fn run(&mut self) -> bool {
+    fn run(&mut self) -> Compacted {
+        match self.is_json() {
+            false => Compacted::Invalid,
+            true if self.copied == 0 => Compacted::AsItStands,
+            true => {
+                self.flush();
+                Compacted::Copied
+            }
+        }
+    }
+
+    fn is_json(&mut self) -> bool {
         let mut next = Next::Value;
         // Of the member at the top that is being read.
         let mut name = 0..0;
@@ -173,7 +197,6 @@ impl<'a> Compact<'a> {
             next = Next::CommaOrEnd;
         }
         self.blanks();
-        self.flush();
         self.at == self.text.len()
     }
 
@@ -524,11 +547,16 @@ mod tests {
     use super::*;
 
     fn compacted(text: &[u8]) -> Option<String> {
-        let mut out = b"before".to_vec();
-        let valid = compact(text, &mut out, &mut Vec::new());
-        let rest = out.strip_prefix(b"before").unwrap();
-        assert!(valid || rest.is_empty());
-        valid.then(|| String::from_utf8(rest.to_vec()).unwrap())
+        let mut out = Vec::new();
+        let compacted = compact(text, &mut out, &mut Vec::new());
+        let copied = out.clone();
+        let string = |bytes: &[u8]| Some(String::from_utf8(bytes.to_vec()).unwrap());
+        match compacted {
+            Compacted::Copied => string(&copied),
+            _ if !copied.is_empty() => panic!("something was left"),
+            Compacted::AsItStands => string(text),
+            Compacted::Invalid => None,
+        }
     }
 
     #[test]
@@ -608,23 +636,26 @@ mod tests {
 
     #[test]
     fn members_of_the_top_are_found_where_they_lie() {
-        let mut out = b"xx".to_vec();
-        let mut members = Vec::new();
-        let text = " { \"a\" : { \"n\" : 1 } , \"\u{2028}\" : [ 1 , 2 ] , \"b\" : \"x\" }";
-        assert!(compact(text.as_bytes(), &mut out, &mut members));
-        let text = |range: &Range<usize>| std::str::from_utf8(&out[range.clone()]).unwrap();
-        let found: Vec<_> = members
-            .iter()
-            .map(|m| (text(&m.name), text(&m.value)))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                ("\"a\"", "{\"n\":1}"),
-                ("\"\\u2028\"", "[1,2]"),
-                ("\"b\"", "\"x\"")
-            ]
-        );
+        let spaced = " { \"a\" : { \"n\" : 1 } , \"\u{2028}\" : [ 1 , 2 ] , \"b\" : \"x\" }";
+        let dense = r#"{"a":{"n":1},"\u2028":[1,2],"b":"x"}"#;
+        for (text, expected) in [(spaced, Compacted::Copied), (dense, Compacted::AsItStands)] {
+            let (mut out, mut members) = (Vec::new(), Vec::new());
+            assert_eq!(compact(text.as_bytes(), &mut out, &mut members), expected);
+            let read = match expected {
+                Compacted::Copied => &out,
+                _ => text.as_bytes(),
+            };
+            let text = |range: &Range<usize>| std::str::from_utf8(&read[range.clone()]).unwrap();
+            let found = members.iter().map(|m| (text(&m.name), text(&m.value)));
+            assert_eq!(
+                Vec::from_iter(found),
+                [
+                    ("\"a\"", "{\"n\":1}"),
+                    ("\"\\u2028\"", "[1,2]"),
+                    ("\"b\"", "\"x\"")
+                ]
+            );
+        }
     }
 
     fn value() -> impl Strategy<Value = Value> {

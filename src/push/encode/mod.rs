@@ -37,7 +37,7 @@ use super::{
 use self::{
     event::Events,
     rules::Rules,
-    view::{Change, Viewed, Viewer},
+    view::{Change, Columns, Viewed, Viewer},
     write::{Facts, Writer, Xid},
 };
 
@@ -237,7 +237,7 @@ impl Encode for Encoder {
             table: 0,
             op,
             image: None,
-            columns: Vec::new(),
+            columns: Columns::Of(Vec::new()),
             statement,
         };
         self.change(&change, &facts, pos, made, out)

@@ -1,6 +1,6 @@
 //! What a record becomes: a row of the append table, or a change of the object that its URL names.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Deref};
 
 use crate::{
     mask::{HEADERS, is_hidden, mask},
@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     Op,
-    json::{self, Member},
+    json::{self, Compacted, Member},
     write::Facts,
 };
 
@@ -28,9 +28,28 @@ pub(super) struct Change<'a> {
     pub(super) op: Op,
     /// Of which image its columns are, if there is one: what a change replaces is not in the log.
     pub(super) image: Option<Image>,
-    pub(super) columns: Vec<Column<'a>>,
+    pub(super) columns: Columns<'a>,
     /// Of a DDL record.
     pub(super) statement: String,
+}
+
+/// The columns of an image.
+#[derive(Clone, Debug)]
+pub(super) enum Columns<'a> {
+    /// Of the append table, which always has as many: they need no memory of their own.
+    Append([Column<'a>; 6]),
+    Of(Vec<Column<'a>>),
+}
+
+impl<'a> Deref for Columns<'a> {
+    type Target = [Column<'a>];
+
+    fn deref(&self) -> &[Column<'a>] {
+        match self {
+            Self::Append(columns) => columns,
+            Self::Of(columns) => columns,
+        }
+    }
 }
 
 /// A column of an image.
@@ -107,12 +126,12 @@ impl Viewer {
     pub(super) fn view<'a>(
         &'a self,
         partition: Partition,
-        record: &StoredRecord,
+        record: &'a StoredRecord,
         facts: &Facts<'_>,
         viewed: &'a mut Viewed,
     ) -> Change<'a> {
         let Viewed { text, members, row } = viewed;
-        let is_json = self.copy(&record.record.value, text, members);
+        let (is_json, text) = self.shown(&record.record.value, text, members);
         if is_json
             && !self.entries.is_empty()
             && let Some(change) = self.operation(text, members)
@@ -126,43 +145,48 @@ impl Viewer {
     pub(super) fn append<'a>(
         &self,
         partition: Partition,
-        record: &StoredRecord,
+        record: &'a StoredRecord,
         facts: &Facts<'_>,
         viewed: &'a mut Viewed,
     ) -> Change<'a> {
         let Viewed { text, members, row } = viewed;
-        let is_json = self.copy(&record.record.value, text, members);
+        let (is_json, text) = self.shown(&record.record.value, text, members);
         append(partition, record, facts, is_json, text, row)
     }
 
-    /// Copies a value without credentials: as JSON without blanks, or else as it stands; returns whether it is JSON.
-    fn copy(&self, value: &[u8], text: &mut Vec<u8>, members: &mut Vec<Member>) -> bool {
+    /// Returns a value without credentials: as JSON without blanks, or else as it stands; and whether it is JSON. `text` is
+    /// memory for it.
+    fn shown<'a>(
+        &self,
+        value: &'a [u8],
+        text: &'a mut Vec<u8>,
+        members: &mut Vec<Member>,
+    ) -> (bool, &'a [u8]) {
         text.clear();
         members.clear();
-        let is_json = json::compact(value, text, members);
+        let compacted = json::compact(value, text, members);
         // Most have nothing to hide, and are read once.
-        if is_json && !self.hides(text, members) {
-            return true;
+        match compacted {
+            Compacted::AsItStands if !self.hides(value, members) => return (true, value),
+            Compacted::Copied if !self.hides(text, members) => return (true, text),
+            _ => {}
         }
         text.clear();
         members.clear();
         let masked = match std::str::from_utf8(value) {
             Ok(value) => mask(value, &self.masked),
             // A message is text, so this has no header either.
-            Err(_not_text) => {
-                text.extend_from_slice(value);
-                return false;
-            }
+            Err(_not_text) => return (false, value),
         };
-        let is_json = json::compact(masked.as_bytes(), text, members);
-        if !is_json {
+        let compacted = json::compact(masked.as_bytes(), text, members);
+        if compacted != Compacted::Copied {
             // Half a surrogate pair, for one, is no JSON here, and a header beside it is a credential all the same.
             text.extend_from_slice(masked.as_bytes());
         }
-        is_json
+        (compacted != Compacted::Invalid, text)
     }
 
-    /// Returns whether a message, copied, has credentials in its headers.
+    /// Returns whether a message, as it is shown, has credentials in its headers.
     fn hides(&self, text: &[u8], members: &[Member]) -> bool {
         let mut headers = members
             .iter()
@@ -223,7 +247,7 @@ impl Viewer {
             table: entry.table,
             op,
             image,
-            columns,
+            columns: Columns::Of(columns),
             statement: String::new(),
         })
     }
@@ -380,7 +404,7 @@ fn append<'a>(
         table: APPEND,
         op: Op::Insert,
         image: Some(Image::After),
-        columns: columns.map(column).into(),
+        columns: Columns::Append(columns.map(column)),
         statement: String::new(),
     }
 }

@@ -1,0 +1,287 @@
+//! Frames that were made, by the place at which each begins, for as long as somebody stands before them.
+//!
+//! Readers of one data stream are mostly near each other: the first one has a frame made, and the others find it. What
+//! all have passed is forgotten at once; of what they have not, [`KEPT_BYTES`] are kept over all data streams. Whoever is
+//! further behind than that has its frames made again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::OnceCell;
+
+use super::{feed::Carry, frame::Frame, position::Place};
+
+/// Bytes of frames that are kept for those who are behind others, of all data streams together; the newest two of each
+/// are kept in any case.
+const KEPT_BYTES: usize = 16 << 20;
+/// Places that are known of one data stream, at most.
+const KEPT_LEN: usize = 1024;
+
+/// How much is kept at the moment. Clones share the count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept(Arc<AtomicUsize>);
+
+/// The frames of one data stream.
+#[derive(Debug)]
+pub(super) struct Frames {
+    known: Mutex<Known>,
+}
+
+type Key = (u64, Place);
+
+#[derive(Debug)]
+struct Known {
+    entries: BTreeMap<Key, Arc<Entry>>,
+    /// The same, oldest first, and some that are gone.
+    order: VecDeque<Key>,
+    /// How many readers stand at places of a rank.
+    readers: BTreeMap<u64, usize>,
+    /// Of this data stream.
+    bytes: usize,
+    kept: Kept,
+}
+
+/// A place, and the frame that begins there.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) frame: OnceCell<Arc<Frame>>,
+    carry: Mutex<Carry>,
+    is_begun: AtomicBool,
+    /// What it has in all `bytes`; changed under the lock of [`Known`].
+    bytes: AtomicUsize,
+}
+
+impl Entry {
+    /// Takes what was read beyond the frame before.
+    pub(super) fn carry(&self) -> Carry {
+        std::mem::take(&mut *self.carry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns whether somebody makes the frame ahead, or has made it, and that it is so from now on.
+    pub(super) fn begin(&self) -> bool {
+        self.is_begun.swap(true, Ordering::Relaxed) || self.frame.initialized()
+    }
+}
+
+impl Frames {
+    pub(super) fn new(kept: Kept) -> Self {
+        Self {
+            known: Mutex::new(Known {
+                entries: BTreeMap::new(),
+                order: VecDeque::new(),
+                readers: BTreeMap::new(),
+                bytes: 0,
+                kept,
+            }),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what is known of a place.
+    pub(super) fn entry(&self, place: &Place) -> Arc<Entry> {
+        self.known().entry(place)
+    }
+
+    /// Returns the nearest place behind `place` at which a frame begins.
+    pub(super) fn next_behind(&self, place: &Place) -> Option<Place> {
+        let from = (place.rank().checked_add(1)?, Place::default());
+        let known = self.known();
+        let next = known.entries.range(from..).next();
+        next.map(|((_, place), _)| place.clone())
+    }
+
+    /// Keeps a frame that begins at a place, and what was read beyond it.
+    pub(super) fn keep(&self, place: &Place, frame: &Frame, carry: Carry) {
+        let mut known = self.known();
+        let behind = known.entry(frame.behind());
+        // What was read beyond the frame counts until its place is forgotten, whether somebody goes on there or not.
+        let carried = carry.bytes_len();
+        *behind.carry.lock().unwrap_or_else(PoisonError::into_inner) = carry;
+        known.count(&behind, carried);
+        // Its own place may have been forgotten while it was made.
+        if let Some(entry) = known.entries.get(&(place.rank(), place.clone())).cloned() {
+            known.count(&entry, frame.bytes_len());
+        }
+        known.forget_too_much();
+    }
+
+    /// Takes note of a reader that comes to a place.
+    pub(super) fn come(&self, place: &Place) {
+        *self.known().readers.entry(place.rank()).or_default() += 1;
+    }
+
+    /// Takes note of a reader that leaves a place for another one, or for good.
+    pub(super) fn leave(&self, place: &Place, to: Option<&Place>) {
+        let mut known = self.known();
+        if let Some(to) = to {
+            *known.readers.entry(to.rank()).or_default() += 1;
+        }
+        if let Some(left) = known.readers.get_mut(&place.rank()) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                known.readers.remove(&place.rank());
+                known.forget_passed();
+            }
+        }
+    }
+}
+
+impl Known {
+    fn entry(&mut self, place: &Place) -> Arc<Entry> {
+        let key = (place.rank(), place.clone());
+        if let Some(entry) = self.entries.get(&key) {
+            return entry.clone();
+        }
+        let entry = Arc::<Entry>::default();
+        self.entries.insert(key.clone(), entry.clone());
+        self.order.push_back(key);
+        entry
+    }
+
+    fn count(&mut self, entry: &Entry, bytes: usize) {
+        entry.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        self.kept.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn forget(&mut self, entry: &Entry) {
+        let bytes = entry.bytes.load(Ordering::Relaxed);
+        self.bytes -= bytes;
+        self.kept.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Forgets what every reader has passed.
+    fn forget_passed(&mut self) {
+        let first = self.readers.keys().next().copied();
+        while let Some(entry) = self.entries.first_entry() {
+            if first.is_some_and(|first| entry.key().0 >= first) {
+                break;
+            }
+            let gone = entry.remove();
+            self.forget(&gone);
+        }
+        while self
+            .order
+            .front()
+            .is_some_and(|key| !self.entries.contains_key(key))
+        {
+            self.order.pop_front();
+        }
+    }
+
+    /// Forgets the oldest, but for the last two: there the readers are.
+    fn forget_too_much(&mut self) {
+        while self.order.len() > 2
+            && (self.kept.0.load(Ordering::Relaxed) > KEPT_BYTES || self.order.len() > KEPT_LEN)
+        {
+            let Some(key) = self.order.pop_front() else {
+                return;
+            };
+            if let Some(gone) = self.entries.remove(&key) {
+                self.forget(&gone);
+            }
+        }
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.kept.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::frame::{Ends, FrameBuilder};
+
+    fn at(next: u64) -> Place {
+        Place {
+            events: 0,
+            next: vec![next],
+        }
+    }
+
+    /// A frame of one record with that many bytes, up to a place.
+    fn frame(bytes: usize, behind: u64) -> Frame {
+        let mut builder = FrameBuilder::default();
+        builder.add(|out| {
+            out.resize(out.len() + bytes, b'x');
+            true
+        });
+        builder.finish(at(behind), None, Ends::Before)
+    }
+
+    /// Frames of those bytes between the first places.
+    fn filled(kept: &Kept, lens: &[usize]) -> Frames {
+        let frames = Frames::new(kept.clone());
+        for (place, bytes) in (0..).zip(lens) {
+            let made = frame(*bytes, place + 1);
+            frames.entry(&at(place));
+            frames.keep(&at(place), &made, Carry::default());
+        }
+        frames
+    }
+
+    fn places(frames: &Frames) -> Vec<u64> {
+        let known = frames.known();
+        known.entries.keys().map(|(rank, _)| *rank).collect()
+    }
+
+    fn kept_bytes(kept: &Kept) -> usize {
+        kept.0.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn what_all_have_passed_is_forgotten_and_what_one_needs_is_not() {
+        let kept = Kept::default();
+        let frames = filled(&kept, &[1000; 4]);
+        frames.come(&at(0));
+        frames.come(&at(0));
+        frames.leave(&at(0), Some(&at(3)));
+        assert_eq!(places(&frames), [0, 1, 2, 3, 4], "one stands at the start");
+        frames.leave(&at(0), Some(&at(2)));
+        assert_eq!(places(&frames), [2, 3, 4]);
+        assert!((2000..4000).contains(&kept_bytes(&kept)));
+        frames.leave(&at(3), None);
+        assert_eq!(places(&frames), [2, 3, 4]);
+        frames.leave(&at(2), None);
+        assert_eq!((places(&frames), kept_bytes(&kept)), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn all_data_streams_together_keep_so_much_and_each_its_newest() {
+        let kept = Kept::default();
+        let quarter = KEPT_BYTES / 4;
+        let one = filled(&kept, &[quarter; 5]);
+        assert_eq!(places(&one), [2, 3, 4, 5], "the oldest went");
+        assert!(kept_bytes(&kept) <= KEPT_BYTES);
+        let other = filled(&kept, &[quarter; 3]);
+        assert_eq!(places(&other), [2, 3]);
+        drop(one);
+        assert_eq!(kept_bytes(&kept), other.known().bytes);
+        drop(other);
+        assert_eq!(kept_bytes(&kept), 0);
+    }
+
+    #[test]
+    fn as_many_places_are_known_whatever_they_weigh() {
+        let frames = filled(&Kept::default(), &[1; 2 * KEPT_LEN]);
+        assert_eq!(places(&frames).len(), KEPT_LEN);
+    }
+
+    #[test]
+    fn a_frame_is_begun_ahead_once() {
+        let frames = Frames::new(Kept::default());
+        assert!(!frames.entry(&at(7)).begin());
+        assert!(frames.entry(&at(7)).begin());
+    }
+}
