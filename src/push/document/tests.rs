@@ -3,6 +3,11 @@ use serde_json::Value;
 use super::*;
 use crate::push::resource::strategy;
 
+#[path = "../../../tests/it/harness/yaml.rs"]
+mod reader;
+
+use reader::read;
+
 const LOCAL: Server<'_> = Server {
     protocol: Protocol::Ws,
     host: "127.0.0.1:9002",
@@ -42,43 +47,6 @@ fn one(name: &str, resource: &Resource, layout: Layout) -> String {
 }
 
 const SMALLEST: &str = r#"{"source":{"trail":"a1"}}"#;
-
-/// Reads YAML as JSON; what our documents have and no more.
-fn read(text: &str) -> Value {
-    let mut events = saphyr_parser::Parser::new_from_str(text).map(|event| event.unwrap().0);
-    fn value(
-        events: &mut dyn Iterator<Item = saphyr_parser::Event<'_>>,
-        first: saphyr_parser::Event<'_>,
-    ) -> Option<Value> {
-        use saphyr_parser::{Event, ScalarStyle};
-        Some(match first {
-            Event::Scalar(text, ScalarStyle::Plain, ..) => {
-                serde_json::from_str(&text).unwrap_or(Value::String(text.into()))
-            }
-            Event::Scalar(text, ..) => Value::String(text.into()),
-            Event::SequenceStart(..) => {
-                let mut entries = Vec::new();
-                while let Some(entry) = events.next().and_then(|next| value(events, next)) {
-                    entries.push(entry);
-                }
-                entries.into()
-            }
-            Event::MappingStart(..) => {
-                let mut members = serde_json::Map::new();
-                while let Some(name) = events.next().and_then(|next| value(events, next)) {
-                    let next = events.next().unwrap();
-                    members.insert(name.as_str().unwrap().into(), value(events, next).unwrap());
-                }
-                members.into()
-            }
-            _ => return None,
-        })
-    }
-    let start =
-        |event: &saphyr_parser::Event<'_>| matches!(event, saphyr_parser::Event::MappingStart(..));
-    let first = events.find(start).unwrap();
-    value(&mut events, first).unwrap()
-}
 
 // Renew it with SYNCGATE_RENEW=1.
 #[test]
@@ -238,6 +206,32 @@ fn the_payload_is_what_is_sent_without_references_and_versions() {
     );
     assert_eq!(events[4]["properties"]["data"]["title"], "Schema record");
     assert_eq!(events[4]["properties"].get("time"), None);
+}
+
+// Two objects can have the same rows; then a record that does not name its object fits both, which oneOf refuses.
+#[test]
+fn a_record_that_does_not_say_what_it_is_may_fit_several_schemas() {
+    let word = |members: &str, rest: &str| {
+        let body = format!(
+            r#"{{"source":{{"trail":"a1"}},"encoding":{{"json":{{"metaFields":{{{members}}}}}}}{rest}}}"#
+        );
+        let document = read(&one("s1", &parsed(&body), Layout::Address));
+        let items = &document["components"]["messages"]["records"]["payload"]["items"];
+        let words = Vec::from_iter(items.as_object().unwrap().keys());
+        assert_eq!(words.len(), 1);
+        words[0].clone()
+    };
+    let objects =
+        r#","x-syncgate":{"view":"operations","objects":[{"object":"S.A","url":"http://h"}]}"#;
+    let (no_table, no_type) = (r#""qualifiedTable":false"#, r#""opType":false"#);
+    assert_eq!(word("", objects), "oneOf");
+    assert_eq!(word(no_table, ""), "oneOf");
+    assert_eq!(word(no_table, objects), "anyOf");
+    assert_eq!(word(no_type, ""), "anyOf");
+    assert_eq!(word(no_type, objects), "anyOf");
+    // Events say it themselves.
+    let events = format!(r#"{objects},"cloudEventsFormat":true"#);
+    assert_eq!(word(&format!("{no_table},{no_type}"), &events), "oneOf");
 }
 
 #[test]
