@@ -15,7 +15,7 @@ pub use check::check_document;
 
 use super::{
     json::Json,
-    resource::{ObjectName, Resource, ResourceName},
+    resource::{MetaField, ObjectName, Resource, ResourceName},
     schema::Schemas,
 };
 
@@ -205,7 +205,7 @@ fn reference(path: &[&str]) -> Json {
 }
 
 /// Returns the schema of a frame: an array of what is really sent.
-fn payload(server: &Server<'_>, listed: &Listed<'_>) -> Json {
+pub(super) fn payload(server: &Server<'_>, listed: &Listed<'_>) -> Json {
     let (resource, encoding) = (listed.resource, &listed.resource.encoding);
     let schemas = Schemas::of(resource, listed.append);
     let event = |kinds: &[&str], subject: Option<Json>, is_data: bool, record: Json| match resource
@@ -234,9 +234,14 @@ fn payload(server: &Server<'_>, listed: &Listed<'_>) -> Json {
     if encoding.include_json_schema_record {
         records.push(event(&["schema"], None, false, schema_record()));
     }
+    // A record fits one of them alone if it says what it is; else it may fit several, which oneOf forbids.
+    let says = |field| encoding.meta_fields.name(field).is_some();
+    let is_told_apart = resource.cloud_events_format
+        || says(MetaField::OpType) && (says(MetaField::QualifiedTable) || schemas.dml.len() == 1);
+    let word = if is_told_apart { "oneOf" } else { "anyOf" };
     Json::object([
         ("type", "array".into()),
-        ("items", Json::object([("oneOf", Json::Array(records))])),
+        ("items", Json::object([(word, Json::Array(records))])),
     ])
 }
 

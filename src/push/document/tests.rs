@@ -3,6 +3,11 @@ use serde_json::Value;
 use super::*;
 use crate::push::resource::strategy;
 
+#[path = "../../../tests/it/harness/yaml.rs"]
+mod reader;
+
+use reader::read;
+
 const LOCAL: Server<'_> = Server {
     protocol: Protocol::Ws,
     host: "127.0.0.1:9002",
@@ -43,43 +48,6 @@ fn one(name: &str, resource: &Resource, layout: Layout) -> String {
 
 const SMALLEST: &str = r#"{"source":{"trail":"a1"}}"#;
 
-/// Reads YAML as JSON; what our documents have and no more.
-fn read(text: &str) -> Value {
-    let mut events = saphyr_parser::Parser::new_from_str(text).map(|event| event.unwrap().0);
-    fn value(
-        events: &mut dyn Iterator<Item = saphyr_parser::Event<'_>>,
-        first: saphyr_parser::Event<'_>,
-    ) -> Option<Value> {
-        use saphyr_parser::{Event, ScalarStyle};
-        Some(match first {
-            Event::Scalar(text, ScalarStyle::Plain, ..) => {
-                serde_json::from_str(&text).unwrap_or(Value::String(text.into()))
-            }
-            Event::Scalar(text, ..) => Value::String(text.into()),
-            Event::SequenceStart(..) => {
-                let mut entries = Vec::new();
-                while let Some(entry) = events.next().and_then(|next| value(events, next)) {
-                    entries.push(entry);
-                }
-                entries.into()
-            }
-            Event::MappingStart(..) => {
-                let mut members = serde_json::Map::new();
-                while let Some(name) = events.next().and_then(|next| value(events, next)) {
-                    let next = events.next().unwrap();
-                    members.insert(name.as_str().unwrap().into(), value(events, next).unwrap());
-                }
-                members.into()
-            }
-            _ => return None,
-        })
-    }
-    let start =
-        |event: &saphyr_parser::Event<'_>| matches!(event, saphyr_parser::Event::MappingStart(..));
-    let first = events.find(start).unwrap();
-    value(&mut events, first).unwrap()
-}
-
 // Renew it with SYNCGATE_RENEW=1.
 #[test]
 fn the_file_in_asyncapi_is_what_is_served() {
@@ -95,83 +63,144 @@ fn the_file_in_asyncapi_is_what_is_served() {
     );
 }
 
-// The list of `data-streams.md` §5.3, in its order.
+/// Words that are no name of a function in JavaScript, Python, Go or Java.
+const RESERVED: &str = "abstract and as assert await boolean break byte case catch chan char class const continue \
+    debugger def default defer del delete do double elif else enum eval except export extends fallthrough false False \
+    final finally float for from func function global go goto if implements import in instanceof int interface is \
+    lambda let long map native new None nonlocal not null or package pass private protected public raise range return \
+    select short static strictfp struct super switch synchronized this throw throws transient true True try type \
+    typeof var void volatile while with yield _";
+
+/// Whether it can be the name of a function in each of these languages.
+fn is_plain_identifier(text: &str) -> bool {
+    let of_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(of_word)
+        && !RESERVED.split_whitespace().any(|word| word == text)
+}
+
+/// Follows a reference of a document.
+fn followed<'a>(document: &'a Value, at: &'a Value) -> &'a Value {
+    let path = at["$ref"].as_str().and_then(|text| text.strip_prefix('#'));
+    document.pointer(path.unwrap()).unwrap()
+}
+
+/// Checks the list of `data-streams.md` §5.3, in its order, for the document of one data stream.
+fn check_needs(text: &str, server: &Server<'_>, path: &str, layout: Layout) {
+    let document = read(text);
+    let members = |at: &'static str| document[at].as_object().unwrap();
+    // Versions.
+    assert_eq!(document["asyncapi"], "3.0.0");
+    // Parameters: one server, whose name is given to the template.
+    assert_eq!(Vec::from_iter(members("servers").keys()), ["main"]);
+    // Without components nothing is generated.
+    assert!(!members("components").is_empty());
+    // Exactly one channel.
+    assert_eq!(members("channels").len(), 1);
+    let channel = members("channels").values().next().unwrap();
+    // An operation that sends throws; the name of the first one is that of a function.
+    assert_eq!(members("operations").len(), 1);
+    let (id, operation) = members("operations").iter().next().unwrap();
+    assert!(is_plain_identifier(id), "{id}");
+    assert_eq!(operation["action"], "receive");
+    assert_eq!(followed(&document, &operation["channel"]), channel);
+    // The server's path and variables are not looked at: the whole path is the channel's address.
+    let main = members("servers")["main"].as_object().unwrap();
+    let protocol = match server.protocol {
+        Protocol::Ws => "ws",
+        Protocol::Wss => "wss",
+    };
+    assert_eq!(
+        (&main["protocol"], &main["host"]),
+        (&protocol.into(), &server.host.into())
+    );
+    let (address, pathname) = match layout {
+        Layout::Address => (path, None),
+        Layout::Pathname => ("/", Some(Value::from(path))),
+    };
+    assert_eq!(channel["address"], address);
+    assert_eq!(main.get("pathname"), pathname.as_ref());
+    assert_eq!(main.len(), 2 + usize::from(pathname.is_some()));
+    // The binding has properties of a query, and begin alone: with two the clients are broken.
+    let binding = channel["bindings"]["ws"].as_object().unwrap();
+    assert_eq!(binding["bindingVersion"], "0.1.0");
+    let query = binding["query"]["properties"].as_object().unwrap();
+    assert_eq!(Vec::from_iter(query.keys()), ["begin"]);
+    assert_eq!(query["begin"]["default"], "earliest");
+    // Only an array's records are gone through; it stands in the channel's first message.
+    let messages = channel["messages"].as_object().unwrap();
+    assert_eq!(messages.len(), 1);
+    let message = messages.values().next().unwrap();
+    assert_eq!(followed(&document, &operation["messages"][0]), message);
+    let payload = &followed(&document, message)["payload"];
+    assert_eq!(payload["type"], "array");
+    assert!(!payload["items"]["oneOf"].as_array().unwrap().is_empty());
+    // These stand in a package.json as they are, and the title is the package's name.
+    let info = |name: &str| members("info")[name].as_str().unwrap();
+    for name in ["title", "version", "description"] {
+        let text = info(name);
+        let is_bad = |c: char| matches!(c, '"' | '\\') || c.is_control();
+        assert!(!text.is_empty() && !text.contains(is_bad), "{name}: {text}");
+    }
+    let of_package =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    let title = info("title");
+    assert!(
+        title.len() <= 214 && title.bytes().all(of_package),
+        "{title}"
+    );
+    assert!(
+        title.starts_with(|c: char| c.is_ascii_lowercase()),
+        "{title}"
+    );
+    let numbers = Vec::from_iter(info("version").split('.').map(str::parse::<u32>));
+    assert!(numbers.len() == 3 && numbers.iter().all(Result::is_ok));
+}
+
 #[test]
 fn the_document_is_what_generators_of_clients_need() {
-    for (body, layout) in [
-        (SMALLEST, Layout::Address),
-        (SMALLEST, Layout::Pathname),
-        (
-            r#"{"source":{"trail":"a1"},"cloudEventsFormat":true}"#,
-            Layout::Address,
-        ),
+    let behind_a_proxy = Server {
+        protocol: Protocol::Wss,
+        host: "gw.example:8443",
+        base_path: "/gate",
+        event_prefix: "x",
+    };
+    for body in [
+        SMALLEST,
+        r#"{"source":{"trail":"a1"},"cloudEventsFormat":true}"#,
+        r#"{"source":{"trail":"a1"},"description":"\"quoted\" \\ and\nbroken",
+            "x-syncgate":{"view":"operations","objects":[{"object":"S.A","url":"http://h"}]}}"#,
     ] {
-        let document = read(&one("s-1.x", &parsed(body), layout));
-        assert_eq!(document["asyncapi"], "3.0.0");
-        let server = &document["servers"]["main"];
-        assert_eq!(
-            (&server["host"], &server["protocol"]),
-            (&"127.0.0.1:9002".into(), &"ws".into())
-        );
-        assert!(!document["components"].as_object().unwrap().is_empty());
-        let channels = document["channels"].as_object().unwrap();
-        assert_eq!(channels.keys().collect::<Vec<_>>(), ["s_1_x"]);
-        let operations = document["operations"].as_object().unwrap();
-        assert_eq!(operations.keys().collect::<Vec<_>>(), ["onRecords"]);
-        assert_eq!(operations["onRecords"]["action"], "receive");
-        assert_eq!(
-            operations["onRecords"]["channel"]["$ref"],
-            "#/channels/s_1_x"
-        );
-        let (address, pathname) = match layout {
-            Layout::Address => ("/services/v2/stream/s-1.x", Value::Null),
-            Layout::Pathname => ("/", "/services/v2/stream/s-1.x".into()),
-        };
-        assert_eq!(
-            (&channels["s_1_x"]["address"], &server["pathname"]),
-            (&address.into(), &pathname)
-        );
-        let query = &channels["s_1_x"]["bindings"]["ws"]["query"]["properties"];
-        assert_eq!(query.as_object().unwrap().len(), 1);
-        assert_eq!(query["begin"]["default"], "earliest");
-        let payload = &document["components"]["messages"]["records"]["payload"];
-        assert_eq!(payload["type"], "array");
-        assert_eq!(payload["items"]["oneOf"].as_array().unwrap().len(), 5);
-        let info = document["info"].as_object().unwrap();
-        let title = info["title"].as_str().unwrap();
-        assert!(
-            title
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
-            "{title}"
-        );
-        for text in ["title", "version", "description"] {
-            assert!(!info[text].as_str().unwrap().contains(['"', '\\']));
+        let resource = parsed(body);
+        for name in ["s1", "s-1.x", "class", "A._-"] {
+            let listed = Listed {
+                name: &name.parse().unwrap(),
+                resource: &resource,
+                append: &append(),
+            };
+            let path = format!("/services/v2/stream/{name}");
+            for layout in [Layout::Address, Layout::Pathname] {
+                check_needs(&of_one(&LOCAL, &listed, layout), &LOCAL, &path, layout);
+                let text = of_one(&behind_a_proxy, &listed, layout);
+                check_needs(&text, &behind_a_proxy, &format!("/gate{path}"), layout);
+            }
+            // The document of all data streams, if there is one.
+            let text = of_all(&LOCAL, &[listed]);
+            check_needs(&text, &LOCAL, &path, Layout::Address);
         }
     }
 }
 
 #[test]
-fn host_protocol_and_path_are_those_that_clients_see() {
-    let server = Server {
-        protocol: Protocol::Wss,
-        host: "gw.example",
-        base_path: "/gate",
-        event_prefix: "x",
-    };
-    let resource = parsed(SMALLEST);
-    let listed = Listed {
-        name: &"s1".parse().unwrap(),
-        resource: &resource,
-        append: &append(),
-    };
-    let document = read(&of_one(&server, &listed, Layout::Address));
-    assert_eq!(document["servers"]["main"]["host"], "gw.example");
-    assert_eq!(document["servers"]["main"]["protocol"], "wss");
-    assert_eq!(
-        document["channels"]["s1"]["address"],
-        "/gate/services/v2/stream/s1"
-    );
+fn names_of_functions_are_told_from_what_is_none() {
+    for good in ["onRecords", "onRecords_class", "a1"] {
+        assert!(is_plain_identifier(good), "{good}");
+    }
+    for bad in [
+        "", "1a", "_", "a-b", "a.b", "a b", "class", "def", "func", "let", "ü",
+    ] {
+        assert!(!is_plain_identifier(bad), "{bad}");
+    }
 }
 
 #[test]
@@ -240,6 +269,32 @@ fn the_payload_is_what_is_sent_without_references_and_versions() {
     assert_eq!(events[4]["properties"].get("time"), None);
 }
 
+// Two objects can have the same rows; then a record that does not name its object fits both, which oneOf refuses.
+#[test]
+fn a_record_that_does_not_say_what_it_is_may_fit_several_schemas() {
+    let word = |members: &str, rest: &str| {
+        let body = format!(
+            r#"{{"source":{{"trail":"a1"}},"encoding":{{"json":{{"metaFields":{{{members}}}}}}}{rest}}}"#
+        );
+        let document = read(&one("s1", &parsed(&body), Layout::Address));
+        let items = &document["components"]["messages"]["records"]["payload"]["items"];
+        let words = Vec::from_iter(items.as_object().unwrap().keys());
+        assert_eq!(words.len(), 1);
+        words[0].clone()
+    };
+    let objects =
+        r#","x-syncgate":{"view":"operations","objects":[{"object":"S.A","url":"http://h"}]}"#;
+    let (no_table, no_type) = (r#""qualifiedTable":false"#, r#""opType":false"#);
+    assert_eq!(word("", objects), "oneOf");
+    assert_eq!(word(no_table, ""), "oneOf");
+    assert_eq!(word(no_table, objects), "anyOf");
+    assert_eq!(word(no_type, ""), "anyOf");
+    assert_eq!(word(no_type, objects), "anyOf");
+    // Events say it themselves.
+    let events = format!(r#"{objects},"cloudEventsFormat":true"#);
+    assert_eq!(word(&format!("{no_table},{no_type}"), &events), "oneOf");
+}
+
 #[test]
 fn all_streams_have_a_channel_and_an_operation_of_their_own() {
     let document = read(&all(&[
@@ -260,6 +315,8 @@ fn all_streams_have_a_channel_and_an_operation_of_their_own() {
         keys("operations"),
         ["onRecords_a_b", "onRecords_a_b_", "onRecords_a_b__"]
     );
+    let operations = document["operations"].as_object().unwrap();
+    assert!(operations.keys().all(|id| is_plain_identifier(id)));
     assert_eq!(
         document["channels"]["a_b_"]["address"],
         "/services/v2/stream/a-b"

@@ -1,6 +1,6 @@
 // What the ecosystem makes of an AsyncAPI document.
 //
-// Usage: documents.cjs parse FILE… | generate TEMPLATE FILE DIRECTORY [NAME=VALUE…]
+// Usage: documents.cjs parse FILE… | generate GENERATOR TEMPLATE FILE DIRECTORY [NAME=VALUE…]
 
 const fs = require("node:fs");
 const path = require("node:path");
@@ -19,8 +19,8 @@ async function parse(files) {
   }
 }
 
-async function generate([template, file, directory, ...parameters]) {
-  const Generator = require("@asyncapi/generator");
+async function generate([generator, template, file, directory, ...parameters]) {
+  const Generator = require(generator);
   const templateParams = Object.fromEntries(parameters.map((text) => text.split("=")));
   const options = { forceWrite: true, templateParams };
   await new Generator(template, path.resolve(directory), options).generateFromFile(path.resolve(file));

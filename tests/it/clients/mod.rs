@@ -2,10 +2,11 @@
 //! CloudEvents, and what the AsyncAPI ecosystem makes of our documents.
 //!
 //! They need what cargo cannot bring: a directory, named by `SYNCGATE_TEST_CLIENTS`, with a Python environment in `venv`
-//! (`requirements.txt`) and `node_modules` (`package.json`). `.ci/run` makes it. Without it these tests say that they are
-//! skipped.
+//! (`requirements.txt`, with Node in it) and `node_modules` (`package.json`). `.ci/run` makes it. Without the name these
+//! tests say that they are skipped; with it, what is missing there fails them.
 
 use std::{
+    ffi::OsString,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -13,38 +14,39 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Place, keyed, within};
+use crate::harness::{Gateway, Place, keyed};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients");
+/// The newest one of all.
+const GENERATOR: &str = "@asyncapi/generator";
+/// Its JavaScript clients run; those of the newest one require a package that is not published.
+const GENERATOR_2: &str = "generator-2";
 
 /// Where the programs find what they need; nothing if there is no such place.
 fn tools(test: &str) -> Option<PathBuf> {
-    let tools = std::env::var_os("SYNCGATE_TEST_CLIENTS").map(PathBuf::from);
-    if tools.is_none() {
-        skipped(test, "SYNCGATE_TEST_CLIENTS names no directory");
+    tools_in(std::env::var_os("SYNCGATE_TEST_CLIENTS"), test)
+}
+
+fn tools_in(named: Option<OsString>, test: &str) -> Option<PathBuf> {
+    let Some(named) = named else {
+        // Not by a macro, as the test runner keeps what those print to itself.
+        let said = format!("skipped: clients::{test}: SYNCGATE_TEST_CLIENTS names no directory\n");
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        return None;
+    };
+    let tools = PathBuf::from(named);
+    for needed in ["venv/bin/python", "venv/bin/node", "node_modules"] {
+        let needed = tools.join(needed);
+        assert!(needed.exists(), "{} is missing", needed.display());
     }
-    tools
-}
-
-/// Says so aloud: not by a macro, as the test runner keeps what those print to itself.
-fn skipped(test: &str, why: &str) {
-    let said = format!("skipped: clients::{test}: {why}\n");
-    std::io::stderr().write_all(said.as_bytes()).unwrap();
-}
-
-/// Whether Node can run the generator, which wants a newer one than some systems have.
-fn node_is_new() -> bool {
-    let said = Command::new("node").arg("--version").output().unwrap();
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    let major = said.trim_start_matches('v').split('.').next();
-    major.is_some_and(|major| major.parse::<u32>().is_ok_and(|major| major >= 20))
+    Some(tools)
 }
 
 async fn run(program: &Path, script: &str, arguments: &[&str], tools: &Path) -> Output {
-    // One that hangs is ended; a test that gives up would leave it.
+    // One that hangs is ended. Pages take 15 s on a machine that has nothing else to do.
     let mut command = Command::new("timeout");
     command
-        .arg("50")
+        .arg("180")
         .arg(program)
         .arg(format!("{SOURCES}/{script}"))
         .args(arguments)
@@ -52,7 +54,7 @@ async fn run(program: &Path, script: &str, arguments: &[&str], tools: &Path) -> 
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null());
     let ended = tokio::task::spawn_blocking(move || command.output());
-    within(script, ended).await.unwrap().unwrap()
+    ended.await.unwrap().unwrap()
 }
 
 /// Lines of a program that has ended well.
@@ -70,8 +72,17 @@ async fn python(tools: &Path, script: &str, arguments: &[&str]) -> Vec<String> {
     lines(run(&program, script, arguments, tools).await)
 }
 
-async fn node(tools: &Path, arguments: &[&str]) -> Vec<String> {
-    lines(run(Path::new("node"), "documents.cjs", arguments, tools).await)
+async fn node(tools: &Path, script: &str, arguments: &[&str]) -> Vec<String> {
+    let program = tools.join("venv/bin/node");
+    lines(run(&program, script, arguments, tools).await)
+}
+
+/// What a generator's template makes of a document.
+async fn generate(tools: &Path, with: [&str; 2], file: &Path, into: &Path, parameter: &str) {
+    let [generator, template] = with;
+    let (file, into) = (file.to_str().unwrap(), into.to_str().unwrap());
+    let arguments = ["generate", generator, template, file, into, parameter];
+    node(tools, "documents.cjs", &arguments).await;
 }
 
 fn address(gateway: &Gateway) -> &str {
@@ -148,19 +159,11 @@ async fn the_sdk_of_cloud_events_takes_every_event() {
     assert_eq!(shown, [&expected[..], &expected[..]].concat());
 }
 
-#[tokio::test]
-async fn documents_are_valid_and_make_a_client_that_reads_and_pages_for_people() {
-    let Some(tools) = tools("documents_are_valid_and_make_a_client_that_reads") else {
-        return;
-    };
-    if !node_is_new() {
-        skipped("documents", "the generator wants Node 20 or later");
-        return;
-    }
-    let gateway = Gateway::start();
+/// Makes data streams of every kind.
+async fn create_all(gateway: &Gateway) -> [&'static str; 4] {
     let object = json!({"object": "SHOP.ORDERS", "url": "http://*/orders", "keys": ["n"],
                         "columns": {"n": {"type": "number"}, "at": {"type": "object"}}});
-    for (name, members) in [
+    let all = [
         ("s1", json!({})),
         ("events", json!({"cloudEventsFormat": true})),
         (
@@ -172,7 +175,8 @@ async fn documents_are_valid_and_make_a_client_that_reads_and_pages_for_people()
             json!({"encoding": {"json": {"model": "row", "treatAllColumnsAsStrings": true,
                    "metaFields": {"csn": true, "opTs": "at"}, "staticFields": {"from": "here"}}}}),
         ),
-    ] {
+    ];
+    for (name, members) in &all {
         let mut config = json!({"source": {"trail": "a1"}});
         let members = members.as_object().unwrap().clone();
         config.as_object_mut().unwrap().extend(members);
@@ -181,68 +185,103 @@ async fn documents_are_valid_and_make_a_client_that_reads_and_pages_for_people()
             .await
             .ok();
     }
-    sync(&gateway, 3).await;
-    let dir = tempfile::tempdir().unwrap();
-    let mut files = Vec::new();
+    all.map(|(name, _)| name)
+}
+
+/// Writes a document as it is served.
+async fn fetch(gateway: &Gateway, path: &str, file: &Path) {
+    let document = gateway.get(path).await;
+    assert_eq!(document.status, 200);
+    std::fs::write(file, document.body.as_str().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn documents_are_valid() {
+    let Some(tools) = tools("documents_are_valid") else {
+        return;
+    };
+    let gateway = Gateway::start();
     let mut paths = vec!["/asyncapi.yaml".to_owned()];
-    for name in ["s1", "events", "shop-1", "row.1"] {
+    for name in create_all(&gateway).await {
         let path = format!("/services/v2/stream/{name}/yaml");
         paths.extend([path.clone(), format!("{path}?layout=pathname")]);
     }
+    let dir = tempfile::tempdir().unwrap();
+    let file = |number: usize| dir.path().join(format!("{number}.yaml"));
+    let mut arguments = vec!["parse".to_owned()];
     for (number, path) in paths.iter().enumerate() {
-        let document = gateway.get(path).await;
-        assert_eq!(document.status, 200);
-        let file = dir.path().join(format!("{number}.yaml"));
-        std::fs::write(&file, document.body.as_str().unwrap()).unwrap();
-        files.push(file.to_str().unwrap().to_owned());
+        fetch(&gateway, path, &file(number)).await;
+        arguments.push(file(number).to_str().unwrap().to_owned());
     }
-    let arguments = ["parse"]
-        .into_iter()
-        .chain(files.iter().map(String::as_str));
-    let parsed = node(&tools, &Vec::from_iter(arguments)).await;
+    let arguments = Vec::from_iter(arguments.iter().map(String::as_str));
+    let parsed = node(&tools, "documents.cjs", &arguments).await;
     let one = |number| format!("{number}.yaml 3.0.0 1");
     let expected = ["0.yaml 3.0.0 4".to_owned()]
         .into_iter()
         .chain((1..9).map(one));
     assert_eq!(parsed, Vec::from_iter(expected));
-    // That it can fail: a document without its channels' server.
-    let broken = std::fs::read_to_string(&files[1])
+
+    // That it can fail.
+    let broken = std::fs::read_to_string(file(1))
         .unwrap()
         .replace("action: receive", "action: take");
-    std::fs::write(&files[1], broken).unwrap();
-    let refused = run(
-        Path::new("node"),
-        "documents.cjs",
-        &["parse", &files[1]],
-        &tools,
-    )
-    .await;
+    std::fs::write(file(1), broken).unwrap();
+    let program = tools.join("venv/bin/node");
+    let refused = run(&program, "documents.cjs", &arguments[..3], &tools).await;
     assert!(!refused.status.success());
+}
 
-    // This template does not look at the address of a channel.
-    let client = dir.path().join("client");
-    let client = client.to_str().unwrap();
-    let template = "core-template-client-websocket-python";
-    node(
-        &tools,
-        &["generate", template, &files[2], client, "server=main"],
-    )
-    .await;
-    let read = python(&tools, "generated.py", &[client, "4"]).await;
-    let xids = read.iter().filter(|line| line.starts_with("xid "));
-    assert_eq!(
-        Vec::from_iter(xids),
-        ["xid ddl.1", "xid 0.0", "xid 0.1", "xid 0.2"]
-    );
+#[tokio::test]
+async fn clients_that_the_generator_has_made_receive_records() {
+    let Some(tools) = tools("clients_that_the_generator_has_made_receive_records") else {
+        return;
+    };
+    let gateway = Gateway::start();
+    create_all(&gateway).await;
+    sync(&gateway, 3).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s1.yaml");
+    // These templates do not look at the address of a channel.
+    let path = "/services/v2/stream/s1/yaml?layout=pathname";
+    fetch(&gateway, path, &file).await;
 
-    let pages = dir.path().join("pages");
-    let pages = pages.to_str().unwrap();
-    let template = "@asyncapi/html-template";
-    node(
-        &tools,
-        &["generate", template, &files[0], pages, "singleFile=true"],
-    )
-    .await;
-    let page = std::fs::read_to_string(dir.path().join("pages/index.html")).unwrap();
+    let client = dir.path().join("python");
+    let with = [GENERATOR, "core-template-client-websocket-python"];
+    generate(&tools, with, &file, &client, "server=main").await;
+    let read = python(&tools, "generated.py", &[client.to_str().unwrap(), "4"]).await;
+    let xids = |read: Vec<String>| {
+        let xids = read.iter().filter_map(|line| line.strip_prefix("xid "));
+        Vec::from_iter(xids.map(str::to_owned))
+    };
+    let expected = ["ddl.1", "0.0", "0.1", "0.2"];
+    assert_eq!(xids(read), expected);
+
+    let client = dir.path().join("javascript");
+    let with = [GENERATOR_2, "core-template-client-websocket-javascript"];
+    generate(&tools, with, &file, &client, "server=main").await;
+    let read = node(&tools, "generated.cjs", &[client.to_str().unwrap(), "4"]).await;
+    assert_eq!(xids(read), expected);
+}
+
+#[tokio::test]
+async fn a_document_makes_pages_for_people() {
+    let Some(tools) = tools("a_document_makes_pages_for_people") else {
+        return;
+    };
+    let gateway = Gateway::start();
+    create_all(&gateway).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, pages) = (dir.path().join("all.yaml"), dir.path().join("pages"));
+    fetch(&gateway, "/asyncapi.yaml", &file).await;
+    let with = [GENERATOR, "@asyncapi/html-template"];
+    generate(&tools, with, &file, &pages, "singleFile=true").await;
+    let page = std::fs::read_to_string(pages.join("index.html")).unwrap();
     assert!(page.contains("/services/v2/stream/shop-1"));
+}
+
+#[test]
+#[should_panic(expected = "venv/bin/python is missing")]
+fn a_directory_without_what_is_needed_fails_the_tests() {
+    let empty = tempfile::tempdir().unwrap();
+    drop(tools_in(Some(empty.path().into()), "none"));
 }

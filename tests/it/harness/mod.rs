@@ -2,6 +2,7 @@
 
 mod gateway;
 mod target;
+mod yaml;
 
 use std::{
     future::Future,
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 pub use gateway::{Answer, Gateway, Place, client, run_on, syncgate};
 pub use target::{Act, Call, StubTarget};
+pub(crate) use yaml::read as read_yaml;
 
 /// Longer than anything takes on a slow machine; only a hang meets it.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,6 +1,7 @@
 //! Data streams: made and changed over HTTP, read over WebSocket and as Server-Sent Events.
 
 mod cursors;
+mod document;
 mod edge;
 mod kills;
 

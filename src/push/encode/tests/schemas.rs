@@ -1,10 +1,14 @@
-//! Any record under any configuration is what the schema says that is sent before it.
+//! Any record under any configuration is what is said of it: by the schema that is sent before it, and by the document that
+//! clients are made from.
 
 use jsonschema::Validator;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::*;
-use crate::push::resource::{Scalar, strategy::resources};
+use crate::push::{
+    document::{self, Listed, Protocol, Server},
+    resource::{Scalar, strategy::resources},
+};
 
 /// The schemas of data records that a connection begins with.
 fn schemas(encoder: &Encoder) -> Vec<Validator> {
@@ -18,6 +22,26 @@ fn schemas(encoder: &Encoder) -> Vec<Validator> {
     });
     data.map(|schema| jsonschema::draft4::new(&schema).unwrap())
         .collect()
+}
+
+/// The schema of a frame that the document has.
+fn frames(resource: &Resource) -> Validator {
+    let name = "s1".parse().unwrap();
+    let append = ObjectName::append_table("SYNCGATE", &log().name).unwrap();
+    let server = Server {
+        protocol: Protocol::Ws,
+        host: "h",
+        base_path: "",
+        event_prefix: "syncgate.datastream",
+    };
+    let listed = Listed {
+        name: &name,
+        resource,
+        append: &append,
+    };
+    let payload = document::payload(&server, &listed).text();
+    // That of AsyncAPI itself, which is a superset of draft 7.
+    jsonschema::draft7::new(&serde_json::from_str(&payload).unwrap()).unwrap()
 }
 
 /// JSON of any kind, and what is none.
@@ -91,6 +115,22 @@ proptest! {
             prop_assert!(!text.contains(['\u{2028}', '\u{2029}']), "{text}");
             let value: Value = serde_json::from_str(&text).unwrap();
             prop_assert!(schemas.iter().any(|schema| schema.is_valid(&value)), "{text}");
+        }
+    }
+    #[test]
+    fn every_frame_is_as_the_document_says(mut resource in resources(), records in vec(record(), 1..6)) {
+        resource.rules.clear();
+        resource.encoding.static_fields.retain(|(_, value)| *value != Scalar::Number("1e400".into()));
+        let frames = frames(&resource);
+        let encoder = of(resource);
+        let preamble = encoder.preamble(&log(), Some(&[(Partition(0), 1, 7)])).into_iter();
+        let preamble = preamble.map(|record| String::from_utf8(record).unwrap());
+        let sent = records.iter().filter_map(|record| sent(&encoder, record));
+        let events = [ControlEventKind::Created { partitions: 1 }, ControlEventKind::Purged];
+        let events = events.into_iter().filter_map(|kind| control(&encoder, kind));
+        for text in preamble.chain(sent).chain(events) {
+            let frame = serde_json::from_str(&format!("[{text}]")).unwrap();
+            prop_assert!(frames.is_valid(&frame), "{text}");
         }
     }
 }
