@@ -180,7 +180,8 @@ impl MessageId {
         let MessageIds { common, check, .. } = MessageIds::new(self.of, self.incarnation);
         let mut text = common.into_bytes();
         check.end(self.offset, &mut text);
-        String::from_utf8(text).expect("base32, digits and dashes are ASCII")
+        // Only base32, digits and dashes were written.
+        String::from_utf8(text).unwrap_or_default()
     }
 
     /// Returns all that the text says, in the same order and without the check character; numbers big-endian.

@@ -83,6 +83,10 @@ impl DiskFile for MeasuredFile {
         self.file.read_at(buffer, at)
     }
 
+    fn read_onto(&self, out: &mut Vec<u8>, len: usize, at: u64) -> io::Result<usize> {
+        self.file.read_onto(out, len, at)
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         let written = self.file.write_at(bytes, at)?;
         self.written_bytes.inc_by(written as u64);

@@ -51,7 +51,7 @@ struct Known {
 pub(super) struct Entry {
     pub(super) frame: OnceCell<Arc<Frame>>,
     carry: Mutex<Carry>,
-    is_begun: AtomicBool,
+    is_claimed: AtomicBool,
     /// What it has in all `bytes`; changed under the lock of [`Known`].
     bytes: AtomicUsize,
 }
@@ -62,9 +62,9 @@ impl Entry {
         std::mem::take(&mut *self.carry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns whether somebody makes the frame ahead, or has made it, and that it is so from now on.
-    pub(super) fn begin(&self) -> bool {
-        self.is_begun.swap(true, Ordering::Relaxed) || self.frame.initialized()
+    /// Returns whether the frame is to be made ahead by the caller: the first one is told so, if it is not there yet.
+    pub(super) fn claim(&self) -> bool {
+        !self.frame.initialized() && !self.is_claimed.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -279,9 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_begun_ahead_once() {
+    fn a_frame_is_made_ahead_by_one() {
         let frames = Frames::new(Kept::default());
-        assert!(!frames.entry(&at(7)).begin());
-        assert!(frames.entry(&at(7)).begin());
+        assert!(frames.entry(&at(7)).claim());
+        assert!(!frames.entry(&at(7)).claim());
     }
 }

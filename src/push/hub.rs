@@ -2,7 +2,8 @@
 //!
 //! A frame begins where the one before ended, so whoever stands at the same place gets the same bytes. Frames are made
 //! when the first client asks for what is behind a place; the others there wait for it. One that comes from further
-//! back ends its frame where the next one begins that is known, and shares from there on.
+//! back ends its frame where the next one begins that is known, and shares from there on. While a full frame is sent the
+//! next is made: the two need different cores.
 
 use std::{
     fmt,
@@ -104,13 +105,6 @@ pub(super) struct Hub {
     preamble: Vec<Arc<Frame>>,
 }
 
-/// Somebody who reads a data stream, and where.
-#[derive(Debug)]
-pub(super) struct Reader {
-    hub: Arc<Hub>,
-    place: Place,
-}
-
 /// Why there is no next frame.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HubError {
@@ -161,6 +155,10 @@ impl Hub {
         self.incarnation
     }
 
+    pub(super) fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
     pub(super) fn parts(&self) -> &Parts {
         &self.parts
     }
@@ -181,15 +179,15 @@ impl Hub {
         self.frames.entry(place).frame.initialized()
     }
 
-    /// Has the frame made that begins at a place, if there is something behind it and nobody has begun.
-    fn begin(self: &Arc<Self>, place: &Place) {
+    /// Has the frame made that begins at a place, if there is something behind it and nobody does that yet.
+    pub(super) fn make_ahead(self: &Arc<Self>, place: &Place) {
         let Parts {
             streams,
             stream,
             tasks,
             ..
         } = &self.parts;
-        if !self.frames.entry(place).begin() && feed::is_ready(streams, *stream, place) {
+        if feed::is_ready(streams, *stream, place) && self.frames.entry(place).claim() {
             let (hub, place) = (self.clone(), place.clone());
             tasks.spawn("frame", async move {
                 // Whoever comes there meets the same error.
@@ -327,41 +325,6 @@ impl Hub {
             frame.finish(gap.behind, None, Ends::Before),
             Carry::default(),
         ))
-    }
-}
-
-impl Reader {
-    pub(super) fn new(hub: Arc<Hub>, place: Place) -> Self {
-        hub.frames.come(&place);
-        Self { hub, place }
-    }
-
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    /// Goes to another place.
-    pub(super) fn go_to(&mut self, place: &Place) {
-        self.hub.frames.leave(&self.place, Some(place));
-        self.place.clone_from(place);
-    }
-
-    /// Goes behind a frame. While that one is sent, the next is made, if there is so much that a frame does not hold it.
-    pub(super) fn pass(&mut self, frame: &Frame) {
-        self.go_to(frame.behind());
-        if frame.ends() == Ends::Before {
-            self.hub.begin(&self.place);
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.hub.frames.leave(&self.place, None);
     }
 }
 

@@ -25,6 +25,7 @@ mod gaps;
 mod hub;
 mod json;
 mod position;
+mod reader;
 mod registry;
 pub mod resource;
 pub mod schema;

@@ -14,8 +14,9 @@ use super::{
     data_stream::{DataStream, Ended},
     feed,
     frame::Frame,
-    hub::{Hub, HubError, Reader},
+    hub::{Hub, HubError},
     position::{Place, Position},
+    reader::Reader,
     start::{self, Start},
 };
 

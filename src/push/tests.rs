@@ -10,8 +10,9 @@ use super::{
     frame::Frame,
     frames::Kept,
     gaps::{Gaps, Missing},
-    hub::{Encode, Hub, HubError, Parts, Reader},
+    hub::{Encode, Hub, HubError, Parts},
     position::{Contract, PositionKey},
+    reader::Reader,
     resource::QualityOfService,
     start::start,
 };

@@ -35,8 +35,12 @@ pub(super) struct Change<'a> {
 
 /// The columns of an image.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and an allocation for each record is what this saves"
+)]
 pub(super) enum Columns<'a> {
-    /// Of the append table, which always has as many: they need no memory of their own.
+    /// Of the append table, which always has as many.
     Append([Column<'a>; 6]),
     Of(Vec<Column<'a>>),
 }

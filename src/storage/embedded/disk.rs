@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use rustix::buffer::spare_capacity;
+
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes a new file; one that exists is an error.
@@ -70,6 +72,19 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the system says.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+
+    /// Appends at most `len` bytes to `out`, which need not be zeroed before where the system can do without; returns how
+    /// many, 0 at the end.
+    ///
+    /// # Errors
+    /// What the system says; nothing was appended.
+    fn read_onto(&self, out: &mut Vec<u8>, len: usize, at: u64) -> io::Result<usize> {
+        let from = out.len();
+        out.resize(from + len, 0);
+        let read = self.read_at(&mut out[from..], at);
+        out.truncate(from + read.as_ref().copied().unwrap_or_default());
+        read
+    }
 
     /// Writes; returns how many bytes, which may be fewer than given.
     ///
@@ -151,6 +166,15 @@ impl DiskFile for RealFile {
         self.0.read_at(buffer, at)
     }
 
+    fn read_onto(&self, out: &mut Vec<u8>, len: usize, at: u64) -> io::Result<usize> {
+        let from = out.len();
+        out.reserve_exact(len);
+        // There may be room for more than was asked for.
+        let read = rustix::io::pread(&self.0, spare_capacity(out), at)?.min(len);
+        out.truncate(from + read);
+        Ok(read)
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         self.0.write_at(bytes, at)
     }
@@ -165,5 +189,24 @@ impl DiskFile for RealFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_comes_behind_what_is_there_and_is_no_more_than_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.create(&dir.path().join("file")).unwrap();
+        file.write_at(b"0123456789", 0).unwrap();
+        let mut out = Vec::with_capacity(100);
+        out.extend_from_slice(b"before ");
+        assert_eq!(file.read_onto(&mut out, 4, 2).unwrap(), 4);
+        assert_eq!(out, b"before 2345");
+        assert_eq!(file.read_onto(&mut out, 4, 8).unwrap(), 2);
+        assert_eq!(file.read_onto(&mut out, 4, 10).unwrap(), 0);
+        assert_eq!(out, b"before 234589");
     }
 }

@@ -291,9 +291,8 @@ impl Reader {
     fn load(&self, slot: Slot, wanted: &BlockRef) -> Result<Block, ReadError> {
         let failed = |error| ReadError::Io(Arc::new(error));
         let (life, file) = self.shared.files.get(wanted.segment).map_err(failed)?;
-        let mut bytes = vec![0; wanted.len as usize];
-        let len = segment::read_up_to(&*file, &mut bytes, wanted.place).map_err(failed)?;
-        bytes.truncate(len);
+        let read = segment::read_some(&*file, wanted.len as usize, wanted.place);
+        let bytes = read.map_err(failed)?;
         let path = self.shared.files.path(wanted.segment);
         let bad = |what| damaged(&path.display().to_string(), wanted.place, what);
         let block = Block::decode(&Bytes::from(bytes), life, wanted.place).map_err(bad)?;

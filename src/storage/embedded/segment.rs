@@ -186,6 +186,21 @@ pub(super) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], at: u64) -> io:
     Ok(len)
 }
 
+/// Returns `len` bytes from there on, or those up to the end.
+pub(super) fn read_some(file: &dyn DiskFile, len: usize, at: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let left = len - bytes.len();
+        match file.read_onto(&mut bytes, left, at + (len - left) as u64) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
 /// Writes all of `bytes`; after an error, also returns how many were taken before it.
 pub(super) fn write_all(
     file: &dyn DiskFile,
