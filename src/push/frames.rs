@@ -1,8 +1,8 @@
 //! Frames that were made, by the place at which each begins, for as long as somebody stands before them.
 //!
 //! Readers of one data stream are mostly near each other: the first one has a frame made, and the others find it. What
-//! all have passed is forgotten at once; of what they have not, [`KEPT_BYTES`] are kept over all data streams. Whoever is
-//! further behind than that has its frames made again.
+//! all have passed is forgotten at once; of what they have not, [`KEPT_BYTES`] are kept, shared evenly by the data streams
+//! that are read. Whoever is further behind than that has its frames made again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,15 +16,22 @@ use tokio::sync::OnceCell;
 
 use super::{feed::Carry, frame::Frame, position::Place};
 
-/// Bytes of frames that are kept for those who are behind others, of all data streams together; the newest two of each
-/// are kept in any case.
+/// Bytes of frames that are kept for those who are behind others, of all data streams together; of each the newest two are
+/// kept in any case.
 const KEPT_BYTES: usize = 16 << 20;
 /// Places that are known of one data stream, at most.
 const KEPT_LEN: usize = 1024;
 
-/// How much is kept at the moment. Clones share the count.
+/// How many data streams are read, which share what is kept. Clones share the count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept(Arc<AtomicUsize>);
+pub(super) struct Shares(Arc<AtomicUsize>);
+
+impl Shares {
+    /// Returns the bytes that one has.
+    fn bytes(&self) -> usize {
+        KEPT_BYTES / self.0.load(Ordering::Relaxed).max(1)
+    }
+}
 
 /// The frames of one data stream.
 #[derive(Debug)]
@@ -41,9 +48,8 @@ struct Known {
     order: VecDeque<Key>,
     /// How many readers stand at places of a rank.
     readers: BTreeMap<u64, usize>,
-    /// Of this data stream.
     bytes: usize,
-    kept: Kept,
+    shares: Shares,
 }
 
 /// A place, and the frame that begins there.
@@ -69,14 +75,14 @@ impl Entry {
 }
 
 impl Frames {
-    pub(super) fn new(kept: Kept) -> Self {
+    pub(super) fn new(shares: Shares) -> Self {
         Self {
             known: Mutex::new(Known {
                 entries: BTreeMap::new(),
                 order: VecDeque::new(),
                 readers: BTreeMap::new(),
                 bytes: 0,
-                kept,
+                shares,
             }),
         }
     }
@@ -113,9 +119,19 @@ impl Frames {
         known.forget_too_much();
     }
 
+    /// Returns whether a frame that nobody has asked for yet will be there when somebody does.
+    pub(super) fn has_room(&self) -> bool {
+        let known = self.known();
+        known.bytes <= known.shares.bytes() / 2
+    }
+
     /// Takes note of a reader that comes to a place.
     pub(super) fn come(&self, place: &Place) {
-        *self.known().readers.entry(place.rank()).or_default() += 1;
+        let mut known = self.known();
+        if known.readers.is_empty() {
+            known.shares.0.fetch_add(1, Ordering::Relaxed);
+        }
+        *known.readers.entry(place.rank()).or_default() += 1;
     }
 
     /// Takes note of a reader that leaves a place for another one, or for good.
@@ -129,6 +145,9 @@ impl Frames {
             if *left == 0 {
                 known.readers.remove(&place.rank());
                 known.forget_passed();
+                if known.readers.is_empty() {
+                    known.shares.0.fetch_sub(1, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -149,13 +168,10 @@ impl Known {
     fn count(&mut self, entry: &Entry, bytes: usize) {
         entry.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
-        self.kept.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn forget(&mut self, entry: &Entry) {
-        let bytes = entry.bytes.load(Ordering::Relaxed);
-        self.bytes -= bytes;
-        self.kept.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes -= entry.bytes.load(Ordering::Relaxed);
     }
 
     /// Forgets what every reader has passed.
@@ -180,7 +196,7 @@ impl Known {
     /// Forgets the oldest, but for the last two: there the readers are.
     fn forget_too_much(&mut self) {
         while self.order.len() > 2
-            && (self.kept.0.load(Ordering::Relaxed) > KEPT_BYTES || self.order.len() > KEPT_LEN)
+            && (self.bytes > self.shares.bytes() || self.order.len() > KEPT_LEN)
         {
             let Some(key) = self.order.pop_front() else {
                 return;
@@ -194,7 +210,9 @@ impl Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        self.kept.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        if !self.readers.is_empty() {
+            self.shares.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -221,14 +239,12 @@ mod tests {
     }
 
     /// Frames of those bytes between the first places.
-    fn filled(kept: &Kept, lens: &[usize]) -> Frames {
-        let frames = Frames::new(kept.clone());
+    fn fill(frames: &Frames, lens: &[usize]) {
         for (place, bytes) in (0..).zip(lens) {
             let made = frame(*bytes, place + 1);
             frames.entry(&at(place));
             frames.keep(&at(place), &made, Carry::default());
         }
-        frames
     }
 
     fn places(frames: &Frames) -> Vec<u64> {
@@ -236,51 +252,54 @@ mod tests {
         known.entries.keys().map(|(rank, _)| *rank).collect()
     }
 
-    fn kept_bytes(kept: &Kept) -> usize {
-        kept.0.load(Ordering::Relaxed)
-    }
-
     #[test]
     fn what_all_have_passed_is_forgotten_and_what_one_needs_is_not() {
-        let kept = Kept::default();
-        let frames = filled(&kept, &[1000; 4]);
+        let frames = Frames::new(Shares::default());
         frames.come(&at(0));
         frames.come(&at(0));
+        fill(&frames, &[1000; 4]);
         frames.leave(&at(0), Some(&at(3)));
         assert_eq!(places(&frames), [0, 1, 2, 3, 4], "one stands at the start");
         frames.leave(&at(0), Some(&at(2)));
         assert_eq!(places(&frames), [2, 3, 4]);
-        assert!((2000..4000).contains(&kept_bytes(&kept)));
+        assert!((2000..4000).contains(&frames.known().bytes));
         frames.leave(&at(3), None);
         assert_eq!(places(&frames), [2, 3, 4]);
         frames.leave(&at(2), None);
-        assert_eq!((places(&frames), kept_bytes(&kept)), (Vec::new(), 0));
+        assert_eq!((places(&frames), frames.known().bytes), (Vec::new(), 0));
     }
 
     #[test]
-    fn all_data_streams_together_keep_so_much_and_each_its_newest() {
-        let kept = Kept::default();
+    fn those_that_are_read_share_what_is_kept_and_each_has_its_newest() {
+        let shares = Shares::default();
         let quarter = KEPT_BYTES / 4;
-        let one = filled(&kept, &[quarter; 5]);
-        assert_eq!(places(&one), [2, 3, 4, 5], "the oldest went");
-        assert!(kept_bytes(&kept) <= KEPT_BYTES);
-        let other = filled(&kept, &[quarter; 3]);
-        assert_eq!(places(&other), [2, 3]);
-        drop(one);
-        assert_eq!(kept_bytes(&kept), other.known().bytes);
-        drop(other);
-        assert_eq!(kept_bytes(&kept), 0);
+        let streams = [(); 3].map(|()| Frames::new(shares.clone()));
+        streams[0].come(&at(0));
+        fill(&streams[0], &[quarter - 1000; 6]);
+        assert_eq!(places(&streams[0]), [2, 3, 4, 5, 6], "the oldest went");
+        assert!(!streams[0].has_room());
+        streams[1].come(&at(0));
+        fill(&streams[1], &[quarter - 1000; 4]);
+        assert_eq!(places(&streams[1]), [2, 3, 4], "a half is its own");
+        streams[2].come(&at(0));
+        fill(&streams[2], &[KEPT_BYTES; 3]);
+        assert_eq!(places(&streams[2]), [2, 3]);
+        streams[1].leave(&at(0), None);
+        assert_eq!(shares.bytes(), KEPT_BYTES / 2);
+        drop(streams);
+        assert_eq!(shares.0.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn as_many_places_are_known_whatever_they_weigh() {
-        let frames = filled(&Kept::default(), &[1; 2 * KEPT_LEN]);
+        let frames = Frames::new(Shares::default());
+        fill(&frames, &[1; 2 * KEPT_LEN]);
         assert_eq!(places(&frames).len(), KEPT_LEN);
     }
 
     #[test]
     fn a_frame_is_made_ahead_by_one() {
-        let frames = Frames::new(Kept::default());
+        let frames = Frames::new(Shares::default());
         assert!(frames.entry(&at(7)).claim());
         assert!(!frames.entry(&at(7)).claim());
     }

@@ -27,7 +27,7 @@ use super::{
     encode::Scratch,
     feed::{self, Carry, FeedError, Gap, Next, Run},
     frame::{Ends, Frame, FrameBuilder},
-    frames::{Entry, Frames, Kept},
+    frames::{Entry, Frames, Shares},
     gaps::{Gaps, Missing},
     position::{Contract, Place, PositionKey, Positions},
     resource::{QualityOfService, ResourceName},
@@ -89,7 +89,7 @@ pub(super) struct Parts {
     pub(super) frame_bytes: usize,
     pub(super) clock: Clock,
     pub(super) gaps: Gaps,
-    pub(super) kept: Kept,
+    pub(super) shares: Shares,
     /// Frames are made ahead in tasks of these.
     pub(super) tasks: Tasks,
 }
@@ -132,7 +132,7 @@ impl Hub {
         Self {
             preamble: frames(preamble, parts.frame_bytes),
             incarnation: stream.incarnation,
-            frames: Frames::new(parts.kept.clone()),
+            frames: Frames::new(parts.shares.clone()),
             last_bytes: AtomicUsize::new(0),
             parts,
         }
@@ -187,7 +187,10 @@ impl Hub {
             tasks,
             ..
         } = &self.parts;
-        if feed::is_ready(streams, *stream, place) && self.frames.entry(place).claim() {
+        if self.frames.has_room()
+            && feed::is_ready(streams, *stream, place)
+            && self.frames.entry(place).claim()
+        {
             let (hub, place) = (self.clone(), place.clone());
             tasks.spawn("frame", async move {
                 // Whoever comes there meets the same error.

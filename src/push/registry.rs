@@ -28,7 +28,7 @@ use crate::{
 use super::{
     cursors::Cursors,
     data_stream::{DataStream, Ended},
-    frames::Kept,
+    frames::Shares,
     gaps::Gaps,
     position::PositionKey,
     resource::{Resource, ResourceName, merge_patch},
@@ -57,7 +57,7 @@ pub(super) struct Inner {
     /// By clients, those of earlier configurations among them.
     pub(super) seats_taken: Arc<AtomicUsize>,
     pub(super) gaps: Gaps,
-    pub(super) kept: Kept,
+    pub(super) shares: Shares,
     /// Held by whoever changes one: state and `known` change in the same order.
     changes: tokio::sync::Mutex<()>,
 }
@@ -145,7 +145,7 @@ impl Push {
             known: Mutex::new(known),
             seats_taken: Arc::default(),
             gaps: Gaps::default(),
-            kept: Kept::default(),
+            shares: Shares::default(),
             changes: tokio::sync::Mutex::default(),
         })))
     }

@@ -176,7 +176,7 @@ impl Push {
             frame_bytes: usize::try_from(stream.resource.buffer_size).unwrap_or(usize::MAX),
             clock: self.0.clock.clone(),
             gaps: self.0.gaps.clone(),
-            kept: self.0.kept.clone(),
+            shares: self.0.shares.clone(),
             tasks: self.0.tasks.clone(),
         };
         Hub::new(parts, log)

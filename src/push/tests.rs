@@ -8,7 +8,7 @@ use super::{
     begin::Begin,
     encode::Scratch,
     frame::Frame,
-    frames::Kept,
+    frames::Shares,
     gaps::{Gaps, Missing},
     hub::{Encode, Hub, HubError, Parts},
     position::{Contract, PositionKey},
@@ -144,7 +144,7 @@ impl Shown {
             frame_bytes,
             clock: Clock::manual(Timestamp(1)),
             gaps: self.gaps.clone(),
-            kept: Kept::default(),
+            shares: Shares::default(),
             tasks: Tasks::new(),
         };
         Hub::new(parts, &self.stream)
