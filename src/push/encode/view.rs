@@ -19,6 +19,8 @@ use super::{
 
 /// The append table is the first of all tables.
 const APPEND: usize = 0;
+/// Longer headers are looked through for each message.
+const HARMLESS_BYTES_MAX: usize = 4 << 10;
 
 /// What is shown of a record.
 #[derive(Clone, Debug)]
@@ -80,6 +82,8 @@ pub(super) struct Viewed {
     members: Vec<Member>,
     /// The other columns of the append table.
     row: Vec<u8>,
+    /// Headers of a message in which nothing is hidden: those of the next one are mostly the same.
+    harmless: Vec<u8>,
 }
 
 /// Knows what records of one data stream become.
@@ -134,8 +138,13 @@ impl Viewer {
         facts: &Facts<'_>,
         viewed: &'a mut Viewed,
     ) -> Change<'a> {
-        let Viewed { text, members, row } = viewed;
-        let (is_json, text) = self.shown(&record.record.value, text, members);
+        let Viewed {
+            text,
+            members,
+            row,
+            harmless,
+        } = viewed;
+        let (is_json, text) = self.shown(&record.record.value, text, members, harmless);
         if is_json
             && !self.entries.is_empty()
             && let Some(change) = self.operation(text, members)
@@ -153,8 +162,13 @@ impl Viewer {
         facts: &Facts<'_>,
         viewed: &'a mut Viewed,
     ) -> Change<'a> {
-        let Viewed { text, members, row } = viewed;
-        let (is_json, text) = self.shown(&record.record.value, text, members);
+        let Viewed {
+            text,
+            members,
+            row,
+            harmless,
+        } = viewed;
+        let (is_json, text) = self.shown(&record.record.value, text, members, harmless);
         append(partition, record, facts, is_json, text, row)
     }
 
@@ -165,14 +179,15 @@ impl Viewer {
         value: &'a [u8],
         text: &'a mut Vec<u8>,
         members: &mut Vec<Member>,
+        harmless: &mut Vec<u8>,
     ) -> (bool, &'a [u8]) {
         text.clear();
         members.clear();
         let compacted = json::compact(value, text, members);
         // Most have nothing to hide, and are read once.
         match compacted {
-            Compacted::AsItStands if !self.hides(value, members) => return (true, value),
-            Compacted::Copied if !self.hides(text, members) => return (true, text),
+            Compacted::AsItStands if !self.hides(value, members, harmless) => return (true, value),
+            Compacted::Copied if !self.hides(text, members, harmless) => return (true, text),
             _ => {}
         }
         text.clear();
@@ -191,20 +206,28 @@ impl Viewer {
     }
 
     /// Returns whether a message, as it is shown, has credentials in its headers.
-    fn hides(&self, text: &[u8], members: &[Member]) -> bool {
-        let mut headers = members
-            .iter()
-            .filter(|member| json::is_text(&text[member.name.clone()], HEADERS));
-        headers.any(|member| {
+    fn hides(&self, text: &[u8], members: &[Member], harmless: &mut Vec<u8>) -> bool {
+        for Member { name, value } in members {
+            let value = &text[value.clone()];
+            if !json::is_text(&text[name.clone()], HEADERS) || value == harmless {
+                continue;
+            }
             let mut found = false;
-            json::elements(&text[member.value.clone()], |header| {
+            json::elements(value, |header| {
                 json::members(header, |name, value| {
                     found |= json::is_text(name, "key")
                         && json::unquoted(value).is_some_and(|key| is_hidden(&key, &self.masked));
                 });
             });
-            found
-        })
+            if found {
+                return true;
+            }
+            if value.len() <= HARMLESS_BYTES_MAX {
+                harmless.clear();
+                harmless.extend_from_slice(value);
+            }
+        }
+        false
     }
 
     /// Returns the change of an object that a message asks its target for.

@@ -166,13 +166,7 @@ impl<'a> Compact<'a> {
                     }
                     next = Next::Value;
                 }
-                (Next::CommaOrEnd, b',') => {
-                    self.at += 1;
-                    next = match self.open & 1 {
-                        1 => Next::Name,
-                        _ => Next::Value,
-                    };
-                }
+                (Next::CommaOrEnd, b',') => next = self.comma(),
                 (Next::CommaOrEnd | Next::NameOrEnd, b'}') if self.open & 1 == 1 => {
                     self.close();
                     ended = true;
@@ -194,10 +188,22 @@ impl<'a> Compact<'a> {
                 let name = name.clone();
                 self.members.push(Member { name, value });
             }
-            next = Next::CommaOrEnd;
+            // Most have no blank before the comma.
+            next = match self.text.get(self.at) {
+                Some(b',') => self.comma(),
+                _ => Next::CommaOrEnd,
+            };
         }
         self.blanks();
         self.at == self.text.len()
+    }
+
+    fn comma(&mut self) -> Next {
+        self.at += 1;
+        match self.open & 1 {
+            1 => Next::Name,
+            _ => Next::Value,
+        }
     }
 
     fn close(&mut self) {

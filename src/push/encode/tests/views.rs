@@ -68,6 +68,29 @@ fn a_credential_is_not_shown_because_its_message_is_no_json_to_us() {
 }
 
 #[test]
+fn a_credential_is_not_shown_behind_messages_that_have_none() {
+    let encoder = encoder("");
+    let (mut scratch, mut shown) = (Scratch::default(), Vec::new());
+    for key in ["Accept", "Accept", "Cookie", "Accept", "Cookie"] {
+        let headers = format!(r#"[{{"key":"{key}","value":"x"}}]"#);
+        let text = format!(r#"{{"targetRestApiHeaders":{headers}}}"#);
+        let mut out = Vec::new();
+        encoder.record(
+            &log(),
+            Partition(0),
+            &stored("", &text, &[]),
+            NOW,
+            &mut |_| {},
+            &mut scratch,
+            &mut out,
+        );
+        let sent: Value = serde_json::from_slice(&out).unwrap();
+        shown.push(sent["after"]["DATA"]["targetRestApiHeaders"][0]["value"].clone());
+    }
+    assert_eq!(shown, ["x", "x", "***", "x", "***"]);
+}
+
+#[test]
 fn nothing_in_a_record_can_run_as_a_script() {
     let text = format!(r#"{{"a\u2028": "b{}" , "c{}":1}}"#, '\u{2029}', '\u{2028}');
     let record = stored("k\u{2028}", &text, &[(header::SOURCE, "s\u{2029}")]);
