@@ -4,6 +4,7 @@ mod cursors;
 mod document;
 mod edge;
 mod kills;
+mod raw;
 
 use std::collections::BTreeMap;
 
