@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::harness::{Answer, Gateway, keyed, within};
@@ -74,8 +74,19 @@ pub(super) struct Raw {
 
 impl Raw {
     pub(super) async fn new(gateway: &Gateway, name: &str, begin: &str) -> Self {
+        Self::over(TcpSocket::new_v4().unwrap(), gateway, name, begin).await
+    }
+
+    /// One that has hardly any room for what it does not read.
+    pub(super) async fn slow(gateway: &Gateway, name: &str, begin: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self::over(socket, gateway, name, begin).await
+    }
+
+    async fn over(socket: TcpSocket, gateway: &Gateway, name: &str, begin: &str) -> Self {
         let at = gateway.url.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(at).await.unwrap();
+        let mut stream = socket.connect(at.parse().unwrap()).await.unwrap();
         let key = BASE64.encode(&[7; 16]);
         let head = format!(
             "GET {}?begin={begin} HTTP/1.1\r\nhost: {at}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -97,17 +108,51 @@ impl Raw {
 
     /// Opcode and payload of the next frame; nothing at the end.
     pub(super) async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut frame = self.whole_frame().await?;
+        assert_eq!(
+            frame[0] & 0xf0,
+            0x80,
+            "whole messages without reserved bits"
+        );
+        let head_len = match frame[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        let payload = frame.split_off(head_len);
+        Some((frame[0] & 0x0f, payload))
+    }
+
+    /// Every byte of the next frame; nothing at the end.
+    pub(super) async fn whole_frame(&mut self) -> Option<Vec<u8>> {
         let read = async {
-            let first = self.stream.read_u8().await.ok()?;
-            assert_eq!(first & 0xf0, 0x80, "whole messages without reserved bits");
-            let len = match self.stream.read_u8().await.unwrap() {
-                126 => u64::from(self.stream.read_u16().await.unwrap()),
-                127 => self.stream.read_u64().await.unwrap(),
-                short => u64::from(short),
+            let mut frame = vec![self.stream.read_u8().await.ok()?];
+            frame.push(self.stream.read_u8().await.unwrap());
+            let more = match frame[1] {
+                126 => 2,
+                127 => 8,
+                short => {
+                    assert!(short < 126, "a server masks nothing");
+                    0
+                }
             };
-            let mut payload = vec![0; usize::try_from(len).unwrap()];
-            self.stream.read_exact(&mut payload).await.unwrap();
-            Some((first & 0x0f, payload))
+            let mut len = vec![0; more];
+            self.stream.read_exact(&mut len).await.unwrap();
+            let told = len
+                .iter()
+                .fold(0, |len, byte| len << 8 | usize::from(*byte));
+            frame.extend(len);
+            let head_len = frame.len();
+            let payload_len = match more {
+                0 => usize::from(frame[1]),
+                _ => told,
+            };
+            frame.resize(head_len + payload_len, 0);
+            self.stream
+                .read_exact(&mut frame[head_len..])
+                .await
+                .unwrap();
+            Some(frame)
         };
         within("a frame", read).await
     }
@@ -115,20 +160,24 @@ impl Raw {
     /// `xid`s of records until there are that many; a frame that has more is cut there, as by a client that dies.
     pub(super) async fn records(&mut self, count: usize) -> Vec<String> {
         let mut all = Vec::new();
-        while all.len() < count {
-            let (opcode, payload) = self.frame().await.expect("it is open");
-            if opcode != 1 {
-                assert_eq!(opcode, 9, "{payload:?}");
-                continue;
+        // Silence is filled, so it is not the next frame alone that has a time.
+        within(&format!("{count} records"), async {
+            while all.len() < count {
+                let (opcode, payload) = self.frame().await.expect("it is open");
+                if opcode != 1 {
+                    assert_eq!(opcode, 9, "{payload:?}");
+                    continue;
+                }
+                let frame: Vec<Value> = serde_json::from_slice(&payload).unwrap();
+                // Schemas and metadata have no position.
+                let records = frame.iter().filter(|record| record.get("pos").is_some());
+                for record in records.take(count - all.len()) {
+                    all.push(record["xid"].as_str().unwrap().to_owned());
+                    self.pos = Some(record["pos"].as_str().unwrap().to_owned());
+                }
             }
-            let frame: Vec<Value> = serde_json::from_slice(&payload).unwrap();
-            // Schemas and metadata have no position.
-            let records = frame.iter().filter(|record| record.get("pos").is_some());
-            for record in records.take(count - all.len()) {
-                all.push(record["xid"].as_str().unwrap().to_owned());
-                self.pos = Some(record["pos"].as_str().unwrap().to_owned());
-            }
-        }
+        })
+        .await;
         all
     }
 
