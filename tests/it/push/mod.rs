@@ -1,5 +1,6 @@
 //! Data streams: made and changed over HTTP, read over WebSocket and as Server-Sent Events.
 
+mod begin;
 mod closes;
 mod cursors;
 mod document;
