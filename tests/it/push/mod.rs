@@ -1,6 +1,7 @@
 //! Data streams: made and changed over HTTP, read over WebSocket and as Server-Sent Events.
 
 mod begin;
+mod bounds;
 mod closes;
 mod cursors;
 mod document;
