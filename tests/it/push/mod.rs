@@ -8,6 +8,7 @@ mod document;
 mod edge;
 mod kills;
 mod raw;
+mod shared;
 
 use std::collections::BTreeMap;
 
