@@ -95,3 +95,64 @@ impl Events {
         Some(format!("event: close\ndata: {{\"code\":{code},\"reason\":\"{word}\"}}\n\n").into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::{
+        clock::{Clock, Timestamp},
+        config::Config,
+        log::Streams,
+        push::{Asked, Push, Settings},
+        storage::{Engine, Log as _, StreamConfig, memory::Memory},
+        tasks::Tasks,
+    };
+
+    async fn push(tasks: &Tasks) -> Push {
+        let engine = Memory::new();
+        let name = Config::default().roles.source;
+        let made = engine.create_stream(name, 1, StreamConfig::default());
+        made.await.unwrap();
+        let streams = Streams::new(engine as Arc<dyn Engine>);
+        let clock = Clock::manual(Timestamp(1));
+        let settings = Settings::new(&Config::default());
+        let push = Push::open(streams, clock, settings, tasks).await.unwrap();
+        let made = push.create("s1".parse().unwrap(), br#"{"source":{"trail":"a1"}}"#);
+        made.await.unwrap();
+        push
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_filled_with_comments_and_the_end_says_why() {
+        let tasks = Tasks::new();
+        let push = push(&tasks).await;
+        let name = "s1".parse().unwrap();
+        let subscription = push.subscribe(&name, Asked::default());
+        let mut events = Events {
+            subscription: subscription.await.unwrap(),
+            stop: CancellationToken::new(),
+            stage: Stage::Begin,
+        };
+        let text = |piece: Option<Bytes>| String::from_utf8(piece.unwrap().to_vec()).unwrap();
+        assert_eq!(text(events.next().await), "retry: 2000\n\n");
+        // The schemas, which are nothing to go on behind, and the making of the stream.
+        for id in ["\n\n", "\nid: p1"] {
+            assert_eq!(text(events.next().await), "data: ");
+            assert!(text(events.next().await).starts_with('['));
+            let end = text(events.next().await);
+            assert!(end.starts_with(id) && end.ends_with("\n\n"), "{end:?}");
+        }
+        let begun = Instant::now();
+        for second in [15, 30, 45] {
+            let idle = timeout(Duration::from_secs(3600), events.next()).await;
+            assert_eq!(text(idle.unwrap()), ": idle\n\n");
+            assert_eq!(begun.elapsed().as_secs(), second);
+        }
+        events.stop.cancel();
+        let close = "event: close\ndata: {\"code\":1001,\"reason\":\"drain\"}\n\n";
+        assert_eq!(text(events.next().await), close);
+        assert_eq!(events.next().await, None);
+    }
+}

@@ -6,6 +6,7 @@ mod closes;
 mod cursors;
 mod document;
 mod edge;
+mod events;
 mod kills;
 mod raw;
 mod shared;
