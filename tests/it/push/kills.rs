@@ -1,14 +1,18 @@
 //! Server and clients die at random moments under load: what each client got in all its lives is what the log holds, in
-//! one order, once.
+//! one order, once, each record as the schema before it says. Data streams of all shapes are drawn too.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use futures_util::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio_tungstenite::{client_async, tungstenite::Message};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
+};
 
+use super::shapes::{Connection, Held, Learnt, Shape};
 use crate::{
     crash::{Random, SOURCE, check_journal},
     harness::{Gateway, Place, client, keyed, within},
@@ -16,33 +20,21 @@ use crate::{
 
 const ROUNDS: u32 = 8;
 const KEYS: u64 = 40;
-/// Name, members beside the trail, and the key of whose records nothing is sent.
-const STREAMS: [(&str, &str, Option<&str>); 4] = [
-    ("plain", "{}", None),
-    (
-        "small",
-        r#"{"bufferSize":131072,"encoding":{"json":{"model":"row","treatAllColumnsAsStrings":true}}}"#,
-        None,
-    ),
-    (
-        "ruled",
-        r#"{"rules":[{"name":"one","action":"exclude","filter":{"columnValues":[{"column":"KEY","operator":"EQ","value":"k7"}]}}]}"#,
-        Some("k7"),
-    ),
-    (
-        "shop",
-        r#"{"x-syncgate":{"view":"operations","objects":[{"object":"SHOP.ORDERS","url":"http://127.0.0.1:*/orders","keys":["n"]}]}}"#,
-        None,
-    ),
-];
+/// Data streams that are drawn.
+const DRAWN: u64 = 6;
+/// Longer than anything takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Messages of a round, at most.
+const SENT_MAX: usize = 400;
 
 /// A client over all its lives.
 struct Reader {
-    name: &'static str,
+    shape: Shape,
     random: Random,
     /// Where it goes on.
     begin: String,
-    xids: Vec<String>,
+    lines: Vec<String>,
+    learnt: Learnt,
 }
 
 /// When it stops: the server is gone, or it has that many records.
@@ -53,6 +45,22 @@ enum Until {
 }
 
 impl Reader {
+    fn new(shape: Shape, random: Random) -> Self {
+        Self {
+            shape,
+            random,
+            begin: "earliest".into(),
+            lines: Vec::new(),
+            learnt: Learnt::default(),
+        }
+    }
+
+    /// Records that it has, events of the stream not among them.
+    fn len(&self) -> usize {
+        let records = self.lines.iter().filter(|line| !line.starts_with("ddl."));
+        records.count()
+    }
+
     /// Reads, dies after some records and comes again, and so on.
     async fn read(&mut self, address: &str, until: Until) {
         loop {
@@ -60,7 +68,7 @@ impl Reader {
             let gone = self.live(address, patience, until).await.is_none();
             match until {
                 Until::Gone if gone => return,
-                Until::Len(len) if self.xids.len() >= len => return,
+                Until::Len(len) if self.len() >= len => return,
                 _ => {}
             }
         }
@@ -68,31 +76,51 @@ impl Reader {
 
     /// One life of at most so many records; nothing if the server has gone.
     async fn live(&mut self, address: &str, patience: usize, until: Until) -> Option<()> {
-        let path = format!("/services/v2/stream/{}?begin={}", self.name, self.begin);
+        let path = format!(
+            "/services/v2/stream/{}?begin={}",
+            self.shape.name, self.begin
+        );
         let stream = TcpStream::connect(address).await.ok()?;
-        let opened = client_async(format!("ws://{address}{path}"), stream).await;
-        let (mut socket, _) = opened.ok()?;
+        let request = format!("ws://{address}{path}").into_client_request();
+        let mut request = request.unwrap();
+        if self.shape.is_one_by_one {
+            let protocol = "cloudevents.json".parse().unwrap();
+            request
+                .headers_mut()
+                .insert("sec-websocket-protocol", protocol);
+        }
+        let (mut socket, _) = client_async(request, stream).await.ok()?;
         let mut left = patience;
-        while left > 0 {
+        let mut len = self.len();
+        let enough = |len| matches!(until, Until::Len(all) if len >= all);
+        let mut connection = Connection::new(&self.shape, &mut self.learnt);
+        while left > 0 && !enough(len) {
             let text = match within("a frame", socket.next()).await {
                 Some(Ok(Message::Text(text))) => text,
                 Some(Ok(Message::Ping(_))) => continue,
-                _ => return None,
+                Some(Ok(other)) => panic!("{}: {other:?}", self.shape.name),
+                None | Some(Err(_)) => return None,
             };
-            let records: Vec<Value> = serde_json::from_str(&text).unwrap();
-            let records = records.iter().filter(|record| record.get("pos").is_some());
+            let records = match serde_json::from_str(&text).unwrap() {
+                Value::Array(records) => records,
+                // Silence is an array also where events come one by one.
+                event => vec![event],
+            };
             // It dies in the middle of a frame: what it has not looked at comes again.
-            for record in records.take(left) {
-                self.begin = record["pos"].as_str().unwrap().to_owned();
-                let xid = record["xid"].as_str().unwrap();
-                if !xid.starts_with("ddl.") {
-                    self.xids.push(xid.to_owned());
-                }
+            let all = records.iter().try_for_each(|record| {
+                let Some(taken) = connection.take(record) else {
+                    return ControlFlow::Continue(());
+                };
+                self.begin = taken.pos;
+                len += usize::from(!taken.line.starts_with("ddl."));
+                self.lines.push(taken.line);
                 left -= 1;
-            }
-            if matches!(until, Until::Len(len) if self.xids.len() >= len) {
-                break;
-            }
+                match left {
+                    0 => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            });
+            debug_assert!(all.is_continue() || left == 0);
         }
         Some(())
     }
@@ -109,19 +137,19 @@ async fn whoever_dies_anywhere_gets_what_the_log_holds_once_and_in_order() {
     let mut place = Place::with_config(
         "[log]\nsegment_bytes = 1048576\n\n[sync]\nrecord_bytes_max = 65536\nbatch_bytes_max = 262144\n",
     );
+    let mut shapes = Shape::fixed();
+    for n in 0..DRAWN {
+        shapes.push(Shape::drawn(&format!("drawn{n}"), &mut random));
+    }
     let mut readers = Vec::new();
-    for (at, (name, ..)) in (0..).zip(STREAMS) {
-        readers.push(Reader {
-            name,
-            random: Random(seed.wrapping_add(at + 1)),
-            begin: "earliest".into(),
-            xids: Vec::new(),
-        });
+    for (at, shape) in (0..).zip(&shapes) {
+        let random = Random(seed.wrapping_add(at + 1));
+        readers.push(Reader::new(shape.clone(), random));
     }
     for round in 0..ROUNDS {
         let gateway = place.start();
         if round == 0 {
-            make(&gateway).await;
+            make(&gateway, &shapes).await;
         }
         if round % 3 == 1 {
             let partitions = json!({ "partitions": 1 + round });
@@ -152,68 +180,112 @@ async fn whoever_dies_anywhere_gets_what_the_log_holds_once_and_in_order() {
     println!("{} records", held.len());
     assert!(held.len() > 100, "hardly any load");
     let address = gateway.url.trim_start_matches("http://").to_owned();
-    for (mut reader, (name, _, left_out)) in readers.into_iter().zip(STREAMS) {
-        let sent = held.iter().filter(|(key, _)| Some(&**key) != left_out);
-        let expected: Vec<_> = sent.map(|(_, xid)| xid.clone()).collect();
-        reader.read(&address, Until::Len(expected.len())).await;
-        assert!(
-            reader.xids == expected,
-            "{name}: {}",
-            differ(&reader.xids, &expected)
-        );
+    for mut reader in readers {
+        let sent = held.iter().filter_map(|held| reader.shape.expected(held));
+        let expected: Vec<_> = sent.collect();
+        // What never comes is seen in what is missing.
+        let all = reader.read(&address, Until::Len(expected.len()));
+        let _late = tokio::time::timeout(PATIENCE, all).await;
+        check(&reader, &expected);
         // And once more, in one go.
-        let mut whole = Reader {
-            begin: "earliest".into(),
-            xids: Vec::new(),
-            ..reader
-        };
-        let live = whole.live(&address, usize::MAX, Until::Len(expected.len()));
-        live.await.expect("the server is there");
-        assert!(
-            whole.xids == expected,
-            "{name}: {}",
-            differ(&whole.xids, &expected)
-        );
+        let in_parts = up_to_last(std::mem::take(&mut reader.lines));
+        reader.begin = "earliest".into();
+        let live = reader.live(&address, usize::MAX, Until::Len(expected.len()));
+        let _late = tokio::time::timeout(PATIENCE, live).await;
+        check(&reader, &expected);
+        assert_eq!(up_to_last(reader.lines), in_parts, "events of the stream");
     }
 }
 
-async fn make(gateway: &Gateway) {
-    for (name, members, _) in STREAMS {
-        let mut config: Value = serde_json::from_str(members).unwrap();
-        config["source"] = json!({"trail": SOURCE});
+/// Checks what a client has in all.
+#[track_caller]
+fn check(reader: &Reader, expected: &[String]) {
+    let records = reader.lines.iter().filter(|line| !line.starts_with("ddl."));
+    let records: Vec<_> = records.cloned().collect();
+    let Shape { name, config, .. } = &reader.shape;
+    assert!(
+        records == expected,
+        "{name}: {}\n{config}",
+        differ(&records, expected)
+    );
+}
+
+/// What comes behind the last record is not waited for.
+fn up_to_last(mut lines: Vec<String>) -> Vec<String> {
+    while lines.pop_if(|line| line.starts_with("ddl.")).is_some() {}
+    lines
+}
+
+async fn make(gateway: &Gateway, shapes: &[Shape]) {
+    for Shape { name, config, .. } in shapes {
         let path = format!("/services/v2/stream/{name}");
-        gateway.post(&path, &config).await.ok();
+        gateway.post(&path, config).await.ok();
     }
 }
 
 /// Sends batches of all lengths; nobody takes them.
 async fn send_until_gone(url: String, seed: u64) {
     let (client, mut random) = (client(), Random(seed));
-    loop {
-        let message = |_| {
-            let key = format!("k{}", random.below(KEYS));
-            let path = ["orders", "other"][usize::try_from(random.below(2)).unwrap()];
-            let n = random.below(1_000);
-            keyed(
-                &key,
-                &format!("http://127.0.0.1:9/{path}"),
-                json!({ "n": n }),
-            )
-            .to_string()
-        };
-        let lines: Vec<_> = (0..1 + seed % 40).map(message).collect();
-        let request = client
+    let mut sent = 0;
+    while sent < SENT_MAX {
+        let lines: Vec<_> = (0..1 + random.below(40))
+            .map(|_| message(&mut random))
+            .collect();
+        sent += lines.len();
+        let mut request = client
             .post(format!("{url}/stream/sync"))
             .header("content-type", "application/x-ndjson")
             .body(lines.join("\n"));
+        let trace = ["", "a", "b"][usize::try_from(random.below(3)).unwrap()];
+        if !trace.is_empty() {
+            let parent = format!("00-{}-00f067aa0ba902b7-01", trace.repeat(32));
+            request = request.header("traceparent", parent);
+        }
         if request.send().await.is_err() {
             return;
         }
     }
 }
 
-/// Key and `xid` of every record that the log holds, in the order of delivery.
-async fn held(gateway: &Gateway) -> Vec<(String, String)> {
+fn message(random: &mut Random) -> String {
+    let mut one_of = |all: &[Value]| {
+        let at = random.below(all.len() as u64);
+        all[usize::try_from(at).unwrap()].clone()
+    };
+    let path = match one_of(&[json!("orders"), json!("orders/7"), json!("other")]) {
+        Value::String(path) => path,
+        other => panic!("{other}"),
+    };
+    let port = one_of(&[json!(9), json!(7)]);
+    let operations = ["POST", "PUT", "PATCH", "DELETE", "GET"];
+    let operation = one_of(&operations.map(Value::from));
+    let note = one_of(&[
+        json!(null),
+        json!("ä\"\\\u{2028}"),
+        json!([1, {}]),
+        json!(true),
+    ]);
+    let n = random.below(1_000);
+    let payloads = [
+        json!({ "n": n }),
+        json!({ "n": n, "note": note, "pos": 1, "KEY": "k" }),
+        json!({ "n": n.to_string() }),
+        json!({ "note": note }),
+        json!([n, note]),
+    ];
+    let at = usize::try_from(random.below(payloads.len() as u64)).unwrap();
+    let key = match random.below(KEYS) {
+        0 => String::new(),
+        n => format!("k{n}"),
+    };
+    let url = format!("http://127.0.0.1:{port}/{path}");
+    let mut message = keyed(&key, &url, payloads[at].clone());
+    message["streamMessage"]["targetRestApiOperation"] = operation;
+    message.to_string()
+}
+
+/// Every record that the log holds, in the order of delivery.
+async fn held(gateway: &Gateway) -> Vec<Held> {
     let partitions = format!("/v1/streams/{SOURCE}/partitions");
     let bounds = gateway.get(&partitions).await.ok();
     let mut held = Vec::new();
@@ -225,8 +297,13 @@ async fn held(gateway: &Gateway) -> Vec<(String, String)> {
             for record in page["items"].as_array().unwrap() {
                 let offset = record["offset"].as_u64().unwrap();
                 let time = record["time"].as_str().unwrap().to_owned();
-                let key = record["key"].as_str().unwrap().to_owned();
-                held.push((time, partition, offset, key));
+                let one = Held {
+                    xid: format!("{partition}.{offset}"),
+                    key: record["key"].as_str().unwrap_or_default().to_owned(),
+                    value: record["value"].clone(),
+                    headers: record["headers"].clone(),
+                };
+                held.push(((time, partition, offset), one));
             }
             match page["next"].as_u64() {
                 Some(next) => from = next.to_string(),
@@ -234,9 +311,8 @@ async fn held(gateway: &Gateway) -> Vec<(String, String)> {
             }
         }
     }
-    held.sort();
-    let one = |(_, partition, offset, key)| (key, format!("{partition}.{offset}"));
-    held.into_iter().map(one).collect()
+    held.sort_by(|(a, _), (b, _)| a.cmp(b));
+    held.into_iter().map(|(_, one)| one).collect()
 }
 
 /// Says where two lists part.

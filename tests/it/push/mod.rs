@@ -9,6 +9,7 @@ mod edge;
 mod events;
 mod kills;
 mod raw;
+mod shapes;
 mod shared;
 
 use std::collections::BTreeMap;
