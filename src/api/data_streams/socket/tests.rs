@@ -193,3 +193,44 @@ async fn who_answers_pings_stays_and_silence_is_filled_with_empty_arrays() {
     let nothing = timeout(Duration::from_secs(15), client.next()).await;
     assert!(nothing.is_ok_and(|message| message.is_some_and(|(opcode, _, _)| opcode == PING)));
 }
+
+/// Text of one character, masked with zeros.
+const WORD: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, b'x'];
+const PINGED: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+const ANSWER: u8 = 10;
+
+impl Client {
+    /// Says something so often, and waits until all of it was read; the code if that closes the connection.
+    async fn say(&mut self, what: &[u8], times: usize) -> Option<u16> {
+        self.pipe.write_all(&what.repeat(times)).await.unwrap();
+        self.pipe.write_all(&PINGED).await.unwrap();
+        let mut answers = 1;
+        if what == PINGED {
+            answers += times;
+        }
+        while answers > 0 {
+            let (opcode, payload, _) = self.next().await.expect("an answer");
+            match opcode {
+                ANSWER => answers -= 1,
+                CLOSE => return Some(u16::from_be_bytes([payload[0], payload[1]])),
+                other => assert!(matches!(other, TEXT | PING), "{other}"),
+            }
+        }
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_messages_a_second_are_ignored_and_a_hundred_pings_answered_but_no_more() {
+    // The last ping of what is said counts too.
+    for (what, most) in [(&WORD[..], 10), (&PINGED[..], 99), (&PONG[..], 99)] {
+        let mut client = Client::new(3, 64 << 10, Duration::ZERO).await;
+        for _ in 0..3 {
+            assert_eq!(client.say(what, most).await, None, "{what:?}");
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(client.say(what, most).await, None);
+        sleep(Duration::from_millis(999)).await;
+        assert_eq!(client.say(what, 1).await, Some(4429), "{what:?}");
+    }
+}
