@@ -62,6 +62,8 @@ async fn open_with(
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
     let stream = TcpStream::connect(&address).await.unwrap();
+    // What is said in two parts is heard at once.
+    stream.set_nodelay(true).unwrap();
     match within("a handshake", client_async(request, stream)).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => Err(response),
@@ -86,14 +88,14 @@ async fn next(socket: &mut Socket) -> Result<Vec<Value>, (u16, String)> {
 /// Reads until `count` records with positions have come.
 async fn records(socket: &mut Socket, count: usize) -> Vec<Value> {
     let mut records = Vec::new();
-    while records.len() < count {
-        let frame = next(socket).await.unwrap();
-        records.extend(
-            frame
-                .into_iter()
-                .filter(|record| record.get("pos").is_some()),
-        );
-    }
+    // Silence is filled, so it is not the next frame alone that has a time.
+    within(&format!("{count} records"), async {
+        while records.len() < count {
+            let frame = next(socket).await.unwrap().into_iter();
+            records.extend(frame.filter(|record| record.get("pos").is_some()));
+        }
+    })
+    .await;
     assert_eq!(records.len(), count);
     records
 }
