@@ -10,8 +10,8 @@ use crate::{
     clock::{Clock, Timestamp},
     config::Config,
     log::Streams,
-    place::{Partition, PartitionId},
-    push::{Asked, Push, Settings, Subscription},
+    place::{Offset, Partition, PartitionId},
+    push::{Asked, Push, Settings, StartRefused, Subscription},
     record::{HeadersBuilder, Record},
     storage::{
         Append, AppendKind, Commit, Engine, Log as _, State as _, StreamConfig, memory::Memory,
@@ -264,4 +264,57 @@ async fn cursors_have_a_bound_and_go_with_their_data_stream() {
     shown.push.delete(&stream, None).await.unwrap();
     assert_eq!(shown.engine.list("push/cursor/").await.len(), 0);
     assert!(stored(&shown.push).is_none());
+}
+
+#[tokio::test]
+async fn a_cursor_keeps_no_record_and_what_is_gone_is_refused_or_a_gap() {
+    for (quality, goes_on) in [
+        ("exactlyOnce", false),
+        ("atLeastOnce", false),
+        ("atMostOnce", true),
+    ] {
+        let shown = Shown::new().await;
+        let name = "s1".parse().unwrap();
+        let patch = format!(r#"{{"qualityOfService":"{quality}"}}"#);
+        shown
+            .push
+            .change(&name, patch.as_bytes(), None)
+            .await
+            .unwrap();
+        let mut subscription = subscribe(&shown.push, "earliest", false).await;
+        let all = positions(&mut subscription, 5).await;
+        subscription.ack(&all[1]).unwrap();
+        drop(subscription);
+        let log = shown.push.trail("a1").unwrap();
+        let of = log.all_partitions().next().unwrap();
+        shown.engine.trim(of, Offset(3)).await.unwrap();
+        let asked = Asked {
+            begin: Some("now".into()),
+            cursor: Some("c1".parse().unwrap()),
+            takeover: false,
+        };
+        let again = shown.push.subscribe(&name, asked).await;
+        let stands = stored(&shown.push).unwrap();
+        assert_eq!(
+            pos(&shown.push),
+            all[1],
+            "until it is moved or acknowledges"
+        );
+        match again {
+            Ok(mut subscription) => {
+                assert!(goes_on && stands.is_held());
+                let schemas = subscription.next().await.unwrap().text();
+                let records: Vec<Value> = serde_json::from_slice(&schemas).unwrap();
+                let gap = serde_json::json!({ "0": { "from": 2, "to": 3 } });
+                assert_eq!(records[1]["source"]["gap"], gap);
+                assert_eq!(positions(&mut subscription, 2).await, all[3..]);
+                assert_eq!(shown.push.gaps().get(), 1);
+            }
+            Err(refused) => {
+                assert!(!goes_on && !stands.is_held(), "{quality}: {refused}");
+                let gone = crate::push::SubscribeError::Start(StartRefused::Gone);
+                assert_eq!(refused.to_string(), gone.to_string());
+            }
+        }
+    }
 }

@@ -32,12 +32,22 @@ struct Client {
     pipe: DuplexStream,
     begun: Instant,
     ended: tokio::sync::oneshot::Receiver<Option<Close>>,
+    engine: Arc<Memory>,
     _tasks: Tasks,
 }
 
 impl Client {
     /// A session of a stream with so many records of 1 KiB, over a pipe that takes so many bytes.
     async fn new(records: usize, pipe_bytes: usize, idle_array: Duration) -> Self {
+        Self::with_cursor(records, pipe_bytes, idle_array, None).await
+    }
+
+    async fn with_cursor(
+        records: usize,
+        pipe_bytes: usize,
+        idle_array: Duration,
+        cursor: Option<&str>,
+    ) -> Self {
         let engine = Memory::new();
         let name = Config::default().roles.source;
         let made = engine.create_stream(name, 1, StreamConfig::default());
@@ -64,14 +74,18 @@ impl Client {
             engine.commit(commit).await.unwrap();
         }
         let tasks = Tasks::new();
-        let streams = Streams::new(engine as Arc<dyn Engine>);
+        let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
         let clock = Clock::manual(Timestamp(1));
         let settings = Settings::new(&Config::default());
         let push = Push::open(streams, clock, settings, &tasks).await.unwrap();
         let name = "s1".parse().unwrap();
         let made = push.create(name, br#"{"source":{"trail":"a1"}}"#);
         let name = made.await.unwrap().name.clone();
-        let subscription = push.subscribe(&name, Asked::default()).await.unwrap();
+        let asked = Asked {
+            cursor: cursor.map(|cursor| cursor.parse().unwrap()),
+            ..Asked::default()
+        };
+        let subscription = push.subscribe(&name, asked).await.unwrap();
         let (pipe, ours) = tokio::io::duplex(pipe_bytes);
         let manners = Manners {
             one_by_one: false,
@@ -87,6 +101,7 @@ impl Client {
             pipe,
             begun: Instant::now(),
             ended,
+            engine,
             _tasks: tasks,
         }
     }
@@ -233,4 +248,46 @@ async fn ten_messages_a_second_are_ignored_and_a_hundred_pings_answered_but_no_m
         sleep(Duration::from_millis(999)).await;
         assert_eq!(client.say(what, 1).await, Some(4429), "{what:?}");
     }
+}
+
+/// A message of a client, masked with zeros.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![first];
+    match u8::try_from(payload.len()).unwrap() {
+        len @ 0..126 => message.push(0x80 | len),
+        len => message.extend([0x80 | 126, 0, len]),
+    }
+    message.extend([0; 4]);
+    message.extend(payload);
+    message
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_is_answered_once_all_that_was_acknowledged_before_it_is_durable() {
+    let mut client = Client::with_cursor(1, 64 << 10, Duration::ZERO, Some("c1")).await;
+    let pos = loop {
+        let (opcode, payload, _) = client.next().await.expect("it is open");
+        assert_eq!(opcode, TEXT);
+        let records: Vec<serde_json::Value> = serde_json::from_slice(&payload).unwrap();
+        let last = records.last().and_then(|record| record["pos"].as_str());
+        if let Some(pos) = last {
+            break pos.to_owned();
+        }
+    };
+    // The disk is slow from now on.
+    client.engine.hold(true);
+    let ack = format!(r#"{{"ack":"{pos}"}}"#);
+    let said = [masked(0x81, ack.as_bytes()), masked(0x88, b"\x03\xe8")];
+    client.pipe.write_all(&said.concat()).await.unwrap();
+    let early = timeout(Duration::from_secs(20), client.next()).await;
+    assert!(early.is_err(), "{early:?} came too early");
+    assert!(client.engine.held_len() > 0);
+    client.engine.hold(false);
+    let answer = client
+        .later()
+        .await
+        .map(|(opcode, payload, _)| (opcode, payload));
+    assert_eq!(answer, Some((CLOSE, b"\x03\xe8".to_vec())));
+    let kept = client.engine.state_text();
+    assert!(kept.contains(&pos), "{kept}");
 }
