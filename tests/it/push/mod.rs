@@ -3,6 +3,7 @@
 mod cursors;
 mod edge;
 mod kills;
+mod purge;
 
 use std::collections::BTreeMap;
 
