@@ -11,6 +11,7 @@ mod guard;
 mod ledger;
 mod named;
 mod problem;
+mod purge;
 mod query;
 mod records;
 mod reload;

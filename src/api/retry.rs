@@ -1,6 +1,6 @@
 //! `POST /stream/retry`: from names to streams, from a report to the answer.
 
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use axum::{Json, extract::State};
@@ -8,7 +8,7 @@ use http::{HeaderMap, Uri};
 
 use crate::{
     ingest::{FieldCode, FieldError},
-    place::{Offset, Partition},
+    place::{Offset, Partition, PartitionId},
     redrive::{
         self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
     },
@@ -32,12 +32,23 @@ pub trait Redrives: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As [`Redriver::run`].
     async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, redrive::Error>;
+
+    /// As [`Redriver::hold`].
+    ///
+    /// # Errors
+    /// As [`Redriver::hold`].
+    fn hold(&self, partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error>;
 }
 
 #[async_trait]
 impl Redrives for Redriver {
     async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, redrive::Error> {
         Self::run(self, request).await
+    }
+
+    fn hold(&self, partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
+        let held = Self::hold(self, partitions)?;
+        Ok(Box::new(held))
     }
 }
 

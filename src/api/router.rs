@@ -16,14 +16,14 @@ use super::{
     access::{Caller, Who},
     admin, data_streams, ledger,
     problem::{Code, Problem},
-    records, reload, retry, streams, sync,
+    purge, records, reload, retry, streams, sync,
 };
 
 /// A route: its path, and its methods, in the order in which `Allow` names them, with who may use them.
 pub(super) type Route = (&'static str, &'static [(&'static str, Who)]);
 
 /// Every route that there is. `POST /stream/sync` is answered before the router; it stands here for the other methods.
-pub(super) const ROUTES: [Route; 19] = [
+pub(super) const ROUTES: [Route; 20] = [
     ("/stream/sync", &[("POST", Who::Source)]),
     ("/stream/retry", &[("POST", Who::Operator)]),
     (
@@ -36,6 +36,10 @@ pub(super) const ROUTES: [Route; 19] = [
             ("GET,HEAD", Who::User),
             ("PATCH,DELETE", Who::Administrator),
         ],
+    ),
+    (
+        "/v1/streams/{stream}/purge",
+        &[("POST", Who::Administrator)],
     ),
     (
         "/v1/streams/{stream}/partitions",
@@ -94,6 +98,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
                 .patch(streams::change)
                 .delete(streams::delete),
         )
+        .route("/v1/streams/{stream}/purge", post(purge::purge))
         .route("/v1/streams/{stream}/partitions", get(streams::partitions))
         .route(records, get(records::list))
         .route(record, get(records::show))

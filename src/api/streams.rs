@@ -291,6 +291,7 @@ async fn detailed(shared: &Shared, stream: &Stream) -> Result<Response, Problem>
     }
     let view = wire::StreamDetail {
         stream: view(shared, stream),
+        last_purge: last_purge(stream),
         bounds,
         readers,
     };
@@ -321,6 +322,15 @@ fn view(shared: &Shared, stream: &Stream) -> wire::StreamView {
         made_at: made.map(|event| event.time.to_string()),
         roles: roles(shared, &stream.name),
     }
+}
+
+fn last_purge(stream: &Stream) -> Option<wire::PurgeView> {
+    let note = stream.last_purge.clone()?;
+    Some(wire::PurgeView {
+        at: stream.purged()?.time.to_string(),
+        reason: note.reason,
+        by: note.by,
+    })
 }
 
 fn bounds(shared: &Shared, stream: &Stream) -> Result<Vec<wire::PartitionView>, ReadError> {

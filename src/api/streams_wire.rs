@@ -12,6 +12,7 @@ const PARTITIONS: RangeInclusive<u64> = 1..=256;
 const RETENTION_HOURS: RangeInclusive<u64> = 0..=1_000_000;
 const RETENTION_BYTES: RangeInclusive<u64> = 0..=u64::MAX >> 11;
 const OCID_BYTES_MAX: usize = 255;
+const REASON_LEN_MAX: usize = 1_024;
 
 /// Body of `POST /v1/streams`.
 #[derive(Debug, PartialEq)]
@@ -29,6 +30,28 @@ pub(super) struct StreamChange {
     pub(super) partitions: Option<u16>,
     pub(super) retention_hours: Option<Option<u32>>,
     pub(super) retention_bytes: Option<Option<u64>>,
+}
+
+/// Body of `POST /v1/streams/{stream}/purge`.
+#[derive(Debug, PartialEq)]
+pub(super) struct Purge {
+    pub(super) reason: String,
+    pub(super) discard_pending: bool,
+}
+
+impl Purge {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Faults> {
+        let (object, mut faults) = object::body(body, &["reason", "discardPending"])?;
+        let reason = reason(&object, &mut faults);
+        let discard_pending = object.flag("discardPending", &mut faults);
+        match reason {
+            Some(reason) if faults.is_empty() => Ok(Self {
+                reason,
+                discard_pending,
+            }),
+            _ => Err(faults),
+        }
+    }
 }
 
 impl NewStream {
@@ -131,6 +154,23 @@ fn ocid(object: &Object<'_>, faults: &mut Faults) -> Option<String> {
     Some(text.into_owned())
 }
 
+/// Returns why something is done; it goes into one line of the log.
+fn reason(object: &Object<'_>, faults: &mut Faults) -> Option<String> {
+    let text = object.text("reason", faults)?;
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        let what = "this must be a text of one line that is not blank, such as \"wrong target\"";
+        object.wrong("reason", what, faults);
+        return None;
+    }
+    if text.chars().count() > REASON_LEN_MAX {
+        let what = format!("this has at most {REASON_LEN_MAX} characters");
+        let pointer = object.pointer("reason");
+        fault(faults, &pointer, FieldCode::TooLong, &what);
+        return None;
+    }
+    Some(text.into_owned())
+}
+
 /// The range was checked before.
 fn narrow<T: TryFrom<u64> + Default>(number: u64) -> T {
     T::try_from(number).unwrap_or_default()
@@ -167,6 +207,52 @@ mod tests {
         check_new(
             r#"{"name":"abc","name":"abc"}"#,
             &[("/name", FieldCode::WrongType)],
+        );
+    }
+
+    #[track_caller]
+    fn check_purge(body: &str, expected: &[(&str, FieldCode)]) {
+        let faults = Purge::parse(body.as_bytes()).err().unwrap_or_default();
+        let faults: Vec<_> = faults.iter().map(|f| (&*f.pointer, f.code)).collect();
+        assert_eq!(faults, expected, "{body}");
+    }
+
+    #[test]
+    fn a_purge_needs_a_reason_and_keeps_what_waits_unless_it_is_told_otherwise() {
+        let purge = |reason: &str, discard_pending| Purge {
+            reason: reason.into(),
+            discard_pending,
+        };
+        for (body, expected) in [
+            (r#"{"reason":"x"}"#, purge("x", false)),
+            (
+                r#"{"reason":"wrong \u00e4","discardPending":false}"#,
+                purge("wrong \u{e4}", false),
+            ),
+            (r#"{"reason":"x","discardPending":true}"#, purge("x", true)),
+        ] {
+            assert_eq!(Purge::parse(body.as_bytes()), Ok(expected), "{body}");
+        }
+        let long = |len| format!(r#"{{"reason":"{}"}}"#, "ä".repeat(len));
+        check_purge(&long(1_024), &[]);
+        check_purge(&long(1_025), &[("/reason", FieldCode::TooLong)]);
+        check_purge("[]", &[("", FieldCode::WrongType)]);
+        check_purge("{}", &[("/reason", FieldCode::Required)]);
+        for reason in ["7", "null", "\"\"", "\" \"", r#""a\nb""#] {
+            let body = format!(r#"{{"reason":{reason}}}"#);
+            check_purge(&body, &[("/reason", FieldCode::WrongType)]);
+        }
+        for flag in ["null", "1", "\"true\""] {
+            let body = format!(r#"{{"reason":"x","discardPending":{flag}}}"#);
+            check_purge(&body, &[("/discardPending", FieldCode::WrongType)]);
+        }
+        check_purge(
+            r#"{"because":"x","discardPending":2}"#,
+            &[
+                ("/because", FieldCode::UnknownMember),
+                ("/reason", FieldCode::Required),
+                ("/discardPending", FieldCode::WrongType),
+            ],
         );
     }
 

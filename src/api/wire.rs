@@ -166,11 +166,44 @@ pub(super) struct StreamView {
     pub(super) roles: Vec<&'static str>,
 }
 
+/// Answer of `POST /v1/streams/{stream}/purge`.
+#[derive(Debug, Serialize)]
+pub(super) struct PurgeDone {
+    pub(super) stream: String,
+    /// When the records went; of a stream that nothing has come into since its last purge, the time of that.
+    pub(super) at: Option<String>,
+    pub(super) removed: u64,
+    /// Those of them that had no end.
+    pub(super) discarded: u64,
+    pub(super) partitions: Vec<PartitionPurged>,
+}
+
+/// What was removed of one partition.
+#[derive(Debug, Serialize)]
+pub(super) struct PartitionPurged {
+    pub(super) partition: String,
+    pub(super) removed: u64,
+    pub(super) discarded: u64,
+    /// Where the next record goes.
+    pub(super) tail: u64,
+}
+
+/// The last purge of a stream.
+#[derive(Debug, Serialize)]
+pub(super) struct PurgeView {
+    pub(super) at: String,
+    pub(super) reason: String,
+    pub(super) by: Option<String>,
+}
+
 /// A stream with its numbers.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct StreamDetail {
     #[serde(flatten)]
     pub(super) stream: StreamView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_purge: Option<PurgeView>,
     pub(super) bounds: Vec<PartitionView>,
     pub(super) readers: Vec<ReaderView>,
 }

@@ -58,7 +58,7 @@ enum Command {
     Sync(sync::Arguments),
     /// Dispatches records of a stream again, by POST /stream/retry.
     Retry(retry::Arguments),
-    /// Lists, shows and creates streams.
+    /// Lists, shows, creates and purges streams.
     #[command(subcommand)]
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.

@@ -1,4 +1,4 @@
-//! `syncgate streams ls|show|create`.
+//! `syncgate streams ls|show|create|purge`.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -17,6 +17,9 @@ pub(super) enum Command {
     Show(Show),
     /// Creates a stream.
     Create(Create),
+    /// Removes all records of a stream. Those that wait for a retry are given up, those that wait for their dispatch if
+    /// that is asked for.
+    Purge(Purge),
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +50,20 @@ pub(super) struct Create {
     ocid: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Purge {
+    /// Name of the stream.
+    name: String,
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Why; it is kept with the stream.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Give up what waits for its dispatch, too. Without it the stream is left as it is if there is such a record.
+    #[arg(long)]
+    discard_pending: bool,
+}
+
 pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Ls(arguments) => list(&arguments.gateway.client()?, output).await,
@@ -54,6 +71,7 @@ pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure>
             show(&arguments.gateway.client()?, &arguments.name, output).await
         }
         Command::Create(arguments) => create(&arguments, output).await,
+        Command::Purge(arguments) => purge(&arguments, output).await,
     }
 }
 
@@ -137,5 +155,24 @@ async fn create(arguments: &Create, output: Output) -> Result<(), Failure> {
     match output {
         Output::Json => output::print_json(&stream),
         Output::Text => output::print(&format!("{} made\n", arguments.name)),
+    }
+}
+
+async fn purge(arguments: &Purge, output: Output) -> Result<(), Failure> {
+    let client = arguments.gateway.client()?;
+    let body = json!({
+        "reason": arguments.reason,
+        "discardPending": arguments.discard_pending,
+    });
+    let path = ["v1", "streams", &arguments.name, "purge"];
+    let done = client.post(&path, &body).await?;
+    match output {
+        Output::Json => output::print_json(&done),
+        Output::Text => output::print(&format!(
+            "{} purged: removed {}, discarded {}\n",
+            arguments.name,
+            cell(&done, "/removed"),
+            cell(&done, "/discarded"),
+        )),
     }
 }

@@ -24,6 +24,7 @@
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
 //! - Settings can be replaced at any time; an attempt and the end of its record are under those of its beginning.
 //! - A panic while a record is handled is the outcome `internal` of that record.
+//! - Of what was purged no call begins; the outcome of one that was under way ends nothing any more.
 //!
 //! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
 

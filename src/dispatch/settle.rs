@@ -262,7 +262,7 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
         owned.lost_end.store(true, Ordering::Release);
     }
     match &error {
-        // Discarded meanwhile: its story is told already.
+        // Discarded meanwhile, as by a purge: its story is told already.
         CommitError::AlreadyFinished { .. } => {}
         // Whoever holds the lease now dispatches it again; or its stream was deleted, or the log has stopped.
         CommitError::Fenced(_)

@@ -26,7 +26,12 @@ use super::{
     settle::settle,
     stats,
 };
-use crate::{live::Followed, random, storage::Health, target::Origin};
+use crate::{
+    live::Followed,
+    random,
+    storage::{Health, Stream},
+    target::Origin,
+};
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -105,6 +110,10 @@ struct Worker {
     health: watch::Receiver<Health>,
     /// The log took ends when `health` was last looked at.
     log_runs: bool,
+    /// Counts up when a stream has changed, by a purge too.
+    streams_changed: watch::Receiver<u64>,
+    /// The stream of the last first dispatch, as it was after the last change.
+    source: Option<Arc<Stream>>,
 }
 
 /// What a worker goes by from one job to the next.
@@ -150,6 +159,8 @@ impl Worker {
             stop: shared.stop.child_token(),
             health: shared.streams.engine().health(),
             log_runs: false,
+            streams_changed: shared.streams.engine().streams_changed(),
+            source: None,
             wake: board.waker(slot),
             timer: Timer::new(Instant::now() + shared.settings.get().idle_timeout),
             shared,
@@ -244,6 +255,9 @@ impl Worker {
 
     async fn handle(&mut self, mut job: Box<Job>, current: &Current) -> Done {
         let taken = self.board.taken(&job);
+        if self.is_purged(&job) {
+            return Done::Ended(taken);
+        }
         let began = Instant::now();
         match job.begin(began) {
             Begin::Now => {}
@@ -281,6 +295,24 @@ impl Worker {
         }
         settle(&self.shared, all, job, outcome).await;
         Done::Ended(taken)
+    }
+
+    /// Returns whether a purge has ended the record. No call begins for one once the purge was answered.
+    fn is_purged(&mut self, job: &Job) -> bool {
+        if !job.is_first() {
+            return false;
+        }
+        if self.streams_changed.has_changed().unwrap_or(false) {
+            // Before the look, so that a change behind it is seen by the next one.
+            self.streams_changed.mark_unchanged();
+            self.source = None;
+        }
+        let known = self.source.take();
+        let known = known.filter(|known| known.id == job.of.stream);
+        let engine = self.shared.streams.engine();
+        self.source = known.or_else(|| engine.stream_by_id(job.of.stream));
+        let stream = self.source.as_ref();
+        stream.is_some_and(|stream| job.offset < stream.purged_below(job.of.partition))
     }
 
     /// Closes or opens the target's gate by what an attempt has shown.

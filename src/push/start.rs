@@ -4,7 +4,7 @@ use crate::{
     clock::Timestamp,
     log::Streams,
     place::StreamId,
-    storage::{Bounds, ControlEventKind, ReadError, StreamBounds},
+    storage::{Bounds, ControlEvent, ControlEventKind, ReadError, StreamBounds},
 };
 
 use super::{
@@ -135,11 +135,14 @@ fn earliest(found: &StreamBounds) -> Place {
     if next.iter().all(|next| *next == 0) {
         return Place::default();
     }
-    // Those before all that is kept belong to what is gone.
-    let gone = |event: &&crate::storage::ControlEvent| {
+    // Those before all that is kept belong to what is gone. But a purge that has removed what is missing is told: whoever
+    // has something of before learns so that it is gone.
+    let gone = |event: &&ControlEvent| {
         let first = matches!(event.kind, ControlEventKind::Created { .. });
-        let mut tails = event.tails.iter().zip(&next);
-        first || tails.all(|(tail, earliest)| tail.0 <= *earliest)
+        let tails = || event.tails.iter().zip(&next);
+        let is_purge = event.kind == ControlEventKind::Purged && !event.tails.is_empty();
+        let told = is_purge && tails().all(|(tail, earliest)| tail.0 == *earliest);
+        first || !told && tails().all(|(tail, earliest)| tail.0 <= *earliest)
     };
     let events = found.stream.events.iter().take_while(gone).count();
     place(found, events, next)

@@ -60,6 +60,7 @@ mod tests {
             config: StreamConfig::default(),
             revision: 1,
             events: Vec::new(),
+            last_purge: None,
         })
     }
 

@@ -98,7 +98,7 @@ pub struct RedriveRequest {
 /// Why there is no report.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// A redrive of this partition is running; nothing was done.
+    /// A redrive of this partition is running, or it is held; nothing was done.
     #[error("a redrive of {0} is running")]
     Running(PartitionId),
     /// There is no such partition; nothing was done.
@@ -212,13 +212,35 @@ impl Redriver {
     }
 }
 
+impl Redriver {
+    /// Keeps redrives away from partitions until the answer is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Running`] if one is under way there.
+    pub fn hold(&self, partitions: &[PartitionId]) -> Result<Held, Error> {
+        let running = Running::begin(&self.0, partitions)?;
+        Ok(Held { _running: running })
+    }
+}
+
+/// No redrive begins in these partitions as long as it is there.
+pub struct Held {
+    _running: Running,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Redriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redriver").finish_non_exhaustive()
     }
 }
 
-/// Partitions with a pass under way; they are free again when it is dropped.
+/// Partitions with a pass under way, or held; they are free again when it is dropped.
 struct Running {
     inner: Arc<Inner>,
     partitions: Vec<PartitionId>,

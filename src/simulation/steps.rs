@@ -18,7 +18,7 @@ use crate::{
     gateway::streams::{EnsureError, ensure},
     ingest::{self, Form, IdempotencyKey, Ingest, Submission},
     redrive::{ErrorMapping, Filter, RedriveRequest},
-    storage::CommitError,
+    storage::{CommitError, Log as _, OpenRecords, PurgeNote, StreamError},
 };
 
 const KEYS_LEN: usize = 3;
@@ -117,6 +117,7 @@ pub(super) async fn make(world: &World, plan: &Plan, gateway: &Gateway) {
             world.tell(|| "reload".into());
             gateway.reload(settings(&config));
         }
+        18 if world.percent(20) => purge(world, gateway),
         18 if world.percent(60) => grow(world, plan, gateway),
         18 => {
             let hours = world.below(400) as i64 - 200;
@@ -259,6 +260,36 @@ async fn send(world: &World, ingest: &Ingest, letter: &Letter) {
             }
         }
     }
+}
+
+/// Purges a stream, as the API does: not while a redrive of it runs.
+fn purge(world: &World, gateway: &Gateway) {
+    let streams = gateway.streams.engine().streams();
+    let stream = streams[world.below(streams.len())].clone();
+    let open = [OpenRecords::Refuse, OpenRecords::Drop][world.below(2)];
+    world.tell(|| format!("purge of {}, open records: {open:?}", stream.name));
+    let (world, ingest, redriver, engine) = (
+        world.clone(),
+        gateway.ingest.clone(),
+        gateway.redriver.clone(),
+        gateway.engine.clone(),
+    );
+    gateway.tasks.spawn("purge", async move {
+        // A change of a stream wakes the owners in an order of its own, which must not show in a history.
+        let _pause = ingest.pause().await;
+        let partitions: Vec<_> = stream.all_partitions().collect();
+        let Ok(_held) = redriver.hold(&partitions) else {
+            return;
+        };
+        let purged = engine.purge_stream(stream.id, open, PurgeNote::default());
+        match purged.await {
+            Ok(purged) => {
+                world.tell(|| format!("purged: {:?}", purged.partitions));
+            }
+            Err(StreamError::Open { .. }) => {}
+            Err(error) => assert!(world.disk.is_off(), "it is not purged: {error}"),
+        }
+    });
 }
 
 fn retry(world: &World, gateway: &Gateway) {

@@ -5,16 +5,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::target::Call;
 use crate::{
+    clock::Timestamp,
     ledger::Balance,
     place::{MessageId, Offset, PartitionId, StreamName},
     storage::{Log, Stream, embedded::Embedded},
 };
+
+/// How long a call may take, from the moment at which it is decided on (`dispatch.attempt_timeout_ms`).
+const CALL_MAX: Duration = Duration::from_millis(1_500);
 
 /// Records of one target and one key.
 pub(super) type Lane = (usize, String);
@@ -63,6 +69,8 @@ pub(super) struct Witness {
     calling: BTreeMap<Lane, u64>,
     /// Calls of lanes that had one already: it must be over as soon as others had their turn.
     overlaps: Vec<(Lane, u64)>,
+    /// The last purge of the source stream, and when it was seen, if that was in this life.
+    purge: Option<(Timestamp, Option<Instant>)>,
     /// A replay of the source stream may be under way: then calls of what has ended are no news.
     pub(super) replays: bool,
     /// The disk is gone: there may be records that were not looked at.
@@ -95,6 +103,9 @@ impl Witness {
         self.lanes.clear();
         self.looked.clear();
         self.look();
+        if let Some((_, seen)) = &mut self.purge {
+            *seen = None;
+        }
         for (n, place) in before {
             let is_trimmed = self.status(place.of).bounds.earliest > place.offset;
             match self.found.get(&n) {
@@ -122,6 +133,12 @@ impl Witness {
     pub(super) fn look(&mut self) {
         let engine = self.engine().clone();
         for stream in engine.streams() {
+            if Some(&stream.name) == self.source.as_ref()
+                && let Some(purged) = stream.purged()
+                && self.purge.is_none_or(|(known, _)| known != purged.time)
+            {
+                self.purge = Some((purged.time, Some(Instant::now())));
+            }
             for of in stream.all_partitions() {
                 let bounds = engine.status(of).unwrap().bounds;
                 let mut next = self.looked.get(&of).copied().unwrap_or(Offset(0));
@@ -170,10 +187,22 @@ impl Witness {
         place.offset < bounds.earliest || finished.unwrap().contains(place.offset)
     }
 
+    /// Whether a purge has removed what lies there.
+    fn is_purged(&self, of: PartitionId, offset: Offset) -> bool {
+        let stream = self.engine().stream_by_id(of.stream);
+        stream.is_some_and(|stream| offset < stream.purged_below(of.partition))
+    }
+
+    /// Whether a call of what was purged is one that was under way then.
+    fn was_under_way(&self) -> bool {
+        let seen = self.purge.and_then(|(_, seen)| seen);
+        seen.is_some_and(|seen| seen.elapsed() <= CALL_MAX)
+    }
+
     /// A source was told that its messages are stored.
     pub(super) fn acknowledge(&mut self, n: u64, of: PartitionId, offset: Offset, id: MessageId) {
         let place = self.found.get(&n).map(|place| (place.of, place.offset));
-        let unseen = self.blind && place.is_none();
+        let unseen = (self.blind || self.is_purged(of, offset)) && place.is_none();
         assert!(
             unseen || place == Some((of, offset)),
             "{n} is not where its source was told"
@@ -215,7 +244,11 @@ impl Witness {
         };
         let first = !self.has_ended(place);
         if !first && !self.replays {
-            assert!(self.copies.contains(&n), "{n} is called after its end");
+            let purged = self.is_purged(place.of, place.offset) && self.was_under_way();
+            assert!(
+                self.copies.contains(&n) || purged,
+                "{n} is called after its end"
+            );
         }
         let Some(lane) = sent.lane else {
             return n;
@@ -274,9 +307,9 @@ impl Witness {
                 "{n} is stored, and its source was told it is not"
             );
             if self.has_ended(*place) && !self.copies.contains(n) {
-                let is_trimmed = self.expired() > 0;
+                let is_given_up = self.given_up() > 0;
                 assert!(
-                    self.taken.contains(n) || is_trimmed,
+                    self.taken.contains(n) || is_given_up,
                     "{n} has ended without a call"
                 );
             }
@@ -284,24 +317,29 @@ impl Witness {
         for (n, (of, offset, _)) in &self.acknowledged {
             let place = self.found.get(n).map(|place| (place.of, place.offset));
             let is_there = place == Some((*of, *offset));
-            assert!(is_there || self.blind, "{n} was acknowledged and is gone");
+            let is_purged = self.is_purged(*of, *offset);
+            assert!(
+                is_there || is_purged || self.blind,
+                "{n} was acknowledged and is gone"
+            );
         }
     }
 
-    pub(super) fn expired(&self) -> u64 {
+    /// How many records have ended without a call: trimmed, or purged.
+    fn given_up(&self) -> u64 {
         let ledger = self.engine().ledger();
-        let all = ledger.streams.iter().map(|stream| stream.counts.expired);
-        all.sum()
+        let counts = ledger.streams.iter().map(|stream| stream.counts);
+        counts.map(|counts| counts.expired + counts.discarded).sum()
     }
 
     /// Looks whether everything has come to its end, with targets that take all.
     pub(super) fn check_all_delivered(&self) {
         let left = self.found.keys().filter(|n| !self.taken.contains(n));
         let left: Vec<_> = left.collect();
-        let expired = self.expired();
+        let given_up = self.given_up();
         assert!(
-            left.len() as u64 <= expired,
-            "{left:?} were never delivered, {expired} expired"
+            left.len() as u64 <= given_up,
+            "{left:?} were never delivered, {given_up} given up"
         );
     }
 

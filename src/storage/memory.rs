@@ -21,8 +21,8 @@ use crate::{
 use super::{
     Appended, Bounds, Caps, Commit, CommitError, Committed, ControlEvent, ControlEventKind, Counts,
     DedupId, Finish, Finished, Health, Keep, LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords,
-    Page, PartitionStatus, ReadError, State, StateEntry, Stream, StreamBounds, StreamConfig,
-    StreamError, StreamLedger,
+    Page, PartitionStatus, PurgeNote, Purged, PurgedPartition, ReadError, State, StateEntry,
+    Stream, StreamBounds, StreamConfig, StreamError, StreamLedger,
 };
 
 /// The engine.
@@ -51,6 +51,8 @@ struct Part {
     records: Vec<StoredRecord>,
     earliest: Offset,
     ended: HashSet<Offset>,
+    /// How many of these a purge has ended.
+    discarded: u64,
     tail: watch::Sender<Offset>,
 }
 
@@ -212,6 +214,7 @@ impl Part {
             records: Vec::new(),
             earliest: Offset(0),
             ended: HashSet::new(),
+            discarded: 0,
             tail: watch::Sender::new(Offset(0)),
         }
     }
@@ -220,6 +223,14 @@ impl Part {
         Bounds {
             earliest: self.earliest,
             tail: Offset(self.records.len() as u64),
+        }
+    }
+
+    fn to_purge(&self) -> PurgedPartition {
+        let bounds = self.bounds();
+        PurgedPartition {
+            bounds,
+            discarded: bounds.tail.0 - self.ended.len() as u64,
         }
     }
 }
@@ -295,7 +306,8 @@ impl Log for Memory {
         let tail = part.bounds().tail.0;
         let mut counts = Counts::default();
         counts.appended[0] = tail;
-        counts.delivered = part.ended.len() as u64;
+        counts.delivered = part.ended.len() as u64 - part.discarded;
+        counts.discarded = part.discarded;
         Ok(PartitionStatus {
             bounds: part.bounds(),
             low_mark: Offset((0..tail).find(open).unwrap_or(tail)),
@@ -416,6 +428,7 @@ impl Log for Memory {
                 time: Timestamp(revision * 1_000_000),
                 tails: vec![Offset(0); partitions.into()],
             }],
+            last_purge: None,
         });
         for of in stream.all_partitions() {
             inner.partitions.insert(of, Part::new());
@@ -490,6 +503,43 @@ impl Log for Memory {
         inner.streams.remove(at);
         inner.partitions.retain(|of, _| of.stream != id);
         Ok(())
+    }
+
+    async fn purge_stream(
+        &self,
+        id: StreamId,
+        open: OpenRecords,
+        note: PurgeNote,
+    ) -> Result<Purged, StreamError> {
+        let mut inner = self.inner.lock().unwrap();
+        let inner = &mut *inner;
+        let found = inner.streams.iter_mut().find(|stream| stream.id == id);
+        let stream = found.ok_or(StreamError::Unknown)?;
+        let parts = stream.all_partitions().map(|of| &inner.partitions[&of]);
+        let partitions: Vec<_> = parts.map(Part::to_purge).collect();
+        let open_len = partitions.iter().map(|part| part.discarded).sum();
+        if open == OpenRecords::Refuse && open_len > 0 {
+            return Err(StreamError::Open { open_len });
+        }
+        let tails: Vec<_> = partitions.iter().map(|part| part.bounds.tail).collect();
+        if stream.purged().map(|event| &event.tails) != Some(&tails) {
+            inner.revision += 1;
+            let time = Timestamp(inner.revision * 1_000_000);
+            let purged = Stream {
+                revision: inner.revision,
+                ..stream.after_purge(time, tails, note)
+            };
+            *stream = Arc::new(purged);
+        }
+        let stream = stream.clone();
+        for (of, purged) in stream.all_partitions().zip(&partitions) {
+            let part = inner.partitions.get_mut(&of).unwrap();
+            part.earliest = purged.bounds.tail;
+            part.ended.extend((0..purged.bounds.tail.0).map(Offset));
+            part.discarded += purged.discarded;
+        }
+        self.changed.send_modify(|count| *count += 1);
+        Ok(Purged { stream, partitions })
     }
 
     fn health(&self) -> watch::Receiver<Health> {

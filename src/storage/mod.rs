@@ -188,6 +188,21 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         open: OpenRecords,
     ) -> Result<(), StreamError>;
 
+    /// Removes all records of a stream that are there, and gives those without an end the end `discarded`: in one write,
+    /// with the event that says so. Offsets go on where they were.
+    ///
+    /// Records without an end are looked for where commits are ordered, behind the ends that were queued before. Where
+    /// nothing has come since the stream was purged last, nothing is stored.
+    ///
+    /// # Errors
+    /// [`StreamError::Open`], [`StreamError::Unknown`].
+    async fn purge_stream(
+        &self,
+        id: StreamId,
+        open: OpenRecords,
+        note: PurgeNote,
+    ) -> Result<Purged, StreamError>;
+
     /// Says whether the log takes appends.
     fn health(&self) -> watch::Receiver<Health>;
 
@@ -485,13 +500,41 @@ pub enum ReadError {
     Io(Arc<std::io::Error>),
 }
 
-/// What the removal of a stream does about records that have no end.
+/// What the removal of a stream, or of its records, does about those that have no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenRecords {
     /// It is refused.
     Refuse,
-    /// They go with the stream.
+    /// They go with the others, and count as discarded.
     Drop,
+}
+
+/// Why a stream was purged. Stored as JSON in the journal, so members are only ever added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeNote {
+    /// The reason that was given.
+    pub reason: String,
+    /// Who gave it; `None` where nobody has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// What a purge has removed.
+#[derive(Clone, Debug)]
+pub struct Purged {
+    /// The stream as it is now.
+    pub stream: Arc<Stream>,
+    /// By number of the partition.
+    pub partitions: Vec<PurgedPartition>,
+}
+
+/// What a purge has removed of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PurgedPartition {
+    /// The bounds before it; behind it all begins at the tail.
+    pub bounds: Bounds,
+    /// How many of the records had no end.
+    pub discarded: u64,
 }
 
 /// Why a stream was not made or changed.
@@ -603,7 +646,7 @@ pub struct Counts {
     pub routed: u64,
     /// Put into another place by a failed redrive.
     pub moved: u64,
-    /// Given up by a person.
+    /// Given up by a person, one by one or with all others of a stream that was purged.
     pub discarded: u64,
     /// Trimmed without an end.
     pub expired: u64,
@@ -725,6 +768,8 @@ pub struct Stream {
     pub revision: u64,
     /// What happened to it as a whole, in order; takes no offset (`push-decisions.md` §2).
     pub events: Vec<ControlEvent>,
+    /// Why it was purged, the last time.
+    pub last_purge: Option<PurgeNote>,
 }
 
 impl Stream {
@@ -735,6 +780,37 @@ impl Stream {
             stream: self.id,
             partition,
         })
+    }
+
+    /// Returns the last event by which it was purged.
+    #[must_use]
+    pub fn purged(&self) -> Option<&ControlEvent> {
+        let mut events = self.events.iter().rev();
+        events.find(|event| event.kind == ControlEventKind::Purged)
+    }
+
+    /// Returns the first offset of a partition that no purge has removed.
+    #[must_use]
+    pub fn purged_below(&self, partition: Partition) -> Offset {
+        let tails = self.purged().map(|event| &event.tails);
+        let tail = tails.and_then(|tails| tails.get(usize::from(partition.0)));
+        tail.copied().unwrap_or_default()
+    }
+
+    /// Returns this stream as it is once it was purged at that time, with these tails.
+    pub(crate) fn after_purge(&self, time: Timestamp, tails: Vec<Offset>, note: PurgeNote) -> Self {
+        let mut stream = self.clone();
+        // Nobody asks for those of earlier purges, and there is no bound to how many these are.
+        let purges = stream.events.iter_mut();
+        let purges = purges.filter(|event| event.kind == ControlEventKind::Purged);
+        purges.for_each(|event| event.tails = Vec::new());
+        stream.events.push(ControlEvent {
+            kind: ControlEventKind::Purged,
+            time,
+            tails,
+        });
+        stream.last_purge = Some(note);
+        stream
     }
 
     /// Returns whether this is its name or its `ocid`.
@@ -787,7 +863,7 @@ pub struct ControlEvent {
     pub kind: ControlEventKind,
     /// When.
     pub time: Timestamp,
-    /// The tail of each partition at that moment.
+    /// The tail of each partition at that moment. A purge that a later one has followed has none any more.
     pub tails: Vec<Offset>,
 }
 
@@ -804,7 +880,7 @@ pub enum ControlEventKind {
         /// How many.
         partitions: u16,
     },
-    /// All its records were removed.
+    /// All its records were removed, up to the tails.
     Purged,
 }
 

@@ -1,4 +1,4 @@
-//! `kill -9` every two seconds with everything under way at once: sources, dispatch, retries, retention, growth. The books
+//! `kill -9` every two seconds with everything under way at once: sources, dispatch, retries, retention, growth, purges. The books
 //! balance after each, nothing acknowledged is lost, and no call of a lane comes before its turn.
 
 use std::{
@@ -68,6 +68,7 @@ async fn killed_every_two_seconds_in_the_middle_of_everything_it_keeps_every_pro
             .map(|sender| tokio::spawn(send(url.clone(), sender, ports, told.clone())))
             .collect();
         users.push(tokio::spawn(retry(url.clone())));
+        users.push(tokio::spawn(purge(url.clone())));
         // Moments that are meant to be random.
         let grows_after = Duration::from_millis(random.below(1_500));
         tokio::time::sleep(grows_after).await;
@@ -96,6 +97,7 @@ async fn killed_every_two_seconds_in_the_middle_of_everything_it_keeps_every_pro
     let ledger = gateway.get("/v1/ledger").await.ok();
     assert_eq!(ledger["balanced"], true, "{ledger}");
     assert_eq!(ledger["total"]["expired"], 0, "{ledger}");
+    assert_eq!(ledger["total"]["discarded"], 0, "{ledger}");
     let sizes = gateway.get(&format!("/v1/streams/{SOURCE}")).await.ok();
     println!(
         "{} acknowledged, {partitions} partitions, {}",
@@ -176,6 +178,22 @@ async fn retry(url: String) {
             return;
         };
         assert!(answer.status().is_success(), "{answer:?}");
+    }
+}
+
+/// Purges the source stream, again and again, whenever nothing of it waits.
+async fn purge(url: String) {
+    let client: Client = client();
+    loop {
+        let path = format!("{url}/v1/streams/{SOURCE}/purge");
+        let request = client.post(path).json(&json!({ "reason": "storm" }));
+        let Ok(answer) = request.send().await else {
+            return;
+        };
+        let status = answer.status().as_u16();
+        assert!([200, 409].contains(&status), "{answer:?}");
+        // The rest of the load is to have its turn.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

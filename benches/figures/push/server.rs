@@ -1,7 +1,7 @@
 //! The edge of the gateway above an engine of this process. What appends has threads of its own, so that what serves can
 //! be told from it.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::SystemTime};
+use std::{any::Any, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use syncgate::{
@@ -39,6 +39,10 @@ struct Nothing;
 #[async_trait]
 impl Redrives for Nothing {
     async fn run(&self, _request: RedriveRequest) -> Result<RedriveReport, redrive::Error> {
+        Err(redrive::Error::Stopping)
+    }
+
+    fn hold(&self, _partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
         Err(redrive::Error::Stopping)
     }
 }

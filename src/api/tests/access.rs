@@ -18,6 +18,7 @@ const PAGE: &str = "
     HEAD /v1/streams/{stream} User
     PATCH /v1/streams/{stream} Administrator
     DELETE /v1/streams/{stream} Administrator
+    POST /v1/streams/{stream}/purge Administrator
     GET /v1/streams/{stream}/partitions User
     HEAD /v1/streams/{stream}/partitions User
     GET /v1/streams/{stream}/partitions/{partition}/records Operator
@@ -300,4 +301,19 @@ async fn failed_logins_are_counted_and_requests_without_credentials_are_not() {
         "{}",
         metrics.text()
     );
+}
+
+#[tokio::test]
+async fn who_has_purged_a_stream_is_kept_with_the_reason() {
+    let edge = guarded(|_| {}).await;
+    let right = basic("ada", PASSWORD);
+    let headers = [("authorization", &*right)];
+    let path = "/v1/streams/DefaultErrorStream";
+    let body = r#"{"reason":"wrong target"}"#;
+    let purge = format!("{path}/purge");
+    let done = edge.send("POST", &purge, &headers, body).await;
+    assert_eq!(done.status, 200);
+    let shown = edge.with_header("GET", path, &right).await.json();
+    assert_eq!(shown["lastPurge"]["by"], "ada", "{shown}");
+    assert_eq!(shown["lastPurge"]["reason"], "wrong target");
 }

@@ -12,6 +12,7 @@ mod streams;
 mod sync;
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     io::Write as _,
     net::SocketAddr,
@@ -49,6 +50,7 @@ const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"78
 struct CannedRedrives {
     asked: Mutex<Vec<RedriveRequest>>,
     answers: Mutex<Vec<Result<RedriveReport, redrive::Error>>>,
+    running: Mutex<Option<PartitionId>>,
 }
 
 #[async_trait]
@@ -57,6 +59,13 @@ impl Redrives for CannedRedrives {
         self.asked.lock().unwrap().push(request);
         let answer = self.answers.lock().unwrap().pop();
         answer.expect("the test has no answer ready")
+    }
+
+    fn hold(&self, partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
+        match *self.running.lock().unwrap() {
+            Some(of) if partitions.contains(&of) => Err(redrive::Error::Running(of)),
+            _ => Ok(Box::new(())),
+        }
     }
 }
 

@@ -192,3 +192,128 @@ async fn the_source_grows_while_records_wait_and_its_error_streams_with_it() {
     assert_eq!(grown.status, 200);
     assert_eq!(edge.sync(GOOD).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_purge_tells_what_it_removed_and_keeps_its_reason_with_the_stream() {
+    let edge = Edge::plain().await;
+    let path = |stream: &str| format!("/v1/streams/{stream}/purge");
+    edge.append(
+        "DefaultErrorStream",
+        vec![record("", "{}"), record("", "{}")],
+    )
+    .await;
+    edge.finish("DefaultErrorStream", 1).await;
+    let asked = r#"{"reason":"wrong target"}"#;
+    let answer = edge.post(&path("DefaultErrorStream"), asked).await;
+    let done = answer.json();
+    assert_eq!(answer.status, 200, "{done}");
+    let at = done["at"].as_str().unwrap();
+    let partition = json!({"partition": "0", "removed": 2, "discarded": 1, "tail": 2});
+    let expected = json!({"stream": "DefaultErrorStream", "at": at, "removed": 2, "discarded": 1,
+                          "partitions": [partition]});
+    assert_eq!(done, expected);
+    let shown = edge.get("/v1/streams/DefaultErrorStream").await.json();
+    let purge = json!({"at": at, "reason": "wrong target", "by": null});
+    assert_eq!(shown["lastPurge"], purge);
+    assert_eq!(shown["bounds"][0]["earliest"], 2);
+    assert_eq!(shown["bounds"][0]["counts"]["discarded"], 1);
+    let other = edge.get("/v1/streams/DataSyncStream").await.json();
+    assert_eq!(other.get("lastPurge"), None);
+    let again = edge.post(&path("DefaultErrorStream"), asked).await.json();
+    assert_eq!(
+        (&again["removed"], &again["discarded"], &again["at"]),
+        (&json!(0), &json!(0), &json!(at))
+    );
+
+    edge.post(&path("Nowhere"), asked)
+        .await
+        .check_problem(404, "stream_unknown");
+    edge.post(&format!("{}?force=true", path("DefaultErrorStream")), asked)
+        .await
+        .check_problem(400, "invalid_request");
+    let problem = edge
+        .post(
+            &path("DefaultErrorStream"),
+            r#"{"discardPending":1,"why":"x"}"#,
+        )
+        .await
+        .check_problem(400, "invalid_request");
+    let faults = problem["errors"].as_array().unwrap().iter();
+    let faults: Vec<_> = faults
+        .map(|fault| (&fault["pointer"], &fault["code"]))
+        .collect();
+    let expected = [
+        (&json!("/why"), &json!("unknown_member")),
+        (&json!("/reason"), &json!("required")),
+        (&json!("/discardPending"), &json!("wrong_type")),
+    ];
+    assert_eq!(faults, expected);
+}
+
+#[tokio::test]
+async fn what_waits_for_its_dispatch_is_purged_only_if_that_is_asked_for() {
+    let edge = Edge::plain().await;
+    let purge = async |body: &str| edge.post("/v1/streams/DataSyncStream/purge", body).await;
+    edge.append("DataSyncStream", vec![record("", "{}"), record("", "{}")])
+        .await;
+    edge.finish("DataSyncStream", 0).await;
+    for body in [
+        r#"{"reason":"x"}"#,
+        r#"{"reason":"x","discardPending":false}"#,
+    ] {
+        let problem = purge(body).await.check_problem(409, "stream_in_use");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with("1 of its records wait"), "{detail}");
+    }
+    let stream = edge.get("/v1/streams/DataSyncStream").await.json();
+    assert_eq!(stream["bounds"][0]["earliest"], 0);
+    let done = purge(r#"{"reason":"x","discardPending":true}"#).await;
+    assert_eq!(done.json()["discarded"], 1);
+    // Nothing waits any more.
+    assert_eq!(purge(r#"{"reason":"x"}"#).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_is_not_purged_while_a_retry_of_it_runs() {
+    let edge = Edge::plain().await;
+    edge.append("DefaultErrorStream", vec![record("", "{}")])
+        .await;
+    let running = edge.partition("DefaultErrorStream", 0);
+    let purge = async |stream: &str| {
+        let path = format!("/v1/streams/{stream}/purge");
+        edge.post(&path, r#"{"reason":"x"}"#).await
+    };
+    *edge.redrives.running.lock().unwrap() = Some(running);
+    let refused = purge("DefaultErrorStream").await;
+    let problem = refused.check_problem(409, "redrive_running");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("DefaultErrorStream, partition 0"),
+        "{detail}"
+    );
+    assert_eq!(purge("UnrecoverableErrorStream").await.status, 200);
+    *edge.redrives.running.lock().unwrap() = None;
+    assert_eq!(purge("DefaultErrorStream").await.json()["removed"], 1);
+}
+
+#[tokio::test]
+async fn a_stream_of_the_config_is_purged_as_any_other() {
+    let edge = Edge::plain().await;
+    let config = StreamConfig {
+        made_by: MadeBy::Config,
+        ..StreamConfig::default()
+    };
+    let name = "Fixed".parse().unwrap();
+    edge.engine.create_stream(name, 1, config).await.unwrap();
+    edge.append("Fixed", vec![record("", "{}")]).await;
+    let etag = [("if-match", "\"0\"")];
+    let done = edge
+        .send(
+            "POST",
+            "/v1/streams/Fixed/purge",
+            &etag,
+            r#"{"reason":"x"}"#,
+        )
+        .await;
+    assert_eq!(done.json()["discarded"], 1, "no If-Match is looked at");
+}

@@ -35,6 +35,7 @@ fn grown(growths: &[(u16, &[u64])]) -> Arc<Stream> {
         config: StreamConfig::default(),
         revision: 1,
         events,
+        last_purge: None,
     })
 }
 

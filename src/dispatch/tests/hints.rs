@@ -95,7 +95,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The directory as a crash would leave it now.
-fn crashed(gateway: &Harness) -> TempDir {
+pub(super) fn crashed(gateway: &Harness) -> TempDir {
     let dir = TempDir::new().unwrap();
     // The index is rebuilt.
     copy(

@@ -7,6 +7,7 @@ mod growth;
 pub(crate) mod harness;
 mod hints;
 mod order;
+mod purge;
 mod reload;
 mod requests;
 mod shares;

@@ -111,3 +111,26 @@ async fn a_stop_ends_a_pass_after_the_calls_in_flight() {
     );
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn partitions_are_held_or_redriven_and_never_both() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target.address, 1).await;
+    let partitions = [gateway.partition(UNAVAILABLE, 0)];
+    let held = redriver.hold(&partitions).unwrap();
+    let refused = redriver.run(gateway.request(UNAVAILABLE)).await;
+    assert!(matches!(refused, Err(Error::Running(_))), "{refused:?}");
+    let elsewhere = redrive(&redriver, gateway.request(INTERNAL)).await;
+    assert!(elsewhere.end_of_stream);
+    drop(held);
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let call = target.next_call().await;
+        let refused = redriver.hold(&partitions);
+        assert!(matches!(refused, Err(Error::Running(_))), "{refused:?}");
+        call.answer(200);
+    });
+    assert_eq!(counts(&report), (1, 0, 0));
+    redriver.hold(&partitions).unwrap();
+}

@@ -10,6 +10,7 @@ pub(crate) mod dedup;
 pub(crate) mod ends;
 pub(crate) mod leases;
 pub(crate) mod many;
+pub(crate) mod purging;
 pub(crate) mod reading;
 pub(crate) mod refusals;
 pub(crate) mod state;
@@ -75,6 +76,11 @@ macro_rules! suite {
                 offsets_go_on_after_everything_was_trimmed,
                 a_trimmed_record_cannot_end,
                 what_is_kept_is_at_least_what_was_asked_for;
+            purging: a_purge_removes_everything_and_what_was_open_ends_as_discarded,
+                a_purge_that_is_to_keep_open_records_is_refused_by_the_first,
+                ends_that_were_queued_before_a_purge_are_stored_before_it,
+                a_purged_record_cannot_end,
+                each_purge_is_an_event_unless_nothing_came_since_the_last;
             streams: a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen,
                 a_name_is_taken_once,
                 an_ocid_is_taken_once,

@@ -1,4 +1,4 @@
-//! Requests that are stored in a frame of their own: trims, and streams made, changed and gone.
+//! Requests that are stored in a frame of their own: trims, and streams made, changed, purged and gone.
 //!
 //! They are rare, and everything behind them must be checked against what they change; alone in a frame they need no
 //! second set of rules for what is not durable yet.
@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 use crate::{
     clock::Timestamp,
     place::Offset,
-    storage::{CommitError, ControlEvent, ControlEventKind, OpenRecords, Stream, StreamError},
+    storage::{
+        CommitError, ControlEvent, ControlEventKind, OpenRecords, Purged, Stream, StreamError,
+    },
 };
 
 use super::{
-    books::{Books, StreamBook},
+    books::{Books, PartitionBook, StreamBook},
     ops::{Op, StreamImage},
     queue::{Request, StreamAnswer},
 };
@@ -24,10 +26,19 @@ use super::{
 pub(super) enum Answer {
     Trim(oneshot::Sender<Result<(), CommitError>>),
     Stream(StreamAnswer<Arc<Stream>>, Arc<Stream>),
+    Purged(StreamAnswer<Purged>, Purged),
     Gone(StreamAnswer<()>),
 }
 
 impl Answer {
+    /// Whether the files may hold less that is needed once it is stored.
+    pub(super) fn gives_back(&self) -> bool {
+        match self {
+            Self::Trim(_) | Self::Purged(..) | Self::Gone(_) => true,
+            Self::Stream(..) => false,
+        }
+    }
+
     pub(super) fn stored(self) {
         self.send(Ok(()));
     }
@@ -42,6 +53,9 @@ impl Answer {
             Self::Trim(answer) => answer.send(stored).is_ok(),
             Self::Stream(answer, stream) => answer
                 .send(stored.map(|()| stream).map_err(StreamError::from))
+                .is_ok(),
+            Self::Purged(answer, purged) => answer
+                .send(stored.map(|()| purged).map_err(StreamError::from))
                 .is_ok(),
             Self::Gone(answer) => answer.send(stored.map_err(StreamError::from)).is_ok(),
         };
@@ -97,6 +111,7 @@ pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(O
                 config,
                 revision: 1,
                 events: vec![created],
+                last_purge: None,
             });
             let image = StreamImage {
                 number: books.next_stream,
@@ -162,6 +177,39 @@ pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(O
                 stream: stream.clone(),
             };
             (Op::StreamChanged(image), Answer::Stream(answer, stream))
+        }
+        Request::Purge {
+            id,
+            open,
+            note,
+            answer,
+        } => {
+            let (number, book) = match seen(books, id, None) {
+                Ok(found) => found,
+                Err(error) => return refuse(answer, error),
+            };
+            let open_len = open_len(book);
+            if open == OpenRecords::Refuse && open_len > 0 {
+                return refuse(answer, StreamError::Open { open_len });
+            }
+            let (old, partitions) = (&book.stream, book.partitions.iter());
+            let removed: Vec<_> = partitions.map(PartitionBook::to_purge).collect();
+            let tails: Vec<_> = removed.iter().map(|removed| removed.bounds.tail).collect();
+            let last = old.events.last();
+            let purged = |stream: &Arc<Stream>| Purged {
+                stream: stream.clone(),
+                partitions: removed.clone(),
+            };
+            if last.is_some_and(|last| last.kind == ControlEventKind::Purged && last.tails == tails)
+            {
+                Answer::Purged(answer, purged(old)).stored();
+                return None;
+            }
+            let mut stream = old.after_purge(Timestamp(time), tails, note);
+            stream.revision += 1;
+            let stream = Arc::new(stream);
+            let answer = Answer::Purged(answer, purged(&stream));
+            (Op::StreamChanged(StreamImage { number, stream }), answer)
         }
         Request::Delete {
             id,

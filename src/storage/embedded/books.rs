@@ -12,7 +12,9 @@ use tokio::sync::watch;
 
 use crate::{
     place::{Offset, PartitionId, StreamId, StreamName},
-    storage::{Bounds, Counts, Ledger, PartitionStatus, StateEntry, Stream, StreamLedger},
+    storage::{
+        Bounds, Counts, Ledger, PartitionStatus, PurgedPartition, StateEntry, Stream, StreamLedger,
+    },
 };
 
 use super::{
@@ -170,16 +172,35 @@ impl PartitionBook {
         Ok(())
     }
 
+    /// Returns what a purge removes.
+    pub(super) fn to_purge(&self) -> PurgedPartition {
+        PurgedPartition {
+            bounds: self.bounds(),
+            discarded: self.next - self.finished.len(),
+        }
+    }
+
     fn trim(&mut self, below: u64) -> Result<(), Malformed> {
         if below > self.next {
             return Err(Malformed("a trim goes beyond the tail"));
         }
-        self.counts.expired += self.finished.trim(below);
+        self.counts.expired += self.remove(below);
+        Ok(())
+    }
+
+    /// Removes all below the tail that a purge has found, and ends what has no end.
+    pub(super) fn purge(&mut self, tail: u64) {
+        self.counts.discarded += self.remove(tail);
+    }
+
+    /// Returns how many of the removed records had no end.
+    fn remove(&mut self, below: u64) -> u64 {
+        let open = self.finished.trim(below);
         self.earliest = self.earliest.max(below);
         if !self.lost.is_empty() {
             Arc::make_mut(&mut self.lost).trim(self.earliest);
         }
-        Ok(())
+        open
     }
 
     /// Gives each record of these that has no end the end `lost`; returns how many these were.
@@ -270,6 +291,15 @@ impl Books {
         }
         book.partitions
             .resize_with(new.partitions.into(), PartitionBook::default);
+        if let Some(tails) = image.purges(old.events.len()) {
+            let all_of = tails.iter().map(|tail| tail.0);
+            if !all_of.eq(book.partitions.iter().map(|partition| partition.next)) {
+                return Err(Malformed("a purge does not go up to the tails"));
+            }
+            for partition in &mut book.partitions {
+                partition.purge(partition.next);
+            }
+        }
         book.stream = new.clone();
         Ok(())
     }

@@ -19,8 +19,8 @@ use crate::{
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
         Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
-        LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, ReadError, State,
-        StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
+        LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged,
+        ReadError, State, StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
     },
     telemetry::metrics::latency,
 };
@@ -29,7 +29,7 @@ use super::{
     OpenError, Options,
     disk::Disk,
     housekeeper::Housekeeper,
-    limits::{check, check_stream},
+    limits::{check, check_note, check_stream},
     lock::{self, DirLock},
     opening::{self, Opened, Workers},
     queue::{Queue, Request},
@@ -353,6 +353,22 @@ impl Log for Embedded {
             id,
             revision,
             open,
+            answer,
+        })
+        .await
+    }
+
+    async fn purge_stream(
+        &self,
+        id: StreamId,
+        open: OpenRecords,
+        note: PurgeNote,
+    ) -> Result<Purged, StreamError> {
+        check_note(&note)?;
+        self.ask(|answer| Request::Purge {
+            id,
+            open,
+            note,
             answer,
         })
         .await

@@ -5,6 +5,7 @@
 //! a block, an end or a trim beyond the tail   the records between were there: their offsets are given away
 //! a partition that the stream does not have   the stream had grown
 //! a stream that is changed, and not known     it was made
+//! a purge that the stream did not know of     all below its tails was there, and is gone
 //! a stream that is made, of a name in use     the one of that name was deleted
 //! anything else of a stream that is not known it is left out; the stream's number is not given again
 //! ```
@@ -78,7 +79,7 @@ impl Fold {
             Op::StreamMade(image) => self.made(image)?,
             Op::StreamChanged(image) => match self.books.id_of(image.number) {
                 None => self.made(image)?,
-                Some(_) => self.changed(image),
+                Some(_) => self.changed(image)?,
             },
             Op::StreamGone { stream } => {
                 if self.books.id_of(*stream).is_none() {
@@ -166,7 +167,28 @@ impl Fold {
         if below > book.next {
             self.reach(slot, below, 0)?;
         }
-        // They did not expire: nobody knows how they ended.
+        self.forget(slot, below)?;
+        self.books.apply(&Op::Trim { slot, below })?;
+        Ok(true)
+    }
+
+    /// Removes all below a purge's tails. Ends that were lost since are not told from those that there were.
+    fn purge(&mut self, number: u32, tails: &[Offset]) -> Result<(), Malformed> {
+        for (partition, tail) in (0..).zip(tails) {
+            let slot = (number, partition);
+            if !self.knows(slot) {
+                continue;
+            }
+            self.reach(slot, tail.0, 0)?;
+            self.forget(slot, tail.0)?;
+            self.books.partition_mut(slot)?.purge(tail.0);
+        }
+        Ok(())
+    }
+
+    /// Says of what was skipped below an offset that goes that it is lost.
+    fn forget(&mut self, slot: Slot, below: u64) -> Result<(), Malformed> {
+        // It did not expire, nor was it discarded: nobody knows how it ended.
         let mut gone = self.skipped.get(&slot).cloned().unwrap_or_default();
         let mut kept = gone.clone();
         kept.trim(below);
@@ -174,8 +196,7 @@ impl Fold {
         let book = self.books.partition_mut(slot)?;
         self.shown.trimmed += book.lose(&gone);
         self.skipped.insert(slot, kept);
-        self.books.apply(&Op::Trim { slot, below })?;
-        Ok(true)
+        Ok(())
     }
 
     fn made(&mut self, image: &StreamImage) -> Result<(), Malformed> {
@@ -184,16 +205,24 @@ impl Fold {
             self.shown.deleted.insert(name.to_string());
             self.books.remove_stream(number)?;
         }
-        self.books.add_stream(image, Vec::new())
+        self.books.add_stream(image, Vec::new())?;
+        self.purge(image.number, image.purges(0).unwrap_or_default())
     }
 
-    fn changed(&mut self, image: &StreamImage) {
+    fn changed(&mut self, image: &StreamImage) -> Result<(), Malformed> {
         let mut stream = Stream::clone(&image.stream);
         let known = self.books.streams().find(|(n, _)| *n == image.number);
+        let mut events = 0;
         if let Some((_, book)) = known {
             stream.partitions = stream.partitions.max(book.stream.partitions);
+            events = purges_len(&book.stream);
         }
         self.books.set_stream(image.number, Arc::new(stream));
+        // By number and not by place: growths that were not seen are put among the events.
+        if purges_len(&image.stream) > events {
+            self.purge(image.number, image.purges(0).unwrap_or_default())?;
+        }
+        Ok(())
     }
 
     /// Returns whether a partition is known; one of a stream that is known is made.
@@ -250,6 +279,12 @@ impl Fold {
         }
         settled
     }
+}
+
+fn purges_len(stream: &Stream) -> usize {
+    let events = stream.events.iter();
+    let purges = events.filter(|event| event.kind == ControlEventKind::Purged);
+    purges.count()
 }
 
 /// Returns how many more records were handed on than received.

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::storage::{Commit, CommitError, MEMO_BYTES_MAX, NewEnd, STATE_BYTES_MAX, StreamConfig};
+use crate::storage::{
+    Commit, CommitError, MEMO_BYTES_MAX, NewEnd, PurgeNote, STATE_BYTES_MAX, StreamConfig,
+};
 
 use super::{COMMIT_BYTES_MAX, PARTITIONS_MAX, block};
 
@@ -10,6 +12,8 @@ const STATE_KEY_BYTES_MAX: usize = 512;
 const RECORD_KEY_BYTES_MAX: usize = u16::MAX as usize;
 /// The config is written again with every change of a stream.
 const STREAM_CONFIG_BYTES_MAX: usize = 64 << 10;
+/// It is written along with the config.
+const PURGE_NOTE_BYTES_MAX: usize = 8 << 10;
 
 /// Checks all that can be checked without the books; returns the size for the queue's bound.
 pub(super) fn check(commit: &Commit) -> Result<usize, CommitError> {
@@ -72,6 +76,18 @@ pub(super) fn check(commit: &Commit) -> Result<usize, CommitError> {
         return Err(too_large("a commit", all, COMMIT_BYTES_MAX));
     }
     Ok(all)
+}
+
+pub(super) fn check_note(note: &PurgeNote) -> Result<(), CommitError> {
+    let bytes = note.reason.len() + note.by.as_ref().map_or(0, String::len);
+    match bytes > PURGE_NOTE_BYTES_MAX {
+        true => Err(CommitError::TooLarge {
+            what: "the reason of a purge",
+            bytes,
+            bytes_max: PURGE_NOTE_BYTES_MAX,
+        }),
+        false => Ok(()),
+    }
 }
 
 pub(super) fn check_stream(partitions: u16, config: &StreamConfig) -> Result<(), CommitError> {

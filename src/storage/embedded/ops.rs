@@ -7,6 +7,8 @@
 //! 3 state put   revision, key, value          4 state delete  revision, key
 //! 5 trim        stream, partition, below
 //! 6 stream made, 7 stream changed: image      8 stream gone   stream
+//!               A changed image with one more purge among its events is that purge: up to the tails of the event all
+//!               records go, and those without an end have ended as discarded
 //! 9 dedup       id 16 bytes, stream, partition, first offset, count, time u64
 //! 10 refer      state key: a record behind this needs that value, the first time in this file
 //! 11 dedup      id 16 bytes, stream, time u64, memo, number of appends; of each: partition, first offset, count.
@@ -16,14 +18,17 @@
 //! Each begins with its tag. Numbers without a width are varints, texts and values have their length before them.
 //! A tag that is not listed is damage: the format's version says which there are.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::{BufMut, Bytes};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
     place::{Incarnation, Offset, Partition, PartitionId, StreamId},
-    storage::{Appended, Committed, ControlEvent, ControlEventKind, Stream, StreamConfig},
+    storage::{
+        Appended, Committed, ControlEvent, ControlEventKind, PurgeNote, Stream, StreamConfig,
+    },
 };
 
 use super::{
@@ -243,6 +248,15 @@ impl DedupEntry {
     }
 }
 
+/// The JSON of an image.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted<'a> {
+    #[serde(flatten)]
+    config: Cow<'a, StreamConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_purge: Option<Cow<'a, PurgeNote>>,
+}
+
 /// A stream with its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StreamImage {
@@ -252,6 +266,13 @@ pub(super) struct StreamImage {
 }
 
 impl StreamImage {
+    /// Returns the tails of the last purge, if it is not among the first `known` events.
+    pub(super) fn purges(&self, known: usize) -> Option<&[Offset]> {
+        let mut new = self.stream.events.iter().skip(known).rev();
+        let purge = new.find(|event| event.kind == ControlEventKind::Purged)?;
+        Some(&purge.tails)
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let stream = &self.stream;
         put_varint(out, self.number.into());
@@ -259,7 +280,11 @@ impl StreamImage {
         out.put_u64_le(stream.incarnation.0);
         put_sized(out, stream.name.as_str().as_bytes());
         put_varint(out, stream.partitions.into());
-        let config = serde_json::to_vec(&stream.config).expect("plain members are always JSON");
+        let noted = Noted {
+            config: Cow::Borrowed(&stream.config),
+            last_purge: stream.last_purge.as_ref().map(Cow::Borrowed),
+        };
+        let config = serde_json::to_vec(&noted).expect("plain members are always JSON");
         put_sized(out, &config);
         put_varint(out, stream.revision);
         put_varint(out, stream.events.len() as u64);
@@ -289,7 +314,7 @@ impl StreamImage {
         if !(1..=super::PARTITIONS_MAX).contains(&partitions) {
             return Err(Malformed("a stream has an impossible number of partitions"));
         }
-        let config: StreamConfig = serde_json::from_slice(reader.sized()?)
+        let noted: Noted<'_> = serde_json::from_slice(reader.sized()?)
             .map_err(|_| Malformed("a stream's config is malformed"))?;
         let revision = reader.varint()?;
         let mut events = Vec::new();
@@ -313,9 +338,10 @@ impl StreamImage {
             incarnation,
             name,
             partitions,
-            config,
+            config: noted.config.into_owned(),
             revision,
             events,
+            last_purge: noted.last_purge.map(Cow::into_owned),
         };
         Ok(Self {
             number,

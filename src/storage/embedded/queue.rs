@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 use crate::{
     place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
-        Commit, CommitError, Committed, Finish, OpenRecords, Stream, StreamConfig, StreamError,
+        Commit, CommitError, Committed, Finish, OpenRecords, PurgeNote, Purged, Stream,
+        StreamConfig, StreamError,
     },
 };
 
@@ -61,6 +62,12 @@ pub(super) enum Request {
         incarnation: Incarnation,
         answer: StreamAnswer<Arc<Stream>>,
     },
+    Purge {
+        id: StreamId,
+        open: OpenRecords,
+        note: PurgeNote,
+        answer: StreamAnswer<Purged>,
+    },
     Delete {
         id: StreamId,
         revision: Option<u64>,
@@ -77,6 +84,7 @@ impl Request {
             | Self::Create { .. }
             | Self::Change { .. }
             | Self::Renew { .. }
+            | Self::Purge { .. }
             | Self::Delete { .. } => 0,
         }
     }
@@ -90,6 +98,7 @@ impl Request {
             Self::Create { answer, .. }
             | Self::Change { answer, .. }
             | Self::Renew { answer, .. } => answer.send(Err(error.into())).is_ok(),
+            Self::Purge { answer, .. } => answer.send(Err(error.into())).is_ok(),
             Self::Delete { answer, .. } => answer.send(Err(error.into())).is_ok(),
         };
     }

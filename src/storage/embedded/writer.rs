@@ -115,6 +115,11 @@ impl Writer {
             }
             match self.requests.front() {
                 None | Some(Request::Commit { .. }) => self.store_commits(),
+                // What was delivered before the purge is not to count as discarded. Without space for that, it has
+                // to be: the purge is what makes some.
+                Some(Request::Purge { .. }) if !self.finishes.is_empty() && !self.refused => {
+                    self.store_commits();
+                }
                 Some(_) => self.store_alone(),
             }
             if self.refused && self.requests.is_empty() {
@@ -192,7 +197,7 @@ impl Writer {
         }
     }
 
-    /// Stores the change of a stream, or a trim, in a frame of its own.
+    /// Stores the change of a stream, a trim or a purge in a frame of its own.
     fn store_alone(&mut self) {
         let Some(request) = self.requests.pop_front() else {
             return;
@@ -207,7 +212,7 @@ impl Writer {
         };
         let mut encoded = Vec::new();
         op.encode(&mut encoded, time);
-        let gives_back = matches!(op, Op::Trim { .. } | Op::StreamGone { .. });
+        let gives_back = answer.gives_back();
         match self.store(vec![Entry::Op(op)], Vec::new(), time, encoded.len(), false) {
             Ok(()) => {
                 if gives_back {

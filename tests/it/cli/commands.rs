@@ -321,6 +321,45 @@ fn streams_are_listed_shown_and_created() {
 }
 
 #[test]
+fn streams_are_purged_for_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start();
+    let served = Served::start(dir.path(), &[]);
+    let message = file(dir.path(), "m.json", &target.message("/404"));
+    served.run(&["sync", message.to_str().unwrap()]).expect(0);
+    assert_eq!(target.next_call(), "/404");
+    assert_eq!(served.dispatched(), 1);
+    let purge = ["streams", "purge", "UnrecoverableErrorStream"];
+    let without = served.run(&purge).expect(2);
+    assert!(without.err.contains("--reason"), "{without:?}");
+    let purge = [&purge[..], &["--reason", "it is known"]].concat();
+    assert_eq!(
+        served.run(&purge).expect(0).out,
+        "UnrecoverableErrorStream purged: removed 1, discarded 1\n"
+    );
+    let all = served.json(&[&purge[..], &["--discard-pending"]].concat());
+    assert_eq!((&all["removed"], &all["discarded"]), (&json!(0), &json!(0)));
+    let shown = served
+        .run(&["streams", "show", "UnrecoverableErrorStream"])
+        .expect(0)
+        .out;
+    assert!(shown.contains("it is known"), "{shown}");
+
+    let message = file(dir.path(), "m.json", &target.message("/held"));
+    served.run(&["sync", message.to_str().unwrap()]).expect(0);
+    assert_eq!(target.next_call(), "/held");
+    let purge = ["streams", "purge", "DataSyncStream", "--reason", "x"];
+    let refused = served.run(&purge).expect(1);
+    assert!(refused.err.contains("409 stream_in_use"), "{refused:?}");
+    let done = served.json(&[&purge[..], &["--discard-pending"]].concat());
+    assert_eq!(
+        (&done["removed"], &done["discarded"]),
+        (&json!(2), &json!(1))
+    );
+    target.let_go.send(()).unwrap();
+}
+
+#[test]
 fn the_demo_ends_as_expected_and_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().unwrap();
     let output = syncgate(&["demo"])

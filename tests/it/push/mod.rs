@@ -8,6 +8,7 @@ mod document;
 mod edge;
 mod events;
 mod kills;
+mod purge;
 mod raw;
 mod shapes;
 mod shared;

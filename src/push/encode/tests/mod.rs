@@ -35,6 +35,7 @@ fn log() -> Arc<Stream> {
         config: StreamConfig::default(),
         revision: 1,
         events: Vec::new(),
+        last_purge: None,
     })
 }
 

@@ -11,8 +11,9 @@ use super::{
     },
 };
 use crate::{
+    ledger::Balance,
     place::Offset,
-    storage::{Log, conformance::content::Content},
+    storage::{Log, OpenRecords, conformance::content::Content},
 };
 
 pub(super) fn append(at: Pick, sizes: &[u16]) -> Step {
@@ -180,6 +181,50 @@ pub(super) fn reclaiming() -> Vec<Step> {
     steps
 }
 
+/// Streams are purged: with ends on their way, over files, twice, behind trims, while others stay as they are.
+pub(super) fn purging() -> Vec<Step> {
+    let (errors, source) = ((0, 0), (1, 0));
+    let create = |name, partitions| Step::Create { name, partitions };
+    let purge = |stream, open| Step::Purge { stream, open };
+    let mut steps = vec![create(0, 1), create(1, 1), create(2, 0)];
+    for round in 0..3 {
+        steps.push(append(source, &[30_000, 9, 20_000]));
+        steps.push(append((1, 1), &[3; 20]));
+        // Fails, and gets its error record.
+        steps.push(Step::Commit(Draft {
+            appends: vec![DraftAppend {
+                kind: 1,
+                ..draft_append(errors, &[2_000])
+            }],
+            ends: vec![end(source, 0, 2), end((1, 1), 3, 4)],
+            state: vec![state(round, Some(60))],
+            dedup: Some(round),
+        }));
+        steps.push(append((2, 0), &[40, 50]));
+        steps.push(purge(1, OpenRecords::Refuse));
+        steps.push(Step::FinishSoon {
+            at: (1, 1),
+            count: 5,
+        });
+        steps.push(purge(1, OpenRecords::Drop));
+        steps.push(purge(1, OpenRecords::Drop));
+        if round == 1 {
+            steps.push(Step::Grow { stream: 1, by: 1 });
+            steps.push(Step::Reopen { forget_index: true });
+        }
+        steps.push(append(errors, &[25_000, 10]));
+        steps.push(Step::Trim {
+            at: errors,
+            percent: 40,
+        });
+        steps.push(purge(0, OpenRecords::Drop));
+        steps.push(append(source, &[7, 8]));
+        steps.push(Step::Settle);
+    }
+    steps.push(append(errors, &[35_000]));
+    steps
+}
+
 /// A finished run: what may be there at each call, and the disk before each call.
 async fn recorded(steps: &[Step]) -> (Vec<Moment>, Vec<(String, FaultyDisk)>) {
     let rig = Rig::new();
@@ -237,6 +282,11 @@ async fn at_whatever_call_of_freeing_reusing_and_rewriting_the_power_goes_off_no
     assert_eq!(all, (true, true, true), "{calls:#?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_whatever_call_of_a_purge_the_power_goes_off_all_of_it_is_there_or_nothing() {
+    crash_everywhere(&purging()).await;
+}
+
 async fn crash_everywhere(steps: &[Step]) -> Vec<String> {
     let (moments, disks) = recorded(steps).await;
     assert!(disks.len() > 100, "{} calls are no history", disks.len());
@@ -263,6 +313,8 @@ async fn crash_everywhere(steps: &[Step]) -> Vec<String> {
                 .unwrap_or_else(|error| panic!("{when}: {error}"));
             let content = Content::of(engine.as_ref()).await;
             check(possible, &content, &when);
+            let balance = Balance::of(&engine.ledger(), None);
+            assert!(balance.balanced, "{when}: {balance:?}");
             if how == Crash::Process {
                 // What was shown after the death of a process must survive a crash of the machine.
                 rig.disk.crash(Crash::LoseAll);

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     place::{Offset, PartitionId},
     storage::{
-        Append, AppendKind, Commit, CommitError, Health, Log, NewEnd,
+        Append, AppendKind, Commit, CommitError, Health, Log, NewEnd, OpenRecords, PurgeNote,
+        StreamError,
         conformance::{append, content::Content, finish, in_time, make, part, record, stored},
         embedded::{spare::Spares, tests::until},
     },
@@ -230,4 +231,49 @@ async fn records_from_outside_are_refused_before_the_disk_is_full() {
         .await
         .unwrap();
     stored(engine.as_ref(), one(of, 2, 10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_finds_a_place_in_the_reserve_and_without_one_changes_nothing() {
+    let rig = Rig::new();
+    let (engine, of) = filled(&rig, 3).await;
+    until("the reserve", || engine.is_tidy()).await;
+    let before = Content::of(engine.as_ref()).await;
+    let purge = async || {
+        let (open, note) = (OpenRecords::Drop, PurgeNote::default());
+        in_time(engine.purge_stream(of.stream, open, note)).await
+    };
+    rig.disk.fill(Some(Full::Everything));
+    // An end that finds no place is not waited for.
+    let end = finish(of, 1, NewEnd::Delivered);
+    engine.finish_soon(end).unwrap();
+    let refused = purge().await;
+    assert!(
+        matches!(refused, Err(StreamError::Commit(CommitError::DiskFull))),
+        "{refused:?}"
+    );
+    before.assert_same(&Content::of(engine.as_ref()).await, "after a refusal");
+    rig.disk.fill(None);
+    let mut health = engine.health();
+    in_time(health.wait_for(|health| *health == Health::Running))
+        .await
+        .unwrap();
+    let purged = purge().await.unwrap();
+    assert_eq!(purged.partitions[0].discarded, 2);
+    let counts = engine.status(of).unwrap().counts;
+    assert_eq!((counts.delivered, counts.discarded), (1, 2));
+
+    until("the reserve", || engine.is_tidy()).await;
+    rig.disk.fill(Some(Full::Growth));
+    let mut tail = 3;
+    while engine.commit(one(of, tail, 3_000)).await.is_ok() {
+        tail += 1;
+    }
+    let purged = purge().await.unwrap();
+    assert_eq!(purged.partitions[0].discarded, tail - 3);
+    let before = Content::of(engine.as_ref()).await;
+    rig.disk.crash(Crash::LoseAll);
+    shut(engine).await;
+    let engine = rig.open();
+    before.assert_same(&Content::of(engine.as_ref()).await, "after a crash");
 }

@@ -17,6 +17,7 @@ use super::{
     faulty::Crash,
     rig::{Draft, DraftAppend, DraftEnd, DraftState, Rig, Run, Step},
 };
+use crate::storage::OpenRecords;
 
 /// What the random histories may take together.
 const TIME_MAX: Duration = Duration::from_secs(15);
@@ -75,6 +76,10 @@ fn write() -> impl Strategy<Value = Step> {
         12 => draft().prop_map(Step::Commit),
         3 => (pick(), 1..8_u8).prop_map(|(at, count)| Step::FinishSoon { at, count }),
         2 => (pick(), 0..120_u8).prop_map(|(at, percent)| Step::Trim { at, percent }),
+        1 => (0..4_u8, prop::bool::weighted(0.7)).prop_map(|(stream, all)| Step::Purge {
+            stream,
+            open: if all { OpenRecords::Drop } else { OpenRecords::Refuse },
+        }),
         2 => (0..4_u8, 0..3_u8)
             .prop_map(|(name, partitions)| Step::Create { name, partitions }),
         1 => (0..4_u8, 0..6_u8).prop_map(|(stream, by)| Step::Grow { stream, by }),

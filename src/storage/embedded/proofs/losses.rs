@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    crashes::{history, reclaiming},
+    crashes::{history, purging, reclaiming},
     faulty::{Crash, Dice, FaultyDisk, segment},
     rig::{Rig, Run, shut},
 };
@@ -376,6 +376,12 @@ async fn after_an_accepted_loss_all_else_is_there_and_the_log_goes_on() {
 async fn after_an_accepted_loss_of_files_that_were_written_again_all_else_is_there() {
     let [accepted, ..] = random_damage(&reclaiming(), 100..140).await;
     assert!(accepted > 20, "{accepted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_accepted_loss_of_a_purge_all_else_is_there() {
+    let [accepted, unknown, _] = random_damage(&purging(), 200..260).await;
+    assert!(accepted > 30 && unknown > 4, "{accepted} {unknown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use crate::{
     record::StoredRecord,
     storage::{
         Appended, Commit, ControlEvent, ControlEventKind, Counts, DedupId, Engine, Finish, NewEnd,
-        StateEntry, Stream, StreamConfig,
+        OpenRecords, PurgeNote, StateEntry, Stream, StreamConfig,
         conformance::content::{Content, PartitionContent, StreamContent},
     },
 };
@@ -146,6 +146,7 @@ impl Model {
                 config,
                 revision: 0,
                 events: vec![made],
+                last_purge: None,
             },
             partitions: vec![PartitionContent::default(); partitions.into()],
         });
@@ -174,6 +175,33 @@ impl Model {
         stream.stream.partitions = partitions;
         stream.stream.config = config;
         stream.stream.revision = 0;
+        Some(after)
+    }
+
+    /// Returns what is there after a purge; `None` if it must be refused.
+    pub(super) fn purge(&self, id: StreamId, open: OpenRecords, note: PurgeNote) -> Option<Self> {
+        let mut after = self.clone();
+        let mut streams = after.content.streams.iter_mut();
+        let StreamContent { stream, partitions } = streams.find(|s| s.stream.id == id)?;
+        let counts = || partitions.iter().map(|p| p.status.counts);
+        let open_len: u64 = counts().map(|counts| counts.open_len()).sum();
+        if open == OpenRecords::Refuse && open_len > 0 {
+            return None;
+        }
+        let tails = partitions.iter().map(|p| p.status.bounds.tail);
+        let tails: Vec<_> = tails.collect();
+        let last = stream.events.last();
+        if last.is_some_and(|last| last.kind == ControlEventKind::Purged && last.tails == tails) {
+            return Some(after);
+        }
+        for partition in partitions {
+            let counts = partition.status.counts;
+            partition.trim(Offset(u64::MAX));
+            partition.status.counts = counts;
+            partition.status.counts.discarded += counts.open_len();
+        }
+        *stream = stream.after_purge(Timestamp(0), tails, note);
+        stream.revision = 0;
         Some(after)
     }
 
@@ -249,7 +277,8 @@ impl Model {
 fn is_told_rightly(mine: &Stream, seen: &Stream) -> bool {
     let events = || mine.events.iter().zip(&seen.events);
     let is_new = mine.id == StreamId([0; 16]);
-    (mine.partitions, &mine.config) == (seen.partitions, &seen.config)
+    (mine.partitions, &mine.config, &mine.last_purge)
+        == (seen.partitions, &seen.config, &seen.last_purge)
         && (is_new || (mine.id, mine.incarnation) == (seen.id, seen.incarnation))
         && seen.revision > 0
         && mine.events.len() == seen.events.len()

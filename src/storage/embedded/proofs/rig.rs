@@ -19,7 +19,7 @@ use crate::{
     record::{HeadersBuilder, Record},
     storage::{
         Append, AppendKind, Commit, CommitError, Dedup, DedupId, Engine, Finish, Log, NewEnd,
-        State, StateChange, Stream, StreamConfig, StreamError,
+        OpenRecords, PurgeNote, State, StateChange, Stream, StreamConfig, StreamError,
         conformance::{
             append,
             content::{Content, PartitionContent},
@@ -117,6 +117,11 @@ pub(super) enum Step {
         at: Pick,
         /// Of what is retained; more than 100 is beyond the tail.
         percent: u8,
+    },
+    /// Removes all records of a stream, those without an end only if that is said.
+    Purge {
+        stream: u8,
+        open: OpenRecords,
     },
     Create {
         name: u8,
@@ -281,6 +286,22 @@ impl Run {
                 let answer = self.engine().trim(of, below).await;
                 self.answered(after, answer);
             }
+            Step::Purge { stream, open } => {
+                let Some(stream) = self.pick_stream(*stream) else {
+                    return;
+                };
+                // What was queued before it is stored no later.
+                let note = PurgeNote {
+                    reason: format!("after {}", stream.events.len()),
+                    by: None,
+                };
+                let after = self.with_soft().purge(stream.id, *open, note.clone());
+                let answer = self.engine().purge_stream(stream.id, *open, note).await;
+                if answer.is_ok() {
+                    self.soft.clear();
+                }
+                self.stream_answered(after, answer.map(|purged| purged.stream));
+            }
             Step::Create { name, partitions } => {
                 let name = stream_name(&format!("s{}", name % 4));
                 let partitions = u16::from(partitions % 3) + 1;
@@ -314,7 +335,7 @@ impl Run {
                 let after = self.model.delete(stream.id);
                 let answer = self
                     .engine()
-                    .delete_stream(stream.id, None, crate::storage::OpenRecords::Drop)
+                    .delete_stream(stream.id, None, OpenRecords::Drop)
                     .await;
                 self.answered(after, answer.map_err(commit_error));
             }
@@ -572,7 +593,9 @@ impl Run {
             assert!(
                 matches!(
                     answer,
-                    Err(StreamError::Exists | StreamError::Shrink { .. })
+                    Err(StreamError::Exists
+                        | StreamError::Shrink { .. }
+                        | StreamError::Open { .. })
                 ),
                 "{answer:?}"
             );

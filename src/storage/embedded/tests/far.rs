@@ -28,6 +28,7 @@ pub(crate) fn journal_at(dir: &Path, names: &[&str], next: u64) {
             config: StreamConfig::default(),
             revision: 1,
             events: Vec::new(),
+            last_purge: None,
         };
         let mut finished = FinishedSet::default();
         finished.trim(next);

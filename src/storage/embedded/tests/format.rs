@@ -10,11 +10,11 @@ use crate::{
     place::{Incarnation, Offset, StreamId},
     record::Record,
     storage::{
-        AppendKind, ControlEvent, ControlEventKind, MadeBy, Stream, StreamConfig,
+        AppendKind, ControlEvent, ControlEventKind, MadeBy, PurgeNote, Stream, StreamConfig,
         embedded::{
             block::{Block, NewBlock},
             books::{Books, Loss},
-            codec::Malformed,
+            codec::{Malformed, Reader},
             frame::{Frame, FrameAt, FrameHeader, HEADER_LEN},
             ops::{DedupEntry, EndCode, Entry, FinishRun, Op, StreamImage},
             ranges::Ranges,
@@ -71,6 +71,7 @@ fn image() -> StreamImage {
                 tails: vec![Offset(300), Offset(1)],
             },
         ],
+        last_purge: None,
     };
     StreamImage {
         number: 5,
@@ -503,4 +504,59 @@ pub(super) fn newer(header: &SegmentHeader) -> Vec<u8> {
         bytes[copy + 84..copy + 88].copy_from_slice(&crc.to_le_bytes());
     }
     bytes
+}
+
+/// What is noted of a purge stands beside the members of the config, which are as they always were.
+#[test]
+fn an_image_may_say_why_its_stream_was_purged() {
+    let before = image();
+    let mut stream = Stream::clone(&before.stream);
+    stream.last_purge = Some(PurgeNote {
+        reason: "wrong \u{e4} target".into(),
+        by: Some("ada".into()),
+    });
+    let after = StreamImage {
+        number: before.number,
+        stream: Arc::new(stream),
+    };
+    let bytes = |image: &StreamImage| {
+        let mut bytes = Vec::new();
+        image.encode(&mut bytes);
+        bytes
+    };
+    let noted = bytes(&after);
+    let read = |bytes: &[u8]| StreamImage::decode(&mut Reader::new(bytes));
+    assert_eq!(read(&noted).unwrap(), after);
+    assert_eq!(read(&bytes(&before)).unwrap(), before);
+    for len in 0..noted.len() {
+        assert!(read(&noted[..len]).is_err(), "{len}");
+    }
+    let json = r#""last_purge":{"reason":"wrong \u{e4} target","by":"ada"}}"#;
+    let json = json.replace("\\u{e4}", "\u{e4}");
+    let found = noted
+        .windows(json.len())
+        .any(|part| part == json.as_bytes());
+    assert!(found, "{}", String::from_utf8_lossy(&noted));
+}
+
+/// A purge that does not fit what is there was not written by this engine.
+#[test]
+fn a_purge_goes_up_to_the_tails_of_all_partitions() {
+    let purge = |tails: [u64; 2]| {
+        let mut books = books();
+        let stream = &image().stream;
+        let tails = tails.map(Offset).to_vec();
+        let stream = stream.after_purge(Timestamp(AT.time), tails, PurgeNote::default());
+        let image = StreamImage {
+            number: 5,
+            stream: Arc::new(stream),
+        };
+        let applied = books.apply(&Op::StreamChanged(image));
+        applied.map(|()| books.partition((5, 1)).unwrap().status())
+    };
+    assert!(purge([0, 9]).is_err() && purge([1, 10]).is_err() && purge([0, 11]).is_err());
+    let status = purge([0, 10]).unwrap();
+    assert_eq!(status.bounds.earliest, Offset(10));
+    let counts = status.counts;
+    assert_eq!((counts.discarded, counts.open_len()), (2, 0), "{counts:?}");
 }

@@ -6,7 +6,7 @@ use crate::{
     ledger::Balance,
     place::{Offset, PartitionId},
     storage::{
-        Append, AppendKind, Commit, Log, NewEnd, State, StreamConfig,
+        Append, AppendKind, Commit, Log, NewEnd, OpenRecords, PurgeNote, State, StreamConfig,
         embedded::{
             doctor::{LossReport, accept_loss, examine},
             frame::{FrameHeader, HEADER_LEN},
@@ -151,7 +151,7 @@ async fn growth_and_deletion_in_what_is_lost_show_in_what_follows() {
     bench.append(partition(&grown, 1), &["a"]).await;
     let deleted = bench
         .engine()
-        .delete_stream(other.id, None, crate::storage::OpenRecords::Drop);
+        .delete_stream(other.id, None, OpenRecords::Drop);
     deleted.await.unwrap();
     let deletion = bench.last_frame();
     let again = bench.stream("other", 1).await;
@@ -227,4 +227,87 @@ async fn a_trim_behind_what_is_lost_takes_it_along() {
     let counts = bench.engine().status(of).unwrap().counts;
     assert_eq!((counts.expired, counts.lost, counts.unknown), (1, 2, 2));
     assert_eq!(bench.values(of).await, ["d"]);
+}
+
+async fn purge(bench: &Bench, of: PartitionId) {
+    let note = PurgeNote {
+        reason: "a test".into(),
+        by: None,
+    };
+    let open = OpenRecords::Drop;
+    let purged = bench.engine().purge_stream(of.stream, open, note);
+    purged.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_purge_behind_what_is_lost_takes_it_along() {
+    let mut bench = Bench::new();
+    let stream = bench.stream("orders", 1).await;
+    let of = partition(&stream, 0);
+    bench.append(of, &["a"]).await;
+    bench.append(of, &["b", "c"]).await;
+    let lost = bench.last_frame();
+    purge(&bench, of).await;
+    bench.append(of, &["d"]).await;
+    bench.close().await;
+    wipe(&lost);
+    let report = bench.accept_all().await;
+    assert_eq!(report.trimmed, 2);
+    assert!(report.partitions.is_empty(), "{report:?}");
+    let counts = bench.engine().status(of).unwrap().counts;
+    assert_eq!((counts.discarded, counts.lost, counts.unknown), (1, 2, 2));
+    assert_eq!(bench.values(of).await, ["d"]);
+}
+
+#[tokio::test]
+async fn a_purge_in_what_is_lost_shows_in_whatever_changes_the_stream_later() {
+    let mut bench = Bench::new();
+    let stream = bench.stream("orders", 1).await;
+    let of = partition(&stream, 0);
+    bench.append(of, &["a", "b"]).await;
+    deliver(&bench, of, 0).await;
+    purge(&bench, of).await;
+    let lost = bench.last_frame();
+    bench.append(of, &["c"]).await;
+    for hours in [1, 2] {
+        let config = StreamConfig {
+            retention_hours: Some(hours),
+            ..StreamConfig::default()
+        };
+        let changed = bench.engine().change_stream(stream.id, 1, config, None);
+        changed.await.unwrap();
+        bench.append(of, &["d"]).await;
+    }
+    bench.close().await;
+    wipe(&lost);
+    let report = bench.accept_all().await;
+    assert!(report.partitions.is_empty(), "{report:?}");
+    let status = bench.engine().status(of).unwrap();
+    assert_eq!(status.bounds.earliest, Offset(2), "it is purged once");
+    let counts = status.counts;
+    assert_eq!((counts.delivered, counts.discarded), (1, 1));
+    assert_eq!(bench.values(of).await, ["c", "d", "d"]);
+    assert_eq!(open_len(&bench, of), 3);
+    let now = bench.engine().stream_by_id(stream.id).unwrap();
+    assert_eq!(now.last_purge.as_ref().unwrap().reason, "a test");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_made_in_what_is_lost_begins_where_it_was_purged() {
+    let mut bench = Bench::new();
+    bench.stream("orders", 1).await;
+    let brief = bench.stream("brief", 1).await;
+    let made = bench.last_frame();
+    let of = partition(&brief, 0);
+    bench.append(of, &["a", "b"]).await;
+    purge(&bench, of).await;
+    bench.append(of, &["c"]).await;
+    bench.close().await;
+    wipe(&made);
+    bench.accept_all().await;
+    let status = bench.engine().status(of).unwrap();
+    assert_eq!(status.bounds.earliest, Offset(2));
+    let counts = status.counts;
+    assert_eq!((counts.discarded, counts.lost, counts.unknown), (0, 2, 2));
+    assert_eq!(bench.values(of).await, ["c"]);
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     place::{Offset, PartitionId},
     storage::{
-        Log, NewEnd, OpenRecords, ReadError,
+        Log, NewEnd, OpenRecords, PurgeNote, ReadError,
         embedded::{
             segment::{SNAPSHOT_AT, number_of},
             verify::verify,
@@ -92,6 +92,31 @@ async fn files_of_which_everything_is_trimmed_are_freed_and_used_again() {
     let verified = verify(bench.dir.path()).unwrap();
     assert_eq!(verified.faults, [""; 0]);
     assert_eq!(verified.taken_over.streams[0].counts.expired, 120 - 20);
+}
+
+#[tokio::test]
+async fn files_of_which_everything_is_purged_are_freed() {
+    let mut bench = bench();
+    let of = only(&bench, "orders").await;
+    for round in 1..=3 {
+        fill(&bench, of, 20).await;
+        let before = numbers(&bench).len();
+        let note = PurgeNote::default();
+        let purge = bench
+            .engine()
+            .purge_stream(of.stream, OpenRecords::Drop, note);
+        assert_eq!(purge.await.unwrap().partitions[0].discarded, 20);
+        settle(&bench).await;
+        let numbers = numbers(&bench);
+        assert!(before > 3 && numbers.len() <= 3, "{before} {numbers:?}");
+        bench.crash();
+        let status = bench.engine().status(of).unwrap();
+        assert_eq!(status.bounds.earliest, Offset(round * 20));
+        assert_eq!(status.counts.discarded, round * 20);
+    }
+    bench.close().await;
+    let verified = verify(bench.dir.path()).unwrap();
+    assert_eq!(verified.faults, [""; 0]);
 }
 
 #[tokio::test]
