@@ -103,6 +103,8 @@ struct Lane {
     /// What is read next.
     next: Offset,
     tail: Offset,
+    /// It ends before its tail, as what comes next was lost.
+    is_cut: bool,
 }
 
 impl Lane {
@@ -126,7 +128,11 @@ impl<'a> Run<'a> {
         if let Some(gap) = gap(&found, &place) {
             return Err(FeedError::Overtaken(gap));
         }
-        let StreamBounds { stream, partitions } = found;
+        let StreamBounds {
+            stream,
+            partitions,
+            lost: found_lost,
+        } = found;
         let mut carried = carry.0.into_iter();
         let lane = |(of, bounds): (PartitionId, &Bounds)| {
             let begins = next_of(&place, of.partition);
@@ -137,11 +143,15 @@ impl<'a> Run<'a> {
                 read.records.clear();
             }
             let last = read.records.back();
+            let lost = found_lost
+                .iter()
+                .find(|(partition, lost)| *partition == of.partition && lost.start >= begins);
             Lane {
                 next: last.map_or(begins, |last| last.offset.next()),
                 read,
                 of,
-                tail: bounds.tail,
+                tail: lost.map_or(bounds.tail, |(_, lost)| lost.start),
+                is_cut: lost.is_some(),
             }
         };
         let lanes: Vec<_> = stream.all_partitions().zip(&partitions).map(lane).collect();
@@ -170,6 +180,11 @@ impl<'a> Run<'a> {
     pub(super) async fn next(&mut self) -> Result<Option<Next>, FeedError> {
         for number in 0..self.lanes.len() {
             self.fill(number).await?;
+        }
+        let ends = |lane: &Lane| lane.is_cut && lane.time().is_none();
+        if self.lanes.iter().any(ends) {
+            // What is next here was lost: whoever goes on is told.
+            return Ok(None);
         }
         let lanes = self.lanes.iter().enumerate();
         let first = lanes
@@ -202,9 +217,7 @@ impl<'a> Run<'a> {
             lane.next = page.next.max(lane.next);
             lane.read.records = page.records.into();
             if lane.read.records.is_empty() {
-                // What was lost is passed.
-                let passed = lane.next.min(lane.tail);
-                pass(&mut self.place, lane.of.partition, passed);
+                return Err(FeedError::Overtaken(passed_over(lane, &self.place)));
             } else if reads_ahead && lane.next < lane.tail {
                 lane.read.ahead = Some(ahead(self.streams, self.tasks, lane, self.page_bytes));
             }
@@ -323,18 +336,39 @@ pub(super) fn knows(found: &StreamBounds, incarnation: Incarnation, place: &Plac
             .all(|(next, tail)| *next <= tail)
 }
 
-/// Returns what was removed behind a place.
+/// Returns what was removed or lost behind a place.
 pub(super) fn gap(found: &StreamBounds, place: &Place) -> Option<Gap> {
     let mut behind = place.clone();
     let mut missing = Vec::new();
     for (number, bounds) in (0..).zip(&found.partitions) {
-        let next = next_of(place, Partition(number));
-        if next < bounds.earliest {
-            missing.push((Partition(number), next.0, bounds.earliest.0));
-            pass(&mut behind, Partition(number), bounds.earliest);
+        let partition = Partition(number);
+        let next = next_of(place, partition);
+        let there = behind_lost(found, partition, next.max(bounds.earliest));
+        if next < there {
+            missing.push((partition, next.0, there.0));
+            pass(&mut behind, partition, there);
         }
     }
     (!missing.is_empty()).then_some(Gap { missing, behind })
+}
+
+/// Returns the offset, or the first one behind it that was not lost.
+pub(super) fn behind_lost(found: &StreamBounds, partition: Partition, offset: Offset) -> Offset {
+    let mut lost = found.lost.iter();
+    let around = lost.find(|(of, lost)| *of == partition && lost.contains(&offset));
+    around.map_or(offset, |(_, lost)| lost.end)
+}
+
+/// Returns the gap of a partition that goes on somewhere else than it should.
+fn passed_over(lane: &Lane, place: &Place) -> Gap {
+    let partition = lane.of.partition;
+    let (from, to) = (next_of(place, partition), lane.next.min(lane.tail));
+    let mut behind = place.clone();
+    pass(&mut behind, partition, to);
+    Gap {
+        missing: vec![(partition, from.0, to.0)],
+        behind,
+    }
 }
 
 /// Returns whether there is something behind a place.

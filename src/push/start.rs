@@ -3,7 +3,7 @@
 use crate::{
     clock::Timestamp,
     log::Streams,
-    place::StreamId,
+    place::{Partition, StreamId},
     storage::{Bounds, ControlEvent, ControlEventKind, ReadError, StreamBounds},
 };
 
@@ -20,7 +20,7 @@ pub(super) struct Start {
     /// The place.
     pub(super) place: Place,
     /// What is missing before it: only a client that has asked for at most once is told so, and goes on.
-    pub(super) gap: Option<Vec<(crate::place::Partition, u64, u64)>>,
+    pub(super) gap: Option<Vec<(Partition, u64, u64)>>,
     /// There is no record with that time yet; it starts with the first one.
     pub(super) waits_for: Option<Timestamp>,
 }
@@ -132,7 +132,11 @@ fn earliest(found: &StreamBounds) -> Place {
         .iter()
         .map(|bounds| bounds.earliest.0)
         .collect();
-    if next.iter().all(|next| *next == 0) {
+    let partitions = (0..).zip(&found.partitions);
+    let there = partitions
+        .map(|(number, bounds)| feed::behind_lost(found, Partition(number), bounds.earliest).0);
+    let there: Vec<_> = there.collect();
+    if there.iter().all(|next| *next == 0) {
         return Place::default();
     }
     // Those before all that is kept belong to what is gone. But a purge that has removed what is missing is told: whoever
@@ -145,7 +149,7 @@ fn earliest(found: &StreamBounds) -> Place {
         first || !told && tails().all(|(tail, earliest)| tail.0 <= *earliest)
     };
     let events = found.stream.events.iter().take_while(gone).count();
-    place(found, events, next)
+    place(found, events, there)
 }
 
 /// Behind everything there is.
@@ -163,7 +167,8 @@ async fn first_at(
     let mut next = Vec::with_capacity(found.partitions.len());
     for (of, Bounds { earliest, tail }) in found.stream.all_partitions().zip(&found.partitions) {
         let offset = streams.engine().offset_at(of, time).await?;
-        next.push(offset.max(*earliest).min(*tail).0);
+        let offset = offset.max(*earliest).min(*tail);
+        next.push(feed::behind_lost(found, of.partition, offset).0);
     }
     let events = found.stream.events.iter();
     let before = events.take_while(|event| event.time < time).count();

@@ -53,6 +53,7 @@ struct Part {
     ended: HashSet<Offset>,
     /// How many of these a purge has ended.
     discarded: u64,
+    lost: Vec<Range<Offset>>,
     tail: watch::Sender<Offset>,
 }
 
@@ -92,6 +93,13 @@ impl Memory {
     }
 
     /// How many commits were stored.
+    /// Has lost records to damage, which somebody has accepted.
+    pub(crate) fn lose(&self, of: PartitionId, offsets: Range<u64>) {
+        let mut inner = self.inner.lock().unwrap();
+        let lost = Offset(offsets.start)..Offset(offsets.end);
+        inner.partitions.get_mut(&of).unwrap().lost.push(lost);
+    }
+
     pub(crate) fn commits_len(&self) -> usize {
         self.inner.lock().unwrap().commits_len
     }
@@ -215,6 +223,7 @@ impl Part {
             earliest: Offset(0),
             ended: HashSet::new(),
             discarded: 0,
+            lost: Vec::new(),
             tail: watch::Sender::new(Offset(0)),
         }
     }
@@ -282,7 +291,9 @@ impl Log for Memory {
         }
         let mut records: Vec<StoredRecord> = Vec::new();
         let mut bytes = 0;
-        for record in part.records.iter().filter(|record| record.offset >= from) {
+        let is_lost = |offset: &Offset| part.lost.iter().any(|lost| lost.contains(offset));
+        let there = |record: &&StoredRecord| record.offset >= from && !is_lost(&record.offset);
+        for record in part.records.iter().filter(there) {
             bytes += record.record.bytes_len();
             if !records.is_empty() && bytes > bytes_max {
                 break;
@@ -322,6 +333,13 @@ impl Log for Memory {
         Some(StreamBounds {
             stream: stream.clone(),
             partitions: stream.all_partitions().map(bounds).collect::<Option<_>>()?,
+            lost: stream
+                .all_partitions()
+                .flat_map(|of| {
+                    let lost = inner.part(of).map_or(Vec::new(), |part| part.lost.clone());
+                    lost.into_iter().map(move |lost| (of.partition, lost))
+                })
+                .collect(),
         })
     }
 

@@ -593,6 +593,8 @@ pub struct StreamBounds {
     pub stream: Arc<Stream>,
     /// By number of the partition.
     pub partitions: Vec<Bounds>,
+    /// Offsets between the bounds whose records were lost to damage, which somebody has accepted; mostly none.
+    pub lost: Vec<(Partition, Range<Offset>)>,
 }
 
 /// A partition in numbers.

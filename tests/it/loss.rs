@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll, run_on, syncgate};
 
 /// Spoils the value of a record, which is told by a word in it; returns the file.
-fn spoil(place: &Place, word: &str) -> PathBuf {
+pub(crate) fn spoil(place: &Place, word: &str) -> PathBuf {
     for file in place.segments() {
         let mut bytes = fs::read(&file).unwrap();
         let found = bytes
@@ -23,7 +23,7 @@ fn spoil(place: &Place, word: &str) -> PathBuf {
 }
 
 /// A target that is down, and a stopped gateway with messages that wait for it.
-async fn waiting(words: &[&str]) -> (StubTarget, Place) {
+pub(crate) async fn waiting(words: &[&str]) -> (StubTarget, Place) {
     let target = StubTarget::with(|_| Act::Hold).await;
     let gateway = Gateway::start();
     for word in words {

@@ -72,8 +72,10 @@ impl Subscriber {
                     return;
                 }
             }
-            self.buffer.copy_within(from..self.filled, 0);
-            self.filled -= from;
+            if from > 0 {
+                self.buffer.copy_within(from..self.filled, 0);
+                self.filled -= from;
+            }
             let read = self.stream.read(&mut self.buffer[self.filled..]).await;
             let read = read.unwrap();
             assert!(read > 0, "the server has closed the connection");

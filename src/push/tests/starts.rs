@@ -126,3 +126,51 @@ async fn a_position_that_is_no_longer_there_is_refused_or_a_gap_and_a_foreign_on
         }
     }
 }
+
+#[tokio::test]
+async fn what_was_lost_to_damage_is_never_passed_in_silence() {
+    let shown = Shown::new(2).await;
+    for n in 0..12 {
+        shown.commit(&[n % 2], "").await;
+    }
+    let partitions: Vec<_> = shown.stream.all_partitions().collect();
+    let whole = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);
+    let all = records(&shown.frames(&whole, &Begin::Earliest).await);
+    shown.engine.lose(partitions[0], 2..4);
+    let is_lost = |record: &&String| [".0.2 ", ".0.3 "].iter().any(|lost| record.contains(lost));
+    // It is told behind the last record before it, whatever is next elsewhere.
+    let before = &all[..4];
+    let strict = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);
+    let first = strict.next(&Place::default()).await.unwrap();
+    assert_eq!(records(std::slice::from_ref(&first)), before);
+    let overtaken = strict.next(first.behind()).await;
+    assert!(matches!(overtaken, Err(HubError::Overtaken)));
+
+    let lenient = shown.hub(QualityOfService::AtMostOnce, 1 << 20);
+    let frames = shown.frames(&lenient, &Begin::Earliest).await;
+    assert_eq!(&frames[1].text()[..], b"[gap [(Partition(0), 2, 4)] ]");
+    assert_eq!(records(&frames[..1]), before);
+    // Positions are another matter: the gap is behind all of them.
+    let places = |records: &[String]| {
+        let kept = records.iter().filter(|record| !is_lost(record));
+        let place = |record: &String| record.split(' ').next().unwrap_or_default().to_owned();
+        kept.map(place).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&records(&frames[2..])), places(&all[4..]));
+    assert_eq!(shown.gaps.counter().get(), 1);
+
+    // Whoever comes with a position that stands before it, and whoever comes anew.
+    let begin = Begin::parse(position(&before[3]), &shown.key).unwrap();
+    let started = async |begin, quality| {
+        let (streams, stream) = (&shown.streams, shown.stream.id);
+        start(streams, stream, begin, shown.contract, quality).await
+    };
+    let refused = started(&begin, QualityOfService::ExactlyOnce).await;
+    assert!(matches!(refused, Err(StartRefused::Gone)), "{refused:?}");
+    let goes_on = started(&begin, QualityOfService::AtMostOnce).await.unwrap();
+    assert_eq!(goes_on.gap, Some(vec![(Partition(0), 2, 4)]));
+    assert_eq!(&goes_on.place, frames[1].behind());
+    shown.engine.lose(partitions[1], 0..3);
+    let anew = started(&Begin::Earliest, QualityOfService::ExactlyOnce).await;
+    assert_eq!(anew.unwrap().place.next, [0, 3]);
+}

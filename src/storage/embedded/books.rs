@@ -5,13 +5,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     sync::Arc,
 };
 
 use tokio::sync::watch;
 
 use crate::{
-    place::{Offset, PartitionId, StreamId, StreamName},
+    place::{Offset, Partition, PartitionId, StreamId, StreamName},
     storage::{
         Bounds, Counts, Ledger, PartitionStatus, PurgedPartition, StateEntry, Stream, StreamLedger,
     },
@@ -76,6 +77,15 @@ pub(super) struct StreamBook {
 }
 
 impl StreamBook {
+    /// Returns which offsets were lost, and somebody has accepted that.
+    pub(super) fn lost(&self) -> impl Iterator<Item = (Partition, Range<Offset>)> {
+        let partitions = (0..).map(Partition).zip(&self.partitions);
+        partitions.flat_map(|(partition, book)| {
+            let lost = book.lost.iter();
+            lost.map(move |lost| (partition, Offset(lost.start)..Offset(lost.end)))
+        })
+    }
+
     fn counts(&self) -> Counts {
         let mut sum = Counts::default();
         for partition in &self.partitions {

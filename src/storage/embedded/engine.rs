@@ -247,6 +247,7 @@ impl Log for Embedded {
         Some(StreamBounds {
             stream: book.stream.clone(),
             partitions: book.partitions.iter().map(|book| book.bounds()).collect(),
+            lost: book.lost().collect(),
         })
     }
 

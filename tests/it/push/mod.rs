@@ -8,6 +8,7 @@ mod document;
 mod edge;
 mod events;
 mod kills;
+mod lost;
 mod purge;
 mod raw;
 mod shapes;
