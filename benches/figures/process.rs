@@ -135,6 +135,17 @@ impl Process {
         Duration::from_millis((fields[0] + fields[1]) * 10)
     }
 
+    /// Returns once it does nothing by itself: what it does after a start is not what is measured.
+    pub async fn settled(&self) {
+        loop {
+            let before = self.cpu();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if self.cpu() - before <= Duration::from_millis(10) {
+                return;
+            }
+        }
+    }
+
     /// Time of those of its threads until now whose names begin with none of these.
     pub fn cpu_beside(&self, names: &[&str]) -> Duration {
         let mut nanos = 0;

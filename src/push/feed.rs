@@ -254,15 +254,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes what is next, with the place behind it.
-    pub(super) fn take(&mut self, next: Next, behind: &Place) {
+    /// Takes what is next and goes to the place behind it; `behind` is the one before then.
+    pub(super) fn take(&mut self, next: Next, behind: &mut Place) {
         if let Next::Record(partition) = next {
             self.lanes[usize::from(partition.0)]
                 .read
                 .records
                 .pop_front();
         }
-        self.place.clone_from(behind);
+        std::mem::swap(&mut self.place, behind);
     }
 
     /// Ends the run; what was read and not taken goes along.

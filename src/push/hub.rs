@@ -236,7 +236,9 @@ impl Hub {
             positions: key.positions(*contract, run.stream().incarnation),
             scratch: Scratch::default(),
         };
-        let (mut behind, mut last) = (Place::default(), None);
+        let mut behind = Place::default();
+        // The place behind the last record that is sent, once the run has gone on from there.
+        let (mut last, mut is_at_last) = (None, false);
         let (mut begun, mut looks) = (None, 0_u32);
         let mut ends = Ends::WithTheLog;
         while Some(run.place()) != until {
@@ -254,10 +256,11 @@ impl Hub {
                 ends = Ends::Before;
                 break;
             }
-            if taken {
-                last.get_or_insert_with(Place::default).clone_from(&behind);
+            if is_at_last && !taken {
+                last = Some(run.place().clone());
             }
-            run.take(next, &behind);
+            is_at_last = taken;
+            run.take(next, &mut behind);
             looks += 1;
             if looks.is_multiple_of(LOOK_EVERY) {
                 let begun = *begun.get_or_insert_with(Instant::now);
@@ -267,8 +270,13 @@ impl Hub {
                 }
             }
         }
-        let last = last.map(|place| pen.positions.text(&place));
         let (place, carry) = run.end();
+        let last = if is_at_last {
+            Some(&place)
+        } else {
+            last.as_ref()
+        };
+        let last = last.map(|place| pen.positions.text(place));
         let frame = frame.finish(place, last, ends);
         self.last_bytes.store(frame.wire().len(), Ordering::Relaxed);
         Ok((frame, carry))

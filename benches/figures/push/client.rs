@@ -1,6 +1,6 @@
 //! A subscriber that costs as little as it can: it counts frames and looks for the number of the last record of each.
 
-use std::time::SystemTime;
+use std::{ops::Range, time::SystemTime};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,13 +11,25 @@ use tokio::{
 pub const MARK: &str = "\"xid\":\"0.";
 /// A record is not longer.
 const TAIL_BYTES: usize = 4 << 10;
-/// A frame has at most 1 MiB, and there is room for what comes behind it.
-const BUFFER_BYTES: usize = 2 << 20;
+/// What is read at once; frames need not be whole to be counted.
+const BUFFER_BYTES: usize = 256 << 10;
 
 pub struct Subscriber {
     stream: TcpStream,
     buffer: Vec<u8>,
-    filled: usize,
+    /// What of it is read and not looked at.
+    unseen: Range<usize>,
+    /// As much of a frame's head as has come.
+    head: Vec<u8>,
+    frame: Frame,
+}
+
+/// The frame that is coming in.
+#[derive(Default)]
+struct Frame {
+    len: usize,
+    left: usize,
+    tail: Vec<u8>,
 }
 
 /// A frame that has come.
@@ -47,7 +59,9 @@ impl Subscriber {
         Self {
             stream,
             buffer: Vec::new(),
-            filled: 0,
+            unseen: 0..0,
+            head: Vec::new(),
+            frame: Frame::default(),
         }
     }
 
@@ -55,56 +69,71 @@ impl Subscriber {
     pub async fn read_until(&mut self, last: u64, mut came: impl FnMut(Came)) {
         self.buffer.resize(BUFFER_BYTES, 0);
         loop {
-            let mut from = 0;
-            while let Some((head, len)) = frame_len(&self.buffer[from..self.filled]) {
-                if from + head + len > self.filled {
-                    break;
-                }
-                let payload = &self.buffer[from + head..from + head + len];
+            while let Some(len) = self.next_frame() {
                 let frame = Came {
                     len,
-                    last: last_of(payload),
+                    last: last_of(&self.frame.tail),
                     at: super::micros(SystemTime::now()),
                 };
-                from += head + len;
                 came(frame);
                 if frame.last.is_some_and(|of_frame| of_frame >= last) {
                     return;
                 }
             }
-            if from > 0 {
-                self.buffer.copy_within(from..self.filled, 0);
-                self.filled -= from;
-            }
-            let read = self.stream.read(&mut self.buffer[self.filled..]).await;
-            let read = read.unwrap();
+            let read = self.stream.read(&mut self.buffer).await.unwrap();
             assert!(read > 0, "the server has closed the connection");
-            self.filled += read;
+            self.unseen = 0..read;
         }
+    }
+
+    /// Looks at what was read up to the end of a frame; returns how long that was, if it came to one.
+    fn next_frame(&mut self) -> Option<usize> {
+        while !self.unseen.is_empty() {
+            if self.frame.left == 0 {
+                self.head.push(self.buffer[self.unseen.start]);
+                self.unseen.start += 1;
+                if let Some(len) = frame_len(&self.head) {
+                    self.head.clear();
+                    (self.frame.len, self.frame.left) = (len, len);
+                    self.frame.tail.clear();
+                }
+                continue;
+            }
+            let taken = self.frame.left.min(self.unseen.len());
+            let bytes = &self.buffer[self.unseen.start..][..taken];
+            self.unseen.start += taken;
+            self.frame.left -= taken;
+            let tail = &mut self.frame.tail;
+            tail.extend_from_slice(&bytes[taken.saturating_sub(TAIL_BYTES)..]);
+            tail.drain(..tail.len().saturating_sub(TAIL_BYTES));
+            if self.frame.left == 0 {
+                return Some(self.frame.len);
+            }
+        }
+        None
     }
 }
 
-/// Length of a frame's head, and of its payload, once the head is there.
-fn frame_len(bytes: &[u8]) -> Option<(usize, usize)> {
+/// Length of a frame's payload, once its head is there.
+fn frame_len(bytes: &[u8]) -> Option<usize> {
     match *bytes.get(1)? {
         126 => {
             let len = bytes.get(2..4)?.try_into().unwrap();
-            Some((4, u16::from_be_bytes(len).into()))
+            Some(u16::from_be_bytes(len).into())
         }
         127 => {
             let len = bytes.get(2..10)?.try_into().unwrap();
-            Some((10, usize::try_from(u64::from_be_bytes(len)).unwrap()))
+            Some(usize::try_from(u64::from_be_bytes(len)).unwrap())
         }
-        short => Some((2, short.into())),
+        short => Some(short.into()),
     }
 }
 
 fn last_of(payload: &[u8]) -> Option<u64> {
-    let tail = &payload[payload.len().saturating_sub(TAIL_BYTES)..];
-    let at = tail
+    let at = payload
         .windows(MARK.len())
         .rposition(|window| window == MARK.as_bytes())?;
-    let digits = &tail[at + MARK.len()..];
+    let digits = &payload[at + MARK.len()..];
     let end = digits.iter().position(|byte| *byte == b'"')?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }

@@ -348,6 +348,8 @@ async fn stored() -> (Process, std::path::PathBuf) {
     let filled = Process::role("push", &[&plan.to_arguments()]);
     let plan = Plan { stored: 0, ..plan };
     let server = filled.role_again("push", &[&plan.to_arguments()]);
+    // It looks through the files that were not indexed before.
+    server.settled().await;
     let data = server.path().join("data");
     (server, data)
 }

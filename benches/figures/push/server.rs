@@ -4,6 +4,7 @@
 use std::{any::Any, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use syncgate::{
     api::{self, Api, Redrives, ReloadError, Reloaded, Reloads},
     clock::Clock,
@@ -29,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 use super::Plan;
 
 const VALUE_BYTES: usize = 512;
+/// Commits that are under way at the same time, where they come as fast as they can.
+const AT_ONCE: usize = 2;
 /// Records of one commit of those that are there before.
 const STORED_LEN: u64 = 1_000;
 
@@ -133,19 +136,23 @@ fn append_all(
         while !all_there() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        let mut ticks = match plan.every.is_zero() {
-            true => None,
-            false => Some(tokio::time::interval(plan.every)),
-        };
-        let mut durable = String::new();
-        for _ in 0..plan.records / plan.batch {
-            if let Some(ticks) = &mut ticks {
-                ticks.tick().await;
-            }
-            append(engine, of, plan.batch).await;
-            durable.push_str(&super::micros(SystemTime::now()).to_string());
-            durable.push('\n');
-        }
+        let mut ticks = (!plan.every.is_zero()).then(|| tokio::time::interval(plan.every));
+        // As sources do that do not wait for each other: while one commit is stored, the next is on its way.
+        let at_once = if ticks.is_some() { 1 } else { AT_ONCE };
+        let starts = futures_util::stream::poll_fn(|cx| match &mut ticks {
+            Some(ticks) => ticks.poll_tick(cx).map(|_| Some(())),
+            None => std::task::Poll::Ready(Some(())),
+        });
+        let commits = usize::try_from(plan.records / plan.batch).unwrap();
+        let durable = starts
+            .take(commits)
+            .map(async |()| {
+                append(engine, of, plan.batch).await;
+                format!("{}\n", super::micros(SystemTime::now()))
+            })
+            .buffered(at_once)
+            .collect::<String>()
+            .await;
         // Whoever reads it waits for all of it.
         std::fs::write(dir.join("durable.new"), durable).unwrap();
         std::fs::rename(dir.join("durable.new"), dir.join("durable")).unwrap();

@@ -11,6 +11,7 @@
 mod cut;
 mod event;
 mod json;
+mod meta;
 mod number;
 mod rules;
 #[cfg(test)]

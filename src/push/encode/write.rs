@@ -3,24 +3,25 @@
 use std::borrow::Cow;
 
 use crate::{
-    clock::{Stamps, Timestamp},
+    clock::Timestamp,
     place::{Offset, Partition},
     push::{
-        json::{quoted, scalar_text},
-        resource::{
-            AppendColumn, DDL, Encoding, Image, MetaField, Model, ObjectName, Resource, TRUNCATED,
-        },
+        json::quoted,
+        resource::{AppendColumn, DDL, Encoding, Image, Model, ObjectName, Resource, TRUNCATED},
     },
     record::StoredRecord,
 };
 
 use super::{
     Op, cut, json,
-    view::{Change, Column, Name, push_headers},
+    meta::{Meta, Table, name, named},
+    view::{Change, Column, Name},
 };
 
 /// Cuts of one record, at most: one that needs more has so many columns that it is shown otherwise.
 const CUTS_MAX: usize = 64;
+/// Each at the place of its number.
+const IMAGES: [Image; 2] = [Image::Before, Image::After];
 
 /// What is known of a record beside its row.
 #[derive(Clone, Copy, Debug)]
@@ -50,26 +51,10 @@ pub(super) enum Xid {
 pub(super) struct Writer {
     encoding: Encoding,
     tables: Vec<Table>,
-    /// The metadata members that are on, with their names as [`name`] writes them.
-    meta: Vec<(MetaField, Vec<u8>)>,
-    /// Words of `op_type`, as strings of JSON.
-    labels: [Vec<u8>; 6],
-    /// Names of the append table's columns, as [`name`] writes them.
+    meta: Meta,
+    /// Names of the images and of the append table's columns, as [`name`] writes them.
+    images: [Vec<u8>; 2],
     append: [Vec<u8>; AppendColumn::ALL.len()],
-    /// The static fields, each behind a comma.
-    fixed: Vec<u8>,
-}
-
-/// What is said of a table, as JSON.
-#[derive(Debug)]
-struct Table {
-    name: ObjectName,
-    quoted: String,
-    catalog: String,
-    schema: String,
-    object: String,
-    /// Names of its key columns.
-    keys: String,
 }
 
 /// A column as it is written.
@@ -88,21 +73,6 @@ impl Written<'_> {
     }
 }
 
-impl Table {
-    fn new<'a>(name: &ObjectName, keys: impl Iterator<Item = &'a str>) -> Self {
-        let keys: Vec<_> = keys.map(quoted).collect();
-        let (catalog, schema, object) = name.parts();
-        Self {
-            quoted: quoted(name.as_str()),
-            catalog: catalog.map_or("null".to_owned(), quoted),
-            schema: quoted(schema),
-            object: quoted(object),
-            keys: format!("[{}]", keys.join(",")),
-            name: name.clone(),
-        }
-    }
-}
-
 impl Writer {
     pub(super) fn new(resource: &Resource, append: &ObjectName) -> Self {
         let encoding = &resource.encoding;
@@ -110,21 +80,12 @@ impl Writer {
         let objects = resource.view.objects();
         let objects = objects
             .map(|object| Table::new(&object.object, object.keys.iter().map(String::as_str)));
-        let on = MetaField::ALL.into_iter().filter_map(|field| {
-            let on = encoding.meta_fields.name(field)?;
-            Some((field, named(on)))
-        });
-        let mut fixed = String::new();
-        for (name, value) in &encoding.static_fields {
-            fixed += &format!(",{}:{}", quoted(name), scalar_text(value));
-        }
+        let of_append = |column: AppendColumn| encoding.column_name(Image::After, column.name());
         Self {
             tables: std::iter::once(append).chain(objects).collect(),
-            meta: on.collect(),
-            labels: Op::ALL.map(|op| quoted(label(encoding, op)).into_bytes()),
-            append: AppendColumn::ALL
-                .map(|column| named(&encoding.column_name(Image::After, column.name()))),
-            fixed: fixed.into_bytes(),
+            meta: Meta::new(encoding),
+            images: IMAGES.map(|image| named(encoding.image_name(image))),
+            append: AppendColumn::ALL.map(|column| named(&of_append(column))),
             encoding: encoding.clone(),
         }
     }
@@ -226,8 +187,8 @@ impl Writer {
         out: &mut Vec<u8>,
     ) {
         let start = out.len();
-        self.meta(change, facts, pos, out);
-        out.extend_from_slice(&self.fixed);
+        let table = &self.tables[change.table];
+        self.meta.write(table, change.op, facts, pos, out);
         if change.op == Op::Ddl {
             name(DDL, out);
             let max = usize::try_from(self.encoding.max_ddl_text_size).unwrap_or(usize::MAX);
@@ -237,7 +198,7 @@ impl Writer {
         if let Some(image) = change.image {
             let is_below = self.encoding.model == Model::Op && !self.encoding.flatten;
             if is_below {
-                name(self.encoding.image_name(image), out);
+                out.extend_from_slice(&self.images[image as usize]);
             }
             let first = out.len();
             for column in columns {
@@ -259,84 +220,13 @@ impl Writer {
         }
         close(start, out);
     }
-
-    /// Appends the metadata members that are on, each behind a comma.
-    fn meta(&self, change: &Change<'_>, facts: &Facts<'_>, pos: &[u8], out: &mut Vec<u8>) {
-        let table = &self.tables[change.table];
-        let mut digits = itoa::Buffer::new();
-        for (field, named) in &self.meta {
-            out.extend_from_slice(named);
-            match field {
-                MetaField::QualifiedTable => out.extend_from_slice(table.quoted.as_bytes()),
-                MetaField::Catalog => out.extend_from_slice(table.catalog.as_bytes()),
-                MetaField::Schema => out.extend_from_slice(table.schema.as_bytes()),
-                MetaField::Table => out.extend_from_slice(table.object.as_bytes()),
-                MetaField::OpType => out.extend_from_slice(&self.labels[change.op as usize]),
-                MetaField::OpTs => put(out, &[b"\"", facts.stamp.as_bytes(), b"\""]),
-                MetaField::OpTsMicroSecs => put(out, &[digits.format(facts.time.0).as_bytes()]),
-                MetaField::CurrentTs => {
-                    out.push(b'"');
-                    Stamps::default().write(facts.now, out);
-                    out.push(b'"');
-                }
-                MetaField::CurrentTsMicroSecs => put(out, &[digits.format(facts.now.0).as_bytes()]),
-                MetaField::Pos => put(out, &[b"\"", pos, b"\""]),
-                MetaField::Xid => match facts.xid {
-                    Xid::Record(partition, offset) => {
-                        put(out, &[b"\"", digits.format(partition.0).as_bytes(), b"."]);
-                        put(out, &[digits.format(offset.0).as_bytes(), b"\""]);
-                    }
-                    Xid::Event(number) => {
-                        put(out, &[b"\"ddl.", digits.format(number).as_bytes(), b"\""]);
-                    }
-                },
-                MetaField::Csn => put(out, &[format!("\"{:020}\"", facts.time.0).as_bytes()]),
-                MetaField::OpSeqno => out.push(b'0'),
-                MetaField::TransInd => out.extend_from_slice(b"\"only\""),
-                MetaField::PrimaryKeys => out.extend_from_slice(table.keys.as_bytes()),
-                MetaField::Tokens => push_headers(facts, out),
-            }
-        }
-    }
 }
 
-fn label(encoding: &Encoding, op: Op) -> &str {
-    let labels = &encoding.operation_strings;
-    match op {
-        Op::Insert => &labels.insert,
-        Op::Update => &labels.update,
-        Op::Upsert => &labels.upsert,
-        Op::Delete => &labels.delete,
-        Op::Truncate => &labels.truncate,
-        Op::Ddl => &labels.ddl,
-    }
-}
-
-/// Appends a comma, which [`close`] turns into a brace for the first member, and a name.
-fn name(name: &str, out: &mut Vec<u8>) {
-    out.push(b',');
-    json::push_string(name, out);
-    out.push(b':');
-}
-
-/// Returns what [`name`] appends.
-fn named(of: &str) -> Vec<u8> {
-    let mut named = Vec::new();
-    name(of, &mut named);
-    named
-}
-
-/// Ends the object whose members begin at `start`.
+/// Ends the object whose members begin at `start`, each with a comma before it: the first becomes a brace.
 fn close(start: usize, out: &mut Vec<u8>) {
     match out.get_mut(start) {
         Some(comma) => *comma = b'{',
         None => out.push(b'{'),
     }
     out.push(b'}');
-}
-
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
 }
