@@ -16,6 +16,12 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 pub struct Subscriber {
     stream: TcpStream,
+    input: Input,
+}
+
+/// What has come.
+#[derive(Default)]
+struct Input {
     buffer: Vec<u8>,
     /// What of it is read and not looked at.
     unseen: Range<usize>,
@@ -58,21 +64,18 @@ impl Subscriber {
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{answer:?}");
         Self {
             stream,
-            buffer: Vec::new(),
-            unseen: 0..0,
-            head: Vec::new(),
-            frame: Frame::default(),
+            input: Input::default(),
         }
     }
 
     /// Reads frames until the one that has the record with that offset; tells each.
     pub async fn read_until(&mut self, last: u64, mut came: impl FnMut(Came)) {
-        self.buffer.resize(BUFFER_BYTES, 0);
+        self.input.buffer.resize(BUFFER_BYTES, 0);
         loop {
-            while let Some(len) = self.next_frame() {
+            while let Some(len) = self.input.next_frame() {
                 let frame = Came {
                     len,
-                    last: last_of(&self.frame.tail),
+                    last: last_of(&self.input.frame.tail),
                     at: super::micros(SystemTime::now()),
                 };
                 came(frame);
@@ -80,12 +83,34 @@ impl Subscriber {
                     return;
                 }
             }
-            let read = self.stream.read(&mut self.buffer).await.unwrap();
+            let read = self.stream.read(&mut self.input.buffer).await.unwrap();
             assert!(read > 0, "the server has closed the connection");
-            self.unseen = 0..read;
+            self.input.unseen = 0..read;
         }
     }
 
+    /// Reads the same without anybody beside it: on a thread of its own, with a socket that it waits for.
+    pub async fn read_alone_until(mut self, last: u64) {
+        let alone = tokio::task::spawn_blocking(move || {
+            let mut stream = self.stream.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            self.input.buffer.resize(BUFFER_BYTES, 0);
+            loop {
+                while self.input.next_frame().is_some() {
+                    if last_of(&self.input.frame.tail).is_some_and(|of_frame| of_frame >= last) {
+                        return;
+                    }
+                }
+                let read = std::io::Read::read(&mut stream, &mut self.input.buffer).unwrap();
+                assert!(read > 0, "the server has closed the connection");
+                self.input.unseen = 0..read;
+            }
+        });
+        alone.await.unwrap();
+    }
+}
+
+impl Input {
     /// Looks at what was read up to the end of a frame; returns how long that was, if it came to one.
     fn next_frame(&mut self) -> Option<usize> {
         while !self.unseen.is_empty() {

@@ -203,8 +203,8 @@ impl PushFigures {
         let (server, data) = stored().await;
         evict();
         let begun = Instant::now();
-        let mut subscriber = Subscriber::open(&server.url, "earliest").await;
-        subscriber.read_until(STORED - 1, |_| {}).await;
+        let subscriber = Subscriber::open(&server.url, "earliest").await;
+        subscriber.read_alone_until(STORED - 1).await;
         let ours = begun.elapsed().as_secs_f64();
         evict();
         let begun = Instant::now();
