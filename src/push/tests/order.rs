@@ -50,6 +50,9 @@ proptest! {
             let frames = shown.frames(&hub, &Begin::Earliest).await;
             for frame in &frames {
                 prop_assert!(frame.text().len() <= frame_bytes || frame.records_len() <= 1);
+                let of_frame = records(std::slice::from_ref(frame));
+                let last = of_frame.last().map(|record| position(record));
+                prop_assert_eq!(frame.last_pos(), last, "also if the rest was left out");
             }
             let all = records(&frames);
             let kind = |record: &String| match record.starts_with("event") {
