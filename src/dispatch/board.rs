@@ -85,7 +85,11 @@ struct State {
     /// Workers that were woken or started and have not asked for a job yet.
     waking: usize,
     timekeeper: Option<usize>,
+    /// Somebody was refused because this queue is too full, and waits until it has space.
     space_wanted: bool,
+    /// Somebody was refused because all queues together are, and may still come once nothing waits here: an empty queue
+    /// takes one job in any case, so nothing but this tells that the last job was taken.
+    empty_wanted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -194,6 +198,7 @@ impl Board {
             waking: 0,
             timekeeper: None,
             space_wanted: false,
+            empty_wanted: false,
         };
         Self {
             origin,
@@ -266,9 +271,13 @@ impl Board {
             {
                 return Err(Full::Lane(lane, job));
             }
-            if !fits || !self.budget.enter(bytes) {
-                // For want of room over all boards too: this one may be the first to be empty.
+            if !fits {
                 state.space_wanted = true;
+                return Err(Full::Board(job));
+            }
+            if !self.budget.enter(bytes) {
+                // This board may be empty before the budget has room.
+                state.empty_wanted = true;
                 return Err(Full::Board(job));
             }
         }
@@ -454,6 +463,8 @@ impl Board {
             return Space::None;
         }
         if !self.budget.is_worth_it() {
+            // This board may be empty before the budget has room.
+            state.empty_wanted = true;
             return Space::None;
         }
         lane.map_or(Space::Enough, |lane| state.lanes.space(lane))
@@ -505,8 +516,11 @@ impl Board {
     }
 
     fn tell_space(&self, state: &mut State) {
-        if state.space_wanted && state.has_space() {
-            state.space_wanted = false;
+        let has_space = state.space_wanted && state.has_space();
+        let is_empty = state.empty_wanted && state.queued_len == 0;
+        if has_space || is_empty {
+            state.space_wanted &= !has_space;
+            state.empty_wanted &= !is_empty;
             self.budget.freed.notify_waiters();
         }
     }
