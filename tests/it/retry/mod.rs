@@ -1,5 +1,7 @@
 //! `POST /stream/retry`: the seed's contract, and the defects of the original mended.
 
+mod secret;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Gateway, StubTarget, keyed};
