@@ -4,7 +4,7 @@
 
 use super::{
     job::{Errand, Job},
-    outcome::{Failure, KEPT_BYTES_MAX},
+    outcome::{Cause, Failure, KEPT_BYTES_MAX},
 };
 use crate::{
     clock::Timestamp,
@@ -77,6 +77,17 @@ pub(super) fn error_record(job: &Job, failure: &Failure, now: Timestamp) -> Reco
         key: job.record.key.clone(),
         value: job.record.value.clone(),
         headers: builder.build(),
+    }
+}
+
+/// Returns the cause that stands in the headers of an error record.
+pub(crate) fn cause(record: &Record) -> Option<Cause> {
+    let class = record.headers.get(header::CAUSE_CLASS)?;
+    let status = record.headers.get(header::CAUSE_STATUS);
+    let status = status.and_then(|status| status.parse().ok());
+    match status.map(Cause::Status) {
+        Some(cause) if cause.word() == class => Some(cause),
+        _ => Cause::without_status(class),
     }
 }
 

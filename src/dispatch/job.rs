@@ -132,6 +132,11 @@ pub(crate) enum Redone {
         /// The record's copy is stored; if not, the record stays where it is.
         copied: bool,
     },
+    /// It did not, and retention has removed the record meanwhile: no copy is stored.
+    Removed {
+        /// Why.
+        cause: Cause,
+    },
     /// The log did not take the end; the record is as open as before.
     NotStored(CommitError),
     /// The target was not called, since its breaker is open; the record is as open as before.

@@ -39,7 +39,7 @@ pub(crate) mod call;
 mod client;
 pub(crate) mod connect;
 mod credentials;
-mod error_record;
+pub(crate) mod error_record;
 mod fence;
 mod hint;
 pub(crate) mod job;
@@ -49,6 +49,7 @@ pub(crate) mod outcome;
 mod owner;
 pub(crate) mod pace;
 mod redact;
+mod renew;
 pub(crate) mod route;
 mod settings;
 mod settle;
@@ -64,7 +65,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-pub use credentials::{Credential, CredentialError, Credentials};
+pub use credentials::{Credential, CredentialError, Credentials, NewestVersions};
 pub use outcome::Cause;
 pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};

@@ -99,8 +99,15 @@ async fn failed(shared: &Arc<Shared>, settings: &Settings, job: Box<Job>, failur
                 copy(shared, settings, &job, failure, ends, kind)
             })
             .await;
-            let copied = true;
-            answer(job, ended.map(|()| Redone::Failed { cause, copied }));
+            let redone = match ended {
+                // Only retention ends a record that a redrive has in hand: a purge waits for the redrive.
+                Err(CommitError::AlreadyFinished { .. }) => Ok(Redone::Removed { cause }),
+                ended => ended.map(|()| Redone::Failed {
+                    cause,
+                    copied: true,
+                }),
+            };
+            answer(job, redone);
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     job::{Begin, Job},
     outcome::{Cause, Failure, Outcome, retry_after},
     redact::redact,
+    renew::renew,
     settings::{Settings, TargetSettings},
     settle::settle,
     stats,
@@ -272,7 +273,18 @@ impl Worker {
         let (all, settings) = (current.all.get(), current.of(&self.board, &job));
         job.tried.first_at.get_or_insert(now);
         job.tried.last_at = Some(now);
-        let attempt = AssertUnwindSafe(self.attempt(&job, all, settings));
+        let attempt = AssertUnwindSafe(async {
+            let unbound = match job.is_first() {
+                true => None,
+                // Boxed, as it is large and rare.
+                false => Box::pin(renew(&*self.shared.credentials, &mut job)).await,
+            };
+            let outcome = self.attempt(&job, all, settings).await;
+            match unbound {
+                Some(unbound) => unbound.tell(outcome),
+                None => outcome,
+            }
+        });
         let outcome = attempt.catch_unwind().await.unwrap_or_else(|_panic| {
             // The connection may be in the middle of something.
             self.connection = None;

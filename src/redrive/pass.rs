@@ -116,21 +116,15 @@ impl Pass {
         let asked = stands.or(self.after.map(Offset::next));
         let asked = asked.unwrap_or(bounds.earliest);
         let start = asked.max(bounds.earliest);
-        let mut trimmed = start.0 - asked.0;
         let tail = bounds.tail;
         let in_time = self.in_time_of_filter(of, start..tail.max(start)).await?;
         let mut progress = Progress::from(in_time.start);
+        progress.trimmed = start.0 - asked.0;
         self.report.unmatched += in_time.start.0 - start.0;
         let mut in_flight = InFlight::default();
         let mut reader = Reader::new(of, in_time.start, in_time.end);
         let passed = self
-            .give(
-                &mut reader,
-                epoch,
-                &mut progress,
-                &mut in_flight,
-                &mut trimmed,
-            )
+            .give(&mut reader, epoch, &mut progress, &mut in_flight)
             .await;
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
         if progress.next >= in_time.end && tail > in_time.end {
@@ -158,7 +152,7 @@ impl Pass {
             start_offset: start,
             next_offset: progress.next,
             tail,
-            trimmed,
+            trimmed: progress.trimmed,
             end_of_stream: progress.next >= tail,
         })
     }
@@ -189,7 +183,6 @@ impl Pass {
         epoch: Option<Epoch>,
         progress: &mut Progress,
         in_flight: &mut InFlight,
-        trimmed: &mut u64,
     ) -> Result<(), Error> {
         let mut at = progress.next;
         while at < reader.tail {
@@ -235,7 +228,7 @@ impl Pass {
                     continue;
                 }
                 Err(ReadError::Trimmed { earliest, .. }) if earliest > at => {
-                    *trimmed += earliest.0.min(reader.tail.0) - at.0;
+                    progress.trimmed += earliest.0.min(reader.tail.0) - at.0;
                     while at < earliest.min(reader.tail) {
                         progress.done(at);
                         at = at.next();
@@ -394,7 +387,7 @@ impl Pass {
     ) -> Result<(), Error> {
         let called = matches!(
             answer,
-            Some(Redone::Delivered { .. } | Redone::Failed { .. })
+            Some(Redone::Delivered { .. } | Redone::Failed { .. } | Redone::Removed { .. })
         );
         let Some(given) = in_flight.end(offset, called) else {
             // It was taken back.
@@ -410,6 +403,12 @@ impl Pass {
             Some(Redone::Failed { cause, copied }) => {
                 report.failed += 1;
                 report.requeued += u64::from(copied);
+                failed = Some(cause);
+                cause.to_string()
+            }
+            Some(Redone::Removed { cause }) => {
+                report.failed += 1;
+                progress.trimmed += 1;
                 failed = Some(cause);
                 cause.to_string()
             }

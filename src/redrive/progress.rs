@@ -10,6 +10,8 @@ pub(super) struct Progress {
     pub(super) next: Offset,
     /// Done, but something before is not.
     ahead: BTreeSet<Offset>,
+    /// Offsets that retention has taken.
+    pub(super) trimmed: u64,
 }
 
 impl Progress {
@@ -18,6 +20,7 @@ impl Progress {
         Self {
             next,
             ahead: BTreeSet::new(),
+            trimmed: 0,
         }
     }
 

@@ -21,7 +21,8 @@ pub struct RedriveReport {
     pub skipped: u64,
     /// Records left out by the filter; one that is resolved counts as skipped if its time is within that of the filter.
     pub unmatched: u64,
-    /// Offsets asked for that retention has taken.
+    /// Offsets asked for that retention has taken, before the pass came to them or while their call was under way. One of the
+    /// latter whose call failed is in `failed` too, and leaves no copy.
     pub trimmed: u64,
     /// Whether the tail, as it was at the start, was reached (in every partition).
     pub end_of_stream: bool,

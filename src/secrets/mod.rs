@@ -292,6 +292,18 @@ impl Secrets {
         Ok(Revealed(opened))
     }
 
+    /// Returns the newest version of a secret, and the newest one that is bound to `target`; `None` for a secret that is
+    /// unknown, or whose head does not read.
+    pub async fn newest(
+        &self,
+        source: &str,
+        name: &str,
+        target: &Origin,
+    ) -> Option<(u32, Option<u32>)> {
+        let (_, head) = self.shared.head(source, name).await?.ok()?;
+        Some((head.newest(), head.version_for(&target.to_string())))
+    }
+
     /// Returns the name of the state value that holds a version: what records that use it refer to.
     #[must_use]
     pub fn state_key(source: &str, name: &str, version: u32) -> Arc<str> {

@@ -11,7 +11,9 @@ use super::stub::within;
 use crate::{
     clock::Clock,
     config::Config,
-    dispatch::{Credential, CredentialError, Credentials, Deps, Dispatcher, Settings, Stats},
+    dispatch::{
+        Credential, CredentialError, Credentials, Deps, Dispatcher, NewestVersions, Settings, Stats,
+    },
     log::Streams,
     place::{Offset, Partition, PartitionId, Position},
     record::{HeadersBuilder, Record, StoredRecord},
@@ -227,6 +229,18 @@ impl Credentials for TestSecrets {
             "panics" => panic!("on purpose"),
             _ => Err(CredentialError::Unknown),
         }
+    }
+
+    async fn newest(&self, _: &str, name: &str, _: &Origin) -> Option<NewestVersions> {
+        let for_target = match name {
+            "good" | "sealed" => Some(9),
+            "foreign" => None,
+            // A version that is newer than 4 is for other targets.
+            "long" => Some(4),
+            _ => return None,
+        };
+        let of_all = 9;
+        Some(NewestVersions { of_all, for_target })
     }
 
     fn state_keys(&self, _: &str, _: &str, _: Option<u32>) -> Vec<Arc<str>> {

@@ -1,5 +1,8 @@
 //! `POST /stream/retry`: the seed's contract, and the defects of the original mended.
 
+mod retention;
+mod secret;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Gateway, StubTarget, keyed};
