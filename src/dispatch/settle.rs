@@ -235,6 +235,7 @@ async fn patiently(
             | CommitError::AlreadyFinished { .. }
             | CommitError::Fenced(_)
             | CommitError::StateConflict { .. }
+            | CommitError::StateFull { .. }
             | CommitError::Stopped(_)
             | CommitError::MaybeStored(_) => false,
         };
@@ -272,7 +273,8 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
         CommitError::Busy
         | CommitError::DiskFull
         | CommitError::TooLarge { .. }
-        | CommitError::StateConflict { .. } => {}
+        | CommitError::StateConflict { .. }
+        | CommitError::StateFull { .. } => {}
     }
     tracing::warn!(
         message_id = %job.message_id(),
