@@ -9,7 +9,10 @@ use axum::{
 };
 use http::{StatusCode, Uri, header};
 
-use crate::storage::Health;
+use crate::storage::{
+    Engine, Health,
+    shares::{self, SHARES},
+};
 
 use super::{Shared, problem::Problem, query::Query, wire};
 
@@ -39,13 +42,28 @@ pub(super) async fn readyz(
     if shared.stop.is_cancelled() {
         reasons.push("draining");
     }
+    let secrets_full_percent = full_percent(&**shared.streams.engine(), shares::TOKENS);
     Ok(match reasons.is_empty() {
-        true => Json(wire::State { status: "ready" }).into_response(),
+        true => Json(wire::Ready {
+            status: "ready",
+            secrets_full_percent,
+        })
+        .into_response(),
         false => {
-            let reasons = Json(wire::NotReady { reasons });
+            let reasons = Json(wire::NotReady {
+                reasons,
+                secrets_full_percent,
+            });
             (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response()
         }
     })
+}
+
+/// Returns how much of its share of the state a kind takes.
+fn full_percent(engine: &dyn Engine, kind: &str) -> usize {
+    let mut shares = SHARES.iter().zip(engine.share_bytes());
+    let share = shares.find(|(share, _)| share.kind == kind);
+    share.map_or(0, |(share, bytes)| bytes * 100 / share.bytes_max)
 }
 
 pub(super) async fn metrics(

@@ -96,6 +96,8 @@ pub(super) enum Code {
     MaybeStored,
     Draining,
     DiskFull,
+    SecretsFull,
+    StateFull,
     BeginInvalid,
     InvalidDocument,
     PositionForeign,
@@ -256,6 +258,16 @@ impl Code {
                 "There are too many subscribers",
             ),
             Self::DiskFull => (S::INSUFFICIENT_STORAGE, "disk_full", "There is no space"),
+            Self::SecretsFull => (
+                S::INSUFFICIENT_STORAGE,
+                "secrets_full",
+                "No space for tokens",
+            ),
+            Self::StateFull => (
+                S::INSUFFICIENT_STORAGE,
+                "state_full",
+                "No space for values of this kind",
+            ),
         }
     }
 
@@ -560,7 +572,9 @@ impl From<PrepareError> for Problem {
                 Self::new(Code::InvalidRequest, detail)
             }
             PrepareError::TokenTooLong => Self::new(Code::HeadersTooLarge, detail),
-            PrepareError::Full => Self::new(Code::DiskFull, detail).retry_after(60),
+            // Waiting makes no room: somebody has to, so there is no `Retry-After`.
+            PrepareError::Full => Self::new(Code::SecretsFull, detail),
+            PrepareError::MakingRoom => Self::new(Code::QueueFull, detail).retry_after(1),
             PrepareError::Unreadable | PrepareError::NoRandom => Self::internal(error),
         }
     }
@@ -591,6 +605,12 @@ impl From<CommitError> for Problem {
                 Self::new(Code::DiskFull, "nothing was stored; the disk is full").retry_after(30)
             }
             CommitError::TooLarge { .. } => Self::new(Code::BodyTooLarge, detail),
+            CommitError::StateFull { kind, bytes_max } => Self::new(
+                Code::StateFull,
+                format!(
+                    "nothing was stored; values of the kind {kind} take their whole share of the state ({bytes_max} bytes), so delete some of them first"
+                ),
+            ),
             CommitError::PartitionUnknown(_) => Self::new(
                 Code::StreamUnknown,
                 "nothing was stored; the stream has just been deleted",
@@ -718,6 +738,10 @@ impl From<StreamError> for Problem {
             StreamError::Exists => Self::new(Code::Exists, detail),
             StreamError::Unknown => Self::new(Code::StreamUnknown, detail),
             StreamError::Shrink { .. } => Self::new(Code::PartitionsShrink, detail),
+            StreamError::TooMany { .. } => Self::new(
+                Code::StateFull,
+                format!("{detail}; delete one, or raise log.streams_max and restart"),
+            ),
             StreamError::Open { .. } => Self::new(Code::StreamInUse, detail),
             StreamError::ChangedMeanwhile => Self::new(Code::ChangedMeanwhile, detail),
             StreamError::Commit(error) => error.into(),

@@ -171,6 +171,7 @@ impl Check<'_> {
             log.disk_free_bytes_min,
             0..=1 << 40,
         );
+        self.range("log.streams_max", log.streams_max, 1..=16_384);
         self.range(
             "sync.record_bytes_max",
             sync.record_bytes_max,

@@ -131,6 +131,8 @@ pub struct LogSettings {
     pub dedup_age_hours: u32,
     /// What is to stay free on the disk; below it records from outside are refused with 507.
     pub disk_free_bytes_min: u64,
+    /// Streams that can be made; more are refused with 507.
+    pub streams_max: usize,
 }
 
 impl Default for LogSettings {
@@ -143,6 +145,7 @@ impl Default for LogSettings {
             dedup_len_max: 100_000,
             dedup_age_hours: 24,
             disk_free_bytes_min: 256 << 20,
+            streams_max: 1_024,
         }
     }
 }

@@ -228,6 +228,7 @@ queue_len_max = 7
 dedup_len_max = 7
 dedup_age_hours = 7
 disk_free_bytes_min = 7
+streams_max = 7
 [sync]
 answer = "text"
 token_header = "x-target-token"

@@ -242,6 +242,7 @@ async fn patiently(
             | CommitError::AlreadyFinished { .. }
             | CommitError::Fenced(_)
             | CommitError::StateConflict { .. }
+            | CommitError::StateFull { .. }
             | CommitError::Stopped(_)
             | CommitError::MaybeStored(_) => false,
         };
@@ -279,7 +280,8 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
         CommitError::Busy
         | CommitError::DiskFull
         | CommitError::TooLarge { .. }
-        | CommitError::StateConflict { .. } => {}
+        | CommitError::StateConflict { .. }
+        | CommitError::StateFull { .. } => {}
     }
     tracing::warn!(
         message_id = %job.message_id(),

@@ -24,6 +24,8 @@ pub struct Stats {
     pub attempt_seconds: Histogram,
     /// Records read from the log to dispatch them; those of targets and keys that are behind are read again.
     pub read_records: Counter,
+    /// Ends that the log did not take.
+    pub lost_ends: Counter,
     /// Partitions of which something cannot be read: their dispatch waits there.
     pub unreadable_partitions: Gauge,
     handles: Vec<Counter>,
@@ -68,6 +70,7 @@ impl Default for Stats {
             // 0.5 ms to 65 s.
             attempt_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
             read_records: Counter::default(),
+            lost_ends: Counter::default(),
             unreadable_partitions: Gauge::default(),
             handles,
         }

@@ -193,6 +193,8 @@ impl Gateway {
 
         let metrics = Metrics::new(&clock);
         metrics.adopt(metrics::PUSH_GAPS, push.gaps().clone());
+        metrics.adopt(metrics::SECRETS_GONE, secrets.gone().clone());
+        metrics.adopt(metrics::LOST_ENDS, stats.lost_ends.clone());
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
         metrics.adopt(metrics::DISPATCH_READ_RECORDS, stats.read_records.clone());
         let unreadable = stats.unreadable_partitions.clone();

@@ -255,6 +255,7 @@ impl Ingest {
         let by = Instant::now() + self.patience;
         let open = timeout_at(by, self.gate.read()).await;
         let _open = open.map_err(|_| CommitError::Busy)?;
+        let mut short_of_room = false;
         for _ in 0..RACES_MAX {
             let stream = self.stream()?;
             let work = self
@@ -264,6 +265,7 @@ impl Ingest {
                 commit,
                 places,
                 warnings,
+                gone,
             } = work;
             let state = !commit.state.is_empty();
             let committed = match &name {
@@ -272,8 +274,16 @@ impl Ingest {
             };
             let committed = match committed.map_err(|_| Error::Unanswered)? {
                 Ok(committed) => committed,
-                // Another submission changed the same secret first.
-                Err(CommitError::StateConflict { .. }) => continue,
+                // Another submission changed the same secret first, or the secret gave way to another token.
+                Err(CommitError::StateConflict { key }) => {
+                    self.secrets.conflicted(&key);
+                    continue;
+                }
+                // Another submission took the room that this one had counted on.
+                Err(CommitError::StateFull { .. }) => {
+                    short_of_room = true;
+                    continue;
+                }
                 // The engine takes every record that passed the door, so what has no room is the token.
                 Err(CommitError::TooLarge { .. }) if state => return Err(PrepareError::Full.into()),
                 Err(error) => return Err(error.into()),
@@ -281,6 +291,7 @@ impl Ingest {
             if let (Some(_), Some(name)) = (&committed.repeats, &name) {
                 return idempotency::repeated(stream, &committed, name.digest);
             }
+            self.secrets.stored(&gone);
             let placed = placed(&stream, &committed, places, warnings);
             return Ok(Accepted {
                 stream,
@@ -289,7 +300,10 @@ impl Ingest {
                 repeated: false,
             });
         }
-        Err(Error::Commit(CommitError::Busy))
+        match short_of_room {
+            true => Err(PrepareError::Full.into()),
+            false => Err(Error::Commit(CommitError::Busy)),
+        }
     }
 
     /// Waits until no submission is under way, and lets none begin before the pause is dropped.
@@ -315,6 +329,7 @@ impl Ingest {
             commit: Commit::default(),
             places: Vec::with_capacity(messages.len()),
             warnings: Vec::with_capacity(messages.len()),
+            gone: Vec::new(),
         };
         let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
         let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
@@ -400,7 +415,10 @@ impl Ingest {
             work.warnings.push(warnings);
         }
         if let Some(draft) = draft {
-            work.commit.state = draft.finish().await?;
+            let changes = draft.finish().await?;
+            work.commit.state = changes.state;
+            work.commit.unreferred_since = changes.unreferred_since;
+            work.gone = changes.gone;
         }
         work.commit.dedup = name.map(|name| Dedup {
             id: name.id,
@@ -538,6 +556,8 @@ struct Work {
     commit: Commit,
     places: Vec<Place>,
     warnings: Vec<Vec<Warning>>,
+    /// Tokens that give way to its own.
+    gone: Vec<Arc<str>>,
 }
 
 /// Number of the append, and of the record in it.

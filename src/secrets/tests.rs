@@ -171,7 +171,7 @@ async fn a_draft_sees_its_own_changes() {
         1
     );
     assert_eq!(format!("{draft:?}"), "Draft(***)");
-    let state = draft.finish().await.unwrap();
+    let state = draft.finish().await.unwrap().state;
     assert_eq!(state.len(), 4, "a head and a version for each name");
     let commit = Commit {
         state,

@@ -152,6 +152,26 @@ const LIST: &[Listed] = &[
         "1 while the log takes appends",
     ),
     listed(
+        STATE_BYTES,
+        MetricType::Gauge,
+        "Bytes of state that the values of a kind take, by kind",
+    ),
+    listed(
+        STATE_SHARE_BYTES,
+        MetricType::Gauge,
+        "Bytes of state that the values of a kind may take, by kind; beyond it they are refused as state_full or secrets_full",
+    ),
+    listed(
+        SECRETS_GONE,
+        MetricType::Counter,
+        "Tokens that no open record needed and that gave way to new ones, as tokens had taken their whole share",
+    ),
+    listed(
+        LOST_ENDS,
+        MetricType::Counter,
+        "Ends of records that the log did not take; each such record waits again, or is dispatched again",
+    ),
+    listed(
         RESIDENT_BYTES,
         MetricType::Gauge,
         "Resident memory of the process",
@@ -212,6 +232,14 @@ pub const QUEUED: &str = "syncgate_queued";
 pub const UNREADABLE_PARTITIONS: &str = "syncgate_unreadable_partitions";
 /// 1 while the log takes appends.
 pub const LOG_RUNNING: &str = "syncgate_log_running";
+/// What state values take, by `kind`.
+pub const STATE_BYTES: &str = "syncgate_state_bytes";
+/// What they may take, by `kind`.
+pub const STATE_SHARE_BYTES: &str = "syncgate_state_share_bytes";
+/// Tokens that gave way to new ones.
+pub const SECRETS_GONE: &str = "syncgate_secrets_gone";
+/// Ends that the log did not take.
+pub const LOST_ENDS: &str = "syncgate_lost_ends";
 
 /// One label.
 pub type Label = [(&'static str, String); 1];
@@ -396,6 +424,8 @@ mod tests {
                 QUEUED,
                 LOG_RUNNING,
                 UNREADABLE_PARTITIONS,
+                STATE_BYTES,
+                STATE_SHARE_BYTES,
             ] {
                 samples.set_count(name, &[("stream", "s")], 7);
             }
@@ -414,6 +444,8 @@ mod tests {
         metrics.adopt(ATTEMPTS, attempts);
         metrics.adopt(DISPATCH_READ_RECORDS, Counter::<u64>::default());
         metrics.adopt(PUSH_GAPS, Counter::<u64>::default());
+        metrics.adopt(SECRETS_GONE, Counter::<u64>::default());
+        metrics.adopt(LOST_ENDS, Counter::<u64>::default());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
             let histogram = latency();
             histogram.observe(0.001);

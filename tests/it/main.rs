@@ -28,5 +28,6 @@ mod retry;
 mod storm;
 mod streams;
 mod tail;
+mod tokens;
 mod users;
 mod verify;

@@ -105,7 +105,8 @@ async fn foreign_hosts_and_origins_are_refused() {
 async fn readiness_tells_why_not() {
     let edge = Edge::plain().await;
     assert_eq!(edge.get("/healthz").await.json(), json!({"status": "ok"}));
-    assert_eq!(edge.get("/readyz").await.json(), json!({"status": "ready"}));
+    let ready = json!({"status": "ready", "secretsFullPercent": 0});
+    assert_eq!(edge.get("/readyz").await.json(), ready);
     for (health, reason) in [
         (Health::SpaceLow, "disk_free_min"),
         (Health::DiskFull, "disk_full"),
@@ -116,7 +117,7 @@ async fn readiness_tells_why_not() {
         let answer = edge.get("/readyz").await;
         assert_eq!(
             (answer.status, answer.json()),
-            (503, json!({"reasons": [reason]}))
+            (503, json!({"reasons": [reason], "secretsFullPercent": 0}))
         );
         assert_eq!(edge.get("/healthz").await.status, 200);
     }

@@ -93,7 +93,10 @@ macro_rules! suite {
             state: values_are_set_found_listed_and_removed,
                 revisions_guard_a_value,
                 values_of_the_greatest_size_are_kept,
-                watchers_hear_of_their_prefix_alone;
+                watchers_hear_of_their_prefix_alone,
+                each_kind_keeps_to_its_share,
+                a_record_from_outside_refers_to_what_is_there,
+                a_value_that_a_record_refers_to_since_does_not_go;
             dedup: a_repeated_commit_is_answered_as_the_first_one_was,
                 repetitions_are_seen_between_neighbours,
                 a_refused_commit_is_not_remembered,

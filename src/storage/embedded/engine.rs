@@ -21,6 +21,7 @@ use crate::{
         Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
         LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged,
         ReadError, State, StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
+        shares::ShareBytes,
     },
     telemetry::metrics::latency,
 };
@@ -416,6 +417,10 @@ impl State for Embedded {
 
     fn changed(&self, prefix: &str) -> watch::Receiver<u64> {
         self.shared.watch_state(prefix)
+    }
+
+    fn share_bytes(&self) -> ShareBytes {
+        lock::read(&self.shared.view).books.state_bytes
     }
 }
 

@@ -90,8 +90,6 @@ use crate::{config::LogSettings, random};
 pub const PARTITIONS_MAX: u16 = 256;
 /// What records, ends and state of one commit may take together.
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
-/// What all state values may take together, names included.
-pub const STATE_TOTAL_BYTES_MAX: usize = 16 << 20;
 
 /// Reason of refusals after the end.
 const CLOSED: &str = "it was closed";

@@ -76,6 +76,7 @@ pub(super) fn open(
     }
     let segment_bytes = log.segment_bytes.max(SEGMENT_BYTES_MIN);
     let free_min = log.disk_free_bytes_min;
+    let streams_max = log.streams_max;
     let spares = Spares::open(disk.clone(), journal_dir.join("spare"), segment_bytes);
     let spares =
         spares.map_err(|source| OpenError::io("make files ready in", &journal_dir, source));
@@ -119,6 +120,7 @@ pub(super) fn open(
         clock,
         journal: found.journal,
         segment_bytes,
+        streams_max,
         open: None,
         named: None,
         before: None,

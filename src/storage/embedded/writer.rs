@@ -47,6 +47,8 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) journal: [u8; 16],
     pub(super) segment_bytes: u64,
+    /// Streams that may be made; more that are there already stay.
+    pub(super) streams_max: usize,
     /// `None` = the last file is sealed and the next one could not be made yet.
     pub(super) open: Option<OpenSegment>,
     /// The next file, if it is made but the disk had no space for its name.
@@ -205,7 +207,7 @@ impl Writer {
         self.queue.release(1, 0);
         let plan = {
             let view = lock::read(&self.shared.view);
-            super::alone::plan(&view.books, request, self.clock.now())
+            super::alone::plan(&view.books, request, self.clock.now(), self.streams_max)
         };
         let Some((op, time, answer)) = plan else {
             return;
