@@ -277,6 +277,11 @@ impl Check<'_> {
             0..=24 * HOUR_MS,
         );
         self.range(
+            "dispatch.deferred_ms_max",
+            dispatch.deferred_ms_max,
+            0..=24 * HOUR_MS,
+        );
+        self.range(
             "dispatch.connect_timeout_ms",
             dispatch.connect_timeout_ms,
             1..=HOUR_MS,

@@ -213,6 +213,8 @@ pub struct Dispatch {
     pub backoff_ms_max: u64,
     /// Longest wait that a target gets by `Retry-After`.
     pub retry_after_ms_max: u64,
+    /// How long after its first call a record may be put off by 429, or 503 with `Retry-After`; 0 = not at all.
+    pub deferred_ms_max: u64,
     /// Until the connection stands, with TLS.
     pub connect_timeout_ms: u64,
     /// Until the response begins.
@@ -247,6 +249,7 @@ impl Default for Dispatch {
             backoff_ms: 200,
             backoff_ms_max: 30_000,
             retry_after_ms_max: 3_600_000,
+            deferred_ms_max: 3_600_000,
             connect_timeout_ms: 5_000,
             response_timeout_ms: 30_000,
             attempt_timeout_ms: 60_000,

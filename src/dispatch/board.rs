@@ -24,7 +24,7 @@ use super::{
     budget::Budget,
     job::Job,
     lane::{Lane, Lanes, Share, Space},
-    outcome::Verdict,
+    outcome::{Cause, Verdict},
     settings::TargetSettings,
     stats::TargetStatus,
 };
@@ -208,6 +208,19 @@ enum Full {
     Board(Box<Job>),
     /// The share of its lane.
     Lane(Lane, Box<Job>),
+}
+
+/// A record that was called in vain, and is going to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Its offset.
+    pub(crate) offset: Offset,
+    /// What the last call failed with.
+    pub(crate) cause: Cause,
+    /// Calls so far.
+    pub(crate) attempts: u32,
+    /// When it is called again; `None` as soon as its target takes calls.
+    pub(crate) due: Option<Instant>,
 }
 
 /// Jobs that the breaker keeps out and that do not wait for it.
@@ -425,6 +438,23 @@ impl Board {
             if open.of == of {
                 let own = self.origin.is_some();
                 name(if own { &self.origin } else { &open.origin }, open.offset);
+            }
+        }
+    }
+
+    /// Adds each record of a partition that was called in vain, and waits here to be called again.
+    pub(crate) fn add_waiting(&self, of: PartitionId, all: &mut Vec<Waiting>) {
+        let state = self.lock();
+        let delayed = state.delayed.iter();
+        let delayed = delayed.map(|((due, _), delayed)| (&delayed.job, Some(*due)));
+        for (job, due) in state.lanes.iter().map(|job| (job, None)).chain(delayed) {
+            if let (true, Some(cause)) = (job.is_first() && job.of == of, job.tried.cause) {
+                all.push(Waiting {
+                    offset: job.offset,
+                    cause,
+                    attempts: job.tried.attempts,
+                    due,
+                });
             }
         }
     }

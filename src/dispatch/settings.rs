@@ -28,6 +28,8 @@ pub struct Settings {
     pub(crate) backoff: Backoff,
     /// Longest wait that a target may ask for by `Retry-After`.
     pub(crate) retry_after_max: Duration,
+    /// How long after its first call a record may be put off by its target; `None` = not at all.
+    pub(crate) deferred_max: Option<Duration>,
     pub(crate) outcomes: OutcomeTable,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
@@ -135,6 +137,9 @@ impl Settings {
                 max: Duration::from_millis(dispatch.backoff_ms_max),
             },
             retry_after_max: Duration::from_millis(dispatch.retry_after_ms_max),
+            // The sample puts nothing off.
+            deferred_max: (dispatch.deferred_ms_max > 0 && !compat)
+                .then(|| Duration::from_millis(dispatch.deferred_ms_max)),
             outcomes,
             roles: config.roles.clone(),
             token_header,

@@ -2,6 +2,7 @@
 
 mod behind;
 mod breaker;
+mod deferral;
 mod failures;
 mod growth;
 pub(crate) mod harness;
