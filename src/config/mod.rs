@@ -205,6 +205,8 @@ pub enum Answer {
 pub struct Dispatch {
     /// Calls of one target at the same time.
     pub in_flight_max: usize,
+    /// Calls of one target that begin in a second, evenly; absent: as many as it takes.
+    pub rate_per_second: Option<u32>,
     /// Calls for one record before it goes to an error stream.
     pub attempts_max: u32,
     /// First wait between two calls for a record.
@@ -245,6 +247,7 @@ impl Default for Dispatch {
     fn default() -> Self {
         Self {
             in_flight_max: 64,
+            rate_per_second: None,
             attempts_max: 1,
             backoff_ms: 200,
             backoff_ms_max: 30_000,
@@ -482,6 +485,8 @@ pub struct TargetSettings {
     pub origin: String,
     /// Calls at the same time.
     pub in_flight_max: Option<usize>,
+    /// Calls that begin in a second, evenly.
+    pub rate_per_second: Option<u32>,
     /// Calls for one record.
     pub attempts_max: Option<u32>,
     /// Until the connection stands, with TLS.

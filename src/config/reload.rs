@@ -240,6 +240,7 @@ batch_bytes_max = 2097152
 batch_len_max = 7
 [dispatch]
 in_flight_max = 7
+rate_per_second = 7
 attempts_max = 7
 backoff_ms = 7
 backoff_ms_max = 7777
@@ -305,6 +306,7 @@ retention_bytes = 7
 name = "other"
 origin = "http://other"
 in_flight_max = 7
+rate_per_second = 7
 attempts_max = 7
 connect_timeout_ms = 7
 response_timeout_ms = 7

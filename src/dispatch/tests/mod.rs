@@ -9,6 +9,7 @@ pub(crate) mod harness;
 mod hints;
 mod order;
 mod purge;
+mod rate;
 mod reload;
 mod requests;
 mod shares;
