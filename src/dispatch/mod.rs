@@ -34,6 +34,7 @@ mod behind;
 mod board;
 mod budget;
 pub(crate) mod call;
+mod case;
 mod client;
 pub(crate) mod connect;
 mod credentials;
@@ -48,6 +49,7 @@ pub(crate) mod outcome;
 mod owner;
 pub(crate) mod pace;
 mod redact;
+mod refused;
 pub(crate) mod route;
 mod settings;
 mod settle;
@@ -55,6 +57,8 @@ mod stats;
 mod target;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unanswered;
+mod wire;
 mod worker;
 
 use std::{

@@ -44,6 +44,9 @@ pub(crate) struct Failure {
     pub(crate) retry_after: Option<Duration>,
     /// There was no connection over which it could have been called.
     pub(crate) unconnected: bool,
+    /// A fresh connection ended before an answer began, so the target counts as unavailable. A reused connection that
+    /// ends so is no failure: the call is made again.
+    pub(crate) ended_unanswered: bool,
 }
 
 /// What is kept of a response's body.
@@ -58,6 +61,7 @@ impl Failure {
             body: Bytes::new(),
             retry_after: None,
             unconnected: false,
+            ended_unanswered: false,
         }
     }
 
@@ -83,7 +87,7 @@ impl Failure {
             reason: reason.into(),
             body,
             retry_after,
-            unconnected: false,
+            ..Self::new(Cause::Status(status), "")
         }
     }
 }

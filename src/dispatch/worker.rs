@@ -5,8 +5,10 @@ use std::{
     task::Poll, time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use http_body_util::Full;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     board::{Board, Done, LeaveOut, Next, Wake},
-    call::{Call, SecretRef, absolute, credentials},
+    call::{Call, Invalid, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
     job::{Begin, Job},
@@ -343,7 +345,8 @@ impl Worker {
     async fn attempt(&mut self, job: &Job, all: &Settings, settings: &TargetSettings) -> Outcome {
         let token_header = &all.token_header;
         let id = job.message_id();
-        let mut call = match Call::new(&job.record, id, token_header, settings.body_always) {
+        let new_call = || Call::new(&job.record, id, token_header, settings.body_always);
+        let call = match new_call() {
             Ok(call) => call,
             Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
         };
@@ -354,11 +357,21 @@ impl Worker {
             },
             None => None,
         };
-        if let Some(value) = &secret {
-            let headers = call.request.headers_mut();
-            headers.insert(token_header.clone(), value.clone());
-        }
-        match self.exchange(&mut call, all, settings).await {
+        let origin = call.origin.clone();
+        let mut call = Some(call);
+        // A second one is rare, so the record is read again for it, and no request is copied in case.
+        let request = || {
+            let mut call = match call.take() {
+                Some(call) => call,
+                None => new_call()?,
+            };
+            if let Some(value) = &secret {
+                let headers = call.request.headers_mut();
+                headers.insert(token_header.clone(), value.clone());
+            }
+            Ok((call.request, call.names))
+        };
+        match self.exchange(&origin, request, all, settings).await {
             Ok(answer) if all.outcomes.delivers(answer.status) => Outcome::Delivered {
                 status: answer.status,
             },
@@ -401,16 +414,15 @@ impl Worker {
         Ok(value)
     }
 
-    /// Calls the target. A connection that turns out to have been closed while it was idle is replaced once.
+    /// Calls the target. If the connection was used before and ends before an answer, the call is made once more, with the
+    /// same request on a fresh one: the target may have closed it while the request was on its way.
     async fn exchange(
         &mut self,
-        call: &mut Call,
+        origin: &Origin,
+        mut request: impl FnMut() -> Result<(Request<Full<Bytes>>, Vec<Bytes>), Invalid>,
         all: &Settings,
         settings: &TargetSettings,
     ) -> Result<Answer, Failure> {
-        let Call {
-            origin, request, ..
-        } = call;
         let began = Instant::now();
         let by = began + settings.attempt_timeout;
         let mut connected = began;
@@ -436,33 +448,35 @@ impl Worker {
                 }
             };
             let was_used = connection.is_used();
-            let mut sent;
+            let (request, names) =
+                request().map_err(|invalid| Failure::new(Cause::Invalid, invalid.0))?;
             let request = match connection.is_http2() {
-                true => {
-                    sent = absolute(request, origin);
-                    &mut sent
-                }
-                false => &mut *request,
+                true => absolute(request, origin),
+                false => request,
             };
             let deadlines = Deadlines {
                 response_by: connected + settings.response_timeout,
                 by,
             };
-            let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {
-                !all.outcomes.delivers(status)
-            });
+            let wanted = |status| !all.outcomes.delivers(status);
+            let exchange = connection.exchange(request, names, &mut self.timer, deadlines, wanted);
             match exchange.await {
+                Exchange::Answered(answer) if was_used && answer.is_farewell() => {
+                    self.connection = None;
+                }
                 Exchange::Answered(answer) => {
                     if !answer.reusable {
                         self.connection = None;
                     }
                     return Ok(answer);
                 }
-                Exchange::Unsent if was_used => self.connection = None,
-                Exchange::Unsent => {
+                Exchange::Ended(_) if was_used => self.connection = None,
+                Exchange::Ended(failure) => {
                     self.connection = None;
-                    let reason = "the connection was closed before the request was sent";
-                    return Err(Failure::new(Cause::Reset, reason));
+                    return Err(Failure {
+                        ended_unanswered: true,
+                        ..failure
+                    });
                 }
                 Exchange::Failed(failure) => {
                     self.connection = None;

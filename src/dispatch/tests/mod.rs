@@ -1,11 +1,14 @@
 //! Dispatch over a real log and real sockets.
 
+mod answers;
 mod behind;
+mod connections;
 mod failures;
 mod gates;
 mod growth;
 pub(crate) mod harness;
 mod hints;
+mod http2;
 mod order;
 mod purge;
 mod reload;
