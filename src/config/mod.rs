@@ -213,6 +213,8 @@ pub struct Dispatch {
     pub backoff_ms_max: u64,
     /// Until the connection stands, with TLS.
     pub connect_timeout_ms: u64,
+    /// How long addresses of a host are kept; 0 = each connection looks its host up.
+    pub dns_ms: u64,
     /// Until the response begins.
     pub response_timeout_ms: u64,
     /// The whole call.
@@ -245,6 +247,7 @@ impl Default for Dispatch {
             backoff_ms: 200,
             backoff_ms_max: 30_000,
             connect_timeout_ms: 5_000,
+            dns_ms: 30_000,
             response_timeout_ms: 30_000,
             attempt_timeout_ms: 60_000,
             queue_len_max: 4_096,

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::{
     address::{AddressRule, Forbidden},
     client::Connection,
-    lookup::Lookups,
+    lookup::{Addresses, Lookups},
     outcome::{Cause, Failure},
     refused::handshake_reason,
     settings::Outward,
@@ -48,26 +48,49 @@ impl Connector {
         }
     }
 
-    /// Returns a connection that stands after `within` at the latest.
+    /// Finds addresses as a test says.
+    #[cfg(test)]
+    pub(crate) fn finding(
+        find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            lookups: Lookups::asking(find),
+            ..Self::new(tasks)
+        }
+    }
+
+    /// Returns a connection that a record of `source` wants, and how long it waited for a look-up of the name to begin.
+    /// From there on the connection stands after `within`.
     pub(crate) async fn connect(
         &self,
         outward: &Outward,
         origin: &Origin,
+        source: &str,
         within: Duration,
-    ) -> Result<Connection, Failure> {
-        let by = Instant::now() + within;
-        let found = self.resolve(origin, by).await?;
+    ) -> Result<(Connection, Duration), Failure> {
+        let began = Instant::now();
+        let Addresses { found, waited } = self.resolve(outward, origin, source, within).await?;
+        let by = began + waited + within;
         match timeout_at(by, self.open(outward, origin, &found, by)).await {
-            Ok(opened) => opened,
+            Ok(opened) => Ok((opened?, waited)),
             Err(_elapsed) => Err(late()),
         }
     }
 
-    async fn resolve(&self, origin: &Origin, by: Instant) -> Result<Vec<IpAddr>, Failure> {
-        match origin.host().parse() {
-            Ok(ip) => Ok(vec![ip]),
-            Err(_) => self.lookups.addresses(origin.host(), by).await,
+    async fn resolve(
+        &self,
+        outward: &Outward,
+        origin: &Origin,
+        source: &str,
+        within: Duration,
+    ) -> Result<Addresses, Failure> {
+        let host = origin.host();
+        if let Ok(ip) = host.parse() {
+            return Ok(Addresses::at_once([ip].into()));
         }
+        let kept = outward.addresses_kept;
+        self.lookups.addresses(host, source, kept, within).await
     }
 
     async fn open(

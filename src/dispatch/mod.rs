@@ -150,6 +150,19 @@ impl Dispatcher {
         Self::start_with(settings, deps, tasks, stop, connector)
     }
 
+    /// Starts with a resolver that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn start_finding(
+        find: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+        settings: Settings,
+        deps: Deps,
+        tasks: &Tasks,
+        stop: CancellationToken,
+    ) -> Self {
+        let connector = Connector::finding(find, tasks.clone());
+        Self::start_with(settings, deps, tasks, stop, connector)
+    }
+
     fn start_with(
         settings: Settings,
         deps: Deps,

@@ -47,6 +47,8 @@ pub(crate) struct Failure {
     /// A fresh connection ended before an answer began, so the target counts as unavailable. A reused connection that
     /// ends so is no failure: the call is made again.
     pub(crate) ended_unanswered: bool,
+    /// No call began, because something of ours was not free. The record waits and is called later; nothing is counted.
+    pub(crate) not_begun: bool,
 }
 
 /// What is kept of a response's body.
@@ -62,6 +64,7 @@ impl Failure {
             retry_after: None,
             unconnected: false,
             ended_unanswered: false,
+            not_begun: false,
         }
     }
 

@@ -31,9 +31,13 @@ use super::{
 use crate::{
     live::Followed,
     random,
+    record::header as record_header,
     storage::{Health, Stream},
     target::Origin,
 };
+
+/// How long a record waits whose call could not begin, because something of ours was not free.
+const NOT_BEGUN_WAIT: Duration = Duration::from_millis(200);
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -268,8 +272,6 @@ impl Worker {
         }
         let now = self.shared.clock.now();
         let (all, settings) = (current.all.get(), current.of(&self.board, &job));
-        job.tried.first_at.get_or_insert(now);
-        job.tried.last_at = Some(now);
         let attempt = AssertUnwindSafe(self.attempt(&job, all, settings));
         let outcome = attempt.catch_unwind().await.unwrap_or_else(|_panic| {
             // The connection may be in the middle of something.
@@ -279,6 +281,15 @@ impl Worker {
                 "handling the record panicked",
             ))
         });
+        if let Outcome::Failed(failure) = &outcome
+            && failure.not_begun
+        {
+            // No slot is held meanwhile, and a redrive that is over by then takes its record back.
+            let until = Instant::now() + NOT_BEGUN_WAIT;
+            return Done::Later { job, until };
+        }
+        job.tried.first_at.get_or_insert(now);
+        job.tried.last_at = Some(now);
         job.tried.attempts += u32::from(has_called(&outcome));
         // At once, before the record's end is stored: others are about to begin.
         self.judge(all, began, &outcome);
@@ -371,7 +382,9 @@ impl Worker {
             }
             Ok((call.request, call.names))
         };
-        match self.exchange(&origin, request, all, settings).await {
+        let source = job.record.headers.get(record_header::SOURCE);
+        let to = (&origin, source.unwrap_or("default"));
+        match self.exchange(to, request, all, settings).await {
             Ok(answer) if all.outcomes.delivers(answer.status) => Outcome::Delivered {
                 status: answer.status,
             },
@@ -418,13 +431,13 @@ impl Worker {
     /// same request on a fresh one: the target may have closed it while the request was on its way.
     async fn exchange(
         &mut self,
-        origin: &Origin,
+        (origin, source): (&Origin, &str),
         mut request: impl FnMut() -> Result<(Request<Full<Bytes>>, Vec<Bytes>), Invalid>,
         all: &Settings,
         settings: &TargetSettings,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
-        let by = began + settings.attempt_timeout;
+        let mut by = began + settings.attempt_timeout;
         let mut connected = began;
         if self
             .connection
@@ -440,9 +453,10 @@ impl Worker {
                     let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
                     // Boxed, as it is large and rare.
-                    let opened = self.shared.connector.connect(&all.outward, origin, within);
-                    let opened = Box::pin(opened);
-                    let opened = opened.await.map_err(Failure::unconnected)?;
+                    let connector = &self.shared.connector;
+                    let opened = Box::pin(connector.connect(&all.outward, origin, source, within));
+                    let (opened, waited) = opened.await.map_err(Failure::unconnected)?;
+                    by += waited;
                     connected = Instant::now();
                     none.insert((origin.clone(), opened))
                 }

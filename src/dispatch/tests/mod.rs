@@ -9,6 +9,7 @@ mod growth;
 pub(crate) mod harness;
 mod hints;
 mod http2;
+mod lookups;
 mod order;
 mod purge;
 mod reload;
