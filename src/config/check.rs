@@ -293,6 +293,7 @@ impl Check<'_> {
             dispatch.connect_timeout_ms,
             1..=HOUR_MS,
         );
+        self.range("dispatch.dns_ms", dispatch.dns_ms, 0..=HOUR_MS);
         self.range(
             "dispatch.response_timeout_ms",
             dispatch.response_timeout_ms,

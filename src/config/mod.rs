@@ -222,6 +222,8 @@ pub struct Dispatch {
     pub deferred_ms_max: u64,
     /// Until the connection stands, with TLS.
     pub connect_timeout_ms: u64,
+    /// How long addresses of a host are kept; 0 = each connection looks its host up.
+    pub dns_ms: u64,
     /// Until the response begins.
     pub response_timeout_ms: u64,
     /// The whole call.
@@ -257,6 +259,7 @@ impl Default for Dispatch {
             retry_after_ms_max: 3_600_000,
             deferred_ms_max: 3_600_000,
             connect_timeout_ms: 5_000,
+            dns_ms: 30_000,
             response_timeout_ms: 30_000,
             attempt_timeout_ms: 60_000,
             queue_len_max: 4_096,

@@ -248,6 +248,7 @@ backoff_ms_max = 7777
 retry_after_ms_max = 7
 deferred_ms_max = 7
 connect_timeout_ms = 7
+dns_ms = 7
 response_timeout_ms = 7
 attempt_timeout_ms = 70000
 queue_len_max = 7

@@ -36,6 +36,7 @@ mod board;
 mod breaker;
 mod budget;
 pub(crate) mod call;
+mod case;
 mod client;
 pub(crate) mod connect;
 mod credentials;
@@ -49,6 +50,7 @@ pub(crate) mod outcome;
 mod owner;
 pub(crate) mod pace;
 mod redact;
+mod refused;
 mod renew;
 pub(crate) mod route;
 mod settings;
@@ -57,6 +59,8 @@ mod stats;
 mod target;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unanswered;
+mod wire;
 mod worker;
 
 use std::{
@@ -159,6 +163,19 @@ impl Dispatcher {
     ) -> Self {
         let mut connector = Connector::new(tasks.clone());
         connector.network = Some(network);
+        Self::start_with(settings, deps, tasks, stop, connector)
+    }
+
+    /// Starts with a resolver that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn start_finding(
+        find: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+        settings: Settings,
+        deps: Deps,
+        tasks: &Tasks,
+        stop: CancellationToken,
+    ) -> Self {
+        let connector = Connector::finding(find, tasks.clone());
         Self::start_with(settings, deps, tasks, stop, connector)
     }
 

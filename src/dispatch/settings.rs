@@ -43,6 +43,8 @@ pub struct Settings {
 pub(crate) struct Outward {
     pub(crate) rule: AddressRule,
     pub(crate) tls: Arc<ClientConfig>,
+    /// How old the addresses of a host may be; none are kept if this is nothing.
+    pub(crate) addresses_kept: Duration,
 }
 
 /// What may differ from target to target.
@@ -154,6 +156,7 @@ impl Settings {
                     own: listen.into(),
                 },
                 tls,
+                addresses_kept: Duration::from_millis(dispatch.dns_ms),
             },
             grace: Duration::from_millis(config.server.grace_ms),
         })

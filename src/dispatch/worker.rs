@@ -5,8 +5,10 @@ use std::{
     task::Poll, time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use http_body_util::Full;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -17,7 +19,7 @@ use super::{
     Shared,
     board::{Board, Done, LeaveOut, Next, Wait, Wake},
     breaker::Change,
-    call::{Call, SecretRef, absolute, credentials},
+    call::{Call, Invalid, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
     job::{Begin, Job},
@@ -31,9 +33,13 @@ use super::{
 use crate::{
     live::Followed,
     random,
+    record::header as record_header,
     storage::{Health, Stream},
     target::Origin,
 };
+
+/// How long a record waits whose call could not begin, because something of ours was not free.
+const NOT_BEGUN_WAIT: Duration = Duration::from_millis(200);
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -271,9 +277,6 @@ impl Worker {
         }
         let now = self.shared.clock.now();
         let (all, settings) = (current.all.get(), current.of(&self.board, &job));
-        job.tried.first_at.get_or_insert(now);
-        job.tried.last_at = Some(now);
-        job.tried.began.get_or_insert(began);
         let attempt = AssertUnwindSafe(async {
             let unbound = match job.is_first() {
                 true => None,
@@ -294,6 +297,17 @@ impl Worker {
                 "handling the record panicked",
             ))
         });
+        if let Outcome::Failed(failure) = &outcome
+            && failure.not_begun
+        {
+            // No slot is held meanwhile, and a redrive that is over by then takes its record back.
+            let until = Instant::now() + NOT_BEGUN_WAIT;
+            let wait = Wait::Backoff;
+            return Done::Later { job, until, wait };
+        }
+        job.tried.first_at.get_or_insert(now);
+        job.tried.last_at = Some(now);
+        job.tried.began.get_or_insert(began);
         job.tried.attempts += u32::from(has_called(&outcome));
         // At once, before the record's end is stored: others are about to begin.
         self.judge(all, &job, &outcome);
@@ -366,7 +380,8 @@ impl Worker {
     async fn attempt(&mut self, job: &Job, all: &Settings, settings: &TargetSettings) -> Outcome {
         let token_header = &all.token_header;
         let id = job.message_id();
-        let mut call = match Call::new(&job.record, id, token_header, settings.body_always) {
+        let new_call = || Call::new(&job.record, id, token_header, settings.body_always);
+        let call = match new_call() {
             Ok(call) => call,
             Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
         };
@@ -377,11 +392,23 @@ impl Worker {
             },
             None => None,
         };
-        if let Some(value) = &secret {
-            let headers = call.request.headers_mut();
-            headers.insert(token_header.clone(), value.clone());
-        }
-        match self.exchange(&mut call, all, settings).await {
+        let origin = call.origin.clone();
+        let mut call = Some(call);
+        // A second one is rare, so the record is read again for it, and no request is copied in case.
+        let request = || {
+            let mut call = match call.take() {
+                Some(call) => call,
+                None => new_call()?,
+            };
+            if let Some(value) = &secret {
+                let headers = call.request.headers_mut();
+                headers.insert(token_header.clone(), value.clone());
+            }
+            Ok((call.request, call.names))
+        };
+        let source = job.record.headers.get(record_header::SOURCE);
+        let to = (&origin, source.unwrap_or("default"));
+        match self.exchange(to, request, all, settings).await {
             Ok(answer) if all.outcomes.delivers(answer.status) => Outcome::Delivered {
                 status: answer.status,
             },
@@ -426,18 +453,17 @@ impl Worker {
         Ok(value)
     }
 
-    /// Calls the target. A connection that turns out to have been closed while it was idle is replaced once.
+    /// Calls the target. If the connection was used before and ends before an answer, the call is made once more, with the
+    /// same request on a fresh one: the target may have closed it while the request was on its way.
     async fn exchange(
         &mut self,
-        call: &mut Call,
+        (origin, source): (&Origin, &str),
+        mut request: impl FnMut() -> Result<(Request<Full<Bytes>>, Vec<Bytes>), Invalid>,
         all: &Settings,
         settings: &TargetSettings,
     ) -> Result<Answer, Failure> {
-        let Call {
-            origin, request, ..
-        } = call;
         let began = Instant::now();
-        let by = began + settings.attempt_timeout;
+        let mut by = began + settings.attempt_timeout;
         let mut connected = began;
         if self
             .connection
@@ -453,46 +479,46 @@ impl Worker {
                     let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
                     // Boxed, as it is large and rare.
-                    let opened = self.shared.connector.connect(&all.outward, origin, within);
-                    let opened = Box::pin(opened);
-                    let opened = opened.await.map_err(Failure::unconnected)?;
+                    let connector = &self.shared.connector;
+                    let opened = Box::pin(connector.connect(&all.outward, origin, source, within));
+                    let (opened, waited) = opened.await.map_err(Failure::unconnected)?;
+                    by += waited;
                     connected = Instant::now();
                     none.insert((origin.clone(), opened))
                 }
             };
             let was_used = connection.is_used();
-            let mut sent;
+            let (request, names) =
+                request().map_err(|invalid| Failure::new(Cause::Invalid, invalid.0))?;
             let request = match connection.is_http2() {
-                true => {
-                    sent = absolute(request, origin);
-                    &mut sent
-                }
-                false => &mut *request,
+                true => absolute(request, origin),
+                false => request,
             };
             let deadlines = Deadlines {
                 response_by: connected + settings.response_timeout,
                 by,
             };
-            let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {
-                !all.outcomes.delivers(status)
-            });
+            let wanted = |status| !all.outcomes.delivers(status);
+            let exchange = connection.exchange(request, names, &mut self.timer, deadlines, wanted);
             match exchange.await {
+                Exchange::Answered(answer) if was_used && answer.is_farewell() => {
+                    self.connection = None;
+                }
                 Exchange::Answered(answer) => {
                     if !answer.reusable {
                         self.connection = None;
                     }
                     return Ok(answer);
                 }
-                Exchange::Unsent if was_used => self.connection = None,
-                Exchange::Unsent => {
+                Exchange::Ended(_) if was_used => self.connection = None,
+                Exchange::Ended(failure) => {
                     self.connection = None;
-                    let reason = "the connection was closed before the request was sent";
-                    let mut failure = Failure::new(Cause::Reset, reason);
-                    failure.fresh_connection_ended = true;
-                    return Err(failure);
+                    return Err(Failure {
+                        ended_unanswered: true,
+                        ..failure
+                    });
                 }
-                Exchange::Failed(mut failure) => {
-                    failure.fresh_connection_ended = !was_used && failure.cause == Cause::Reset;
+                Exchange::Failed(failure) => {
                     self.connection = None;
                     return Err(failure);
                 }

@@ -111,11 +111,6 @@ impl Head {
         true
     }
 
-    /// Returns the newest version.
-    pub(super) fn newest(&self) -> u32 {
-        self.newest
-    }
-
     /// Returns the newest version that may go to a target.
     pub(super) fn version_for(&self, target: &str) -> Option<u32> {
         self.bound.get(target).copied()

@@ -1,12 +1,16 @@
 //! Dispatch over a real log and real sockets.
 
+mod answers;
 mod behind;
 mod breaker;
+mod connections;
 mod deferral;
 mod failures;
 mod growth;
 pub(crate) mod harness;
 mod hints;
+mod http2;
+mod lookups;
 mod order;
 mod purge;
 mod rate;
