@@ -26,6 +26,10 @@ pub struct Stats {
     pub read_records: Counter,
     /// Partitions of which something cannot be read: their dispatch waits there.
     pub unreadable_partitions: Gauge,
+    /// Look-ups of hosts that were made.
+    pub lookups: Counter,
+    /// Hosts that wait for a look-up, because their share is used up.
+    pub lookups_waiting: Gauge,
     handles: Vec<Counter>,
 }
 
@@ -69,6 +73,8 @@ impl Default for Stats {
             attempt_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
             read_records: Counter::default(),
             unreadable_partitions: Gauge::default(),
+            lookups: Counter::default(),
+            lookups_waiting: Gauge::default(),
             handles,
         }
     }
