@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use super::{
     outcome::{Cause, Failure},
     refused::handshake_reason,
     settings::Outward,
+    stats::Stats,
     wire::{Socket, Wire},
 };
 use crate::{target::Origin, tasks::Tasks};
@@ -39,9 +41,9 @@ pub(crate) type Network =
     std::sync::Arc<dyn Fn(SocketAddr) -> Option<tokio::io::DuplexStream> + Send + Sync>;
 
 impl Connector {
-    pub(crate) fn new(tasks: Tasks) -> Self {
+    pub(crate) fn new(tasks: Tasks, stats: Arc<Stats>) -> Self {
         Self {
-            lookups: Lookups::new(),
+            lookups: Lookups::new(stats),
             tasks,
             #[cfg(test)]
             network: None,
@@ -53,10 +55,11 @@ impl Connector {
     pub(crate) fn finding(
         find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
         tasks: Tasks,
+        stats: Arc<Stats>,
     ) -> Self {
         Self {
-            lookups: Lookups::asking(find),
-            ..Self::new(tasks)
+            lookups: Lookups::asking(stats.clone(), find),
+            ..Self::new(tasks, stats)
         }
     }
 
@@ -137,18 +140,20 @@ async fn tcp(
     found: &[IpAddr],
     by: Instant,
 ) -> Result<TcpStream, Failure> {
-    let mut left = found.len();
+    // A blocked address has no share, else a timeout would be told before the time is over.
+    let may_call = |ip: &&IpAddr| rule.forbids(SocketAddr::new(**ip, origin.port())).is_none();
+    let mut left = found.iter().filter(may_call).count();
     let mut failure = None;
     let mut blocked = None;
     for ip in found {
         let address = SocketAddr::new(*ip, origin.port());
-        let share =
-            by.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
-        left -= 1;
         if let Some(why) = rule.forbids(address) {
             blocked = blocked.or(Some((address, why)));
             continue;
         }
+        let share =
+            by.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+        left -= 1;
         failure = Some(match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return not_ourselves(rule, origin, stream),
             Ok(Err(error)) => connect_failure(&error),
@@ -215,8 +220,17 @@ mod tests {
         origin: &str,
         found: &[&str],
     ) -> Result<SocketAddr, Failure> {
+        connect_within(Duration::from_secs(20), rule, origin, found).await
+    }
+
+    async fn connect_within(
+        within: Duration,
+        rule: &AddressRule,
+        origin: &str,
+        found: &[&str],
+    ) -> Result<SocketAddr, Failure> {
         let found: Vec<IpAddr> = found.iter().map(|ip| ip.parse().unwrap()).collect();
-        let by = Instant::now() + Duration::from_secs(20);
+        let by = Instant::now() + within;
         let stream = tcp(rule, &Origin::of(origin).unwrap(), &found, by).await?;
         Ok(stream.peer_addr().unwrap())
     }
@@ -272,6 +286,28 @@ mod tests {
             failure.unwrap_err().reason,
             "address 127.0.0.1 may not be called: dispatch.loopback_addresses = true would allow it"
         );
+    }
+
+    #[tokio::test]
+    async fn a_timeout_is_told_when_the_time_is_over_also_beside_blocked_addresses() {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let short = Duration::from_millis(300);
+        // Until its queue is full, so that the next connection hangs.
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(short, TcpStream::connect(address)).await {
+            queued.push(stream.unwrap());
+        }
+        let url = format!("http://api.example:{}/", address.port());
+        let began = Instant::now();
+        let found = ["127.0.0.1", "10.1.2.3", "10.1.2.4"];
+        let failure = connect_within(short, &RULE, &url, &found).await;
+        assert_eq!(failure.unwrap_err().cause, Cause::Timeout);
+        assert!(began.elapsed() >= short);
     }
 
     #[tokio::test]

@@ -24,7 +24,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::outcome::{Cause, Failure};
+use super::{
+    outcome::{Cause, Failure},
+    stats::Stats,
+};
 use crate::cache::Cache;
 
 /// How long a failure is kept.
@@ -65,6 +68,7 @@ type Found = Result<Arc<[IpAddr]>, ()>;
 pub(super) struct Lookups {
     find: Arc<Find>,
     shares: Shares,
+    stats: Arc<Stats>,
     names: Arc<Mutex<Names>>,
 }
 
@@ -110,8 +114,8 @@ impl Addresses {
 
 impl Lookups {
     /// Asks the system's resolver.
-    pub(super) fn new() -> Self {
-        Self::with(Shares::default(), |host| {
+    pub(super) fn new(stats: Arc<Stats>) -> Self {
+        Self::with(Shares::default(), stats, |host| {
             let found = (host, 0).to_socket_addrs()?;
             Ok(found.map(|address| address.ip()).collect())
         })
@@ -120,13 +124,15 @@ impl Lookups {
     /// Asks something else.
     #[cfg(test)]
     pub(super) fn asking(
+        stats: Arc<Stats>,
         find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     ) -> Self {
-        Self::with(Shares::default(), find)
+        Self::with(Shares::default(), stats, find)
     }
 
     fn with(
         shares: Shares,
+        stats: Arc<Stats>,
         find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     ) -> Self {
         let names = Names {
@@ -140,6 +146,7 @@ impl Lookups {
         Self {
             find: Arc::new(find),
             shares,
+            stats,
             names: Arc::new(Mutex::new(names)),
         }
     }
@@ -254,6 +261,9 @@ impl Lookups {
                 has_run: false,
             });
         }
+        self.stats.lookups.inc_by(begun.len() as u64);
+        let waiting = i64::try_from(names.waiting.len()).unwrap_or(i64::MAX);
+        self.stats.lookups_waiting.set(waiting);
         begun
     }
 
@@ -359,6 +369,7 @@ mod tests {
     /// A resolver that knows names that begin with `good`; others hang until the test ends or says so.
     struct Resolver {
         lookups: Lookups,
+        stats: Arc<Stats>,
         asked: Arc<Mutex<Vec<String>>>,
         answer: mpsc::Sender<()>,
     }
@@ -368,7 +379,8 @@ mod tests {
             let (answer, answers) = mpsc::channel();
             let (answers, asked) = (Mutex::new(answers), Arc::<Mutex<Vec<_>>>::default());
             let list = asked.clone();
-            let lookups = Lookups::with(shares, move |host| {
+            let stats = Arc::<Stats>::default();
+            let lookups = Lookups::with(shares, stats.clone(), move |host| {
                 list.lock().unwrap().push(host.to_owned());
                 if !host.starts_with("good") {
                     let answer = answers.lock().unwrap().recv_timeout(DEADLINE);
@@ -378,6 +390,7 @@ mod tests {
             });
             Self {
                 lookups,
+                stats,
                 asked,
                 answer,
             }
@@ -435,6 +448,8 @@ mod tests {
         // Now everything is used up.
         assert!(resolver.at_once("good.example", "shop").await.not_begun);
         assert_eq!(resolver.asked("good.example"), 0);
+        assert_eq!(resolver.stats.lookups_waiting.get(), 2);
+        assert_eq!(resolver.stats.lookups.get(), 5);
         // Whoever waits has its turn when a place is free.
         for _ in 0..8 {
             resolver.answer.send(()).unwrap();
@@ -532,7 +547,7 @@ mod tests {
         let handle = runtime.handle().clone();
         runtime.shutdown_background();
         let none = Shares { all: 0, ..FEW };
-        let mut lookups = Lookups::with(none, |_| Ok(addresses().to_vec()));
+        let mut lookups = Lookups::with(none, Arc::default(), |_| Ok(addresses().to_vec()));
         let _inside = handle.enter();
         for at in 0..1_000 {
             drop(lookups.ask(&format!("{at}.example"), "shop", KEPT));
@@ -548,7 +563,7 @@ mod tests {
     #[tokio::test]
     async fn a_resolver_that_fails_or_panics_leaves_its_thread() {
         let one = Shares { all: 1, ..FEW };
-        let lookups = Lookups::with(one, |host| match host {
+        let lookups = Lookups::with(one, Arc::default(), |host| match host {
             "panics" => panic!("on purpose"),
             "empty" => Ok(Vec::new()),
             _ => Err(io::Error::other("no such name")),

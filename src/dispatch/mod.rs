@@ -149,7 +149,8 @@ impl Dispatcher {
     /// When `stop` fires no new attempt begins, those in flight have [`Settings::grace`] to end.
     #[must_use]
     pub fn start(settings: Settings, deps: Deps, tasks: &Tasks, stop: CancellationToken) -> Self {
-        Self::start_with(settings, deps, tasks, stop, Connector::new(tasks.clone()))
+        let connector = Connector::new(tasks.clone(), deps.stats.clone());
+        Self::start_with(settings, deps, tasks, stop, connector)
     }
 
     /// Starts with targets in a network that a test makes up.
@@ -161,7 +162,7 @@ impl Dispatcher {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let mut connector = Connector::new(tasks.clone());
+        let mut connector = Connector::new(tasks.clone(), deps.stats.clone());
         connector.network = Some(network);
         Self::start_with(settings, deps, tasks, stop, connector)
     }
@@ -175,7 +176,7 @@ impl Dispatcher {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let connector = Connector::finding(find, tasks.clone());
+        let connector = Connector::finding(find, tasks.clone(), deps.stats.clone());
         Self::start_with(settings, deps, tasks, stop, connector)
     }
 

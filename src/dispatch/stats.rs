@@ -28,6 +28,10 @@ pub struct Stats {
     pub lost_ends: Counter,
     /// Partitions of which something cannot be read: their dispatch waits there.
     pub unreadable_partitions: Gauge,
+    /// Look-ups of hosts that were made.
+    pub lookups: Counter,
+    /// Hosts that wait for a look-up, because their share is used up.
+    pub lookups_waiting: Gauge,
     handles: Vec<Counter>,
 }
 
@@ -72,6 +76,8 @@ impl Default for Stats {
             read_records: Counter::default(),
             lost_ends: Counter::default(),
             unreadable_partitions: Gauge::default(),
+            lookups: Counter::default(),
+            lookups_waiting: Gauge::default(),
             handles,
         }
     }

@@ -197,6 +197,8 @@ impl Gateway {
         metrics.adopt(metrics::LOST_ENDS, stats.lost_ends.clone());
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
         metrics.adopt(metrics::DISPATCH_READ_RECORDS, stats.read_records.clone());
+        metrics.adopt(metrics::LOOKUPS, stats.lookups.clone());
+        metrics.adopt(metrics::LOOKUPS_WAITING, stats.lookups_waiting.clone());
         let unreadable = stats.unreadable_partitions.clone();
         metrics.adopt(metrics::UNREADABLE_PARTITIONS, unreadable);
         metrics.adopt(metrics::ATTEMPT_SECONDS, stats.attempt_seconds.clone());

@@ -127,6 +127,16 @@ const LIST: &[Listed] = &[
         "Records read from the log to be dispatched; those of targets and keys that are behind are read again",
     ),
     listed(
+        LOOKUPS,
+        MetricType::Counter,
+        "Look-ups of targets' hosts that were made",
+    ),
+    listed(
+        LOOKUPS_WAITING,
+        MetricType::Gauge,
+        "Hosts that wait for a look-up, because other look-ups of their zone or source have not ended",
+    ),
+    listed(
         TARGET_CLOSED,
         MetricType::Gauge,
         "1 while a target is not called because it cannot be reached or asks for a pause, by target",
@@ -203,6 +213,10 @@ pub const APPEND_SECONDS: &str = "syncgate_append_seconds";
 pub const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
 /// Records read from the log to be dispatched.
 pub const DISPATCH_READ_RECORDS: &str = "syncgate_dispatch_read_records";
+/// Look-ups of hosts.
+pub const LOOKUPS: &str = "syncgate_lookups";
+/// Hosts that wait for one.
+pub const LOOKUPS_WAITING: &str = "syncgate_lookups_waiting";
 /// Calls of targets, by `outcome`.
 pub const ATTEMPTS: &str = "syncgate_attempts";
 /// Time of one call of a target.
@@ -426,6 +440,7 @@ mod tests {
                 UNREADABLE_PARTITIONS,
                 STATE_BYTES,
                 STATE_SHARE_BYTES,
+                LOOKUPS_WAITING,
             ] {
                 samples.set_count(name, &[("stream", "s")], 7);
             }
@@ -443,6 +458,7 @@ mod tests {
         attempts.get_or_create(&label("outcome")).inc();
         metrics.adopt(ATTEMPTS, attempts);
         metrics.adopt(DISPATCH_READ_RECORDS, Counter::<u64>::default());
+        metrics.adopt(LOOKUPS, Counter::<u64>::default());
         metrics.adopt(PUSH_GAPS, Counter::<u64>::default());
         metrics.adopt(SECRETS_GONE, Counter::<u64>::default());
         metrics.adopt(LOST_ENDS, Counter::<u64>::default());

@@ -69,13 +69,13 @@ impl Raw {
         })
     }
 
-    /// The caller may have gone away.
     async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![a, b, c, kind, flags];
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        drop(self.stream.write_all(&frame).await);
+        self.write(&frame(kind, flags, stream, payload)).await;
+    }
+
+    /// The caller may have gone away.
+    async fn write(&mut self, bytes: &[u8]) {
+        drop(self.stream.write_all(bytes).await);
         drop(self.stream.flush().await);
     }
 
@@ -92,13 +92,11 @@ impl Raw {
     }
 
     async fn good(&mut self, stream: u32) {
-        self.send(HEADERS, END_HEADERS | END_STREAM, stream, STATUS_200)
-            .await;
+        self.write(&good(stream)).await;
     }
 
     async fn go_away(&mut self, last: u32, code: u32, debug: &[u8]) {
-        let payload = [&last.to_be_bytes(), &code.to_be_bytes(), debug].concat();
-        self.send(GOAWAY, 0, 0, &payload).await;
+        self.write(&go_away(last, code, debug)).await;
     }
 
     /// Waits until the caller has read all that was sent.
@@ -121,6 +119,21 @@ impl Raw {
     }
 }
 
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [a, b, c, kind, flags];
+    [&head, &stream.to_be_bytes()[..], payload].concat()
+}
+
+fn good(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, STATUS_200)
+}
+
+fn go_away(last: u32, code: u32, debug: &[u8]) -> Vec<u8> {
+    let payload = [&last.to_be_bytes(), &code.to_be_bytes(), debug].concat();
+    frame(GOAWAY, 0, 0, &payload)
+}
+
 /// What a target does with the second request of a connection.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -128,6 +141,8 @@ enum End {
     Refuse,
     Close,
     AnswerAfterGoAway,
+    /// All at once, as nginx does at each `keepalive_requests`-th request.
+    AnswerGoAwayClose,
 }
 
 async fn ending_target(end: End) -> SocketAddr {
@@ -155,18 +170,25 @@ async fn ending_target(end: End) -> SocketAddr {
                 raw.until_read().await;
                 raw.good(second).await;
             }
+            End::AnswerGoAwayClose => {
+                let all = [good(second), go_away(second, NO_ERROR, b"")].concat();
+                raw.write(&all).await;
+            }
         }
     })
     .await
 }
 
-#[tokio::test]
+/// One thread that runs the task that was woken last: so the worker hears of the end of the connection before the task
+/// that brings it the answer has run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_http2_connection_that_ends_costs_no_record() {
     for end in [
         End::GoAwayBelow,
         End::Refuse,
         End::Close,
         End::AnswerAfterGoAway,
+        End::AnswerGoAwayClose,
     ] {
         let target = ending_target(end).await;
         let gateway = Harness::start(|config| {
