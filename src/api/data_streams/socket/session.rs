@@ -203,6 +203,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if now - self.counted.0 >= Duration::from_secs(1) {
             self.counted = (now, 0, 0);
         }
+        let wire = self.socket.get_mut();
+        match message {
+            Message::Text(_) | Message::Binary(_) => wire.heard(),
+            Message::Ping(payload) | Message::Pong(payload) => wire.heard_control(payload.len()),
+            Message::Close(_) | Message::Frame(_) => {}
+        }
         match message {
             Message::Text(text) => {
                 self.counted.1 += 1;
@@ -273,6 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// bytes that nobody reads would take the message back (RFC 9112 §9.6 has the same of requests).
     async fn close(&mut self, message: Bytes, time: Duration) {
         let wire = self.socket.get_mut();
+        wire.stop_listening();
         wire.push(message);
         let ends = async {
             wire.flush().await?;
@@ -320,6 +327,9 @@ fn broken(error: &Error) -> Event {
         Error::Utf8(_) => Event::Broken(Close::NotUtf8),
         Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             Event::Broken(Close::Protocol)
+        }
+        Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+            Event::Broken(Close::TooMany)
         }
         _ => Event::Over,
     }
