@@ -272,6 +272,11 @@ impl Check<'_> {
             1..=24 * HOUR_MS,
         );
         self.range(
+            "dispatch.retry_after_ms_max",
+            dispatch.retry_after_ms_max,
+            0..=24 * HOUR_MS,
+        );
+        self.range(
             "dispatch.connect_timeout_ms",
             dispatch.connect_timeout_ms,
             1..=HOUR_MS,

@@ -209,8 +209,10 @@ pub struct Dispatch {
     pub attempts_max: u32,
     /// First wait between two calls for a record.
     pub backoff_ms: u64,
-    /// Longest wait between two calls for a record, or of a target, also when the target asks for a longer one.
+    /// Longest wait between two calls for a record, or of a target, that nobody asked for.
     pub backoff_ms_max: u64,
+    /// Longest wait that a target gets by `Retry-After`.
+    pub retry_after_ms_max: u64,
     /// Until the connection stands, with TLS.
     pub connect_timeout_ms: u64,
     /// Until the response begins.
@@ -244,6 +246,7 @@ impl Default for Dispatch {
             attempts_max: 1,
             backoff_ms: 200,
             backoff_ms_max: 30_000,
+            retry_after_ms_max: 3_600_000,
             connect_timeout_ms: 5_000,
             response_timeout_ms: 30_000,
             attempt_timeout_ms: 60_000,

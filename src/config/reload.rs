@@ -243,6 +243,7 @@ in_flight_max = 7
 attempts_max = 7
 backoff_ms = 7
 backoff_ms_max = 7777
+retry_after_ms_max = 7
 connect_timeout_ms = 7
 response_timeout_ms = 7
 attempt_timeout_ms = 70000

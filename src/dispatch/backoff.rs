@@ -7,24 +7,14 @@ use std::time::Duration;
 pub(crate) struct Backoff {
     /// Bound of the first wait.
     pub(crate) first: Duration,
-    /// Bound of every wait, also of one that the target asked for.
+    /// Bound of every wait.
     pub(crate) max: Duration,
 }
 
 impl Backoff {
-    /// Returns the wait after the `attempt`th call (1 = the first) has failed.
-    ///
-    /// `retry_after` is what the target asked for and wins; without it the wait is a `random` part of the bound, so that
-    /// records that failed together do not come back together.
-    pub(crate) fn delay(
-        &self,
-        attempt: u32,
-        retry_after: Option<Duration>,
-        random: u64,
-    ) -> Duration {
-        if let Some(asked) = retry_after {
-            return asked.min(self.max);
-        }
+    /// Returns the wait after the `attempt`th call (1 = the first) has failed: a `random` part of the bound, so that records
+    /// that failed together do not come back together.
+    pub(crate) fn delay(&self, attempt: u32, random: u64) -> Duration {
         part(self.bound(attempt), random)
     }
 
@@ -56,9 +46,8 @@ mod tests {
     };
 
     #[track_caller]
-    fn check(attempt: u32, retry_after: Option<u64>, random: u64, expected_ms: u64) {
-        let asked = retry_after.map(Duration::from_millis);
-        let delay = BACKOFF.delay(attempt, asked, random);
+    fn check(attempt: u32, random: u64, expected_ms: u64) {
+        let delay = BACKOFF.delay(attempt, random);
         assert_eq!(delay, Duration::from_millis(expected_ms), "{attempt}");
     }
 
@@ -66,24 +55,17 @@ mod tests {
     fn the_bound_doubles_up_to_the_greatest() {
         let bounds = [200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000];
         for (attempt, bound) in (1..).zip(bounds) {
-            check(attempt, None, u64::MAX, bound);
-            check(attempt, None, 0, 0);
+            check(attempt, u64::MAX, bound);
+            check(attempt, 0, 0);
         }
-        check(u32::MAX, None, u64::MAX, 30_000);
-        check(0, None, u64::MAX, 200);
-        let half = BACKOFF.delay(2, None, u64::MAX / 2);
+        check(u32::MAX, u64::MAX, 30_000);
+        check(0, u64::MAX, 200);
+        let half = BACKOFF.delay(2, u64::MAX / 2);
         assert_eq!(
             half.as_millis(),
             199,
             "a part of the bound, cut to whole ns"
         );
-    }
-
-    #[test]
-    fn what_the_target_asks_for_wins_up_to_the_greatest() {
-        check(1, Some(0), u64::MAX, 0);
-        check(1, Some(7_000), 0, 7_000);
-        check(1, Some(90_000), 0, 30_000);
     }
 
     #[test]

@@ -20,10 +20,11 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    breaker::{Begun, Breaker, Change},
     budget::Budget,
-    gate::Gate,
     job::Job,
     lane::{Lane, Lanes, Share, Space},
+    outcome::Verdict,
     settings::TargetSettings,
     stats::TargetStatus,
 };
@@ -44,8 +45,9 @@ pub(crate) type LeaveOut<'a> = &'a mut dyn FnMut(Lane, Offset) -> bool;
 pub(crate) struct Board {
     /// The target; `None` for the shared board.
     pub(crate) origin: Option<Origin>,
-    /// Whether the gate is closed, so that answers matter to it; changed under the lock, read without.
-    gate_matters: AtomicBool,
+    /// Whether a success changes something for the breaker; changed under the lock, read without, so that the calls of a
+    /// target that is well do not take the lock once more.
+    answers_matter: AtomicBool,
     /// Shared by all boards.
     budget: Arc<Budget>,
     state: Mutex<State>,
@@ -60,8 +62,43 @@ pub(crate) struct Limits {
     pub(crate) queue_bytes_max: usize,
     /// Sleeping workers that keep their connection.
     pub(crate) idle_connections_max: usize,
-    /// The longest wait, of a job or of all.
-    pub(crate) wait_max: Duration,
+    /// The longest wait of our own making, of a job or of all.
+    pub(crate) backoff_max: Duration,
+    /// The longest that a target may ask for.
+    pub(crate) retry_after_max: Duration,
+}
+
+/// What a job waits for that does not wait for its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The next attempt, after a time of our own choice.
+    Backoff,
+    /// The next attempt, after the time that the target asked for.
+    Asked,
+    /// Its slot of a rate.
+    Paced,
+}
+
+impl Limits {
+    fn wait_max(&self, wait: Wait) -> Duration {
+        match wait {
+            Wait::Backoff => self.backoff_max,
+            Wait::Asked => self.retry_after_max.max(self.backoff_max),
+            Wait::Paced => Duration::MAX,
+        }
+    }
+
+    /// Returns the end of a wait, cut to the longest that it may last from now on.
+    fn cut(&self, until: Instant, wait: Wait, now: Instant) -> Instant {
+        let latest = now.checked_add(self.wait_max(wait));
+        latest.map_or(until, |latest| until.min(latest))
+    }
+}
+
+/// A job that waits outside its lane.
+struct Delayed {
+    job: Box<Job>,
+    wait: Wait,
 }
 
 struct State {
@@ -72,28 +109,36 @@ struct State {
     /// On the shared board, how many jobs each target has in lanes.
     sharing: HashMap<Origin, usize>,
     /// Jobs in backoff, by the time at which they are due.
-    delayed: BTreeMap<(Instant, u64), Box<Job>>,
+    delayed: BTreeMap<(Instant, u64), Delayed>,
     delayed_count: u64,
     /// Waiting, ready or in backoff.
     queued_len: usize,
     queued_bytes: usize,
-    /// A slot is taken by a worker as long as it lives, so that its connection is one of the target's.
-    gate: Gate,
+    /// Those of them that an open breaker hands back.
+    passing_by_len: usize,
+    /// Says how many calls may begin.
+    breaker: Breaker,
+    /// Workers that live, each with a connection: as many as the target may have calls at the same time.
+    workers_len: usize,
     workers: Vec<Worker>,
     /// Sleeping workers; the one that sleeps shortest is woken first, so that the others' idle time runs out.
     idle: Vec<usize>,
     /// Workers that were woken or started and have not asked for a job yet.
     waking: usize,
     timekeeper: Option<usize>,
+    /// Somebody was refused because this queue is too full, and waits until it has space.
     space_wanted: bool,
+    /// Somebody was refused because all queues together are, and may still come once nothing waits here: an empty queue
+    /// takes one job in any case, so nothing but this tells that the last job was taken.
+    empty_wanted: bool,
 }
 
 #[derive(Debug, Default)]
 struct Worker {
     wake: Arc<Notify>,
     state: WorkerState,
-    /// Its job is the one that the gate lets in to see whether the target answers.
-    probes: bool,
+    /// Its call, for the breaker.
+    call: Option<Begun>,
     /// The record whose end its job is for.
     open: Option<Open>,
 }
@@ -128,6 +173,8 @@ pub(crate) enum Done {
         job: Box<Job>,
         /// Not before.
         until: Instant,
+        /// Why.
+        wait: Wait,
     },
 }
 
@@ -163,6 +210,24 @@ enum Full {
     Lane(Lane, Box<Job>),
 }
 
+/// Jobs that the breaker keeps out and that do not wait for it.
+#[derive(Default)]
+struct TurnedAway {
+    jobs: Vec<Box<Job>>,
+    until: Option<Instant>,
+}
+
+impl TurnedAway {
+    /// Tells whoever gave them. Not under the board's lock: that wakes other tasks.
+    fn hand_back(self) {
+        for job in self.jobs {
+            if let Some(until) = self.until {
+                job.hand_back(until);
+            }
+        }
+    }
+}
+
 /// Someone to work.
 pub(crate) enum Wake {
     /// A sleeping worker.
@@ -180,7 +245,8 @@ impl Board {
         budget: Arc<Budget>,
     ) -> Self {
         let state = State {
-            gate: Gate::new(settings.in_flight_max),
+            breaker: Breaker::new(settings.in_flight_max),
+            workers_len: 0,
             settings,
             limits,
             lanes: Lanes::default(),
@@ -189,15 +255,17 @@ impl Board {
             delayed_count: 0,
             queued_len: 0,
             queued_bytes: 0,
+            passing_by_len: 0,
             workers: Vec::new(),
             idle: Vec::new(),
             waking: 0,
             timekeeper: None,
             space_wanted: false,
+            empty_wanted: false,
         };
         Self {
             origin,
-            gate_matters: AtomicBool::new(false),
+            answers_matter: AtomicBool::new(true),
             budget,
             state: Mutex::new(state),
         }
@@ -207,7 +275,7 @@ impl Board {
     /// by now. There may be use for more workers then: see [`Board::wake`].
     pub(crate) fn adjust(&self, settings: Arc<TargetSettings>, limits: Limits) {
         let mut state = self.lock();
-        state.gate.set_slots(settings.in_flight_max);
+        state.breaker.set_slots_max(settings.in_flight_max);
         state.settings = settings;
         state.limits = limits;
         state.cut_waits();
@@ -249,7 +317,34 @@ impl Board {
             jobs.push_front(job);
             break;
         }
-        state.wake()
+        let turned_away = self.turn_away(&mut state);
+        let wake = state.wake();
+        drop(state);
+        turned_away.hand_back();
+        wake
+    }
+
+    /// Takes out what does not wait for the breaker, if that is open and this is not the time to probe.
+    fn turn_away(&self, state: &mut State) -> TurnedAway {
+        if state.passing_by_len == 0 {
+            return TurnedAway::default();
+        }
+        let until = state.breaker.open_until(Instant::now());
+        let Some(until) = until else {
+            return TurnedAway::default();
+        };
+        let (jobs, has_room) = state.take_passing_by();
+        for job in &jobs {
+            self.budget.leave(job.record.bytes_len());
+        }
+        if has_room {
+            self.budget.freed.notify_waiters();
+        }
+        self.tell_space(state);
+        TurnedAway {
+            jobs,
+            until: Some(until),
+        }
     }
 
     fn add(&self, state: &mut State, job: Box<Job>, shares: bool) -> Result<(), Full> {
@@ -266,14 +361,19 @@ impl Board {
             {
                 return Err(Full::Lane(lane, job));
             }
-            if !fits || !self.budget.enter(bytes) {
-                // For want of room over all boards too: this one may be the first to be empty.
+            if !fits {
                 state.space_wanted = true;
+                return Err(Full::Board(job));
+            }
+            if !self.budget.enter(bytes) {
+                // This board may be empty before the budget has room.
+                state.empty_wanted = true;
                 return Err(Full::Board(job));
             }
         }
         state.queued_len += 1;
         state.queued_bytes += bytes;
+        state.passing_by_len += usize::from(job.passes_by());
         if let Some(target) = self.taken(&job).sharing {
             *state.sharing.entry(target).or_default() += 1;
         }
@@ -312,7 +412,7 @@ impl Board {
         name: &mut dyn FnMut(&Option<Origin>, Offset),
     ) {
         let state = self.lock();
-        for job in state.lanes.iter().chain(state.delayed.values()) {
+        for job in state.waiting() {
             if job.is_first() && job.of == of {
                 name(&job.origin, job.offset);
             }
@@ -335,8 +435,8 @@ impl Board {
         let mut state = self.lock();
         state.awake(slot);
         state.workers[slot].open = None;
-        if std::mem::take(&mut state.workers[slot].probes) {
-            state.gate.end_probe();
+        if let Some(call) = state.workers[slot].call.take() {
+            state.breaker.end(call);
         }
         match done {
             Some(Done::Ended(taken)) => {
@@ -345,30 +445,34 @@ impl Board {
                     self.budget.freed.notify_waiters();
                 }
             }
-            Some(Done::Later { job, until }) => {
+            Some(Done::Later { job, until, wait }) => {
                 self.budget.enter_anyhow(job.record.bytes_len());
-                state.delay(job, until);
+                state.delay(job, until, wait);
             }
             None => {}
         }
-        if state.gate.is_overfull() {
+        if state.workers_len > state.workers_max() {
             // Those that stay are at work, or hear of it here.
             state.workers[slot].state = WorkerState::Absent;
-            state.gate.leave();
+            state.workers_len -= 1;
             return (Next::End, state.wake());
         }
         state.resume_due();
         if state.startable_len() > 0
             && let Some(job) = state.lanes.take()
         {
-            state.workers[slot].probes = state.gate.begin();
-            state.queued_len -= 1;
-            state.queued_bytes -= job.record.bytes_len();
+            state.workers[slot].call = Some(state.breaker.begin());
+            state.taken_out(&job);
             self.budget.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
             state.workers[slot].open = self.open(&job);
             self.tell_space(&mut state);
-            return (Next::Job(job), state.wake());
+            // What was taken may probe: the rest need not wait for that.
+            let turned_away = self.turn_away(&mut state);
+            let wake = state.wake();
+            drop(state);
+            turned_away.hand_back();
+            return (Next::Job(job), wake);
         }
         let keep_connection = state.idle.len() < state.limits.idle_connections_max;
         state.workers[slot].state = WorkerState::Idle;
@@ -404,42 +508,55 @@ impl Board {
         }
         state.awake(slot);
         state.workers[slot].state = WorkerState::Absent;
-        state.gate.leave();
+        state.workers_len -= 1;
         true
     }
 
-    /// Closes the gate: no call begins for as long as the target asked for, else for `wait` of the closings in a row.
-    /// Returns whether it was open. Targets that share a board have no gate.
-    pub(crate) fn close(
+    /// Takes in what a worker's call says of the target, and returns what that has changed, and someone to wake. `at_once`
+    /// opens the breaker without further evidence. `pause` is our own pause for so many openings in a row. Targets that
+    /// share a board have no breaker.
+    pub(crate) fn judge(
         &self,
-        began: Instant,
-        asked: Option<Duration>,
-        wait: impl FnOnce(u32) -> Duration,
-    ) -> bool {
-        if self.origin.is_none() {
-            return false;
+        slot: usize,
+        verdict: Verdict,
+        at_once: bool,
+        pause: impl FnOnce(u32) -> Duration,
+    ) -> (Option<Change>, Option<Wake>) {
+        let matters = match verdict {
+            Verdict::Unknown => false,
+            Verdict::Answers => self.answers_matter.load(Ordering::Relaxed),
+            Verdict::Silent | Verdict::Unavailable { .. } => true,
+        };
+        if !matters || self.origin.is_none() {
+            return (None, None);
         }
         let mut state = self.lock();
-        // Under the lock, as in `answered`: a closed gate that no answer is told to would not open.
-        self.gate_matters.store(true, Ordering::Relaxed);
-        // Whoever keeps the time may sleep too long now; another takes over.
-        state.timekeeper = None;
-        let is_news = state.gate.close(Instant::now(), began, asked, wait);
-        // The call may have begun when a wait could be longer.
-        state.cut_waits();
-        is_news
+        let Some(call) = state.workers[slot].call else {
+            return (None, None);
+        };
+        let now = Instant::now();
+        let change = state.breaker.judge(call, verdict, at_once, now, pause);
+        // Under the lock: a breaker that a success is not told to would neither close nor get its slots back.
+        let matters = !state.breaker.is_calm();
+        self.answers_matter.store(matters, Ordering::Relaxed);
+        if let Some(Change::Opened { .. }) = change {
+            // The timekeeper may sleep too long now; another takes over.
+            state.timekeeper = None;
+            // The call may have begun when a wait could be longer.
+            state.cut_waits();
+        }
+        let turned_away = self.turn_away(&mut state);
+        let wake = state.wake();
+        drop(state);
+        turned_away.hand_back();
+        (change, wake)
     }
 
-    /// Notes that the target has answered a call that began then; returns whether that opened its gate.
-    pub(crate) fn answered(&self, began: Instant) -> bool {
-        if !self.gate_matters.load(Ordering::Relaxed) {
-            return false;
-        }
-        let mut state = self.lock();
-        let opened = state.gate.answered(began);
-        self.gate_matters
-            .store(state.gate.is_closed(), Ordering::Relaxed);
-        opened
+    /// Returns until when no call begins since the breaker is open: see [`Breaker::open_until`].
+    pub(crate) fn open_until(&self) -> Option<Instant> {
+        let state = self.lock();
+        let is_open = state.breaker.is_open();
+        is_open.then(|| state.breaker.open_until(Instant::now()))?
     }
 
     /// Returns whether it is worth to come with more, of this lane if one is named; if not, [`Budget::freed`] fires once it
@@ -454,6 +571,8 @@ impl Board {
             return Space::None;
         }
         if !self.budget.is_worth_it() {
+            // This board may be empty before the budget has room.
+            state.empty_wanted = true;
             return Space::None;
         }
         lane.map_or(Space::Enough, |lane| state.lanes.space(lane))
@@ -462,7 +581,7 @@ impl Board {
     /// Returns whether nothing waits and nobody works.
     pub(crate) fn is_deserted(&self) -> bool {
         let state = self.lock();
-        state.queued_len == 0 && state.gate.in_flight() == 0
+        state.queued_len == 0 && state.workers_len == 0
     }
 
     /// Returns whether a lane of this target is busy on this (shared) board.
@@ -480,10 +599,10 @@ impl Board {
                 WorkerState::Busy(time) => Some(time),
                 WorkerState::Absent | WorkerState::Waking | WorkerState::Idle => None,
             });
-        let waiting = state.lanes.iter().chain(state.delayed.values());
+        let waiting = state.waiting();
         TargetStatus {
             target: self.name_by(&state.settings),
-            is_closed: state.gate.is_closed(),
+            is_closed: state.breaker.is_open(),
             in_flight: busy.clone().count(),
             queued_len: state.queued_len,
             queued_bytes: state.queued_bytes,
@@ -505,8 +624,11 @@ impl Board {
     }
 
     fn tell_space(&self, state: &mut State) {
-        if state.space_wanted && state.has_space() {
-            state.space_wanted = false;
+        let has_space = state.space_wanted && state.has_space();
+        let is_empty = state.empty_wanted && state.queued_len == 0;
+        if has_space || is_empty {
+            state.space_wanted &= !has_space;
+            state.empty_wanted &= !is_empty;
             self.budget.freed.notify_waiters();
         }
     }
@@ -531,9 +653,10 @@ impl State {
             }
             return Some(Wake::Sleeping(self.workers[slot].wake.clone()));
         }
-        if !self.gate.enter() {
+        if self.workers_len >= self.workers_max() {
             return None;
         }
+        self.workers_len += 1;
         self.waking += 1;
         let absent = |worker: &Worker| worker.state == WorkerState::Absent;
         let slot = self.workers.iter().position(absent).unwrap_or_else(|| {
@@ -544,15 +667,28 @@ impl State {
         Some(Wake::New(slot))
     }
 
+    fn workers_max(&self) -> usize {
+        self.settings.in_flight_max.max(1)
+    }
+
+    /// Every job that is not in the hands of a worker.
+    fn waiting(&self) -> impl Iterator<Item = &Box<Job>> {
+        let delayed = self.delayed.values().map(|delayed| &delayed.job);
+        self.lanes.iter().chain(delayed)
+    }
+
     /// Jobs that may begin now.
     fn startable_len(&self) -> usize {
-        self.gate.admits(self.lanes.ready_len(), Instant::now)
+        self.breaker.admits(self.lanes.ready_len(), Instant::now)
     }
 
     /// When there is something to begin that may not begin now.
     fn first_due(&self) -> Option<Instant> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
-        let opens_at = self.gate.opens_at().filter(|_| self.lanes.ready_len() > 0);
+        let opens_at = self
+            .breaker
+            .opens_at()
+            .filter(|_| self.lanes.ready_len() > 0);
         delayed.into_iter().chain(opens_at).min()
     }
 
@@ -595,9 +731,9 @@ impl State {
         self.lanes.is_full(lane, bytes, share)
     }
 
-    fn delay(&mut self, job: Box<Job>, until: Instant) {
+    fn delay(&mut self, job: Box<Job>, until: Instant, wait: Wait) {
         // The call may have begun when a wait could be longer.
-        let until = until.min(Instant::now() + self.limits.wait_max);
+        let until = self.limits.cut(until, wait, Instant::now());
         let first = self.delayed.first_key_value();
         if first.is_none_or(|((due, _), _)| until < *due) {
             // The timekeeper sleeps too long now; another takes over.
@@ -605,8 +741,10 @@ impl State {
         }
         self.queued_len += 1;
         self.queued_bytes += job.record.bytes_len();
+        self.passing_by_len += usize::from(job.passes_by());
         self.delayed_count += 1;
-        self.delayed.insert((until, self.delayed_count), job);
+        let delayed = Delayed { job, wait };
+        self.delayed.insert((until, self.delayed_count), delayed);
     }
 
     fn resume_due(&mut self) {
@@ -618,17 +756,48 @@ impl State {
             if first.key().0 > now {
                 return;
             }
-            self.lanes.resume(first.remove());
+            self.lanes.resume(first.remove().job);
         }
     }
 
     /// Brings what would be due too late forward, in the order in which it is due.
     fn cut_waits(&mut self) {
-        let latest = Instant::now() + self.limits.wait_max;
-        self.gate.open_by(latest);
-        for ((_, count), job) in self.delayed.split_off(&(latest, 0)) {
-            self.delayed.insert((latest, count), job);
+        let (now, limits) = (Instant::now(), self.limits);
+        let (own, asked) = (limits.backoff_max, limits.retry_after_max);
+        self.breaker.cut(now + own, now + asked);
+        let shortest = own.min(asked);
+        for ((due, count), delayed) in self.delayed.split_off(&(now + shortest, 0)) {
+            let due = limits.cut(due, delayed.wait, now);
+            self.delayed.insert((due, count), delayed);
         }
+    }
+
+    /// Takes out what an open breaker hands back; says whether a lane that was full has room by that.
+    fn take_passing_by(&mut self) -> (Vec<Box<Job>>, bool) {
+        // First what waits behind others, so that none of it is ready when those are gone.
+        let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| job.passes_by());
+        let mut heads = self.lanes.take_ready(|job| job.passes_by());
+        for (due, delayed) in std::mem::take(&mut self.delayed) {
+            match delayed.job.passes_by() {
+                true => heads.push(delayed.job),
+                false => drop(self.delayed.insert(due, delayed)),
+            }
+        }
+        for head in &heads {
+            has_room |= self.lanes.end(head.lane);
+        }
+        jobs.append(&mut heads);
+        for job in &jobs {
+            self.taken_out(job);
+        }
+        (jobs, has_room)
+    }
+
+    /// A job does not wait here any more.
+    fn taken_out(&mut self, job: &Job) {
+        self.queued_len -= 1;
+        self.queued_bytes -= job.record.bytes_len();
+        self.passing_by_len -= usize::from(job.passes_by());
     }
 
     /// A quarter free, so that whoever waits for room is not woken for each single place.
@@ -651,15 +820,16 @@ mod tests {
     use super::*;
     use crate::{config::Config, dispatch::Settings};
 
-    /// Otherwise no answer would be told to the gate, and nothing would open it.
+    /// Otherwise no success would be told to the breaker, and nothing would close it.
     #[test]
-    fn whoever_answers_meanwhile_a_closed_gate_is_known_to_be_closed() {
+    fn whoever_succeeds_while_the_breaker_opens_knows_that_it_matters() {
         let settings = Settings::new(&Config::default(), &[]).unwrap();
         let limits = Limits {
             queue_len_max: 1,
             queue_bytes_max: 1,
             idle_connections_max: 1,
-            wait_max: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(1),
+            retry_after_max: Duration::from_secs(1),
         };
         let board = Board::new(
             Some(Origin::of("http://a").unwrap()),
@@ -667,20 +837,36 @@ mod tests {
             limits,
             Arc::new(Budget::new(1)),
         );
+        board.lock().workers = (0..4).map(|_| Worker::default()).collect();
+        let call = |slot: usize, verdict, at_once| {
+            {
+                let mut state = board.lock();
+                state.workers[slot].call = Some(state.breaker.begin());
+            }
+            board.judge(slot, verdict, at_once, |_| Duration::ZERO);
+            let mut state = board.lock();
+            if let Some(call) = state.workers[slot].call.take() {
+                state.breaker.end(call);
+            }
+            let is_known = board.answers_matter.load(Ordering::Relaxed);
+            is_known || state.breaker.is_calm()
+        };
+        let down = Verdict::Unavailable {
+            overloaded: false,
+            asked: None,
+        };
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
+            for slot in 1..4 {
+                let (call, over) = (&call, &over);
+                scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
-                        board.answered(Instant::now());
+                        call(slot, Verdict::Answers, false);
                     }
                 });
             }
-            for _ in 0..500_000 {
-                board.close(Instant::now(), None, |_| Duration::ZERO);
-                let state = board.lock();
-                let is_known = board.gate_matters.load(Ordering::Relaxed);
-                let is_right = is_known == state.gate.is_closed();
+            for at in 0..100_000 {
+                let is_right = call(0, down, at % 100 == 0);
                 over.fetch_or(!is_right, Ordering::Relaxed);
                 assert!(is_right);
             }

@@ -14,7 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::Either;
-use http::{Request, Response, header::RETRY_AFTER};
+use http::{
+    Request, Response,
+    header::{DATE, RETRY_AFTER},
+};
 use http_body_util::Full;
 use hyper::{
     body::{Body as _, Frame, Incoming},
@@ -78,6 +81,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// The header `Retry-After`.
     pub(crate) retry_after: Option<http::HeaderValue>,
+    /// The header `Date`, if there is a `Retry-After`.
+    pub(crate) date: Option<http::HeaderValue>,
     /// The connection can carry the next exchange.
     pub(crate) reusable: bool,
 }
@@ -86,14 +91,20 @@ pub(crate) struct Answer {
 struct Head {
     status: u16,
     retry_after: Option<http::HeaderValue>,
+    date: Option<http::HeaderValue>,
     body: Incoming,
 }
 
 impl Head {
     fn of(response: Response<Incoming>) -> Self {
+        let headers = response.headers();
+        let retry_after = headers.get(RETRY_AFTER).cloned();
         Self {
             status: response.status().as_u16(),
-            retry_after: response.headers().get(RETRY_AFTER).cloned(),
+            date: retry_after
+                .as_ref()
+                .and_then(|_| headers.get(DATE).cloned()),
+            retry_after,
             body: response.into_body(),
         }
     }
@@ -246,6 +257,7 @@ impl Connection {
         let Head {
             status,
             retry_after,
+            date,
             mut body,
         } = head;
         let keep_bytes = if wanted(status) { KEPT_BYTES_MAX } else { 0 };
@@ -274,6 +286,7 @@ impl Connection {
             status,
             body: kept.into(),
             retry_after,
+            date,
             reusable: whole && self.is_open(),
         }
     }

@@ -95,6 +95,9 @@ pub(crate) struct Redriven {
     pub(crate) ends: Option<Epoch>,
     /// Whether the call has begun.
     pub(crate) start: Start,
+    /// It waits as long as the breaker of its target is open; if not, it is handed back as [`Redone::TargetOpen`] unless it
+    /// is the call that probes.
+    pub(crate) waits_for_breaker: bool,
     /// The rate at which calls of the redrive begin.
     pub(crate) pace: Option<Arc<Pace>>,
     /// It waits for its slot of that rate.
@@ -136,6 +139,12 @@ pub(crate) enum Redone {
     },
     /// The log did not take the end; the record is as open as before.
     NotStored(CommitError),
+    /// The target was not called, since its breaker is open; the record is as open as before.
+    TargetOpen {
+        #[allow(dead_code, reason = "for retries, which say so in their report")]
+        /// No call begins before then. An instant that is over: a probe is under way.
+        until: Instant,
+    },
 }
 
 /// Whether a handling begins.
@@ -199,6 +208,19 @@ impl Job {
     /// Returns whether it is the record's first dispatch, which ends it.
     pub(crate) fn is_first(&self) -> bool {
         matches!(self.errand, Errand::First(_))
+    }
+
+    /// Returns whether it is handed back while the breaker of its target is open.
+    pub(crate) fn passes_by(&self) -> bool {
+        matches!(&self.errand, Errand::Redrive(redriven) if !redriven.waits_for_breaker)
+    }
+
+    /// Hands it back without a call. Only a redrive's can be.
+    pub(crate) fn hand_back(self, until: Instant) {
+        if let Errand::Redrive(redriven) = self.errand {
+            // Ignore send errors: whoever asked may be gone.
+            drop(redriven.answer.send(Redone::TargetOpen { until }));
+        }
     }
 
     /// Begins the handling, if this is the time for it.

@@ -101,6 +101,17 @@ impl<J> Default for Waiting<J> {
     }
 }
 
+impl<J> Waiting<J> {
+    /// Returns, once, that the lane was full and half of it is gone.
+    fn half_is_gone(&mut self) -> bool {
+        let half = self.full_len > 0 && self.jobs.len() <= self.full_len / 2;
+        if half {
+            self.full_len = 0;
+        }
+        half
+    }
+}
+
 impl<J> Lanes<J> {
     /// Adds a job of so many bytes behind all of its lane.
     pub(crate) fn push(&mut self, lane: Option<Lane>, job: J, bytes: usize) {
@@ -163,10 +174,7 @@ impl<J> Lanes<J> {
                 self.ready.push_back(job);
                 waiting.bytes -= bytes;
             }
-            let half = waiting.full_len > 0 && waiting.jobs.len() <= waiting.full_len / 2;
-            if half {
-                waiting.full_len = 0;
-            }
+            let half = waiting.half_is_gone();
             if waiting.jobs.is_empty() {
                 entry.remove();
             }
@@ -175,6 +183,38 @@ impl<J> Lanes<J> {
         let was_busy = self.busy.remove(&lane);
         debug_assert!(was_busy, "a busy lane is known");
         false
+    }
+
+    /// Takes out what waits in the lanes, where it is wanted, and says whether a lane that was full has room by that.
+    pub(crate) fn take_waiting(&mut self, is_wanted: impl Fn(&J) -> bool) -> (Vec<J>, bool) {
+        let (mut taken, mut has_room) = (Vec::new(), false);
+        self.waiting.retain(|_, waiting| {
+            let before = waiting.jobs.len();
+            for (job, bytes) in std::mem::take(&mut waiting.jobs) {
+                match is_wanted(&job) {
+                    true => {
+                        waiting.bytes -= bytes;
+                        taken.push(job);
+                    }
+                    false => waiting.jobs.push_back((job, bytes)),
+                }
+            }
+            has_room |= waiting.jobs.len() < before && waiting.half_is_gone();
+            !waiting.jobs.is_empty()
+        });
+        (taken, has_room)
+    }
+
+    /// Takes out what is ready, where it is wanted. The lanes stay busy with it: [`Lanes::end`] is to follow for each.
+    pub(crate) fn take_ready(&mut self, is_wanted: impl Fn(&J) -> bool) -> Vec<J> {
+        let mut taken = Vec::new();
+        for job in std::mem::take(&mut self.ready) {
+            match is_wanted(&job) {
+                true => taken.push(job),
+                false => self.ready.push_back(job),
+            }
+        }
+        taken
     }
 
     /// Returns how many may start now.
@@ -205,7 +245,7 @@ mod tests {
         assert_ne!(lane("http://a", "k"), lane("http://b", "k"));
     }
 
-    fn taken(lanes: &mut Lanes<&'static str>) -> Vec<&'static str> {
+    fn taken_all(lanes: &mut Lanes<&'static str>) -> Vec<&'static str> {
         std::iter::from_fn(|| lanes.take()).collect()
     }
 
@@ -218,16 +258,16 @@ mod tests {
         }
         lanes.push(None, "free1", 1);
         lanes.push(None, "free2", 1);
-        assert_eq!(taken(&mut lanes), ["a1", "b1", "free1", "free2"]);
+        assert_eq!(taken_all(&mut lanes), ["a1", "b1", "free1", "free2"]);
         lanes.end(None);
-        assert_eq!(taken(&mut lanes), [""; 0]);
+        assert_eq!(taken_all(&mut lanes), [""; 0]);
         lanes.end(Some(a));
         lanes.end(Some(b));
-        assert_eq!(taken(&mut lanes), ["a2"]);
+        assert_eq!(taken_all(&mut lanes), ["a2"]);
         lanes.push(Some(b), "b2", 1);
-        assert_eq!(taken(&mut lanes), ["b2"], "an ended lane is free again");
+        assert_eq!(taken_all(&mut lanes), ["b2"], "an ended lane is free again");
         lanes.end(Some(a));
-        assert_eq!(taken(&mut lanes), ["a3"]);
+        assert_eq!(taken_all(&mut lanes), ["a3"]);
         lanes.end(Some(a));
         lanes.end(Some(b));
         let left = (lanes.busy.len(), lanes.waiting.len());
@@ -240,12 +280,12 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.push(Some(a), "a1", 1);
         lanes.push(Some(a), "a2", 1);
-        assert_eq!(taken(&mut lanes), ["a1"]);
+        assert_eq!(taken_all(&mut lanes), ["a1"]);
         lanes.push(None, "free", 1);
         lanes.resume("a1");
-        assert_eq!(taken(&mut lanes), ["a1", "free"]);
+        assert_eq!(taken_all(&mut lanes), ["a1", "free"]);
         lanes.end(Some(a));
-        assert_eq!(taken(&mut lanes), ["a2"]);
+        assert_eq!(taken_all(&mut lanes), ["a2"]);
     }
 
     #[test]
@@ -268,6 +308,33 @@ mod tests {
         assert_eq!(told[..3], [(false, little); 3]);
         assert_eq!(told[3..5], [(true, enough), (false, enough)]);
         assert!(told[5..].iter().all(|told| *told == (false, enough)));
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_the_rest_in_order_and_is_told_like_an_end() {
+        let (a, b) = (Lane(1), Lane(2));
+        let share = Share { len: 4, bytes: 100 };
+        let mut lanes = Lanes::default();
+        for job in ["a1", "a2x", "a3x", "a4", "a5x"] {
+            lanes.push(Some(a), job, 10);
+        }
+        lanes.push(Some(b), "b1x", 10);
+        lanes.push(None, "free", 10);
+        lanes.push(Some(b), "b2x", 10);
+        assert!(lanes.is_full(a, 1, share));
+        let is_wanted = |job: &&'static str| job.ends_with('x');
+        let (mut taken, has_room) = lanes.take_waiting(is_wanted);
+        taken.sort_unstable();
+        assert_eq!(taken, ["a2x", "a3x", "a5x", "b2x"]);
+        assert!(has_room && lanes.space(a) == Space::Enough);
+        assert_eq!(lanes.take_ready(is_wanted), ["b1x"]);
+        lanes.end(Some(b));
+        assert_eq!(taken_all(&mut lanes), ["a1", "free"]);
+        lanes.end(Some(a));
+        assert_eq!(taken_all(&mut lanes), ["a4"]);
+        lanes.end(Some(a));
+        let left = (lanes.busy.len(), lanes.waiting.len());
+        assert_eq!(left, (0, 0), "an ended lane leaves nothing");
     }
 
     #[test]

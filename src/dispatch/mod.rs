@@ -19,7 +19,8 @@
 //!   all boards together `queues_bytes_max`, and beyond that one record each. When a board is full its target is behind:
 //!   the partitions are read on for the others, and again for it as it gets room. So is a lane that has filled its share
 //!   of the board: as much as it leaves free for the other lanes.
-//! - A target that cannot be reached or asks for a pause is not called until the pause is over and a probe is answered.
+//! - A target of whose last calls half were unavailable is not called until its pause is over and a probe is answered
+//!   (`breaker`). Retries may have their records handed back instead of waiting for that.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
 //! - Settings can be replaced at any time; an attempt and the end of its record are under those of its beginning.
@@ -32,6 +33,7 @@ mod address;
 pub(crate) mod backoff;
 mod behind;
 mod board;
+mod breaker;
 mod budget;
 pub(crate) mod call;
 mod client;
@@ -39,7 +41,6 @@ pub(crate) mod connect;
 mod credentials;
 pub(crate) mod error_record;
 mod fence;
-mod gate;
 mod hint;
 pub(crate) mod job;
 mod lane;
@@ -69,7 +70,7 @@ pub use outcome::Cause;
 pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -82,6 +83,7 @@ use crate::{
     log::Streams,
     place::PartitionId,
     storage::{Epoch, Lease, LeaseEvent, Stream},
+    target::Origin,
     tasks::Tasks,
 };
 
@@ -197,6 +199,16 @@ impl fmt::Debug for Dispatcher {
 }
 
 impl Shared {
+    /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
+    /// is under way, whose end nobody knows; `None`, that a call may begin now, be it the probe.
+    #[allow(
+        dead_code,
+        reason = "for retries, which pass by records whose target is open"
+    )]
+    pub(crate) fn open_until(&self, origin: &Origin) -> Option<Instant> {
+        self.targets.open_until(origin)
+    }
+
     /// Returns the epoch of the lease that we hold on a partition of the source stream.
     pub(crate) fn epoch(&self, of: PartitionId) -> Option<Epoch> {
         self.leases().get(&of).copied()

@@ -44,6 +44,8 @@ pub(crate) struct Failure {
     pub(crate) retry_after: Option<Duration>,
     /// There was no connection over which it could have been called.
     pub(crate) unconnected: bool,
+    /// A connection that had carried no call before ended before an answer came.
+    pub(crate) fresh_connection_ended: bool,
 }
 
 /// What is kept of a response's body.
@@ -58,6 +60,7 @@ impl Failure {
             body: Bytes::new(),
             retry_after: None,
             unconnected: false,
+            fresh_connection_ended: false,
         }
     }
 
@@ -84,18 +87,26 @@ impl Failure {
             body,
             retry_after,
             unconnected: false,
+            fresh_connection_ended: false,
         }
     }
 }
 
-/// What an attempt says about its target, whatever it means for the record.
+/// What an attempt says about its target, whatever it means for the record (design §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It answers.
+    /// It takes calls and answers them, be the answer a failure of the record.
     Answers,
-    /// It cannot be reached, or wants a pause, of this length if it said so.
-    Pause(Option<Duration>),
-    /// Nothing.
+    /// It takes no calls now.
+    Unavailable {
+        /// It says itself that it has too much to do: fewer calls at the same time may help.
+        overloaded: bool,
+        /// What it asked for by `Retry-After`.
+        asked: Option<Duration>,
+    },
+    /// It was called and gave no answer, such as in time, on a connection that stands: that can be this call's own fault.
+    Silent,
+    /// Nothing: it was not called.
     Unknown,
 }
 
@@ -106,16 +117,38 @@ impl Outcome {
             Self::Delivered { .. } => return Verdict::Answers,
             Self::Failed(failure) => failure,
         };
+        let unavailable = |overloaded| Verdict::Unavailable {
+            overloaded,
+            asked: failure.retry_after,
+        };
         match failure.cause {
-            Cause::Status(429 | 503) => Verdict::Pause(failure.retry_after),
-            Cause::Status(_) if failure.retry_after.is_some() => {
-                Verdict::Pause(failure.retry_after)
-            }
+            Cause::Status(429 | 503) => unavailable(true),
+            Cause::Status(502 | 504) => unavailable(false),
             Cause::Status(_) => Verdict::Answers,
-            // Who forbids an address is we, not the target.
+            // Our own address rules blocked this; it says nothing about the target's health.
             Cause::Blocked => Verdict::Unknown,
-            _ if failure.unconnected => Verdict::Pause(None),
-            _ => Verdict::Unknown,
+            // The target's alert can come behind its half of the handshake, on a connection that seemed to stand.
+            Cause::Tls => unavailable(false),
+            Cause::Dns | Cause::Connect | Cause::Timeout | Cause::Reset => {
+                match failure.unconnected || failure.fresh_connection_ended {
+                    true => unavailable(false),
+                    false => Verdict::Silent,
+                }
+            }
+            Cause::Invalid | Cause::Secret | Cause::Rule | Cause::Expired | Cause::Internal => {
+                Verdict::Unknown
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// Returns whether the target asks for this very call again later: 429, or 503 with `Retry-After`.
+    pub(crate) fn asks_for_later(&self) -> bool {
+        match self.cause {
+            Cause::Status(429) => true,
+            Cause::Status(503) => self.retry_after.is_some(),
+            _ => false,
         }
     }
 }
@@ -227,16 +260,23 @@ impl fmt::Display for Cause {
 }
 
 /// Reads `Retry-After`: seconds, or a date. `None` if it is neither; a date in the past is no wait.
-pub(crate) fn retry_after(value: &[u8], now: Timestamp) -> Option<Duration> {
+///
+/// A date is relative to the answer's own `Date`, if it has one that can be read, since the target's clock may differ from
+/// ours; else to `now`.
+pub(crate) fn retry_after(value: &[u8], date: Option<&[u8]>, now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than a number holds is a long wait, not a mistake.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
+    let then = date.and_then(|date| http_date(std::str::from_utf8(date).ok()?.trim()));
+    Some(http_date(text)?.since(then.unwrap_or(now)))
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
     let date = httpdate::parse_http_date(text).ok()?;
     let since = date.duration_since(std::time::UNIX_EPOCH).ok()?;
-    let micros = u64::try_from(since.as_micros()).ok()?;
-    Some(Timestamp(micros).since(now))
+    u64::try_from(since.as_micros()).ok().map(Timestamp)
 }
 
 #[cfg(test)]
@@ -259,34 +299,60 @@ mod tests {
             ("", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(retry_after(text.as_bytes(), now), expected, "{text:?}");
+            let read = retry_after(text.as_bytes(), None, now);
+            assert_eq!(read, expected, "{text:?}");
         }
-        assert_eq!(retry_after(b"\xff", now), None);
+        assert_eq!(retry_after(b"\xff", None, now), None);
     }
 
     #[test]
-    fn no_connection_429_503_and_retry_after_ask_for_a_pause() {
+    fn a_date_is_relative_to_that_of_the_answer() {
+        let now = Timestamp(784_111_777 * 1_000_000); // Sun, 06 Nov 1994 08:49:37 GMT
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let fast = "Sun, 06 Nov 1994 09:49:37 GMT";
+        for (text, date, expected) in [
+            ("Sun, 06 Nov 1994 09:50:07 GMT", fast, seconds(30)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", fast, seconds(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", "today", seconds(60)),
+            ("5", fast, seconds(5)),
+        ] {
+            let read = retry_after(text.as_bytes(), Some(date.as_bytes()), now);
+            assert_eq!(read, expected, "{text:?} in an answer of {date:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_unavailable_by_its_answer_or_by_its_connection() {
         let asked = Some(Duration::from_secs(7));
         let answered =
             |status, asked| Outcome::Failed(Failure::answered(status, Bytes::new(), asked));
-        let failed = |cause| Failure::new(cause, "");
+        let failed = |cause| Outcome::Failed(Failure::new(cause, ""));
+        let unconnected = |cause| Outcome::Failed(Failure::new(cause, "").unconnected());
+        let ended = |cause| {
+            let mut failure = Failure::new(cause, "");
+            failure.fresh_connection_ended = true;
+            Outcome::Failed(failure)
+        };
+        let unavailable = |overloaded, asked| Verdict::Unavailable { overloaded, asked };
         let cases = [
             (Outcome::Delivered { status: 200 }, Verdict::Answers),
             (answered(404, None), Verdict::Answers),
             (answered(500, None), Verdict::Answers),
-            (answered(500, asked), Verdict::Pause(asked)),
-            (answered(503, None), Verdict::Pause(None)),
-            (answered(429, asked), Verdict::Pause(asked)),
-            (
-                Outcome::Failed(failed(Cause::Timeout).unconnected()),
-                Verdict::Pause(None),
-            ),
-            (
-                Outcome::Failed(failed(Cause::Blocked).unconnected()),
-                Verdict::Unknown,
-            ),
-            (Outcome::Failed(failed(Cause::Timeout)), Verdict::Unknown),
-            (Outcome::Failed(failed(Cause::Secret)), Verdict::Unknown),
+            (answered(500, asked), Verdict::Answers),
+            (answered(503, None), unavailable(true, None)),
+            (answered(429, asked), unavailable(true, asked)),
+            (answered(502, asked), unavailable(false, asked)),
+            (answered(504, None), unavailable(false, None)),
+            (unconnected(Cause::Timeout), unavailable(false, None)),
+            (unconnected(Cause::Dns), unavailable(false, None)),
+            (unconnected(Cause::Connect), unavailable(false, None)),
+            (failed(Cause::Tls), unavailable(false, None)),
+            (ended(Cause::Reset), unavailable(false, None)),
+            (failed(Cause::Reset), Verdict::Silent),
+            (failed(Cause::Timeout), Verdict::Silent),
+            (unconnected(Cause::Blocked), Verdict::Unknown),
+            (failed(Cause::Secret), Verdict::Unknown),
+            (failed(Cause::Internal), Verdict::Unknown),
         ];
         for (outcome, expected) in cases {
             assert_eq!(outcome.verdict(), expected, "{outcome:?}");

@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::time::Instant;
+
 use super::{
     board::{Board, LeaveOut, Wake},
     budget::Budget,
@@ -88,6 +90,13 @@ impl Targets {
             own.unwrap_or(&boards.shared).clone()
         };
         board.space(lane)
+    }
+
+    /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
+    /// is under way; `None`, that a call may begin now, be it the probe.
+    pub(crate) fn open_until(&self, origin: &Origin) -> Option<Instant> {
+        let own = self.lock().own.get(origin).cloned();
+        own?.open_until()
     }
 
     /// Names each open record of a partition that is on a board: see [`Board::for_each_open`].

@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    board::{Board, Done, LeaveOut, Next, Wake},
+    board::{Board, Done, LeaveOut, Next, Wait, Wake},
+    breaker::Change,
     call::{Call, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
     job::{Begin, Job},
-    outcome::{Cause, Failure, Outcome, Verdict, retry_after},
+    outcome::{Cause, Failure, Outcome, retry_after},
     redact::redact,
     renew::renew,
     settings::{Settings, TargetSettings},
@@ -262,7 +263,10 @@ impl Worker {
         let began = Instant::now();
         match job.begin(began) {
             Begin::Now => {}
-            Begin::Later(until) => return Done::Later { job, until },
+            Begin::Later(until) => {
+                let wait = Wait::Paced;
+                return Done::Later { job, until, wait };
+            }
             Begin::Never => return Done::Ended(taken),
         }
         let now = self.shared.clock.now();
@@ -291,7 +295,7 @@ impl Worker {
         });
         job.tried.attempts += u32::from(has_called(&outcome));
         // At once, before the record's end is stored: others are about to begin.
-        self.judge(all, began, &outcome);
+        self.judge(all, &job, &outcome);
         self.shared.stats.count(&outcome, began.elapsed());
         self.log(&job, &outcome);
         if let Outcome::Failed(failure) = &outcome
@@ -299,11 +303,14 @@ impl Worker {
             && job.tried.attempts < job.attempts_max(settings.attempts_max)
         {
             let random = random::u64().unwrap_or(u64::MAX);
-            let wait = all
-                .backoff
-                .delay(job.tried.attempts, failure.retry_after, random);
+            let own = all.backoff.delay(job.tried.attempts, random);
+            let (wait, why) = match failure.retry_after {
+                Some(asked) if asked > own => (asked, Wait::Asked),
+                _ => (own, Wait::Backoff),
+            };
             let until = Instant::now() + wait;
-            return Done::Later { job, until };
+            let wait = why;
+            return Done::Later { job, until, wait };
         }
         settle(&self.shared, all, job, outcome).await;
         Done::Ended(taken)
@@ -327,28 +334,39 @@ impl Worker {
         stream.is_some_and(|stream| job.offset < stream.purged_below(job.of.partition))
     }
 
-    /// Closes or opens the target's gate by what an attempt has shown.
-    fn judge(&self, all: &Settings, began: Instant, outcome: &Outcome) {
-        let backoff = all.backoff;
-        match outcome.verdict() {
-            Verdict::Answers => {
-                if self.board.answered(began) {
-                    tracing::info!(target = self.board.name(), "the target answers again");
-                }
+    /// Tells the target's breaker what an attempt has shown.
+    ///
+    /// A redrive's call that the target wants later opens it at once: what comes behind it in that pass would be refused too.
+    fn judge(&self, all: &Settings, job: &Job, outcome: &Outcome) {
+        let asks_for_later =
+            matches!(outcome, Outcome::Failed(failure) if failure.asks_for_later());
+        let at_once = asks_for_later && !job.is_first();
+        let pause = |openings| {
+            let random = random::u64().unwrap_or(u64::MAX);
+            all.backoff.pause(openings, random)
+        };
+        let verdict = outcome.verdict();
+        let (change, wake) = self.board.judge(self.slot, verdict, at_once, pause);
+        self.shared.wake(&self.board, wake);
+        match change {
+            Some(Change::Opened { until, again }) => {
+                let wait = until.saturating_duration_since(Instant::now());
+                tracing::warn!(
+                    target = self.board.name(),
+                    outcome = stats::word(outcome),
+                    status = outcome.status(),
+                    wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                    again,
+                    "breaker opened: the target is not called for now"
+                );
             }
-            Verdict::Pause(asked) => {
-                let asked = asked.map(|asked| asked.min(backoff.max));
-                let random = random::u64().unwrap_or(u64::MAX);
-                let wait = |failures| backoff.pause(failures, random);
-                if self.board.close(began, asked, wait) {
-                    tracing::warn!(
-                        target = self.board.name(),
-                        outcome = stats::word(outcome),
-                        "the target is not called for a while"
-                    );
-                }
+            Some(Change::Closed) => {
+                tracing::info!(
+                    target = self.board.name(),
+                    "breaker closed: the target answers"
+                );
             }
-            Verdict::Unknown => {}
+            None => {}
         }
     }
 
@@ -377,7 +395,9 @@ impl Worker {
             Ok(answer) => {
                 let asked = answer.retry_after.as_ref();
                 let now = self.shared.clock.now();
-                let asked = asked.and_then(|value| retry_after(value.as_bytes(), now));
+                let date = answer.date.as_ref().map(HeaderValue::as_bytes);
+                let asked = asked.and_then(|value| retry_after(value.as_bytes(), date, now));
+                let asked = asked.map(|asked| asked.min(all.retry_after_max));
                 let own = credentials(&job.record);
                 let sent = own.iter().map(|value| &value[..]);
                 let sent = sent.chain(secret.as_ref().map(HeaderValue::as_bytes));
@@ -474,9 +494,12 @@ impl Worker {
                 Exchange::Unsent => {
                     self.connection = None;
                     let reason = "the connection was closed before the request was sent";
-                    return Err(Failure::new(Cause::Reset, reason));
+                    let mut failure = Failure::new(Cause::Reset, reason);
+                    failure.fresh_connection_ended = true;
+                    return Err(failure);
                 }
-                Exchange::Failed(failure) => {
+                Exchange::Failed(mut failure) => {
+                    failure.fresh_connection_ended = !was_used && failure.cause == Cause::Reset;
                     self.connection = None;
                     return Err(failure);
                 }

@@ -320,6 +320,7 @@ impl Pass {
             ends,
             start: start.clone(),
             pace: self.rate.as_ref().map(|rate| rate.pace.clone()),
+            waits_for_breaker: true,
             waiting: None,
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
@@ -415,8 +416,8 @@ impl Pass {
                 report.attempted -= 1;
                 return Err(Error::NotStored(error));
             }
-            // Cut by a stop.
-            None => {
+            // Not called, or cut by a stop.
+            Some(Redone::TargetOpen { .. }) | None => {
                 report.attempted -= 1;
                 return Ok(());
             }

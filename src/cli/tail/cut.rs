@@ -102,7 +102,7 @@ fn closed(code: u16, reason: &str) -> Cut {
 
 /// Returns how long to wait before the `failures`th connection in a row (1 = the first).
 pub(super) fn wait(failures: u32, retry_after: Option<Duration>, random: u64) -> Duration {
-    let jitter = BACKOFF.delay(failures, None, random);
+    let jitter = BACKOFF.delay(failures, random);
     // All that were told the same time do not come at the same moment.
     retry_after.map_or(jitter, |asked| asked.min(ASKED_MAX) + jitter)
 }

@@ -1,8 +1,8 @@
 //! Dispatch over a real log and real sockets.
 
 mod behind;
+mod breaker;
 mod failures;
-mod gates;
 mod growth;
 pub(crate) mod harness;
 mod hints;

@@ -195,18 +195,20 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
     let mut gateway = Harness::start(|config| {
         config.dispatch.backoff_ms = 3_600_000;
         config.dispatch.backoff_ms_max = 3_600_000;
+        config.dispatch.retry_after_ms_max = 3_600_000;
         config.dispatch.attempts_max = 2;
     })
     .await;
-    // A record in backoff that nobody else comes to wake anyone for, and a target that asked for a pause.
+    // A record in backoff that nobody else comes to wake anyone for, and a target that asks for a pause in its answers.
     gateway.sync("k", &message(target.address, "/1")).await;
     target.next_call().await.answer(500);
     gateway.sync("k", &message(target.address, "/2")).await;
-    gateway.sync("k", &message(other.address, "/1")).await;
-    other
-        .next_call()
-        .await
-        .answer_with(503, &[("retry-after", "3600")], "");
+    for at in 0..5 {
+        let path = format!("/{at}");
+        gateway.sync("", &message(other.address, &path)).await;
+        let call = other.next_call().await;
+        call.answer_with(502, &[("retry-after", "3600")], "");
+    }
     let closed = async {
         let all = || gateway.dispatcher.targets();
         while !all().iter().any(|target| target.is_closed) {
@@ -214,7 +216,7 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
         }
     };
     within("the pause", closed).await;
-    gateway.sync("l", &message(other.address, "/2")).await;
+    gateway.sync("l", &message(other.address, "/5")).await;
     gateway.sync("m", &message(late.address, "/1")).await;
     let begun = late.next_call().await;
     much_later().await;
@@ -222,6 +224,7 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
     gateway.reload(|config| {
         config.dispatch.backoff_ms = 1;
         config.dispatch.backoff_ms_max = 1;
+        config.dispatch.retry_after_ms_max = 1;
     });
     for path in ["/1", "/2"] {
         let call = target.next_call().await;
@@ -229,7 +232,7 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
         call.answer(200);
     }
     let mut paths = Vec::new();
-    for call in 0..2 {
+    for call in 0..6 {
         let probe = other.next_call().await;
         if call == 0 {
             much_later().await;
@@ -239,11 +242,11 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
         probe.answer(200);
     }
     paths.sort();
-    assert_eq!(paths, ["/1", "/2"]);
+    assert_eq!(paths, ["/0", "/1", "/2", "/3", "/4", "/5"]);
     // What began before waits no longer than what begins now.
     begun.answer_with(503, &[("retry-after", "3600")], "");
     late.next_call().await.answer(200);
-    assert_eq!(gateway.settled().await.delivered, 5);
+    assert_eq!(gateway.settled().await.delivered, 9);
 }
 
 #[tokio::test]

@@ -91,6 +91,47 @@ async fn a_lane_with_large_records_is_left_out_by_its_bytes() {
     assert_eq!(gateway.settled().await.delivered, 31);
 }
 
+#[tokio::test]
+async fn a_target_that_takes_its_last_record_gets_the_next_though_others_fill_all_memory() {
+    let mut hanging = StubTarget::start().await;
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| {
+        config.dispatch.in_flight_max = 1;
+        config.dispatch.queues_bytes_max = 10;
+    })
+    .await;
+    // One that is called and never answers, and one behind it that takes all memory there is for queues.
+    let hang = |at| record("", &message(hanging.address, &format!("/{at}")), &[]);
+    gateway.append(SOURCE, 0, vec![hang(0), hang(1)]).await;
+    let _held = hanging.next_call().await;
+    // So large that a page of the log has one of them: a refusal in the same page would hide what is wanted here.
+    let large = |at: usize| {
+        let mut large = message(target.address, &format!("/{at}"));
+        large["targetRestApiPayload"] = "x".repeat(300_000).into();
+        record("", &large, &[])
+    };
+    for at in 0..6 {
+        gateway.append(SOURCE, 0, vec![large(at)]).await;
+    }
+    for at in 0..6 {
+        let call = target.next_call().await;
+        assert_eq!(call.path, format!("/{at}"));
+        // The owner has put the next record on the queue, and asks for room for the one behind it.
+        let wanted = 1 + usize::from(at < 5);
+        within("the next record to wait", async {
+            let all = || gateway.dispatcher.targets().into_iter();
+            while all().map(|one| one.queued_len).sum::<usize>() != wanted {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        call.answer(200);
+    }
+}
+
 /// Dispatches records whose targets answer at once, and returns how often a record was read on average.
 async fn reads_per_record(records: impl FnOnce(&StubTarget) -> Vec<Record>) -> f64 {
     let mut target = StubTarget::start().await;
