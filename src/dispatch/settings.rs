@@ -29,6 +29,8 @@ pub struct Settings {
     /// Longest wait that a target may ask for by `Retry-After`.
     pub(crate) retry_after_max: Duration,
     pub(crate) outcomes: OutcomeTable,
+    /// A target that asks to be called again later is; if not, its answer is a failure like any other, as in the sample.
+    pub(crate) defers: bool,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
     pub(crate) outward: Outward,
@@ -136,6 +138,7 @@ impl Settings {
             },
             retry_after_max: Duration::from_millis(dispatch.retry_after_ms_max),
             outcomes,
+            defers: !compat,
             roles: config.roles.clone(),
             token_header,
             outward: Outward {
