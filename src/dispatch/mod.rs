@@ -20,7 +20,7 @@
 //!   the partitions are read on for the others, and again for it as it gets room. So is a lane that has filled its share
 //!   of the board: as much as it leaves free for the other lanes.
 //! - A target of whose last calls half were unavailable is not called until its pause is over and a probe is answered
-//!   (`breaker`). Retries may have their records handed back instead of waiting for that.
+//!   (`breaker`). Retries do not wait for that long: they take their records back.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
 //! - Settings can be replaced at any time; an attempt and the end of its record are under those of its beginning.
@@ -250,10 +250,6 @@ impl fmt::Debug for Dispatcher {
 impl Shared {
     /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
     /// is under way, whose end nobody knows; `None`, that a call may begin now, be it the probe.
-    #[allow(
-        dead_code,
-        reason = "for retries, which pass by records whose target is open"
-    )]
     pub(crate) fn open_until(&self, origin: &Origin) -> Option<Instant> {
         self.targets.open_until(origin)
     }

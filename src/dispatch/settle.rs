@@ -86,6 +86,9 @@ async fn failed(shared: &Arc<Shared>, settings: &Settings, job: Box<Job>, failur
             told(&job, ended);
         }
         Errand::Redrive(redriven) => {
+            if settings.defers && failure.asks_for_later() {
+                return answer(job, Ok(Redone::LeftOpen { cause }));
+            }
             if has_nowhere_to_go(shared, settings, &job, cause) {
                 let copied = false;
                 return answer(job, Ok(Redone::Failed { cause, copied }));

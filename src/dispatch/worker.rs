@@ -72,6 +72,13 @@ impl Shared {
         }
     }
 
+    /// Lets go of what retries have taken back of a target, so that it does not wait for the target's breaker.
+    pub(crate) fn sweep(self: &Arc<Self>, origin: &Origin) {
+        if let Some((board, wake)) = self.targets.sweep(origin) {
+            self.wake(&board, wake);
+        }
+    }
+
     /// Brings as many workers to a board as it has use for; `first` is one that it has named already.
     fn wake(self: &Arc<Self>, board: &Arc<Board>, first: Option<Wake>) {
         let mut next = first;
@@ -347,7 +354,7 @@ impl Worker {
     fn judge(&self, all: &Settings, job: &Job, outcome: &Outcome) {
         let asks_for_later =
             matches!(outcome, Outcome::Failed(failure) if failure.asks_for_later());
-        let at_once = asks_for_later && !job.is_first();
+        let at_once = asks_for_later && !job.is_first() && all.defers;
         let pause = |openings| {
             let random = random::u64().unwrap_or(u64::MAX);
             all.backoff.pause(openings, random)

@@ -1,6 +1,9 @@
 //! The records that a pass has given to the boards: which of them can be taken back, and when to give out no more.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::oneshot, time::Instant};
@@ -93,6 +96,25 @@ impl InFlight {
             self.given.remove(offset);
         }
         taken.len() as u64
+    }
+
+    /// Returns the targets of records whose call has not begun.
+    pub(super) fn waited_for(&self) -> HashSet<Origin> {
+        let waiting = self.given.values().filter(|given| given.start.is_waiting());
+        waiting.filter_map(|given| given.target.clone()).collect()
+    }
+
+    /// Takes back what has not begun for a target; returns which records.
+    pub(super) fn withdraw_of(&mut self, target: &Origin) -> Vec<Offset> {
+        let mut taken = Vec::new();
+        self.given.retain(|offset, given| {
+            let is_taken = given.target.as_ref() == Some(target) && given.start.withdraw();
+            if is_taken {
+                taken.push(*offset);
+            }
+            !is_taken
+        });
+        taken
     }
 
     /// Returns whether a record takes, or took, longer than there is time: one that is given out now may be answered

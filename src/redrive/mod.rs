@@ -11,6 +11,13 @@
 //! records once one has taken longer than there is time left, and what was overtaken is still called within 30 s after
 //! the budget. Only what lanes hold up even longer, and a stop, leave records that the next pass calls again.
 //!
+//! A pass waits at most two seconds for a target whose breaker is open (`open.rs`). Then it leaves the target's records as
+//! they are, and goes on with those of other targets, so `last_read_offset` stays below the first one that it left. The
+//! next pass skips what this one has settled behind it. In a replay, or with `redeliver`, nothing would be skipped; so
+//! there the pass ends in a partition with the first record that it leaves, and only what was under way behind it is called
+//! again. A record whose target answers 429, or 503 with `Retry-After`, is left in the same way: it stays where it is, and
+//! no failure of it is counted. With `[oci_sample] compat` that answer is a failure like any other.
+//!
 //! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
 //! them would only be moved.
 //!
@@ -18,11 +25,13 @@
 //!
 //! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
 
+mod collect;
 mod failing;
 mod filter;
 mod group;
 mod in_flight;
 mod mapping;
+mod open;
 mod pass;
 mod progress;
 mod rate;
@@ -43,10 +52,10 @@ pub use failing::TargetFailing;
 pub use filter::{Causes, Filter};
 pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid, GroupStand, groups};
 pub use mapping::{ErrorMapping, MappingInvalid};
-pub use report::{GroupReport, PartitionReport, RedriveReport};
+pub use report::{GroupReport, PartitionReport, RedriveReport, Stopped, Waiting};
 use tokio::{sync::oneshot, time::Instant};
 
-use self::{failing::Failing, group::Standing, rate::Rate};
+use self::{failing::Failing, group::Standing, open::OpenTargets, rate::Rate};
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
@@ -90,7 +99,8 @@ pub struct RedriveRequest {
     pub redeliver: bool,
     /// Count what would be called, call nothing, change nothing.
     pub dry_run: bool,
-    /// After this time no record is given out; calls that have begun are waited for. Where records are called again (a
+    /// After this time no record is given out; calls that have begun are waited for. A pass that has come no further has at
+    /// least two seconds. Where records are called again (a
     /// replay, or `redeliver`) there is more to it, see the module. The setting `redrive.time_budget_ms` bounds it.
     pub time_budget: Duration,
 }
@@ -182,6 +192,7 @@ impl Redriver {
             in_flight_max: settings.in_flight_max.max(1),
             records_max: request.records_max.min(settings.records_max),
             by: Instant::now() + request.time_budget.min(time_budget),
+            least_by: Instant::now() + pass::TIME_LEAST,
             mapping: Arc::new(Mapping {
                 streams: request.mapping.0,
                 redrives_max: settings.redrives_max,
@@ -195,6 +206,9 @@ impl Redriver {
             dry_run: request.dry_run,
             rate: request.rate.map(Rate::new),
             failing: Failing::new(settings.failing_calls_max),
+            open: OpenTargets::default(),
+            look_at: Instant::now(),
+            is_cut: false,
             report: RedriveReport::default(),
         };
         let (answer, answered) = oneshot::channel();

@@ -1,20 +1,22 @@
 //! One pass: reads, gives records to the boards, collects the answers, and keeps the position up to which all is done.
 
-use std::{future::Future, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
     task::coop::consume_budget,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    Error, PartitionReport, RedriveReport,
+    Error, PartitionReport, RedriveReport, Stopped,
+    collect::LOOK_EVERY,
     failing::Failing,
     filter::Filter,
     group::Standing,
     in_flight::InFlight,
+    open::OpenTargets,
     progress::Progress,
     rate::Rate,
     reader::{Read, Reader, unread},
@@ -22,11 +24,12 @@ use super::{
 use crate::{
     dispatch::{
         Shared, call,
-        job::{Errand, Mapping, Redone, Redriven, Start},
+        job::{Errand, Mapping, Redriven, Start},
     },
     place::{Offset, PartitionId},
     record::StoredRecord,
     storage::{Epoch, LeaseEvent, ReadError, Stream},
+    target::Origin,
 };
 
 /// Offsets remembered that are done behind one that is not.
@@ -37,6 +40,29 @@ pub(super) const HOLES_PATIENCE: Duration = Duration::from_secs(30);
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a lease is waited for.
 const LEASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a pass gets to come further at all, however short its time budget is.
+pub(super) const TIME_LEAST: Duration = Duration::from_secs(2);
+/// How long a pass that has left records looks for one of another target.
+const SEARCH_MAX: Duration = Duration::from_secs(2);
+
+/// Why a pass gives out no more records of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeftOff {
+    /// There is nothing more to call.
+    Done,
+    /// The cap, the time, or the gateway stops.
+    Bound,
+}
+
+/// What became of a record that was to be given to its board.
+enum Given {
+    Taken,
+    /// Its target is shut.
+    Shut,
+    /// There was no room in time.
+    Late,
+}
 
 /// A pass over one or several partitions of a stream.
 pub(super) struct Pass {
@@ -52,11 +78,18 @@ pub(super) struct Pass {
     pub(super) in_flight_max: usize,
     /// No record is given to the boards after this.
     pub(super) by: Instant,
+    /// But until then if none was settled or passed over.
+    pub(super) least_by: Instant,
     pub(super) mapping: Arc<Mapping>,
     pub(super) redeliver: bool,
     pub(super) dry_run: bool,
     pub(super) rate: Option<Rate>,
     pub(super) failing: Failing,
+    pub(super) open: OpenTargets,
+    /// When to look again whether targets are open that records wait for.
+    pub(super) look_at: Instant,
+    /// A bound has ended the pass in a partition, and not that there was nothing more to call.
+    pub(super) is_cut: bool,
     /// What has come of it so far.
     pub(super) report: RedriveReport,
 }
@@ -71,6 +104,8 @@ impl Pass {
         let report = &mut self.report;
         report.group = self.group.as_ref().map(|group| group.report(partitions));
         report.end_of_stream = report.partitions.iter().all(|one| one.end_of_stream);
+        self.tell_open_targets();
+        let report = &mut self.report;
         if report.end_of_stream {
             report.stopped = None;
         }
@@ -92,7 +127,9 @@ impl Pass {
             unmatched = report.unmatched,
             trimmed = report.trimmed,
             end_of_stream = report.end_of_stream,
-            target_failing = report.stopped.as_ref().map(|stopped| stopped.target.as_str()),
+            stopped = report.stopped.as_ref().map(Stopped::reason),
+            target = report.stopped.as_ref().map(|stopped| stopped.target().as_str()),
+            waiting = report.waiting.iter().map(|waiting| waiting.count).sum::<u64>(),
             dry_run = self.dry_run,
             "redrive done"
         );
@@ -126,6 +163,7 @@ impl Pass {
         let passed = self
             .give(&mut reader, epoch, &mut progress, &mut in_flight)
             .await;
+        let passed = passed.map(|left_off| self.is_cut |= left_off == LeftOff::Bound);
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
         if progress.next >= in_time.end && tail > in_time.end {
             self.report.unmatched += tail.0 - in_time.end.0;
@@ -176,28 +214,31 @@ impl Pass {
         Ok(start..end)
     }
 
-    /// Gives records to the boards until the tail, the cap, the time, or a stop.
+    /// Gives records to the boards until there is nothing more to call, or a bound of the pass.
     async fn give(
         &mut self,
         reader: &mut Reader,
         epoch: Option<Epoch>,
         progress: &mut Progress,
         in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
+    ) -> Result<LeftOff, Error> {
         let mut at = progress.next;
+        let mut useful_at = Instant::now();
         while at < reader.tail {
+            if progress.has_left() && (self.calls_again() || useful_at.elapsed() > SEARCH_MAX) {
+                break;
+            }
             if reader.wants_ends(at) {
                 reader.look_up_ends(&self.shared, at)?;
                 tokio::task::yield_now().await;
                 // One slow record must not let the list of what is done behind it grow with the stream.
                 while progress.ahead_len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
-                    match self.in_time(in_flight.next()).await {
-                        Some(Some(answered)) => self.count(answered, progress, in_flight)?,
-                        Some(None) | None => return Ok(()),
+                    if !self.collect(progress, in_flight).await? {
+                        return Ok(LeftOff::Bound);
                     }
                 }
                 if self.is_over() {
-                    return Ok(());
+                    return Ok(LeftOff::Bound);
                 }
             }
             let finished = reader.has_ended(at);
@@ -209,7 +250,7 @@ impl Pass {
             }
             let looks = self.filter.looks_at_records();
             if self.is_over() || !looks && self.is_full() {
-                return Ok(());
+                return Ok(LeftOff::Bound);
             }
             if self.dry_run && !looks {
                 self.report.attempted += 1;
@@ -246,7 +287,7 @@ impl Pass {
                 continue;
             }
             if self.is_full() {
-                return Ok(());
+                return Ok(LeftOff::Bound);
             }
             if self.dry_run {
                 self.report.attempted += 1;
@@ -254,28 +295,46 @@ impl Pass {
                 at = at.next();
                 continue;
             }
-            while in_flight.len() >= self.in_flight_max {
-                match self.in_time(in_flight.next()).await {
-                    Some(Some(answered)) => self.count(answered, progress, in_flight)?,
-                    Some(None) | None => return Ok(()),
+            let origin = call::origin(&stored.record);
+            if !self.is_shut(origin.as_ref()) {
+                while in_flight.len() >= self.in_flight_max {
+                    if !self.collect(progress, in_flight).await? {
+                        return Ok(LeftOff::Bound);
+                    }
+                }
+                if !self.has_slot(progress, in_flight).await? {
+                    return Ok(LeftOff::Bound);
+                }
+                if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
+                    return Ok(LeftOff::Bound);
+                }
+                // One before it may have been left meanwhile.
+                if self.calls_again() && progress.has_left() {
+                    break;
                 }
             }
-            if !self.has_slot(progress, in_flight).await? {
-                return Ok(());
-            }
-            if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
-                return Ok(());
-            }
-            let ends = epoch.filter(|_| !finished);
-            if !self.give_one(reader.of, &stored, ends, in_flight).await {
-                return Ok(());
+            let given = match self.is_shut(origin.as_ref()) {
+                true => Given::Shut,
+                false => {
+                    let ends = epoch.filter(|_| !finished);
+                    let origin = origin.clone();
+                    self.give_one(reader.of, &stored, origin, ends, in_flight)
+                        .await
+                }
+            };
+            match given {
+                Given::Taken => useful_at = Instant::now(),
+                Given::Shut => self.leave(at, origin.as_ref(), progress),
+                Given::Late => return Ok(LeftOff::Bound),
             }
             at = at.next();
             while let Some(Some(answered)) = in_flight.next().now_or_never() {
                 self.count(answered, progress, in_flight)?;
             }
+            // A long stretch of records that are left is no reason to keep others waiting.
+            consume_budget().await;
         }
-        Ok(())
+        Ok(LeftOff::Done)
     }
 
     /// Waits for a slot of the rate; `false` if the pass is over before there is one.
@@ -287,15 +346,15 @@ impl Pass {
         while let Some(rate) = &mut self.rate
             && let Err(at) = rate.take(Instant::now())
         {
+            let slot = sleep_until(at);
             tokio::select! {
                 biased;
-                () = self.shared.stop.cancelled() => {}
-                answered = in_flight.next(), if !in_flight.is_empty() => {
-                    if let Some(answered) = answered {
-                        self.count(answered, progress, in_flight)?;
+                collected = self.collect(progress, in_flight) => {
+                    if !collected? {
+                        return Ok(false);
                     }
                 }
-                () = sleep_until(at.min(self.by)) => {}
+                () = slot => {}
             }
             if self.is_over() {
                 return Ok(false);
@@ -304,14 +363,15 @@ impl Pass {
         Ok(true)
     }
 
-    /// Returns whether the board has taken the record in time.
+    /// Gives a record to its board, which may be full for as long as the pass lasts.
     async fn give_one(
         &mut self,
         of: PartitionId,
         stored: &StoredRecord,
+        origin: Option<Origin>,
         ends: Option<Epoch>,
         in_flight: &mut InFlight,
-    ) -> bool {
+    ) -> Given {
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
         let errand = Errand::Redrive(Redriven {
@@ -320,116 +380,29 @@ impl Pass {
             ends,
             start: start.clone(),
             pace: self.rate.as_ref().map(|rate| rate.pace.clone()),
-            waits_for_breaker: true,
             waiting: None,
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });
-        let origin = call::origin(&stored.record);
         let job = self.shared.job(of, stored, origin.clone(), errand);
-        let taken = self.shared.enqueue(Box::new(job));
-        if self.in_time(taken).await.is_none() {
-            return false;
+        let shared = self.shared.clone();
+        let mut taken = pin!(shared.enqueue(Box::new(job)));
+        loop {
+            // While it waits for room its target may turn out to be open.
+            tokio::select! {
+                biased;
+                () = &mut taken => break,
+                () = sleep_until(self.deadline()) => return Given::Late,
+                () = self.shared.stop.cancelled() => return Given::Late,
+                () = sleep(LOOK_EVERY) => {}
+            }
+            if self.is_shut(origin.as_ref()) {
+                return Given::Shut;
+            }
         }
         self.report.attempted += 1;
         in_flight.add(stored.offset, origin, start, answered);
-        true
-    }
-
-    /// Takes back what has not begun if the time is over, and waits for the rest.
-    ///
-    /// In a stream whose records end with their redrive anything can be taken back: what was done behind it is skipped
-    /// next time. Where records are called again, the next pass would call those, too. So there only what nothing that
-    /// was called is behind is taken back at once; the holes have some time yet to be called.
-    pub(super) async fn collect_rest(
-        &mut self,
-        progress: &mut Progress,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
-        let mut result = Ok(());
-        let holes_by = self.by + HOLES_PATIENCE;
-        while !in_flight.is_empty() {
-            let over = self.is_over();
-            let stopped = self.shared.stop.is_cancelled();
-            // When the gateway stops, boards give nothing out any more.
-            let fills =
-                self.calls_again() && !stopped && result.is_ok() && Instant::now() < holes_by;
-            if over || result.is_err() {
-                self.report.attempted -= in_flight.withdraw(fills);
-                if in_flight.is_empty() {
-                    break;
-                }
-            }
-            // What has begun is waited for in any case, its own timeouts bound it.
-            let until = match (over, fills) {
-                (false, _) => Some(self.by),
-                (true, true) => Some(holes_by),
-                (true, false) => None,
-            };
-            tokio::select! {
-                biased;
-                answered = in_flight.next() => {
-                    let Some(answered) = answered else { break };
-                    result = result.and(self.count(answered, progress, in_flight));
-                }
-                () = sleep_until(until.unwrap_or(self.by)), if until.is_some() => {}
-                () = self.shared.stop.cancelled(), if !stopped => {}
-            }
-        }
-        result
-    }
-
-    fn count(
-        &mut self,
-        (offset, answer): (Offset, Option<Redone>),
-        progress: &mut Progress,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
-        let called = matches!(
-            answer,
-            Some(Redone::Delivered { .. } | Redone::Failed { .. } | Redone::Removed { .. })
-        );
-        let Some(given) = in_flight.end(offset, called) else {
-            // It was taken back.
-            return Ok(());
-        };
-        let mut failed = None;
-        let report = &mut self.report;
-        let by_status = match answer {
-            Some(Redone::Delivered { status }) => {
-                report.processed += 1;
-                status.to_string()
-            }
-            Some(Redone::Failed { cause, copied }) => {
-                report.failed += 1;
-                report.requeued += u64::from(copied);
-                failed = Some(cause);
-                cause.to_string()
-            }
-            Some(Redone::Removed { cause }) => {
-                report.failed += 1;
-                progress.trimmed += 1;
-                failed = Some(cause);
-                cause.to_string()
-            }
-            Some(Redone::NotStored(error)) => {
-                report.attempted -= 1;
-                return Err(Error::NotStored(error));
-            }
-            // Not called, or cut by a stop.
-            Some(Redone::TargetOpen { .. }) | None => {
-                report.attempted -= 1;
-                return Ok(());
-            }
-        };
-        *report.by_status.entry(by_status).or_default() += 1;
-        progress.done(offset);
-        let target = given.target.as_ref();
-        if let Some(stopped) = target.and_then(|target| self.failing.note(target, failed)) {
-            report.stopped.get_or_insert(stopped);
-            self.by = self.by.min(Instant::now());
-        }
-        Ok(())
+        Given::Taken
     }
 
     /// A record that waits for its first dispatch is left to it; one that is resolved is called again only if asked for.
@@ -442,7 +415,7 @@ impl Pass {
     }
 
     /// Whether a later pass calls again what this one has called.
-    fn calls_again(&self) -> bool {
+    pub(super) fn calls_again(&self) -> bool {
         self.replay || self.redeliver
     }
 
@@ -450,17 +423,18 @@ impl Pass {
         self.report.attempted >= self.records_max
     }
 
-    fn is_over(&self) -> bool {
-        self.shared.stop.is_cancelled() || Instant::now() >= self.by
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.stop.is_cancelled() || Instant::now() >= self.deadline()
     }
 
-    /// Waits; `None` when the time is over or the gateway stops.
-    async fn in_time<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            done = wait => Some(done),
-            () = sleep_until(self.by) => None,
-            () = self.shared.stop.cancelled() => None,
+    /// Returns when the time is over. A pass that has not come further gets more than a short budget, since a loop of such
+    /// passes would never end.
+    pub(super) fn deadline(&self) -> Instant {
+        let report = &self.report;
+        let read = report.processed + report.failed + report.skipped + report.unmatched;
+        match read > 0 || self.open.first().is_some() || self.dry_run {
+            true => self.by,
+            false => self.by.max(self.least_by),
         }
     }
 

@@ -209,6 +209,9 @@ impl Connection {
         let bytes = match manner {
             Manner::Good | Manner::Cuts | Manner::Refuses | Manner::Moody => good.to_vec(),
             Manner::Status(status) => {
+                if status == 401 {
+                    self.world.lock().witness.refuses_token(n);
+                }
                 format!("HTTP/1.1 {status} So\r\ncontent-length: 0\r\n\r\n").into_bytes()
             }
             Manner::Later(status, seconds) => {

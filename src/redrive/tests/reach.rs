@@ -160,13 +160,13 @@ async fn all_partitions_are_passed_over_with_a_position_each() {
 #[tokio::test]
 async fn a_pass_over_more_settled_records_than_are_looked_up_together_calls_those_that_are_open() {
     const LEN: u64 = 40_000;
-    const TOGETHER: u64 = 1_000;
+    const TOGETHER: usize = 1_000;
     let open = [0, 16_383, 16_384, 32_767, 32_768, LEN - 1];
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
     let of = gateway.partition(UNAVAILABLE, 0);
-    for first in (0..LEN).step_by(TOGETHER as usize) {
-        let numbers = first..first + TOGETHER;
+    for first in (0..LEN).step_by(TOGETHER) {
+        let numbers = first..first + TOGETHER as u64;
         let one = |at| record("", &message(target.address, &format!("/{at}")), &[]);
         let records = numbers.clone().map(one).collect();
         assert_eq!(gateway.append(UNAVAILABLE, 0, records).await.0, first);

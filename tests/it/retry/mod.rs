@@ -1,5 +1,6 @@
 //! `POST /stream/retry`: the seed's contract, and the defects of the original mended.
 
+mod open;
 mod retention;
 mod secret;
 
