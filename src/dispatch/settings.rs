@@ -29,6 +29,8 @@ pub struct Settings {
     pub(crate) outcomes: OutcomeTable,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
+    /// Headers of messages that hold credentials, beside those that commonly do.
+    pub(crate) masked_headers: Vec<String>,
     pub(crate) outward: Outward,
     /// How long a stop waits for the attempts in flight.
     pub grace: Duration,
@@ -134,6 +136,7 @@ impl Settings {
             outcomes,
             roles: config.roles.clone(),
             token_header,
+            masked_headers: config.push.masked_headers.clone(),
             outward: Outward {
                 rule: AddressRule {
                     private: dispatch.private_addresses,

@@ -6,6 +6,7 @@ mod gates;
 mod growth;
 pub(crate) mod harness;
 mod hints;
+mod lost_ends;
 mod order;
 mod purge;
 mod reload;

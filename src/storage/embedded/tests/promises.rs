@@ -214,7 +214,10 @@ async fn what_is_too_large_is_refused_with_its_bound() {
 #[tokio::test]
 async fn streams_are_bounded_and_those_that_are_there_stay() {
     let mut bench = Bench::with(|log| log.streams_max = 2);
-    let made = [bench.stream("orders", 1).await, bench.stream("others", 1).await];
+    let made = [
+        bench.stream("orders", 1).await,
+        bench.stream("others", 1).await,
+    ];
     let create = |name: &'static str| {
         let name = name.parse().unwrap();
         let engine = bench.engine.clone().unwrap();
