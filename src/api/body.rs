@@ -357,4 +357,28 @@ mod tests {
         drop((first, second));
         assert_eq!(bodies.held.load(Ordering::Relaxed), 0);
     }
+
+    #[tokio::test]
+    async fn what_is_unpacked_counts_among_what_all_bodies_hold() {
+        let bodies = bodies();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let packed = gzip(&vec![b'x'; 1 << 20]);
+        assert!(packed.len() < 2048);
+        let read = || bodies.read(&headers, Full::new(packed.clone().into()), 1 << 20);
+        let one = read().await.unwrap();
+        assert!(bodies.held.load(Ordering::Relaxed) >= 1 << 20);
+        // As much is left as the packed bytes take, and not the unpacked ones.
+        let mut others = Share {
+            held: bodies.held.clone(),
+            len: 0,
+        };
+        let left = ALL_BYTES_MAX - bodies.held.load(Ordering::Relaxed);
+        others.grow(left - (512 << 10)).unwrap();
+        assert_eq!(read().await.unwrap_err().code(), Code::QueueFull);
+        drop(one);
+        let one = read().await.unwrap();
+        drop((one, others));
+        assert_eq!(bodies.held.load(Ordering::Relaxed), 0);
+    }
 }

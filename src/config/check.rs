@@ -210,27 +210,57 @@ impl Check<'_> {
     }
 
     fn token_header(&mut self, name: &str) {
-        const TAKEN: [&str; 13] = [
+        // What the gateway or HTTP itself reads, echoes or logs: a token in one of these would be shown.
+        const TAKEN: [&str; 36] = [
+            "accept",
+            "accept-encoding",
+            "accept-language",
             "connection",
             "content-encoding",
             "content-length",
             "content-type",
+            "date",
             "expect",
+            "forwarded",
             "host",
             "idempotency-key",
+            "if-match",
+            "if-none-match",
+            "keep-alive",
+            "last-event-id",
+            "origin",
+            "prefer",
+            "proxy-authorization",
+            "proxy-connection",
+            "range",
+            "referer",
             "te",
             "traceparent",
+            "tracestate",
             "trailer",
             "transfer-encoding",
             "upgrade",
+            "user-agent",
+            "via",
             "x-api-key",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-real-ip",
+            "x-request-id",
         ];
+        const TAKEN_BEGINNINGS: [&str; 3] = ["access-control-", "sec-", "x-message-id"];
+        let lower = name.to_ascii_lowercase();
+        let is_taken = TAKEN.contains(&lower.as_str())
+            || TAKEN_BEGINNINGS
+                .iter()
+                .any(|first| lower.starts_with(first));
         if name.parse::<HeaderName>().is_err() {
             let message = format!(
                 "\"{name}\" is no header name: give letters, digits and hyphens, such as authorization"
             );
             self.say(["sync.token_header"], message);
-        } else if TAKEN.contains(&name.to_ascii_lowercase().as_str()) {
+        } else if is_taken {
             let message = format!(
                 "\"{name}\" has a meaning of its own; take authorization, or a header such as x-target-token"
             );

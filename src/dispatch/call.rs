@@ -14,7 +14,8 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::{
     layout::Parts,
-    message::{self, HEADERS_LEN_MAX, HEADERS_REFUSED},
+    mask::is_hidden,
+    message::{HEADERS_LEN_MAX, HEADERS_REFUSED},
     place::MessageId,
     record::{Record, header as record_header},
     target::{Origin, TargetUrl, part},
@@ -152,13 +153,13 @@ pub(crate) fn absolute(mut request: Request<Full<Bytes>>, origin: &Origin) -> Re
     request
 }
 
-/// Returns the credentials among the headers of a record's message.
-pub(crate) fn credentials(record: &Record) -> Vec<Bytes> {
+/// Returns the credentials among the headers of a record's message, those that `more` names included.
+pub(crate) fn credentials(record: &Record, more: &[String]) -> Vec<Bytes> {
     let headers = Parts::of(record).map(|parts| parts.headers);
     let headers = headers.unwrap_or_default();
     headers
         .iter()
-        .filter(|(name, value)| value.len() >= CREDENTIAL_BYTES_MIN && message::is_credential(name))
+        .filter(|(name, value)| value.len() >= CREDENTIAL_BYTES_MIN && is_hidden(name, more))
         .map(|(_, value)| part(value, &record.value))
         .collect()
 }
@@ -451,7 +452,9 @@ mod tests {
         let headers = json!([{"key": "X-Api-Key", "value": "12345678"}, {"key": "x-note", "value": "no secret"},
                              {"key": "Authorization", "value": "1234567"}, {"key": "cookie", "value": "a=\"long\""}]);
         let record = record(&message("POST", headers), &[]);
-        assert_eq!(credentials(&record), ["12345678", "a=\"long\""]);
+        assert_eq!(credentials(&record, &[]), ["12345678", "a=\"long\""]);
+        let more = credentials(&record, &["X-Note".into()]);
+        assert_eq!(more, ["12345678", "no secret", "a=\"long\""]);
     }
 
     #[test]

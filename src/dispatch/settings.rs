@@ -35,6 +35,8 @@ pub struct Settings {
     pub(crate) defers: bool,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
+    /// Headers of messages that hold credentials, beside those that commonly do.
+    pub(crate) masked_headers: Vec<String>,
     pub(crate) outward: Outward,
     /// How long a stop waits for the attempts in flight.
     pub grace: Duration,
@@ -150,6 +152,7 @@ impl Settings {
             defers: !compat,
             roles: config.roles.clone(),
             token_header,
+            masked_headers: config.push.masked_headers.clone(),
             outward: Outward {
                 rule: AddressRule {
                     private: dispatch.private_addresses,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    board::{Board, Done, LeaveOut, Next, Wait, Wake},
+    board::{Board, Done, LeaveOut, Next, Taken, Wait, Wake},
     breaker::Change,
     call::{Call, Invalid, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
@@ -112,6 +112,9 @@ impl Shared {
         self.tasks.spawn("worker", work);
     }
 }
+
+/// How long a record waits whose end the log did not take, before that is offered again.
+const UNSTORED_WAIT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
 
 struct Worker {
     shared: Arc<Shared>,
@@ -282,8 +285,11 @@ impl Worker {
             }
             Begin::Never => return Done::Ended(taken),
         }
-        let now = self.shared.clock.now();
         let (all, settings) = (current.all.get(), current.of(&self.board, &job));
+        if let Some(outcome) = job.unstored.take() {
+            return self.end(all, job, *outcome, taken).await;
+        }
+        let now = self.shared.clock.now();
         let attempt = AssertUnwindSafe(async {
             let unbound = match job.is_first() {
                 true => None,
@@ -326,8 +332,19 @@ impl Worker {
             job.tried.cause = Some(failure.cause);
             return Done::Later { job, until, wait };
         }
-        settle(&self.shared, all, job, outcome).await;
-        Done::Ended(taken)
+        self.end(all, job, outcome, taken).await
+    }
+
+    /// Ends a job; one whose end the log does not take comes back, and nothing is called for it again.
+    async fn end(&self, all: &Settings, job: Box<Job>, outcome: Outcome, taken: Taken) -> Done {
+        match settle(&self.shared, all, job, outcome).await {
+            None => Done::Ended(taken),
+            Some(job) => Done::Later {
+                job,
+                until: Instant::now() + UNSTORED_WAIT,
+                wait: Wait::Backoff,
+            },
+        }
     }
 
     /// Returns whether a purge has ended the record. No call begins for one once the purge was answered.
@@ -425,11 +442,11 @@ impl Worker {
                 let date = answer.date.as_ref().map(HeaderValue::as_bytes);
                 let asked = asked.and_then(|value| retry_after(value.as_bytes(), date, now));
                 let asked = asked.map(|asked| asked.min(all.retry_after_max));
-                let own = credentials(&job.record);
+                let failure = Failure::answered(answer.status, answer.body, asked);
+                let own = credentials(&job.record, &all.masked_headers);
                 let sent = own.iter().map(|value| &value[..]);
                 let sent = sent.chain(secret.as_ref().map(HeaderValue::as_bytes));
-                let body = sent.fold(answer.body, redact);
-                Outcome::Failed(Failure::answered(answer.status, body, asked))
+                Outcome::Failed(redact(failure, sent))
             }
             Err(failure) => Outcome::Failed(failure),
         }

@@ -59,6 +59,8 @@ pub(super) struct Victim {
     pub(super) state_key: Arc<str>,
     pub(super) revision: u64,
     cost: usize,
+    /// Messages that bring no token get it.
+    is_newest: bool,
 }
 
 /// Versions that give way, and the time since which no record may have referred to them.
@@ -117,7 +119,8 @@ impl Shared {
         };
         let mut searched = false;
         loop {
-            if let Some(victims) = room.take(self, bytes, &keeps).await {
+            // The newest ones go if a search has just found nothing else.
+            if let Some(victims) = room.take(self, bytes, searched, &keeps).await {
                 let since = room.since;
                 return Ok(Way { victims, since });
             }
@@ -136,10 +139,15 @@ impl Room {
         &mut self,
         shared: &Shared,
         bytes: usize,
+        newest_too: bool,
         keeps: &impl Fn(&str) -> bool,
     ) -> Option<Vec<Victim>> {
         let (mut victims, mut kept, mut freed) = (Vec::new(), Vec::new(), 0);
         while freed < bytes {
+            let next = self.found.front();
+            if next.is_none_or(|victim| victim.is_newest && !newest_too) {
+                break;
+            }
             let Some(victim) = self.found.pop_front() else {
                 break;
             };
@@ -171,7 +179,12 @@ impl Room {
         // It stays here meanwhile: a submission whose client goes away leaves it to the next one.
         let search = match &mut self.search {
             Some(search) => search,
-            None if self.again_at.is_some_and(|at| now < at) => return Err(PrepareError::Full),
+            None if self.again_at.is_some_and(|at| now < at) => {
+                return Err(match self.found.is_empty() {
+                    true => PrepareError::Full,
+                    false => PrepareError::MakingRoom,
+                });
+            }
             none => none.insert(Search::begin(shared).await?),
         };
         let ended = search.go_on(shared, now + TURN).await;
@@ -225,6 +238,7 @@ impl Search {
                 state_key: key.clone(),
                 revision: entry.revision,
                 cost: state_cost(&key, &entry.value),
+                is_newest: false,
             };
             left.insert(key, victim);
         }
@@ -329,7 +343,7 @@ impl Search {
                 continue;
             };
             if is_derived(&first.name) {
-                ranked.extend(victims.into_iter().map(|victim| (false, victim)));
+                ranked.extend(victims);
                 continue;
             }
             // Without a head that can be read nobody knows which of them is the newest.
@@ -337,19 +351,20 @@ impl Search {
                 continue;
             };
             let newest: HashSet<u32> = head.newest_versions().collect();
-            for victim in victims {
-                let is_newest = newest.contains(&victim.version);
-                if !is_newest || self.heads.get(&key) == Some(&false) {
-                    ranked.push((is_newest, victim));
+            let is_named = self.heads.get(&key) != Some(&false);
+            for mut victim in victims {
+                victim.is_newest = newest.contains(&victim.version);
+                if !(victim.is_newest && is_named) {
+                    ranked.push(victim);
                 }
             }
         }
-        ranked.sort_by_key(|(is_newest, victim)| (*is_newest, victim.revision));
+        ranked.sort_by_key(|victim| (victim.is_newest, victim.revision));
         tracing::debug!(
             elapsed_ms = self.began.elapsed().as_millis(),
             can_go = ranked.len(),
             "looked for tokens that no open record needs"
         );
-        ranked.into_iter().map(|(_, victim)| victim).collect()
+        ranked.into()
     }
 }

@@ -296,3 +296,31 @@ async fn records_show_the_message_with_its_credentials_masked_and_raw_ones_as_th
     assert_eq!(page["items"], json!([]));
     assert_eq!(page["tail"], 1);
 }
+
+#[tokio::test]
+async fn more_streams_than_the_setting_allows_are_refused_by_a_code_of_their_own() {
+    let config = "[log]\nstreams_max = 6\n";
+    let gateway = Gateway::with_config(config);
+    let make = |name: &str| json!({ "name": name });
+    let made = gateway.post("/v1/streams", &make("Sixth")).await;
+    assert_eq!(made.status, 201);
+    let refused = gateway.post("/v1/streams", &make("Seventh")).await;
+    assert_eq!(refused.headers.get("retry-after"), None);
+    let problem = refused.problem(507, "state_full");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("log.streams_max"), "{detail}");
+    gateway
+        .send(gateway.request(Method::DELETE, "/v1/streams/Sixth"))
+        .await
+        .ok();
+    gateway.post("/v1/streams", &make("Seventh")).await.ok();
+    // A lower bound keeps what is there.
+    let place = gateway.stop().await.configured("[log]\nstreams_max = 2\n");
+    let gateway = place.start();
+    let list = gateway.get("/v1/streams").await.ok();
+    assert_eq!(list["items"].as_array().unwrap().len(), 6);
+    gateway
+        .post("/v1/streams", &make("Eighth"))
+        .await
+        .problem(507, "state_full");
+}

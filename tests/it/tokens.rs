@@ -161,3 +161,34 @@ async fn a_token_that_a_failed_record_needs_for_its_retry_stays() {
     assert_eq!(report["processedmessages"], 1, "{report}");
     assert_own_tokens(&target);
 }
+
+#[tokio::test]
+async fn one_token_goes_to_two_ports_of_a_host_and_to_no_third() {
+    let targets = [
+        StubTarget::start().await,
+        StubTarget::start().await,
+        StubTarget::start().await,
+    ];
+    let gateway = Gateway::start();
+    for target in &targets[..2] {
+        for number in 1..=2 {
+            post(&gateway, target, "shared", 1).await.ok();
+            target.wait_for_calls(number).await;
+        }
+        assert!(
+            target
+                .calls()
+                .iter()
+                .all(|call| call.header("authorization") == Some(&*token(1)))
+        );
+    }
+    let mut named = keyed("k", &targets[2].url("/"), json!({"n": 1}));
+    named["streamMessage"]["vaultSecretName"] = "shared".into();
+    let refused = gateway.post("/stream/sync", &named).await;
+    refused.problem(403, "secret_not_for_target");
+    named["streamMessage"]["targetRestApi"] = targets[1].url("/").into();
+    gateway.sync(&named).await;
+    targets[1].wait_for_calls(3).await;
+    assert_own_tokens(&targets[1]);
+    assert!(targets[2].calls().is_empty());
+}

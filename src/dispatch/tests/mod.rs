@@ -11,6 +11,7 @@ pub(crate) mod harness;
 mod hints;
 mod http2;
 mod lookups;
+mod lost_ends;
 mod order;
 mod purge;
 mod rate;

@@ -212,11 +212,17 @@ impl Viewer {
             if !json::is_text(&text[name.clone()], HEADERS) || value == harmless {
                 continue;
             }
-            let mut found = false;
+            // Headers in another shape are for `mask` to look into.
+            let mut found = !matches!(value.first(), Some(b'[' | b'n'));
             json::elements(value, |header| {
+                found |= header.first() != Some(&b'{');
                 json::members(header, |name, value| {
-                    found |= json::is_text(name, "key")
-                        && json::unquoted(value).is_some_and(|key| is_hidden(&key, &self.masked));
+                    found |= match json::is_text(name, "key") {
+                        true => {
+                            json::unquoted(value).is_none_or(|key| is_hidden(&key, &self.masked))
+                        }
+                        false => !json::is_text(name, "value"),
+                    };
                 });
             });
             if found {

@@ -131,6 +131,8 @@ pub(super) fn open(
         stopped: None,
         full: None,
         on_reserve: false,
+        refused_ends_len: 0,
+        refused_told_at: None,
         refused: false,
         no_space_at: None,
         unproven: false,

@@ -34,6 +34,8 @@ use super::{
 
 /// How long an end waits for a frame to travel with.
 const FINISHES_WAIT: Duration = Duration::from_millis(5);
+/// How often a line tells of refused ends.
+const REFUSED_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Without work for this long, an empty frame shows that the last one was written whole.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -63,6 +65,10 @@ pub(super) struct Writer {
     pub(super) full: Option<Full>,
     /// The open file is the reserve.
     pub(super) on_reserve: bool,
+    /// Ends that were refused and not told of yet.
+    pub(super) refused_ends_len: usize,
+    /// When such were told of last.
+    pub(super) refused_told_at: Option<Instant>,
     /// There was no space for the last frame.
     pub(super) refused: bool,
     /// When there was no space for another file.
@@ -171,9 +177,7 @@ impl Writer {
                 answers.push((answer, admitted));
             }
         }
-        for error in refused {
-            tracing::warn!(%error, "an end was refused");
-        }
+        self.tell_refused(refused);
         let hint = self.pending.bytes();
         let refers = self.pending.take_refers();
         let (entries, time) = self.pending.take();
@@ -196,6 +200,24 @@ impl Writer {
             };
             // Nobody may be waiting any more; that changes nothing.
             let _told = answer.send(admitted).is_ok();
+        }
+    }
+
+    /// Tells of ends that are refused, all of some time in one line: a purge can make many of them.
+    fn tell_refused(&mut self, refused: Vec<CommitError>) {
+        let Some(first) = refused.first() else {
+            return;
+        };
+        self.refused_ends_len += refused.len();
+        let told = self.refused_told_at.map(|at| at.elapsed());
+        if told.is_none_or(|told| told >= REFUSED_TOLD_EVERY) {
+            tracing::warn!(
+                len = self.refused_ends_len,
+                %first,
+                "ends of records were refused; their records have ended already"
+            );
+            self.refused_ends_len = 0;
+            self.refused_told_at = Some(Instant::now());
         }
     }
 
