@@ -54,6 +54,7 @@ mod settings;
 mod settle;
 mod stats;
 mod target;
+mod target_id;
 #[cfg(test)]
 pub(crate) mod tests;
 mod worker;
@@ -69,6 +70,7 @@ pub use outcome::Cause;
 pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
+pub use target_id::TargetId;
 use tokio::time::{Instant, timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -81,8 +83,8 @@ use crate::{
     live::Live,
     log::Streams,
     place::{Offset, PartitionId},
+    record::Record,
     storage::{Epoch, Lease, LeaseEvent, Stream},
-    target::Origin,
     tasks::Tasks,
 };
 
@@ -235,8 +237,13 @@ impl Shared {
         dead_code,
         reason = "for retries, which pass by records whose target is open"
     )]
-    pub(crate) fn open_until(&self, origin: &Origin) -> Option<Instant> {
-        self.targets.open_until(origin)
+    pub(crate) fn open_until(&self, target: &TargetId) -> Option<Instant> {
+        self.targets.open_until(target)
+    }
+
+    /// Returns the target of a record; `None` if it names none that can be called.
+    pub(crate) fn target_of(&self, record: &Record) -> Option<TargetId> {
+        self.targets.of(record)
     }
 
     /// Returns the epoch of the lease that we hold on a partition of the source stream.

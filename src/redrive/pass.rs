@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     dispatch::{
-        Shared, call,
+        Shared,
         job::{Errand, Mapping, Redone, Redriven, Start},
     },
     place::{Offset, PartitionId},
@@ -332,8 +332,9 @@ impl Pass {
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });
-        let origin = call::origin(&stored.record);
-        let job = self.shared.job(of, stored, origin.clone(), errand);
+        let target = self.shared.target_of(&stored.record);
+        let origin = target.as_ref().map(|target| target.origin().clone());
+        let job = self.shared.job(of, stored, target, errand);
         let taken = self.shared.enqueue(Box::new(job));
         if self.in_time(taken).await.is_none() {
             return false;

@@ -15,7 +15,6 @@ use super::{
 use crate::{
     config::Config,
     dispatch::{
-        call,
         job::{Errand, Mapping, Redone, Redriven, Start},
         route::CauseTable,
     },
@@ -287,10 +286,10 @@ async fn retry(gateway: &Harness, offset: u64) -> oneshot::Receiver<Redone> {
         commit_by: Instant::now() + Duration::from_secs(20),
         answer,
     });
-    let origin = call::origin(&stored.record);
     let of = gateway.partition(UNAVAILABLE, 0);
     let shared = &gateway.dispatcher.shared;
-    let job = shared.job(of, &stored, origin, errand);
+    let target = shared.target_of(&stored.record);
+    let job = shared.job(of, &stored, target, errand);
     shared.enqueue(Box::new(job)).await;
     answered
 }
@@ -315,9 +314,10 @@ async fn a_retry_that_does_not_wait_gets_its_records_back_while_the_breaker_is_o
         let failed = record(key, &message(target.address, "/retried"), &[]);
         gateway.append(UNAVAILABLE, 0, vec![failed]).await;
     }
-    let origin = call::origin(&gateway.record_at(UNAVAILABLE, 0).await.record).unwrap();
     let shared = &gateway.dispatcher.shared;
-    assert_eq!(shared.open_until(&origin), None);
+    let stored = gateway.record_at(UNAVAILABLE, 0).await;
+    let id = shared.target_of(&stored.record).unwrap();
+    assert_eq!(shared.open_until(&id), None);
     // Two are called, one waits behind its lane. A refusal of one of them opens the breaker at once.
     let mut given = Vec::new();
     for offset in [0, 1, 2, 3] {
@@ -331,7 +331,7 @@ async fn a_retry_that_does_not_wait_gets_its_records_back_while_the_breaker_is_o
     for answered in given.drain(..2) {
         let until = handed_back(answered).await;
         assert!(until > Instant::now() + Duration::from_secs(50));
-        assert_eq!(shared.open_until(&origin), Some(until));
+        assert_eq!(shared.open_until(&id), Some(until));
     }
     // It had begun before.
     called.remove(0).answer(200);
@@ -361,10 +361,11 @@ async fn a_retry_that_does_not_wait_makes_one_probe_and_no_more() {
         .append(UNAVAILABLE, 0, records(target.address, 3))
         .await;
     open(&gateway, &mut target).await;
-    let origin = call::origin(&gateway.record_at(UNAVAILABLE, 0).await.record).unwrap();
     let shared = &gateway.dispatcher.shared;
+    let stored = gateway.record_at(UNAVAILABLE, 0).await;
+    let id = shared.target_of(&stored.record).unwrap();
     within("the pause to be over", async {
-        while shared.open_until(&origin).is_some() {
+        while shared.open_until(&id).is_some() {
             tokio::task::yield_now().await;
         }
     })
