@@ -13,6 +13,7 @@ mod http2;
 mod lookups;
 mod lost_ends;
 mod order;
+mod prefixes;
 mod purge;
 mod rate;
 mod reload;
