@@ -18,6 +18,7 @@ mod bad_input;
 mod cli;
 mod clients;
 mod crash;
+mod dns;
 mod doctor;
 mod errors;
 mod flow;
