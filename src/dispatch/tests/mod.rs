@@ -1,6 +1,7 @@
 //! Dispatch over a real log and real sockets.
 
 mod behind;
+mod damage;
 mod failures;
 mod gates;
 mod growth;
