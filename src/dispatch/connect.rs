@@ -330,3 +330,56 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    const FIRST: [u8; 4] = [127, 0, 0, 1];
+    const SECOND: [u8; 4] = [127, 0, 0, 2];
+
+    /// A port on both addresses. The first one is bound and does not listen: it refuses, and no other process can take it.
+    async fn pair() -> (TcpSocket, TcpListener, u16) {
+        loop {
+            let second = TcpListener::bind((IpAddr::from(SECOND), 0)).await.unwrap();
+            let port = second.local_addr().unwrap().port();
+            let first = TcpSocket::new_v4().unwrap();
+            // The system has chosen a port that is free on the second address, and not on every address.
+            if first.bind((FIRST, port).into()).is_ok() {
+                return (first, second, port);
+            }
+        }
+    }
+
+    /// A name may have several addresses. The rule judges each one: an allowed first address opens no way to the second.
+    #[tokio::test]
+    async fn a_second_address_that_is_forbidden_is_not_called_when_the_first_one_refuses() {
+        let (first, second, port) = pair().await;
+        let found = || vec![IpAddr::from(FIRST), IpAddr::from(SECOND)];
+        let by = || Instant::now() + Duration::from_secs(30);
+        let rule = |own| AddressRule {
+            private: false,
+            loopback: true,
+            own,
+        };
+
+        let own = rule(vec![(SECOND, port).into()]);
+        let failure = tcp(&own, found(), port, by()).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::Connect, "{}", failure.reason);
+        // The second address is called as soon as the rule allows it, and this is the first connection to arrive there.
+        let allowed = tcp(&rule(Vec::new()), found(), port, by()).await.unwrap();
+        let (_, caller) = second.accept().await.unwrap();
+        assert_eq!(allowed.local_addr().unwrap(), caller);
+
+        // A forbidden first address does not end the search either, and it is not called.
+        let own = rule(vec![(FIRST, port).into()]);
+        let listening = first.listen(1).unwrap();
+        let allowed = tcp(&own, found(), port, by()).await.unwrap();
+        assert_eq!(allowed.peer_addr().unwrap(), (SECOND, port).into());
+        let reached = tcp(&rule(Vec::new()), found(), port, by()).await.unwrap();
+        let (_, caller) = listening.accept().await.unwrap();
+        assert_eq!(reached.local_addr().unwrap(), caller);
+    }
+}

@@ -4,6 +4,7 @@ mod answers;
 mod behind;
 mod breaker;
 mod connections;
+mod damage;
 mod deferral;
 mod failures;
 mod growth;

@@ -642,6 +642,22 @@ async fn a_pause_keeps_submissions_waiting() {
     bench.engine.set_health(Health::Running);
 }
 
+/// Else a stream could grow between the choice of a partition and the append.
+#[tokio::test]
+async fn a_pause_begins_when_what_is_under_way_has_its_answer() {
+    let bench = bench(1, |_| {}).await;
+    bench.engine.hold(true);
+    let mut sent = Box::pin(bench.json(GOOD));
+    assert!(futures_util::poll!(&mut sent).is_pending());
+    assert_eq!(bench.engine.held_len(), 1, "the log has it");
+    let mut pause = Box::pin(bench.ingest.pause());
+    assert!(futures_util::poll!(&mut pause).is_pending());
+    bench.engine.hold(false);
+    in_time(sent).await.unwrap();
+    let _pause = in_time(pause).await;
+    assert_eq!(bench.records(0).await.len(), 1);
+}
+
 fn limits() -> Limits {
     Limits::new(&Config::default())
 }
