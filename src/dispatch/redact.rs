@@ -83,8 +83,8 @@ fn parts(credential: &[u8]) -> Vec<Vec<u8>> {
             let value = value.trim_ascii();
             let value = value.strip_prefix(b"\"").unwrap_or(value);
             let value = value.strip_suffix(b"\"").unwrap_or(value);
-            let names = |known: &&str| name.trim_ascii().eq_ignore_ascii_case(known.as_bytes());
-            if !NAMES.iter().any(|known| names(&known)) {
+            let names = |known: &str| name.trim_ascii().eq_ignore_ascii_case(known.as_bytes());
+            if !NAMES.iter().any(|known| names(known)) {
                 parts.push(value.to_vec());
             }
         }
@@ -121,8 +121,8 @@ fn shows(text: &[u8], parts: &HashSet<Vec<u8>>, was_cut: bool) -> bool {
     let windows: HashSet<&[u8]> = text.windows(WINDOW_BYTES).collect();
     parts.iter().any(|part| {
         let found = match part.len() {
-            ..=WORD_BYTES_MAX => has_word(text, part),
-            ..WINDOW_BYTES => memchr::memmem::find(text, part).is_some(),
+            len if len <= WORD_BYTES_MAX => has_word(text, part),
+            len if len < WINDOW_BYTES => memchr::memmem::find(text, part).is_some(),
             _ => part
                 .windows(WINDOW_BYTES)
                 .any(|window| windows.contains(window)),

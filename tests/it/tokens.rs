@@ -10,7 +10,7 @@ const TOKEN_BYTES: usize = 16_000;
 const TOO_MANY: usize = 450;
 
 fn token(number: usize) -> String {
-    format!("Bearer {number:0>width$}", width = TOKEN_BYTES)
+    format!("Bearer {number:0>TOKEN_BYTES$}")
 }
 
 /// Posts a message with a token of its own.
@@ -52,7 +52,10 @@ async fn more_log_ins_than_there_is_room_for_do_not_end_ingest() {
             poll("room for a token", async || {
                 let answer = post(&gateway, &target, name, number).await;
                 match answer.body["code"].as_str() {
-                    None => Some(drop(answer.ok())),
+                    None => {
+                        answer.ok();
+                        Some(())
+                    }
                     // While what gives way is looked for, or as its records are still under way.
                     Some("queue_full" | "secrets_full") => None,
                     Some(other) => panic!("{other}"),

@@ -359,15 +359,14 @@ impl Pending {
     fn check_state(&self, books: &Books, commit: &Commit) -> Result<(), CommitError> {
         let conflict = |key: &Arc<str>| CommitError::StateConflict { key: key.clone() };
         let mut bytes = self.state_bytes;
-        let mut revision = self.state_revision;
+        let revisions = self.state_revision + 1..;
         let mut after: HashMap<&str, Value> = HashMap::new();
-        for StateChange {
-            key,
-            value,
-            expected,
-        } in &commit.state
-        {
-            revision += 1;
+        for (revision, change) in revisions.zip(&commit.state) {
+            let StateChange {
+                key,
+                value,
+                expected,
+            } = change;
             let known = after.get(&**key).copied();
             let current = known.unwrap_or_else(|| self.value_of(books, key));
             if expected.is_some_and(|expected| expected != current.revision) {
