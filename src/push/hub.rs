@@ -20,7 +20,7 @@ use crate::{
     place::{Incarnation, Partition, StreamId},
     record::StoredRecord,
     storage::{ControlEvent, Stream},
-    tasks::Tasks,
+    tasks::{Part, Tasks},
 };
 
 use super::{
@@ -117,6 +117,9 @@ pub(super) enum HubError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(FeedError),
+    /// A record, or what makes frames, is broken: another try would end like this one.
+    #[error("a panic came up while the frame was made")]
+    Panicked,
 }
 
 /// What one frame is written with.
@@ -192,14 +195,22 @@ impl Hub {
             && self.frames.entry(place).claim()
         {
             let (hub, place) = (self.clone(), place.clone());
-            tasks.spawn("frame", async move {
+            tasks.spawn_guarded(Part::Frame, async move {
                 // Whoever comes there meets the same error.
                 let _made = hub.next(&place).await.is_ok();
             });
         }
     }
 
+    /// Makes a frame. A panic in it ends the clients that wait for this frame, and nothing else: what it has changed
+    /// until then is its own, and what was read ahead for it is read again.
     async fn make(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
+        let panics = self.parts.tasks.panics();
+        let made = panics.guard(Part::Frame, self.make_whole(place, entry));
+        made.await.unwrap_or(Err(HubError::Panicked))
+    }
+
+    async fn make_whole(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
         let Parts {
             streams,
             stream,
@@ -303,6 +314,8 @@ impl Hub {
                 .event(number)
                 .is_some_and(|event| encode.event(number, event, now, pos, scratch, out)),
             Next::Record(partition) => run.record(partition).is_some_and(|record| {
+                #[cfg(test)]
+                crate::tasks::provoke(Part::Frame, &record.record.value);
                 encode.record(run.stream(), partition, record, now, pos, scratch, out)
             }),
         })

@@ -27,6 +27,7 @@ use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
     storage::{Epoch, LeaseEvent, ReadError, Stream},
+    tasks::Part,
 };
 
 /// Offsets remembered that are done behind one that is not.
@@ -123,15 +124,20 @@ impl Pass {
         self.report.unmatched += in_time.start.0 - start.0;
         let mut in_flight = InFlight::default();
         let mut reader = Reader::new(of, in_time.start, in_time.end);
-        let passed = self
-            .give(
-                &mut reader,
-                epoch,
-                &mut progress,
-                &mut in_flight,
-                &mut trimmed,
-            )
-            .await;
+        let panics = self.shared.tasks.panics().clone();
+        let given = self.give(
+            &mut reader,
+            epoch,
+            &mut progress,
+            &mut in_flight,
+            &mut trimmed,
+        );
+        let passed = panics.guard(Part::Retry, given).await;
+        if passed.is_none() {
+            // What was given out is collected as if the time were over.
+            self.by = self.by.min(Instant::now());
+        }
+        let passed = passed.unwrap_or(Err(Error::Panicked));
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
         if progress.next >= in_time.end && tail > in_time.end {
             self.report.unmatched += tail.0 - in_time.end.0;
@@ -244,6 +250,8 @@ impl Pass {
                 }
                 Err(error) => return Err(unread(error)),
             };
+            #[cfg(test)]
+            crate::tasks::provoke(Part::Retry, &stored.record.value);
             if !self.filter.is_met_by(&stored.record) {
                 self.report.unmatched += 1;
                 progress.done(at);
