@@ -40,6 +40,7 @@ pub mod ingest;
 
 mod layout;
 mod ledger;
+mod loose;
 mod mask;
 pub mod message;
 mod object;

@@ -693,6 +693,10 @@ impl From<redrive::Error> for Problem {
                     ..error.into()
                 }
             }
+            Error::Panicked => Self {
+                detail: "a mistake of the gateway ended the retry: records that were called are done, and the next call goes on with the others".into(),
+                ..Self::internal(detail)
+            },
             Error::Stopping => Self::draining(),
         }
     }

@@ -6,7 +6,6 @@
 use std::{
     convert::Infallible,
     io,
-    panic::AssertUnwindSafe,
     pin::pin,
     sync::{
         Arc,
@@ -17,7 +16,6 @@ use std::{
 
 use axum::{Router, body::Body, response::Response};
 use data_encoding::HEXLOWER;
-use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,7 +28,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::{random, tasks::Tasks};
+#[cfg(test)]
+use crate::tasks;
+use crate::{
+    random,
+    tasks::{Part, Tasks},
+};
 
 use super::{
     Api, Parts, Shared,
@@ -116,7 +119,7 @@ impl Api {
                 router: router.clone(),
                 http: http(settings.get().request_timeout),
             };
-            tasks.spawn("connection", async move {
+            tasks.spawn_guarded(Part::Connection, async move {
                 connection.serve(stream).await;
                 drop(permit);
             });
@@ -211,6 +214,8 @@ impl Connection {
         let service = service_fn(move |request| {
             let shared = self.shared.clone();
             let router = self.router.clone();
+            #[cfg(test)]
+            tasks::provoke(Part::Connection, request.uri().path().as_bytes());
             async move { Ok::<_, Infallible>(respond(shared, router, request).await) }
         });
         let served = self.http.serve_connection(TokioIo::new(stream), service);
@@ -232,11 +237,11 @@ impl Connection {
 async fn respond(shared: Arc<Shared>, router: Router, request: Request<Incoming>) -> Response {
     let id = shared.ids.of(request.headers());
     let path = request.uri().path().to_owned();
-    let answered = AssertUnwindSafe(answer(&shared, router, request, &id)).catch_unwind();
-    let mut response = match answered.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(problem)) => problem.render(&path, &id),
-        Err(_panic) => Problem::internal("the handler panicked").render(&path, &id),
+    let answered = answer(&shared, router, request, &id);
+    let mut response = match shared.tasks.panics().guard(Part::Request, answered).await {
+        Some(Ok(response)) => response,
+        Some(Err(problem)) => problem.render(&path, &id),
+        None => Problem::internal("the handler panicked").render(&path, &id),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let allow = response.headers_mut().remove(http::header::ALLOW);
@@ -259,6 +264,8 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path();
+    #[cfg(test)]
+    tasks::provoke(Part::Request, path.as_bytes());
     if shared.stop.is_cancelled() && !admin::answers_while_draining(path) {
         return Err(Problem::draining());
     }

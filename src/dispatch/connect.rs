@@ -207,6 +207,8 @@ fn blocked_failure(origin: &Origin, ip: IpAddr, why: Forbidden) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
 
     const RULE: AddressRule = AddressRule {
@@ -237,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_address_that_is_blocked_is_named_with_what_would_allow_it() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("http://api.example:{}/", address.port());
         let own = AddressRule {
@@ -312,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_blocked_address_is_passed_over_wherever_it_stands() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("http://api.example:{}/", address.port());
         for found in [
@@ -329,13 +331,6 @@ mod tests {
             assert_eq!(failure.cause, Cause::Connect, "{found:?}");
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::{TcpListener, TcpSocket};
-
-    use super::*;
 
     const FIRST: [u8; 4] = [127, 0, 0, 1];
     const SECOND: [u8; 4] = [127, 0, 0, 2];
@@ -357,7 +352,8 @@ mod tests {
     #[tokio::test]
     async fn a_second_address_that_is_forbidden_is_not_called_when_the_first_one_refuses() {
         let (first, second, port) = pair().await;
-        let found = || vec![IpAddr::from(FIRST), IpAddr::from(SECOND)];
+        let found = [IpAddr::from(FIRST), IpAddr::from(SECOND)];
+        let origin = Origin::of(&format!("http://api.example:{port}/")).unwrap();
         let by = || Instant::now() + Duration::from_secs(30);
         let rule = |own| AddressRule {
             private: false,
@@ -366,19 +362,19 @@ mod tests {
         };
 
         let own = rule(vec![(SECOND, port).into()]);
-        let failure = tcp(&own, found(), port, by()).await.unwrap_err();
+        let failure = tcp(&own, &origin, &found, by()).await.unwrap_err();
         assert_eq!(failure.cause, Cause::Connect, "{}", failure.reason);
         // The second address is called as soon as the rule allows it, and this is the first connection to arrive there.
-        let allowed = tcp(&rule(Vec::new()), found(), port, by()).await.unwrap();
+        let allowed = tcp(&rule(Vec::new()), &origin, &found, by()).await.unwrap();
         let (_, caller) = second.accept().await.unwrap();
         assert_eq!(allowed.local_addr().unwrap(), caller);
 
         // A forbidden first address does not end the search either, and it is not called.
         let own = rule(vec![(FIRST, port).into()]);
         let listening = first.listen(1).unwrap();
-        let allowed = tcp(&own, found(), port, by()).await.unwrap();
+        let allowed = tcp(&own, &origin, &found, by()).await.unwrap();
         assert_eq!(allowed.peer_addr().unwrap(), (SECOND, port).into());
-        let reached = tcp(&rule(Vec::new()), found(), port, by()).await.unwrap();
+        let reached = tcp(&rule(Vec::new()), &origin, &found, by()).await.unwrap();
         let (_, caller) = listening.accept().await.unwrap();
         assert_eq!(reached.local_addr().unwrap(), caller);
     }

@@ -6,6 +6,8 @@
 mod books;
 pub(crate) mod credentials;
 mod measured;
+#[cfg(test)]
+mod panics;
 mod reload;
 pub(crate) mod streams;
 mod targets;
@@ -172,7 +174,7 @@ impl Gateway {
         .await?;
 
         let stats = Arc::new(dispatch::Stats::default());
-        let dispatching = Tasks::new();
+        let dispatching = edge_tasks.sibling();
         let dispatch_stop = CancellationToken::new();
         let deps = dispatch::Deps {
             streams: streams.clone(),
@@ -195,6 +197,8 @@ impl Gateway {
         metrics.adopt(metrics::PUSH_GAPS, push.gaps().clone());
         metrics.adopt(metrics::SECRETS_GONE, secrets.gone().clone());
         metrics.adopt(metrics::LOST_ENDS, stats.lost_ends.clone());
+        let panics = edge_tasks.panics().counters().clone();
+        metrics.adopt(metrics::PANICS, panics);
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
         metrics.adopt(metrics::DISPATCH_READ_RECORDS, stats.read_records.clone());
         metrics.adopt(metrics::LOOKUPS, stats.lookups.clone());

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::{
     place::StreamId,
     storage::{Commit, CommitError, Committed, DedupId, Stream},
+    tasks::Part,
 };
 
 use super::{Accepted, Error, Ingest, Submission, memo::Memo, placed};
@@ -140,7 +141,7 @@ impl Ingest {
         }
         let (tell, told) = oneshot::channel();
         let entered = name.entered.clone();
-        self.tasks.spawn("commit", async move {
+        self.tasks.spawn_guarded(Part::Commit, async move {
             let committed = committing.await;
             drop(entered);
             // Nobody may be waiting any more; that changes nothing.

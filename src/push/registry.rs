@@ -22,7 +22,7 @@ use crate::{
     log::Streams,
     random,
     storage::{Commit, CommitError, STATE_BYTES_MAX, StateChange, StateEntry, Stream},
-    tasks::Tasks,
+    tasks::{Part, Tasks},
 };
 
 use super::{
@@ -360,7 +360,7 @@ impl Push {
         change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     ) -> Result<T, ChangeError> {
         let ended = || CommitError::MaybeStored("the task of the change has ended".into());
-        let done = self.0.tasks.finish("data stream", change).await;
+        let done = self.0.tasks.finish(Part::Change, change).await;
         done.unwrap_or_else(|| Err(ended().into()))
     }
 

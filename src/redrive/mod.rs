@@ -23,7 +23,9 @@
 //!
 //! With a group a pass goes on where the last one of that group came to (`group.rs`).
 //!
-//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
+//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass. A panic ends the
+//! pass that it comes up in: what was not called is taken back, what was called is waited for, and then the partition is
+//! free for the next pass.
 
 mod collect;
 mod failing;
@@ -62,6 +64,7 @@ use crate::{
     live::Live,
     place::{Offset, PartitionId},
     storage::{CommitError, Health, ReadError, Stream},
+    tasks::Part,
 };
 
 /// Handle to redrives. Clones share everything.
@@ -137,6 +140,9 @@ pub enum Error {
     /// The log did not take how far the group came. Ends so far are stored; the group stands where it stood.
     #[error("where the group stands was not stored: {0}")]
     GroupNotStored(CommitError),
+    /// A mistake of ours ended the pass. Ends so far are stored; nothing of it is under way any more.
+    #[error("a panic has ended the redrive")]
+    Panicked,
     /// The gateway stops. Ends so far are stored.
     #[error("the gateway is stopping")]
     Stopping,
@@ -213,7 +219,8 @@ impl Redriver {
         };
         let (answer, answered) = oneshot::channel();
         let this = inner.clone();
-        inner.shared.tasks.spawn("redrive", async move {
+        let stop = inner.shared.stop.clone();
+        inner.shared.tasks.spawn_guarded(Part::Retry, async move {
             let report = match request.group {
                 None => pass.run(&request.partitions).await,
                 Some(group) => this.run_with(group, pass, &request.partitions).await,
@@ -222,7 +229,13 @@ impl Redriver {
             // Whoever asked may be gone; what was done is stored all the same.
             drop(answer.send(report));
         });
-        answered.await.unwrap_or(Err(Error::Stopping))
+        // The task has ended without an answer: by a panic, or with the runtime.
+        answered
+            .await
+            .unwrap_or_else(|_| match stop.is_cancelled() {
+                true => Err(Error::Stopping),
+                false => Err(Error::Panicked),
+            })
     }
 }
 

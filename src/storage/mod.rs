@@ -779,6 +779,11 @@ impl Finished {
     }
 }
 
+/// Events of a stream from which on a purge moves the last purge's event in place of adding one. Every change of the stream
+/// writes all of them. Those who read the stream and are past that event hear of no further purge; nothing else is lost.
+/// Growth adds events beyond the bound, as there are 255 of them at most, and a purge behind one of these adds one too.
+pub const EVENTS_MAX: usize = if cfg!(test) { 128 } else { 65_536 };
+
 /// A stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
@@ -794,7 +799,7 @@ pub struct Stream {
     pub config: StreamConfig,
     /// Grows with every change.
     pub revision: u64,
-    /// What happened to it as a whole, in order; takes no offset (`push-decisions.md` §2).
+    /// What happened to it as a whole, in order; takes no offset (`push-decisions.md` §2). About [`EVENTS_MAX`] at most.
     pub events: Vec<ControlEvent>,
     /// Why it was purged, the last time.
     pub last_purge: Option<PurgeNote>,
@@ -828,10 +833,16 @@ impl Stream {
     /// Returns this stream as it is once it was purged at that time, with these tails.
     pub(crate) fn after_purge(&self, time: Timestamp, tails: Vec<Offset>, note: PurgeNote) -> Self {
         let mut stream = self.clone();
-        // Nobody asks for those of earlier purges, and there is no bound to how many these are.
+        // Nobody asks for those of earlier purges, and these may be many.
         let purges = stream.events.iter_mut();
         let purges = purges.filter(|event| event.kind == ControlEventKind::Purged);
         purges.for_each(|event| event.tails = Vec::new());
+        let last = stream.events.last();
+        if stream.events.len() >= EVENTS_MAX
+            && last.is_some_and(|last| last.kind == ControlEventKind::Purged)
+        {
+            stream.events.pop();
+        }
         stream.events.push(ControlEvent {
             kind: ControlEventKind::Purged,
             time,

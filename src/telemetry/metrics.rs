@@ -59,12 +59,17 @@ const LIST: &[Listed] = &[
     listed(
         PUSH_CLOSES,
         MetricType::Counter,
-        "WebSockets of data streams that were closed from here, by close code",
+        "Clients of data streams that were closed from here, on WebSockets and Server-Sent Events, by close code",
     ),
     listed(
         PUSH_GAPS,
         MetricType::Counter,
         "Gaps behind which clients of data streams went on, as qualityOfService atMostOnce says",
+    ),
+    listed(
+        PANICS,
+        MetricType::Counter,
+        "Panics that ended the work of one client and nothing else, by part; each is a mistake of ours",
     ),
     listed(
         FAILED_LOGINS,
@@ -205,6 +210,8 @@ const REFUSED: &str = "syncgate_refused_requests";
 /// Gaps of data streams.
 pub const PUSH_GAPS: &str = "syncgate_push_gaps";
 const PUSH_CLOSES: &str = "syncgate_push_closes";
+/// Panics in the work of one client, by `part`.
+pub const PANICS: &str = "syncgate_panics";
 const FAILED_LOGINS: &str = "syncgate_failed_logins";
 const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
 /// Time from a commit's queuing to its durability.
@@ -267,7 +274,7 @@ pub struct Metrics {
     pub repeated: Counter,
     /// Refused requests of `POST /stream/sync`, by problem `code`.
     pub refused: Family<Label, Counter>,
-    /// WebSockets of data streams that were closed from here, by `code`.
+    /// Clients of data streams that were closed from here, by `code`.
     pub closes: Family<Label, Counter>,
     /// Requests with wrong credentials.
     pub failed_logins: Counter,
@@ -419,7 +426,7 @@ fn as_f64(value: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::{clock::Timestamp, tasks::Panics};
 
     #[derive(Debug)]
     struct Everything;
@@ -462,6 +469,7 @@ mod tests {
         metrics.adopt(PUSH_GAPS, Counter::<u64>::default());
         metrics.adopt(SECRETS_GONE, Counter::<u64>::default());
         metrics.adopt(LOST_ENDS, Counter::<u64>::default());
+        metrics.adopt(PANICS, Panics::default().counters().clone());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
             let histogram = latency();
             histogram.observe(0.001);
@@ -483,6 +491,7 @@ mod tests {
         assert!(listed.iter().all(|name| name.starts_with("syncgate_")));
         for line in [
             "syncgate_accepted_messages_total 1",
+            "syncgate_panics_total{part=\"websocket\"} 0",
             "syncgate_refused_requests_total{code=\"x\"} 1",
             "syncgate_backlog_records{stream=\"s\"} 7.0",
             "syncgate_journal_bytes_total{stream=\"s\"} 7.0",

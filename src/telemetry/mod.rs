@@ -5,7 +5,7 @@
 pub mod metrics;
 mod process;
 
-use std::{fmt, io::IsTerminal, sync::Arc};
+use std::{fmt, io::IsTerminal, panic, sync::Arc};
 
 use tracing_subscriber::{EnvFilter, fmt::Subscriber, reload::Handle};
 
@@ -72,7 +72,22 @@ pub fn log_to_stderr(logging: &Logging) -> LogLevel {
         tracing::debug!("the log was set up before");
         return LogLevel::default();
     }
+    panic::set_hook(Box::new(log_panic));
     level
+}
+
+/// Tells of a panic and its place. Its text is told only if it is a constant, because a text that is made at run time may
+/// quote a payload or a header.
+fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let text = panic.payload().downcast_ref::<&'static str>();
+    let thread = std::thread::current();
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        std::backtrace::BacktraceStatus::Captured => backtrace.to_string(),
+        _ => String::new(),
+    };
+    tracing::error!(place, text, thread = thread.name(), backtrace, "panic");
 }
 
 fn filter(logging: &Logging) -> EnvFilter {

@@ -80,7 +80,8 @@ macro_rules! suite {
                 a_purge_that_is_to_keep_open_records_is_refused_by_the_first,
                 ends_that_were_queued_before_a_purge_are_stored_before_it,
                 a_purged_record_cannot_end,
-                each_purge_is_an_event_unless_nothing_came_since_the_last;
+                each_purge_is_an_event_unless_nothing_came_since_the_last,
+                with_as_many_events_as_there_may_be_a_purge_moves_the_last_one;
             streams: a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen,
                 a_name_is_taken_once,
                 an_ocid_is_taken_once,

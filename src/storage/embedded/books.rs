@@ -297,7 +297,7 @@ impl Books {
         }
         book.partitions
             .resize_with(new.partitions.into(), PartitionBook::default);
-        if let Some(tails) = image.purges(old.events.len()) {
+        if let Some(tails) = image.purge_since(Some(old)) {
             let all_of = tails.iter().map(|tail| tail.0);
             if !all_of.eq(book.partitions.iter().map(|partition| partition.next)) {
                 return Err(Malformed("a purge does not go up to the tails"));

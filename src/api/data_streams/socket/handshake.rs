@@ -16,6 +16,7 @@ use crate::{
         problem::{Code, Problem},
     },
     push::Subscription,
+    tasks::Part,
 };
 
 use super::session::{Manners, Session};
@@ -46,7 +47,8 @@ pub(in crate::api::data_streams) fn upgrade(
     let upgraded = hyper::upgrade::on(&mut request);
     let stop = shared.stop.child_token();
     let closes = shared.metrics.closes.clone();
-    shared.tasks.spawn("subscriber", async move {
+    let panics = shared.tasks.panics().clone();
+    shared.tasks.spawn_guarded(Part::WebSocket, async move {
         let Ok(upgraded) = upgraded.await else {
             return;
         };
@@ -61,7 +63,7 @@ pub(in crate::api::data_streams) fn upgrade(
             return;
         }
         let session = Session::new(io, parts.read_buf.to_vec(), subscription, manners).await;
-        if let Some(close) = session.run(&stop).await {
+        if let Some(close) = session.run(&stop, &panics).await {
             let code = [("code", close.code().to_string())];
             closes.get_or_create(&code).inc();
         }

@@ -21,7 +21,10 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::push::{Frame, Subscription};
+use crate::{
+    push::{Frame, Subscription},
+    tasks::{Panics, Part},
+};
 
 use super::{
     super::{
@@ -116,8 +119,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Sends until something ends it; returns why, or nothing if the client has gone.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> Option<Close> {
-        let ended = self.send(stop).await;
+    pub(super) async fn run(mut self, stop: &CancellationToken, panics: &Panics) -> Option<Close> {
+        let ended = panics.guard(Part::WebSocket, self.send(stop)).await;
+        // What is queued stays whole in a panic, so the client can be told.
+        let ended = ended.unwrap_or(Some(Ended::Here(Close::Internal)));
         // Before the client learns that it was heard.
         let settled = self.subscription.settle().await;
         match ended {
@@ -211,6 +216,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         match message {
             Message::Text(text) => {
+                #[cfg(test)]
+                crate::tasks::provoke(Part::WebSocket, text.as_bytes());
                 self.counted.1 += 1;
                 if self.subscription.has_cursor() {
                     let pos = cursors::one_text(text.as_bytes(), "ack").ok();
