@@ -14,6 +14,7 @@ mod http2;
 mod lookups;
 mod lost_ends;
 mod order;
+mod outage;
 mod prefixes;
 mod purge;
 mod rate;
