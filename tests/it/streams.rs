@@ -111,15 +111,15 @@ async fn a_stream_of_the_config_is_changed_in_the_config() {
 /// An id, not a name, is what a record's end hangs on: a stream made again has nothing to do with the old one.
 #[tokio::test]
 async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
-    let target = StubTarget::with(|_| Act::status(503)).await;
+    let target = StubTarget::with(|_| Act::status(500)).await;
     let gateway = Gateway::start();
     for round in 0..2 {
         gateway
             .post("/v1/streams", &json!({"name": "Again"}))
             .await
             .ok();
-        target.now(|_| Act::status(503));
-        let first = gateway.records("ServerUnavailableStream").await.len();
+        target.now(|_| Act::status(500));
+        let first = gateway.records("InternalserverErrorStream").await.len();
         for n in 0..5 {
             gateway
                 .sync(&keyed(
@@ -129,10 +129,10 @@ async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
                 ))
                 .await;
         }
-        gateway.record("ServerUnavailableStream", first + 5).await;
-        let mapping = json!([{"responsecode": "503", "stream": "Again"}]);
+        gateway.record("InternalserverErrorStream", first + 5).await;
+        let mapping = json!([{"responsecode": "500", "stream": "Again"}]);
         gateway
-            .retry_with("ServerUnavailableStream", -1, 100, mapping)
+            .retry_with("InternalserverErrorStream", -1, 100, mapping)
             .await
             .ok();
         assert_eq!(gateway.records("Again").await.len(), 5);
