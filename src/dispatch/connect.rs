@@ -21,14 +21,21 @@ use super::{
     outcome::{Cause, Failure},
     refused::handshake_reason,
     settings::Outward,
+    sockets::Sockets,
     stats::Stats,
     wire::{Socket, Wire},
 };
-use crate::{target::Origin, tasks::Tasks};
+use crate::{
+    descriptors::{self, Shares},
+    target::Origin,
+    tasks::Tasks,
+};
 
 /// Opens connections.
 pub(crate) struct Connector {
     lookups: Lookups,
+    /// A worker takes one of these before it connects.
+    pub(super) sockets: Sockets,
     /// For the part of HTTP/2 that hyper wants to run as a task.
     pub(crate) tasks: Tasks,
     #[cfg(test)]
@@ -44,6 +51,7 @@ impl Connector {
     pub(crate) fn new(tasks: Tasks, stats: Arc<Stats>) -> Self {
         Self {
             lookups: Lookups::new(stats),
+            sockets: Sockets::new(Shares::of_process().calls),
             tasks,
             #[cfg(test)]
             network: None,
@@ -65,7 +73,27 @@ impl Connector {
 
     /// Returns a connection that a record of `source` wants, and how long it waited for a look-up of the name to begin.
     /// From there on the connection stands after `within`.
+    ///
+    /// # Errors
+    /// A failure with `not_begun` if this process has no descriptor for it: that says nothing of the target.
     pub(crate) async fn connect(
+        &self,
+        outward: &Outward,
+        origin: &Origin,
+        source: &str,
+        within: Duration,
+    ) -> Result<(Connection, Duration), Failure> {
+        match self.connect_once(outward, origin, source, within).await {
+            // A look-up of a name needs descriptors too, and does not say that it had none.
+            Err(failure) if failure.not_begun || !descriptors::is_one_left() => Err(Failure {
+                not_begun: true,
+                ..failure
+            }),
+            ended => ended,
+        }
+    }
+
+    async fn connect_once(
         &self,
         outward: &Outward,
         origin: &Origin,
@@ -156,6 +184,12 @@ async fn tcp(
         left -= 1;
         failure = Some(match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return not_ourselves(rule, origin, stream),
+            Ok(Err(error)) if descriptors::are_used_up(&error) => {
+                return Err(Failure {
+                    not_begun: true,
+                    ..connect_failure(&error)
+                });
+            }
             Ok(Err(error)) => connect_failure(&error),
             Err(_elapsed) => late(),
         });

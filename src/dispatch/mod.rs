@@ -55,6 +55,7 @@ mod renew;
 pub(crate) mod route;
 mod settings;
 mod settle;
+pub(crate) mod sockets;
 mod stats;
 mod target;
 mod target_id;

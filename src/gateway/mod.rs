@@ -29,6 +29,7 @@ use crate::{
     api::{self, Api, ListenRefused},
     clock::Clock,
     config::{Config, Loaded},
+    descriptors::Shares,
     dispatch::{self, Dispatcher, SettingInvalid},
     ingest::Ingest,
     live::Live,
@@ -48,6 +49,9 @@ use crate::{
 
 /// How long closing the engine may take after the grace time: what is queued is written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Below this many open files a gateway with a few hundred clients and targets waits for descriptors.
+const LOW_LIMIT: usize = 4_096;
 
 /// This part of the grace time belongs to requests alone, before dispatch stops taking records.
 const REQUESTS_SHARE: u32 = 4;
@@ -149,6 +153,14 @@ impl Gateway {
         };
         let listener = listener.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
+        let (clients, calls) = (config.server.connections_max, config.dispatch.in_flight_max);
+        let shares = Shares::of_process();
+        if let Some(cut) = shares.cuts(clients, calls) {
+            match shares.limit < LOW_LIMIT {
+                true => tracing::warn!("{cut}"),
+                false => tracing::info!("{cut}"),
+            }
+        }
         let settings = dispatch_settings(config, address).map_err(StartError::Settings)?;
         let edge = Arc::new(Live::new(api::Settings::new(config)?));
 
@@ -160,7 +172,12 @@ impl Gateway {
         let streams = Streams::new(engine.clone());
         streams::ensure(&streams, config).await?;
         let settings_of_secrets = config.secrets.clone();
-        let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
+        // A start that is given up ends the command that it waits for.
+        let starting = CancellationToken::new();
+        let given_up = starting.clone().drop_guard();
+        let load = move || MasterKey::load(&settings_of_secrets, &dir, &starting);
+        let master = off_this_thread(load).await?;
+        given_up.disarm();
         let secrets = Secrets::open(engine.clone(), master).await?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
         let edge_tasks = Tasks::new();
@@ -209,6 +226,8 @@ impl Gateway {
         metrics.adopt(metrics::APPEND_SECONDS, append_seconds);
         metrics.adopt(metrics::FSYNC_SECONDS, disk.sync_seconds);
         metrics.adopt(metrics::JOURNAL_BYTES, disk.written_bytes);
+        let dropped_lines = level.dropped_lines().clone();
+        metrics.adopt(metrics::LOG_LINES_DROPPED, dropped_lines);
         let books = Books {
             streams: streams.clone(),
             source: config.roles.source.clone(),

@@ -12,6 +12,7 @@
 mod draft;
 mod head;
 mod master;
+mod master_command;
 mod room;
 mod sealed;
 #[cfg(test)]

@@ -187,6 +187,11 @@ const LIST: &[Listed] = &[
         "Ends of records that the log did not take; each such record waits again, or is dispatched again",
     ),
     listed(
+        LOG_LINES_DROPPED,
+        MetricType::Counter,
+        "Log lines that were dropped because standard error was not read fast enough",
+    ),
+    listed(
         RESIDENT_BYTES,
         MetricType::Gauge,
         "Resident memory of the process",
@@ -261,6 +266,8 @@ pub const STATE_SHARE_BYTES: &str = "syncgate_state_share_bytes";
 pub const SECRETS_GONE: &str = "syncgate_secrets_gone";
 /// Ends that the log did not take.
 pub const LOST_ENDS: &str = "syncgate_lost_ends";
+/// Log lines that were dropped.
+pub const LOG_LINES_DROPPED: &str = "syncgate_log_lines_dropped";
 
 /// One label.
 pub type Label = [(&'static str, String); 1];
@@ -470,6 +477,7 @@ mod tests {
         metrics.adopt(SECRETS_GONE, Counter::<u64>::default());
         metrics.adopt(LOST_ENDS, Counter::<u64>::default());
         metrics.adopt(PANICS, Panics::default().counters().clone());
+        metrics.adopt(LOG_LINES_DROPPED, Counter::<u64>::default());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
             let histogram = latency();
             histogram.observe(0.001);

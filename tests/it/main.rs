@@ -24,6 +24,7 @@ mod errors;
 mod flow;
 mod idempotency;
 mod lifecycle;
+mod limits;
 mod loss;
 mod payloads;
 mod purge;
