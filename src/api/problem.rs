@@ -693,6 +693,7 @@ impl From<ReloadError> for Problem {
                     ..why
                 }
             }
+            ReloadError::Busy(_) => Self::new(Code::QueueFull, detail).retry_after(5),
             ReloadError::Stopping => Self::draining(),
         }
     }
@@ -708,6 +709,13 @@ impl From<ConfigError> for Fault {
             pointer: error.key,
             code: "setting_invalid",
         }
+    }
+}
+
+impl From<ingest::NotPaused> for Problem {
+    fn from(error: ingest::NotPaused) -> Self {
+        let what = format!("nothing was changed: {error}");
+        Self::new(Code::QueueFull, what).retry_after(5)
     }
 }
 

@@ -32,6 +32,7 @@ use super::{router::ROUTES, *};
 use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
+    ingest::NotPaused,
     place::{Offset, Partition, PartitionId},
     push::{self, Push},
     record::{HeadersBuilder, Record, header},
