@@ -145,6 +145,11 @@ impl Reloader {
                 });
                 ReloadError::Invalid(ConfigErrors(wrong.collect()))
             }
+            streams::EnsureError::Reserved(reserved) => {
+                let wrong = reserved.into_iter();
+                let wrong = wrong.map(|wrong| loaded.error(&wrong.key, wrong.to_string()));
+                ReloadError::Invalid(ConfigErrors(wrong.collect()))
+            }
             streams::EnsureError::Stream { name, source } => ReloadError::Stream { name, source },
         })
     }
