@@ -29,6 +29,12 @@ impl Default for Heavy {
 }
 
 impl Heavy {
+    #[cfg(test)]
+    pub(super) async fn all_turns(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let all = u32::try_from(HEAVY_LEN_MAX).unwrap();
+        self.0.acquire_many(all).await.unwrap()
+    }
+
     /// Does work on that many bytes. Large work waits for its turn until `by`.
     ///
     /// # Errors
@@ -77,7 +83,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_work_waits_for_its_turn_and_not_for_ever() {
         let heavy = Heavy::default();
-        let turns = heavy.0.acquire_many(4).await.unwrap();
+        let turns = heavy.all_turns().await;
         let by = || Instant::now() + Duration::from_secs(1);
         let light = heavy.run(LIGHT_BYTES_MAX, by(), || 1).await;
         assert_eq!(light.unwrap(), 1);

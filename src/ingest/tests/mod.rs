@@ -732,37 +732,35 @@ async fn what_is_too_large_is_not_taken_apart() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_large_batch_leaves_the_serving_thread() {
+#[tokio::test(start_paused = true)]
+async fn digest_and_reading_of_a_large_body_wait_for_their_turn_and_small_ones_do_not() {
     let bench = bench(1, |_| {}).await;
-    let padded = with("18jan", &"x".repeat(8_000));
-    let body = Bytes::from(vec![padded; 1_000].join("\n"));
-    let tasks = Tasks::new();
-    let (ingest, limits) = (bench.ingest.clone(), bench.ingest.limits.get());
-    let sent = body.clone();
-    let (begin, mut begun) = tokio::sync::oneshot::channel();
-    let sending = tasks.finish("sends", async move {
-        begin.send(()).unwrap();
-        let read = || {
-            limits
-                .read(&sent, Form::Lines)
-                .map(|(_, messages)| messages.len())
-        };
-        let by = Instant::now() + Duration::from_secs(60);
-        ingest.heavy.run(sent.len(), by, read).await
-    });
-    let mut ticks = 0_u64;
-    let (mut sending, mut is_begun) = (std::pin::pin!(sending), false);
-    let len = loop {
-        if let std::task::Poll::Ready(sent) = futures_util::poll!(&mut sending) {
-            break sent.expect("no panic");
-        }
-        is_begun |= begun.try_recv().is_ok();
-        ticks += u64::from(is_begun);
-        tokio::task::yield_now().await;
+    let large = Bytes::from(vec![with("18jan", &"x".repeat(8_000)); 1_000].join("\n"));
+    let submission = |body: &Bytes, key| Submission {
+        source: "default",
+        body: body.clone(),
+        form: Form::Lines,
+        token: None,
+        traceparent: None,
+        key,
     };
-    assert_eq!(len.unwrap().unwrap(), 1_000);
-    assert!(ticks > 20, "{ticks}");
-    let accepted = bench.send(Form::Lines, None, body).await.unwrap();
-    assert_eq!(accepted.placed.len(), 1_000);
+    let key = IdempotencyKey::read(b"key");
+    let turns = bench.ingest.heavy.all_turns().await;
+    for key in [None, key] {
+        let refused = bench.ingest.submit(submission(&large, key)).await;
+        assert!(
+            matches!(refused, Err(Error::Commit(CommitError::Busy))),
+            "{refused:?}"
+        );
+        let small = Bytes::from_static(GOOD.as_bytes());
+        bench.ingest.submit(submission(&small, None)).await.unwrap();
+    }
+    drop(turns);
+    for repeated in [false, true] {
+        let accepted = bench.ingest.submit(submission(&large, key)).await.unwrap();
+        assert_eq!(
+            (accepted.placed.len(), accepted.repeated),
+            (1_000, repeated)
+        );
+    }
 }
