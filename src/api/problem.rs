@@ -27,7 +27,7 @@ use crate::{
     users::Refused,
 };
 
-use super::{ReloadError, data_streams, wire};
+use super::{ReloadError, access::is_below, data_streams, refusals::Refusals, wire};
 
 /// Paths whose answers have the envelope of data streams.
 const ENVELOPED: &str = "/services/v2";
@@ -91,6 +91,7 @@ pub(super) enum Code {
     IdempotencyMismatch,
     HeadersTooLarge,
     Internal,
+    NotImplemented,
     QueueFull,
     LogStopped,
     MaybeStored,
@@ -211,6 +212,11 @@ impl Code {
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
                 "Something went wrong inside",
+            ),
+            Self::NotImplemented => (
+                S::NOT_IMPLEMENTED,
+                "not_implemented",
+                "Unknown transfer coding",
             ),
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
             Self::LogStopped => (
@@ -333,7 +339,7 @@ impl Problem {
             cause: Some(cause.to_string().into()),
             ..Self::new(
                 Code::Internal,
-                "the log of the gateway has more under this request id",
+                "the log of the gateway has more, under this request id or that of an earlier request",
             )
         }
     }
@@ -346,17 +352,34 @@ impl Problem {
         self.code
     }
 
-    /// Becomes the response, and a line in the log if the fault is ours.
+    /// Writes a line to the log if the fault is ours, and if the log has not just heard of one of this kind.
+    pub(super) fn tell(&self, refusals: &Refusals, request_id: &str) {
+        let (status, code, _) = self.code.parts();
+        if !status.is_server_error() || self.code == Code::NotImplemented {
+            tracing::debug!(request_id, code, "request refused");
+            return;
+        }
+        let Some(requests) = refusals.note(code) else {
+            return;
+        };
+        match &self.cause {
+            Some(cause) => {
+                tracing::error!(
+                    request_id,
+                    code,
+                    cause = &**cause,
+                    requests,
+                    "request failed"
+                );
+            }
+            None => tracing::warn!(request_id, code, requests, "request refused"),
+        }
+    }
+
+    /// Becomes the response.
     pub(super) fn render(self, path: &str, request_id: &str) -> Response {
         let (status, code, title) = self.code.parts();
-        if let Some(cause) = &self.cause {
-            tracing::error!(request_id, code, cause = &**cause, "request failed");
-        } else if status.is_server_error() {
-            tracing::warn!(request_id, code, "request refused");
-        } else {
-            tracing::debug!(request_id, code, "request refused");
-        }
-        let mut response = match path.starts_with(ENVELOPED) {
+        let mut response = match is_below(path, ENVELOPED) {
             true => data_streams::problem(&data_streams::Wrong {
                 status,
                 word: code,

@@ -15,6 +15,7 @@ mod cli;
 mod clients;
 mod crash;
 mod doctor;
+mod edge;
 mod errors;
 mod flow;
 mod idempotency;
