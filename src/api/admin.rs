@@ -16,9 +16,14 @@ use crate::storage::{
 
 use super::{Shared, problem::Problem, query::Query, wire};
 
+/// Returns whether a path is one of a probe of health or readiness.
+pub(super) fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
 /// Returns whether a path is answered as ever while the gateway stops.
 pub(super) fn answers_while_draining(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/metrics")
+    is_probe(path) || path == "/metrics"
 }
 
 pub(super) async fn healthz(uri: Uri) -> Result<Response, Problem> {

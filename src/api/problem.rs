@@ -28,7 +28,7 @@ use crate::{
     users::Refused,
 };
 
-use super::{ReloadError, data_streams, wire};
+use super::{ReloadError, access::is_below, data_streams, refusals::Refusals, wire};
 
 /// Paths whose answers have the envelope of data streams.
 const ENVELOPED: &str = "/services/v2";
@@ -92,6 +92,7 @@ pub(super) enum Code {
     IdempotencyMismatch,
     HeadersTooLarge,
     Internal,
+    NotImplemented,
     QueueFull,
     LogStopped,
     MaybeStored,
@@ -214,6 +215,11 @@ impl Code {
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
                 "Something went wrong inside",
+            ),
+            Self::NotImplemented => (
+                S::NOT_IMPLEMENTED,
+                "not_implemented",
+                "Unknown transfer coding",
             ),
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
             Self::LogStopped => (
@@ -346,7 +352,7 @@ impl Problem {
             cause: Some(cause.to_string().into()),
             ..Self::new(
                 Code::Internal,
-                "the log of the gateway has more under this request id",
+                "the log of the gateway has more, under this request id or that of an earlier request",
             )
         }
     }
@@ -359,17 +365,34 @@ impl Problem {
         self.code
     }
 
-    /// Becomes the response, and a line in the log if the fault is ours.
+    /// Writes a line to the log if the fault is ours, and if the log has not just heard of one of this kind.
+    pub(super) fn tell(&self, refusals: &Refusals, request_id: &str) {
+        let (status, code, _) = self.code.parts();
+        if !status.is_server_error() || self.code == Code::NotImplemented {
+            tracing::debug!(request_id, code, "request refused");
+            return;
+        }
+        let Some(requests) = refusals.note(code) else {
+            return;
+        };
+        match &self.cause {
+            Some(cause) => {
+                tracing::error!(
+                    request_id,
+                    code,
+                    cause = &**cause,
+                    requests,
+                    "request failed"
+                );
+            }
+            None => tracing::warn!(request_id, code, requests, "request refused"),
+        }
+    }
+
+    /// Becomes the response.
     pub(super) fn render(self, path: &str, request_id: &str, now: Timestamp) -> Response {
         let (status, code, title) = self.code.parts();
-        if let Some(cause) = &self.cause {
-            tracing::error!(request_id, code, cause = &**cause, "request failed");
-        } else if status.is_server_error() {
-            tracing::warn!(request_id, code, "request refused");
-        } else {
-            tracing::debug!(request_id, code, "request refused");
-        }
-        let mut response = match path.starts_with(ENVELOPED) {
+        let mut response = match is_below(path, ENVELOPED) {
             true => data_streams::problem(
                 &data_streams::Wrong {
                     status,
@@ -721,6 +744,7 @@ impl From<ReloadError> for Problem {
                     ..why
                 }
             }
+            ReloadError::Busy(_) => Self::new(Code::QueueFull, detail).retry_after(5),
             ReloadError::Stopping => Self::draining(),
         }
     }
@@ -736,6 +760,13 @@ impl From<ConfigError> for Fault {
             pointer: error.key,
             code: "setting_invalid",
         }
+    }
+}
+
+impl From<ingest::NotPaused> for Problem {
+    fn from(error: ingest::NotPaused) -> Self {
+        let what = format!("nothing was changed: {error}");
+        Self::new(Code::QueueFull, what).retry_after(5)
     }
 }
 

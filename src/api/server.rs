@@ -1,7 +1,8 @@
 //! Accepting connections, and one request from its head to its answer.
 //!
 //! Bounds: connections by a semaphore taken before `accept` (the rest waits in the kernel's queue), by the setting and by
-//! their share of the descriptors, head and body by size and by time, an answer that nobody reads by TCP's user timeout.
+//! their share of the descriptors, head and body by size and by time, answers by their bytes (`answers.rs`), and by time
+//! where the client does not read (`client_io.rs`).
 
 use std::{
     convert::Infallible,
@@ -16,8 +17,12 @@ use std::{
 
 use axum::{Router, body::Body, response::Response};
 use data_encoding::HEXLOWER;
-use http::{HeaderMap, HeaderValue, Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
@@ -37,18 +42,24 @@ use crate::{
 };
 
 use super::{
-    Api, Parts, Shared,
+    Api, Parts, Settings, Shared,
     access::Door,
     admin,
+    answers::Answers,
     body::Bodies,
-    guard::Guard,
-    problem::{Problem, REQUEST_ID},
+    client_io::{ClientIo, Manners, Patience},
+    cors,
+    guard::{Guard, one},
+    problem::{Code, Problem, REQUEST_ID},
+    refusals::Refusals,
     router, sync,
 };
 
 /// All headers of a request together, in bytes; longer ones are refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How long an answer may lie unread in the network before its connection is given up.
+/// What hyper reads ahead of a client, and what it gathers to be written.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
+/// How long an answer may lie in the system, all of it written and not acknowledged, before its connection is given up.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The wait after a failed accept (no more file descriptors, mostly).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -89,6 +100,8 @@ impl Api {
             metrics,
             sources,
             bodies: Bodies::new(self.settings.clone()),
+            answers: Answers::default(),
+            refusals: Refusals::default(),
             settings: self.settings,
             roles: self.roles,
             guard: Guard::new(listener.local_addr()?),
@@ -144,7 +157,8 @@ fn http(head_timeout: Duration) -> http1::Builder {
         .half_close(true)
         // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
         // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
-        .max_header_size(HEAD_BYTES_MAX);
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX);
     http
 }
 
@@ -220,14 +234,17 @@ impl Connection {
         }
         // A token of its own: each poll of a wait takes the token's lock.
         let stop = self.shared.stop.child_token();
+        let manners = Arc::new(Manners::default());
+        let io = ClientIo::new(stream, manners.clone());
         let service = service_fn(move |request| {
             let shared = self.shared.clone();
             let router = self.router.clone();
             #[cfg(test)]
             tasks::provoke(Part::Connection, request.uri().path().as_bytes());
-            async move { Ok::<_, Infallible>(respond(shared, router, request).await) }
+            let manners = manners.clone();
+            async move { Ok::<_, Infallible>(respond(shared, router, request, &manners).await) }
         });
-        let served = self.http.serve_connection(TokioIo::new(stream), service);
+        let served = self.http.serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(served.with_upgrades());
         let ended = tokio::select! {
             biased;
@@ -243,24 +260,41 @@ impl Connection {
     }
 }
 
-async fn respond(shared: Arc<Shared>, router: Router, request: Request<Incoming>) -> Response {
+async fn respond(
+    shared: Arc<Shared>,
+    router: Router,
+    request: Request<Incoming>,
+    manners: &Manners,
+) -> Response {
+    let settings = shared.settings.get();
     let id = shared.ids.of(request.headers());
     let path = request.uri().path().to_owned();
-    let answered = answer(&shared, router, request, &id);
-    let mut response = match shared.tasks.panics().guard(Part::Request, answered).await {
-        Some(Ok(response)) => response,
-        Some(Err(problem)) => problem.render(&path, &id, shared.push.now()),
-        None => {
-            let problem = Problem::internal("the handler panicked");
-            problem.render(&path, &id, shared.push.now())
-        }
+    let origin = cors::origin(&settings, request.headers());
+    let changes = !is_safe(request.method());
+    let has_body = !request.body().is_end_stream();
+    let answered = answer(&shared, &settings, router, request, &id);
+    let answered = shared.tasks.panics().guard(Part::Request, answered).await;
+    let answered = answered.unwrap_or_else(|| Err(Problem::internal("the handler panicked")));
+    let render = |problem: Problem| {
+        problem.tell(&shared.refusals, &id);
+        problem.render(&path, &id, shared.push.now())
     };
+    let answered =
+        answered.and_then(|response| shared.answers.count(&settings, response, !changes));
+    let mut response = answered.unwrap_or_else(render);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let allow = response.headers_mut().remove(http::header::ALLOW);
-        response = problem.render(&path, &id, shared.push.now());
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = render(problem);
         if let Some(allow) = allow {
-            response.headers_mut().insert(http::header::ALLOW, allow);
+            response.headers_mut().insert(header::ALLOW, allow);
         }
+    }
+    let status = response.status();
+    let refuses = status.is_client_error() || status.is_server_error();
+    let patience = response.extensions().get::<Patience>().copied();
+    manners.answers(patience, has_body && refuses);
+    if let Some(origin) = origin {
+        cors::open(response.headers_mut(), origin);
     }
     if let Ok(id) = HeaderValue::from_maybe_shared(bytes::Bytes::from(id)) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -270,6 +304,7 @@ async fn respond(shared: Arc<Shared>, router: Router, request: Request<Incoming>
 
 async fn answer(
     shared: &Arc<Shared>,
+    settings: &Settings,
     mut router: Router,
     request: Request<Incoming>,
     id: &str,
@@ -281,11 +316,11 @@ async fn answer(
     if shared.stop.is_cancelled() && !admin::answers_while_draining(path) {
         return Err(Problem::draining());
     }
-    let settings = shared.settings.get();
-    shared.guard.check(&settings, &parts)?;
-    if path == sync::PATH && parts.method == http::Method::POST {
+    shared.guard.check(settings, &parts)?;
+    check_coding(&parts.headers)?;
+    if path == sync::PATH && parts.method == Method::POST {
         let started = Instant::now();
-        let answered = sync::answer(shared, &settings, &parts, body, id).await;
+        let answered = sync::answer(shared, settings, &parts, body, id).await;
         if let Err(problem) = &answered {
             let code = [("code", problem.code().word().to_owned())];
             shared.metrics.refused.get_or_create(&code).inc();
@@ -293,12 +328,37 @@ async fn answer(
         shared.sync_seconds.observe(started.elapsed().as_secs_f64());
         return answered;
     }
-    let caller = shared.door.caller(&settings, &parts).await?;
+    if let Some(response) = cors::preflight(settings, &parts) {
+        return Ok(response);
+    }
+    let caller = shared.door.caller(settings, &parts).await?;
     parts.extensions.insert(caller);
     let request = Request::from_parts(parts, Body::new(body));
     match router.call(request).await {
         Ok(response) => Ok(response),
         Err(never) => match never {},
+    }
+}
+
+/// Returns whether a method changes nothing (RFC 9110 §9.2.1).
+pub(super) fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Refuses transfer codings that hyper passes on undone: it undoes `chunked` and looks only whether that is the last one
+/// (RFC 9112 §6.1).
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let coding = one(headers, &header::TRANSFER_ENCODING);
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match coding {
+        Ok(coding) if coding.is_none_or(is_chunked) => Ok(()),
+        _ => Err(Problem::new(
+            Code::NotImplemented,
+            "the only transfer coding is chunked, once; for gzip take Content-Encoding",
+        )),
     }
 }
 

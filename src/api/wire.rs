@@ -271,14 +271,6 @@ pub(super) struct ReaderView {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct RecordList {
-    pub(super) items: Vec<RecordView>,
-    pub(super) next: Option<u64>,
-    pub(super) earliest: u64,
-    pub(super) tail: u64,
-}
-
-#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RecordView {
     pub(super) offset: u64,

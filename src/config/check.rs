@@ -153,6 +153,11 @@ impl Check<'_> {
             server.request_timeout_ms,
             10..=HOUR_MS,
         );
+        self.range(
+            "server.answers_bytes_max",
+            server.answers_bytes_max,
+            MIB..=64 * GIB,
+        );
         self.range("server.grace_ms", server.grace_ms, 0..=HOUR_MS);
         let level = &config.logging.level;
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level) {

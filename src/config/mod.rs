@@ -79,6 +79,8 @@ pub struct Server {
     pub connections_max: usize,
     /// A request must have arrived whole after this time.
     pub request_timeout_ms: u64,
+    /// Bytes of all answers that clients have not read yet; more are refused with 503.
+    pub answers_bytes_max: usize,
     /// What a stop waits for requests and attempts to end.
     pub grace_ms: u64,
     /// Origins other than our own whose pages may send changes.
@@ -92,6 +94,7 @@ impl Default for Server {
             hosts: Vec::new(),
             connections_max: 10_000,
             request_timeout_ms: 30_000,
+            answers_bytes_max: 64 << 20,
             grace_ms: 20_000,
             cors_origins: Vec::new(),
             public_url: None,

@@ -240,6 +240,7 @@ listen = "127.0.0.1:9003"
 hosts = ["gate.example"]
 connections_max = 7
 request_timeout_ms = 777
+answers_bytes_max = 7777777
 grace_ms = 7
 cors_origins = ["https://console.example"]
 public_url = "https://sync.example"

@@ -115,7 +115,7 @@ impl Reloader {
         // Until the parts know of them too: a source stream that grows now must not miss a new error stream.
         let mut pause = None;
         if read.applied.iter().any(of_streams) {
-            pause = Some(self.ingest.pause().await);
+            pause = Some(self.ingest.pause().await?);
             self.change_streams(&read.loaded).await?;
         }
         let config = &read.loaded.config;
@@ -143,6 +143,11 @@ impl Reloader {
                     let key = format!("streams[{}].partitions", shrink.index);
                     loaded.error(&key, shrink.to_string())
                 });
+                ReloadError::Invalid(ConfigErrors(wrong.collect()))
+            }
+            streams::EnsureError::Reserved(reserved) => {
+                let wrong = reserved.into_iter();
+                let wrong = wrong.map(|wrong| loaded.error(&wrong.key, wrong.to_string()));
                 ReloadError::Invalid(ConfigErrors(wrong.collect()))
             }
             streams::EnsureError::Stream { name, source } => ReloadError::Stream { name, source },
@@ -185,6 +190,7 @@ fn tell(came: &Result<Reloaded, ReloadError>) {
         Err(error @ ReloadError::Stream { source, .. }) => {
             tracing::error!(cause = %source, "{error}");
         }
+        Err(error @ ReloadError::Busy(_)) => tracing::error!("{error}"),
         Err(error @ ReloadError::Stopping) => tracing::info!("{error}"),
     }
 }

@@ -20,6 +20,7 @@ mod clients;
 mod crash;
 mod dns;
 mod doctor;
+mod edge;
 mod errors;
 mod flow;
 mod idempotency;

@@ -10,7 +10,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::Shared,
+    api::{Shared, client_io::Patience},
     push::Subscription,
     tasks::{Panics, Part},
     telemetry::metrics::Label,
@@ -20,6 +20,8 @@ use super::close::Close;
 
 const EVENT_STREAM: &str = "text/event-stream";
 const IDLE_EVERY: Duration = Duration::from_secs(15);
+/// A client that takes nothing for so long is let go, as at a WebSocket.
+const STALL_MAX: Duration = Duration::from_secs(30);
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What comes next on the connection.
@@ -40,7 +42,7 @@ struct Events {
 }
 
 /// Returns whether a request wants events.
-pub(super) fn is_meant(headers: &HeaderMap) -> bool {
+pub(in crate::api) fn is_meant(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT).iter();
     let mut media = lists
         .filter_map(|list| list.to_str().ok())
@@ -64,6 +66,7 @@ pub(super) fn response(shared: &Arc<Shared>, subscription: Subscription) -> Resp
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(BUFFERING, HeaderValue::from_static("no"));
+    response.extensions_mut().insert(Patience(STALL_MAX));
     response
 }
 

@@ -30,16 +30,48 @@ use super::{
     Shared,
     named::Named,
     problem::{Code, Problem},
+    query::Query,
 };
 
 pub(super) use envelope::{PATCH_INVALID, QUERY_INVALID, Wrong, problem};
+pub(super) use events::is_meant as wants_events;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Data streams in one page, and about how many bytes of configurations: a page that has more ends early.
+const LIST_LEN_MAX: usize = 1_000;
+const LIST_BYTES_MAX: usize = 1 << 20;
 /// Parameters that clients give; each once, and any other is ignored.
 const KNOWN: [&str; 3] = ["begin", "cursor", "takeover"];
 
-pub(super) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    envelope::list(&base(&shared, &headers), &shared.push.list())
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let query = Query::parse(&uri, &["limit", "after"]);
+    let query = query.map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))?;
+    let limit = query.limit_or(LIST_LEN_MAX);
+    let limit = limit.map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))?;
+    let after = query.get("after");
+    let mut streams = shared.push.list();
+    streams.retain(|stream| after.is_none_or(|after| stream.name.as_str() > after));
+    let mut bytes = 0;
+    let fits = streams.iter().take(limit).take_while(|stream| {
+        let is_first = bytes == 0;
+        bytes += stream.config.len();
+        is_first || bytes <= LIST_BYTES_MAX
+    });
+    let len = fits.count();
+    let more = streams.len() > len;
+    streams.truncate(len);
+    let next = streams.last().filter(|_| more);
+    let next = next.map(|last| last.name.as_str());
+    Ok(envelope::list(
+        &base(&shared, &headers),
+        &streams,
+        limit,
+        next,
+    ))
 }
 
 pub(super) async fn create(

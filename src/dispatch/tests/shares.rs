@@ -226,7 +226,7 @@ async fn check_order(keys: usize, set: fn(&mut Config)) {
             while gateway.counts(SOURCE).delivered < wanted {
                 tokio::task::yield_now().await;
             }
-            gateway.stop().await
+            Box::pin(gateway.stop()).await
         };
         let answering = futures_util::future::join_all(answering);
         let third = within("a third of the calls", async {

@@ -7,12 +7,12 @@ use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     api::{
         Shared,
+        client_io::ClientIo,
         problem::{Code, Problem},
     },
     push::Subscription,
@@ -52,11 +52,11 @@ pub(in crate::api::data_streams) fn upgrade(
         let Ok(upgraded) = upgraded.await else {
             return;
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>() else {
             tracing::error!("a connection that was upgraded is none of ours");
             return;
         };
-        let io = parts.io.into_inner();
+        let io = parts.io.into_inner().into_inner();
         let keep_alive = TcpKeepalive::new().with_time(Duration::from_secs(keep_alive.into()));
         if let Err(error) = SockRef::from(&io).set_tcp_keepalive(&keep_alive) {
             tracing::debug!(%error, "a client was gone before it was served");
