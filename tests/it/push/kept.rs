@@ -63,6 +63,7 @@ async fn documents_fill_their_own_share_and_nobody_elses() {
 /// Headers as a list, and as lenient mode takes them too.
 fn shapes() -> Vec<Value> {
     vec![
+        json!([{"key": "X-Own", "value": "SECRET-1"}, {"key": "X-Note", "value": "plain"}]),
         json!([{"key": "X-Own", "value": "SECRET-1"}, {"key": "X-Functions-Key", "value": "SECRET-2"}, {"key": "X-Note", "value": "plain"}]),
         json!({"X-Own": "SECRET-1", "Cookie": "a=SECRET-2", "X-Note": "plain"}),
         json!([
