@@ -107,23 +107,52 @@ struct Entry {
     object: Arc<Object>,
 }
 
-/// What is known of an object, by name: a record may have many columns, and so may a configuration.
+/// What is known of an object.
 #[derive(Debug)]
 struct Object {
     table: usize,
-    keys: HashSet<String>,
-    columns: HashMap<String, ColumnType>,
+    keys: Names<()>,
+    columns: Names<ColumnType>,
+}
+
+/// Names that columns are looked up among. A record may have a hundred thousand columns, and a configuration a thousand.
+#[derive(Debug)]
+enum Names<T> {
+    /// Looking at each is quicker than a hash.
+    Few(Vec<(String, T)>),
+    Many(HashMap<String, T>),
+}
+
+impl<T> Names<T> {
+    const FEW_LEN_MAX: usize = 8;
+
+    fn new(names: impl ExactSizeIterator<Item = (String, T)>) -> Self {
+        match names.len() {
+            ..=Self::FEW_LEN_MAX => Self::Few(names.collect()),
+            _ => Self::Many(names.collect()),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&T> {
+        match self {
+            Self::Few(names) => {
+                let mut named = names.iter().filter(|(known, _)| known == name);
+                named.next().map(|(_, value)| value)
+            }
+            Self::Many(names) => names.get(name),
+        }
+    }
 }
 
 impl Object {
     fn new(table: usize, view: &ObjectView) -> Self {
+        let keys = view.keys.iter().map(|key| (key.clone(), ()));
         let columns = view.columns.iter();
+        let columns = columns.map(|column| (column.name.clone(), column.kind));
         Self {
             table,
-            keys: view.keys.iter().cloned().collect(),
-            columns: columns
-                .map(|column| (column.name.clone(), column.kind))
-                .collect(),
+            keys: Names::new(keys),
+            columns: Names::new(columns),
         }
     }
 }
@@ -292,7 +321,7 @@ impl Viewer {
         let columns = columns(object, captures, payload)?;
         let (image, columns) = match op {
             Op::Delete => {
-                let is_key = |column: &Column<'_>| object.keys.contains(column.name.as_str());
+                let is_key = |column: &Column<'_>| object.keys.get(column.name.as_str()).is_some();
                 let keys: Vec<_> = columns.into_iter().filter(is_key).collect();
                 ((!keys.is_empty()).then_some(Image::Before), keys)
             }
@@ -359,7 +388,7 @@ fn columns<'a>(
         let null = &*column.value == b"null";
         let name = column.name.as_str();
         match null {
-            true => !object.keys.contains(name),
+            true => object.keys.get(name).is_none(),
             false => object
                 .columns
                 .get(name)

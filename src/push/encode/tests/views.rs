@@ -156,6 +156,40 @@ fn nothing_in_a_record_can_run_as_a_script() {
 }
 
 #[test]
+fn many_declared_columns_and_keys_mean_the_same_as_few() {
+    for len in [1, 3, 40] {
+        let columns: Vec<_> = (0..len)
+            .map(|n| format!(r#""c{n}":{{"type":"integer"}}"#))
+            .collect();
+        let keys: Vec<_> = (0..len.min(32)).map(|n| format!(r#""c{n}""#)).collect();
+        let encoder = encoder(&format!(
+            r#""x-syncgate":{{"view":"operations","objects":[{{"object":"A.B","url":"https://h/{{c0}}",
+            "keys":[{}],"columns":{{{}}}}}]}}"#,
+            keys.join(","),
+            columns.join(",")
+        ));
+        let is_change = |payload: &str| {
+            let record = stored("", &message("PUT", "https://h/7", payload), &[]);
+            value(&encoder, &record)["qual_table"] == "A.B"
+        };
+        let last = len - 1;
+        assert!(is_change(&format!(r#"{{"c{last}":5,"other":"x"}}"#)));
+        assert!(!is_change(&format!(r#"{{"c{last}":"5"}}"#)), "another type");
+        let is_key = last < 32;
+        assert_eq!(is_change(&format!(r#"{{"c{last}":null}}"#)), !is_key);
+        let record = stored(
+            "",
+            &message("DELETE", "https://h/7", r#"{"c1":1,"x":2}"#),
+            &[],
+        );
+        let before = value(&encoder, &record)["before"].clone();
+        let both = serde_json::json!({"c0": 7, "c1": 1});
+        let one = serde_json::json!({"c0": 7});
+        assert_eq!(before, if len > 1 { both } else { one });
+    }
+}
+
+#[test]
 fn columns_that_are_no_text_make_a_change_a_row_of_the_log() {
     let record = |payload: &str| stored("k", &message("PUT", "https://h/b", payload), &[]);
     let encoder = encoder(
