@@ -27,6 +27,7 @@
 //! - Calls of one target and key are one after the other, in log order.
 //! - Every queue, body, wait and buffer has a bound of the configuration; what is beyond is refused, or waits.
 //! - A secret's value is in no log line, error, metric, record or answer; nor is a password.
+//! - A panic in the work of one client ends that work. One in the log's or a partition's state stops the gateway.
 //! - Only `api::problem` chooses HTTP statuses; only `tasks` starts tasks; only `clock` reads the time of day.
 
 pub mod cli;
@@ -40,6 +41,7 @@ pub mod ingest;
 
 mod layout;
 mod ledger;
+mod loose;
 mod mask;
 pub mod message;
 mod object;

@@ -129,6 +129,15 @@ impl Client {
         self.read(response).await
     }
 
+    /// Returns an answer as the gateway wrote it: what it holds of others may be JSON that a [`Value`] cannot hold.
+    pub(super) async fn send_for_text(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<String, Error> {
+        let response = self.response(request).await?;
+        self.text(response).await
+    }
+
     /// Returns the headers of an answer that switches protocols, and the connection.
     pub(super) async fn upgrade(
         &self,
@@ -155,6 +164,11 @@ impl Client {
     }
 
     async fn read(&self, response: Response) -> Result<Value, Error> {
+        let text = self.text(response).await?;
+        Ok(value(&text))
+    }
+
+    async fn text(&self, response: Response) -> Result<String, Error> {
         let status = response.status();
         let retry_after = response
             .headers()
@@ -165,15 +179,14 @@ impl Client {
             .bytes()
             .await
             .map_err(|error| self.no_response(&error))?;
-        let value: Value = serde_json::from_slice(&body)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+        let text = String::from_utf8_lossy(&body).into_owned();
         if status.is_success() {
-            return Ok(value);
+            return Ok(text);
         }
         Err(Error::Refused(Box::new(refusal(
             status,
             retry_after,
-            value,
+            value(&text),
         ))))
     }
 
@@ -195,6 +208,11 @@ impl Client {
             Error::NoAnswer(format!("{base} broke the connection off ({why})"))
         }
     }
+}
+
+/// Returns the JSON that a text is, or the text as a JSON string.
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
 fn refusal(status: StatusCode, retry_after: Option<Duration>, body: Value) -> Refusal {

@@ -230,6 +230,16 @@ impl<'a> Run<'a> {
         self.lanes[usize::from(partition.0)].read.records.front()
     }
 
+    /// Returns about how many bytes are looked at of what [`Run::next`] has named.
+    pub(super) fn bytes_len(&self, next: Next) -> usize {
+        match next {
+            Next::Event(_) => 0,
+            Next::Record(partition) => self
+                .record(partition)
+                .map_or(0, |stored| stored.record.bytes_len()),
+        }
+    }
+
     /// Returns an event that [`Run::next`] has named.
     pub(super) fn event(&self, number: u64) -> Option<&ControlEvent> {
         let at = usize::try_from(number.checked_sub(1)?).ok()?;

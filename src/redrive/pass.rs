@@ -5,7 +5,7 @@ use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
-    task::coop::consume_budget,
+    task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -30,6 +30,8 @@ use crate::{
     tasks::Part,
 };
 
+/// After so many bytes of records that were looked at others have their turn: reading them takes less than a millisecond.
+const TURN_BYTES: usize = 256 << 10;
 /// Offsets remembered that are done behind one that is not.
 const AHEAD_LEN_MAX: usize = 65_536;
 /// How much longer than its time budget a pass may call what it has called records behind of.
@@ -198,6 +200,7 @@ impl Pass {
         trimmed: &mut u64,
     ) -> Result<(), Error> {
         let mut at = progress.next;
+        let mut looked_at = 0;
         while at < reader.tail {
             if reader.wants_ends(at) {
                 reader.look_up_ends(&self.shared, at)?;
@@ -252,12 +255,20 @@ impl Pass {
             };
             #[cfg(test)]
             crate::tasks::provoke(Part::Retry, &stored.record.value);
-            if !self.filter.is_met_by(&stored.record) {
+            let is_met = self.filter.is_met_by(&stored.record);
+            if looks {
+                // A long stretch of such records is no reason to keep others waiting.
+                looked_at += stored.record.bytes_len();
+                if looked_at >= TURN_BYTES {
+                    looked_at = 0;
+                    yield_now().await;
+                }
+                consume_budget().await;
+            }
+            if !is_met {
                 self.report.unmatched += 1;
                 progress.done(at);
                 at = at.next();
-                // A long stretch of such records is no reason to keep others waiting.
-                consume_budget().await;
                 continue;
             }
             if self.is_full() {
