@@ -79,6 +79,9 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
 /// More than a hundred years; 0 is for ever.
 const RETENTION_HOURS_MAX: u64 = 1_000_000;
 
+/// Calls in a second.
+const RATES: RangeInclusive<u64> = 1..=100_000;
+
 struct Check<'a> {
     findings: &'a mut Vec<Finding>,
 }
@@ -264,6 +267,9 @@ impl Check<'_> {
     fn dispatch(&mut self, config: &Config) {
         let dispatch = &config.dispatch;
         self.range("dispatch.in_flight_max", dispatch.in_flight_max, 1..=10_000);
+        if let Some(rate) = dispatch.rate_per_second {
+            self.range("dispatch.rate_per_second", rate, RATES);
+        }
         self.range("dispatch.attempts_max", dispatch.attempts_max, 1..=1_000);
         self.range("dispatch.backoff_ms", dispatch.backoff_ms, 1..=HOUR_MS);
         self.range(
@@ -274,6 +280,11 @@ impl Check<'_> {
         self.range(
             "dispatch.retry_after_ms_max",
             dispatch.retry_after_ms_max,
+            0..=24 * HOUR_MS,
+        );
+        self.range(
+            "dispatch.deferred_ms_max",
+            dispatch.deferred_ms_max,
             0..=24 * HOUR_MS,
         );
         self.range(
@@ -595,6 +606,11 @@ impl Check<'_> {
                 }
             };
             optional("in_flight_max", target.in_flight_max.map(as_u64), 10_000);
+            optional(
+                "rate_per_second",
+                target.rate_per_second.map(Into::into),
+                *RATES.end(),
+            );
             optional("attempts_max", target.attempts_max.map(Into::into), 1_000);
             optional("connect_timeout_ms", target.connect_timeout_ms, HOUR_MS);
             optional("response_timeout_ms", target.response_timeout_ms, HOUR_MS);

@@ -205,6 +205,8 @@ pub enum Answer {
 pub struct Dispatch {
     /// Calls of one target at the same time.
     pub in_flight_max: usize,
+    /// Calls of one target that begin in a second, evenly; absent: as many as it takes.
+    pub rate_per_second: Option<u32>,
     /// Calls for one record before it goes to an error stream.
     pub attempts_max: u32,
     /// First wait between two calls for a record.
@@ -213,6 +215,8 @@ pub struct Dispatch {
     pub backoff_ms_max: u64,
     /// Longest wait that a target gets by `Retry-After`.
     pub retry_after_ms_max: u64,
+    /// How long after its first call a record may be put off by 429, or 503 with `Retry-After`; 0 = not at all.
+    pub deferred_ms_max: u64,
     /// Until the connection stands, with TLS.
     pub connect_timeout_ms: u64,
     /// Until the response begins.
@@ -243,10 +247,12 @@ impl Default for Dispatch {
     fn default() -> Self {
         Self {
             in_flight_max: 64,
+            rate_per_second: None,
             attempts_max: 1,
             backoff_ms: 200,
             backoff_ms_max: 30_000,
             retry_after_ms_max: 3_600_000,
+            deferred_ms_max: 3_600_000,
             connect_timeout_ms: 5_000,
             response_timeout_ms: 30_000,
             attempt_timeout_ms: 60_000,
@@ -479,6 +485,8 @@ pub struct TargetSettings {
     pub origin: String,
     /// Calls at the same time.
     pub in_flight_max: Option<usize>,
+    /// Calls that begin in a second, evenly.
+    pub rate_per_second: Option<u32>,
     /// Calls for one record.
     pub attempts_max: Option<u32>,
     /// Until the connection stands, with TLS.

@@ -24,7 +24,8 @@ use super::{
     budget::Budget,
     job::Job,
     lane::{Lane, Lanes, Share, Space},
-    outcome::Verdict,
+    outcome::{Cause, Verdict},
+    pace::Slots,
     settings::TargetSettings,
     stats::TargetStatus,
 };
@@ -116,6 +117,8 @@ struct State {
     queued_bytes: usize,
     /// Says how many calls may begin.
     breaker: Breaker,
+    /// Says when the next call may, if the target has a rate.
+    rate: Option<Slots>,
     /// Workers that live, each with a connection: as many as the target may have calls at the same time.
     workers_len: usize,
     workers: Vec<Worker>,
@@ -208,6 +211,19 @@ enum Full {
     Lane(Lane, Box<Job>),
 }
 
+/// A record that was called in vain, and is going to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Its offset.
+    pub(crate) offset: Offset,
+    /// What the last call failed with.
+    pub(crate) cause: Cause,
+    /// Calls so far.
+    pub(crate) attempts: u32,
+    /// When it is called again; `None` as soon as its target takes calls.
+    pub(crate) due: Option<Instant>,
+}
+
 /// Someone to work.
 pub(crate) enum Wake {
     /// A sleeping worker.
@@ -226,6 +242,7 @@ impl Board {
     ) -> Self {
         let state = State {
             breaker: Breaker::new(settings.in_flight_max),
+            rate: new_rate(None, &settings),
             workers_len: 0,
             settings,
             limits,
@@ -255,6 +272,7 @@ impl Board {
     pub(crate) fn adjust(&self, settings: Arc<TargetSettings>, limits: Limits) {
         let mut state = self.lock();
         state.breaker.set_slots_max(settings.in_flight_max);
+        state.rate = new_rate(state.rate.take(), &settings);
         state.settings = settings;
         state.limits = limits;
         state.cut_waits();
@@ -380,6 +398,23 @@ impl Board {
         }
     }
 
+    /// Adds each record of a partition that was called in vain, and waits here to be called again.
+    pub(crate) fn add_waiting(&self, of: PartitionId, all: &mut Vec<Waiting>) {
+        let state = self.lock();
+        let delayed = state.delayed.iter();
+        let delayed = delayed.map(|((due, _), delayed)| (&delayed.job, Some(*due)));
+        for (job, due) in state.lanes.iter().map(|job| (job, None)).chain(delayed) {
+            if let (true, Some(cause)) = (job.is_first() && job.of == of, job.tried.cause) {
+                all.push(Waiting {
+                    offset: job.offset,
+                    cause,
+                    attempts: job.tried.attempts,
+                    due,
+                });
+            }
+        }
+    }
+
     /// Takes back a worker's last job and returns what it does next, and someone to wake. When someone was woken there may
     /// be use for more: see [`Board::wake`].
     pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> (Next, Option<Wake>) {
@@ -413,6 +448,10 @@ impl Board {
             && let Some(job) = state.lanes.take()
         {
             state.workers[slot].call = Some(state.breaker.begin());
+            if let Some(rate) = &mut state.rate {
+                // It has one: that is what startable means.
+                drop(rate.take(Instant::now()));
+            }
             state.taken_out(&job);
             self.budget.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
@@ -640,17 +679,30 @@ impl State {
 
     /// Jobs that may begin now.
     fn startable_len(&self) -> usize {
-        self.breaker.admits(self.lanes.ready_len(), Instant::now)
+        let admitted_len = self.breaker.admits(self.lanes.ready_len(), Instant::now);
+        match &self.rate {
+            Some(rate) if admitted_len > 0 => usize::from(rate.opens_at() <= Instant::now()),
+            _ => admitted_len,
+        }
+    }
+
+    /// When a job that is ready may begin, if it only has to wait for a time.
+    fn next_call_at(&self) -> Option<Instant> {
+        if self.lanes.ready_len() == 0 {
+            return None;
+        }
+        let opens_at = self.rate.as_ref().map(Slots::opens_at);
+        let slot_at = opens_at.filter(|at| *at > Instant::now());
+        match (self.breaker.opens_at(), slot_at) {
+            (None, slot_at) => slot_at.filter(|_| self.breaker.admits(1, Instant::now) > 0),
+            (probe_at, slot_at) => probe_at.max(slot_at),
+        }
     }
 
     /// When there is something to begin that may not begin now.
     fn first_due(&self) -> Option<Instant> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
-        let opens_at = self
-            .breaker
-            .opens_at()
-            .filter(|_| self.lanes.ready_len() > 0);
-        delayed.into_iter().chain(opens_at).min()
+        delayed.into_iter().chain(self.next_call_at()).min()
     }
 
     /// A worker is neither asleep nor on its way any more.
@@ -733,6 +785,7 @@ impl State {
     }
 
     /// Takes out what retries have taken back; says whether a lane that was full has room by that.
+    #[expect(clippy::vec_box, reason = "they lie in boxes already")]
     fn take_withdrawn(&mut self) -> (Vec<Box<Job>>, bool) {
         // First what waits behind others, so that none of it is ready when those are gone.
         let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| job.is_withdrawn());
@@ -764,6 +817,14 @@ impl State {
         self.queued_len <= self.limits.queue_len_max / 4 * 3
             && self.queued_bytes <= self.limits.queue_bytes_max / 4 * 3
     }
+}
+
+/// Returns the rate that the settings say; slots that were taken stay taken.
+fn new_rate(rate: Option<Slots>, settings: &TargetSettings) -> Option<Slots> {
+    let (interval, now) = (settings.interval?, Instant::now());
+    let mut rate = rate.unwrap_or_else(|| Slots::new(interval, now));
+    rate.set_interval(interval, now);
+    Some(rate)
 }
 
 impl fmt::Debug for Board {

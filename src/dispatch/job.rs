@@ -1,14 +1,18 @@
 //! A record on its way to its target, first dispatch or redrive.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{
+    board::Wait,
     lane::Lane,
     outcome::Cause,
     pace::{Pace, Waiting},
@@ -52,6 +56,12 @@ pub(crate) struct Job {
 pub(crate) struct Tried {
     /// How many.
     pub(crate) attempts: u32,
+    /// How many of them the target has put off: see [`Job::defer`].
+    pub(crate) deferred: u32,
+    /// When the first call of this dispatch began, by the clock that waits are measured by.
+    pub(crate) began: Option<Instant>,
+    /// What the last one failed with.
+    pub(crate) cause: Option<Cause>,
     /// When the first began.
     pub(crate) first_at: Option<Timestamp>,
     /// When the last began.
@@ -236,12 +246,40 @@ impl Job {
         }
     }
 
-    /// Returns how often the record may be called in this dispatch, of `attempts_max` that are set for its target.
-    pub(crate) fn attempts_max(&self, attempts_max: u32) -> u32 {
-        match &self.errand {
+    /// Returns how many attempts have counted so far, if there may be one more, of `attempts_max` that are set for its
+    /// target. What the target has put off does not count.
+    pub(crate) fn may_try_again(&self, attempts_max: u32) -> Option<u32> {
+        let counted = self.tried.attempts - self.tried.deferred;
+        let attempts_max = match &self.errand {
             Errand::First(_) => attempts_max,
             Errand::Redrive(_) => 1,
+        };
+        (counted < attempts_max).then_some(counted)
+    }
+
+    /// Notes that the target has put the last call off, and returns when the next one is due: after what it asks for and
+    /// at least after `own`, but no later than `deferred_max` after the first call of this dispatch. `None` if that time is
+    /// over, or the target asks for more than is left of it: the failure is the record's end then. A redrive's is in any case.
+    pub(crate) fn defer(
+        &mut self,
+        asked: Option<Duration>,
+        own: impl FnOnce(u32) -> Duration,
+        deferred_max: Duration,
+        now: Instant,
+    ) -> Option<(Instant, Wait)> {
+        let latest = self.tried.began?.checked_add(deferred_max)?;
+        let left = latest.saturating_duration_since(now);
+        let asked = asked.unwrap_or_default();
+        if !self.is_first() || left.is_zero() || asked > left {
+            return None;
         }
+        self.tried.deferred += 1;
+        let own = own(self.tried.deferred);
+        let wait = match asked > own {
+            true => Wait::Asked,
+            false => Wait::Backoff,
+        };
+        Some((now + asked.max(own).min(left), wait))
     }
 }
 

@@ -78,10 +78,10 @@ use tokio_util::{
 
 use self::{connect::Connector, fence::Progress, job::Owned, target::Targets};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     live::Live,
     log::Streams,
-    place::PartitionId,
+    place::{Offset, PartitionId},
     storage::{Epoch, Lease, LeaseEvent, Stream},
     target::Origin,
     tasks::Tasks,
@@ -91,6 +91,19 @@ use crate::{
 #[derive(Clone)]
 pub struct Dispatcher {
     pub(crate) shared: Arc<Shared>,
+}
+
+/// A record that was called in vain and is going to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// What the last call failed with.
+    pub cause: Cause,
+    /// Calls since the record was last taken up, which a restart does anew.
+    pub attempts: u32,
+    /// When it is called again, if the breaker of its target lets it.
+    pub due: Timestamp,
 }
 
 /// What dispatch needs of others.
@@ -183,6 +196,24 @@ impl Dispatcher {
         // First, so that whoever is woken for its board's sake sees them.
         self.shared.settings.set(settings.clone());
         self.shared.adjust_boards(settings);
+    }
+
+    /// Returns the records of a partition of the source stream whose target has put them off, or that wait for their next
+    /// attempt, by offset. They are as many as boards hold, at most.
+    #[must_use]
+    pub fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord> {
+        let (now, instant) = (self.shared.clock.now(), Instant::now());
+        let wait = |due: Instant| due.saturating_duration_since(instant).as_micros();
+        let record = |waiting: board::Waiting| WaitingRecord {
+            offset: waiting.offset,
+            cause: waiting.cause,
+            attempts: waiting.attempts,
+            due: waiting.due.map_or(now, |due| {
+                now.plus_micros(u64::try_from(wait(due)).unwrap_or(u64::MAX))
+            }),
+        };
+        let waiting = self.shared.targets.waiting(of);
+        waiting.into_iter().map(record).collect()
     }
 
     /// Returns every target in numbers.

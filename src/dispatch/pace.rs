@@ -1,4 +1,6 @@
-//! At most so many calls a second begin: the slots of a rate, by the monotonic clock. Pure.
+//! At most so many calls a second begin, evenly: the slots of a rate, by the monotonic clock. Pure.
+//!
+//! A target may have a rate, for all its calls, and so may a retry, for its own.
 
 use std::{
     sync::{
@@ -33,12 +35,23 @@ impl Slots {
 
     /// Takes the next slot, or says when it can be taken.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let opens_at = self.next - GRAIN;
+        let opens_at = self.opens_at();
         if now < opens_at {
             return Err(opens_at);
         }
         self.next = self.next.max(now) + self.interval;
         Ok(())
+    }
+
+    /// Returns when the next slot can be taken.
+    pub(crate) fn opens_at(&self) -> Instant {
+        self.next - GRAIN
+    }
+
+    /// Changes the interval; the next slot is one of the new interval away, at most.
+    pub(crate) fn set_interval(&mut self, interval: Duration, now: Instant) {
+        self.next = self.next.min(now + interval);
+        self.interval = interval;
     }
 }
 
@@ -149,6 +162,21 @@ mod tests {
         let opens_at = later + Duration::from_millis(99);
         assert_eq!(slots.take(later), Err(opens_at));
         assert_eq!(slots.take(opens_at), Ok(()));
+    }
+
+    #[test]
+    fn a_new_interval_counts_from_the_next_slot_on() {
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut slots = Slots::new(Duration::from_secs(60), start);
+        assert_eq!(slots.take(start), Ok(()));
+        slots.set_interval(Duration::from_secs(2), at(1));
+        assert_eq!(slots.opens_at(), at(3) - GRAIN);
+        assert_eq!(slots.take(at(3)), Ok(()));
+        slots.set_interval(Duration::from_secs(60), at(4));
+        assert_eq!(slots.opens_at(), at(5) - GRAIN, "it was promised");
+        assert_eq!(slots.take(at(5)), Ok(()));
+        assert_eq!(slots.opens_at(), at(65) - GRAIN);
     }
 
     #[test]

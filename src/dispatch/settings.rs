@@ -28,9 +28,9 @@ pub struct Settings {
     pub(crate) backoff: Backoff,
     /// Longest wait that a target may ask for by `Retry-After`.
     pub(crate) retry_after_max: Duration,
+    /// How long after its first call a record may be put off by its target; `None` = not at all.
+    pub(crate) deferred_max: Option<Duration>,
     pub(crate) outcomes: OutcomeTable,
-    /// A target that asks to be called again later is; if not, its answer is a failure like any other, as in the sample.
-    pub(crate) defers: bool,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
     pub(crate) outward: Outward,
@@ -52,6 +52,8 @@ pub(crate) struct TargetSettings {
     pub(crate) name: Option<String>,
     /// Calls at the same time.
     pub(crate) in_flight_max: usize,
+    /// Between the beginnings of two calls; `None` = they may begin together.
+    pub(crate) interval: Option<Duration>,
     /// Calls for one record.
     pub(crate) attempts_max: u32,
     /// Until the connection stands.
@@ -137,8 +139,10 @@ impl Settings {
                 max: Duration::from_millis(dispatch.backoff_ms_max),
             },
             retry_after_max: Duration::from_millis(dispatch.retry_after_ms_max),
+            // The sample puts nothing off.
+            deferred_max: (dispatch.deferred_ms_max > 0 && !compat)
+                .then(|| Duration::from_millis(dispatch.deferred_ms_max)),
             outcomes,
-            defers: !compat,
             roles: config.roles.clone(),
             token_header,
             outward: Outward {
@@ -169,6 +173,10 @@ impl TargetSettings {
             in_flight_max: own
                 .and_then(|own| own.in_flight_max)
                 .unwrap_or(all.in_flight_max),
+            interval: own
+                .and_then(|own| own.rate_per_second)
+                .or(all.rate_per_second)
+                .map(|rate| Duration::from_secs(1) / rate.max(1)),
             attempts_max: own
                 .and_then(|own| own.attempts_max)
                 .unwrap_or(all.attempts_max)
@@ -230,6 +238,7 @@ mod tests {
             name: "orders".into(),
             origin: origin.into(),
             in_flight_max: None,
+            rate_per_second: Some(0),
             attempts_max: Some(0),
             connect_timeout_ms: None,
             response_timeout_ms: Some(7),
@@ -248,6 +257,14 @@ mod tests {
         assert_eq!(orders.response_timeout, Duration::from_millis(7));
         assert_eq!(orders.in_flight_max, config.dispatch.in_flight_max);
         assert_eq!(orders.attempts_max, 1, "a record is called at least once");
+        assert_eq!(orders.interval, Some(Duration::from_secs(1)));
+        assert_eq!(settings.other_targets.interval, None);
+        config.targets[0].rate_per_second = None;
+        config.dispatch.rate_per_second = Some(4);
+        let settings = Settings::new(&config, &[]).unwrap();
+        let quarter = Some(Duration::from_millis(250));
+        assert!(settings.targets.values().all(|own| own.interval == quarter));
+        assert_eq!(settings.other_targets.interval, quarter);
     }
 
     #[test]

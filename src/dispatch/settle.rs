@@ -86,7 +86,7 @@ async fn failed(shared: &Arc<Shared>, settings: &Settings, job: Box<Job>, failur
             told(&job, ended);
         }
         Errand::Redrive(redriven) => {
-            if settings.defers && failure.asks_for_later() {
+            if settings.deferred_max.is_some() && failure.asks_for_later() {
                 return answer(job, Ok(Redone::LeftOpen { cause }));
             }
             if has_nowhere_to_go(shared, settings, &job, cause) {

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    board::{Board, LeaveOut, Wake},
+    board::{Board, LeaveOut, Waiting, Wake},
     budget::Budget,
     job::Job,
     lane::{Lane, Space},
@@ -115,6 +115,17 @@ impl Targets {
         for board in self.all() {
             board.for_each_open(of, name);
         }
+    }
+
+    /// Returns the records of a partition that were called in vain and wait to be called again, by offset; as many as boards
+    /// hold, at most.
+    pub(crate) fn waiting(&self, of: PartitionId) -> Vec<Waiting> {
+        let mut waiting = Vec::new();
+        for board in self.all() {
+            board.add_waiting(of, &mut waiting);
+        }
+        waiting.sort_unstable_by_key(|waiting| waiting.offset);
+        waiting
     }
 
     /// Takes other settings for every board, and returns the boards that are left: each may have use for more workers.

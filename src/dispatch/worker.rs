@@ -280,6 +280,7 @@ impl Worker {
         let (all, settings) = (current.all.get(), current.of(&self.board, &job));
         job.tried.first_at.get_or_insert(now);
         job.tried.last_at = Some(now);
+        job.tried.began.get_or_insert(began);
         let attempt = AssertUnwindSafe(async {
             let unbound = match job.is_first() {
                 true => None,
@@ -306,17 +307,9 @@ impl Worker {
         self.shared.stats.count(&outcome, began.elapsed());
         self.log(&job, &outcome);
         if let Outcome::Failed(failure) = &outcome
-            && failure.cause.is_transient()
-            && job.tried.attempts < job.attempts_max(settings.attempts_max)
+            && let Some((until, wait)) = again(&mut job, failure, all, settings)
         {
-            let random = random::u64().unwrap_or(u64::MAX);
-            let own = all.backoff.delay(job.tried.attempts, random);
-            let (wait, why) = match failure.retry_after {
-                Some(asked) if asked > own => (asked, Wait::Asked),
-                _ => (own, Wait::Backoff),
-            };
-            let until = Instant::now() + wait;
-            let wait = why;
+            job.tried.cause = Some(failure.cause);
             return Done::Later { job, until, wait };
         }
         settle(&self.shared, all, job, outcome).await;
@@ -347,7 +340,7 @@ impl Worker {
     fn judge(&self, all: &Settings, job: &Job, outcome: &Outcome) {
         let asks_for_later =
             matches!(outcome, Outcome::Failed(failure) if failure.asks_for_later());
-        let at_once = asks_for_later && !job.is_first() && all.defers;
+        let at_once = asks_for_later && !job.is_first() && all.deferred_max.is_some();
         let pause = |openings| {
             let random = random::u64().unwrap_or(u64::MAX);
             all.backoff.pause(openings, random)
@@ -543,6 +536,37 @@ impl Worker {
                 "attempt failed"
             ),
         }
+    }
+}
+
+/// Returns when a record whose call has failed is called again, if it is: because the target has put it off, or for the
+/// next of its attempts.
+fn again(
+    job: &mut Job,
+    failure: &Failure,
+    all: &Settings,
+    settings: &TargetSettings,
+) -> Option<(Instant, Wait)> {
+    let (now, asked) = (Instant::now(), failure.retry_after);
+    let random = random::u64().unwrap_or(u64::MAX);
+    if failure.asks_for_later()
+        && let Some(deferred_max) = all.deferred_max
+    {
+        let own = |deferred| all.backoff.pause(deferred, random);
+        let due = job.defer(asked, own, deferred_max, now);
+        if due.is_some() {
+            return due;
+        }
+    }
+    if !failure.cause.is_transient() {
+        return None;
+    }
+    let own = all
+        .backoff
+        .delay(job.may_try_again(settings.attempts_max)?, random);
+    match asked.filter(|asked| *asked > own) {
+        Some(asked) => Some((now + asked, Wait::Asked)),
+        None => Some((now + own, Wait::Backoff)),
     }
 }
 

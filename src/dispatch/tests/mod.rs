@@ -2,12 +2,14 @@
 
 mod behind;
 mod breaker;
+mod deferral;
 mod failures;
 mod growth;
 pub(crate) mod harness;
 mod hints;
 mod order;
 mod purge;
+mod rate;
 mod reload;
 mod requests;
 mod shares;

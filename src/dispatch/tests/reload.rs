@@ -13,11 +13,12 @@ use crate::{
     storage::{Log, Stream, StreamConfig},
 };
 
-fn named(name: &str, target: &StubTarget) -> TargetSettings {
+pub(super) fn named(name: &str, target: &StubTarget) -> TargetSettings {
     TargetSettings {
         name: name.into(),
         origin: target.url(""),
         in_flight_max: None,
+        rate_per_second: None,
         attempts_max: None,
         connect_timeout_ms: None,
         response_timeout_ms: None,

@@ -97,6 +97,7 @@ async fn a_targets_own_settings_are_used() {
         name: "orders".into(),
         origin: target.url(""),
         in_flight_max: Some(2),
+        rate_per_second: None,
         attempts_max: Some(2),
         connect_timeout_ms: None,
         response_timeout_ms: None,
