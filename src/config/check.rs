@@ -79,6 +79,8 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
 /// More than a hundred years; 0 is for ever.
 const RETENTION_HOURS_MAX: u64 = 1_000_000;
 
+/// A longer text is hardly the beginning of many paths.
+const PREFIX_BYTES_MAX: usize = 512;
 /// Calls in a second.
 const RATES: RangeInclusive<u64> = 1..=100_000;
 
@@ -594,11 +596,22 @@ impl Check<'_> {
             match origin_of(&target.origin) {
                 Err(why) => self.say([&path("origin")], format!("\"{}\" {why}", target.origin)),
                 Ok(origin) => {
-                    if let Some(first) = origins.insert(origin.to_string(), at) {
-                        let message = format!("{origin} is there already, as targets[{first}]");
-                        self.say([&path("origin")], message);
+                    let prefix = target.path_prefix.as_deref();
+                    let shown = format!("{origin}{}", prefix.unwrap_or_default());
+                    let message = |first| format!("{shown} is there already, as targets[{first}]");
+                    if let Some(first) = origins.insert(shown.clone(), at) {
+                        self.say([&path("origin")], message(first));
                     }
                 }
+            }
+            if let Some(prefix) = &target.path_prefix
+                && !is_path_prefix(prefix)
+            {
+                let message = format!(
+                    "\"{prefix}\" is no path prefix: give the beginning of a path as it is sent, with / before it and \
+                     not behind it, such as /orders/v1"
+                );
+                self.say([&path("path_prefix")], message);
             }
             let mut optional = |key: &str, value: Option<u64>, most: u64| {
                 if let Some(value) = value {
@@ -621,6 +634,14 @@ impl Check<'_> {
 
 fn as_u64(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// Returns whether a path as it is sent can begin so: with whole segments, and nothing that would be written otherwise.
+fn is_path_prefix(text: &str) -> bool {
+    let as_sent = url::Url::parse(&format!("http://a{text}"));
+    let is_as_sent = as_sent
+        .is_ok_and(|url| url.path() == text && url.query().is_none() && url.fragment().is_none());
+    is_as_sent && text.starts_with('/') && !text.ends_with('/') && text.len() <= PREFIX_BYTES_MAX
 }
 
 /// Reads an origin: scheme, host and port, nothing behind them.

@@ -483,6 +483,8 @@ pub struct TargetSettings {
     pub name: String,
     /// Scheme, host and port, as in `https://orders.example:8443`.
     pub origin: String,
+    /// Beginning of a path: the entry is for those URLs of the origin alone, which are a target of their own.
+    pub path_prefix: Option<String>,
     /// Calls at the same time.
     pub in_flight_max: Option<usize>,
     /// Calls that begin in a second, evenly.

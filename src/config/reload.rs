@@ -15,7 +15,7 @@ use super::{
 
 /// Keys that count from the start to the end of the process, as a socket, a file or what lies in one hangs on them; all
 /// others are taken by a reload. `*` stands for any text.
-pub const NEEDS_RESTART: [&str; 9] = [
+pub const NEEDS_RESTART: [&str; 10] = [
     "server.listen",
     "server.public_url",
     "push.*",
@@ -25,6 +25,8 @@ pub const NEEDS_RESTART: [&str; 9] = [
     "logging.format",
     "roles.*",
     "oci_sample.*_stream_ocid",
+    // All of `[[targets]]` with it: see `prefixes`.
+    "targets*.path_prefix",
 ];
 
 /// What came of a second look.
@@ -47,9 +49,11 @@ impl Loaded {
     pub fn reload(&self) -> Result<Reloaded, ConfigErrors> {
         let read = load(self.sources.clone())?;
         let (before, after) = (table(&self.said), table(&read.said));
-        let (needs_restart, applied): (BTreeSet<_>, BTreeSet<_>) = changed(&before, &after)
-            .into_iter()
-            .partition(|key| needs_restart(key));
+        let targets_wait = prefixes(&before) != prefixes(&after);
+        let waits =
+            |key: &String| needs_restart(key) || targets_wait && key.starts_with("targets[");
+        let (needs_restart, applied): (BTreeSet<_>, BTreeSet<_>) =
+            changed(&before, &after).into_iter().partition(waits);
         let loaded = match needs_restart.is_empty() {
             true => read,
             false => keep(read, &needs_restart, &before)?,
@@ -60,6 +64,20 @@ impl Loaded {
             needs_restart,
         })
     }
+}
+
+/// Returns the path prefixes of targets, with what they are prefixes of. While dispatch runs they are what they were at the
+/// start, and an entry that is without one by then would not be what the file says. So if any of them differs, the list of
+/// targets waits as a whole.
+fn prefixes(config: &Table) -> BTreeSet<(&str, &str)> {
+    let targets = config.get("targets").and_then(Value::as_array);
+    let targets = targets.into_iter().flatten();
+    targets
+        .filter_map(|target| {
+            let prefix = target.get("path_prefix")?.as_str()?;
+            Some((target.get("origin")?.as_str()?, prefix))
+        })
+        .collect()
 }
 
 fn needs_restart(key: &str) -> bool {
@@ -74,7 +92,14 @@ fn needs_restart(key: &str) -> bool {
 fn keep(read: Loaded, keys: &BTreeSet<String>, before: &Table) -> Result<Loaded, ConfigErrors> {
     let mut said = table(&read.said);
     for key in keys {
-        // None of them is in a list.
+        if key.starts_with("targets[") {
+            match before.get("targets") {
+                Some(targets) => drop(said.insert("targets".into(), targets.clone())),
+                None => drop(said.remove("targets")),
+            }
+            continue;
+        }
+        // No other one is in a list.
         let (section, key) = key.split_once('.').unwrap_or((key, ""));
         let value = before.get(section).and_then(|section| section.get(key));
         if let Some(Value::Table(section)) = said.get_mut(section) {
@@ -306,6 +331,7 @@ retention_bytes = 7
 name = "other"
 origin = "http://other"
 in_flight_max = 7
+path_prefix = "/other"
 rate_per_second = 7
 attempts_max = 7
 connect_timeout_ms = 7
@@ -421,6 +447,40 @@ stream_compartment_ocid = "ocid1.i"
             assert_eq!(table(&file.running.config), config, "{key}");
         }
         assert!(restarts > 10, "{restarts}");
+    }
+
+    #[test]
+    fn targets_wait_as_a_whole_while_their_prefixes_differ() {
+        let entry = |name: &str, more: &str| {
+            format!("[[targets]]\nname = \"{name}\"\norigin = \"http://a\"\n{more}\n")
+        };
+        let whole = |in_flight: u8| entry("whole", &format!("in_flight_max = {in_flight}"));
+        let part = entry("part", "path_prefix = \"/p\"");
+        let mut file = File::new(&whole(1), &[]);
+        let kept = |file: &File| {
+            let targets = &file.running.config.targets;
+            (targets.len(), targets[0].in_flight_max)
+        };
+        // Between two of a list, and with a key of another entry.
+        let both = part.clone() + &whole(2);
+        let waits = ["targets[0]", "targets[1].in_flight_max"];
+        file.check(&both, &[], &waits);
+        assert_eq!(kept(&file), (1, Some(1)));
+        file.check(&both, &[], &waits);
+        file.check(&whole(3), &["targets[0].in_flight_max"], &[]);
+        assert_eq!(kept(&file), (1, Some(3)));
+
+        let mut file = File::new(&both, &[]);
+        let more = both.clone() + "[dispatch]\nattempts_max = 2\n";
+        let more = more.replace("in_flight_max = 2", "in_flight_max = 4");
+        let applied = ["dispatch.attempts_max", "targets[1].in_flight_max"];
+        file.check(&more, &applied, &[]);
+        let gone = whole(4) + "[dispatch]\nattempts_max = 3\n";
+        file.check(&gone, &["dispatch.attempts_max"], &["targets[0]"]);
+        assert_eq!(kept(&file).0, 2);
+        let other = more.replace("http://a\"\npath", "http://b\"\npath");
+        let waits = ["targets[0].origin"];
+        file.check(&other, &["dispatch.attempts_max"], &waits);
     }
 
     #[test]

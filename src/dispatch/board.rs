@@ -28,11 +28,11 @@ use super::{
     pace::Slots,
     settings::TargetSettings,
     stats::TargetStatus,
+    target_id::TargetId,
 };
 use crate::{
     clock::Timestamp,
     place::{Offset, PartitionId},
-    target::Origin,
 };
 
 /// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
@@ -45,7 +45,7 @@ pub(crate) type LeaveOut<'a> = &'a mut dyn FnMut(Lane, Offset) -> bool;
 /// The queue of one target, or of all that have none of their own.
 pub(crate) struct Board {
     /// The target; `None` for the shared board.
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<TargetId>,
     /// Whether a success changes something for the breaker; changed under the lock, read without, so that the calls of a
     /// target that is well do not take the lock once more.
     answers_matter: AtomicBool,
@@ -108,7 +108,7 @@ struct State {
     limits: Limits,
     lanes: Lanes<Box<Job>>,
     /// On the shared board, how many jobs each target has in lanes.
-    sharing: HashMap<Origin, usize>,
+    sharing: HashMap<TargetId, usize>,
     /// Jobs in backoff, by the time at which they are due.
     delayed: BTreeMap<(Instant, u64), Delayed>,
     delayed_count: u64,
@@ -150,7 +150,7 @@ struct Open {
     of: PartitionId,
     offset: Offset,
     /// Its target, on the shared board.
-    origin: Option<Origin>,
+    origin: Option<TargetId>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,7 +184,7 @@ pub(crate) enum Done {
 pub(crate) struct Taken {
     lane: Option<Lane>,
     /// Whose lane it is, on the shared board.
-    sharing: Option<Origin>,
+    sharing: Option<TargetId>,
 }
 
 /// What a worker does next.
@@ -235,7 +235,7 @@ pub(crate) enum Wake {
 impl Board {
     /// An empty board.
     pub(crate) fn new(
-        origin: Option<Origin>,
+        origin: Option<TargetId>,
         settings: Arc<TargetSettings>,
         limits: Limits,
         budget: Arc<Budget>,
@@ -378,7 +378,7 @@ impl Board {
     pub(crate) fn for_each_open(
         &self,
         of: PartitionId,
-        name: &mut dyn FnMut(&Option<Origin>, Offset),
+        name: &mut dyn FnMut(&Option<TargetId>, Offset),
     ) {
         let state = self.lock();
         for job in state.waiting() {
@@ -449,8 +449,8 @@ impl Board {
         {
             state.workers[slot].call = Some(state.breaker.begin());
             if let Some(rate) = &mut state.rate {
-                // It has one: that is what startable means.
-                drop(rate.take(Instant::now()));
+                let taken = rate.take(Instant::now());
+                debug_assert!(taken.is_ok(), "what may start has its slot");
             }
             state.taken_out(&job);
             self.budget.leave(job.record.bytes_len());
@@ -585,7 +585,7 @@ impl Board {
     }
 
     /// Returns whether a lane of this target is busy on this (shared) board.
-    pub(crate) fn holds(&self, origin: &Origin) -> bool {
+    pub(crate) fn holds(&self, origin: &TargetId) -> bool {
         self.lock().sharing.contains_key(origin)
     }
 
@@ -852,7 +852,7 @@ mod tests {
             retry_after_max: Duration::from_secs(1),
         };
         let board = Board::new(
-            Some(Origin::of("http://a").unwrap()),
+            Some(TargetId::of("http://a")),
             settings.other_targets.clone(),
             limits,
             Arc::new(Budget::new(1)),

@@ -17,6 +17,7 @@ use super::{
     outcome::Cause,
     pace::{Pace, Waiting},
     route::CauseTable,
+    target_id::TargetId,
 };
 use crate::{
     clock::Timestamp,
@@ -24,7 +25,6 @@ use crate::{
     place::{MessageId, Offset, PartitionId},
     record::{Record, header},
     storage::{CommitError, Epoch, Lease, Stream},
-    target::Origin,
 };
 
 /// A record with all that its handling needs.
@@ -42,7 +42,7 @@ pub(crate) struct Job {
     /// The record.
     pub(crate) record: Record,
     /// The target; `None` if the record names none that can be called.
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<TargetId>,
     /// What it has to wait for; `None` without a key or a target.
     pub(crate) lane: Option<Lane>,
     /// What has been tried.

@@ -8,7 +8,7 @@ use std::{
     hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
 };
 
-use crate::target::Origin;
+use super::target_id::TargetId;
 
 /// Whose order a record keeps: those of its target and key.
 ///
@@ -19,7 +19,7 @@ pub(crate) struct Lane(u64);
 
 impl Lane {
     /// Returns the lane of a key at a target; `state` has to be the same for all that are compared.
-    pub(crate) fn new(state: &RandomState, target: &Origin, key: &[u8]) -> Self {
+    pub(crate) fn new(state: &RandomState, target: &TargetId, key: &[u8]) -> Self {
         Self(state.hash_one((target, key)))
     }
 }
@@ -237,7 +237,7 @@ mod tests {
     fn lanes_differ_by_target_and_by_key() {
         let state = RandomState::new();
         let lane = |target, key: &str| {
-            let target = Origin::of(target).unwrap();
+            let target = TargetId::of(target);
             Lane::new(&state, &target, key.as_bytes())
         };
         assert_eq!(lane("http://a/x", "k"), lane("http://a:80", "k"));

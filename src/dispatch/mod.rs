@@ -55,6 +55,7 @@ mod settings;
 mod settle;
 mod stats;
 mod target;
+mod target_id;
 #[cfg(test)]
 pub(crate) mod tests;
 mod worker;
@@ -70,6 +71,7 @@ pub use outcome::Cause;
 pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
+pub use target_id::TargetId;
 use tokio::time::{Instant, timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -82,8 +84,8 @@ use crate::{
     live::Live,
     log::Streams,
     place::{Offset, PartitionId},
+    record::Record,
     storage::{Epoch, Lease, LeaseEvent, Stream},
-    target::Origin,
     tasks::Tasks,
 };
 
@@ -232,8 +234,13 @@ impl fmt::Debug for Dispatcher {
 impl Shared {
     /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
     /// is under way, whose end nobody knows; `None`, that a call may begin now, be it the probe.
-    pub(crate) fn open_until(&self, origin: &Origin) -> Option<Instant> {
-        self.targets.open_until(origin)
+    pub(crate) fn open_until(&self, target: &TargetId) -> Option<Instant> {
+        self.targets.open_until(target)
+    }
+
+    /// Returns the target of a record; `None` if it names none that can be called.
+    pub(crate) fn target_of(&self, record: &Record) -> Option<TargetId> {
+        self.targets.of(record)
     }
 
     /// Returns the epoch of the lease that we hold on a partition of the source stream.

@@ -35,7 +35,7 @@ pub(super) async fn renew(credentials: &dyn Credentials, job: &mut Job) -> Optio
     else {
         return None;
     };
-    let target = job.origin.as_ref()?;
+    let target = job.origin.as_ref()?.origin();
     let newest = credentials.newest(&source, &name, target).await?;
     let mut sent = own;
     if let Some(version) = newest.for_target.filter(|version| *version != own) {

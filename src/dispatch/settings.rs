@@ -8,7 +8,9 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{address::AddressRule, backoff::Backoff, board::Limits, route::OutcomeTable};
+use super::{
+    address::AddressRule, backoff::Backoff, board::Limits, route::OutcomeTable, target_id::TargetId,
+};
 use crate::{
     config::{self, Config, Roles},
     target::Origin,
@@ -18,7 +20,7 @@ use crate::{
 /// `server.grace_ms`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub(crate) targets: HashMap<Origin, Arc<TargetSettings>>,
+    pub(crate) targets: HashMap<TargetId, Arc<TargetSettings>>,
     pub(crate) other_targets: Arc<TargetSettings>,
     pub(crate) targets_max: usize,
     /// Of each board.
@@ -103,8 +105,9 @@ impl Settings {
                 Err(invalid) => note(format!("targets.{at}.origin"), invalid.to_string()),
                 Ok(origin) => {
                     let settings = Arc::new(TargetSettings::new(dispatch, Some(target)));
-                    if targets.insert(origin, settings).is_some() {
-                        let reason = format!("{} has an entry already", target.origin);
+                    let id = TargetId::new(origin, target.path_prefix.as_deref());
+                    if targets.insert(id.clone(), settings).is_some() {
+                        let reason = format!("{id} has an entry already");
                         note(format!("targets.{at}.origin"), reason);
                     }
                 }
@@ -160,8 +163,8 @@ impl Settings {
     }
 
     /// Returns what is set for a target.
-    pub(crate) fn target(&self, origin: &Origin) -> &Arc<TargetSettings> {
-        self.targets.get(origin).unwrap_or(&self.other_targets)
+    pub(crate) fn target(&self, target: &TargetId) -> &Arc<TargetSettings> {
+        self.targets.get(target).unwrap_or(&self.other_targets)
     }
 }
 
@@ -237,6 +240,7 @@ mod tests {
         config::TargetSettings {
             name: "orders".into(),
             origin: origin.into(),
+            path_prefix: None,
             in_flight_max: None,
             rate_per_second: Some(0),
             attempts_max: Some(0),
@@ -252,7 +256,7 @@ mod tests {
         let mut config = Config::default();
         config.targets.push(target("HTTPS://Orders.example:443/"));
         let settings = Settings::new(&config, &[]).unwrap();
-        let orders = Origin::of("https://orders.example/new").unwrap();
+        let orders = TargetId::of("https://orders.example/new");
         let orders = settings.target(&orders);
         assert_eq!(orders.response_timeout, Duration::from_millis(7));
         assert_eq!(orders.in_flight_max, config.dispatch.in_flight_max);

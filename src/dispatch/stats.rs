@@ -41,7 +41,7 @@ pub struct OutcomeLabel {
 pub struct TargetStatus {
     /// Its configured name, else its origin; `*` for all that share one queue.
     pub target: String,
-    /// Nothing is called for now: it could not be reached, or has asked for a pause.
+    /// Nothing is called for now: its breaker is open.
     pub is_closed: bool,
     /// Calls now.
     pub in_flight: usize,

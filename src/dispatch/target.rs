@@ -18,10 +18,11 @@ use super::{
     lane::{Lane, Space},
     settings::Settings,
     stats::TargetStatus,
+    target_id::{Prefixes, TargetId},
 };
 use crate::{
     place::{Offset, PartitionId},
-    target::Origin,
+    record::Record,
 };
 
 /// All boards.
@@ -29,13 +30,15 @@ use crate::{
 pub(crate) struct Targets {
     pub(crate) budget: Arc<Budget>,
     lanes: RandomState,
+    /// Those of the start, whatever the settings say by now: see `target_id`.
+    pub(crate) prefixes: Prefixes,
     boards: Mutex<Boards>,
 }
 
 #[derive(Debug)]
 struct Boards {
     settings: Arc<Settings>,
-    own: HashMap<Origin, Arc<Board>>,
+    own: HashMap<TargetId, Arc<Board>>,
     /// Of targets beyond the bound, and of records that name no target at all.
     shared: Arc<Board>,
 }
@@ -49,6 +52,7 @@ impl Targets {
         Self {
             budget,
             lanes: RandomState::new(),
+            prefixes: Prefixes::of(settings.targets.keys()),
             boards: Mutex::new(Boards {
                 settings,
                 own: HashMap::new(),
@@ -57,8 +61,13 @@ impl Targets {
         }
     }
 
+    /// Returns the target of a record; `None` if it names none that can be called.
+    pub(crate) fn of(&self, record: &Record) -> Option<TargetId> {
+        self.prefixes.target(record)
+    }
+
     /// Returns the lane of a record.
-    pub(crate) fn lane(&self, origin: Option<&Origin>, key: &[u8]) -> Option<Lane> {
+    pub(crate) fn lane(&self, origin: Option<&TargetId>, key: &[u8]) -> Option<Lane> {
         let target = origin.filter(|_| !key.is_empty())?;
         Some(Lane::new(&self.lanes, target, key))
     }
@@ -80,7 +89,7 @@ impl Targets {
     }
 
     /// Returns how much room the board has that a target has or would get, and the lane there, if one is named.
-    pub(crate) fn space(&self, origin: Option<&Origin>, lane: Option<Lane>) -> Space {
+    pub(crate) fn space(&self, origin: Option<&TargetId>, lane: Option<Lane>) -> Space {
         let board = {
             let boards = self.lock();
             let own = origin.and_then(|origin| boards.own.get(origin));
@@ -94,13 +103,13 @@ impl Targets {
 
     /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
     /// is under way; `None`, that a call may begin now, be it the probe.
-    pub(crate) fn open_until(&self, origin: &Origin) -> Option<Instant> {
+    pub(crate) fn open_until(&self, origin: &TargetId) -> Option<Instant> {
         let own = self.lock().own.get(origin).cloned();
         own?.open_until()
     }
 
     /// Lets go of what retries have taken back of a target: see [`Board::sweep`].
-    pub(crate) fn sweep(&self, origin: &Origin) -> Option<(Arc<Board>, Option<Wake>)> {
+    pub(crate) fn sweep(&self, origin: &TargetId) -> Option<(Arc<Board>, Option<Wake>)> {
         let board = self.lock().own.get(origin).cloned()?;
         let wake = board.sweep();
         Some((board, wake))
@@ -110,7 +119,7 @@ impl Targets {
     pub(crate) fn for_each_open(
         &self,
         of: PartitionId,
-        name: &mut dyn FnMut(&Option<Origin>, Offset),
+        name: &mut dyn FnMut(&Option<TargetId>, Offset),
     ) {
         for board in self.all() {
             board.for_each_open(of, name);
@@ -175,7 +184,7 @@ impl Targets {
 
 impl Boards {
     /// Returns the board of a target; makes it, if it gets one of its own.
-    fn of(&mut self, origin: &Origin, budget: &Arc<Budget>) -> Arc<Board> {
+    fn of(&mut self, origin: &TargetId, budget: &Arc<Budget>) -> Arc<Board> {
         if let Some(board) = self.own.get(origin) {
             return board.clone();
         }
@@ -192,7 +201,7 @@ impl Boards {
 
     /// Returns whether a target without a board gets one of its own. One that is configured gets it in any case, but not
     /// before its last lane has left the shared one: it can have been configured since.
-    fn may_own(&self, origin: &Origin) -> bool {
+    fn may_own(&self, origin: &TargetId) -> bool {
         let there_is_room = || self.own.len() < self.settings.targets_max;
         let configured = self.settings.targets.contains_key(origin);
         (configured || there_is_room()) && !self.shared.holds(origin)

@@ -27,6 +27,7 @@ use super::{
     settings::{Settings, TargetSettings},
     settle::settle,
     stats,
+    target_id::TargetId,
 };
 use crate::{
     live::Followed,
@@ -67,8 +68,8 @@ impl Shared {
     }
 
     /// Lets go of what retries have taken back of a target, so that it does not wait for the target's breaker.
-    pub(crate) fn sweep(self: &Arc<Self>, origin: &Origin) {
-        if let Some((board, wake)) = self.targets.sweep(origin) {
+    pub(crate) fn sweep(self: &Arc<Self>, target: &TargetId) {
+        if let Some((board, wake)) = self.targets.sweep(target) {
             self.wake(&board, wake);
         }
     }

@@ -10,7 +10,11 @@ use super::{
     pass::{HOLES_PATIENCE, Pass},
     progress::Progress,
 };
-use crate::{clock::Timestamp, dispatch::job::Redone, place::Offset, target::Origin};
+use crate::{
+    clock::Timestamp,
+    dispatch::{TargetId, job::Redone},
+    place::Offset,
+};
 
 /// How often a pass that waits looks whether its targets are open: others may have opened them.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -172,7 +176,7 @@ impl Pass {
 
     fn look_at(
         &mut self,
-        target: &Origin,
+        target: &TargetId,
         open_until: Option<Instant>,
         found: bool,
         progress: &mut Progress,
@@ -193,7 +197,7 @@ impl Pass {
     }
 
     /// Returns whether the records of a target are left.
-    pub(super) fn is_shut(&mut self, target: Option<&Origin>) -> bool {
+    pub(super) fn is_shut(&mut self, target: Option<&TargetId>) -> bool {
         target.is_some_and(|target| {
             let open_until = self.shared.open_until(target);
             self.open.note(target, open_until, false, Instant::now())
@@ -204,7 +208,7 @@ impl Pass {
     pub(super) fn leave(
         &mut self,
         offset: Offset,
-        target: Option<&Origin>,
+        target: Option<&TargetId>,
         progress: &mut Progress,
     ) {
         progress.leave(offset);
@@ -218,7 +222,7 @@ impl Pass {
     /// such a loop.
     pub(super) fn tell_open_targets(&mut self) {
         let (time, now) = (self.shared.clock.now(), Instant::now());
-        let until = |target: &Origin, seen: Option<Instant>| -> Timestamp {
+        let until = |target: &TargetId, seen: Option<Instant>| -> Timestamp {
             let until = self.shared.open_until(target).or(seen).unwrap_or(now);
             let wait = until.saturating_duration_since(now).as_micros();
             time.plus_micros(u64::try_from(wait).unwrap_or(u64::MAX))

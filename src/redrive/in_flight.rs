@@ -9,9 +9,11 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    dispatch::job::{Redone, Start},
+    dispatch::{
+        TargetId,
+        job::{Redone, Start},
+    },
     place::Offset,
-    target::Origin,
 };
 
 /// What became of a record; `None` if a stop has cut it.
@@ -32,7 +34,7 @@ pub(super) struct InFlight {
 /// A record that was given out.
 pub(super) struct Given {
     /// Whom it is for; `None` if no target can be called for it.
-    pub(super) target: Option<Origin>,
+    pub(super) target: Option<TargetId>,
     start: Start,
     at: Instant,
 }
@@ -42,7 +44,7 @@ impl InFlight {
     pub(super) fn add(
         &mut self,
         offset: Offset,
-        target: Option<Origin>,
+        target: Option<TargetId>,
         start: Start,
         answered: oneshot::Receiver<Redone>,
     ) {
@@ -99,13 +101,13 @@ impl InFlight {
     }
 
     /// Returns the targets of records whose call has not begun.
-    pub(super) fn waited_for(&self) -> HashSet<Origin> {
+    pub(super) fn waited_for(&self) -> HashSet<TargetId> {
         let waiting = self.given.values().filter(|given| given.start.is_waiting());
         waiting.filter_map(|given| given.target.clone()).collect()
     }
 
     /// Takes back what has not begun for a target; returns which records.
-    pub(super) fn withdraw_of(&mut self, target: &Origin) -> Vec<Offset> {
+    pub(super) fn withdraw_of(&mut self, target: &TargetId) -> Vec<Offset> {
         let mut taken = Vec::new();
         self.given.retain(|offset, given| {
             let is_taken = given.target.as_ref() == Some(target) && given.start.withdraw();

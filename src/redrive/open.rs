@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::target::Origin;
+use crate::dispatch::TargetId;
 
 /// How long a pass waits for the probe of a target that is open.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,17 +25,17 @@ pub(super) const TARGETS_LEN_MAX: usize = 100;
 pub(super) struct OpenTargets {
     /// In the order in which they were seen to be open.
     seen: Vec<Seen>,
-    places: HashMap<Origin, usize>,
+    places: HashMap<TargetId, usize>,
     /// Records left of shut targets that are not named.
     others_len: u64,
     /// The first target of which a record was left.
-    first: Option<Origin>,
+    first: Option<TargetId>,
 }
 
 /// A target that is, or was, open.
 #[derive(Debug)]
 struct Seen {
-    target: Origin,
+    target: TargetId,
     /// Since when it is seen to be open; `None` if it is not.
     since: Option<Instant>,
     until: Instant,
@@ -47,7 +47,7 @@ struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Left {
     /// The target; `None` stands for all that are not named.
-    pub(super) target: Option<Origin>,
+    pub(super) target: Option<TargetId>,
     /// How many records.
     pub(super) len: u64,
     /// No call of the target begins before then, as far as the pass has seen.
@@ -59,7 +59,7 @@ impl OpenTargets {
     /// call of this pass has just found it unavailable.
     pub(super) fn note(
         &mut self,
-        target: &Origin,
+        target: &TargetId,
         open_until: Option<Instant>,
         found: bool,
         now: Instant,
@@ -95,7 +95,7 @@ impl OpenTargets {
     }
 
     /// Counts a record that is left.
-    pub(super) fn leave(&mut self, target: &Origin) {
+    pub(super) fn leave(&mut self, target: &TargetId) {
         self.first.get_or_insert_with(|| target.clone());
         match self.places.get(target) {
             Some(place) => self.seen[*place].left_len += 1,
@@ -104,7 +104,7 @@ impl OpenTargets {
     }
 
     /// Returns the first target of which a record was left.
-    pub(super) fn first(&self) -> Option<&Origin> {
+    pub(super) fn first(&self) -> Option<&TargetId> {
         self.first.as_ref()
     }
 
@@ -128,8 +128,8 @@ impl OpenTargets {
 mod tests {
     use super::*;
 
-    fn target(number: usize) -> Origin {
-        Origin::of(&format!("http://t{number}/")).unwrap()
+    fn target(number: usize) -> TargetId {
+        TargetId::of(&format!("http://t{number}/"))
     }
 
     /// What a pass sees of one target: at a millisecond, open until another, found so by a call of its own.

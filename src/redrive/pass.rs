@@ -23,13 +23,12 @@ use super::{
 };
 use crate::{
     dispatch::{
-        Shared, call,
+        Shared, TargetId,
         job::{Errand, Mapping, Redriven, Start},
     },
     place::{Offset, PartitionId},
     record::StoredRecord,
     storage::{Epoch, LeaseEvent, ReadError, Stream},
-    target::Origin,
 };
 
 /// Offsets remembered that are done behind one that is not.
@@ -128,7 +127,7 @@ impl Pass {
             trimmed = report.trimmed,
             end_of_stream = report.end_of_stream,
             stopped = report.stopped.as_ref().map(Stopped::reason),
-            target = report.stopped.as_ref().map(|stopped| stopped.target().as_str()),
+            target = report.stopped.as_ref().map(|stopped| stopped.target().to_string()),
             waiting = report.waiting.iter().map(|waiting| waiting.count).sum::<u64>(),
             dry_run = self.dry_run,
             "redrive done"
@@ -295,8 +294,8 @@ impl Pass {
                 at = at.next();
                 continue;
             }
-            let origin = call::origin(&stored.record);
-            if !self.is_shut(origin.as_ref()) {
+            let target = self.shared.target_of(&stored.record);
+            if !self.is_shut(target.as_ref()) {
                 while in_flight.len() >= self.in_flight_max {
                     if !self.collect(progress, in_flight).await? {
                         return Ok(LeftOff::Bound);
@@ -313,18 +312,18 @@ impl Pass {
                     break;
                 }
             }
-            let given = match self.is_shut(origin.as_ref()) {
+            let given = match self.is_shut(target.as_ref()) {
                 true => Given::Shut,
                 false => {
                     let ends = epoch.filter(|_| !finished);
-                    let origin = origin.clone();
-                    self.give_one(reader.of, &stored, origin, ends, in_flight)
+                    let target = target.clone();
+                    self.give_one(reader.of, &stored, target, ends, in_flight)
                         .await
                 }
             };
             match given {
                 Given::Taken => useful_at = Instant::now(),
-                Given::Shut => self.leave(at, origin.as_ref(), progress),
+                Given::Shut => self.leave(at, target.as_ref(), progress),
                 Given::Late => return Ok(LeftOff::Bound),
             }
             at = at.next();
@@ -368,7 +367,7 @@ impl Pass {
         &mut self,
         of: PartitionId,
         stored: &StoredRecord,
-        origin: Option<Origin>,
+        target: Option<TargetId>,
         ends: Option<Epoch>,
         in_flight: &mut InFlight,
     ) -> Given {
@@ -384,7 +383,7 @@ impl Pass {
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });
-        let job = self.shared.job(of, stored, origin.clone(), errand);
+        let job = self.shared.job(of, stored, target.clone(), errand);
         let shared = self.shared.clone();
         let mut taken = pin!(shared.enqueue(Box::new(job)));
         loop {
@@ -396,12 +395,12 @@ impl Pass {
                 () = self.shared.stop.cancelled() => return Given::Late,
                 () = sleep(LOOK_EVERY) => {}
             }
-            if self.is_shut(origin.as_ref()) {
+            if self.is_shut(target.as_ref()) {
                 return Given::Shut;
             }
         }
         self.report.attempted += 1;
-        in_flight.add(stored.offset, origin, start, answered);
+        in_flight.add(stored.offset, target, start, answered);
         Given::Taken
     }
 

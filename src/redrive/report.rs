@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{GroupName, TargetFailing};
 use crate::{
     clock::Timestamp,
+    dispatch::TargetId,
     place::{Offset, Partition, PartitionId},
-    target::Origin,
 };
 
 /// What a redrive came to.
@@ -60,7 +60,7 @@ pub enum Stopped {
     /// What is left to be called waits for targets that are open.
     Open {
         /// The target of the first such record.
-        target: Origin,
+        target: TargetId,
         /// No call of it begins before then.
         until: Timestamp,
     },
@@ -78,7 +78,7 @@ impl Stopped {
 
     /// Returns the target that it is about.
     #[must_use]
-    pub fn target(&self) -> &Origin {
+    pub fn target(&self) -> &TargetId {
         match self {
             Self::Failing(failing) => &failing.target,
             Self::Open { target, .. } => target,
@@ -90,7 +90,7 @@ impl Stopped {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// Their target; `None` stands for all that are not named.
-    pub target: Option<Origin>,
+    pub target: Option<TargetId>,
     /// How many they are.
     pub count: u64,
     /// No call of the target begins before then; `None` without a target.

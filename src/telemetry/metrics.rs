@@ -129,7 +129,7 @@ const LIST: &[Listed] = &[
     listed(
         TARGET_CLOSED,
         MetricType::Gauge,
-        "1 while a target is not called because it cannot be reached or asks for a pause, by target",
+        "1 while a target is not called because its breaker is open, by target",
     ),
     listed(
         IN_FLIGHT,

@@ -47,7 +47,8 @@ async fn check(gateway: &Gateway, url: &str, stream: &str, class: &str, status: 
 #[tokio::test]
 async fn each_status_goes_where_the_default_table_says() {
     let target = StubTarget::by_path().await;
-    let gateway = Gateway::start();
+    // A target that puts a message off gets it again before the table has it.
+    let gateway = Gateway::with_config("[dispatch]\ndeferred_ms_max = 0\n");
     let table = [
         (
             "ServerUnavailableStream",
@@ -240,25 +241,30 @@ async fn transient_failures_are_tried_again_as_often_as_configured() {
 #[tokio::test]
 async fn a_target_that_asks_for_time_gets_it_and_other_targets_go_on() {
     let target = StubTarget::with(|call| match call.number {
-        0 => Act::Answer(503, vec![("retry-after", "3600".into())]),
+        0..5 => Act::Answer(503, vec![("retry-after", "1800".into())]),
         _ => Act::status(200),
     })
     .await;
     let other = StubTarget::start().await;
-    let gateway = Place::with_config("[dispatch]\nattempts_max = 2\n")
-        .env("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "3600000")
-        .start();
-    gateway
-        .sync(&keyed("a", &target.url("/x"), json!("first")))
-        .await;
-    target.wait_for_calls(1).await;
+    let gateway = Gateway::start();
+    for n in 0..5 {
+        let first = keyed(&format!("a{n}"), &target.url("/x"), json!("first"));
+        gateway.sync(&first).await;
+    }
+    target.wait_for_calls(5).await;
+    let open = format!("syncgate_target_closed{{target=\"{}\"}} 1", target.url(""));
+    poll("its breaker to open", async || {
+        let text = gateway.get("/metrics").await.ok();
+        text.as_str()?.contains(&open).then_some(())
+    })
+    .await;
     for n in 0..10 {
         let (waits, goes_on) = (target.url("/x"), other.url("/x"));
         gateway.sync(&keyed("b", &waits, json!(n))).await;
         gateway.sync(&keyed("b", &goes_on, json!(n))).await;
     }
     other.wait_for_calls(10).await;
-    assert_eq!(target.calls().len(), 1);
+    assert_eq!(target.calls().len(), 5);
     // What fails does not leave the main stream for it, either.
     assert_eq!(gateway.records("ServerUnavailableStream").await.len(), 0);
 }

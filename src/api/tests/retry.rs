@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::{
-    dispatch::Cause,
+    dispatch::{Cause, TargetId},
     redrive::{Group, GroupName, GroupReport, Stopped, TargetFailing, Waiting},
-    target::Origin,
 };
 
 fn retry_body(change: &[(&str, Value)]) -> String {
@@ -100,7 +99,7 @@ async fn a_retry_answers_the_four_members_always() {
         .unwrap()
         .push(Ok(RedriveReport {
             stopped: Some(Stopped::Failing(TargetFailing {
-                target: Origin::of("https://a.example/x").unwrap(),
+                target: TargetId::of("https://a.example/x"),
                 cause: Cause::Timeout,
                 calls: 50,
             })),
@@ -125,7 +124,7 @@ async fn a_retry_answers_the_four_members_always() {
 #[tokio::test]
 async fn a_retry_tells_which_targets_its_records_wait_for() {
     let edge = Edge::plain().await;
-    let target = Origin::of("https://a.example/x").unwrap();
+    let target = TargetId::of("https://a.example/x");
     let until = Timestamp::parse("2026-01-02T03:04:05.25Z").unwrap();
     let report = RedriveReport {
         stopped: Some(Stopped::Open {

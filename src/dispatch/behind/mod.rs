@@ -32,6 +32,7 @@ use super::{
     fence::{Passed, Wait},
     hint::Hint,
     lane::{Lane, Space},
+    target_id::{Prefixes, TargetId},
 };
 use crate::{place::Offset, target::Origin};
 
@@ -43,7 +44,7 @@ const LANES_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     /// `None` stands for records that name no target.
-    targets: HashMap<Option<Origin>, TargetCursor>,
+    targets: HashMap<Option<TargetId>, TargetCursor>,
     lanes: HashMap<Lane, LaneCursor>,
     sweep: Option<Sweep>,
     /// A cursor has come further since this was last asked.
@@ -60,7 +61,7 @@ struct TargetCursor {
 #[derive(Debug)]
 struct LaneCursor {
     cursor: Cursor,
-    origin: Option<Origin>,
+    origin: Option<TargetId>,
 }
 
 /// Looks for open records that a hint knows nothing of.
@@ -69,10 +70,10 @@ struct Sweep {
     cursor: Cursor,
     /// Where the scanner began.
     until: Offset,
-    /// Where the targets began that were behind.
+    /// Where the targets began that were behind, by their origins.
     begun: HashMap<Option<Origin>, Offset>,
     /// The target whose board has refused one.
-    stopped_by: Option<Option<Origin>>,
+    stopped_by: Option<Option<TargetId>>,
 }
 
 /// Who takes a record of a page that is not the scanner's.
@@ -85,8 +86,9 @@ pub(super) enum Taker {
 }
 
 impl Behind {
-    /// Who is behind at the start, by a hint; `low` is the first record without an end.
-    pub(super) fn at_start(hint: Hint, low: Offset) -> Self {
+    /// Who is behind at the start, by a hint; `low` is the first record without an end. A hint knows origins: each target of
+    /// them is behind, since the prefixes may have been others when it was stored.
+    pub(super) fn at_start(hint: Hint, low: Offset, prefixes: &Prefixes) -> Self {
         let behind = hint.behind.into_iter();
         let begun: HashMap<_, _> = behind
             .map(|(origin, from)| (origin, from.max(low)))
@@ -95,11 +97,17 @@ impl Behind {
             cursor: Cursor::new(at),
             stopped_by: None,
         };
+        let mut targets = HashMap::new();
+        for (origin, at) in &begun {
+            match origin {
+                None => drop(targets.insert(None, target(*at))),
+                Some(origin) => {
+                    targets.extend(prefixes.targets(origin).map(|of| (Some(of), target(*at))))
+                }
+            }
+        }
         Self {
-            targets: begun
-                .iter()
-                .map(|(origin, at)| (origin.clone(), target(*at)))
-                .collect(),
+            targets,
             sweep: Some(Sweep {
                 cursor: Cursor::new(low),
                 until: hint.scanned,
@@ -115,8 +123,9 @@ impl Behind {
     pub(super) fn hint(
         &self,
         scanner: Offset,
-        for_each_open: impl FnOnce(&mut dyn FnMut(&Option<Origin>, Offset)),
+        for_each_open: impl FnOnce(&mut dyn FnMut(&Option<TargetId>, Offset)),
     ) -> Option<Hint> {
+        let origin_of = |of: &Option<TargetId>| of.as_ref().map(|of| of.origin().clone());
         let mut behind: HashMap<Option<Origin>, Offset> = HashMap::new();
         let targets = self.targets.iter();
         let targets = targets.map(|(origin, target)| (origin, target.cursor.at));
@@ -125,7 +134,7 @@ impl Behind {
             .values()
             .map(|lane| (&lane.origin, lane.cursor.at));
         for (origin, at) in targets.chain(lanes) {
-            let from = behind.entry(origin.clone()).or_insert(at);
+            let from = behind.entry(origin_of(origin)).or_insert(at);
             *from = at.min(*from);
         }
         if behind.is_empty() {
@@ -133,7 +142,8 @@ impl Behind {
         }
         let mut scanned = scanner;
         for_each_open(&mut |origin, at| {
-            let from = behind.get_mut(origin).unwrap_or(&mut scanned);
+            let from = behind.get_mut(&origin_of(origin));
+            let from = from.unwrap_or(&mut scanned);
             *from = at.min(*from);
         });
         Hint::new(scanned, behind)
@@ -147,7 +157,7 @@ impl Behind {
     /// Returns whether the scanner leaves a record to a cursor.
     pub(super) fn is_passed_over(
         &self,
-        origin: &Option<Origin>,
+        origin: &Option<TargetId>,
         lane: impl FnOnce() -> Option<Lane>,
     ) -> bool {
         !self.targets.is_empty() && self.targets.contains_key(origin)
@@ -158,7 +168,7 @@ impl Behind {
     /// given; `false` if no more than `targets_max` may be behind.
     pub(super) fn fall_behind(
         &mut self,
-        origin: Option<Origin>,
+        origin: Option<TargetId>,
         at: Offset,
         lane: Option<Lane>,
         targets_max: usize,
@@ -175,7 +185,7 @@ impl Behind {
     }
 
     /// Notes that a lane has filled its share, whoever reads for it; `false` if it may not be left out.
-    pub(super) fn lane_full(&mut self, lane: Lane, origin: &Option<Origin>, at: Offset) -> bool {
+    pub(super) fn lane_full(&mut self, lane: Lane, origin: &Option<TargetId>, at: Offset) -> bool {
         if let Some(known) = self.lanes.get_mut(&lane) {
             self.moved |= known.cursor.stop(at);
             return true;
@@ -192,7 +202,12 @@ impl Behind {
     }
 
     /// Notes that a board had no room for what cursors had for it, from an offset on.
-    pub(super) fn target_full(&mut self, origin: &Option<Origin>, at: Offset, lane: Option<Lane>) {
+    pub(super) fn target_full(
+        &mut self,
+        origin: &Option<TargetId>,
+        at: Offset,
+        lane: Option<Lane>,
+    ) {
         if let Some(target) = self.targets.get_mut(origin)
             && target.cursor.reads()
         {
@@ -211,7 +226,7 @@ impl Behind {
     pub(super) fn hold(
         &mut self,
         taker: Option<Taker>,
-        origin: &Option<Origin>,
+        origin: &Option<TargetId>,
         at: Offset,
         wait: Wait,
         targets_max: usize,
@@ -258,16 +273,16 @@ impl Behind {
     pub(super) fn begin_round(
         &mut self,
         now: Instant,
-        space: impl Fn(Option<&Origin>, Option<Lane>) -> Space,
-        is_over: impl Fn(&Wait, &Origin) -> bool,
+        space: impl Fn(Option<&TargetId>, Option<Lane>) -> Space,
+        is_over: impl Fn(&Wait, &TargetId) -> bool,
     ) {
-        let may_read = |cursor: &mut Cursor, origin: Option<&Origin>| {
+        let may_read = |cursor: &mut Cursor, origin: Option<&TargetId>| {
             cursor
                 .wait
                 .take_if(|wait| origin.is_some_and(|origin| is_over(wait, origin)));
             cursor.pause.is_over(now) && cursor.wait.is_none()
         };
-        let begin = |cursor: &mut Cursor, origin: Option<&Origin>, lane| {
+        let begin = |cursor: &mut Cursor, origin: Option<&TargetId>, lane| {
             cursor.space = match may_read(cursor, origin) {
                 true => space(origin, lane),
                 false => Space::None,
@@ -312,14 +327,15 @@ impl Behind {
     pub(super) fn takes(
         &mut self,
         at: Offset,
-        origin: &Option<Origin>,
+        origin: &Option<TargetId>,
         lane: impl FnOnce() -> Option<Lane>,
     ) -> Option<Taker> {
         if self.is_its_own(at, origin, lane) {
             return Some(Taker::Cursor);
         }
         let sweep = self.sweep.as_ref()?;
-        let begun = sweep.begun.get(origin).unwrap_or(&sweep.until);
+        let origin = origin.as_ref().map(|of| of.origin().clone());
+        let begun = sweep.begun.get(&origin).unwrap_or(&sweep.until);
         let takes = sweep.cursor.reads() && (sweep.cursor.at..*begun).contains(&at);
         takes.then_some(Taker::Sweep)
     }
@@ -327,7 +343,7 @@ impl Behind {
     fn is_its_own(
         &mut self,
         at: Offset,
-        origin: &Option<Origin>,
+        origin: &Option<TargetId>,
         lane: impl FnOnce() -> Option<Lane>,
     ) -> bool {
         let target = self.targets.get(origin).map(|target| &target.cursor);
@@ -348,7 +364,7 @@ impl Behind {
     }
 
     /// Notes that a board had no room for what the sweep had found, from an offset on.
-    pub(super) fn sweep_full(&mut self, origin: Option<Origin>, at: Offset) {
+    pub(super) fn sweep_full(&mut self, origin: Option<TargetId>, at: Offset) {
         if let Some(sweep) = &mut self.sweep {
             self.moved |= sweep.cursor.stop(at);
             sweep.stopped_by = Some(origin);

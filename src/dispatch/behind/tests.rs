@@ -5,12 +5,12 @@ use super::*;
 /// A target with two lanes; the scanner is at 100.
 struct Fixture {
     behind: Behind,
-    origin: Option<Origin>,
+    origin: Option<TargetId>,
     lanes: [Lane; 2],
 }
 
 fn fixture() -> Fixture {
-    let origin = Origin::of("http://a").unwrap();
+    let origin = TargetId::of("http://a");
     let state = RandomState::new();
     let lane = |key: &[u8]| Lane::new(&state, &origin, key);
     Fixture {
@@ -22,7 +22,7 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn round(&mut self, space: impl Fn(Option<Lane>) -> Space) -> Option<u64> {
-        let space = |_: Option<&Origin>, lane| space(lane);
+        let space = |_: Option<&TargetId>, lane| space(lane);
         self.behind.begin_round(Instant::now(), space, |_, _| true);
         self.behind.next_page().map(|at| at.0)
     }

@@ -39,12 +39,11 @@ use tokio::sync::watch;
 
 use self::passed::All;
 pub(super) use self::passed::{Passed, Progress};
-use super::{behind::Behind, lane::Lane};
+use super::{behind::Behind, lane::Lane, target_id::TargetId};
 use crate::{
     log::Streams,
     place::{Offset, Partition, PartitionId},
     storage::{ControlEventKind, Engine, Stream},
-    target::Origin,
 };
 
 /// The fences of a partition, from both sides: what waits in it, and what others wait for.
@@ -170,7 +169,7 @@ impl Fence {
         &self,
         at: Offset,
         key: &[u8],
-        origin: &Option<Origin>,
+        origin: &Option<TargetId>,
         lane: impl FnOnce() -> Option<Lane>,
     ) -> Option<Wait> {
         if self.open.is_empty() {
@@ -198,7 +197,7 @@ impl Fence {
     }
 
     /// Returns whether what a record of a target has waited for has come about.
-    pub(super) fn is_over(&self, wait: &Wait, origin: &Origin) -> bool {
+    pub(super) fn is_over(&self, wait: &Wait, origin: &TargetId) -> bool {
         self.passed.get(&wait.before).is_some_and(|it| {
             it.has_target(wait.event, origin)
                 && (!wait.for_lane || it.has_lane(wait.event, wait.lane))

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::super::lane::Lane;
-use crate::{place::PartitionId, target::Origin};
+use super::super::{lane::Lane, target_id::TargetId};
+use crate::place::PartitionId;
 
 /// What every owner shows of its partition to the others. Clones share it. It is bounded by who may be behind, and holds
 /// nothing about streams that have never grown.
@@ -21,7 +21,7 @@ pub(in super::super) struct Passed {
     /// As seen by whoever is not named below.
     scanner: usize,
     /// Targets that are past fewer of them.
-    targets: HashMap<Origin, usize>,
+    targets: HashMap<TargetId, usize>,
     /// Lanes that are.
     lanes: HashMap<Lane, usize>,
     /// What all are past.
@@ -32,7 +32,7 @@ impl Passed {
     /// From the events that the scanner is past, each target that is behind, and each lane that is.
     pub(in super::super) fn new(
         scanner: usize,
-        targets: impl Iterator<Item = (Origin, usize)>,
+        targets: impl Iterator<Item = (TargetId, usize)>,
         lanes: impl Iterator<Item = (Lane, usize)>,
     ) -> Self {
         let targets: HashMap<_, _> = targets.filter(|(_, passed)| *passed < scanner).collect();
@@ -53,7 +53,7 @@ impl Passed {
     }
 
     /// Returns whether a target as a whole is past an event, but for lanes that are behind.
-    pub(super) fn has_target(&self, event: usize, origin: &Origin) -> bool {
+    pub(super) fn has_target(&self, event: usize, origin: &TargetId) -> bool {
         event < *self.targets.get(origin).unwrap_or(&self.scanner)
     }
 

@@ -39,8 +39,8 @@ fn grown(growths: &[(u16, &[u64])]) -> Arc<Stream> {
     })
 }
 
-fn origin(text: &str) -> Option<Origin> {
-    Some(Origin::of(text).unwrap())
+fn origin(text: &str) -> Option<TargetId> {
+    Some(TargetId::of(text))
 }
 
 impl Wait {
@@ -89,12 +89,18 @@ impl Fixture {
         fence
     }
 
-    fn lane(&self, origin: &Option<Origin>, key: &str) -> Lane {
+    fn lane(&self, origin: &Option<TargetId>, key: &str) -> Lane {
         Lane::new(&self.state, origin.as_ref().unwrap(), key.as_bytes())
     }
 
     /// Returns the partition that a record waits for.
-    fn waits(&self, fence: &mut Fence, at: u64, key: &str, origin: &Option<Origin>) -> Option<u16> {
+    fn waits(
+        &self,
+        fence: &mut Fence,
+        at: u64,
+        key: &str,
+        origin: &Option<TargetId>,
+    ) -> Option<u16> {
         fence.renew();
         let lane = || Some(self.lane(origin, key));
         let wait = fence.wait_of(Offset(at), key.as_bytes(), origin, lane)?;

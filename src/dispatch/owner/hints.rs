@@ -23,7 +23,7 @@ impl Owner {
             tracing::warn!(of = %self.of, %tail, "the hint about targets that are behind is past the tail; it is not used");
         } else if hint.scanned > self.next {
             let low = std::mem::replace(&mut self.next, hint.scanned);
-            self.behind = Behind::at_start(hint, low);
+            self.behind = Behind::at_start(hint, low, &self.shared.targets.prefixes);
         }
     }
 

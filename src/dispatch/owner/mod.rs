@@ -26,16 +26,15 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     Shared,
     behind::{Behind, Pause, Taker},
-    call,
     fence::{Fence, Wait},
     hint::Hint,
     job::{Errand, Job, Owned, Tried},
+    target_id::TargetId,
 };
 use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
     storage::ReadError,
-    target::Origin,
 };
 
 /// What is read at a time.
@@ -274,7 +273,7 @@ impl Owner {
                 continue;
             }
             any_open = true;
-            let origin = call::origin(&stored.record);
+            let origin = self.shared.target_of(&stored.record);
             let Some(mut taker) = self.taker(&stored, &origin, by) else {
                 continue;
             };
@@ -318,7 +317,7 @@ impl Owner {
     fn taker(
         &mut self,
         stored: &StoredRecord,
-        origin: &Option<Origin>,
+        origin: &Option<TargetId>,
         by: For,
     ) -> Option<Option<Taker>> {
         let targets = &self.shared.targets;
@@ -330,7 +329,7 @@ impl Owner {
     }
 
     /// Returns what a record has to wait for.
-    fn held(&self, stored: &StoredRecord, origin: &Option<Origin>) -> Option<Wait> {
+    fn held(&self, stored: &StoredRecord, origin: &Option<TargetId>) -> Option<Wait> {
         let key = &stored.record.key;
         let lane = || self.shared.targets.lane(origin.as_ref(), key);
         self.fence.wait_of(stored.offset, key, origin, lane)
@@ -381,7 +380,7 @@ impl Owner {
 /// Records of one target, one after the other: they take their board's lock together.
 #[derive(Default)]
 struct Run {
-    origin: Option<Origin>,
+    origin: Option<TargetId>,
     /// `None` stands for the scanner.
     taker: Option<Taker>,
     jobs: VecDeque<Box<Job>>,
@@ -394,7 +393,7 @@ impl Shared {
         &self,
         of: PartitionId,
         stored: &StoredRecord,
-        origin: Option<Origin>,
+        origin: Option<TargetId>,
         errand: Errand,
     ) -> Job {
         Job {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Config,
     dispatch::{
-        Cause, call,
+        Cause,
         job::{Errand, Mapping, Redone, Redriven, Start},
         route::CauseTable,
     },
@@ -287,10 +287,10 @@ async fn retry(gateway: &Harness, offset: u64) -> (Start, oneshot::Receiver<Redo
         commit_by: Instant::now() + Duration::from_secs(20),
         answer,
     });
-    let origin = call::origin(&stored.record);
     let of = gateway.partition(UNAVAILABLE, 0);
     let shared = &gateway.dispatcher.shared;
-    let job = shared.job(of, &stored, origin, errand);
+    let target = shared.target_of(&stored.record);
+    let job = shared.job(of, &stored, target, errand);
     shared.enqueue(Box::new(job)).await;
     (start, answered)
 }
@@ -309,9 +309,10 @@ async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_
         let failed = record(key, &message(target.address, "/retried"), &[]);
         gateway.append(UNAVAILABLE, 0, vec![failed]).await;
     }
-    let origin = call::origin(&gateway.record_at(UNAVAILABLE, 0).await.record).unwrap();
     let shared = &gateway.dispatcher.shared;
-    assert_eq!(shared.open_until(&origin), None);
+    let stored = gateway.record_at(UNAVAILABLE, 0).await;
+    let id = shared.target_of(&stored.record).unwrap();
+    assert_eq!(shared.open_until(&id), None);
     let mut given = Vec::new();
     for offset in [0, 1, 2, 3] {
         given.push(retry(&gateway, offset).await);
@@ -338,12 +339,12 @@ async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_
         matches!(redone, Redone::LeftOpen { cause: told } if told == cause),
         "{redone:?}"
     );
-    let until = shared.open_until(&origin).unwrap();
+    let until = shared.open_until(&id).unwrap();
     assert!(until > Instant::now() + Duration::from_secs(50));
     for (start, _) in &given[..2] {
         assert!(start.withdraw(), "no call begins");
     }
-    shared.sweep(&origin);
+    shared.sweep(&id);
     waiting(1).await;
     for (_, answered) in given.drain(..2) {
         assert!(within("the board to let go", answered).await.is_err());
@@ -351,7 +352,7 @@ async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_
     // It had begun before.
     let (start, answered) = given.remove(0);
     assert!(!start.withdraw());
-    shared.sweep(&origin);
+    shared.sweep(&id);
     called.remove(0).answer(200);
     let redone = within("the answer", answered).await.unwrap();
     assert!(

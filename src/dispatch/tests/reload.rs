@@ -17,6 +17,7 @@ pub(super) fn named(name: &str, target: &StubTarget) -> TargetSettings {
     TargetSettings {
         name: name.into(),
         origin: target.url(""),
+        path_prefix: None,
         in_flight_max: None,
         rate_per_second: None,
         attempts_max: None,

@@ -96,6 +96,7 @@ async fn a_targets_own_settings_are_used() {
     let own = TargetSettings {
         name: "orders".into(),
         origin: target.url(""),
+        path_prefix: None,
         in_flight_max: Some(2),
         rate_per_second: None,
         attempts_max: Some(2),

@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::{
-    dispatch::Cause,
+    dispatch::{Cause, TargetId},
     redrive::{Stopped, TargetFailing},
-    target::Origin,
 };
 
 /// Ends a pass after three calls that fail alike, each of which waits for the one before it.
@@ -19,7 +18,7 @@ async fn harness(partitions: u16) -> Harness {
 
 fn failing(target: SocketAddr, cause: Cause) -> Option<Stopped> {
     Some(Stopped::Failing(TargetFailing {
-        target: Origin::of(&format!("http://{target}/")).unwrap(),
+        target: TargetId::of(&format!("http://{target}/")),
         cause,
         calls: 3,
     }))

@@ -66,7 +66,7 @@ async fn records_that_do_not_meet_the_filter_are_read_and_left_as_they_are() {
 #[tokio::test]
 async fn a_cause_is_that_of_the_last_failure() {
     let mut target = StubTarget::start().await;
-    let gateway = Harness::start(|_| {}).await;
+    let gateway = Harness::start(|config| config.dispatch.deferred_ms_max = 0).await;
     let redriver = gateway.redriver();
     for (path, status) in [("/a", 503), ("/b", 429), ("/c", 503)] {
         gateway.sync("", &message(target.address, path)).await;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
+    dispatch::TargetId,
     redrive::{Stopped, Waiting},
-    target::Origin,
 };
 
 /// One call at a time, and breakers that stay open.
@@ -16,12 +16,12 @@ async fn harness() -> Harness {
     .await
 }
 
-fn origin(target: &StubTarget) -> Origin {
-    Origin::of(&target.url("/")).unwrap()
+fn origin(target: &StubTarget) -> TargetId {
+    TargetId::of(&target.url("/"))
 }
 
 /// Returns for how many records each target is waited, and the target that has stopped the pass.
-fn waiting(report: &RedriveReport) -> (Vec<(Origin, u64)>, Option<Origin>) {
+fn waiting(report: &RedriveReport) -> (Vec<(TargetId, u64)>, Option<TargetId>) {
     let one = |one: &Waiting| (one.target.clone().unwrap(), one.count);
     let stopped = report.stopped.as_ref().map(|stopped| match stopped {
         Stopped::Open { target, until } => {

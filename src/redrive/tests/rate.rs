@@ -6,7 +6,6 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::*;
 use crate::dispatch::{
-    call,
     job::{Errand, Mapping, Redriven, Start},
     pace::{Pace, Slots},
 };
@@ -74,7 +73,7 @@ async fn calls_that_wait_for_their_target_together_begin_one_slot_after_the_othe
             commit_by: Instant::now() + Duration::from_secs(20),
             answer,
         });
-        let origin = call::origin(&stored.record);
+        let origin = shared.target_of(&stored.record);
         let of = gateway.partition(UNAVAILABLE, 0);
         let job = shared.job(of, &stored, origin, errand);
         shared.enqueue(Box::new(job)).await;

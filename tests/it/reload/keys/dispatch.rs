@@ -16,9 +16,12 @@ use crate::harness::{Act, Gateway, Place, StubTarget, message};
 
 effects! {
     "dispatch.in_flight_max" => more_calls_are_made_at_once,
+    "dispatch.rate_per_second" => calls_begin_more_often,
     "dispatch.attempts_max" => a_record_is_called_again,
     "dispatch.backoff_ms" => it_is_called_again_sooner,
-    "dispatch.backoff_ms_max" => what_a_target_asks_for_is_cut,
+    "dispatch.backoff_ms_max" => waits_of_our_own_are_cut,
+    "dispatch.retry_after_ms_max" => what_a_target_asks_for_is_cut,
+    "dispatch.deferred_ms_max" => a_record_is_put_off_no_more,
     "dispatch.connect_timeout_ms" => a_connection_that_does_not_stand_is_given_up,
     "dispatch.response_timeout_ms" => a_response_that_does_not_begin_is_given_up,
     "dispatch.attempt_timeout_ms" => a_response_that_does_not_end_is_given_up,
@@ -34,6 +37,7 @@ effects! {
     "targets.name" => a_target_is_called_otherwise,
     "targets.origin" => settings_go_to_another_target,
     "targets.in_flight_max" => more_calls_of_one_target_are_made_at_once,
+    "targets.rate_per_second" => calls_of_one_target_begin_more_often,
     "targets.attempts_max" => a_record_of_one_target_is_called_again,
     "targets.connect_timeout_ms" => a_connection_of_one_target_is_given_up,
     "targets.response_timeout_ms" => a_response_of_one_target_is_given_up,
@@ -136,25 +140,67 @@ async fn what_a_target_asks_for_is_cut() {
         _ => Act::status(200),
     };
     let target = StubTarget::with(rule).await;
-    let long = "[dispatch]\nattempts_max = 2\nbackoff_ms = 1\n";
-    let gateway = Place::with_config(&with(long, "backoff_ms_max = 3600000"))
+    let gateway = Place::with_config("[dispatch]\nretry_after_ms_max = 1800000\n")
         .patient()
         .start();
     post(&gateway, &target.url("/x"), 1).await;
     target.wait_for_calls(1).await;
-    metric(
-        &gateway,
-        &format!("syncgate_target_closed{{target=\"{}\"}}", target.url("")),
-        Some(1),
-    )
-    .await;
+    // It is called again after the wait.
+    metric(&gateway, &queued(&target), Some(1)).await;
     take(
         &gateway,
-        "dispatch.backoff_ms_max",
-        &with(long, "backoff_ms_max = 20"),
+        "dispatch.retry_after_ms_max",
+        "[dispatch]\nretry_after_ms_max = 20",
     )
     .await;
     target.wait_for_calls(2).await;
+}
+
+async fn waits_of_our_own_are_cut() {
+    let target = StubTarget::with(|_| Act::status(500)).await;
+    let many = "[dispatch]\nattempts_max = 1000\nbackoff_ms = 20\n";
+    let gateway = Place::with_config(&with(many, "backoff_ms_max = 86400000"))
+        .patient()
+        .start();
+    post(&gateway, &target.url("/x"), 1).await;
+    // From then on each wait is longer than all before it.
+    target.wait_for_calls(6).await;
+    let key = "dispatch.backoff_ms_max";
+    take(&gateway, key, &with(many, "backoff_ms_max = 20")).await;
+    target.wait_for_calls(60).await;
+}
+
+async fn a_record_is_put_off_no_more() {
+    let target = StubTarget::with(|_| Act::status(429)).await;
+    let gateway = Gateway::with_config("# nothing yet\n");
+    take(
+        &gateway,
+        "dispatch.deferred_ms_max",
+        "[dispatch]\ndeferred_ms_max = 0",
+    )
+    .await;
+    post(&gateway, &target.url("/x"), 1).await;
+    assert_eq!(cause(&gateway, LATER).await, "status");
+}
+
+async fn calls_begin_more_often() {
+    let target = StubTarget::with(|_| Act::status(200)).await;
+    let gateway = Gateway::with_config("[dispatch]\nrate_per_second = 1\n");
+    post(&gateway, &target.url("/x"), 60).await;
+    target.wait_for_calls(1).await;
+    let text = "[dispatch]\nrate_per_second = 10000";
+    take(&gateway, "dispatch.rate_per_second", text).await;
+    target.wait_for_calls(60).await;
+}
+
+async fn calls_of_one_target_begin_more_often() {
+    let target = StubTarget::with(|_| Act::status(200)).await;
+    let gateway = Gateway::with_config(&entry(&target.url(""), "rate_per_second = 1"));
+    post(&gateway, &target.url("/x"), 60).await;
+    target.wait_for_calls(1).await;
+    let text = entry(&target.url(""), "rate_per_second = 10000");
+    take(&gateway, "targets[0].rate_per_second", &text).await;
+    target.wait_for_calls(60).await;
 }
 
 /// Takes connections and says nothing.

@@ -1,0 +1,167 @@
+//! Which target a record is for: an origin, or the part of it that an entry with `path_prefix` names. Pure.
+//!
+//! The path is that of the record's URL as it is sent, without its query. A prefix matches whole segments, and case counts:
+//! `/orders` matches `/orders`, `/orders/7` and `/orders?x=1`, and neither `/orders2` nor `/Orders`. The longest prefix wins;
+//! a record that matches none is for the origin as a whole.
+//!
+//! Which prefixes there are is settled at the start and stays so. A lane is the records of one target and key, so with
+//! other prefixes its records would go to another queue while older ones are still called from the first one, out of order.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use super::call;
+use crate::{
+    layout::Parts,
+    record::Record,
+    target::{Origin, TargetUrl},
+};
+
+/// A target. Shown as its origin, with the prefix behind it if it has one. Clones share it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TargetId {
+    origin: Origin,
+    prefix: Option<Arc<str>>,
+}
+
+impl TargetId {
+    /// The part of an origin that a prefix names, or the rest of it.
+    pub(crate) fn new(origin: Origin, prefix: Option<&str>) -> Self {
+        let prefix = prefix.map(Into::into);
+        Self { origin, prefix }
+    }
+
+    /// Returns the origin: whom to call, and what secrets are bound to.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+impl fmt::Display for TargetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = self.prefix.as_deref().unwrap_or_default();
+        write!(f, "{}{prefix}", self.origin)
+    }
+}
+
+impl fmt::Debug for TargetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The prefixes of each origin that has any, the longest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Prefixes(HashMap<Origin, Vec<Arc<str>>>);
+
+impl Prefixes {
+    /// Those of some targets.
+    pub(crate) fn of<'a>(targets: impl IntoIterator<Item = &'a TargetId>) -> Self {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for target in targets {
+            if let Some(prefix) = &target.prefix {
+                let of = all.entry(target.origin.clone()).or_default();
+                of.push(prefix.clone());
+            }
+        }
+        for of in all.values_mut() {
+            of.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        }
+        Self(all)
+    }
+
+    /// Returns the target of a record; `None` if it names none that can be called.
+    pub(crate) fn target(&self, record: &Record) -> Option<TargetId> {
+        let origin = call::origin(record)?;
+        // To read the path is to read the message; most origins have no prefixes.
+        let prefix = self.0.get(&origin).and_then(|of| {
+            let url = Parts::of(record).ok()?.url;
+            let url = TargetUrl::read(&url, &record.value).ok()?;
+            of.iter().find(|prefix| matches(prefix, url.path.path()))
+        });
+        let prefix = prefix.cloned();
+        Some(TargetId { origin, prefix })
+    }
+
+    /// Returns every target that an origin is cut into.
+    pub(crate) fn targets(&self, origin: &Origin) -> impl Iterator<Item = TargetId> {
+        let prefixes = self.0.get(origin).into_iter().flatten().cloned();
+        let all = prefixes.map(Some).chain([None]);
+        all.map(|prefix| TargetId {
+            origin: origin.clone(),
+            prefix,
+        })
+    }
+}
+
+fn matches(prefix: &str, path: &str) -> bool {
+    let rest = path.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::record::Headers;
+
+    impl TargetId {
+        /// The whole origin of a URL.
+        pub(crate) fn of(url: &str) -> Self {
+            Self::new(Origin::of(url).unwrap(), None)
+        }
+    }
+
+    fn target_of(prefixes: &Prefixes, url: &str) -> String {
+        let message = json!({"targetRestApi": url, "targetRestApiOperation": "POST"});
+        let record = Record {
+            key: "k".into(),
+            value: message.to_string().into(),
+            headers: Headers::default(),
+        };
+        let target = prefixes.target(&record);
+        target.map_or("-".into(), |target| target.to_string())
+    }
+
+    #[test]
+    fn the_longest_prefix_of_whole_segments_wins() {
+        let a = Origin::of("http://a").unwrap();
+        let named = |prefix| TargetId::new(a.clone(), prefix);
+        let all = [
+            Some("/orders"),
+            Some("/orders/eu/new"),
+            Some("/Orders"),
+            None,
+        ]
+        .map(named);
+        let prefixes = Prefixes::of(&all);
+        for (url, expected) in [
+            ("http://a/orders", "http://a:80/orders"),
+            ("http://a/orders/", "http://a:80/orders"),
+            ("http://a/orders/7?x=/y", "http://a:80/orders"),
+            ("http://a/orders?x", "http://a:80/orders"),
+            ("http://a/orders#x", "http://a:80/orders"),
+            ("http://a/x/../orders/7", "http://a:80/orders"),
+            ("http://a/orders/eu/newer", "http://a:80/orders"),
+            ("http://a/orders/eu/new/1", "http://a:80/orders/eu/new"),
+            ("http://a/Orders/1", "http://a:80/Orders"),
+            ("http://a/ORDERS/1", "http://a:80"),
+            ("http://a/orders2", "http://a:80"),
+            ("http://a/orders%2F7", "http://a:80"),
+            ("http://a", "http://a:80"),
+            ("http://a/?/orders", "http://a:80"),
+            ("http://b/orders", "http://b:80"),
+            ("https://a/orders", "https://a:443"),
+            ("ftp://a/orders", "-"),
+        ] {
+            assert_eq!(target_of(&prefixes, url), expected, "{url}");
+        }
+        let targets: Vec<_> = prefixes.targets(&a).map(|one| one.to_string()).collect();
+        let expected = ["/orders/eu/new", "/Orders", "/orders", ""];
+        assert_eq!(
+            targets,
+            expected.map(|prefix| format!("http://a:80{prefix}"))
+        );
+    }
+}
