@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     Failure, Gateway, Output,
-    output::{self, Table, cell},
+    output::{self, Table, cell, counted},
 };
 
 #[derive(Debug, Args)]
@@ -26,12 +26,16 @@ pub(super) struct Arguments {
     /// Most records, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u16,
+    /// Only records without an end: those that wait for their dispatch or for a retry.
+    #[arg(long)]
+    open: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let mut query = vec![("limit", arguments.limit.to_string())];
     query.extend(arguments.from.map(|from| ("from", from)));
     query.extend(arguments.at.map(|at| ("at", at)));
+    query.extend(arguments.open.then(|| ("open", "true".to_owned())));
     let path = [
         "v1",
         "streams",
@@ -82,15 +86,28 @@ fn finished(item: &Value) -> String {
     }
 }
 
-/// `status 404: the target answered 404 Not Found`, `connect: connection refused`.
+/// `status 404: the target answered 404 Not Found`, `connect: connection refused`; of a record that waits to be called again
+/// `status 429: 2 calls, again at 2026-01-02T03:04:05Z`.
 fn cause(item: &Value) -> String {
-    let [class, status, reason] =
-        ["/cause/class", "/cause/status", "/cause/reason"].map(|part| cell(item, part));
-    let mut text = class;
-    for (separator, part) in [(" ", status), (": ", reason)] {
-        if !part.is_empty() {
-            text = format!("{text}{separator}{part}");
+    let of = |cause: &str| {
+        let parts = ["class", "status", "reason"].map(|part| format!("{cause}/{part}"));
+        let [class, status, reason] = parts.map(|part| cell(item, &part));
+        let mut text = class;
+        for (separator, part) in [(" ", status), (": ", reason)] {
+            if !part.is_empty() {
+                text = format!("{text}{separator}{part}");
+            }
         }
+        text
+    };
+    let attempts = item.pointer("/waiting/attempts").and_then(Value::as_u64);
+    match attempts {
+        Some(attempts) => format!(
+            "{}: {}, again at {}",
+            of("/waiting/cause"),
+            counted(attempts, "call"),
+            cell(item, "/waiting/due")
+        ),
+        None => of("/cause"),
     }
-    text
 }

@@ -20,6 +20,7 @@ mod flow;
 mod idempotency;
 mod lifecycle;
 mod loss;
+mod open_records;
 mod purge;
 mod push;
 mod readme;

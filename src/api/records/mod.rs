@@ -1,6 +1,8 @@
 //! Records for people: a page of a partition, one record, one record's exact bytes.
 
-use std::sync::Arc;
+mod open;
+
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use axum::{
     Json,
@@ -13,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
+    dispatch::{Dispatcher, WaitingRecord},
     log::Streams,
     mask::mask,
     place::{Offset, Partition, PartitionId},
@@ -25,9 +28,21 @@ use super::{
     named::Named,
     problem::{Code, Problem},
     query::{Query, invalid},
-    streams::find,
+    streams::{find, source},
     wire,
 };
+
+/// Knows which records were called in vain and are going to be called again: the dispatcher, or a test.
+pub trait Waits: fmt::Debug + Send + Sync + 'static {
+    /// As [`Dispatcher::waiting`].
+    fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord>;
+}
+
+impl Waits for Dispatcher {
+    fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord> {
+        Self::waiting(self, of)
+    }
+}
 
 /// A page ends early rather than hold more than this; `next` says where to go on.
 const PAGE_BYTES_MAX: usize = 4 << 20;
@@ -39,8 +54,9 @@ pub(super) async fn list(
     Named((stream, partition)): Named<(String, String)>,
     uri: Uri,
 ) -> Result<Json<wire::RecordList>, Problem> {
-    let query = Query::parse(&uri, &["from", "limit", "at"])?;
+    let query = Query::parse(&uri, &["from", "limit", "at", "open"])?;
     let limit = query.limit()?;
+    let open = query.flag("open")?;
     let stream = find(&shared, &stream)?;
     let of = find_partition(&stream, &partition)?;
     let engine = shared.streams.engine();
@@ -59,20 +75,30 @@ pub(super) async fn list(
                 .map_err(|_| invalid("from is an offset, earliest or tail".into()))?,
         ),
     };
-    let (records, next) = read(&shared, of, from, limit).await?;
+    let (records, next) = match open {
+        true => open::read(&**engine, of, from, limit).await?,
+        false => read(&shared, of, from, limit).await?,
+    };
     let bounds = engine.status(of)?.bounds;
     let finished = match (records.first(), records.last()) {
-        (Some(first), Some(last)) => engine.finished(of, first.offset..last.offset.next())?,
+        (Some(first), Some(last)) if !open => {
+            engine.finished(of, first.offset..last.offset.next())?
+        }
+        // Those of an open page had none when they were looked up.
         _ => Finished::default(),
     };
+    let waiting = match open && source(&shared) == Some(&stream.name) {
+        true => shared.waits.waiting(of),
+        false => Vec::new(),
+    };
+    let waiting: HashMap<_, _> = waiting.iter().map(|one| (one.offset, one)).collect();
     let items = records.iter().map(|record| {
-        view(
-            &shared,
-            &stream,
-            of.partition,
-            record,
-            finished.contains(record.offset),
-        )
+        let ended = finished.contains(record.offset);
+        let view = view(&shared, &stream, of.partition, record, ended);
+        wire::RecordView {
+            waiting: waiting.get(&record.offset).map(|one| waits(one)),
+            ..view
+        }
     });
     Ok(Json(wire::RecordList {
         items: items.collect(),
@@ -121,6 +147,19 @@ pub(super) async fn show(
         finished.contains(offset),
     );
     Ok(Json(view).into_response())
+}
+
+fn waits(waiting: &WaitingRecord) -> wire::WaitingView {
+    wire::WaitingView {
+        cause: wire::CauseView {
+            class: waiting.cause.word().to_owned(),
+            status: waiting.cause.status(),
+            reason: None,
+            body: None,
+        },
+        attempts: waiting.attempts,
+        due: waiting.due.to_string(),
+    }
 }
 
 /// The bytes may be anything, HTML of a stranger too, so no browser shall show them.
@@ -220,6 +259,7 @@ fn view(
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         finished,
+        waiting: None,
         cause,
         value: json,
         value_base64,
