@@ -3,7 +3,7 @@
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says
 //! whether all hold. `FIGURES_ROUNDS` (5) and `FIGURES_SECONDS` (3) change how long it takes;
-//! `cargo bench --bench figures -- log ingest batch dispatch beside whole grown start fanout latency subscribers catchup` names the parts to measure, all if none is named.
+//! `cargo bench --bench figures -- log ingest batch dispatch beside unavailable whole grown start fanout latency subscribers catchup` names the parts to measure, all if none is named.
 //!
 //! Generator and target run in this process and are not counted; the gateway and the floors are processes of their own.
 
@@ -23,6 +23,7 @@ mod log;
 mod process;
 mod push;
 mod target;
+mod unavailable;
 
 use std::{
     process::ExitCode,
@@ -33,6 +34,7 @@ use load::{CONNECTIONS, Load};
 use process::Process;
 use push::PushFigures;
 use target::{Mode, Target};
+use unavailable::Unavailable;
 
 const BACKLOG: usize = 40_000;
 /// Of each of two targets.
@@ -133,6 +135,9 @@ async fn measure() -> ExitCode {
         if wanted("beside") {
             figures.beside(&target, &load, time).await;
         }
+        if wanted("unavailable") {
+            figures.unavailable.measure(&target, &load).await;
+        }
         if wanted("whole") {
             figures.whole(&target, &load, time).await;
         }
@@ -195,6 +200,7 @@ struct Figures {
     start: Series,
     start_unindexed: Series,
     rss_started: Series,
+    unavailable: Unavailable,
     push: PushFigures,
 }
 
@@ -235,6 +241,7 @@ impl Default for Figures {
             start: Series::new("start after kill -9 with 1 GiB", "s"),
             start_unindexed: Series::new("the same without its index", "s"),
             rss_started: Series::new("after that: resident memory", "MiB"),
+            unavailable: Unavailable::default(),
             push: PushFigures::default(),
         }
     }
@@ -431,7 +438,7 @@ impl Figures {
         ] {
             series.print();
         }
-        for series in self.push.series() {
+        for series in self.unavailable.series().chain(self.push.series()) {
             series.print();
         }
         println!();
@@ -500,6 +507,7 @@ impl Figures {
                 most(10.0),
             ),
         ];
+        checks.extend(self.unavailable.checks());
         checks.extend(self.push.checks());
         let mut all_hold = true;
         for (name, value, (bound, relation)) in checks {

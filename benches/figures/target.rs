@@ -18,6 +18,18 @@ pub enum Mode {
     Hold,
     /// Each call gets another answer that no target should give, or none.
     Lie,
+    /// Every tenth call ends so, all others are answered.
+    Tenth(End),
+}
+
+/// How a call ends that is not answered with 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Status(u16),
+    /// With `Retry-After: 1`.
+    Later(u16),
+    /// The connection is closed without an answer.
+    Close,
 }
 
 pub struct Target {
@@ -82,9 +94,28 @@ async fn serve(mut stream: TcpStream, calls: Arc<AtomicUsize>, mut mode: watch::
             if *mode.borrow() == Mode::Lie {
                 return lie(stream, turn).await;
             }
-            if mode.wait_for(|mode| *mode == Mode::Answer).await.is_err()
-                || stream.write_all(ANSWER).await.is_err()
-            {
+            let Ok(mode) = mode
+                .wait_for(|mode| *mode != Mode::Hold)
+                .await
+                .map(|it| *it)
+            else {
+                return;
+            };
+            let written = match mode {
+                Mode::Tenth(End::Close) if turn % 10 == 0 => return,
+                Mode::Tenth(End::Status(status)) if turn % 10 == 0 => {
+                    let head = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
+                    stream.write_all(head.as_bytes()).await
+                }
+                Mode::Tenth(End::Later(status)) if turn % 10 == 0 => {
+                    let head = format!(
+                        "HTTP/1.1 {status} No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
+                    );
+                    stream.write_all(head.as_bytes()).await
+                }
+                _ => stream.write_all(ANSWER).await,
+            };
+            if written.is_err() {
                 return;
             }
         }

@@ -4,12 +4,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
     time::{Duration, Instant},
 };
 
 use super::{
-    harness::{Harness, SOURCE, UNAVAILABLE, message, record},
+    harness::{Harness, SOURCE, UNAVAILABLE, header, message, record},
     stub::{StubCall, StubTarget, within},
 };
 use crate::{
@@ -145,6 +146,27 @@ async fn a_target_that_closes_fresh_connections_is_unavailable() {
     gateway.append(SOURCE, 0, records(target, 40)).await;
     until_closed(&gateway, true).await;
     gateway.record_at(UNAVAILABLE, 4).await;
+    much_later().await;
+    let lost = gateway.counts(SOURCE).routed;
+    assert!((5..=12).contains(&lost), "{lost}");
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_the_handshake_is_unavailable() {
+    let target = super::stub::raw_target(|mut stream| async move {
+        drop(stream.read(&mut [0; 4_096]).await);
+        // An alert: handshake_failure.
+        drop(stream.write_all(&[21, 3, 3, 0, 2, 2, 40]).await);
+    })
+    .await;
+    let gateway = Harness::start(long).await;
+    let mut message = message(target, "/x");
+    message["targetRestApi"] = format!("https://{target}/x").into();
+    let records = vec![record("", &message, &[]); 40];
+    gateway.append(SOURCE, 0, records).await;
+    until_closed(&gateway, true).await;
+    let failed = gateway.record_at(UNAVAILABLE, 4).await;
+    assert_eq!(header(&failed, "cause-class"), "tls");
     much_later().await;
     let lost = gateway.counts(SOURCE).routed;
     assert!((5..=12).contains(&lost), "{lost}");

@@ -178,7 +178,7 @@ impl Harness {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+pub(super) fn settings(config: &Config) -> Settings {
     Settings::new(config, &[OWN_ADDRESS.parse().unwrap()]).unwrap()
 }
 
@@ -209,7 +209,7 @@ pub(crate) fn header<'a>(stored: &'a StoredRecord, name: &str) -> &'a str {
 
 /// Knows the secret `good`; panics at `panics`.
 #[derive(Debug)]
-struct TestSecrets;
+pub(super) struct TestSecrets;
 
 #[async_trait]
 impl Credentials for TestSecrets {

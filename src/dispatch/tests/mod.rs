@@ -8,6 +8,7 @@ mod growth;
 pub(crate) mod harness;
 mod hints;
 mod order;
+mod outage;
 mod prefixes;
 mod purge;
 mod rate;
