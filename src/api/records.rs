@@ -17,28 +17,24 @@ use crate::{
     mask::mask,
     place::{Offset, Partition, PartitionId},
     record::{StoredRecord, header as record_header},
-    storage::{Finished, ReadError, Stream},
+    storage::Stream,
 };
 
 use super::{
     Shared,
     named::Named,
+    pages::Page,
     problem::{Code, Problem},
     query::{Query, invalid},
     streams::find,
     wire,
 };
 
-/// A page ends early rather than hold more than this; `next` says where to go on.
-const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Asked of the log at a time.
-const READ_BYTES: usize = 1 << 20;
-
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Named((stream, partition)): Named<(String, String)>,
     uri: Uri,
-) -> Result<Json<wire::RecordList>, Problem> {
+) -> Result<Response, Problem> {
     let query = Query::parse(&uri, &["from", "limit", "at"])?;
     let limit = query.limit()?;
     let stream = find(&shared, &stream)?;
@@ -59,27 +55,7 @@ pub(super) async fn list(
                 .map_err(|_| invalid("from is an offset, earliest or tail".into()))?,
         ),
     };
-    let (records, next) = read(&shared, of, from, limit).await?;
-    let bounds = engine.status(of)?.bounds;
-    let finished = match (records.first(), records.last()) {
-        (Some(first), Some(last)) => engine.finished(of, first.offset..last.offset.next())?,
-        _ => Finished::default(),
-    };
-    let items = records.iter().map(|record| {
-        view(
-            &shared,
-            &stream,
-            of.partition,
-            record,
-            finished.contains(record.offset),
-        )
-    });
-    Ok(Json(wire::RecordList {
-        items: items.collect(),
-        next: (next < bounds.tail).then_some(next.0),
-        earliest: bounds.earliest.0,
-        tail: bounds.tail.0,
-    }))
+    Page::new(shared, stream, of, from, limit)?.answer().await
 }
 
 pub(super) async fn show(
@@ -129,7 +105,8 @@ fn download(stream: &Stream, partition: Partition, record: StoredRecord) -> Resp
         "attachment; filename=\"{}-{partition}-{}\"",
         stream.name, record.offset
     );
-    let mut response = record.record.value.into_response();
+    // A slice keeps its frame alive, and the value may be small beside that.
+    let mut response = record.record.detached().value.into_response();
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/octet-stream");
     headers.insert(header::CONTENT_TYPE, kind);
@@ -150,39 +127,7 @@ fn find_partition(stream: &Stream, text: &str) -> Result<PartitionId, Problem> {
     })
 }
 
-async fn read(
-    shared: &Shared,
-    of: PartitionId,
-    from: Offset,
-    limit: usize,
-) -> Result<(Vec<StoredRecord>, Offset), ReadError> {
-    let mut records: Vec<StoredRecord> = Vec::new();
-    let mut next = from;
-    let mut bytes = 0;
-    while records.len() < limit && bytes < PAGE_BYTES_MAX {
-        let page = shared.streams.engine().read(of, next, READ_BYTES).await?;
-        if page.records.is_empty() {
-            // Nothing but lost records may be left before the tail.
-            next = next.max(page.next);
-            break;
-        }
-        for record in page.records.into_iter().take(limit - records.len()) {
-            next = record.offset.next();
-            bytes += record.record.bytes_len();
-            // A slice keeps its frame alive, and this page may be small beside that.
-            records.push(StoredRecord {
-                record: record.record.detached(),
-                ..record
-            });
-            if bytes >= PAGE_BYTES_MAX {
-                break;
-            }
-        }
-    }
-    Ok((records, next))
-}
-
-fn view(
+pub(super) fn view(
     shared: &Shared,
     stream: &Stream,
     partition: Partition,

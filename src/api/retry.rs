@@ -11,6 +11,7 @@ use crate::{
     place::{Offset, Partition, PartitionId},
     redrive::{
         self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
+        Stopped, Waiting,
     },
     storage::Stream,
 };
@@ -188,17 +189,36 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         tail,
         trimmed: report.trimmed,
         by_status: report.by_status,
-        stopped: report.stopped.map(|stopped| wire::RetryStopped {
-            reason: "target_failing",
-            target: stopped.target.to_string(),
-            cause: stopped.cause.to_string(),
-            calls: stopped.calls,
-        }),
+        stopped: report.stopped.as_ref().map(stopped),
+        waiting: report.waiting.iter().map(waiting).collect(),
         group: report.group.map(|group| wire::RetryGroup {
             name: group.name.to_string(),
             positions: group.positions.into_iter().map(stands).collect(),
         }),
         partitions,
+    }
+}
+
+fn stopped(stopped: &Stopped) -> wire::RetryStopped {
+    let (cause, calls, until) = match stopped {
+        Stopped::Failing(failing) => (Some(failing.cause.to_string()), Some(failing.calls), None),
+        Stopped::Open { until, .. } => (None, None, Some(until.to_string())),
+    };
+    wire::RetryStopped {
+        reason: stopped.reason(),
+        target: stopped.target().to_string(),
+        cause,
+        calls,
+        until,
+    }
+}
+
+fn waiting(waiting: &Waiting) -> wire::RetryWaiting {
+    let target = waiting.target.as_ref();
+    wire::RetryWaiting {
+        target: target.map_or_else(|| "*".to_owned(), ToString::to_string),
+        count: waiting.count,
+        until: waiting.until.map(|until| until.to_string()),
     }
 }
 

@@ -108,6 +108,8 @@ pub(super) struct RetryDone {
     pub(super) by_status: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stopped: Option<RetryStopped>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) waiting: Vec<RetryWaiting>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) group: Option<RetryGroup>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,9 +121,24 @@ pub(super) struct RetryDone {
 pub(super) struct RetryStopped {
     pub(super) reason: &'static str,
     pub(super) target: String,
-    /// As in `byStatus`.
-    pub(super) cause: String,
-    pub(super) calls: u32,
+    /// Of a target that fails, as in `byStatus`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) calls: Option<u32>,
+    /// Of a target that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<String>,
+}
+
+/// Records that a retry has left as they are because their target is open.
+#[derive(Debug, Serialize)]
+pub(super) struct RetryWaiting {
+    /// `*` = all that are not named.
+    pub(super) target: String,
+    pub(super) count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<String>,
 }
 
 /// Where the group of a retry stands.
@@ -254,14 +271,6 @@ pub(super) struct ReaderView {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct RecordList {
-    pub(super) items: Vec<RecordView>,
-    pub(super) next: Option<u64>,
-    pub(super) earliest: u64,
-    pub(super) tail: u64,
-}
-
-#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RecordView {
     pub(super) offset: u64,
@@ -299,6 +308,15 @@ pub(super) struct State {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Ready {
+    pub(super) status: &'static str,
+    pub(super) secrets_full_percent: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct NotReady {
     pub(super) reasons: Vec<&'static str>,
+    pub(super) secrets_full_percent: usize,
 }

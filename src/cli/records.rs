@@ -1,12 +1,37 @@
 //! `syncgate records STREAM`: what is in a stream, and why it is in an error stream.
 
 use clap::Args;
-use serde_json::Value;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     Failure, Gateway, Output,
     output::{self, Table, cell},
 };
+use crate::loose;
+
+/// A page of records. Each record stays as it was written: JSON allows payloads that a [`Value`] cannot hold.
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+    next: Value,
+    earliest: Value,
+    tail: Value,
+}
+
+/// What is shown of a record.
+#[derive(Deserialize)]
+struct Item<'a> {
+    offset: Value,
+    time: Value,
+    key: Option<Value>,
+    finished: Option<bool>,
+    cause: Option<Value>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -40,9 +65,15 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         &arguments.partition,
         "records",
     ];
-    let page = arguments.gateway.client()?.get(&path, &query).await?;
+    let client = arguments.gateway.client()?;
+    let request = client.request(Method::GET, &path, &query);
+    let text = client.send_for_text(request).await?;
+    let unread = |_| Failure::failed(format!("{} sent no page of records", client.base()));
+    let page: Page<'_> = serde_json::from_str(&text).map_err(unread)?;
     if output == Output::Json {
-        return output::print_json(&page);
+        // A line's end can only stand between tokens: in a string it would not be JSON.
+        let line = text.replace(['\n', '\r'], " ");
+        return output::print(&format!("{line}\n"));
     }
     let mut table = Table::new(&[
         ">OFFSET",
@@ -53,29 +84,35 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         "END",
         "CAUSE",
     ]);
-    let items = page.get("items").and_then(Value::as_array);
-    for item in items.into_iter().flatten() {
+    for item in &page.items {
+        let item: Item<'_> = serde_json::from_str(item.get()).map_err(unread)?;
+        let message = item.value.and_then(|value| loose::members(value.get()));
+        let message = message.unwrap_or_default();
+        let text = |name: &str| {
+            let text = loose::member(&message, name).and_then(loose::string);
+            text.unwrap_or_default().into_owned()
+        };
         table.row([
-            cell(item, "/offset"),
-            cell(item, "/time"),
-            cell(item, "/key"),
-            cell(item, "/value/targetRestApiOperation"),
-            cell(item, "/value/targetRestApi"),
-            finished(item),
-            cause(item),
+            cell(&item.offset, ""),
+            cell(&item.time, ""),
+            cell(&item.key.unwrap_or_default(), ""),
+            text("targetRestApiOperation"),
+            text("targetRestApi"),
+            finished(item.finished),
+            cause(&item.cause.unwrap_or_default()),
         ]);
     }
-    let (earliest, tail) = (cell(&page, "/earliest"), cell(&page, "/tail"));
+    let (earliest, tail) = (cell(&page.earliest, ""), cell(&page.tail, ""));
     let mut text = format!("{}earliest {earliest}, tail {tail}", table.text());
-    if let Some(next) = page.get("next").filter(|next| !next.is_null()) {
-        text = format!("{text}, go on with --from {}", cell(next, ""));
+    if !page.next.is_null() {
+        text = format!("{text}, go on with --from {}", cell(&page.next, ""));
     }
     output::print(&format!("{text}\n"))
 }
 
 /// In a stream that is dispatched: delivered, or in an error stream; in an error stream: redriven.
-fn finished(item: &Value) -> String {
-    match item.get("finished").and_then(Value::as_bool) {
+fn finished(finished: Option<bool>) -> String {
+    match finished {
         Some(true) => "yes".to_owned(),
         Some(false) => "no".to_owned(),
         None => String::new(),
@@ -83,9 +120,8 @@ fn finished(item: &Value) -> String {
 }
 
 /// `status 404: the target answered 404 Not Found`, `connect: connection refused`.
-fn cause(item: &Value) -> String {
-    let [class, status, reason] =
-        ["/cause/class", "/cause/status", "/cause/reason"].map(|part| cell(item, part));
+fn cause(cause: &Value) -> String {
+    let [class, status, reason] = ["/class", "/status", "/reason"].map(|part| cell(cause, part));
     let mut text = class;
     for (separator, part) in [(" ", status), (": ", reason)] {
         if !part.is_empty() {

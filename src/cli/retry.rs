@@ -115,6 +115,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     };
     let bar = spinner();
     let mut passes = Vec::new();
+    let mut waits = None;
     for partition in partitions {
         let kept = offsets
             .as_ref()
@@ -122,6 +123,10 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         let mut pass = Pass::new(partition, arguments.after.or(kept).unwrap_or(-1));
         let ended = pass.run(&client, &arguments, offsets.as_mut(), &bar).await;
         passes.push(pass);
+        if let Ok(Ended::Waits(why)) = &ended {
+            // The records of other partitions may be of other targets.
+            waits.get_or_insert(Failure::failed(why.clone()));
+        }
         if let Err(failure) = ended {
             bar.finish_and_clear();
             // What was done until then is told all the same: the calls were made.
@@ -132,7 +137,17 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         }
     }
     bar.finish_and_clear();
-    print(&passes, &arguments, output)
+    print(&passes, &arguments, output)?;
+    waits.map_or(Ok(()), Err)
+}
+
+/// Why there are no more calls for a partition.
+#[derive(Debug)]
+enum Ended {
+    /// At the end, or there was to be one call only.
+    Done,
+    /// The gateway has left records, for this reason: their target is open.
+    Waits(String),
 }
 
 /// What became of one partition.
@@ -178,10 +193,10 @@ impl Pass {
         arguments: &Arguments,
         mut offsets: Option<&mut OffsetFile>,
         bar: &ProgressBar,
-    ) -> Result<(), Failure> {
+    ) -> Result<Ended, Failure> {
         let mut idle_calls = 0;
         loop {
-            let before = self.after;
+            let before = self.reach();
             self.call(client, arguments).await?;
             if let (Some(offsets), false) = (&mut offsets, arguments.dry_run) {
                 offsets.store(&self.partition, self.after)?;
@@ -194,25 +209,32 @@ impl Pass {
                 output::grouped(self.failed)
             ));
             bar.tick();
-            if let Some(why) = stopped(&self.last_answer) {
-                return Err(Failure::failed(why));
+            match stopped(&self.last_answer) {
+                Some(Stopped::Fails(why)) => return Err(Failure::failed(why)),
+                Some(Stopped::Waits(why)) => return Ok(Ended::Waits(why)),
+                None => {}
             }
             if self.end_of_stream || !arguments.until_end {
-                return Ok(());
+                return Ok(Ended::Done);
             }
-            idle_calls = if self.after <= before {
-                idle_calls + 1
-            } else {
-                0
+            // Behind records that wait for their target, records of others are settled while the offset stands.
+            idle_calls = match self.reach() == before {
+                true => idle_calls + 1,
+                false => 0,
             };
             if idle_calls == IDLE_CALLS_MAX {
                 return Err(Failure::failed(format!(
-                    "{IDLE_CALLS_MAX} calls in a row read nothing of partition {}, and it is not at its end; \
+                    "{IDLE_CALLS_MAX} calls in a row settled nothing of partition {}, and it is not at its end; \
                      is --time-budget-ms or --max too small?",
                     self.partition
                 )));
             }
         }
+    }
+
+    /// How far it has come: each call that is worth it changes that.
+    fn reach(&self) -> (i64, u64) {
+        (self.after, self.delivered + self.failed)
     }
 
     async fn call(&mut self, client: &Client, arguments: &Arguments) -> Result<(), Failure> {
@@ -320,16 +342,44 @@ impl Pass {
     }
 }
 
-/// Says why the gateway has ended a call before any of its bounds.
-fn stopped(answer: &Value) -> Option<String> {
+/// Why the gateway has ended a call before any of its bounds.
+#[derive(Debug, PartialEq)]
+enum Stopped {
+    /// Calls to a target only fail.
+    Fails(String),
+    /// A target is open.
+    Waits(String),
+}
+
+fn stopped(answer: &Value) -> Option<Stopped> {
     let stopped = answer.get("stopped")?;
     let text = |name: &str| stopped.get(name).and_then(Value::as_str).unwrap_or("?");
+    let target = text("target");
+    if text("reason") == "target_open" {
+        let waiting = answer.get("waiting").and_then(Value::as_array);
+        let (mut own, mut others) = (0, 0);
+        for waiting in waiting.into_iter().flatten() {
+            let count = waiting.get("count").and_then(Value::as_u64).unwrap_or(0);
+            match waiting.get("target").and_then(Value::as_str) == Some(target) {
+                true => own += count,
+                false => others += count,
+            }
+        }
+        let more = match others {
+            0 => String::new(),
+            _ => format!(", and {} for other targets", counted(others, "record")),
+        };
+        let until = text("until");
+        return Some(Stopped::Waits(format!(
+            "{target} is not called before {until}: stopped, {} left for it{more}",
+            counted(own, "record")
+        )));
+    }
     let calls = stopped.get("calls").and_then(Value::as_u64).unwrap_or(0);
-    Some(format!(
-        "the first {calls} calls to {} all came to {}: stopped, what is behind them stays as it is",
-        text("target"),
+    Some(Stopped::Fails(format!(
+        "the first {calls} calls to {target} all came to {}: stopped, what is behind them stays as it is",
         text("cause")
-    ))
+    )))
 }
 
 async fn partitions(client: &Client, stream: &str) -> Result<Vec<String>, Failure> {
@@ -417,6 +467,26 @@ mod tests {
         assert!(mapping("404").is_err());
         assert!(mapping("=A").is_err());
         assert!(mapping("404=").is_err());
+    }
+
+    #[test]
+    fn a_call_that_was_stopped_says_why_and_until_when() {
+        assert_eq!(stopped(&json!({"endOfStream": false})), None);
+        let failing = json!({"stopped": {"reason": "target_failing", "target": "http://a:80", "cause": "404", "calls": 50}});
+        let said = "the first 50 calls to http://a:80 all came to 404: stopped, what is behind them stays as it is";
+        assert_eq!(stopped(&failing), Some(Stopped::Fails(said.into())));
+        let mut open = json!({
+            "stopped": {"reason": "target_open", "target": "http://a:80", "until": "2026-01-02T03:04:05.000000Z"},
+            "waiting": [{"target": "http://a:80", "count": 1}]
+        });
+        let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, 1 record left for it";
+        assert_eq!(stopped(&open), Some(Stopped::Waits(said.into())));
+        open["waiting"] = json!([
+            {"target": "http://a:80", "count": 2}, {"target": "http://b:80", "count": 2}, {"target": "*", "count": 1}
+        ]);
+        let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, 2 records left for it, \
+                    and 3 records for other targets";
+        assert_eq!(stopped(&open), Some(Stopped::Waits(said.into())));
     }
 
     #[test]

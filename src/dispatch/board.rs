@@ -115,8 +115,6 @@ struct State {
     /// Waiting, ready or in backoff.
     queued_len: usize,
     queued_bytes: usize,
-    /// Those of them that an open breaker hands back.
-    passing_by_len: usize,
     /// Says how many calls may begin.
     breaker: Breaker,
     /// Says when the next call may, if the target has a rate.
@@ -226,24 +224,6 @@ pub(crate) struct Waiting {
     pub(crate) due: Option<Instant>,
 }
 
-/// Jobs that the breaker keeps out and that do not wait for it.
-#[derive(Default)]
-struct TurnedAway {
-    jobs: Vec<Box<Job>>,
-    until: Option<Instant>,
-}
-
-impl TurnedAway {
-    /// Tells whoever gave them. Not under the board's lock: that wakes other tasks.
-    fn hand_back(self) {
-        for job in self.jobs {
-            if let Some(until) = self.until {
-                job.hand_back(until);
-            }
-        }
-    }
-}
-
 /// Someone to work.
 pub(crate) enum Wake {
     /// A sleeping worker.
@@ -272,7 +252,6 @@ impl Board {
             delayed_count: 0,
             queued_len: 0,
             queued_bytes: 0,
-            passing_by_len: 0,
             workers: Vec::new(),
             idle: Vec::new(),
             waking: 0,
@@ -335,34 +314,7 @@ impl Board {
             jobs.push_front(job);
             break;
         }
-        let turned_away = self.turn_away(&mut state);
-        let wake = state.wake();
-        drop(state);
-        turned_away.hand_back();
-        wake
-    }
-
-    /// Takes out what does not wait for the breaker, if that is open and this is not the time to probe.
-    fn turn_away(&self, state: &mut State) -> TurnedAway {
-        if state.passing_by_len == 0 {
-            return TurnedAway::default();
-        }
-        let until = state.breaker.open_until(Instant::now());
-        let Some(until) = until else {
-            return TurnedAway::default();
-        };
-        let (jobs, has_room) = state.take_passing_by();
-        for job in &jobs {
-            self.budget.leave(job.record.bytes_len());
-        }
-        if has_room {
-            self.budget.freed.notify_waiters();
-        }
-        self.tell_space(state);
-        TurnedAway {
-            jobs,
-            until: Some(until),
-        }
+        state.wake()
     }
 
     fn add(&self, state: &mut State, job: Box<Job>, shares: bool) -> Result<(), Full> {
@@ -391,7 +343,6 @@ impl Board {
         }
         state.queued_len += 1;
         state.queued_bytes += bytes;
-        state.passing_by_len += usize::from(job.passes_by());
         if let Some(target) = self.taken(&job).sharing {
             *state.sharing.entry(target).or_default() += 1;
         }
@@ -506,12 +457,7 @@ impl Board {
             state.workers[slot].state = WorkerState::Busy(job.time);
             state.workers[slot].open = self.open(&job);
             self.tell_space(&mut state);
-            // What was taken may probe: the rest need not wait for that.
-            let turned_away = self.turn_away(&mut state);
-            let wake = state.wake();
-            drop(state);
-            turned_away.hand_back();
-            return (Next::Job(job), wake);
+            return (Next::Job(job), state.wake());
         }
         let keep_connection = state.idle.len() < state.limits.idle_connections_max;
         state.workers[slot].state = WorkerState::Idle;
@@ -584,11 +530,7 @@ impl Board {
             // The call may have begun when a wait could be longer.
             state.cut_waits();
         }
-        let turned_away = self.turn_away(&mut state);
-        let wake = state.wake();
-        drop(state);
-        turned_away.hand_back();
-        (change, wake)
+        (change, state.wake())
     }
 
     /// Returns until when no call begins since the breaker is open: see [`Breaker::open_until`].
@@ -596,6 +538,25 @@ impl Board {
         let state = self.lock();
         let is_open = state.breaker.is_open();
         is_open.then(|| state.breaker.open_until(Instant::now()))?
+    }
+
+    /// Lets go of the jobs that retries have taken back, and returns someone to wake. Without this they would wait here for
+    /// the breaker, with their place in the lane and in the rate of their retry.
+    pub(crate) fn sweep(&self) -> Option<Wake> {
+        let mut state = self.lock();
+        let (withdrawn, has_room) = state.take_withdrawn();
+        for job in &withdrawn {
+            self.budget.leave(job.record.bytes_len());
+        }
+        if has_room {
+            self.budget.freed.notify_waiters();
+        }
+        self.tell_space(&mut state);
+        let wake = state.wake();
+        drop(state);
+        // Not under the lock: that wakes other tasks.
+        drop(withdrawn);
+        wake
     }
 
     /// Returns whether it is worth to come with more, of this lane if one is named; if not, [`Budget::freed`] fires once it
@@ -793,7 +754,6 @@ impl State {
         }
         self.queued_len += 1;
         self.queued_bytes += job.record.bytes_len();
-        self.passing_by_len += usize::from(job.passes_by());
         self.delayed_count += 1;
         let delayed = Delayed { job, wait };
         self.delayed.insert((until, self.delayed_count), delayed);
@@ -824,13 +784,13 @@ impl State {
         }
     }
 
-    /// Takes out what an open breaker hands back; says whether a lane that was full has room by that.
-    fn take_passing_by(&mut self) -> (Vec<Box<Job>>, bool) {
+    /// Takes out what retries have taken back; says whether a lane that was full has room by that.
+    fn take_withdrawn(&mut self) -> (Vec<Box<Job>>, bool) {
         // First what waits behind others, so that none of it is ready when those are gone.
-        let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| job.passes_by());
-        let mut heads = self.lanes.take_ready(|job| job.passes_by());
+        let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| job.is_withdrawn());
+        let mut heads = self.lanes.take_ready(|job| job.is_withdrawn());
         for (due, delayed) in std::mem::take(&mut self.delayed) {
-            match delayed.job.passes_by() {
+            match delayed.job.is_withdrawn() {
                 true => heads.push(delayed.job),
                 false => drop(self.delayed.insert(due, delayed)),
             }
@@ -849,7 +809,6 @@ impl State {
     fn taken_out(&mut self, job: &Job) {
         self.queued_len -= 1;
         self.queued_bytes -= job.record.bytes_len();
-        self.passing_by_len -= usize::from(job.passes_by());
     }
 
     /// A quarter free, so that whoever waits for room is not woken for each single place.

@@ -22,9 +22,21 @@ pub trait Credentials: fmt::Debug + Send + Sync + 'static {
         target: &Origin,
     ) -> Result<Credential, CredentialError>;
 
+    /// Returns which versions of a secret are its newest ones; `None` if there is no such secret.
+    async fn newest(&self, source: &str, name: &str, target: &Origin) -> Option<NewestVersions>;
+
     /// Returns the names of the state values that a record needs which names this secret: its copy in an error stream
     /// needs them too.
     fn state_keys(&self, source: &str, name: &str, version: Option<u32>) -> Vec<Arc<str>>;
+}
+
+/// The newest versions of a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewestVersions {
+    /// The newest of all.
+    pub of_all: u32,
+    /// The newest that may go to the target that was asked about; `None` if no version may.
+    pub for_target: Option<u32>,
 }
 
 /// An opened secret: overwritten in memory when it goes, never shown.

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use super::{
     board::Wait,
     lane::Lane,
-    outcome::Cause,
+    outcome::{Cause, Outcome},
     pace::{Pace, Waiting},
     route::CauseTable,
     target_id::TargetId,
@@ -49,6 +49,10 @@ pub(crate) struct Job {
     pub(crate) tried: Tried,
     /// Who wants to know.
     pub(crate) errand: Errand,
+    /// What the last attempt came to, if the log did not take the end: it is offered again, and nothing is called.
+    pub(crate) unstored: Option<Box<Outcome>>,
+    /// That was so before, and the log has a line about it.
+    pub(crate) came_back: bool,
 }
 
 /// Attempts of this dispatch.
@@ -105,9 +109,6 @@ pub(crate) struct Redriven {
     pub(crate) ends: Option<Epoch>,
     /// Whether the call has begun.
     pub(crate) start: Start,
-    /// It waits as long as the breaker of its target is open; if not, it is handed back as [`Redone::TargetOpen`] unless it
-    /// is the call that probes.
-    pub(crate) waits_for_breaker: bool,
     /// The rate at which calls of the redrive begin.
     pub(crate) pace: Option<Arc<Pace>>,
     /// It waits for its slot of that rate.
@@ -142,14 +143,18 @@ pub(crate) enum Redone {
         /// The record's copy is stored; if not, the record stays where it is.
         copied: bool,
     },
+    /// The target asks to be called again later; the record is as open as before.
+    LeftOpen {
+        /// What it answered.
+        cause: Cause,
+    },
+    /// It did not, and retention has removed the record meanwhile: no copy is stored.
+    Removed {
+        /// Why.
+        cause: Cause,
+    },
     /// The log did not take the end; the record is as open as before.
     NotStored(CommitError),
-    /// The target was not called, since its breaker is open; the record is as open as before.
-    TargetOpen {
-        #[allow(dead_code, reason = "for retries, which say so in their report")]
-        /// No call begins before then. An instant that is over: a probe is under way.
-        until: Instant,
-    },
 }
 
 /// Whether a handling begins.
@@ -180,6 +185,11 @@ impl Start {
     /// Takes the job back; `false` if the call has begun.
     pub(crate) fn withdraw(&self) -> bool {
         self.leave_waiting_for(WITHDRAWN)
+    }
+
+    /// Returns whether neither has happened yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::Acquire) == WAITING
     }
 
     fn is_withdrawn(&self) -> bool {
@@ -215,17 +225,9 @@ impl Job {
         matches!(self.errand, Errand::First(_))
     }
 
-    /// Returns whether it is handed back while the breaker of its target is open.
-    pub(crate) fn passes_by(&self) -> bool {
-        matches!(&self.errand, Errand::Redrive(redriven) if !redriven.waits_for_breaker)
-    }
-
-    /// Hands it back without a call. Only a redrive's can be.
-    pub(crate) fn hand_back(self, until: Instant) {
-        if let Errand::Redrive(redriven) = self.errand {
-            // Ignore send errors: whoever asked may be gone.
-            drop(redriven.answer.send(Redone::TargetOpen { until }));
-        }
+    /// Returns whether the redrive that gave it has taken it back.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        matches!(&self.errand, Errand::Redrive(redriven) if redriven.start.is_withdrawn())
     }
 
     /// Begins the handling, if this is the time for it.

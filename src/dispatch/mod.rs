@@ -20,7 +20,7 @@
 //!   the partitions are read on for the others, and again for it as it gets room. So is a lane that has filled its share
 //!   of the board: as much as it leaves free for the other lanes.
 //! - A target of whose last calls half were unavailable is not called until its pause is over and a probe is answered
-//!   (`breaker`). Retries may have their records handed back instead of waiting for that.
+//!   (`breaker`). Retries do not wait for that long: they take their records back.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
 //! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
 //! - Settings can be replaced at any time; an attempt and the end of its record are under those of its beginning.
@@ -36,10 +36,11 @@ mod board;
 mod breaker;
 mod budget;
 pub(crate) mod call;
+mod case;
 mod client;
 pub(crate) mod connect;
 mod credentials;
-mod error_record;
+pub(crate) mod error_record;
 mod fence;
 mod hint;
 pub(crate) mod job;
@@ -49,14 +50,19 @@ pub(crate) mod outcome;
 mod owner;
 pub(crate) mod pace;
 mod redact;
+mod refused;
+mod renew;
 pub(crate) mod route;
 mod settings;
 mod settle;
+pub(crate) mod sockets;
 mod stats;
 mod target;
 mod target_id;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unanswered;
+mod wire;
 mod worker;
 
 use std::{
@@ -65,7 +71,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-pub use credentials::{Credential, CredentialError, Credentials};
+pub use credentials::{Credential, CredentialError, Credentials, NewestVersions};
 pub use outcome::Cause;
 pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
@@ -146,7 +152,8 @@ impl Dispatcher {
     /// When `stop` fires no new attempt begins, those in flight have [`Settings::grace`] to end.
     #[must_use]
     pub fn start(settings: Settings, deps: Deps, tasks: &Tasks, stop: CancellationToken) -> Self {
-        Self::start_with(settings, deps, tasks, stop, Connector::new(tasks.clone()))
+        let connector = Connector::new(tasks.clone(), deps.stats.clone());
+        Self::start_with(settings, deps, tasks, stop, connector)
     }
 
     /// Starts with targets in a network that a test makes up.
@@ -158,8 +165,21 @@ impl Dispatcher {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let mut connector = Connector::new(tasks.clone());
+        let mut connector = Connector::new(tasks.clone(), deps.stats.clone());
         connector.network = Some(network);
+        Self::start_with(settings, deps, tasks, stop, connector)
+    }
+
+    /// Starts with a resolver that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn start_finding(
+        find: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+        settings: Settings,
+        deps: Deps,
+        tasks: &Tasks,
+        stop: CancellationToken,
+    ) -> Self {
+        let connector = Connector::finding(find, tasks.clone(), deps.stats.clone());
         Self::start_with(settings, deps, tasks, stop, connector)
     }
 
@@ -233,10 +253,6 @@ impl fmt::Debug for Dispatcher {
 impl Shared {
     /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
     /// is under way, whose end nobody knows; `None`, that a call may begin now, be it the probe.
-    #[allow(
-        dead_code,
-        reason = "for retries, which pass by records whose target is open"
-    )]
     pub(crate) fn open_until(&self, target: &TargetId) -> Option<Instant> {
         self.targets.open_until(target)
     }

@@ -108,6 +108,13 @@ impl Targets {
         own?.open_until()
     }
 
+    /// Lets go of what retries have taken back of a target: see [`Board::sweep`].
+    pub(crate) fn sweep(&self, origin: &TargetId) -> Option<(Arc<Board>, Option<Wake>)> {
+        let board = self.lock().own.get(origin).cloned()?;
+        let wake = board.sweep();
+        Some((board, wake))
+    }
+
     /// Names each open record of a partition that is on a board: see [`Board::for_each_open`].
     pub(crate) fn for_each_open(
         &self,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    dispatch::{Credential, CredentialError, Credentials},
+    dispatch::{Credential, CredentialError, Credentials, NewestVersions},
     secrets::{RevealError, Secrets},
     target::Origin,
 };
@@ -31,6 +31,11 @@ impl Credentials for FromSecrets {
                 RevealError::NotForTarget => CredentialError::NotForTarget,
                 RevealError::Unreadable => CredentialError::Unreadable,
             })
+    }
+
+    async fn newest(&self, source: &str, name: &str, target: &Origin) -> Option<NewestVersions> {
+        let (of_all, for_target) = self.0.newest(source, name, target).await?;
+        Some(NewestVersions { of_all, for_target })
     }
 
     fn state_keys(&self, source: &str, name: &str, version: Option<u32>) -> Vec<Arc<str>> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use crate::{dispatch::Cause, target::Origin};
+use crate::dispatch::{Cause, TargetId};
 
 /// Targets that a pass remembers; the calls of more are not looked at.
 const TARGETS_LEN_MAX: usize = 1_000;
@@ -11,14 +11,14 @@ const TARGETS_LEN_MAX: usize = 1_000;
 pub(super) struct Failing {
     /// So many; 0 looks at nothing.
     calls_max: u32,
-    targets: HashMap<Origin, Seen>,
+    targets: HashMap<TargetId, Seen>,
 }
 
 /// Why a pass has ended before its time: the first calls to a target all failed alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetFailing {
     /// The target.
-    pub target: Origin,
+    pub target: TargetId,
     /// What each of these calls came to.
     pub cause: Cause,
     /// How many they were.
@@ -41,7 +41,11 @@ impl Failing {
     }
 
     /// Notes what a call came to, `None` if the target took the record; returns the target once it is worth no more.
-    pub(super) fn note(&mut self, target: &Origin, failed: Option<Cause>) -> Option<TargetFailing> {
+    pub(super) fn note(
+        &mut self,
+        target: &TargetId,
+        failed: Option<Cause>,
+    ) -> Option<TargetFailing> {
         if self.calls_max == 0 {
             return None;
         }
@@ -76,8 +80,8 @@ mod tests {
 
     const DOWN: Option<Cause> = Some(Cause::Status(503));
 
-    fn target(number: usize) -> Origin {
-        Origin::of(&format!("http://t{number}/")).unwrap()
+    fn target(number: usize) -> TargetId {
+        TargetId::of(&format!("http://t{number}/"))
     }
 
     /// Notes the calls, each with its target's number; returns after how many the pass is over.

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    dispatch::{Cause, KeyInvalid, call, route::CauseTable},
+    dispatch::{KeyInvalid, call, error_record::cause, route::CauseTable},
     layout::Parts,
-    record::{Record, header},
+    record::Record,
     target::Origin,
 };
 
@@ -80,17 +80,6 @@ impl Filter {
             to: _,
         } = self;
         causes.0.is_some() || !(targets.is_empty() && keys.is_empty() && operations.is_empty())
-    }
-}
-
-/// Returns the cause that stands in the headers of an error record.
-fn cause(record: &Record) -> Option<Cause> {
-    let class = record.headers.get(header::CAUSE_CLASS)?;
-    let status = record.headers.get(header::CAUSE_STATUS);
-    let status = status.and_then(|status| status.parse().ok());
-    match status.map(Cause::Status) {
-        Some(cause) if cause.word() == class => Some(cause),
-        _ => Cause::without_status(class),
     }
 }
 

@@ -1,14 +1,19 @@
 //! The records that a pass has given to the boards: which of them can be taken back, and when to give out no more.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    dispatch::job::{Redone, Start},
+    dispatch::{
+        TargetId,
+        job::{Redone, Start},
+    },
     place::Offset,
-    target::Origin,
 };
 
 /// What became of a record; `None` if a stop has cut it.
@@ -29,7 +34,7 @@ pub(super) struct InFlight {
 /// A record that was given out.
 pub(super) struct Given {
     /// Whom it is for; `None` if no target can be called for it.
-    pub(super) target: Option<Origin>,
+    pub(super) target: Option<TargetId>,
     start: Start,
     at: Instant,
 }
@@ -39,7 +44,7 @@ impl InFlight {
     pub(super) fn add(
         &mut self,
         offset: Offset,
-        target: Option<Origin>,
+        target: Option<TargetId>,
         start: Start,
         answered: oneshot::Receiver<Redone>,
     ) {
@@ -95,12 +100,38 @@ impl InFlight {
         taken.len() as u64
     }
 
+    /// Returns the targets of records whose call has not begun.
+    pub(super) fn waited_for(&self) -> HashSet<TargetId> {
+        let waiting = self.given.values().filter(|given| given.start.is_waiting());
+        waiting.filter_map(|given| given.target.clone()).collect()
+    }
+
+    /// Takes back what has not begun for a target; returns which records.
+    pub(super) fn withdraw_of(&mut self, target: &TargetId) -> Vec<Offset> {
+        let mut taken = Vec::new();
+        self.given.retain(|offset, given| {
+            let is_taken = given.target.as_ref() == Some(target) && given.start.withdraw();
+            if is_taken {
+                taken.push(*offset);
+            }
+            !is_taken
+        });
+        taken
+    }
+
     /// Returns whether a record takes, or took, longer than there is time: one that is given out now may be answered
     /// while one before it has not even begun when the time is over.
     pub(super) fn outlasts(&self, now: Instant, by: Instant) -> bool {
         let oldest = self.given.values().next();
         let waits = oldest.map(|given| now.saturating_duration_since(given.at));
         self.slowest.max(waits.unwrap_or_default()) > by.saturating_duration_since(now)
+    }
+}
+
+/// A pass that ends in a panic lets nothing begin behind its back.
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let _taken_back = self.withdraw(false);
     }
 }
 
@@ -150,6 +181,15 @@ mod tests {
         assert!(cut.end(Offset(2), false).is_some());
         check_left(&mut cut, true, &[0]);
         assert!(cut.end(Offset(1), true).is_none(), "it was taken back");
+    }
+
+    #[test]
+    fn what_has_not_begun_is_taken_back_when_its_pass_is_gone() {
+        let in_flight = of(2);
+        let starts = [0, 1].map(|offset| in_flight.given[&Offset(offset)].start.clone());
+        begin(&in_flight, 0);
+        drop(in_flight);
+        assert!(!starts[1].begin());
     }
 
     #[test]

@@ -11,18 +11,29 @@
 //! records once one has taken longer than there is time left, and what was overtaken is still called within 30 s after
 //! the budget. Only what lanes hold up even longer, and a stop, leave records that the next pass calls again.
 //!
+//! A pass waits at most two seconds for a target whose breaker is open (`open.rs`). Then it leaves the target's records as
+//! they are, and goes on with those of other targets, so `last_read_offset` stays below the first one that it left. The
+//! next pass skips what this one has settled behind it. In a replay, or with `redeliver`, nothing would be skipped; so
+//! there the pass ends in a partition with the first record that it leaves, and only what was under way behind it is called
+//! again. A record whose target answers 429, or 503 with `Retry-After`, is left in the same way: it stays where it is, and
+//! no failure of it is counted. With `[oci_sample] compat` that answer is a failure like any other.
+//!
 //! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
 //! them would only be moved.
 //!
 //! With a group a pass goes on where the last one of that group came to (`group.rs`).
 //!
-//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
+//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass. A panic ends the
+//! pass that it comes up in: what was not called is taken back, what was called is waited for, and then the partition is
+//! free for the next pass.
 
+mod collect;
 mod failing;
 mod filter;
 mod group;
 mod in_flight;
 mod mapping;
+mod open;
 mod pass;
 mod progress;
 mod rate;
@@ -43,16 +54,17 @@ pub use failing::TargetFailing;
 pub use filter::{Causes, Filter};
 pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid, GroupStand, groups};
 pub use mapping::{ErrorMapping, MappingInvalid};
-pub use report::{GroupReport, PartitionReport, RedriveReport};
+pub use report::{GroupReport, PartitionReport, RedriveReport, Stopped, Waiting};
 use tokio::{sync::oneshot, time::Instant};
 
-use self::{failing::Failing, group::Standing, rate::Rate};
+use self::{failing::Failing, group::Standing, open::OpenTargets, rate::Rate};
 use crate::{
     config,
     dispatch::{Dispatcher, Shared, job::Mapping},
     live::Live,
     place::{Offset, PartitionId},
     storage::{CommitError, Health, ReadError, Stream},
+    tasks::Part,
 };
 
 /// Handle to redrives. Clones share everything.
@@ -90,7 +102,8 @@ pub struct RedriveRequest {
     pub redeliver: bool,
     /// Count what would be called, call nothing, change nothing.
     pub dry_run: bool,
-    /// After this time no record is given out; calls that have begun are waited for. Where records are called again (a
+    /// After this time no record is given out; calls that have begun are waited for. A pass that has come no further has at
+    /// least two seconds. Where records are called again (a
     /// replay, or `redeliver`) there is more to it, see the module. The setting `redrive.time_budget_ms` bounds it.
     pub time_budget: Duration,
 }
@@ -127,6 +140,9 @@ pub enum Error {
     /// The log did not take how far the group came. Ends so far are stored; the group stands where it stood.
     #[error("where the group stands was not stored: {0}")]
     GroupNotStored(CommitError),
+    /// A mistake of ours ended the pass. Ends so far are stored; nothing of it is under way any more.
+    #[error("a panic has ended the redrive")]
+    Panicked,
     /// The gateway stops. Ends so far are stored.
     #[error("the gateway is stopping")]
     Stopping,
@@ -182,6 +198,7 @@ impl Redriver {
             in_flight_max: settings.in_flight_max.max(1),
             records_max: request.records_max.min(settings.records_max),
             by: Instant::now() + request.time_budget.min(time_budget),
+            least_by: Instant::now() + pass::TIME_LEAST,
             mapping: Arc::new(Mapping {
                 streams: request.mapping.0,
                 redrives_max: settings.redrives_max,
@@ -195,11 +212,15 @@ impl Redriver {
             dry_run: request.dry_run,
             rate: request.rate.map(Rate::new),
             failing: Failing::new(settings.failing_calls_max),
+            open: OpenTargets::default(),
+            look_at: Instant::now(),
+            is_cut: false,
             report: RedriveReport::default(),
         };
         let (answer, answered) = oneshot::channel();
         let this = inner.clone();
-        inner.shared.tasks.spawn("redrive", async move {
+        let stop = inner.shared.stop.clone();
+        inner.shared.tasks.spawn_guarded(Part::Retry, async move {
             let report = match request.group {
                 None => pass.run(&request.partitions).await,
                 Some(group) => this.run_with(group, pass, &request.partitions).await,
@@ -208,7 +229,13 @@ impl Redriver {
             // Whoever asked may be gone; what was done is stored all the same.
             drop(answer.send(report));
         });
-        answered.await.unwrap_or(Err(Error::Stopping))
+        // The task has ended without an answer: by a panic, or with the runtime.
+        answered
+            .await
+            .unwrap_or_else(|_| match stop.is_cancelled() {
+                true => Err(Error::Stopping),
+                false => Err(Error::Panicked),
+            })
     }
 }
 

@@ -1,34 +1,39 @@
 //! One pass: reads, gives records to the boards, collects the answers, and keeps the position up to which all is done.
 
-use std::{future::Future, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
-    task::coop::consume_budget,
-    time::{Instant, sleep_until, timeout},
+    task::{coop::consume_budget, yield_now},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    Error, PartitionReport, RedriveReport,
+    Error, PartitionReport, RedriveReport, Stopped,
+    collect::LOOK_EVERY,
     failing::Failing,
     filter::Filter,
     group::Standing,
     in_flight::InFlight,
+    open::OpenTargets,
     progress::Progress,
     rate::Rate,
     reader::{Read, Reader, unread},
 };
 use crate::{
     dispatch::{
-        Shared,
-        job::{Errand, Mapping, Redone, Redriven, Start},
+        Shared, TargetId,
+        job::{Errand, Mapping, Redriven, Start},
     },
     place::{Offset, PartitionId},
     record::StoredRecord,
     storage::{Epoch, LeaseEvent, ReadError, Stream},
+    tasks::Part,
 };
 
+/// After so many bytes of records that were looked at others have their turn: reading them takes less than a millisecond.
+const TURN_BYTES: usize = 256 << 10;
 /// Offsets remembered that are done behind one that is not.
 const AHEAD_LEN_MAX: usize = 65_536;
 /// How much longer than its time budget a pass may call what it has called records behind of.
@@ -37,6 +42,29 @@ pub(super) const HOLES_PATIENCE: Duration = Duration::from_secs(30);
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a lease is waited for.
 const LEASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a pass gets to come further at all, however short its time budget is.
+pub(super) const TIME_LEAST: Duration = Duration::from_secs(2);
+/// How long a pass that has left records looks for one of another target.
+const SEARCH_MAX: Duration = Duration::from_secs(2);
+
+/// Why a pass gives out no more records of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeftOff {
+    /// There is nothing more to call.
+    Done,
+    /// The cap, the time, or the gateway stops.
+    Bound,
+}
+
+/// What became of a record that was to be given to its board.
+enum Given {
+    Taken,
+    /// Its target is shut.
+    Shut,
+    /// There was no room in time.
+    Late,
+}
 
 /// A pass over one or several partitions of a stream.
 pub(super) struct Pass {
@@ -52,11 +80,18 @@ pub(super) struct Pass {
     pub(super) in_flight_max: usize,
     /// No record is given to the boards after this.
     pub(super) by: Instant,
+    /// But until then if none was settled or passed over.
+    pub(super) least_by: Instant,
     pub(super) mapping: Arc<Mapping>,
     pub(super) redeliver: bool,
     pub(super) dry_run: bool,
     pub(super) rate: Option<Rate>,
     pub(super) failing: Failing,
+    pub(super) open: OpenTargets,
+    /// When to look again whether targets are open that records wait for.
+    pub(super) look_at: Instant,
+    /// A bound has ended the pass in a partition, and not that there was nothing more to call.
+    pub(super) is_cut: bool,
     /// What has come of it so far.
     pub(super) report: RedriveReport,
 }
@@ -71,6 +106,8 @@ impl Pass {
         let report = &mut self.report;
         report.group = self.group.as_ref().map(|group| group.report(partitions));
         report.end_of_stream = report.partitions.iter().all(|one| one.end_of_stream);
+        self.tell_open_targets();
+        let report = &mut self.report;
         if report.end_of_stream {
             report.stopped = None;
         }
@@ -92,7 +129,9 @@ impl Pass {
             unmatched = report.unmatched,
             trimmed = report.trimmed,
             end_of_stream = report.end_of_stream,
-            target_failing = report.stopped.as_ref().map(|stopped| stopped.target.as_str()),
+            stopped = report.stopped.as_ref().map(Stopped::reason),
+            target = report.stopped.as_ref().map(|stopped| stopped.target().to_string()),
+            waiting = report.waiting.iter().map(|waiting| waiting.count).sum::<u64>(),
             dry_run = self.dry_run,
             "redrive done"
         );
@@ -116,22 +155,22 @@ impl Pass {
         let asked = stands.or(self.after.map(Offset::next));
         let asked = asked.unwrap_or(bounds.earliest);
         let start = asked.max(bounds.earliest);
-        let mut trimmed = start.0 - asked.0;
         let tail = bounds.tail;
         let in_time = self.in_time_of_filter(of, start..tail.max(start)).await?;
         let mut progress = Progress::from(in_time.start);
+        progress.trimmed = start.0 - asked.0;
         self.report.unmatched += in_time.start.0 - start.0;
         let mut in_flight = InFlight::default();
         let mut reader = Reader::new(of, in_time.start, in_time.end);
-        let passed = self
-            .give(
-                &mut reader,
-                epoch,
-                &mut progress,
-                &mut in_flight,
-                &mut trimmed,
-            )
-            .await;
+        let panics = self.shared.tasks.panics().clone();
+        let given = self.give(&mut reader, epoch, &mut progress, &mut in_flight);
+        let passed = panics.guard(Part::Retry, given).await;
+        if passed.is_none() {
+            // What was given out is collected as if the time were over.
+            self.by = self.by.min(Instant::now());
+        }
+        let passed = passed.unwrap_or(Err(Error::Panicked));
+        let passed = passed.map(|left_off| self.is_cut |= left_off == LeftOff::Bound);
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
         if progress.next >= in_time.end && tail > in_time.end {
             self.report.unmatched += tail.0 - in_time.end.0;
@@ -158,7 +197,7 @@ impl Pass {
             start_offset: start,
             next_offset: progress.next,
             tail,
-            trimmed,
+            trimmed: progress.trimmed,
             end_of_stream: progress.next >= tail,
         })
     }
@@ -182,29 +221,32 @@ impl Pass {
         Ok(start..end)
     }
 
-    /// Gives records to the boards until the tail, the cap, the time, or a stop.
+    /// Gives records to the boards until there is nothing more to call, or a bound of the pass.
     async fn give(
         &mut self,
         reader: &mut Reader,
         epoch: Option<Epoch>,
         progress: &mut Progress,
         in_flight: &mut InFlight,
-        trimmed: &mut u64,
-    ) -> Result<(), Error> {
+    ) -> Result<LeftOff, Error> {
         let mut at = progress.next;
+        let mut useful_at = Instant::now();
+        let mut looked_at = 0;
         while at < reader.tail {
+            if progress.has_left() && (self.calls_again() || useful_at.elapsed() > SEARCH_MAX) {
+                break;
+            }
             if reader.wants_ends(at) {
                 reader.look_up_ends(&self.shared, at)?;
                 tokio::task::yield_now().await;
                 // One slow record must not let the list of what is done behind it grow with the stream.
                 while progress.ahead_len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
-                    match self.in_time(in_flight.next()).await {
-                        Some(Some(answered)) => self.count(answered, progress, in_flight)?,
-                        Some(None) | None => return Ok(()),
+                    if !self.collect(progress, in_flight).await? {
+                        return Ok(LeftOff::Bound);
                     }
                 }
                 if self.is_over() {
-                    return Ok(());
+                    return Ok(LeftOff::Bound);
                 }
             }
             let finished = reader.has_ended(at);
@@ -216,7 +258,7 @@ impl Pass {
             }
             let looks = self.filter.looks_at_records();
             if self.is_over() || !looks && self.is_full() {
-                return Ok(());
+                return Ok(LeftOff::Bound);
             }
             if self.dry_run && !looks {
                 self.report.attempted += 1;
@@ -235,7 +277,7 @@ impl Pass {
                     continue;
                 }
                 Err(ReadError::Trimmed { earliest, .. }) if earliest > at => {
-                    *trimmed += earliest.0.min(reader.tail.0) - at.0;
+                    progress.trimmed += earliest.0.min(reader.tail.0) - at.0;
                     while at < earliest.min(reader.tail) {
                         progress.done(at);
                         at = at.next();
@@ -244,16 +286,26 @@ impl Pass {
                 }
                 Err(error) => return Err(unread(error)),
             };
-            if !self.filter.is_met_by(&stored.record) {
+            #[cfg(test)]
+            crate::tasks::provoke(Part::Retry, &stored.record.value);
+            let is_met = self.filter.is_met_by(&stored.record);
+            if looks {
+                // A long stretch of such records is no reason to keep others waiting.
+                looked_at += stored.record.bytes_len();
+                if looked_at >= TURN_BYTES {
+                    looked_at = 0;
+                    yield_now().await;
+                }
+                consume_budget().await;
+            }
+            if !is_met {
                 self.report.unmatched += 1;
                 progress.done(at);
                 at = at.next();
-                // A long stretch of such records is no reason to keep others waiting.
-                consume_budget().await;
                 continue;
             }
             if self.is_full() {
-                return Ok(());
+                return Ok(LeftOff::Bound);
             }
             if self.dry_run {
                 self.report.attempted += 1;
@@ -261,28 +313,46 @@ impl Pass {
                 at = at.next();
                 continue;
             }
-            while in_flight.len() >= self.in_flight_max {
-                match self.in_time(in_flight.next()).await {
-                    Some(Some(answered)) => self.count(answered, progress, in_flight)?,
-                    Some(None) | None => return Ok(()),
+            let target = self.shared.target_of(&stored.record);
+            if !self.is_shut(target.as_ref()) {
+                while in_flight.len() >= self.in_flight_max {
+                    if !self.collect(progress, in_flight).await? {
+                        return Ok(LeftOff::Bound);
+                    }
+                }
+                if !self.has_slot(progress, in_flight).await? {
+                    return Ok(LeftOff::Bound);
+                }
+                if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
+                    return Ok(LeftOff::Bound);
+                }
+                // One before it may have been left meanwhile.
+                if self.calls_again() && progress.has_left() {
+                    break;
                 }
             }
-            if !self.has_slot(progress, in_flight).await? {
-                return Ok(());
-            }
-            if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
-                return Ok(());
-            }
-            let ends = epoch.filter(|_| !finished);
-            if !self.give_one(reader.of, &stored, ends, in_flight).await {
-                return Ok(());
+            let given = match self.is_shut(target.as_ref()) {
+                true => Given::Shut,
+                false => {
+                    let ends = epoch.filter(|_| !finished);
+                    let target = target.clone();
+                    self.give_one(reader.of, &stored, target, ends, in_flight)
+                        .await
+                }
+            };
+            match given {
+                Given::Taken => useful_at = Instant::now(),
+                Given::Shut => self.leave(at, target.as_ref(), progress),
+                Given::Late => return Ok(LeftOff::Bound),
             }
             at = at.next();
             while let Some(Some(answered)) = in_flight.next().now_or_never() {
                 self.count(answered, progress, in_flight)?;
             }
+            // A long stretch of records that are left is no reason to keep others waiting.
+            consume_budget().await;
         }
-        Ok(())
+        Ok(LeftOff::Done)
     }
 
     /// Waits for a slot of the rate; `false` if the pass is over before there is one.
@@ -294,15 +364,15 @@ impl Pass {
         while let Some(rate) = &mut self.rate
             && let Err(at) = rate.take(Instant::now())
         {
+            let slot = sleep_until(at);
             tokio::select! {
                 biased;
-                () = self.shared.stop.cancelled() => {}
-                answered = in_flight.next(), if !in_flight.is_empty() => {
-                    if let Some(answered) = answered {
-                        self.count(answered, progress, in_flight)?;
+                collected = self.collect(progress, in_flight) => {
+                    if !collected? {
+                        return Ok(false);
                     }
                 }
-                () = sleep_until(at.min(self.by)) => {}
+                () = slot => {}
             }
             if self.is_over() {
                 return Ok(false);
@@ -311,14 +381,15 @@ impl Pass {
         Ok(true)
     }
 
-    /// Returns whether the board has taken the record in time.
+    /// Gives a record to its board, which may be full for as long as the pass lasts.
     async fn give_one(
         &mut self,
         of: PartitionId,
         stored: &StoredRecord,
+        target: Option<TargetId>,
         ends: Option<Epoch>,
         in_flight: &mut InFlight,
-    ) -> bool {
+    ) -> Given {
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
         let errand = Errand::Redrive(Redriven {
@@ -327,111 +398,29 @@ impl Pass {
             ends,
             start: start.clone(),
             pace: self.rate.as_ref().map(|rate| rate.pace.clone()),
-            waits_for_breaker: true,
             waiting: None,
             commit_by: self.by + HOLES_PATIENCE + COMMIT_PATIENCE,
             answer,
         });
-        let target = self.shared.target_of(&stored.record);
-        let origin = target.as_ref().map(|target| target.origin().clone());
-        let job = self.shared.job(of, stored, target, errand);
-        let taken = self.shared.enqueue(Box::new(job));
-        if self.in_time(taken).await.is_none() {
-            return false;
-        }
-        self.report.attempted += 1;
-        in_flight.add(stored.offset, origin, start, answered);
-        true
-    }
-
-    /// Takes back what has not begun if the time is over, and waits for the rest.
-    ///
-    /// In a stream whose records end with their redrive anything can be taken back: what was done behind it is skipped
-    /// next time. Where records are called again, the next pass would call those, too. So there only what nothing that
-    /// was called is behind is taken back at once; the holes have some time yet to be called.
-    pub(super) async fn collect_rest(
-        &mut self,
-        progress: &mut Progress,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
-        let mut result = Ok(());
-        let holes_by = self.by + HOLES_PATIENCE;
-        while !in_flight.is_empty() {
-            let over = self.is_over();
-            let stopped = self.shared.stop.is_cancelled();
-            // When the gateway stops, boards give nothing out any more.
-            let fills =
-                self.calls_again() && !stopped && result.is_ok() && Instant::now() < holes_by;
-            if over || result.is_err() {
-                self.report.attempted -= in_flight.withdraw(fills);
-                if in_flight.is_empty() {
-                    break;
-                }
-            }
-            // What has begun is waited for in any case, its own timeouts bound it.
-            let until = match (over, fills) {
-                (false, _) => Some(self.by),
-                (true, true) => Some(holes_by),
-                (true, false) => None,
-            };
+        let job = self.shared.job(of, stored, target.clone(), errand);
+        let shared = self.shared.clone();
+        let mut taken = pin!(shared.enqueue(Box::new(job)));
+        loop {
+            // While it waits for room its target may turn out to be open.
             tokio::select! {
                 biased;
-                answered = in_flight.next() => {
-                    let Some(answered) = answered else { break };
-                    result = result.and(self.count(answered, progress, in_flight));
-                }
-                () = sleep_until(until.unwrap_or(self.by)), if until.is_some() => {}
-                () = self.shared.stop.cancelled(), if !stopped => {}
+                () = &mut taken => break,
+                () = sleep_until(self.deadline()) => return Given::Late,
+                () = self.shared.stop.cancelled() => return Given::Late,
+                () = sleep(LOOK_EVERY) => {}
+            }
+            if self.is_shut(target.as_ref()) {
+                return Given::Shut;
             }
         }
-        result
-    }
-
-    fn count(
-        &mut self,
-        (offset, answer): (Offset, Option<Redone>),
-        progress: &mut Progress,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
-        let called = matches!(
-            answer,
-            Some(Redone::Delivered { .. } | Redone::Failed { .. })
-        );
-        let Some(given) = in_flight.end(offset, called) else {
-            // It was taken back.
-            return Ok(());
-        };
-        let mut failed = None;
-        let report = &mut self.report;
-        let by_status = match answer {
-            Some(Redone::Delivered { status }) => {
-                report.processed += 1;
-                status.to_string()
-            }
-            Some(Redone::Failed { cause, copied }) => {
-                report.failed += 1;
-                report.requeued += u64::from(copied);
-                failed = Some(cause);
-                cause.to_string()
-            }
-            Some(Redone::NotStored(error)) => {
-                report.attempted -= 1;
-                return Err(Error::NotStored(error));
-            }
-            // Not called, or cut by a stop.
-            Some(Redone::TargetOpen { .. }) | None => {
-                report.attempted -= 1;
-                return Ok(());
-            }
-        };
-        *report.by_status.entry(by_status).or_default() += 1;
-        progress.done(offset);
-        let target = given.target.as_ref();
-        if let Some(stopped) = target.and_then(|target| self.failing.note(target, failed)) {
-            report.stopped.get_or_insert(stopped);
-            self.by = self.by.min(Instant::now());
-        }
-        Ok(())
+        self.report.attempted += 1;
+        in_flight.add(stored.offset, target, start, answered);
+        Given::Taken
     }
 
     /// A record that waits for its first dispatch is left to it; one that is resolved is called again only if asked for.
@@ -444,7 +433,7 @@ impl Pass {
     }
 
     /// Whether a later pass calls again what this one has called.
-    fn calls_again(&self) -> bool {
+    pub(super) fn calls_again(&self) -> bool {
         self.replay || self.redeliver
     }
 
@@ -452,17 +441,18 @@ impl Pass {
         self.report.attempted >= self.records_max
     }
 
-    fn is_over(&self) -> bool {
-        self.shared.stop.is_cancelled() || Instant::now() >= self.by
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.stop.is_cancelled() || Instant::now() >= self.deadline()
     }
 
-    /// Waits; `None` when the time is over or the gateway stops.
-    async fn in_time<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            done = wait => Some(done),
-            () = sleep_until(self.by) => None,
-            () = self.shared.stop.cancelled() => None,
+    /// Returns when the time is over. A pass that has not come further gets more than a short budget, since a loop of such
+    /// passes would never end.
+    pub(super) fn deadline(&self) -> Instant {
+        let report = &self.report;
+        let read = report.processed + report.failed + report.skipped + report.unmatched;
+        match read > 0 || self.open.first().is_some() || self.dry_run {
+            true => self.by,
+            false => self.by.max(self.least_by),
         }
     }
 

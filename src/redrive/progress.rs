@@ -10,6 +10,10 @@ pub(super) struct Progress {
     pub(super) next: Offset,
     /// Done, but something before is not.
     ahead: BTreeSet<Offset>,
+    /// The first that the pass leaves as it is: nothing behind it can move `next`.
+    left: Option<Offset>,
+    /// Offsets that retention has taken.
+    pub(super) trimmed: u64,
 }
 
 impl Progress {
@@ -18,6 +22,8 @@ impl Progress {
         Self {
             next,
             ahead: BTreeSet::new(),
+            left: None,
+            trimmed: 0,
         }
     }
 
@@ -31,7 +37,23 @@ impl Progress {
         self.next = self.next.max(next);
     }
 
+    /// The pass leaves an offset, of which nothing is done, as it is.
+    pub(super) fn leave(&mut self, offset: Offset) {
+        if self.left.is_none_or(|left| offset < left) {
+            self.left = Some(offset);
+            drop(self.ahead.split_off(&offset));
+        }
+    }
+
+    /// Returns whether an offset was left.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.is_some()
+    }
+
     pub(super) fn done(&mut self, offset: Offset) {
+        if self.left.is_some_and(|left| offset > left) {
+            return;
+        }
         if offset != self.next {
             self.ahead.insert(offset);
             return;
@@ -55,5 +77,25 @@ mod tests {
             assert_eq!(progress.next, Offset(next), "after {done}");
         }
         assert!(progress.ahead.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_holds_progress_and_what_is_behind_it_takes_no_memory() {
+        let mut progress = Progress::from(Offset(5));
+        for done in [6, 8, 9] {
+            progress.done(Offset(done));
+        }
+        assert!(!progress.has_left());
+        progress.leave(Offset(7));
+        assert_eq!((progress.ahead_len(), progress.has_left()), (1, true));
+        for done in 8..100 {
+            progress.done(Offset(done));
+        }
+        progress.leave(Offset(50));
+        assert_eq!(progress.ahead_len(), 1);
+        progress.done(Offset(5));
+        assert_eq!(progress.next, Offset(7));
+        progress.leave(Offset(7));
+        assert_eq!(progress.next, Offset(7));
     }
 }

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::{GroupName, TargetFailing};
-use crate::place::{Offset, Partition, PartitionId};
+use crate::{
+    clock::Timestamp,
+    dispatch::TargetId,
+    place::{Offset, Partition, PartitionId},
+};
 
 /// What a redrive came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedriveReport {
-    /// Records called, or that would have been in a dry run.
+    /// Records called, or that would have been in a dry run: processed, failed, or left open by an answer that asks to call
+    /// again later.
     pub attempted: u64,
     /// Records that their target took.
     pub processed: u64,
@@ -21,12 +26,16 @@ pub struct RedriveReport {
     pub skipped: u64,
     /// Records left out by the filter; one that is resolved counts as skipped if its time is within that of the filter.
     pub unmatched: u64,
-    /// Offsets asked for that retention has taken.
+    /// Offsets asked for that retention has taken, before the pass came to them or while their call was under way. One of the
+    /// latter whose call failed is in `failed` too, and leaves no copy.
     pub trimmed: u64,
     /// Whether the tail, as it was at the start, was reached (in every partition).
     pub end_of_stream: bool,
     /// Why the pass has ended before any of its bounds; `None` if it reached the end all the same.
-    pub stopped: Option<TargetFailing>,
+    pub stopped: Option<Stopped>,
+    /// Records that were left as they are because their target is open, as far as the pass has come. Of at most 100 targets,
+    /// and one sum for the rest.
+    pub waiting: Vec<Waiting>,
     /// End of the part that is done without a gap, to be given as `after` next time; `after` itself if that part is empty.
     ///
     /// With several partitions it is `after`: each has its own in `partitions`.
@@ -41,6 +50,51 @@ pub struct RedriveReport {
     pub group: Option<GroupReport>,
     /// The positions of each partition.
     pub partitions: Vec<PartitionReport>,
+}
+
+/// Why a pass has ended before any of its bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The first calls to a target all failed alike.
+    Failing(TargetFailing),
+    /// What is left to be called waits for targets that are open.
+    Open {
+        /// The target of the first such record.
+        target: TargetId,
+        /// No call of it begins before then.
+        until: Timestamp,
+    },
+}
+
+impl Stopped {
+    /// Returns the reason in one word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Failing(_) => "target_failing",
+            Self::Open { .. } => "target_open",
+        }
+    }
+
+    /// Returns the target that it is about.
+    #[must_use]
+    pub fn target(&self) -> &TargetId {
+        match self {
+            Self::Failing(failing) => &failing.target,
+            Self::Open { target, .. } => target,
+        }
+    }
+}
+
+/// Records that a pass has left as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Their target; `None` stands for all that are not named.
+    pub target: Option<TargetId>,
+    /// How many they are.
+    pub count: u64,
+    /// No call of the target begins before then; `None` without a target.
+    pub until: Option<Timestamp>,
 }
 
 /// Where a group stands after a pass.

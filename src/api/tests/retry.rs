@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::{
-    dispatch::Cause,
-    redrive::{Group, GroupName, GroupReport, TargetFailing},
-    target::Origin,
+    dispatch::{Cause, TargetId},
+    redrive::{Group, GroupName, GroupReport, Stopped, TargetFailing, Waiting},
 };
 
 fn retry_body(change: &[(&str, Value)]) -> String {
@@ -43,6 +42,7 @@ async fn a_retry_answers_the_four_members_always() {
         next_offset: Offset((1 << 40) + 1),
         by_status: BTreeMap::from([("200".to_owned(), 2), ("404".to_owned(), 1)]),
         stopped: None,
+        waiting: Vec::new(),
         group: None,
         partitions: vec![partition],
     };
@@ -98,11 +98,11 @@ async fn a_retry_answers_the_four_members_always() {
         .lock()
         .unwrap()
         .push(Ok(RedriveReport {
-            stopped: Some(TargetFailing {
-                target: Origin::of("https://a.example/x").unwrap(),
+            stopped: Some(Stopped::Failing(TargetFailing {
+                target: TargetId::of("https://a.example/x"),
                 cause: Cause::Timeout,
                 calls: 50,
-            }),
+            })),
             partitions: vec![partition],
             ..RedriveReport::default()
         }));
@@ -118,6 +118,47 @@ async fn a_retry_answers_the_four_members_always() {
     assert_eq!(
         answer["partitions"]["0"],
         json!({"lastReadOffset": 405, "startOffset": 0, "nextOffset": 0, "tail": 7, "trimmed": 3, "endOfStream": false})
+    );
+}
+
+#[tokio::test]
+async fn a_retry_tells_which_targets_its_records_wait_for() {
+    let edge = Edge::plain().await;
+    let target = TargetId::of("https://a.example/x");
+    let until = Timestamp::parse("2026-01-02T03:04:05.25Z").unwrap();
+    let report = RedriveReport {
+        stopped: Some(Stopped::Open {
+            target: target.clone(),
+            until,
+        }),
+        waiting: vec![
+            Waiting {
+                target: Some(target),
+                count: 3,
+                until: Some(until),
+            },
+            Waiting {
+                target: None,
+                count: 7,
+                until: None,
+            },
+        ],
+        ..RedriveReport::default()
+    };
+    edge.redrives.answers.lock().unwrap().push(Ok(report));
+    let answer = edge.post("/stream/retry", retry_body(&[])).await.json();
+    let (named, until) = ("https://a.example:443", "2026-01-02T03:04:05.250000Z");
+    assert_eq!(
+        answer["stopped"],
+        json!({"reason": "target_open", "target": named, "until": until})
+    );
+    assert_eq!(
+        answer["waiting"],
+        json!([{"target": named, "count": 3, "until": until}, {"target": "*", "count": 7}])
+    );
+    assert_eq!(
+        (&answer["failedMessages"], &answer["endOfStream"]),
+        (&json!(0), &json!(false))
     );
 }
 

@@ -405,6 +405,8 @@ impl Shared {
             record: stored.record.detached(),
             tried: Tried::default(),
             errand,
+            unstored: None,
+            came_back: false,
         }
     }
 }

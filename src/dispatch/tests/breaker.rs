@@ -16,6 +16,7 @@ use super::{
 use crate::{
     config::Config,
     dispatch::{
+        Cause,
         job::{Errand, Mapping, Redone, Redriven, Start},
         route::CauseTable,
     },
@@ -290,10 +291,11 @@ async fn a_probe_that_nobody_wants_any_more_leaves_it_to_the_next_record() {
     assert_eq!(gateway.settled().await.delivered, 1);
 }
 
-/// Gives a failed record to its board as a retry does that does not wait for breakers.
-async fn retry(gateway: &Harness, offset: u64) -> oneshot::Receiver<Redone> {
+/// Gives a failed record to its board as a retry does.
+async fn retry(gateway: &Harness, offset: u64) -> (Start, oneshot::Receiver<Redone>) {
     let stored = gateway.record_at(UNAVAILABLE, offset).await;
     let (answer, answered) = oneshot::channel();
+    let start = Start::default();
     let errand = Errand::Redrive(Redriven {
         stream: gateway.stream(UNAVAILABLE),
         mapping: Arc::new(Mapping {
@@ -301,10 +303,9 @@ async fn retry(gateway: &Harness, offset: u64) -> oneshot::Receiver<Redone> {
             redrives_max: 20,
         }),
         ends: None,
-        start: Start::default(),
+        start: start.clone(),
         pace: None,
         waiting: None,
-        waits_for_breaker: false,
         commit_by: Instant::now() + Duration::from_secs(20),
         answer,
     });
@@ -313,18 +314,12 @@ async fn retry(gateway: &Harness, offset: u64) -> oneshot::Receiver<Redone> {
     let target = shared.target_of(&stored.record);
     let job = shared.job(of, &stored, target, errand);
     shared.enqueue(Box::new(job)).await;
-    answered
-}
-
-async fn handed_back(answered: oneshot::Receiver<Redone>) -> Instant {
-    match within("the record", answered).await.unwrap() {
-        Redone::TargetOpen { until } => until,
-        other => panic!("{other:?}"),
-    }
+    (start, answered)
 }
 
 #[tokio::test]
-async fn a_retry_that_does_not_wait_gets_its_records_back_while_the_breaker_is_open() {
+async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_taken_back_leaves_its_board()
+ {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| {
         long(config);
@@ -340,73 +335,51 @@ async fn a_retry_that_does_not_wait_gets_its_records_back_while_the_breaker_is_o
     let stored = gateway.record_at(UNAVAILABLE, 0).await;
     let id = shared.target_of(&stored.record).unwrap();
     assert_eq!(shared.open_until(&id), None);
-    // Two are called, one waits behind its lane. A refusal of one of them opens the breaker at once.
     let mut given = Vec::new();
     for offset in [0, 1, 2, 3] {
         given.push(retry(&gateway, offset).await);
     }
+    // Two are called, the others wait behind the first in its lane, and a first dispatch behind them.
     let mut called = calls(&mut target, 2).await;
+    gateway.sync("k", &message(target.address, "/first")).await;
+    let waiting = async |len| {
+        within("what waits on the board", async {
+            while gateway.dispatcher.targets()[0].queued_len != len {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    waiting(3).await;
+    let (_, refused) = given.remove(0);
     called
         .remove(0)
         .answer_with(429, &[("retry-after", "60")], "");
-    let _first = within("the answer", given.remove(0)).await.unwrap();
-    for answered in given.drain(..2) {
-        let until = handed_back(answered).await;
-        assert!(until > Instant::now() + Duration::from_secs(50));
-        assert_eq!(shared.open_until(&id), Some(until));
+    let redone = within("the answer", refused).await.unwrap();
+    let cause = Cause::Status(429);
+    assert!(
+        matches!(redone, Redone::LeftOpen { cause: told } if told == cause),
+        "{redone:?}"
+    );
+    let until = shared.open_until(&id).unwrap();
+    assert!(until > Instant::now() + Duration::from_secs(50));
+    for (start, _) in &given[..2] {
+        assert!(start.withdraw(), "no call begins");
+    }
+    shared.sweep(&id);
+    waiting(1).await;
+    for (_, answered) in given.drain(..2) {
+        assert!(within("the board to let go", answered).await.is_err());
     }
     // It had begun before.
+    let (start, answered) = given.remove(0);
+    assert!(!start.withdraw());
+    shared.sweep(&id);
     called.remove(0).answer(200);
-    let last = within("the answer", given.remove(0)).await.unwrap();
+    let redone = within("the answer", answered).await.unwrap();
     assert!(
-        matches!(last, Redone::Delivered { status: 200 }),
-        "{last:?}"
+        matches!(redone, Redone::Delivered { status: 200 }),
+        "{redone:?}"
     );
-    // While it is open one that comes is handed back at once, and one of a first dispatch waits.
-    gateway.sync("k", &message(target.address, "/first")).await;
-    within("the first dispatch to wait", async {
-        while gateway.dispatcher.targets()[0].queued_len != 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    handed_back(retry(&gateway, 1).await).await;
     assert!(target.waiting_call().is_none());
-    assert_eq!(gateway.dispatcher.targets()[0].queued_len, 1);
-}
-
-#[tokio::test]
-async fn a_retry_that_does_not_wait_makes_one_probe_and_no_more() {
-    let mut target = StubTarget::start().await;
-    let gateway = Harness::start(short).await;
-    gateway
-        .append(UNAVAILABLE, 0, records(target.address, 3))
-        .await;
-    open(&gateway, &mut target).await;
-    let shared = &gateway.dispatcher.shared;
-    let stored = gateway.record_at(UNAVAILABLE, 0).await;
-    let id = shared.target_of(&stored.record).unwrap();
-    within("the pause to be over", async {
-        while shared.open_until(&id).is_some() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let probing = retry(&gateway, 0).await;
-    let probe = target.next_call().await;
-    for offset in [1, 2] {
-        let until = handed_back(retry(&gateway, offset).await).await;
-        assert!(
-            until <= Instant::now(),
-            "nobody knows how long a probe takes"
-        );
-    }
-    probe.answer(200);
-    let redone = within("the answer", probing).await.unwrap();
-    assert!(matches!(redone, Redone::Delivered { .. }), "{redone:?}");
-    until_closed(&gateway, false).await;
-    let given = retry(&gateway, 1).await;
-    target.next_call().await.answer(200);
-    let redone = within("the answer", given).await.unwrap();
-    assert!(matches!(redone, Redone::Delivered { .. }), "{redone:?}");
 }

@@ -1,6 +1,11 @@
 //! A log with a dispatcher over it, in a directory of its own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -11,7 +16,9 @@ use super::stub::within;
 use crate::{
     clock::Clock,
     config::Config,
-    dispatch::{Credential, CredentialError, Credentials, Deps, Dispatcher, Settings, Stats},
+    dispatch::{
+        Credential, CredentialError, Credentials, Deps, Dispatcher, NewestVersions, Settings, Stats,
+    },
     log::Streams,
     place::{Offset, Partition, PartitionId, Position},
     record::{HeadersBuilder, Record, StoredRecord},
@@ -47,8 +54,28 @@ impl Harness {
         Self::start_in(TempDir::new().unwrap(), 1, set).await
     }
 
+    /// Starts with a resolver of the test's own.
+    pub(crate) async fn start_finding(
+        find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
+        let start = |settings, deps, tasks: &Tasks, stop| {
+            Dispatcher::start_finding(find, settings, deps, tasks, stop)
+        };
+        Self::start_by(start, TempDir::new().unwrap(), 1, set).await
+    }
+
     /// Starts in a directory, with streams of that many partitions if they are not there.
     pub(crate) async fn start_in(
+        dir: TempDir,
+        partitions: u16,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
+        Self::start_by(Dispatcher::start, dir, partitions, set).await
+    }
+
+    async fn start_by(
+        start: impl FnOnce(Settings, Deps, &Tasks, CancellationToken) -> Dispatcher,
         dir: TempDir,
         partitions: u16,
         set: impl FnOnce(&mut Config),
@@ -79,7 +106,7 @@ impl Harness {
             stats: stats.clone(),
         };
         let settings = settings(&config);
-        let dispatcher = Dispatcher::start(settings, deps, &tasks, stop.clone());
+        let dispatcher = start(settings, deps, &tasks, stop.clone());
         Self {
             dir,
             engine,
@@ -227,6 +254,18 @@ impl Credentials for TestSecrets {
             "panics" => panic!("on purpose"),
             _ => Err(CredentialError::Unknown),
         }
+    }
+
+    async fn newest(&self, _: &str, name: &str, _: &Origin) -> Option<NewestVersions> {
+        let for_target = match name {
+            "good" | "sealed" => Some(9),
+            "foreign" => None,
+            // A version that is newer than 4 is for other targets.
+            "long" => Some(4),
+            _ => return None,
+        };
+        let of_all = 9;
+        Some(NewestVersions { of_all, for_target })
     }
 
     fn state_keys(&self, _: &str, _: &str, _: Option<u32>) -> Vec<Arc<str>> {

@@ -225,16 +225,16 @@ async fn check_order(keys: usize, set: fn(&mut Config)) {
             while gateway.counts(SOURCE).delivered < wanted {
                 tokio::task::yield_now().await;
             }
-            gateway.stop().await
+            Box::pin(gateway.stop()).await
         };
         let answering = futures_util::future::join_all(answering);
-        dir = within("a third of the calls", async {
+        let third = within("a third of the calls", async {
             tokio::select! {
                 dir = some => dir,
                 _ = answering => unreachable!("targets answer for ever"),
             }
-        })
-        .await;
+        });
+        dir = Box::pin(third).await;
         for (lane, calls) in seen.lock().unwrap().drain() {
             let next = called.entry(lane.clone()).or_default();
             assert!(calls[0] <= *next, "{lane:?} leaves out {next}: {calls:?}");

@@ -9,6 +9,7 @@ use crate::{
     redrive::{
         failing::Failing,
         in_flight::InFlight,
+        open::OpenTargets,
         pass::{HOLES_PATIENCE, Pass},
         progress::Progress,
     },
@@ -60,6 +61,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         records_max: 3,
         in_flight_max: 3,
         by: Instant::now().checked_sub(over_since).unwrap(),
+        least_by: Instant::now().checked_sub(over_since).unwrap(),
         mapping: Arc::new(Mapping {
             streams: ErrorMapping::default().0,
             redrives_max: 1,
@@ -68,6 +70,9 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         dry_run: false,
         rate: None,
         failing: Failing::new(0),
+        open: OpenTargets::default(),
+        look_at: Instant::now(),
+        is_cut: false,
         report: RedriveReport {
             attempted: 3,
             ..RedriveReport::default()

@@ -1,7 +1,11 @@
 //! Passes that end because a target only fails.
 
 use super::*;
-use crate::{dispatch::Cause, redrive::TargetFailing, target::Origin};
+use crate::{
+    dispatch::Cause,
+    dispatch::TargetId,
+    redrive::{Stopped, TargetFailing},
+};
 
 /// Ends a pass after three calls that fail alike, each of which waits for the one before it.
 async fn harness(partitions: u16) -> Harness {
@@ -13,12 +17,12 @@ async fn harness(partitions: u16) -> Harness {
     .await
 }
 
-fn failing(target: SocketAddr, cause: Cause) -> Option<TargetFailing> {
-    Some(TargetFailing {
-        target: Origin::of(&format!("http://{target}/")).unwrap(),
+fn failing(target: SocketAddr, cause: Cause) -> Option<Stopped> {
+    Some(Stopped::Failing(TargetFailing {
+        target: TargetId::of(&format!("http://{target}/")),
         cause,
         calls: 3,
-    })
+    }))
 }
 
 #[tokio::test]

@@ -67,13 +67,8 @@ async fn a_failed_record_moves_by_the_mapping_with_its_origin_and_new_cause() {
 #[tokio::test]
 async fn a_stream_mapped_to_itself_ends_at_its_first_tail_and_records_leave_after_the_greatest_count()
  {
-    let target = StubTarget::always(503).await;
-    let gateway = Harness::start(|config| {
-        config.redrive.redrives_max = 3;
-        config.dispatch.backoff_ms = 1;
-        config.dispatch.backoff_ms_max = 1;
-    })
-    .await;
+    let target = StubTarget::always(500).await;
+    let gateway = Harness::start(|config| config.redrive.redrives_max = 3).await;
     let redriver = gateway.redriver();
     gateway.failed(DEFAULT, target, 5).await;
     let mut after = None;
@@ -88,7 +83,7 @@ async fn a_stream_mapped_to_itself_ends_at_its_first_tail_and_records_leave_afte
         after = report.last_read_offset;
     }
     let mut last = gateway.request(DEFAULT);
-    last.mapping = gateway.mapping(&[("503", DEFAULT)]);
+    last.mapping = gateway.mapping(&[("500", DEFAULT)]);
     let report = redrive(&redriver, last).await;
     assert_eq!(counts(&report), (0, 5, 10));
     assert_eq!(gateway.counts(DEFAULT).open_len(), 0);
@@ -172,4 +167,49 @@ async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_
     });
     assert_eq!(counts(&report), (4, 0, 3));
     assert_eq!(gateway.counts(UNRECOVERABLE).open_len(), 0);
+}
+
+/// A version replaces the one that a record came with only if it opens; of `long` version 4 is the newest for this target.
+#[tokio::test]
+async fn a_retry_names_the_version_of_the_secret_that_it_has_sent() {
+    let refused = ("cause-class", "status");
+    let statuses = ["401", "403", "404"].map(|status| [refused, ("cause-status", status)]);
+    let [expired, forbidden, unknown] = statuses;
+    let secret = [("cause-class", "secret"), ("cause-status", "")];
+    let sent = |version: &str| Some(format!("Bearer {version}"));
+    let token = || Some("Bearer token-of-the-target".to_owned());
+    let newer = "; version 9 of the secret is newer, but was never presented for this target";
+    let cases = [
+        ("good", expired, sent("9"), "9", ""),
+        ("good", forbidden, sent("9"), "9", ""),
+        ("good", secret, sent("9"), "9", ""),
+        ("good", unknown, sent("3"), "3", ""),
+        ("long", expired, token(), "4", newer),
+        // It does not open for this target, or at all: nothing is sent, and the record keeps its own.
+        ("foreign", secret, None, "3", newer),
+        ("sealed", secret, None, "3", ""),
+        ("gone", secret, None, "3", ""),
+    ];
+    for (name, cause, sent, version, told) in cases {
+        let mut target = StubTarget::start().await;
+        let gateway = Harness::start(|_| {}).await;
+        let named = [("secret-name", name), ("secret-version", "3")];
+        let headers = [&named[..], &cause].concat();
+        let failed = record("k", &message(target.address, "/x"), &headers);
+        gateway.append(UNAVAILABLE, 0, vec![failed]).await;
+        let redriver = gateway.redriver();
+        let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+            if let Some(sent) = &sent {
+                let call = target.next_call().await;
+                assert_eq!(call.header("authorization"), [sent.as_str()], "{name}");
+                call.answer(401);
+            }
+        });
+        assert_eq!(counts(&report), (0, 1, 0), "{name}");
+        let copy = gateway.record_at(DEFAULT, 0).await;
+        assert_eq!(header(&copy, "secret-version"), version, "{name}");
+        let reason = header(&copy, "cause-reason");
+        assert_eq!(reason.contains("; version"), !told.is_empty(), "{reason}");
+        assert!(reason.ends_with(told), "{name}: {reason}");
+    }
 }

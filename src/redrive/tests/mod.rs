@@ -6,6 +6,7 @@ mod failures;
 mod far;
 mod filter;
 mod group;
+mod open;
 mod rate;
 mod reach;
 mod running;

@@ -69,7 +69,6 @@ async fn calls_that_wait_for_their_target_together_begin_one_slot_after_the_othe
             ends: None,
             start: start.clone(),
             pace: pace.cloned(),
-            waits_for_breaker: true,
             waiting: None,
             commit_by: Instant::now() + Duration::from_secs(20),
             answer,

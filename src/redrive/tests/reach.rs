@@ -1,6 +1,7 @@
 //! How far a pass comes, and what it counts.
 
 use super::*;
+use crate::storage::{Commit, Epoch, Finish, NewEnd};
 
 #[tokio::test]
 async fn the_cap_is_exact_and_a_loop_visits_each_record_once() {
@@ -153,4 +154,63 @@ async fn all_partitions_are_passed_over_with_a_position_each() {
         matches!(refused, Err(Error::PartitionUnknown(_))),
         "{refused:?}"
     );
+}
+
+/// Ends are looked up for 16,384 records together; each of these lies on an edge of that, wherever the pass begins.
+#[tokio::test]
+async fn a_pass_over_more_settled_records_than_are_looked_up_together_calls_those_that_are_open() {
+    const LEN: u64 = 40_000;
+    const TOGETHER: usize = 1_000;
+    let open = [0, 16_383, 16_384, 32_767, 32_768, LEN - 1];
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let of = gateway.partition(UNAVAILABLE, 0);
+    for first in (0..LEN).step_by(TOGETHER) {
+        let numbers = first..first + TOGETHER as u64;
+        let one = |at| record("", &message(target.address, &format!("/{at}")), &[]);
+        let records = numbers.clone().map(one).collect();
+        assert_eq!(gateway.append(UNAVAILABLE, 0, records).await.0, first);
+        let settled = numbers.filter(|at| !open.contains(at)).map(|at| Finish {
+            of,
+            offset: Offset(at),
+            end: NewEnd::Delivered,
+            attempts: 1,
+            status: Some(200),
+            epoch: Epoch(1),
+        });
+        let commit = Commit {
+            finishes: settled.collect(),
+            ..Commit::default()
+        };
+        gateway.engine.commit(commit).await.unwrap();
+    }
+    let redriver = gateway.redriver();
+    for after in [None, Some(0), Some(1), Some(16_382), Some(16_383)] {
+        let mut dry = gateway.request(UNAVAILABLE);
+        dry.after = after.map(Offset);
+        dry.dry_run = true;
+        let report = redrive(&redriver, dry).await;
+        let first = after.map_or(0, |after| after + 1);
+        let wanted = open.iter().filter(|at| **at >= first).count() as u64;
+        assert_eq!(report.attempted, wanted, "after {after:?}");
+        assert_eq!(report.skipped, LEN - first - wanted, "after {after:?}");
+    }
+    let (report, paths) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let mut paths = Vec::new();
+        for _ in open {
+            let call = target.next_call().await;
+            paths.push(call.path.clone());
+            call.answer(200);
+        }
+        paths.sort_by_key(|path| path[1..].parse::<u64>().unwrap());
+        paths
+    });
+    assert_eq!(paths, open.map(|at| format!("/{at}")));
+    let called = open.len() as u64;
+    assert_eq!(counts(&report), (called, 0, LEN - called));
+    assert_eq!(
+        (report.last_read_offset, report.end_of_stream),
+        (Some(Offset(LEN - 1)), true)
+    );
+    assert!(target.waiting_call().is_none());
 }

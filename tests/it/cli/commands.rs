@@ -185,19 +185,19 @@ fn retry_walks_to_the_end_and_keeps_its_offset_for_the_next_run() {
     let dir = tempfile::tempdir().unwrap();
     let target = Target::start();
     let served = Served::start(dir.path(), &[]);
-    let messages = vec![target.message("/503"); 25].join("\n");
+    let messages = vec![target.message("/500"); 25].join("\n");
     let messages = file(dir.path(), "m.ndjson", &messages);
     served.run(&["sync", messages.to_str().unwrap()]).expect(0);
     assert_eq!(served.dispatched(), 25);
     let offsets = dir.path().join("offsets.json");
-    let stream = "ServerUnavailableStream";
+    let stream = "InternalserverErrorStream";
     let retry = [
         "retry",
         stream,
         "--max",
         "10",
         "--map",
-        "503=DefaultErrorStream",
+        "500=DefaultErrorStream",
         "--offset-file",
         offsets.to_str().unwrap(),
     ];
@@ -214,7 +214,7 @@ fn retry_walks_to_the_end_and_keeps_its_offset_for_the_next_run() {
     );
     assert_eq!(
         fs::read_to_string(&offsets).unwrap(),
-        "{\"stream\":\"ServerUnavailableStream\",\"offsets\":{\"0\":9}}\n"
+        "{\"stream\":\"InternalserverErrorStream\",\"offsets\":{\"0\":9}}\n"
     );
     let looped = served.json(&[&retry[..], &["--loop"]].concat());
     let pass = &looped["partitions"][0];
@@ -233,7 +233,7 @@ fn retry_walks_to_the_end_and_keeps_its_offset_for_the_next_run() {
         .run(&["records", "DefaultErrorStream", "--limit", "1"])
         .expect(0)
         .out;
-    assert!(text.contains("status 503"), "{text}");
+    assert!(text.contains("status 500"), "{text}");
     let ended = served.run(&["retry", "NoSuchStream"]).expect(1);
     assert!(ended.err.contains("404 stream_unknown"), "{ended:?}");
     let other = [
@@ -247,7 +247,7 @@ fn retry_walks_to_the_end_and_keeps_its_offset_for_the_next_run() {
             .run(&other)
             .expect(2)
             .err
-            .contains("holds the offsets of ServerUnavailableStream")
+            .contains("holds the offsets of InternalserverErrorStream")
     );
 }
 

@@ -77,6 +77,16 @@ pub struct Served {
 impl Served {
     /// Starts `serve` on a free port and waits for its address.
     pub fn start(dir: &Path, arguments: &[&str]) -> Self {
+        // A target that was left alone is soon tried again.
+        let quick = [
+            ("SYNCGATE_DISPATCH__BACKOFF_MS", "1"),
+            ("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "20"),
+        ];
+        Self::start_with(dir, arguments, &quick)
+    }
+
+    /// The same, with other variables.
+    pub fn start_with(dir: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let mut all = vec![
             "serve",
             "--listen",
@@ -87,9 +97,7 @@ impl Served {
         all.extend(arguments);
         let mut child = syncgate(&all)
             .env("SYNCGATE_LOGGING__LEVEL", "warn")
-            // A target that was left alone is soon tried again.
-            .env("SYNCGATE_DISPATCH__BACKOFF_MS", "1")
-            .env("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "20")
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use super::process::{Served, Target, file};
+use super::process::{DEADLINE, Served, Target, file};
 
 const DEFAULT: &str = "DefaultErrorStream";
+const UNAVAILABLE: &str = "ServerUnavailableStream";
 
 /// A gateway with `len` records in the default stream, whose target answers 418 again.
 fn failed(dir: &tempfile::TempDir, len: usize) -> (Served, Target) {
@@ -56,6 +57,63 @@ fn a_target_that_only_fails_ends_a_loop_with_an_error() {
     let row = ended.out.lines().nth(1).unwrap();
     let row: Vec<_> = row.split_whitespace().collect();
     assert_eq!(row, ["0", "1", "0", "7", "0", "6", "no"], "{ended:?}");
+}
+
+/// The loop that cron runs, while the breaker of the target is open.
+#[test]
+fn a_target_that_is_open_ends_a_loop_with_an_error_that_says_until_when() {
+    let dir = tempfile::tempdir().unwrap();
+    let hour = [
+        ("SYNCGATE_DISPATCH__BACKOFF_MS", "3600000"),
+        ("SYNCGATE_DISPATCH__BACKOFF_MS_MAX", "3600000"),
+    ];
+    let served = Served::start_with(dir.path(), &[], &hour);
+    let target = Target::start();
+    let messages = vec![target.message("/502"); 12].join("\n");
+    let messages = file(dir.path(), "m.ndjson", &messages);
+    served.run(&["sync", messages.to_str().unwrap()]).expect(0);
+    // The others stay in the main stream.
+    let begun = std::time::Instant::now();
+    let failed = loop {
+        assert!(begun.elapsed() < DEADLINE, "too few have failed");
+        let ledger = served.json(&["streams", "show", UNAVAILABLE]);
+        let failed = ledger["bounds"][0]["open"].as_u64().unwrap();
+        if failed >= 5 {
+            break failed;
+        }
+    };
+    for group in [&[][..], &["--group", "cron"], &["--partition", "*"]] {
+        let arguments = [&["retry", UNAVAILABLE, "--loop"], group].concat();
+        let ended = served.run(&arguments).expect(1);
+        let said = format!("{} is not called before 20", target.url);
+        assert!(ended.err.contains(&said), "{ended:?}");
+        assert!(ended.err.contains("left for it"), "{ended:?}");
+        let row = ended.out.lines().nth(1).unwrap();
+        let row: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(row, ["0", "1", "0", "0", "0", "-1", "no"], "{ended:?}");
+    }
+    let shown = served.json(&["streams", "show", UNAVAILABLE]);
+    assert!(shown["bounds"][0]["open"].as_u64().unwrap() >= failed);
+}
+
+#[test]
+fn a_dry_run_leaves_the_offset_file_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, _target) = failed(&dir, 3);
+    let offsets = dir.path().join("offsets");
+    let file = offsets.to_str().unwrap();
+    let after = |arguments: &[&str]| {
+        let kept = ["retry", DEFAULT, "--max", "1", "--offset-file", file];
+        let told = served.json(&[&kept[..], arguments].concat());
+        let last = told["partitions"][0]["lastReadOffset"].clone();
+        (last, std::fs::read(&offsets).ok())
+    };
+    assert_eq!(after(&["--dry-run"]), (json!(0), None));
+    let (last, kept) = after(&[]);
+    assert_eq!(last, 0);
+    assert!(kept.is_some());
+    assert_eq!(after(&["--dry-run"]), (json!(1), kept.clone()));
+    assert_ne!(after(&[]), (json!(1), kept));
 }
 
 #[test]

@@ -167,6 +167,13 @@ impl Place {
         }
     }
 
+    /// The command that starts it, with this for standard error.
+    pub fn command_logging_to(&self, log: impl Into<Stdio>) -> Command {
+        let mut command = self.command();
+        command.stdout(Stdio::null()).stderr(log);
+        command
+    }
+
     /// Starts the gateway where it must not start, and returns what it said.
     pub fn start_refused(&self) -> Output {
         let output = self.command().output().expect("the binary starts");

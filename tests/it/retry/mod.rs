@@ -1,5 +1,9 @@
 //! `POST /stream/retry`: the seed's contract, and the defects of the original mended.
 
+mod open;
+mod retention;
+mod secret;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Gateway, StubTarget, keyed};
