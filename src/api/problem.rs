@@ -18,6 +18,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
+    clock::Timestamp,
     config::{ConfigError, Place},
     ingest::{self, FieldCode, FieldError},
     push::{AckError, ChangeError, CursorError, MoveError, StartRefused, SubscribeError},
@@ -347,7 +348,7 @@ impl Problem {
     }
 
     /// Becomes the response, and a line in the log if the fault is ours.
-    pub(super) fn render(self, path: &str, request_id: &str) -> Response {
+    pub(super) fn render(self, path: &str, request_id: &str, now: Timestamp) -> Response {
         let (status, code, title) = self.code.parts();
         if let Some(cause) = &self.cause {
             tracing::error!(request_id, code, cause = &**cause, "request failed");
@@ -357,18 +358,21 @@ impl Problem {
             tracing::debug!(request_id, code, "request refused");
         }
         let mut response = match path.starts_with(ENVELOPED) {
-            true => data_streams::problem(&data_streams::Wrong {
-                status,
-                word: code,
-                number: self.number.or(self.code.number()),
-                title,
-                detail: &self.detail,
-                faults: self
-                    .errors
-                    .iter()
-                    .map(|error| (&*error.pointer, &*error.detail))
-                    .collect(),
-            }),
+            true => data_streams::problem(
+                &data_streams::Wrong {
+                    status,
+                    word: code,
+                    number: self.number.or(self.code.number()),
+                    title,
+                    detail: &self.detail,
+                    faults: self
+                        .errors
+                        .iter()
+                        .map(|error| (&*error.pointer, &*error.detail))
+                        .collect(),
+                },
+                now,
+            ),
             false => self.plain(path, request_id),
         };
         let headers = response.headers_mut();

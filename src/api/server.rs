@@ -235,12 +235,15 @@ async fn respond(shared: Arc<Shared>, router: Router, request: Request<Incoming>
     let answered = AssertUnwindSafe(answer(&shared, router, request, &id)).catch_unwind();
     let mut response = match answered.await {
         Ok(Ok(response)) => response,
-        Ok(Err(problem)) => problem.render(&path, &id),
-        Err(_panic) => Problem::internal("the handler panicked").render(&path, &id),
+        Ok(Err(problem)) => problem.render(&path, &id, shared.push.now()),
+        Err(_panic) => {
+            let problem = Problem::internal("the handler panicked");
+            problem.render(&path, &id, shared.push.now())
+        }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let allow = response.headers_mut().remove(http::header::ALLOW);
-        response = problem.render(&path, &id);
+        response = problem.render(&path, &id, shared.push.now());
         if let Some(allow) = allow {
             response.headers_mut().insert(http::header::ALLOW, allow);
         }

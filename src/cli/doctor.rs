@@ -10,6 +10,7 @@ use super::{
     output::{self, Table, counted},
 };
 use crate::{
+    clock::Clock,
     config::LogSettings,
     storage::embedded::{
         Options,
@@ -52,7 +53,8 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     }
     if !arguments.accept_loss.is_empty() {
         let files = arguments.accept_loss;
-        let accepted = off_this_thread(move || accept_loss(&dir, &files)).await?;
+        let accept = move || accept_loss(&dir, &files, &Clock::system());
+        let accepted = off_this_thread(accept).await?;
         let report = accepted.map_err(|error| Failure::failed_by(&error))?;
         return match output {
             Output::Json => output::print_json(&json!({"accepted": loss_report(&report)})),
@@ -98,7 +100,7 @@ pub(super) async fn renewed(dir: &Path) -> Result<usize, Failure> {
         let what = format!("{} holds no journal", dir.display());
         return Err(Failure::failed(what));
     }
-    let renewed = renew(options).await;
+    let renewed = renew(options, Clock::system()).await;
     renewed.map_err(|error| Failure::failed_by(&error))
 }
 

@@ -17,7 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use zeroize::Zeroizing;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     ingest::{FieldCode, FieldError},
     log::Streams,
     random,
@@ -111,6 +111,11 @@ pub enum ChangeError {
 }
 
 impl Push {
+    /// Returns the time of the clock that it was given.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
     /// Reads what is stored. Changes run to their end as tasks of `tasks`, also if whoever asked has gone: what is stored
     /// and what is known here change together.
     ///

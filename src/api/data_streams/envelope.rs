@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{clock::Clock, push::DataStream};
+use crate::{clock::Timestamp, push::DataStream};
 
 /// A body, or a member of it, that is wrong.
 const BODY_INVALID: u16 = 12018;
@@ -68,14 +68,20 @@ fn link<'a>(rel: &'a str, href: String, media_type: &'a str) -> Link<'a> {
     }
 }
 
-fn message(severity: &'static str, number: u16, word: &str, title: String) -> Message {
+fn message(
+    severity: &'static str,
+    number: u16,
+    word: &str,
+    title: String,
+    now: Timestamp,
+) -> Message {
     Message {
         schema: "ogg:message",
         r#type: format!("urn:syncgate:problem:{word}"),
         title,
         code: format!("OGG-{number:05}"),
         severity,
-        issued: Clock::system().now().to_string(),
+        issued: now.to_string(),
     }
 }
 
@@ -93,11 +99,12 @@ pub(super) fn etag(stream: &DataStream) -> String {
     format!("\"{}\"", stream.revision)
 }
 
-/// Answers with one configuration.
-pub(super) fn one(base: &str, stream: &DataStream) -> Response {
+/// Answers with one configuration, and with its warnings as of `now`.
+pub(super) fn one(base: &str, stream: &DataStream, now: Timestamp) -> Response {
     let at = format!("{base}{}", stream.name.path());
     let config = std::str::from_utf8(&stream.config).unwrap_or("{}");
-    let warning = |what: &&'static str| message("WARNING", OTHER, "warning", (*what).to_owned());
+    let warning =
+        |what: &&'static str| message("WARNING", OTHER, "warning", (*what).to_owned(), now);
     let envelope = Envelope {
         schema: "api:standardResponse",
         links: vec![
@@ -176,8 +183,8 @@ pub(in crate::api) struct Wrong<'a> {
     pub(in crate::api) faults: Vec<(&'a str, &'a str)>,
 }
 
-/// Answers with what is wrong.
-pub(in crate::api) fn problem(wrong: &Wrong<'_>) -> Response {
+/// Answers with what is wrong, as of `now`.
+pub(in crate::api) fn problem(wrong: &Wrong<'_>, now: Timestamp) -> Response {
     let number = wrong.number.unwrap_or(match wrong.status {
         StatusCode::BAD_REQUEST if wrong.faults.iter().any(|(at, _)| at.is_empty()) => {
             NOT_AN_OBJECT
@@ -186,7 +193,7 @@ pub(in crate::api) fn problem(wrong: &Wrong<'_>) -> Response {
         StatusCode::METHOD_NOT_ALLOWED => METHOD_NOT_ALLOWED,
         _ => OTHER,
     });
-    let one = |title: String| message("ERROR", number, wrong.word, title);
+    let one = |title: String| message("ERROR", number, wrong.word, title, now);
     let messages = match wrong.faults.is_empty() {
         true => vec![one(format!("{}: {}", wrong.title, wrong.detail))],
         false => {

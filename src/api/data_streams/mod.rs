@@ -54,7 +54,7 @@ pub(super) async fn create(
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
     let made = shared.push.create(name, &body.bytes).await?;
     let base = base(&shared, &headers);
-    let mut response = envelope::one(&base, &made);
+    let mut response = envelope::one(&base, &made, shared.push.now());
     *response.status_mut() = StatusCode::CREATED;
     let location = HeaderValue::from_str(&made.name.path());
     if let Ok(location) = location {
@@ -75,7 +75,11 @@ pub(super) async fn show(
     // A request for the head alone has no answer that goes on.
     let reads = (socket || events) && request.method() == Method::GET;
     if !reads {
-        return Ok(envelope::one(&base(&shared, headers), &known));
+        return Ok(envelope::one(
+            &base(&shared, headers),
+            &known,
+            shared.push.now(),
+        ));
     }
     let last = headers.get(LAST_EVENT_ID).filter(|_| !socket);
     let last = last.map(|last| String::from_utf8_lossy(last.as_bytes()).into_owned());
@@ -96,7 +100,11 @@ pub(super) async fn change(
     let revision = stated(&headers, &known)?;
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
     let changed = shared.push.change(&name, &body.bytes, revision).await?;
-    Ok(envelope::one(&base(&shared, &headers), &changed))
+    Ok(envelope::one(
+        &base(&shared, &headers),
+        &changed,
+        shared.push.now(),
+    ))
 }
 
 pub(super) async fn delete(

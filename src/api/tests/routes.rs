@@ -121,3 +121,20 @@ async fn readiness_tells_why_not() {
         assert_eq!(edge.get("/healthz").await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn messages_are_issued_by_the_clock_that_was_given() {
+    let edge = Edge::plain().await;
+    let answer = edge.get("/services/v2/stream/none").await;
+    assert_eq!(answer.status, 404);
+    // Where the clock of this edge stands.
+    let issued = &answer.json()["messages"][0]["issued"];
+    assert_eq!(issued, "1970-01-01T00:00:00.000001Z");
+    let config = r#"{"source":{"trail":"DataSyncStream"},"bufferSize":1}"#;
+    let made = edge
+        .send("POST", "/services/v2/stream/s1", &[], config)
+        .await;
+    for message in made.json()["messages"].as_array().unwrap() {
+        assert_eq!(message["issued"], "1970-01-01T00:00:00.000001Z");
+    }
+}

@@ -269,10 +269,8 @@ pub fn rebuild_index(dir: &Path) -> Result<usize, OpenError> {
 ///
 /// # Errors
 /// As [`Embedded::open`], and if the change cannot be stored; then it is to be done again.
-pub async fn renew(options: Options) -> Result<usize, RenewError> {
-    let engine = tokio::task::spawn_blocking(|| {
-        Embedded::open(options, Arc::new(RealDisk), Clock::system())
-    });
+pub async fn renew(options: Options, clock: Clock) -> Result<usize, RenewError> {
+    let engine = tokio::task::spawn_blocking(|| Embedded::open(options, Arc::new(RealDisk), clock));
     let engine = engine.await.map_err(io::Error::other)??;
     let streams = engine.streams();
     for stream in &streams {
