@@ -1,7 +1,7 @@
 //! Accepting connections, and one request from its head to its answer.
 //!
-//! Bounds: connections by a semaphore taken before `accept` (the rest waits in the kernel's queue), head and body by
-//! size and by time, an answer that nobody reads by TCP's user timeout.
+//! Bounds: connections by a semaphore taken before `accept` (the rest waits in the kernel's queue), by the setting and by
+//! their share of the descriptors, head and body by size and by time, an answer that nobody reads by TCP's user timeout.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::{random, tasks::Tasks};
+use crate::{descriptors::Shares, random, tasks::Tasks};
 
 use super::{
     Api, Parts, Shared,
@@ -48,6 +48,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The wait after a failed accept (no more file descriptors, mostly).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// How often a failing accept is logged.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 impl Api {
     /// Serves until `stop` fires; then no connection is accepted, requests under way are answered, and further ones
@@ -92,13 +94,15 @@ impl Api {
         });
         let router = router::router(shared.clone());
         let mut settings = shared.settings.follow();
-        let mut connections = Places::new(settings.get().connections_max);
+        let share = Shares::of_process().connections;
+        let mut connections = Places::new(settings.get().connections_max.min(share));
+        let mut told = None;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = settings.changed() => {
-                    connections.set_max(settings.get().connections_max);
+                    connections.set_max(settings.get().connections_max.min(share));
                     continue;
                 }
                 accepted = accept(&listener, &mut connections) => accepted,
@@ -106,7 +110,11 @@ impl Api {
             let (stream, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "no connection could be accepted");
+                    // It may fail twenty times a second.
+                    if told.is_none_or(|told: Instant| told.elapsed() >= ACCEPT_TOLD_EVERY) {
+                        told = Some(Instant::now());
+                        tracing::warn!(%error, "no connection could be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                     continue;
                 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, output};
 use crate::{
     config::{self, Overrides, Sources},
+    descriptors,
     gateway::Gateway,
     telemetry,
 };
@@ -34,6 +35,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let sources = Sources::of_process(arguments.config, overrides);
     let loaded = config::load(sources).map_err(Failure::usage)?;
     let level = telemetry::log_to_stderr(&loaded.config.logging);
+    descriptors::raise_limit();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -23,12 +23,22 @@ use super::{
     lookup::Lookups,
     outcome::{Cause, Failure},
     settings::Outward,
+    sockets::Sockets,
 };
-use crate::{target::Origin, tasks::Tasks};
+use crate::{
+    descriptors::{self, Shares},
+    target::Origin,
+    tasks::Tasks,
+};
+
+/// What an attempt to connect comes to while this process has no descriptor. No attempt ends with it.
+const NO_DESCRIPTOR: &str = "no file descriptor is free";
 
 /// Opens connections.
 pub(crate) struct Connector {
     lookups: Lookups,
+    /// A worker takes one of these before it connects.
+    pub(super) sockets: Sockets,
     /// For the part of HTTP/2 that hyper wants to run as a task.
     pub(crate) tasks: Tasks,
     #[cfg(test)]
@@ -44,14 +54,33 @@ impl Connector {
     pub(crate) fn new(tasks: Tasks) -> Self {
         Self {
             lookups: Lookups::new(),
+            sockets: Sockets::new(Shares::of_process().calls),
             tasks,
             #[cfg(test)]
             network: None,
         }
     }
 
-    /// Returns a connection that stands after `within` at the latest.
+    /// Returns a connection that stands after `within` at the latest. The time begins anew as long as this process has no
+    /// descriptor for it: that is no failure of the target.
     pub(crate) async fn connect(
+        &self,
+        outward: &Outward,
+        origin: &Origin,
+        within: Duration,
+    ) -> Result<Connection, Failure> {
+        loop {
+            match self.connect_once(outward, origin, within).await {
+                // A look-up of a name needs descriptors too, and does not say that it had none.
+                Err(failure) if failure.reason == NO_DESCRIPTOR || !descriptors::is_one_left() => {
+                    sleep(descriptors::RETRY_WAIT).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn connect_once(
         &self,
         outward: &Outward,
         origin: &Origin,
@@ -127,6 +156,9 @@ async fn tcp(
         }
         failure = match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return not_ourselves(rule, stream),
+            Ok(Err(error)) if descriptors::are_used_up(&error) => {
+                return Err(Failure::new(Cause::Internal, NO_DESCRIPTOR));
+            }
             Ok(Err(error)) => connect_failure(&error),
             Err(_elapsed) => late(),
         };

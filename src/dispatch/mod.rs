@@ -51,6 +51,7 @@ mod redact;
 pub(crate) mod route;
 mod settings;
 mod settle;
+pub(crate) mod sockets;
 mod stats;
 mod target;
 #[cfg(test)]

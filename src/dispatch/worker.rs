@@ -24,6 +24,7 @@ use super::{
     redact::redact,
     settings::{Settings, TargetSettings},
     settle::settle,
+    sockets::Socket,
     stats,
 };
 use crate::{
@@ -104,6 +105,8 @@ struct Worker {
     slot: usize,
     wake: Arc<Notify>,
     connection: Option<(Origin, Connection)>,
+    /// What the connection lives on; there is one whenever there is a connection.
+    socket: Option<Socket>,
     timer: Timer,
     /// Of its own: to ask a token is to take its lock.
     stop: CancellationToken,
@@ -167,6 +170,7 @@ impl Worker {
             board,
             slot,
             connection: None,
+            socket: None,
         }
     }
 
@@ -183,6 +187,9 @@ impl Worker {
                         return;
                     }
                     self.renew(&mut current);
+                    if !self.takes_socket(&job).await {
+                        return;
+                    }
                     done = Some(self.handle(job, &current).await);
                 }
                 Next::Sleep {
@@ -190,8 +197,11 @@ impl Worker {
                     keep_connection,
                 } => {
                     self.renew(&mut current);
-                    if !keep_connection {
+                    if !keep_connection || self.shared.connector.sockets.are_scarce() {
                         self.connection = None;
+                    }
+                    if self.connection.is_none() {
+                        self.socket = None;
                     }
                     if self.sleep(until, current.all.get().idle_timeout).await {
                         self.connection = None;
@@ -225,12 +235,31 @@ impl Worker {
         self.log_runs
     }
 
+    /// Waits for a descriptor if the job needs a connection that is not open; `false` if the gateway stops meanwhile. The
+    /// attempt begins behind this.
+    async fn takes_socket(&mut self, job: &Job) -> bool {
+        let Some(origin) = &job.origin else {
+            return true;
+        };
+        let is_open = self.connection.as_ref();
+        if is_open.is_some_and(|(open, _)| open == origin) {
+            return true;
+        }
+        self.connection = None;
+        // Given back first, so that others with fewer connections come before this one.
+        self.socket = None;
+        let taken = self.shared.connector.sockets.take(origin);
+        self.socket = self.stop.run_until_cancelled(taken).await;
+        self.socket.is_some()
+    }
+
     /// Sleeps until woken, until `until`, or until the idle time is over, which returns `true`.
     async fn sleep(&mut self, until: Option<Instant>, idle_timeout: Duration) -> bool {
         let Self {
             stop,
             wake,
             connection,
+            socket,
             timer,
             ..
         } = self;
@@ -247,6 +276,7 @@ impl Worker {
                 .is_some_and(|(_, open)| !open.poll_open(cx))
             {
                 *connection = None;
+                *socket = None;
             }
             timer.poll(cx, wake_by).map(|()| wake_by == idle_by)
         })
@@ -412,7 +442,7 @@ impl Worker {
             origin, request, ..
         } = call;
         let began = Instant::now();
-        let by = began + settings.attempt_timeout;
+        let mut by = began + settings.attempt_timeout;
         let mut connected = began;
         if self
             .connection
@@ -430,8 +460,11 @@ impl Worker {
                     // Boxed, as it is large and rare.
                     let opened = self.shared.connector.connect(&all.outward, origin, within);
                     let opened = Box::pin(opened);
+                    let asked = Instant::now();
                     let opened = opened.await.map_err(Failure::unconnected)?;
                     connected = Instant::now();
+                    // The rest is time in which there was no descriptor.
+                    by += (connected - asked).saturating_sub(within);
                     none.insert((origin.clone(), opened))
                 }
             };

@@ -27,6 +27,7 @@ use crate::{
     api::{self, Api, ListenRefused},
     clock::Clock,
     config::{Config, Loaded},
+    descriptors::Shares,
     dispatch::{self, Dispatcher, SettingInvalid},
     ingest::Ingest,
     live::Live,
@@ -46,6 +47,9 @@ use crate::{
 
 /// How long closing the engine may take after the grace time: what is queued is written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Below this many open files a gateway with a few hundred clients and targets waits for descriptors.
+const LOW_LIMIT: usize = 4_096;
 
 /// This part of the grace time belongs to requests alone, before dispatch stops taking records.
 const REQUESTS_SHARE: u32 = 4;
@@ -147,6 +151,14 @@ impl Gateway {
         };
         let listener = listener.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
+        let (clients, calls) = (config.server.connections_max, config.dispatch.in_flight_max);
+        let shares = Shares::of_process();
+        if let Some(cut) = shares.cuts(clients, calls) {
+            match shares.limit < LOW_LIMIT {
+                true => tracing::warn!("{cut}"),
+                false => tracing::info!("{cut}"),
+            }
+        }
         let settings = dispatch_settings(config, address).map_err(StartError::Settings)?;
         let edge = Arc::new(Live::new(api::Settings::new(config)?));
 

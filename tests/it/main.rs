@@ -19,6 +19,7 @@ mod errors;
 mod flow;
 mod idempotency;
 mod lifecycle;
+mod limits;
 mod loss;
 mod purge;
 mod push;

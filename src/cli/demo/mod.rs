@@ -35,6 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Arguments {}
 
 pub(super) async fn run(_arguments: Arguments, output: Output) -> Result<(), Failure> {
+    crate::descriptors::raise_limit();
     let dir = TemporaryDir::new()?;
     let stop = CancellationToken::new();
     let tasks = Tasks::new();

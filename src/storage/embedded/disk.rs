@@ -10,6 +10,8 @@ use std::{
 
 use rustix::buffer::spare_capacity;
 
+use crate::descriptors::patiently;
+
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes a new file; one that exists is an error.
@@ -111,22 +113,23 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
 }
 
-/// The file system of this machine.
+/// The file system of this machine. What needs a file descriptor waits while there is none: the log must not end because
+/// others have them all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let file = patiently(|| options.open(path))?;
         Ok(Box::new(RealFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = patiently(|| options.open(path))?;
         Ok(Box::new(RealFile(file)))
     }
 
@@ -139,8 +142,8 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let names =
-            fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = patiently(|| fs::read_dir(dir))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         names.collect()
     }
 
@@ -149,7 +152,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        patiently(|| File::open(dir))?.sync_all()
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

@@ -26,6 +26,8 @@ use std::{
 
 use bytes::BufMut;
 
+use crate::descriptors::patiently;
+
 use super::{
     block::Slot,
     blocks::BlockRef,
@@ -286,7 +288,8 @@ impl Index {
     /// sled's own flush starts the write but does not wait for the disk.
     fn sync(&self, db: &sled::Db) -> Result<(), Fault> {
         db.flush()?;
-        File::open(self.dir.join("db"))?.sync_data()?;
+        let file = self.dir.join("db");
+        patiently(|| File::open(&file))?.sync_data()?;
         Ok(())
     }
 

@@ -1,0 +1,3 @@
+//! What the system allows the process, and what strangers may do to what it reads and prints.
+
+mod descriptors;
