@@ -27,6 +27,7 @@ use std::{error::Error, fmt, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::{client::Client, login::Login};
+use crate::telemetry;
 
 /// What threads that are still blocked at the end have to finish; everything durable was closed before.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
@@ -187,11 +188,17 @@ pub fn run(cli: Cli) -> ExitCode {
     // A name that is being looked up cannot be interrupted, and may take half a minute.
     runtime.shutdown_timeout(RUNTIME_PATIENCE);
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            telemetry::flush();
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
+            let mut text = String::new();
             for (at, line) in failure.message.lines().enumerate() {
-                eprintln!("{}{line}", if at == 0 { "error: " } else { "       " });
+                let before = if at == 0 { "error: " } else { "       " };
+                text += &format!("{before}{line}\n");
             }
+            telemetry::last_words(&text);
             ExitCode::from(failure.code)
         }
     }

@@ -34,7 +34,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let sources = Sources::of_process(arguments.config, overrides);
     let loaded = config::load(sources).map_err(Failure::usage)?;
-    let level = telemetry::log_to_stderr(&loaded.config.logging);
+    let level = telemetry::log_to_stderr(&loaded.config.logging)
+        .map_err(|error| Failure::start_by("the log", &error))?;
     descriptors::raise_limit();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -66,6 +67,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
                     result = &mut ended => break result,
                     () = stops.next() => {
                         tracing::warn!("ended by a second signal; what was under way is dispatched again at the next start");
+                        telemetry::flush();
                         // Not a return: that would wait for what the signal is meant to cut off.
                         std::process::exit(1);
                     }

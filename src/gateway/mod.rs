@@ -213,6 +213,8 @@ impl Gateway {
         metrics.adopt(metrics::APPEND_SECONDS, append_seconds);
         metrics.adopt(metrics::FSYNC_SECONDS, disk.sync_seconds);
         metrics.adopt(metrics::JOURNAL_BYTES, disk.written_bytes);
+        let dropped_lines = level.dropped_lines().clone();
+        metrics.adopt(metrics::LOG_LINES_DROPPED, dropped_lines);
         let books = Books {
             streams: streams.clone(),
             source: config.roles.source.clone(),

@@ -152,6 +152,11 @@ const LIST: &[Listed] = &[
         "1 while the log takes appends",
     ),
     listed(
+        LOG_LINES_DROPPED,
+        MetricType::Counter,
+        "Log lines that were dropped because standard error was not read fast enough",
+    ),
+    listed(
         RESIDENT_BYTES,
         MetricType::Gauge,
         "Resident memory of the process",
@@ -212,6 +217,8 @@ pub const QUEUED: &str = "syncgate_queued";
 pub const UNREADABLE_PARTITIONS: &str = "syncgate_unreadable_partitions";
 /// 1 while the log takes appends.
 pub const LOG_RUNNING: &str = "syncgate_log_running";
+/// Log lines that were dropped.
+pub const LOG_LINES_DROPPED: &str = "syncgate_log_lines_dropped";
 
 /// One label.
 pub type Label = [(&'static str, String); 1];
@@ -414,6 +421,7 @@ mod tests {
         metrics.adopt(ATTEMPTS, attempts);
         metrics.adopt(DISPATCH_READ_RECORDS, Counter::<u64>::default());
         metrics.adopt(PUSH_GAPS, Counter::<u64>::default());
+        metrics.adopt(LOG_LINES_DROPPED, Counter::<u64>::default());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
             let histogram = latency();
             histogram.observe(0.001);
