@@ -19,7 +19,7 @@
 //! - [`retention`]: removes what is too old.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
 //!   [`users`]: who may call, by digests of passwords.
-//! - [`tasks`], [`clock`], [`live`], [`telemetry`], `descriptors`: the ground.
+//! - [`tasks`], [`clock`], [`live`], [`telemetry`], `descriptors`, `files`: the ground.
 //!
 //! # What always holds
 //! - A success told to a source means that its record is on disk. No reader sees a record before that.
@@ -64,6 +64,7 @@ pub mod users;
 mod cache;
 pub mod clock;
 mod descriptors;
+mod files;
 pub mod live;
 pub mod tasks;
 pub mod telemetry;

@@ -45,6 +45,7 @@ pub(super) struct Restore {
 }
 
 pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    super::make_private_files();
     match command {
         Command::Create(arguments) => create(arguments, output).await,
         Command::Restore(arguments) => restore(arguments, output).await,
@@ -89,8 +90,10 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
 /// Copies the key; nobody but its owner can read it at any moment.
 fn copy_key(from: &Path, to: &Path) -> Result<(), Failure> {
     use std::{fs, io::Write, os::unix::fs::OpenOptionsExt};
+
+    use crate::files::{self, VALUE_BYTES_MAX};
     let (from, to) = (from.join(MASTER_KEY), to.join(MASTER_KEY));
-    let copied = fs::read(&from).and_then(|key| {
+    let copied = files::read_unlinked(&from, VALUE_BYTES_MAX).and_then(|key| {
         let mut options = fs::File::options();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&to)?;
         file.write_all(&key)?;

@@ -25,6 +25,7 @@ mod verify;
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::fs::Mode;
 
 use self::{client::Client, login::Login};
 use crate::telemetry;
@@ -202,6 +203,11 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// From now on what this process makes is for its user alone; sled, the index, asks for no mode of its own.
+fn make_private_files() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 async fn command(cli: Cli) -> Result<(), Failure> {

@@ -37,6 +37,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let level = telemetry::log_to_stderr(&loaded.config.logging)
         .map_err(|error| Failure::start_by("the log", &error))?;
     descriptors::raise_limit();
+    super::make_private_files();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -8,7 +8,11 @@ use std::{
 use http::HeaderName;
 
 use super::{Config, StreamSettings, TargetSettings, errors::did_you_mean};
-use crate::{place::StreamName, target::Origin};
+use crate::{
+    files::{self, CERTIFICATES_BYTES_MAX},
+    place::StreamName,
+    target::Origin,
+};
 
 /// Something that does not fit.
 #[derive(Debug)]
@@ -341,7 +345,7 @@ impl Check<'_> {
             );
         }
         if let Some(file) = &dispatch.ca_file
-            && let Err(error) = std::fs::File::open(file)
+            && let Err(error) = files::read(file, CERTIFICATES_BYTES_MAX)
         {
             let message = format!("{} cannot be read: {error}", file.display());
             self.say(["dispatch.ca_file"], message);

@@ -11,6 +11,7 @@ use rustls::{
 use super::{address::AddressRule, backoff::Backoff, board::Limits, route::OutcomeTable};
 use crate::{
     config::{self, Config, Roles},
+    files::{self, CERTIFICATES_BYTES_MAX},
     target::Origin,
 };
 
@@ -190,10 +191,10 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     };
     if let Some(file) = ca_file {
         let shown = file.display();
-        let certificates =
-            CertificateDer::pem_file_iter(file).map_err(|error| format!("{shown}: {error}"))?;
+        let bytes = files::read(file, CERTIFICATES_BYTES_MAX);
+        let bytes = bytes.map_err(|error| format!("{shown}: {error}"))?;
         let mut added_len = 0;
-        for certificate in certificates {
+        for certificate in CertificateDer::pem_slice_iter(&bytes) {
             let certificate = certificate.map_err(|error| format!("{shown}: {error}"))?;
             roots
                 .add(certificate)

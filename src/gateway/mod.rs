@@ -170,7 +170,12 @@ impl Gateway {
         let streams = Streams::new(engine.clone());
         streams::ensure(&streams, config).await?;
         let settings_of_secrets = config.secrets.clone();
-        let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
+        // A start that is given up ends the command that it waits for.
+        let starting = CancellationToken::new();
+        let given_up = starting.clone().drop_guard();
+        let load = move || MasterKey::load(&settings_of_secrets, &dir, &starting);
+        let master = off_this_thread(load).await?;
+        given_up.disarm();
         let secrets = Secrets::open(engine.clone(), master).await?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
         let edge_tasks = Tasks::new();

@@ -11,6 +11,7 @@
 mod draft;
 mod head;
 mod master;
+mod master_command;
 mod sealed;
 #[cfg(test)]
 mod tests;

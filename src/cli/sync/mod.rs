@@ -24,7 +24,10 @@ use super::{
     client::{Client, Error, Refusal},
     output,
 };
-use crate::ingest::IdempotencyKey;
+use crate::{
+    files::{self, VALUE_BYTES_MAX},
+    ingest::IdempotencyKey,
+};
 
 /// How often a batch is sent again.
 const TRIES_MAX: u32 = 20;
@@ -330,7 +333,7 @@ impl Done {
 
 fn token(arguments: &Arguments) -> Result<Option<String>, Failure> {
     let text = match (&arguments.token_file, &arguments.token_env) {
-        (Some(file), _) => std::fs::read_to_string(file).map_err(|error| {
+        (Some(file), _) => files::read_text(file, VALUE_BYTES_MAX).map_err(|error| {
             Failure::usage(format!("{} cannot be read: {error}", file.display()))
         })?,
         (None, Some(name)) => std::env::var(name)

@@ -4,11 +4,11 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::Path,
 };
 
-use rustix::buffer::spare_capacity;
+use rustix::{buffer::spare_capacity, fs::OFlags};
 
 use crate::descriptors::patiently;
 
@@ -113,6 +113,30 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
 }
 
+/// Mode of a file: it holds what only its owner may read.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// Returns how a file of a data directory is opened: no link is followed, because it may name a file that is not ours, and
+/// a file that is made is its owner's alone from its first moment.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let no_link = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    options.mode(FILE_MODE).custom_flags(no_link);
+    options
+}
+
+/// Makes a directory for its owner alone.
+pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(DIR_MODE).create(dir)
+}
+
+/// The same, with those above it that are not there.
+pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(DIR_MODE).create(dir)
+}
+
 /// The file system of this machine. What needs a file descriptor waits while there is none: the log must not end because
 /// others have them all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,14 +144,14 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
+        let mut options = private();
         options.read(true).write(true).create_new(true);
         let file = patiently(|| options.open(path))?;
         Ok(Box::new(RealFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
+        let mut options = private();
         options.read(true).write(true);
         let file = patiently(|| options.open(path))?;
         Ok(Box::new(RealFile(file)))
@@ -148,7 +172,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        make_dirs(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -36,6 +36,7 @@ mod dedup;
 mod disk;
 pub mod doctor;
 mod engine;
+mod exposure;
 mod finished;
 mod fold;
 mod frame;

@@ -14,6 +14,7 @@ use super::{
     OpenError, Options,
     dedup::Dedup,
     disk::Disk,
+    exposure,
     frame::HEADER_LEN,
     housekeeper::{FreeSpace, Housekeeper, STEP_WAIT},
     index::Index,
@@ -63,6 +64,14 @@ pub(super) fn open(
     let start = Instant::now();
     let Options { dir, log } = options;
     let lock = lock::take_dir(&dir)?;
+    // Not narrowed here: somebody may have opened it for a reason.
+    if let Some(mode) = exposure::mode_for_others(&dir) {
+        let mode = format!("{mode:o}");
+        tracing::warn!(
+            dir = %dir.display(), mode,
+            "others than its owner may look into the data directory; `chmod -R go=` takes that from them"
+        );
+    }
     let journal_dir = dir.join("journal");
     disk.create_dir_all(&journal_dir)
         .and_then(|()| disk.sync_dir(&dir))
