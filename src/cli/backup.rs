@@ -67,10 +67,10 @@ async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
     }
     tell(&to, copied, output)?;
     if has_key && !with_master_key {
-        eprintln!(
+        output::say(&format!(
             "note: the master key is not in the copy, and without it no token in it can be opened; keep {} elsewhere",
             data.join(MASTER_KEY).display()
-        );
+        ));
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ use super::{Failure, login::Login};
 
 /// A command's answer must be here after this time, unless it says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Far above the longest page of records: a server that is no gateway may send without an end.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HOW_TO_LOG_IN: &str =
     "set SYNCGATE_USER and SYNCGATE_PASSWORD, or give --url http://USER:PASSWORD@HOST:PORT";
@@ -154,17 +156,28 @@ impl Client {
         response.map_err(|error| self.no_response(&error))
     }
 
-    async fn read(&self, response: Response) -> Result<Value, Error> {
+    async fn read(&self, mut response: Response) -> Result<Value, Error> {
         let status = response.status();
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
             .and_then(|seconds| seconds.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
-        let body = response
-            .bytes()
+        let mut body = Vec::new();
+        while let Some(part) = response
+            .chunk()
             .await
-            .map_err(|error| self.no_response(&error))?;
+            .map_err(|error| self.no_response(&error))?
+        {
+            if body.len() + part.len() > ANSWER_BYTES_MAX {
+                let mib = ANSWER_BYTES_MAX >> 20;
+                return Err(Error::NoAnswer(format!(
+                    "{} answered with more than {mib} MiB, which no gateway does",
+                    self.base
+                )));
+            }
+            body.extend_from_slice(&part);
+        }
         let value: Value = serde_json::from_slice(&body)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
         if status.is_success() {

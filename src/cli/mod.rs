@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod demo;
 mod doctor;
+mod escape;
 mod healthcheck;
 mod login;
 mod offset_file;
@@ -197,7 +198,7 @@ pub fn run(cli: Cli) -> ExitCode {
             let mut text = String::new();
             for (at, line) in failure.message.lines().enumerate() {
                 let before = if at == 0 { "error: " } else { "       " };
-                text += &format!("{before}{line}\n");
+                text += &format!("{before}{}\n", escape::line(line));
             }
             telemetry::last_words(&text);
             ExitCode::from(failure.code)

@@ -457,7 +457,10 @@ impl TemporaryDir {
 impl Drop for TemporaryDir {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("warning: {} stays behind: {error}", self.0.display());
+            output::say(&format!(
+                "warning: {} stays behind: {error}",
+                self.0.display()
+            ));
         }
     }
 }

@@ -22,7 +22,7 @@ use self::batches::{Batch, Batches};
 use super::{
     Failure, Gateway, Output,
     client::{Client, Error, Refusal},
-    output,
+    escape, output,
 };
 use crate::{
     files::{self, VALUE_BYTES_MAX},
@@ -164,8 +164,8 @@ impl Sender {
             tries += 1;
             let wait = wait.unwrap_or(Duration::from_secs(1)).min(WAIT_MAX);
             let secs = wait.as_secs();
-            self.bar
-                .println(format!("{what}; sending it again in {secs} s"));
+            let what = format!("{what}; sending it again in {secs} s");
+            self.bar.println(escape::line(&what));
             tokio::time::sleep(wait).await;
         }
     }
@@ -290,7 +290,7 @@ impl Done {
 
     fn print(self, output: Output) -> Result<(), Failure> {
         for warning in &self.warnings {
-            eprintln!("warning: {warning}");
+            output::say(&format!("warning: {warning}"));
         }
         if output == Output::Json {
             return output::print_json(&json!({

@@ -25,6 +25,7 @@ use self::{
 use super::{
     Failure, Gateway, Output,
     client::{self, Client},
+    output,
     serve::Stops,
 };
 use crate::random;
@@ -138,7 +139,9 @@ impl Tail {
             let random = random::u64().unwrap_or(u64::MAX);
             let wait = cut::wait(failures, retry_after, random);
             let seconds = wait.as_secs_f32();
-            eprintln!("warning: {why}; connecting again in {seconds:.1} s");
+            output::say(&format!(
+                "warning: {why}; connecting again in {seconds:.1} s"
+            ));
             tokio::select! {
                 biased;
                 () = stops.next() => return Ok(()),
@@ -161,7 +164,9 @@ impl Tail {
         }
         let session = Session::open(&self.client, name, &query).await?;
         if !shape.has_positions() && self.shape.as_ref() != Some(&shape) {
-            eprintln!("warning: if the connection is lost this command ends: {NO_POSITIONS}");
+            output::say(&format!(
+                "warning: if the connection is lost this command ends: {NO_POSITIONS}"
+            ));
         }
         // Another `now` would be behind what is posted meanwhile.
         if self.next.as_deref() == Some("now") {
@@ -235,7 +240,7 @@ impl Tail {
                 break;
             }
             if let Some(gap) = record.gap() {
-                eprintln!("warning: {gap}");
+                output::say(&format!("warning: {gap}"));
             }
             let Record { kind, .. } = &record;
             if let Kind::Change { pos } = kind {

@@ -3,3 +3,4 @@
 mod descriptors;
 mod files;
 mod lines;
+mod terminal;
