@@ -88,7 +88,12 @@ fn write(text: &str) -> Result<(), Failure> {
 
 /// Writes one JSON document and a line's end.
 pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
-    write(&escape::json(&format!("{value}\n")))
+    print_json_line(&value.to_string())
+}
+
+/// Writes a JSON document of one line, which may hold what a [`Value`] cannot, and a line's end.
+pub(super) fn print_json_line(json: &str) -> Result<(), Failure> {
+    write(&escape::json(&format!("{json}\n")))
 }
 
 /// Returns the value of a member as a cell: a text bare, other values as JSON, nothing for null and absent.

@@ -78,7 +78,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     if output == Output::Json {
         // A line's end can only stand between tokens: in a string it would not be JSON.
         let line = text.replace(['\n', '\r'], " ");
-        return output::print(&format!("{line}\n"));
+        return output::print_json_line(&line);
     }
     let mut table = Table::new(&[
         ">OFFSET",
