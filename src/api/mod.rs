@@ -39,6 +39,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio_util::sync::CancellationToken;
 
 pub use guard::{ListenRefused, check_listen};
+pub use records::Waits;
 pub use reload::{ReloadError, Reloaded, Reloads};
 pub use retry::Redrives;
 pub use settings::{Settings, TokenHeaderInvalid};
@@ -73,6 +74,8 @@ pub struct Parts {
     pub users: Option<Users>,
     /// Runs redrives.
     pub redriver: Arc<dyn Redrives>,
+    /// Knows which records wait to be called again.
+    pub waits: Arc<dyn Waits>,
     /// Reads the configuration again.
     pub reloads: Arc<dyn Reloads>,
     /// Counters, and the text of `/metrics`.
@@ -96,6 +99,7 @@ struct Shared {
     ingest: Ingest,
     push: Push,
     redriver: Arc<dyn Redrives>,
+    waits: Arc<dyn Waits>,
     reloads: Arc<dyn Reloads>,
     metrics: Metrics,
     sources: Vec<Arc<dyn Source>>,

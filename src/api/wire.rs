@@ -271,6 +271,14 @@ pub(super) struct ReaderView {
 }
 
 #[derive(Debug, Serialize)]
+pub(super) struct RecordList {
+    pub(super) items: Vec<RecordView>,
+    pub(super) next: Option<u64>,
+    pub(super) earliest: u64,
+    pub(super) tail: u64,
+}
+
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RecordView {
     pub(super) offset: u64,
@@ -283,11 +291,22 @@ pub(super) struct RecordView {
     pub(super) headers: BTreeMap<String, String>,
     pub(super) finished: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waiting: Option<WaitingView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<CauseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value_base64: Option<String>,
+}
+
+/// A record that was called in vain and is going to be called again.
+#[derive(Debug, Serialize)]
+pub(super) struct WaitingView {
+    /// Of the last call.
+    pub(super) cause: CauseView,
+    pub(super) attempts: u32,
+    pub(super) due: String,
 }
 
 /// Why a record is in an error stream.

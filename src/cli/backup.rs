@@ -93,7 +93,7 @@ fn copy_key(from: &Path, to: &Path) -> Result<(), Failure> {
 
     use crate::files::{self, VALUE_BYTES_MAX};
     let (from, to) = (from.join(MASTER_KEY), to.join(MASTER_KEY));
-    let copied = files::read(&from, VALUE_BYTES_MAX).and_then(|key| {
+    let copied = files::read_unlinked(&from, VALUE_BYTES_MAX).and_then(|key| {
         let mut options = fs::File::options();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&to)?;
         file.write_all(&key)?;

@@ -7,7 +7,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     Failure, Gateway, Output,
-    output::{self, Table, cell},
+    output::{self, Table, cell, counted},
 };
 use crate::loose;
 
@@ -29,6 +29,7 @@ struct Item<'a> {
     key: Option<Value>,
     finished: Option<bool>,
     cause: Option<Value>,
+    waiting: Option<Value>,
     #[serde(borrow)]
     value: Option<&'a RawValue>,
 }
@@ -51,12 +52,16 @@ pub(super) struct Arguments {
     /// Most records, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u16,
+    /// Only records without an end: those that wait for their dispatch or for a retry.
+    #[arg(long)]
+    open: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let mut query = vec![("limit", arguments.limit.to_string())];
     query.extend(arguments.from.map(|from| ("from", from)));
     query.extend(arguments.at.map(|at| ("at", at)));
+    query.extend(arguments.open.then(|| ("open", "true".to_owned())));
     let path = [
         "v1",
         "streams",
@@ -99,7 +104,10 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
             text("targetRestApiOperation"),
             text("targetRestApi"),
             finished(item.finished),
-            cause(&item.cause.unwrap_or_default()),
+            cause(
+                &item.cause.unwrap_or_default(),
+                &item.waiting.unwrap_or_default(),
+            ),
         ]);
     }
     let (earliest, tail) = (cell(&page.earliest, ""), cell(&page.tail, ""));
@@ -119,14 +127,27 @@ fn finished(finished: Option<bool>) -> String {
     }
 }
 
-/// `status 404: the target answered 404 Not Found`, `connect: connection refused`.
-fn cause(cause: &Value) -> String {
-    let [class, status, reason] = ["/class", "/status", "/reason"].map(|part| cell(cause, part));
-    let mut text = class;
-    for (separator, part) in [(" ", status), (": ", reason)] {
-        if !part.is_empty() {
-            text = format!("{text}{separator}{part}");
+/// `status 404: the target answered 404 Not Found`, `connect: connection refused`; of a record that waits to be called again
+/// `status 429: 2 calls, again at 2026-01-02T03:04:05Z`.
+fn cause(of_record: &Value, waiting: &Value) -> String {
+    let words = |cause: &Value| {
+        let [class, status, reason] =
+            ["/class", "/status", "/reason"].map(|part| cell(cause, part));
+        let mut text = class;
+        for (separator, part) in [(" ", status), (": ", reason)] {
+            if !part.is_empty() {
+                text = format!("{text}{separator}{part}");
+            }
         }
+        text
+    };
+    match waiting["attempts"].as_u64() {
+        Some(attempts) => format!(
+            "{}: {}, again at {}",
+            words(&waiting["cause"]),
+            counted(attempts, "call"),
+            cell(waiting, "/due")
+        ),
+        None => words(of_record),
     }
-    text
 }

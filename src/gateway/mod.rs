@@ -245,6 +245,7 @@ impl Gateway {
             push: push.clone(),
             ingest: ingest.clone(),
             redriver: Arc::new(redriver.clone()),
+            waits: Arc::new(dispatcher.clone()),
             reloads: Arc::new(reload.clone()),
             streams: streams.clone(),
             users,

@@ -32,6 +32,7 @@ use super::{router::ROUTES, *};
 use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
+    dispatch::WaitingRecord,
     ingest::NotPaused,
     place::{Offset, Partition, PartitionId},
     push::{self, Push},
@@ -82,12 +83,23 @@ impl Reloads for CannedReloads {
     }
 }
 
+/// Says what a test has put there, of every partition.
+#[derive(Debug, Default)]
+struct CannedWaits(Mutex<Vec<WaitingRecord>>);
+
+impl Waits for CannedWaits {
+    fn waiting(&self, _: PartitionId) -> Vec<WaitingRecord> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 struct Edge {
     address: SocketAddr,
     settings: Arc<Live<Settings>>,
     reloads: Arc<CannedReloads>,
     engine: Arc<Memory>,
     redrives: Arc<CannedRedrives>,
+    waits: Arc<CannedWaits>,
     stop: CancellationToken,
     tasks: Tasks,
 }
@@ -120,6 +132,7 @@ impl Edge {
         let streams = Streams::new(log);
         let redrives = Arc::new(CannedRedrives::default());
         let reloads = Arc::new(CannedReloads::default());
+        let waits = Arc::new(CannedWaits::default());
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let clock = Clock::manual(Timestamp(1));
         let push = Push::open(streams.clone(), clock, push::Settings::new(config), &tasks);
@@ -130,6 +143,7 @@ impl Edge {
             streams,
             users,
             redriver: redrives.clone(),
+            waits: waits.clone(),
             reloads: reloads.clone(),
             metrics: Metrics::new(&Clock::manual(Timestamp(1))),
             sources: Vec::new(),
@@ -148,6 +162,7 @@ impl Edge {
             reloads,
             engine,
             redrives,
+            waits,
             stop,
             tasks,
         }

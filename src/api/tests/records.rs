@@ -1,6 +1,7 @@
 //! Records for people.
 
 use super::*;
+use crate::dispatch::Cause;
 
 #[tokio::test]
 async fn records_are_shown_with_cause_and_without_credentials() {
@@ -239,4 +240,100 @@ async fn a_page_ends_early_by_its_bytes() {
     let page = edge.get(path).await.json();
     assert_eq!(page["items"].as_array().unwrap().len(), 5);
     assert_eq!(page["next"], 5);
+}
+
+#[tokio::test]
+async fn open_records_are_found_however_many_have_ended_around_them() {
+    const LEN: u64 = 40_000;
+    let open = [3, 4, 5, 16_383, 16_384, 32_768, LEN - 1];
+    let edge = Edge::plain().await;
+    let stream = "ServerUnavailableStream";
+    let records = (0..LEN).map(|n| record("", &n.to_string())).collect();
+    edge.append(stream, records).await;
+    let of = edge.partition(stream, 0);
+    let ended = (0..LEN).filter(|at| !open.contains(at));
+    let finishes = ended.map(|at| Finish {
+        of,
+        offset: Offset(at),
+        end: NewEnd::Delivered,
+        attempts: 1,
+        status: Some(200),
+        epoch: Epoch(1),
+    });
+    let commit = Commit {
+        finishes: finishes.collect(),
+        ..Commit::default()
+    };
+    edge.engine.commit(commit).await.unwrap();
+    let page = async |query: &str| {
+        let path = format!("/v1/streams/{stream}/partitions/0/records?open=true{query}");
+        let page = edge.get(&path).await.json();
+        let items = page["items"].as_array().unwrap().clone();
+        let offsets = items.iter().map(|item| {
+            assert_eq!(item["finished"], false);
+            assert_eq!(item["value"], item["offset"]);
+            item["offset"].as_u64().unwrap()
+        });
+        (offsets.collect::<Vec<_>>(), page["next"].as_u64())
+    };
+    assert_eq!(page("").await, (open.to_vec(), None));
+    assert_eq!(page("&from=4").await, (open[1..].to_vec(), None));
+    assert_eq!(
+        page("&from=16384&limit=2").await,
+        (vec![16_384, 32_768], Some(32_769))
+    );
+    assert_eq!(page("&from=tail").await, (Vec::new(), None));
+    let (mut from, mut all) = (0, Vec::new());
+    loop {
+        let (mut offsets, next) = page(&format!("&limit=1&from={from}")).await;
+        all.append(&mut offsets);
+        let Some(next) = next else { break };
+        from = next;
+    }
+    assert_eq!(all, open);
+    edge.engine.trim(of, Offset(5)).await.unwrap();
+    assert_eq!(page("&from=earliest&limit=1").await, (vec![5], Some(6)));
+    let path = format!("/v1/streams/{stream}/partitions/0/records?open=true&from=4");
+    let problem = edge.get(&path).await.check_problem(410, "offset_trimmed");
+    assert_eq!(problem["earliest"], 5);
+    edge.get(&path.replace("true", "yes"))
+        .await
+        .check_problem(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn an_open_record_that_waits_to_be_called_again_says_why() {
+    let edge = Edge::plain().await;
+    let due = Timestamp::parse("2026-01-02T03:04:05Z").unwrap();
+    let waiting = |offset, cause| WaitingRecord {
+        offset: Offset(offset),
+        cause,
+        attempts: 2,
+        due,
+    };
+    *edge.waits.0.lock().unwrap() =
+        vec![waiting(1, Cause::Status(429)), waiting(2, Cause::Timeout)];
+    for stream in ["DataSyncStream", "DefaultErrorStream"] {
+        let records = (0..3).map(|n| record("", &n.to_string())).collect();
+        edge.append(stream, records).await;
+    }
+    let shown = async |stream: &str, query: &str| {
+        let path = format!("/v1/streams/{stream}/partitions/0/records?{query}");
+        let page = edge.get(&path).await.json();
+        let items = page["items"].as_array().unwrap().iter();
+        items
+            .map(|item| item["waiting"].clone())
+            .collect::<Vec<_>>()
+    };
+    let due = "2026-01-02T03:04:05.000000Z";
+    let status = json!({"cause": {"class": "status", "status": 429}, "attempts": 2, "due": due});
+    let timeout = json!({"cause": {"class": "timeout"}, "attempts": 2, "due": due});
+    assert_eq!(
+        shown("DataSyncStream", "open=true").await,
+        [Value::Null, status, timeout]
+    );
+    // Only what is dispatched waits, and only who asks for open records is told.
+    let none = [Value::Null, Value::Null, Value::Null];
+    assert_eq!(shown("DataSyncStream", "open=false").await, none);
+    assert_eq!(shown("DefaultErrorStream", "open=true").await, none);
 }

@@ -48,9 +48,21 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 /// A directory taken for this process until it is dropped.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: File,
+    pub(super) file: File,
     /// Somebody may remove a lock file that looks forgotten; the directory itself stays.
-    _dir: Option<File>,
+    pub(super) dir: Option<File>,
+}
+
+impl Drop for DirLock {
+    /// Closing the files is not enough. A child that another thread starts at this moment has the same open files until it
+    /// runs its program, and they keep the lock.
+    fn drop(&mut self) {
+        for file in [Some(&self.file), self.dir.as_ref()].into_iter().flatten() {
+            if let Err(error) = file.unlock() {
+                tracing::debug!(%error, "cannot give the lock back; the end of the process does");
+            }
+        }
+    }
 }
 
 /// Takes the directory for this process.
@@ -94,10 +106,7 @@ pub(super) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
     if let Err(error) = note(&mut file) {
         tracing::debug!(%error, "cannot note the process in the lock file");
     }
-    Ok(DirLock {
-        _file: file,
-        _dir: held,
-    })
+    Ok(DirLock { file, dir: held })
 }
 
 /// Notes this process in the lock file, unless that is something else: a second name of a file that somebody needs.

@@ -35,7 +35,9 @@ fn newest_segment(place: &Place) -> u64 {
 
 #[tokio::test]
 async fn idle_clients_and_targets_that_hang_leave_the_log_its_files_and_others_their_calls() {
-    let config = format!("{SMALL_FILES}[dispatch]\nresponse_timeout_ms = 60000\n");
+    let config = format!(
+        "{SMALL_FILES}[dispatch]\nresponse_timeout_ms = 3600000\nattempt_timeout_ms = 3600000\n"
+    );
     let gateway = Place::with_config(&config).started_by(LOW).start();
     // From here on this client has a connection.
     gateway.get("/healthz").await.ok();

@@ -140,6 +140,18 @@ async fn no_link_inside_of_a_data_directory_is_followed() {
     symlink(&victim, &key).unwrap();
     let said = String::from_utf8(place.start_refused().stderr).unwrap();
     assert!(said.contains("cannot read the master key file"), "{said}");
+    let copy = place.path().join("copy");
+    let create = [
+        "backup",
+        "create",
+        copy.to_str().unwrap(),
+        "--with-master-key",
+    ];
+    let (code, _, said) = run_on(&create, &place.data());
+    assert!(
+        code == Some(1) && !copy.join("master.key").exists(),
+        "{said}"
+    );
     fs::remove_file(&key).unwrap();
     fs::rename(&victim, &key).unwrap();
     // The data directory itself may be a link.

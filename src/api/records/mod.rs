@@ -1,6 +1,8 @@
 //! Records for people: a page of a partition, one record, one record's exact bytes.
 
-use std::sync::Arc;
+mod open;
+
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use axum::{
     Json,
@@ -13,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
+    dispatch::{Dispatcher, WaitingRecord},
     log::Streams,
     mask::mask,
     place::{Offset, Partition, PartitionId},
@@ -26,17 +29,30 @@ use super::{
     pages::Page,
     problem::{Code, Problem},
     query::{Query, invalid},
-    streams::find,
+    streams::{find, source},
     wire,
 };
+
+/// Knows which records were called in vain and are going to be called again: the dispatcher, or a test.
+pub trait Waits: fmt::Debug + Send + Sync + 'static {
+    /// As [`Dispatcher::waiting`].
+    fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord>;
+}
+
+impl Waits for Dispatcher {
+    fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord> {
+        Self::waiting(self, of)
+    }
+}
 
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Named((stream, partition)): Named<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(&uri, &["from", "limit", "at"])?;
+    let query = Query::parse(&uri, &["from", "limit", "at", "open"])?;
     let limit = query.limit()?;
+    let open = query.flag("open")?;
     let stream = find(&shared, &stream)?;
     let of = find_partition(&stream, &partition)?;
     let engine = shared.streams.engine();
@@ -55,7 +71,40 @@ pub(super) async fn list(
                 .map_err(|_| invalid("from is an offset, earliest or tail".into()))?,
         ),
     };
-    Page::new(shared, stream, of, from, limit)?.answer().await
+    match open {
+        true => list_open(&shared, &stream, of, from, limit).await,
+        false => Page::new(shared, stream, of, from, limit)?.answer().await,
+    }
+}
+
+/// Answers with records that have no end. They are looked up before they are read, so the page is made in one piece.
+async fn list_open(
+    shared: &Shared,
+    stream: &Stream,
+    of: PartitionId,
+    from: Offset,
+    limit: usize,
+) -> Result<Response, Problem> {
+    let engine = shared.streams.engine();
+    let (records, next) = open::read(&**engine, of, from, limit).await?;
+    let bounds = engine.status(of)?.bounds;
+    let waiting = match source(shared) == Some(&stream.name) {
+        true => shared.waits.waiting(of),
+        false => Vec::new(),
+    };
+    let waiting: HashMap<_, _> = waiting.iter().map(|one| (one.offset, one)).collect();
+    let items = records.iter().map(|record| wire::RecordView {
+        waiting: waiting.get(&record.offset).map(|one| waits(one)),
+        // It had no end when it was looked up.
+        ..view(shared, stream, of.partition, record, false)
+    });
+    let list = wire::RecordList {
+        items: items.collect(),
+        next: (next < bounds.tail).then_some(next.0),
+        earliest: bounds.earliest.0,
+        tail: bounds.tail.0,
+    };
+    Ok(Json(list).into_response())
 }
 
 pub(super) async fn show(
@@ -97,6 +146,19 @@ pub(super) async fn show(
         finished.contains(offset),
     );
     Ok(Json(view).into_response())
+}
+
+fn waits(waiting: &WaitingRecord) -> wire::WaitingView {
+    wire::WaitingView {
+        cause: wire::CauseView {
+            class: waiting.cause.word().to_owned(),
+            status: waiting.cause.status(),
+            reason: None,
+            body: None,
+        },
+        attempts: waiting.attempts,
+        due: waiting.due.to_string(),
+    }
 }
 
 /// The bytes may be anything, HTML of a stranger too, so no browser shall show them.
@@ -165,6 +227,7 @@ pub(super) fn view(
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         finished,
+        waiting: None,
         cause,
         value: json,
         value_base64,
