@@ -159,13 +159,14 @@ async fn order_holds_over_restarts_with_other_prefixes_while_targets_are_behind(
                 call.answer(200);
             }
         };
-        dir = within("a part of the calls", async {
+        let part = within("a part of the calls", async {
             tokio::select! {
                 dir = over => dir,
                 () = answering => unreachable!("it answers for ever"),
             }
-        })
-        .await;
+        });
+        // Boxed, as it is large.
+        dir = Box::pin(part).await;
         for (which, key) in ["/a/", "/b/"].iter().enumerate() {
             let numbers = calls.iter().filter_map(|path| path.strip_prefix(key));
             let numbers: Vec<usize> = numbers.map(|at| at.parse().unwrap()).collect();
