@@ -100,11 +100,18 @@ fn parts(credential: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn holds(body: &[u8], parts: &HashSet<Vec<u8>>) -> bool {
+    // Most calls have no credential, and most words are too short to be one.
+    let Some(least) = parts.iter().map(Vec::len).min() else {
+        return false;
+    };
     let was_cut = body.len() >= KEPT_BYTES_MAX;
+    let is_long = |run: &&[u8]| was_cut || run.len() * 3 / 4 >= least;
     let mut text = Cow::Borrowed(body);
     for _ in 0..=ROUNDS {
         if shows(&text, parts, was_cut)
-            || runs(&text).any(|run| shows_decoded(run, parts, &text, was_cut))
+            || runs(&text)
+                .filter(is_long)
+                .any(|run| shows_decoded(run, parts, &text, was_cut))
         {
             return true;
         }
@@ -118,7 +125,11 @@ fn holds(body: &[u8], parts: &HashSet<Vec<u8>>) -> bool {
 
 /// Returns whether a text shows any of the parts, or may at its cut end.
 fn shows(text: &[u8], parts: &HashSet<Vec<u8>>, was_cut: bool) -> bool {
-    let windows: HashSet<&[u8]> = text.windows(WINDOW_BYTES).collect();
+    let has_long = parts.iter().any(|part| part.len() >= WINDOW_BYTES);
+    let windows: HashSet<&[u8]> = match has_long {
+        true => text.windows(WINDOW_BYTES).collect(),
+        false => HashSet::new(),
+    };
     parts.iter().any(|part| {
         let found = match part.len() {
             len if len <= WORD_BYTES_MAX => has_word(text, part),
