@@ -761,22 +761,19 @@ async fn digest_and_reading_of_a_large_body_wait_for_their_turn_and_small_ones_d
         key,
     };
     let key = IdempotencyKey::read(b"key");
+    let first = bench.ingest.submit(submission(&large, key)).await;
+    assert_eq!(first.unwrap().placed.len(), 1_000);
     let turns = bench.ingest.heavy.all_turns().await;
+    // Under the key it has been stored, so that only its digest is needed.
     for key in [None, key] {
         let refused = bench.ingest.submit(submission(&large, key)).await;
-        assert!(
-            matches!(refused, Err(Error::Commit(CommitError::Busy))),
-            "{refused:?}"
-        );
+        let refused = refused.map(|accepted| accepted.placed.len());
+        let is_busy = matches!(refused, Err(Error::Commit(CommitError::Busy)));
+        assert!(is_busy, "{refused:?}");
         let small = Bytes::from_static(GOOD.as_bytes());
         bench.ingest.submit(submission(&small, None)).await.unwrap();
     }
     drop(turns);
-    for repeated in [false, true] {
-        let accepted = bench.ingest.submit(submission(&large, key)).await.unwrap();
-        assert_eq!(
-            (accepted.placed.len(), accepted.repeated),
-            (1_000, repeated)
-        );
-    }
+    let again = bench.ingest.submit(submission(&large, key)).await;
+    assert!(again.unwrap().repeated);
 }
