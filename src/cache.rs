@@ -31,6 +31,18 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         Some(value)
     }
 
+    /// Forgets a value.
+    pub(crate) fn remove(&mut self, key: &K) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    /// Forgets all but the values of which `keep` says so.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
+        self.young.retain(|_, value| keep(value));
+        self.old.retain(|_, value| keep(value));
+    }
+
     /// Keeps a value, replacing an older one.
     pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.generation_len_max {
@@ -56,5 +68,9 @@ mod tests {
         assert_eq!(cache.get(&1), None);
         cache.insert(0, "newer");
         assert_eq!(cache.get(&0), Some("newer"));
+        cache.retain(|value| *value == "newer");
+        assert_eq!((cache.get(&999), cache.get(&0)), (None, Some("newer")));
+        cache.remove(&0);
+        assert_eq!(cache.get(&0), None);
     }
 }

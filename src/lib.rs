@@ -19,7 +19,7 @@
 //! - [`retention`]: removes what is too old.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
 //!   [`users`]: who may call, by digests of passwords.
-//! - [`tasks`], [`clock`], [`live`], [`telemetry`]: the ground.
+//! - [`tasks`], [`clock`], [`live`], [`telemetry`], `descriptors`, `files`: the ground.
 //!
 //! # What always holds
 //! - A success told to a source means that its record is on disk. No reader sees a record before that.
@@ -27,6 +27,7 @@
 //! - Calls of one target and key are one after the other, in log order.
 //! - Every queue, body, wait and buffer has a bound of the configuration; what is beyond is refused, or waits.
 //! - A secret's value is in no log line, error, metric, record or answer; nor is a password.
+//! - A panic in the work of one client ends that work. One in the log's or a partition's state stops the gateway.
 //! - Only `api::problem` chooses HTTP statuses; only `tasks` starts tasks; only `clock` reads the time of day.
 
 pub mod cli;
@@ -40,6 +41,7 @@ pub mod ingest;
 
 mod layout;
 mod ledger;
+mod loose;
 mod mask;
 pub mod message;
 mod object;
@@ -63,6 +65,8 @@ pub mod users;
 
 mod cache;
 pub mod clock;
+mod descriptors;
+mod files;
 pub mod live;
 pub mod tasks;
 pub mod telemetry;

@@ -130,29 +130,63 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Parts of header names whose values are credentials, in lower case.
-const CREDENTIALS: [&str; 9] = [
-    "authorization",
-    "cookie",
+/// Parts of header names whose values are credentials, in lower case; `_` counts as `-`. The README has the same list.
+/// Plain `key` is not among them: an `Idempotency-Key` or a `Partition-Key` opens nothing.
+pub(crate) const CREDENTIALS: [&str; 33] = [
+    "access-key",
+    "account-key",
     "api-key",
     "apikey",
-    "token",
-    "secret",
-    "password",
-    "signature",
+    "app-key",
+    "application-key",
+    "auth-key",
+    "authorization",
+    "client-key",
+    "consumer-key",
+    "cookie",
     "credential",
+    "csrf",
+    "customer-key",
+    "functions-key",
+    "jwt",
+    "license-key",
+    "master-key",
+    "passphrase",
+    "passwd",
+    "password",
+    "private-key",
+    "secret",
+    "security-key",
+    "service-key",
+    "session",
+    "shared-key",
+    "signature",
+    "subscription-key",
+    "token",
+    "user-key",
+    "x-auth",
+    "xsrf",
 ];
 
 /// Returns whether the value of a header of that name is a credential, which nobody is shown.
 pub(crate) fn is_credential(name: &str) -> bool {
+    let is_same = |byte: u8, wanted: u8| match byte {
+        b'_' => wanted == b'-',
+        byte => byte.to_ascii_lowercase() == wanted,
+    };
     let mut rests = (0..name.len()).map(|at| &name.as_bytes()[at..]);
     rests.any(|rest| {
         // None of them begins otherwise.
-        matches!(rest[0] | 0x20, b'a' | b'c' | b'p' | b's' | b't')
-            && CREDENTIALS.iter().any(|part| {
-                let first = rest.get(..part.len());
-                first.is_some_and(|first| first.eq_ignore_ascii_case(part.as_bytes()))
-            })
+        matches!(
+            rest[0] | 0x20,
+            b'a' | b'c' | b'f' | b'j' | b'l' | b'm' | b'p' | b's' | b't' | b'u' | b'x'
+        ) && CREDENTIALS.iter().any(|part| {
+            let mut pairs = rest.iter().zip(part.bytes());
+            // An author is nobody's credential.
+            let goes_on = rest.get(part.len()).is_some_and(u8::is_ascii_alphabetic);
+            let is_whole = rest.len() >= part.len() && !(*part == "x-auth" && goes_on);
+            is_whole && pairs.all(|(byte, wanted)| is_same(*byte, wanted))
+        })
     })
 }
 
@@ -198,6 +232,58 @@ mod tests {
                 .target_rest_api_payload
                 .is_none()
         );
+    }
+
+    #[test]
+    fn common_credential_headers_are_known_by_their_names() {
+        for name in [
+            "Authorization",
+            "Proxy-Authorization",
+            "Cookie",
+            "X-Api-Key",
+            "api_key",
+            "apikey",
+            "X-Auth-Token",
+            "X-Auth-Key",
+            "X-Auth",
+            "X-Functions-Key",
+            "Ocp-Apim-Subscription-Key",
+            "Private-Token",
+            "Private-Key",
+            "X-Session-Id",
+            "JSESSIONID",
+            "X-Amz-Security-Token",
+            "X-Goog-Api-Key",
+            "X-Vault-Token",
+            "X-Shopify-Access-Token",
+            "X-CSRF-Token",
+            "X-XSRF",
+            "X-Access-Key",
+            "X-Master-Key",
+            "DD-APPLICATION-KEY",
+            "X-JWT-Assertion",
+            "X-Hub-Signature-256",
+            "x_client_secret",
+        ] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in [
+            "",
+            "Content-Type",
+            "Accept",
+            "Idempotency-Key",
+            "Partition-Key",
+            "X-Request-Id",
+            "X-Author",
+            "ETag",
+            "key",
+        ] {
+            assert!(!is_credential(name), "{name}");
+        }
+        let readme = include_str!("../README.md");
+        let missing = |part: &&&str| !readme.contains(&format!("`{part}`"));
+        let missing: Vec<_> = CREDENTIALS.iter().filter(missing).collect();
+        assert!(missing.is_empty(), "the README does not name {missing:?}");
     }
 
     #[test]

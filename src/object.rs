@@ -74,6 +74,10 @@ impl<'a> Object<'a> {
             return None;
         };
         for (name, _) in &members.0 {
+            // A body may have a million of them.
+            if faults.len() >= FAULTS_LEN_MAX {
+                break;
+            }
             if !known.contains(&&**name) {
                 let pointer = pointer_to(&at, name);
                 let what = format!("the members are {}", known.join(", "));

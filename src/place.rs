@@ -5,6 +5,9 @@ use std::{fmt, str::FromStr, sync::Arc};
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
+/// Names of streams that the gateway makes for itself in a later release.
+const RESERVED: [&str; 2] = ["audit", "responses"];
+
 /// Name of a stream: `^[A-Za-z][A-Za-z0-9_-]{1,63}$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -20,6 +23,12 @@ impl StreamName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns whether nobody can make a stream of this name. A stream that has it already stays and can be used.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        RESERVED.contains(&self.as_str())
     }
 }
 

@@ -1,15 +1,137 @@
 //! Tasks: started by name, awaited at the end, and a stop for everyone when one of them ends early.
+//!
+//! A panic in a task that owns the log's or a partition's state stops the gateway ([`Tasks::spawn`]), because nobody knows
+//! what that state is then. A panic in work that belongs to one client ends that work only ([`Tasks::spawn_guarded`],
+//! [`Panics::guard`]): it is counted and logged.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
+use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::telemetry::metrics::Label;
+
 /// Starts tasks and waits for them. Clones share one set.
 #[derive(Clone, Debug, Default)]
-pub struct Tasks {
+pub struct Tasks(Arc<Set>);
+
+#[derive(Debug, Default)]
+struct Set {
     tracker: TaskTracker,
     failed: CancellationToken,
+    panics: Panics,
+}
+
+/// Kinds of work that belong to one client, which is the label `part` of the metric of panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// An HTTP connection.
+    Connection,
+    /// One request on a connection; its client gets 500.
+    Request,
+    /// A WebSocket session; it is closed with 1011.
+    WebSocket,
+    /// An answer of Server-Sent Events; it ends with the event `close` and 1011.
+    Sse,
+    /// A page of records that push reads ahead; it is read again when it is needed.
+    Page,
+    /// A frame of push; each subscriber that waits for it is closed with 1011.
+    Frame,
+    /// A pass of a retry; its caller gets 500.
+    Retry,
+    /// A change that runs to its end without its caller: of a data stream, of a cursor, a purge. Its caller is told that it
+    /// may have been stored.
+    Change,
+    /// The commit of a submission that has an idempotency key; its caller gets 503 `maybe_stored`.
+    Commit,
+}
+
+impl Part {
+    /// Every one.
+    pub const ALL: [Self; 9] = [
+        Self::Connection,
+        Self::Request,
+        Self::WebSocket,
+        Self::Sse,
+        Self::Page,
+        Self::Frame,
+        Self::Retry,
+        Self::Change,
+        Self::Commit,
+    ];
+
+    /// Returns the value of the label.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Request => "request",
+            Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::Page => "page",
+            Self::Frame => "frame",
+            Self::Retry => "retry",
+            Self::Change => "change",
+            Self::Commit => "commit",
+        }
+    }
+}
+
+/// Counts panics that end the work of one client. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Panics(Family<Label, Counter>);
+
+impl Default for Panics {
+    fn default() -> Self {
+        let panics = Self(Family::default());
+        // Each part is shown at zero, because an alert cannot see a series that is not there yet.
+        for part in Part::ALL {
+            drop(panics.counter(part));
+        }
+        panics
+    }
+}
+
+impl Panics {
+    /// Returns the counters, by `part`.
+    #[must_use]
+    pub fn counters(&self) -> &Family<Label, Counter> {
+        &self.0
+    }
+
+    /// Runs work that belongs to one client; returns `None` if it panicked, which is counted and logged.
+    ///
+    /// What the work has borrowed may be half changed then, so the caller drops it, or asks it for nothing but its end.
+    ///
+    /// # Cancel safety
+    /// That of the work.
+    pub async fn guard<T>(&self, part: Part, work: impl Future<Output = T>) -> Option<T> {
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(done) => Some(done),
+            // What a panic says may hold a payload, so it is not repeated here.
+            Err(_said) => {
+                self.counter(part).inc();
+                tracing::error!(
+                    part = part.word(),
+                    "a panic has ended the work of one client"
+                );
+                None
+            }
+        }
+    }
+
+    /// Returns how many there were.
+    #[cfg(test)]
+    pub(crate) fn count(&self, part: Part) -> u64 {
+        self.counter(part).get()
+    }
+
+    fn counter(&self, part: Part) -> Counter {
+        self.0
+            .get_or_create_owned(&[("part", part.word().to_owned())])
+    }
 }
 
 impl Tasks {
@@ -19,12 +141,35 @@ impl Tasks {
         Self::default()
     }
 
+    /// Returns another set, whose panics are counted together with those of this one.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self(Arc::new(Set {
+            panics: self.0.panics.clone(),
+            ..Set::default()
+        }))
+    }
+
+    /// Returns what counts the panics of [`Tasks::spawn_guarded`].
+    #[must_use]
+    pub fn panics(&self) -> &Panics {
+        &self.0.panics
+    }
+
+    /// Starts a task that does the work of one client: if it panics, that work alone ends.
+    pub fn spawn_guarded(&self, part: Part, task: impl Future<Output = ()> + Send + 'static) {
+        let panics = self.0.panics.clone();
+        self.spawn(part.word(), async move {
+            let _ended = panics.guard(part, task).await;
+        });
+    }
+
     /// Starts a task that lives until drain: if it panics, the gateway must not go on as if nothing had happened, so
     /// [`Tasks::failed`] fires.
     #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let failed = self.failed.clone();
-        let tracked = self.tracker.track_future(task);
+        let failed = self.0.failed.clone();
+        let tracked = self.0.tracker.track_future(task);
         tokio::spawn(async move {
             let guard = PanicGuard { name, failed };
             tracked.await;
@@ -36,11 +181,11 @@ impl Tasks {
     /// Returns `None` if it panicked.
     pub async fn finish<T: Send + 'static>(
         &self,
-        name: &'static str,
+        part: Part,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let (tell, told) = oneshot::channel();
-        self.spawn(name, async move {
+        self.spawn_guarded(part, async move {
             // Nobody may be waiting any more; that changes nothing.
             let _told = tell.send(work.await).is_ok();
         });
@@ -49,14 +194,14 @@ impl Tasks {
 
     /// Fires when a task has panicked.
     pub async fn failed(&self) {
-        self.failed.cancelled().await;
+        self.0.failed.cancelled().await;
     }
 
     /// Waits until every task has ended, `grace` at most; returns how many had not.
     pub async fn join(&self, grace: Duration) -> usize {
-        self.tracker.close();
-        let _elapsed = tokio::time::timeout(grace, self.tracker.wait()).await;
-        self.tracker.len()
+        self.0.tracker.close();
+        let _elapsed = tokio::time::timeout(grace, self.0.tracker.wait()).await;
+        self.0.tracker.len()
     }
 }
 
@@ -74,6 +219,14 @@ impl Drop for PanicGuard {
     }
 }
 
+/// Panics if `text` asks for it: with this a test has a panic where it needs one, in a build for tests only.
+#[cfg(test)]
+pub(crate) fn provoke(part: Part, text: &[u8]) {
+    let wanted = format!("panic-on-purpose:{}.", part.word());
+    let is_wanted = |part: &[u8]| part == wanted.as_bytes();
+    assert!(!text.windows(wanted.len()).any(is_wanted), "on purpose");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,7 +236,7 @@ mod tests {
         let tasks = Tasks::new();
         let (tell, mut told) = oneshot::channel();
         {
-            let work = tasks.finish("work", async move {
+            let work = tasks.finish(Part::Change, async move {
                 tokio::task::yield_now().await;
                 tell.send("done").unwrap();
             });
@@ -93,7 +246,10 @@ mod tests {
         }
         assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);
         assert_eq!(told.try_recv(), Ok("done"));
-        assert_eq!(Tasks::new().finish("work", async { 1 }).await, Some(1));
+        assert_eq!(
+            Tasks::new().finish(Part::Change, async { 1 }).await,
+            Some(1)
+        );
     }
 
     #[tokio::test]
@@ -104,5 +260,26 @@ mod tests {
         let tasks = Tasks::new();
         tasks.spawn("panics", async { panic!("on purpose") });
         tasks.failed().await;
+    }
+    #[tokio::test]
+    async fn a_panic_in_the_work_of_one_client_is_counted_and_told_to_nobody_else() {
+        let tasks = Tasks::new();
+        let other = tasks.sibling();
+        tasks.spawn_guarded(Part::Page, async { panic!("on purpose") });
+        other.spawn_guarded(Part::Page, async { panic!("on purpose") });
+        tasks.spawn_guarded(Part::Frame, async {});
+        let none = tasks.finish(Part::Change, async { panic!("on purpose") });
+        assert_eq!(none.await, None::<()>);
+        for tasks in [&tasks, &other] {
+            assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);
+            assert!(tasks.failed().now_or_never().is_none());
+        }
+        let counted = Part::ALL.map(|part| tasks.panics().count(part));
+        let expected = Part::ALL.map(|part| match part {
+            Part::Page => 2,
+            Part::Change => 1,
+            _ => 0,
+        });
+        assert_eq!(counted, expected);
     }
 }

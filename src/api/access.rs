@@ -187,10 +187,13 @@ impl Door {
 }
 
 fn is_guarded(path: &str) -> bool {
-    GUARDED.iter().any(|guarded| {
-        let below = path.strip_prefix(guarded);
-        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-    })
+    GUARDED.iter().any(|guarded| is_below(path, guarded))
+}
+
+/// Returns whether a path is `root` or below it.
+pub(super) fn is_below(path: &str, root: &str) -> bool {
+    let below = path.strip_prefix(root);
+    below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 /// Returns name, colon and password of a header's value; `None` if it holds no such thing.
@@ -260,6 +263,7 @@ mod tests {
             "/",
             "/v10",
             "/services",
+            "/services/v2x",
             "/stream/sync",
             "/stream/retries",
             "/healthz",

@@ -9,13 +9,21 @@ use axum::{
 };
 use http::{StatusCode, Uri, header};
 
-use crate::storage::Health;
+use crate::storage::{
+    Engine, Health,
+    shares::{self, SHARES},
+};
 
 use super::{Shared, problem::Problem, query::Query, wire};
 
+/// Returns whether a path is one of a probe of health or readiness.
+pub(super) fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
 /// Returns whether a path is answered as ever while the gateway stops.
 pub(super) fn answers_while_draining(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/metrics")
+    is_probe(path) || path == "/metrics"
 }
 
 pub(super) async fn healthz(uri: Uri) -> Result<Response, Problem> {
@@ -39,13 +47,28 @@ pub(super) async fn readyz(
     if shared.stop.is_cancelled() {
         reasons.push("draining");
     }
+    let secrets_full_percent = full_percent(&**shared.streams.engine(), shares::TOKENS);
     Ok(match reasons.is_empty() {
-        true => Json(wire::State { status: "ready" }).into_response(),
+        true => Json(wire::Ready {
+            status: "ready",
+            secrets_full_percent,
+        })
+        .into_response(),
         false => {
-            let reasons = Json(wire::NotReady { reasons });
+            let reasons = Json(wire::NotReady {
+                reasons,
+                secrets_full_percent,
+            });
             (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response()
         }
     })
+}
+
+/// Returns how much of its share of the state a kind takes.
+fn full_percent(engine: &dyn Engine, kind: &str) -> usize {
+    let mut shares = SHARES.iter().zip(engine.share_bytes());
+    let share = shares.find(|(share, _)| share.kind == kind);
+    share.map_or(0, |(share, bytes)| bytes * 100 / share.bytes_max)
 }
 
 pub(super) async fn metrics(

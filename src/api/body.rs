@@ -1,4 +1,7 @@
 //! Reading request bodies: one bound for each, one for all together, and gzip undone under the same bounds.
+//!
+//! Senders that are slow on purpose must not shut out the others. So a body has a least rate, large bodies of sources
+//! leave a quarter of the space to small ones and to users, and all sources leave half of that to users.
 
 use std::{
     io::Read,
@@ -13,8 +16,8 @@ use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use hyper::body::Body;
-use tokio::sync::Semaphore;
+use hyper::body::{Body, Frame};
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::live::Live;
 
@@ -27,7 +30,17 @@ use super::{
 /// Bytes of all bodies that are being read or worked on. Many slow senders cannot fill the memory.
 const ALL_BYTES_MAX: usize = 128 << 20;
 
-/// What is read of a body that is too large and thrown away. A connection that is closed with unread bytes is reset, and
+/// What large bodies of sources leave to others, and what small ones leave to users.
+const KEPT_FROM_LARGE_BYTES: usize = ALL_BYTES_MAX / 4;
+const KEPT_FROM_SMALL_BYTES: usize = ALL_BYTES_MAX / 8;
+/// A body of more bytes is a large one.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// The least that comes of a body in each window of this length: 1 KiB a second.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+const RATE_WINDOW_BYTES_MIN: usize = 5 << 10;
+
+/// What is read of a body that is refused and thrown away. A connection that is closed with unread bytes is reset, and
 /// a client that is still sending then never sees the answer; one that sends more than this may not.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
@@ -63,7 +76,7 @@ impl Bodies {
         }
     }
 
-    /// Returns the whole body, at most `bytes_max` after unpacking.
+    /// Returns the whole body of a user's request, at most `bytes_max` after unpacking.
     pub(super) async fn read<B>(
         &self,
         headers: &HeaderMap,
@@ -73,11 +86,28 @@ impl Bodies {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        self.read_from(Sender::User, headers, body, bytes_max).await
+    }
+
+    /// The same of whoever sends it.
+    pub(super) async fn read_from<B>(
+        &self,
+        sender: Sender,
+        headers: &HeaderMap,
+        body: B,
+        bytes_max: usize,
+    ) -> Result<Held, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         check_type(headers)?;
         let gzip = is_gzip(headers)?;
+        let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let mut share = Share {
             held: self.held.clone(),
             len: 0,
+            sender,
+            is_large: declared > SMALL_BYTES_MAX,
         };
         let mut body = body;
         let timeout = self.settings.get().request_timeout;
@@ -85,8 +115,9 @@ impl Bodies {
         let bytes = match tokio::time::timeout(timeout, read).await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(problem)) => {
+                let is_refused = matches!(problem.code(), Code::BodyTooLarge | Code::QueueFull);
                 // Who asks first sends nothing behind a refusal.
-                if problem.code() == Code::BodyTooLarge && !headers.contains_key(header::EXPECT) {
+                if is_refused && !headers.contains_key(header::EXPECT) {
                     drop(share);
                     // A sender that is slow all along gets the same answer.
                     drop(tokio::time::timeout(timeout, discard(&mut body)).await);
@@ -133,7 +164,8 @@ where
     }
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    let mut rate = Rate::new();
+    while let Some(frame) = rate.next(body).await? {
         let cut = |_error| Problem::new(Code::InvalidRequest, CUT_SHORT);
         let Ok(data) = frame.map_err(cut)?.into_data() else {
             continue;
@@ -157,6 +189,47 @@ where
         share.cover(all.capacity())?;
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// How fast a body comes.
+struct Rate {
+    window_ends: Instant,
+    /// In this window.
+    bytes: usize,
+}
+
+impl Rate {
+    fn new() -> Self {
+        Self {
+            window_ends: Instant::now() + RATE_WINDOW,
+            bytes: 0,
+        }
+    }
+
+    /// Returns the next frame, or nothing behind the last one.
+    async fn next<B>(
+        &mut self,
+        body: &mut B,
+    ) -> Result<Option<Result<Frame<Bytes>, B::Error>>, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            let frame = tokio::time::timeout_at(self.window_ends, body.frame()).await;
+            let Ok(frame) = frame else {
+                if self.bytes < RATE_WINDOW_BYTES_MIN {
+                    let what = "less than 1 KiB a second arrived of the body";
+                    return Err(Problem::new(Code::TooSlow, what));
+                }
+                *self = Self::new();
+                continue;
+            };
+            if let Some(Ok(frame)) = &frame {
+                self.bytes += frame.data_ref().map_or(0, Bytes::len);
+            }
+            return Ok(frame);
+        }
+    }
 }
 
 async fn discard<B>(body: &mut B)
@@ -188,6 +261,8 @@ fn unpack(packed: &[u8], bytes_max: usize, share: &mut Share) -> Result<Bytes, P
         let len = decoder.read(&mut all[at..]).map_err(broken)?;
         all.truncate(at + len);
         if len == 0 {
+            // What the buffer has beyond is not counted.
+            all.shrink_to_fit();
             return Ok(all.into());
         }
         if all.len() > bytes_max {
@@ -245,11 +320,23 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
+/// Who sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// Whoever sends messages, known or not.
+    Source,
+    /// Somebody who may use the route, which nobody else can.
+    User,
+}
+
 /// What one body takes of the bound for all.
 #[derive(Debug)]
 struct Share {
     held: Arc<AtomicUsize>,
     len: usize,
+    sender: Sender,
+    /// It was announced as one.
+    is_large: bool,
 }
 
 impl Share {
@@ -261,10 +348,21 @@ impl Share {
     fn grow(&mut self, len: usize) -> Result<(), Problem> {
         let held = self.held.fetch_add(len, Ordering::Relaxed);
         self.len += len;
-        if held + len > ALL_BYTES_MAX {
+        if held + len > self.bytes_max() {
             return Err(too_many());
         }
         Ok(())
+    }
+
+    /// Returns what all bodies may take for this one to be among them.
+    fn bytes_max(&self) -> usize {
+        match self.sender {
+            Sender::User => ALL_BYTES_MAX,
+            Sender::Source if self.is_large || self.len > SMALL_BYTES_MAX => {
+                ALL_BYTES_MAX - KEPT_FROM_LARGE_BYTES
+            }
+            Sender::Source => ALL_BYTES_MAX - KEPT_FROM_SMALL_BYTES,
+        }
     }
 }
 
@@ -279,6 +377,7 @@ mod tests {
     use std::io::Write;
 
     use flate2::{Compression, write::GzEncoder};
+    use futures_util::StreamExt;
     use http::HeaderValue;
     use http_body_util::Full;
 
@@ -343,6 +442,64 @@ mod tests {
         assert!(read(Some("IDENTITY"), b"{}".to_vec()).await.is_ok());
     }
 
+    /// Reads a body that comes in parts, each after that time.
+    async fn drip(sender: Sender, parts: Vec<(u64, usize)>) -> Result<usize, Code> {
+        let frames = futures_util::stream::iter(parts).then(|(secs, len)| async move {
+            tokio::time::sleep(Duration::from_secs(secs)).await;
+            Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![b' '; len])))
+        });
+        let body = http_body_util::StreamBody::new(Box::pin(frames));
+        let (bodies, headers) = (bodies(), HeaderMap::new());
+        let read = bodies.read_from(sender, &headers, body, 1 << 20).await;
+        let read = read.map_err(|problem| problem.code());
+        read.map(|held| held.bytes.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_slower_than_a_kibibyte_a_second_is_given_up() {
+        let slow = Err(Code::TooSlow);
+        let begun = Instant::now();
+        assert_eq!(drip(Sender::Source, vec![(0, 1), (60, 1)]).await, slow);
+        assert_eq!(begun.elapsed(), RATE_WINDOW);
+        // Fast at first, and then still.
+        let stops = vec![(0, 500_000), (12, 1)];
+        assert_eq!(drip(Sender::User, stops).await, slow);
+        // Seconds without anything are fine, as long as enough comes in each window.
+        let steady = vec![(1, 3 << 10); 20];
+        assert_eq!(drip(Sender::Source, steady).await, Ok(60 << 10));
+        assert_eq!(drip(Sender::Source, vec![(4, 2)]).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn large_bodies_leave_space_for_small_ones_and_all_leave_some_for_users() {
+        let bodies = bodies();
+        let read = |sender, len: usize| {
+            let body = Full::new(Bytes::from(vec![0; len]));
+            let bodies = bodies.clone();
+            async move {
+                let headers = HeaderMap::new();
+                let read = bodies.read_from(sender, &headers, body, ALL_BYTES_MAX);
+                read.await.map_err(|problem| problem.code())
+            }
+        };
+        let refused = |read: Result<Held, Code>| assert_eq!(read.unwrap_err(), Code::QueueFull);
+        let (source, user) = (Sender::Source, Sender::User);
+        let large = read(source, 96 << 20).await.unwrap();
+        refused(read(source, SMALL_BYTES_MAX + 1).await);
+        let small: Vec<Held> = futures_util::stream::iter(0..256)
+            .then(|_| read(source, SMALL_BYTES_MAX))
+            .map(Result::unwrap)
+            .collect()
+            .await;
+        refused(read(source, 1).await);
+        let rest = read(user, 16 << 20).await.unwrap();
+        refused(read(user, 1).await);
+        drop(large);
+        read(source, SMALL_BYTES_MAX + 1).await.unwrap();
+        drop((small, rest));
+        assert_eq!(bodies.held.load(Ordering::Relaxed), 0);
+    }
+
     #[tokio::test]
     async fn what_all_bodies_hold_is_counted_and_given_back() {
         let bodies = bodies();
@@ -355,6 +512,32 @@ mod tests {
         assert_eq!(read(11).await.unwrap_err().code(), Code::QueueFull);
         let second = read(10).await.unwrap();
         drop((first, second));
+        assert_eq!(bodies.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_unpacked_counts_among_what_all_bodies_hold() {
+        let bodies = bodies();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let packed = gzip(&vec![b'x'; 1 << 20]);
+        assert!(packed.len() < 2048);
+        let read = || bodies.read(&headers, Full::new(packed.clone().into()), 1 << 20);
+        let one = read().await.unwrap();
+        assert!(bodies.held.load(Ordering::Relaxed) >= 1 << 20);
+        // As much is left as the packed bytes take, and not the unpacked ones.
+        let mut others = Share {
+            held: bodies.held.clone(),
+            len: 0,
+            sender: Sender::User,
+            is_large: true,
+        };
+        let left = ALL_BYTES_MAX - bodies.held.load(Ordering::Relaxed);
+        others.grow(left - (512 << 10)).unwrap();
+        assert_eq!(read().await.unwrap_err().code(), Code::QueueFull);
+        drop(one);
+        let one = read().await.unwrap();
+        drop((one, others));
         assert_eq!(bodies.held.load(Ordering::Relaxed), 0);
     }
 }

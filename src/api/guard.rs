@@ -1,16 +1,19 @@
 //! Whose programs and pages may speak to the gateway: those of this machine.
 //!
 //! A page on the internet can make a browser send requests here. It cannot choose the `Host` it was loaded from (DNS
-//! rebinding) nor hide its `Origin`, so both are checked. With users too: `POST /stream/sync` asks nobody for a password.
+//! rebinding) nor hide its `Origin` or `Sec-Fetch-Site`, so all of them are checked. With users too: `POST /stream/sync` asks nobody for a password.
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, Method, header, request};
+use http::{HeaderMap, HeaderName, header, request, uri::Authority};
 
 use super::{
-    Settings,
+    Settings, admin, data_streams,
     problem::{Code, Problem},
+    server::is_safe,
 };
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whoever reached the listener could send messages, without users do anything, and with users hear their passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,44 +51,70 @@ impl Guard {
         Self { own }
     }
 
-    /// Refuses a `Host` that is not ours, and a foreign `Origin` on what changes something.
+    /// Refuses a `Host` that is not ours, and what a foreign page sends if it changes something.
+    ///
+    /// Probes of health and readiness come under any name: whoever asks knows an address alone, and learns nothing else.
     pub(super) fn check(
         &self,
         settings: &Settings,
         request: &request::Parts,
     ) -> Result<(), Problem> {
-        let host = host(request)?;
-        if let Some(host) = host
-            && !self.is_ours(settings, host)
-        {
+        let named = [
+            request.uri.authority().map(Authority::as_str),
+            host_header(request)?,
+        ];
+        let foreign = |host: &&str| !self.is_ours(settings, host);
+        if named.iter().flatten().any(foreign) && !admin::is_probe(request.uri.path()) {
             return Err(Problem::new(
                 Code::HostNotAllowed,
                 "name the host in server.hosts if it is this server",
             ));
         }
-        let safe = matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if safe && !request.headers.contains_key(header::UPGRADE) {
-            return Ok(());
+        match !changes(request) || is_ours_or_allowed(settings, request, named) {
+            true => Ok(()),
+            false => Err(Problem::new(
+                Code::OriginNotAllowed,
+                "name the origin in server.cors_origins if its pages may do this",
+            )),
         }
-        for origin in request.headers.get_all(header::ORIGIN) {
-            let allowed = origin
-                .to_str()
-                .is_ok_and(|origin| may_change(settings, origin, host));
-            if !allowed {
-                return Err(Problem::new(
-                    Code::OriginNotAllowed,
-                    "name the origin in server.cors_origins if its pages may send changes",
-                ));
-            }
-        }
-        Ok(())
     }
 
     fn is_ours(&self, settings: &Settings, host: &str) -> bool {
-        let name = without_port(host);
+        let Some(name) = without_port(host) else {
+            return false;
+        };
         let mut hosts = self.own.iter().chain(&settings.hosts);
         hosts.any(|ours| ours.eq_ignore_ascii_case(name))
     }
+}
+
+/// Returns whether a request changes something: by its method, or as a reader, who moves a cursor or takes it from
+/// another one. Readers use GET.
+fn changes(request: &request::Parts) -> bool {
+    let headers = &request.headers;
+    let reads_on = headers.contains_key(header::UPGRADE) || data_streams::wants_events(headers);
+    !is_safe(&request.method) || reads_on
+}
+
+/// Returns whether a request is sent by a page of ours, by one of a configured origin, or by no page.
+///
+/// Browsers name the origin of pages wherever an answer can be read, or something be changed by a usual method. Some GETs
+/// come without it; then `Sec-Fetch-Site` tells how page and server belong together.
+fn is_ours_or_allowed(
+    settings: &Settings,
+    request: &request::Parts,
+    hosts: [Option<&str>; 2],
+) -> bool {
+    let mut origins = request.headers.get_all(header::ORIGIN).iter().peekable();
+    if origins.peek().is_some() {
+        let host = hosts.into_iter().flatten().next();
+        return origins.all(|origin| {
+            let origin = origin.to_str();
+            origin.is_ok_and(|origin| may_change(settings, origin, host))
+        });
+    }
+    let mut sites = request.headers.get_all(FETCH_SITE).iter();
+    sites.all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
 fn may_change(settings: &Settings, origin: &str, host: Option<&str>) -> bool {
@@ -99,16 +128,15 @@ fn may_change(settings: &Settings, origin: &str, host: Option<&str>) -> bool {
     same || origins.any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }
 
-/// Returns the host that the request is for. HTTP/1.0 may leave it out.
-fn host(request: &request::Parts) -> Result<Option<&str>, Problem> {
-    if let Some(authority) = request.uri.authority() {
-        return Ok(Some(authority.as_str()));
-    }
+/// Returns the `Host` header. HTTP/1.0 may leave it out, and so may a request whose target names the host.
+fn host_header(request: &request::Parts) -> Result<Option<&str>, Problem> {
     let wrong = |what: &str| Problem::new(Code::InvalidRequest, what);
     let Some(host) = one(&request.headers, &header::HOST)
         .map_err(|()| wrong("the request has more than one Host header"))?
     else {
-        return match request.version < http::Version::HTTP_11 {
+        let may_lack =
+            request.version < http::Version::HTTP_11 || request.uri.authority().is_some();
+        return match may_lack {
             true => Ok(None),
             false => Err(wrong("the request has no Host header")),
         };
@@ -119,11 +147,16 @@ fn host(request: &request::Parts) -> Result<Option<&str>, Problem> {
     Ok(Some(host))
 }
 
-fn without_port(host: &str) -> &str {
-    match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
-        Some(end) => &host[..end + 2],
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    }
+/// Returns the name in `NAME` or `NAME:PORT`; `None` if there is anything else.
+fn without_port(host: &str) -> Option<&str> {
+    let end = match host.strip_prefix('[') {
+        Some(rest) => rest.find(']')? + 2,
+        None => host.find(':').unwrap_or(host.len()),
+    };
+    let (name, rest) = host.split_at(end);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_whole = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+    is_whole.then_some(name)
 }
 
 /// Returns the only value of a header, if it is there; an error if it is there twice.
@@ -145,12 +178,17 @@ mod tests {
 
     #[track_caller]
     fn check(method: &str, headers: &[(&str, &str)], expected: Result<(), Code>) {
+        check_at("/x", method, headers, expected);
+    }
+
+    #[track_caller]
+    fn check_at(uri: &str, method: &str, headers: &[(&str, &str)], expected: Result<(), Code>) {
         let mut config = Config::default();
         config.server.hosts = vec!["gate.example".into()];
         config.server.cors_origins = vec!["https://console.example".into()];
         let settings = Settings::new(&config).unwrap();
         let guard = Guard::new(SocketAddr::from(([127, 0, 0, 7], 9002)));
-        let mut request = http::Request::builder().method(method).uri("/x");
+        let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -158,7 +196,7 @@ mod tests {
         let checked = guard
             .check(&settings, &parts)
             .map_err(|problem| problem.code());
-        assert_eq!(checked, expected, "{method} {headers:?}");
+        assert_eq!(checked, expected, "{method} {uri} {headers:?}");
     }
 
     #[test]
@@ -170,6 +208,7 @@ mod tests {
             "[::1]:9002",
             "127.0.0.7",
             "gate.example",
+            "localhost:",
         ] {
             check("GET", &[("host", ours)], Ok(()));
         }
@@ -181,6 +220,12 @@ mod tests {
             "",
             "[::1",
             "10.0.0.1",
+            // Behind the name there is a port and nothing else.
+            "localhost:x@evil.example",
+            "localhost:80:evil.example",
+            "[::1]evil.example",
+            "[::1]:80.evil.example",
+            "localhost/evil",
         ] {
             check("GET", &[("host", foreign)], Err(Code::HostNotAllowed));
         }
@@ -213,6 +258,52 @@ mod tests {
         ];
         check("GET", &upgrade, Err(Code::OriginNotAllowed));
         check("POST", &[("host", "localhost")], Ok(()));
+    }
+
+    #[test]
+    fn the_absolute_form_names_a_host_too_and_both_are_ours() {
+        let (ours, foreign) = ([("host", "localhost")], [("host", "evil.example")]);
+        check_at("http://localhost:9002/x", "GET", &ours, Ok(()));
+        check_at("http://localhost:9002/x", "GET", &[], Ok(()));
+        let refused = Err(Code::HostNotAllowed);
+        check_at("http://evil.example/x", "GET", &ours, refused);
+        check_at("http://localhost/x", "GET", &foreign, refused);
+        check_at("http://localhost:x@evil.example/x", "GET", &ours, refused);
+        for probe in ["/healthz", "/readyz"] {
+            check_at(probe, "GET", &foreign, Ok(()));
+            let twice = [("host", "a"), ("host", "b")];
+            check_at(probe, "GET", &twice, Err(Code::InvalidRequest));
+        }
+        check_at("/healthz/x", "GET", &foreign, refused);
+    }
+
+    #[test]
+    fn a_foreign_page_may_not_read_on_whatever_tells_of_it() {
+        let accepts = ("accept", "text/html, Text/Event-Stream;q=0.9");
+        let with = |name, value| [("host", "localhost:9002"), accepts, (name, value)];
+        let refused = Err(Code::OriginNotAllowed);
+        check("GET", &with("origin", "https://evil.example"), refused);
+        check("GET", &with("origin", "https://console.example"), Ok(()));
+        check("GET", &with("origin", "http://localhost:9002"), Ok(()));
+        for (site, expected) in [
+            ("cross-site", refused),
+            ("same-site", refused),
+            ("anything", refused),
+            ("same-origin", Ok(())),
+            ("none", Ok(())),
+        ] {
+            check("GET", &with("sec-fetch-site", site), expected);
+            let posts = [("host", "localhost"), ("sec-fetch-site", site)];
+            check("POST", &posts, expected);
+            check("GET", &posts, Ok(()));
+        }
+        // The origin is what counts where there is one.
+        let allowed = [
+            ("host", "localhost"),
+            ("origin", "https://console.example"),
+            ("sec-fetch-site", "cross-site"),
+        ];
+        check("POST", &allowed, Ok(()));
     }
 
     #[test]

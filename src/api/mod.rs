@@ -5,15 +5,20 @@
 
 mod access;
 mod admin;
+mod answers;
 mod body;
+mod client_io;
+mod cors;
 mod data_streams;
 mod guard;
 mod ledger;
 mod named;
+mod pages;
 mod problem;
 mod purge;
 mod query;
 mod records;
+mod refusals;
 mod reload;
 mod retry;
 mod retry_wire;
@@ -51,7 +56,10 @@ use crate::{
     users::Users,
 };
 
-use self::{access::Door, body::Bodies, guard::Guard, server::RequestIds};
+use self::{
+    access::Door, answers::Answers, body::Bodies, guard::Guard, refusals::Refusals,
+    server::RequestIds,
+};
 
 /// What the edge needs of the rest.
 #[derive(Debug)]
@@ -101,6 +109,8 @@ struct Shared {
     guard: Guard,
     door: Door,
     bodies: Bodies,
+    answers: Answers,
+    refusals: Refusals,
     ids: RequestIds,
     sync_seconds: Histogram,
     stop: CancellationToken,

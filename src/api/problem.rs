@@ -18,6 +18,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
+    clock::Timestamp,
     config::{ConfigError, Place},
     ingest::{self, FieldCode, FieldError},
     push::{AckError, ChangeError, CursorError, MoveError, StartRefused, SubscribeError},
@@ -27,7 +28,7 @@ use crate::{
     users::Refused,
 };
 
-use super::{ReloadError, data_streams, wire};
+use super::{ReloadError, access::is_below, data_streams, refusals::Refusals, wire};
 
 /// Paths whose answers have the envelope of data streams.
 const ENVELOPED: &str = "/services/v2";
@@ -91,11 +92,14 @@ pub(super) enum Code {
     IdempotencyMismatch,
     HeadersTooLarge,
     Internal,
+    NotImplemented,
     QueueFull,
     LogStopped,
     MaybeStored,
     Draining,
     DiskFull,
+    SecretsFull,
+    StateFull,
     BeginInvalid,
     InvalidDocument,
     PositionForeign,
@@ -212,6 +216,11 @@ impl Code {
                 "internal",
                 "Something went wrong inside",
             ),
+            Self::NotImplemented => (
+                S::NOT_IMPLEMENTED,
+                "not_implemented",
+                "Unknown transfer coding",
+            ),
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
             Self::LogStopped => (
                 S::SERVICE_UNAVAILABLE,
@@ -256,6 +265,16 @@ impl Code {
                 "There are too many subscribers",
             ),
             Self::DiskFull => (S::INSUFFICIENT_STORAGE, "disk_full", "There is no space"),
+            Self::SecretsFull => (
+                S::INSUFFICIENT_STORAGE,
+                "secrets_full",
+                "No space for tokens",
+            ),
+            Self::StateFull => (
+                S::INSUFFICIENT_STORAGE,
+                "state_full",
+                "No space for values of this kind",
+            ),
         }
     }
 
@@ -333,7 +352,7 @@ impl Problem {
             cause: Some(cause.to_string().into()),
             ..Self::new(
                 Code::Internal,
-                "the log of the gateway has more under this request id",
+                "the log of the gateway has more, under this request id or that of an earlier request",
             )
         }
     }
@@ -346,29 +365,49 @@ impl Problem {
         self.code
     }
 
-    /// Becomes the response, and a line in the log if the fault is ours.
-    pub(super) fn render(self, path: &str, request_id: &str) -> Response {
-        let (status, code, title) = self.code.parts();
-        if let Some(cause) = &self.cause {
-            tracing::error!(request_id, code, cause = &**cause, "request failed");
-        } else if status.is_server_error() {
-            tracing::warn!(request_id, code, "request refused");
-        } else {
+    /// Writes a line to the log if the fault is ours, and if the log has not just heard of one of this kind.
+    pub(super) fn tell(&self, refusals: &Refusals, request_id: &str) {
+        let (status, code, _) = self.code.parts();
+        if !status.is_server_error() || self.code == Code::NotImplemented {
             tracing::debug!(request_id, code, "request refused");
+            return;
         }
-        let mut response = match path.starts_with(ENVELOPED) {
-            true => data_streams::problem(&data_streams::Wrong {
-                status,
-                word: code,
-                number: self.number.or(self.code.number()),
-                title,
-                detail: &self.detail,
-                faults: self
-                    .errors
-                    .iter()
-                    .map(|error| (&*error.pointer, &*error.detail))
-                    .collect(),
-            }),
+        let Some(requests) = refusals.note(code) else {
+            return;
+        };
+        match &self.cause {
+            Some(cause) => {
+                tracing::error!(
+                    request_id,
+                    code,
+                    cause = &**cause,
+                    requests,
+                    "request failed"
+                );
+            }
+            None => tracing::warn!(request_id, code, requests, "request refused"),
+        }
+    }
+
+    /// Becomes the response.
+    pub(super) fn render(self, path: &str, request_id: &str, now: Timestamp) -> Response {
+        let (status, code, title) = self.code.parts();
+        let mut response = match is_below(path, ENVELOPED) {
+            true => data_streams::problem(
+                &data_streams::Wrong {
+                    status,
+                    word: code,
+                    number: self.number.or(self.code.number()),
+                    title,
+                    detail: &self.detail,
+                    faults: self
+                        .errors
+                        .iter()
+                        .map(|error| (&*error.pointer, &*error.detail))
+                        .collect(),
+                },
+                now,
+            ),
             false => self.plain(path, request_id),
         };
         let headers = response.headers_mut();
@@ -560,7 +599,9 @@ impl From<PrepareError> for Problem {
                 Self::new(Code::InvalidRequest, detail)
             }
             PrepareError::TokenTooLong => Self::new(Code::HeadersTooLarge, detail),
-            PrepareError::Full => Self::new(Code::DiskFull, detail).retry_after(60),
+            // Waiting makes no room: somebody has to, so there is no `Retry-After`.
+            PrepareError::Full => Self::new(Code::SecretsFull, detail),
+            PrepareError::MakingRoom => Self::new(Code::QueueFull, detail).retry_after(1),
             PrepareError::Unreadable | PrepareError::NoRandom => Self::internal(error),
         }
     }
@@ -591,6 +632,12 @@ impl From<CommitError> for Problem {
                 Self::new(Code::DiskFull, "nothing was stored; the disk is full").retry_after(30)
             }
             CommitError::TooLarge { .. } => Self::new(Code::BodyTooLarge, detail),
+            CommitError::StateFull { kind, bytes_max } => Self::new(
+                Code::StateFull,
+                format!(
+                    "nothing was stored; values of the kind {kind} take their whole share of the state ({bytes_max} bytes), so delete some of them first"
+                ),
+            ),
             CommitError::PartitionUnknown(_) => Self::new(
                 Code::StreamUnknown,
                 "nothing was stored; the stream has just been deleted",
@@ -673,6 +720,10 @@ impl From<redrive::Error> for Problem {
                     ..error.into()
                 }
             }
+            Error::Panicked => Self {
+                detail: "a mistake of the gateway ended the retry: records that were called are done, and the next call goes on with the others".into(),
+                ..Self::internal(detail)
+            },
             Error::Stopping => Self::draining(),
         }
     }
@@ -693,6 +744,7 @@ impl From<ReloadError> for Problem {
                     ..why
                 }
             }
+            ReloadError::Busy(_) => Self::new(Code::QueueFull, detail).retry_after(5),
             ReloadError::Stopping => Self::draining(),
         }
     }
@@ -711,6 +763,13 @@ impl From<ConfigError> for Fault {
     }
 }
 
+impl From<ingest::NotPaused> for Problem {
+    fn from(error: ingest::NotPaused) -> Self {
+        let what = format!("nothing was changed: {error}");
+        Self::new(Code::QueueFull, what).retry_after(5)
+    }
+}
+
 impl From<StreamError> for Problem {
     fn from(error: StreamError) -> Self {
         let detail = error.to_string();
@@ -718,6 +777,10 @@ impl From<StreamError> for Problem {
             StreamError::Exists => Self::new(Code::Exists, detail),
             StreamError::Unknown => Self::new(Code::StreamUnknown, detail),
             StreamError::Shrink { .. } => Self::new(Code::PartitionsShrink, detail),
+            StreamError::TooMany { .. } => Self::new(
+                Code::StateFull,
+                format!("{detail}; delete one, or raise log.streams_max and restart"),
+            ),
             StreamError::Open { .. } => Self::new(Code::StreamInUse, detail),
             StreamError::ChangedMeanwhile => Self::new(Code::ChangedMeanwhile, detail),
             StreamError::Commit(error) => error.into(),

@@ -8,6 +8,7 @@ use http::{HeaderMap, Uri};
 use crate::{
     redrive,
     storage::{OpenRecords, PurgeNote, Purged, Stream, StreamError},
+    tasks::Part,
 };
 
 use super::{
@@ -47,7 +48,7 @@ pub(super) async fn purge(
     };
     let tasks = shared.tasks.clone();
     // A caller that hangs up loses the answer alone: what is removed is told to the log.
-    let purging = tasks.finish("purge", async move {
+    let purging = tasks.finish(Part::Change, async move {
         remove(&shared, &stream, open, note).await
     });
     let purged = purging.await;

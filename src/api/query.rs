@@ -44,8 +44,13 @@ impl<'a> Query<'a> {
 
     /// Returns how many items a list shall have, 1 to 1000; 100 if nothing is said.
     pub(super) fn limit(&self) -> Result<usize, Problem> {
+        self.limit_or(LIMIT_DEFAULT)
+    }
+
+    /// The same with another number if nothing is said.
+    pub(super) fn limit_or(&self, default: usize) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else {
-            return Ok(LIMIT_DEFAULT);
+            return Ok(default);
         };
         let limit = text.parse().ok().filter(|n| (1..=LIMIT_MAX).contains(n));
         limit.ok_or_else(|| invalid(format!("limit is a number from 1 to {LIMIT_MAX}")))

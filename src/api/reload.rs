@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use axum::{Json, extract::State};
 use http::{HeaderMap, Uri};
 
-use crate::{config::ConfigErrors, object, place::StreamName, storage::StreamError};
+use crate::{
+    config::ConfigErrors, ingest::NotPaused, object, place::StreamName, storage::StreamError,
+};
 
 use super::{
     Shared,
@@ -51,6 +53,9 @@ pub enum ReloadError {
         /// Why.
         source: StreamError,
     },
+    /// Submissions did not end in time for streams to be changed; nothing was applied.
+    #[error("{0}: nothing is applied")]
+    Busy(#[from] NotPaused),
     /// The gateway stops; nothing was applied.
     #[error("the gateway is stopping: nothing is applied")]
     Stopping,

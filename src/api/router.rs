@@ -164,6 +164,29 @@ fn who(path: &str, method: &str) -> Option<Who> {
     }
 }
 
+/// Returns the methods that a path has, as `Allow` names them; `None` if there is no such path.
+pub(super) fn methods(path: &str) -> Option<String> {
+    let (_, methods) = ROUTES.iter().find(|(route, _)| fits(route, path))?;
+    let methods: Vec<&str> = methods
+        .iter()
+        .flat_map(|(names, _)| names.split(','))
+        .collect();
+    Some(methods.join(", "))
+}
+
+/// Returns whether a path is one of a route, whose variable parts are in braces.
+fn fits(route: &str, path: &str) -> bool {
+    let (mut parts, mut named) = (route.split('/'), path.split('/'));
+    loop {
+        match (parts.next(), named.next()) {
+            (None, None) => return true,
+            (Some(part), Some(name)) if part == name => {}
+            (Some(part), Some(name)) if part.starts_with('{') && !name.is_empty() => {}
+            _ => return false,
+        }
+    }
+}
+
 async fn measured(
     State(shared): State<Arc<Shared>>,
     path: MatchedPath,

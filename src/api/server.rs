@@ -1,12 +1,12 @@
 //! Accepting connections, and one request from its head to its answer.
 //!
-//! Bounds: connections by a semaphore taken before `accept` (the rest waits in the kernel's queue), head and body by
-//! size and by time, an answer that nobody reads by TCP's user timeout.
+//! Bounds: connections by a semaphore taken before `accept` (the rest waits in the kernel's queue), by the setting and by
+//! their share of the descriptors, head and body by size and by time, answers by their bytes (`answers.rs`), and by time
+//! where the client does not read (`client_io.rs`).
 
 use std::{
     convert::Infallible,
     io,
-    panic::AssertUnwindSafe,
     pin::pin,
     sync::{
         Arc,
@@ -17,9 +17,12 @@ use std::{
 
 use axum::{Router, body::Body, response::Response};
 use data_encoding::HEXLOWER;
-use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
@@ -30,24 +33,38 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::{random, tasks::Tasks};
+#[cfg(test)]
+use crate::tasks;
+use crate::{
+    descriptors::Shares,
+    random,
+    tasks::{Part, Tasks},
+};
 
 use super::{
-    Api, Parts, Shared,
+    Api, Parts, Settings, Shared,
     access::Door,
     admin,
+    answers::Answers,
     body::Bodies,
-    guard::Guard,
-    problem::{Problem, REQUEST_ID},
+    client_io::{ClientIo, Manners, Patience},
+    cors,
+    guard::{Guard, one},
+    problem::{Code, Problem, REQUEST_ID},
+    refusals::Refusals,
     router, sync,
 };
 
 /// All headers of a request together, in bytes; longer ones are refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How long an answer may lie unread in the network before its connection is given up.
+/// What hyper reads ahead of a client, and what it gathers to be written.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
+/// How long an answer may lie in the system, all of it written and not acknowledged, before its connection is given up.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The wait after a failed accept (no more file descriptors, mostly).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// How often a failing accept is logged.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 impl Api {
     /// Serves until `stop` fires; then no connection is accepted, requests under way are answered, and further ones
@@ -85,6 +102,8 @@ impl Api {
             metrics,
             sources,
             bodies: Bodies::new(self.settings.clone()),
+            answers: Answers::default(),
+            refusals: Refusals::default(),
             settings: self.settings,
             roles: self.roles,
             guard: Guard::new(listener.local_addr()?),
@@ -94,13 +113,15 @@ impl Api {
         });
         let router = router::router(shared.clone());
         let mut settings = shared.settings.follow();
-        let mut connections = Places::new(settings.get().connections_max);
+        let share = Shares::of_process().connections;
+        let mut connections = Places::new(settings.get().connections_max.min(share));
+        let mut told = None;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = settings.changed() => {
-                    connections.set_max(settings.get().connections_max);
+                    connections.set_max(settings.get().connections_max.min(share));
                     continue;
                 }
                 accepted = accept(&listener, &mut connections) => accepted,
@@ -108,7 +129,11 @@ impl Api {
             let (stream, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "no connection could be accepted");
+                    // It may fail twenty times a second.
+                    if told.is_none_or(|told: Instant| told.elapsed() >= ACCEPT_TOLD_EVERY) {
+                        told = Some(Instant::now());
+                        tracing::warn!(%error, "no connection could be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                     continue;
                 }
@@ -118,7 +143,7 @@ impl Api {
                 router: router.clone(),
                 http: http(settings.get().request_timeout),
             };
-            tasks.spawn("connection", async move {
+            tasks.spawn_guarded(Part::Connection, async move {
                 connection.serve(stream).await;
                 drop(permit);
             });
@@ -134,7 +159,8 @@ fn http(head_timeout: Duration) -> http1::Builder {
         .half_close(true)
         // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
         // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
-        .max_header_size(HEAD_BYTES_MAX);
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX);
     http
 }
 
@@ -210,12 +236,17 @@ impl Connection {
         }
         // A token of its own: each poll of a wait takes the token's lock.
         let stop = self.shared.stop.child_token();
+        let manners = Arc::new(Manners::default());
+        let io = ClientIo::new(stream, manners.clone());
         let service = service_fn(move |request| {
             let shared = self.shared.clone();
             let router = self.router.clone();
-            async move { Ok::<_, Infallible>(respond(shared, router, request).await) }
+            #[cfg(test)]
+            tasks::provoke(Part::Connection, request.uri().path().as_bytes());
+            let manners = manners.clone();
+            async move { Ok::<_, Infallible>(respond(shared, router, request, &manners).await) }
         });
-        let served = self.http.serve_connection(TokioIo::new(stream), service);
+        let served = self.http.serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(served.with_upgrades());
         let ended = tokio::select! {
             biased;
@@ -231,21 +262,41 @@ impl Connection {
     }
 }
 
-async fn respond(shared: Arc<Shared>, router: Router, request: Request<Incoming>) -> Response {
+async fn respond(
+    shared: Arc<Shared>,
+    router: Router,
+    request: Request<Incoming>,
+    manners: &Manners,
+) -> Response {
+    let settings = shared.settings.get();
     let id = shared.ids.of(request.headers());
     let path = request.uri().path().to_owned();
-    let answered = AssertUnwindSafe(answer(&shared, router, request, &id)).catch_unwind();
-    let mut response = match answered.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(problem)) => problem.render(&path, &id),
-        Err(_panic) => Problem::internal("the handler panicked").render(&path, &id),
+    let origin = cors::origin(&settings, request.headers());
+    let changes = !is_safe(request.method());
+    let has_body = !request.body().is_end_stream();
+    let answered = answer(&shared, &settings, router, request, &id);
+    let answered = shared.tasks.panics().guard(Part::Request, answered).await;
+    let answered = answered.unwrap_or_else(|| Err(Problem::internal("the handler panicked")));
+    let render = |problem: Problem| {
+        problem.tell(&shared.refusals, &id);
+        problem.render(&path, &id, shared.push.now())
     };
+    let answered =
+        answered.and_then(|response| shared.answers.count(&settings, response, !changes));
+    let mut response = answered.unwrap_or_else(render);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let allow = response.headers_mut().remove(http::header::ALLOW);
-        response = problem.render(&path, &id);
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = render(problem);
         if let Some(allow) = allow {
-            response.headers_mut().insert(http::header::ALLOW, allow);
+            response.headers_mut().insert(header::ALLOW, allow);
         }
+    }
+    let status = response.status();
+    let refuses = status.is_client_error() || status.is_server_error();
+    let patience = response.extensions().get::<Patience>().copied();
+    manners.answers(patience, has_body && refuses);
+    if let Some(origin) = origin {
+        cors::open(response.headers_mut(), origin);
     }
     if let Ok(id) = HeaderValue::from_maybe_shared(bytes::Bytes::from(id)) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -255,20 +306,23 @@ async fn respond(shared: Arc<Shared>, router: Router, request: Request<Incoming>
 
 async fn answer(
     shared: &Arc<Shared>,
+    settings: &Settings,
     mut router: Router,
     request: Request<Incoming>,
     id: &str,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path();
+    #[cfg(test)]
+    tasks::provoke(Part::Request, path.as_bytes());
     if shared.stop.is_cancelled() && !admin::answers_while_draining(path) {
         return Err(Problem::draining());
     }
-    let settings = shared.settings.get();
-    shared.guard.check(&settings, &parts)?;
-    if path == sync::PATH && parts.method == http::Method::POST {
+    shared.guard.check(settings, &parts)?;
+    check_coding(&parts.headers)?;
+    if path == sync::PATH && parts.method == Method::POST {
         let started = Instant::now();
-        let answered = sync::answer(shared, &settings, &parts, body, id).await;
+        let answered = sync::answer(shared, settings, &parts, body, id).await;
         if let Err(problem) = &answered {
             let code = [("code", problem.code().word().to_owned())];
             shared.metrics.refused.get_or_create(&code).inc();
@@ -276,12 +330,37 @@ async fn answer(
         shared.sync_seconds.observe(started.elapsed().as_secs_f64());
         return answered;
     }
-    let caller = shared.door.caller(&settings, &parts).await?;
+    if let Some(response) = cors::preflight(settings, &parts) {
+        return Ok(response);
+    }
+    let caller = shared.door.caller(settings, &parts).await?;
     parts.extensions.insert(caller);
     let request = Request::from_parts(parts, Body::new(body));
     match router.call(request).await {
         Ok(response) => Ok(response),
         Err(never) => match never {},
+    }
+}
+
+/// Returns whether a method changes nothing (RFC 9110 §9.2.1).
+pub(super) fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Refuses transfer codings that hyper passes on undone: it undoes `chunked` and looks only whether that is the last one
+/// (RFC 9112 §6.1).
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let coding = one(headers, &header::TRANSFER_ENCODING);
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match coding {
+        Ok(coding) if coding.is_none_or(is_chunked) => Ok(()),
+        _ => Err(Problem::new(
+            Code::NotImplemented,
+            "the only transfer coding is chunked, once; for gzip take Content-Encoding",
+        )),
     }
 }
 

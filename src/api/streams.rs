@@ -199,7 +199,7 @@ async fn apply(
     // What is submitted meanwhile has chosen partitions among those there were.
     let _pause = match is_source && partitions > stream.partitions {
         true => {
-            let pause = shared.ingest.pause().await;
+            let pause = shared.ingest.pause().await?;
             grow_error_streams(shared, partitions).await?;
             Some(pause)
         }

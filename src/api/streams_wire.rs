@@ -66,8 +66,13 @@ impl NewStream {
         let (object, mut faults) = object::body(body, &known)?;
         let name = object.text("name", &mut faults);
         let name = name.map(|name| name.parse::<StreamName>());
-        if let Some(Err(error)) = &name {
-            object.wrong("name", &error.to_string(), &mut faults);
+        match &name {
+            Some(Err(error)) => object.wrong("name", &error.to_string(), &mut faults),
+            Some(Ok(name)) if name.is_reserved() => {
+                let what = format!("{name} is reserved for the gateway; take another name");
+                object.wrong("name", &what, &mut faults);
+            }
+            _ => {}
         }
         let partitions = number(&object, "partitions", PARTITIONS, &mut faults);
         let (retention_hours, retention_bytes) = retention(&object, &mut faults);

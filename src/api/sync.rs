@@ -6,13 +6,13 @@
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use crate::ingest::{Accepted, Form, IdempotencyKey, Submission, Warning};
 
 use super::{
     Settings, Shared,
-    body::media_type,
+    body::{Sender, media_type},
     guard::one,
     problem::{Code, Problem},
     wire,
@@ -20,6 +20,9 @@ use super::{
 
 /// The route.
 pub(super) const PATH: &str = "/stream/sync";
+
+/// Answers that may have no more than this take no space before.
+const SMALL_ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// Who sends, as long as there are no sources with names.
 const SOURCE: &str = "default";
@@ -47,8 +50,16 @@ pub(super) async fn answer(
     });
     let body = shared
         .bodies
-        .read(headers, body, settings.batch_bytes_max)
+        .read_from(Sender::Source, headers, body, settings.batch_bytes_max)
         .await?;
+    // What is stored cannot be refused for the sake of its answer, so the space for that is taken before.
+    let is_batch = lines || !body.bytes.trim_ascii_start().starts_with(b"{");
+    let space = match answer_bytes_max(body.bytes.len(), settings.batch_len_max) {
+        bytes if is_batch && bytes > SMALL_ANSWER_BYTES_MAX => {
+            Some(shared.answers.take_for_batch(settings, bytes)?)
+        }
+        _ => None,
+    };
     let accepted = shared
         .ingest
         .submit(Submission {
@@ -71,7 +82,24 @@ pub(super) async fn answer(
         tracing::debug!(request_id, message_id = %placed.message_id, repeated, "accepted");
     }
     let text = wants_text(headers).unwrap_or(settings.text_answers);
-    Ok(success(&accepted, text))
+    let response = success(&accepted, text);
+    let len = response.body().size_hint().exact();
+    let len = len.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+    Ok(match space {
+        Some(mut space) if len > 0 => {
+            space.resize(len);
+            space.attach(response)
+        }
+        _ => response,
+    })
+}
+
+/// Returns the most that the answer to a body may have.
+fn answer_bytes_max(body_bytes: usize, batch_len_max: usize) -> usize {
+    // A message has a URL and a method, and a result a stream's name, two numbers, an id and a warning.
+    const MESSAGE_BYTES_MIN: usize = 64;
+    const RESULT_BYTES_MAX: usize = 512;
+    (body_bytes / MESSAGE_BYTES_MIN).min(batch_len_max) * RESULT_BYTES_MAX
 }
 
 fn success(accepted: &Accepted, text: bool) -> Response {

@@ -327,6 +327,15 @@ pub(super) struct State {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Ready {
+    pub(super) status: &'static str,
+    pub(super) secrets_full_percent: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct NotReady {
     pub(super) reasons: Vec<&'static str>,
+    pub(super) secrets_full_percent: usize,
 }

@@ -45,6 +45,7 @@ pub(super) struct Restore {
 }
 
 pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    super::make_private_files();
     match command {
         Command::Create(arguments) => create(arguments, output).await,
         Command::Restore(arguments) => restore(arguments, output).await,
@@ -66,10 +67,10 @@ async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
     }
     tell(&to, copied, output)?;
     if has_key && !with_master_key {
-        eprintln!(
+        output::say(&format!(
             "note: the master key is not in the copy, and without it no token in it can be opened; keep {} elsewhere",
             data.join(MASTER_KEY).display()
-        );
+        ));
     }
     Ok(())
 }
@@ -89,8 +90,10 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
 /// Copies the key; nobody but its owner can read it at any moment.
 fn copy_key(from: &Path, to: &Path) -> Result<(), Failure> {
     use std::{fs, io::Write, os::unix::fs::OpenOptionsExt};
+
+    use crate::files::{self, VALUE_BYTES_MAX};
     let (from, to) = (from.join(MASTER_KEY), to.join(MASTER_KEY));
-    let copied = fs::read(&from).and_then(|key| {
+    let copied = files::read_unlinked(&from, VALUE_BYTES_MAX).and_then(|key| {
         let mut options = fs::File::options();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&to)?;
         file.write_all(&key)?;

@@ -13,6 +13,8 @@ use super::{Failure, login::Login};
 
 /// A command's answer must be here after this time, unless it says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Far above the longest page of records: a server that is no gateway may send without an end.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HOW_TO_LOG_IN: &str =
     "set SYNCGATE_USER and SYNCGATE_PASSWORD, or give --url http://USER:PASSWORD@HOST:PORT";
@@ -129,6 +131,15 @@ impl Client {
         self.read(response).await
     }
 
+    /// Returns an answer as the gateway wrote it: what it holds of others may be JSON that a [`Value`] cannot hold.
+    pub(super) async fn send_for_text(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<String, Error> {
+        let response = self.response(request).await?;
+        self.text(response).await
+    }
+
     /// Returns the headers of an answer that switches protocols, and the connection.
     pub(super) async fn upgrade(
         &self,
@@ -155,25 +166,40 @@ impl Client {
     }
 
     async fn read(&self, response: Response) -> Result<Value, Error> {
+        let text = self.text(response).await?;
+        Ok(value(&text))
+    }
+
+    async fn text(&self, mut response: Response) -> Result<String, Error> {
         let status = response.status();
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
             .and_then(|seconds| seconds.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
-        let body = response
-            .bytes()
+        let mut body = Vec::new();
+        while let Some(part) = response
+            .chunk()
             .await
-            .map_err(|error| self.no_response(&error))?;
-        let value: Value = serde_json::from_slice(&body)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+            .map_err(|error| self.no_response(&error))?
+        {
+            if body.len() + part.len() > ANSWER_BYTES_MAX {
+                let mib = ANSWER_BYTES_MAX >> 20;
+                return Err(Error::NoAnswer(format!(
+                    "{} answered with more than {mib} MiB, which no gateway does",
+                    self.base
+                )));
+            }
+            body.extend_from_slice(&part);
+        }
+        let text = String::from_utf8_lossy(&body).into_owned();
         if status.is_success() {
-            return Ok(value);
+            return Ok(text);
         }
         Err(Error::Refused(Box::new(refusal(
             status,
             retry_after,
-            value,
+            value(&text),
         ))))
     }
 
@@ -195,6 +221,11 @@ impl Client {
             Error::NoAnswer(format!("{base} broke the connection off ({why})"))
         }
     }
+}
+
+/// Returns the JSON that a text is, or the text as a JSON string.
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
 fn refusal(status: StatusCode, retry_after: Option<Duration>, body: Value) -> Refusal {

@@ -10,6 +10,7 @@ use super::{
     output::{self, Table, counted},
 };
 use crate::{
+    clock::Clock,
     config::LogSettings,
     storage::embedded::{
         Options,
@@ -40,6 +41,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let dir = arguments.data;
+    super::make_private_files();
     if arguments.restored {
         let streams_len = renewed(&dir).await?;
         return match output {
@@ -52,7 +54,8 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     }
     if !arguments.accept_loss.is_empty() {
         let files = arguments.accept_loss;
-        let accepted = off_this_thread(move || accept_loss(&dir, &files)).await?;
+        let accept = move || accept_loss(&dir, &files, &Clock::system());
+        let accepted = off_this_thread(accept).await?;
         let report = accepted.map_err(|error| Failure::failed_by(&error))?;
         return match output {
             Output::Json => output::print_json(&json!({"accepted": loss_report(&report)})),
@@ -70,11 +73,12 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
             }
         };
     }
+    let shown_dir = dir.clone();
     let examined = off_this_thread(move || examine(&dir)).await?;
     let examined = examined.map_err(|error| Failure::failed_by(&error))?;
     match output {
         Output::Json => output::print_json(&report(&examined))?,
-        Output::Text => output::print(&text(&examined))?,
+        Output::Text => output::print(&text(&examined, &shown_dir))?,
     }
     let damaged = examined.files.iter().any(|file| !file.damages.is_empty());
     match (&examined.refusal, damaged) {
@@ -98,7 +102,7 @@ pub(super) async fn renewed(dir: &Path) -> Result<usize, Failure> {
         let what = format!("{} holds no journal", dir.display());
         return Err(Failure::failed(what));
     }
-    let renewed = renew(options).await;
+    let renewed = renew(options, Clock::system()).await;
     renewed.map_err(|error| Failure::failed_by(&error))
 }
 
@@ -127,6 +131,7 @@ fn report(examined: &Examined) -> Value {
         "starts": examined.refusal.is_none(),
         "refusal": examined.refusal.as_ref().map(ToString::to_string),
         "wouldLose": examined.loss.as_ref().map(loss_report),
+        "openToOthers": {"count": examined.exposed.len, "paths": examined.exposed.paths},
         "acceptedLosses": examined.accepted.iter().map(accepted).collect::<Vec<_>>(),
     })
 }
@@ -267,7 +272,7 @@ fn loss_text(report: &LossReport, tense: Tense) -> String {
     text
 }
 
-fn text(examined: &Examined) -> String {
+fn text(examined: &Examined, dir: &Path) -> String {
     let mut table = Table::new(&["FILE", ">BYTES", ">FRAMES", "STATE"]);
     for file in &examined.files {
         let name = file.path.file_name().unwrap_or_default();
@@ -307,6 +312,14 @@ fn text(examined: &Examined) -> String {
             accepted.open
         );
     }
+    if let Some(path) = examined.exposed.paths.first() {
+        text += &format!(
+            "others than the owner have rights to {}, such as {}; take them away: chmod -R go= {}\n",
+            entries(examined.exposed.len),
+            path.display(),
+            dir.display()
+        );
+    }
     if let Some(loss) = &examined.loss {
         text += &loss_text(loss, Tense::Future);
     }
@@ -314,6 +327,13 @@ fn text(examined: &Examined) -> String {
         text += "a gateway starts with this directory\n";
     }
     text
+}
+
+fn entries(len: usize) -> String {
+    match len {
+        1 => "one file or directory".into(),
+        len => format!("{} files and directories", output::grouped(len as u64)),
+    }
 }
 
 fn damage_text(damage: &crate::storage::embedded::doctor::Damage) -> String {

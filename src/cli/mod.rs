@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod demo;
 mod doctor;
+mod escape;
 mod healthcheck;
 mod login;
 mod offset_file;
@@ -25,8 +26,10 @@ mod verify;
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::fs::Mode;
 
 use self::{client::Client, login::Login};
+use crate::telemetry;
 
 /// What threads that are still blocked at the end have to finish; everything durable was closed before.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
@@ -187,14 +190,25 @@ pub fn run(cli: Cli) -> ExitCode {
     // A name that is being looked up cannot be interrupted, and may take half a minute.
     runtime.shutdown_timeout(RUNTIME_PATIENCE);
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            telemetry::flush();
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
+            let mut text = String::new();
             for (at, line) in failure.message.lines().enumerate() {
-                eprintln!("{}{line}", if at == 0 { "error: " } else { "       " });
+                let before = if at == 0 { "error: " } else { "       " };
+                text += &format!("{before}{}\n", escape::line(line));
             }
+            telemetry::last_words(&text);
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// From now on what this process makes is for its user alone; sled, the index, asks for no mode of its own.
+fn make_private_files() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 async fn command(cli: Cli) -> Result<(), Failure> {

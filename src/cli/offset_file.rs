@@ -10,6 +10,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
+use crate::files;
+
+/// Offsets of 256 partitions have about 10 KiB.
+const OFFSETS_BYTES_MAX: u64 = 1 << 20;
 
 /// The offsets of one stream, in a file.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ impl OffsetFile {
     /// send everything again.
     pub(super) fn open(path: &Path, stream: &str) -> Result<Self, Failure> {
         let shown = path.display();
-        let content = match fs::read(path) {
+        let content = match files::read(path, OFFSETS_BYTES_MAX) {
             Ok(bytes) => serde_json::from_slice::<Content>(&bytes)
                 .map_err(|error| Failure::usage(format!("{shown} is no offset file: {error}")))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Content {
@@ -78,7 +82,12 @@ impl OffsetFile {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let new = dir.join(name);
-        let mut file = File::create(&new)?;
+        // What has the name is of a run that was ended, or a link that somebody put there: it is not written through.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::create_new(&new)?;
         serde_json::to_writer(&mut file, &self.content)?;
         file.write_all(b"\n")?;
         file.sync_all()?;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::Failure;
+use super::{Failure, escape};
 
 /// Rows under headings, as wide as they need to be.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Table {
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         // One line is one row, whatever a record holds.
-        let visible = |cell: String| cell.replace(|c: char| c.is_control(), " ");
+        let visible = |cell: String| escape::line(&cell).into_owned();
         self.rows.push(cells.into_iter().map(visible).collect());
     }
 
@@ -65,8 +65,17 @@ impl Table {
     }
 }
 
-/// Writes to standard output.
+/// Writes text to standard output; what a terminal would obey is shown escaped.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    write(&escape::text(text))
+}
+
+/// Writes a line to standard error, in the same way.
+pub(super) fn say(text: &str) {
+    eprintln!("{}", escape::line(text));
+}
+
+fn write(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match written {
@@ -79,7 +88,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes one JSON document and a line's end.
 pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
-    print(&format!("{value}\n"))
+    write(&escape::json(&format!("{value}\n")))
 }
 
 /// Returns the value of a member as a cell: a text bare, other values as JSON, nothing for null and absent.

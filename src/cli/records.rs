@@ -1,12 +1,38 @@
 //! `syncgate records STREAM`: what is in a stream, and why it is in an error stream.
 
 use clap::Args;
-use serde_json::Value;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     Failure, Gateway, Output,
     output::{self, Table, cell, counted},
 };
+use crate::loose;
+
+/// A page of records. Each record stays as it was written: JSON allows payloads that a [`Value`] cannot hold.
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+    next: Value,
+    earliest: Value,
+    tail: Value,
+}
+
+/// What is shown of a record.
+#[derive(Deserialize)]
+struct Item<'a> {
+    offset: Value,
+    time: Value,
+    key: Option<Value>,
+    finished: Option<bool>,
+    cause: Option<Value>,
+    waiting: Option<Value>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -44,9 +70,15 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         &arguments.partition,
         "records",
     ];
-    let page = arguments.gateway.client()?.get(&path, &query).await?;
+    let client = arguments.gateway.client()?;
+    let request = client.request(Method::GET, &path, &query);
+    let text = client.send_for_text(request).await?;
+    let unread = |_| Failure::failed(format!("{} sent no page of records", client.base()));
+    let page: Page<'_> = serde_json::from_str(&text).map_err(unread)?;
     if output == Output::Json {
-        return output::print_json(&page);
+        // A line's end can only stand between tokens: in a string it would not be JSON.
+        let line = text.replace(['\n', '\r'], " ");
+        return output::print(&format!("{line}\n"));
     }
     let mut table = Table::new(&[
         ">OFFSET",
@@ -57,29 +89,38 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         "END",
         "CAUSE",
     ]);
-    let items = page.get("items").and_then(Value::as_array);
-    for item in items.into_iter().flatten() {
+    for item in &page.items {
+        let item: Item<'_> = serde_json::from_str(item.get()).map_err(unread)?;
+        let message = item.value.and_then(|value| loose::members(value.get()));
+        let message = message.unwrap_or_default();
+        let text = |name: &str| {
+            let text = loose::member(&message, name).and_then(loose::string);
+            text.unwrap_or_default().into_owned()
+        };
         table.row([
-            cell(item, "/offset"),
-            cell(item, "/time"),
-            cell(item, "/key"),
-            cell(item, "/value/targetRestApiOperation"),
-            cell(item, "/value/targetRestApi"),
-            finished(item),
-            cause(item),
+            cell(&item.offset, ""),
+            cell(&item.time, ""),
+            cell(&item.key.unwrap_or_default(), ""),
+            text("targetRestApiOperation"),
+            text("targetRestApi"),
+            finished(item.finished),
+            cause(
+                &item.cause.unwrap_or_default(),
+                &item.waiting.unwrap_or_default(),
+            ),
         ]);
     }
-    let (earliest, tail) = (cell(&page, "/earliest"), cell(&page, "/tail"));
+    let (earliest, tail) = (cell(&page.earliest, ""), cell(&page.tail, ""));
     let mut text = format!("{}earliest {earliest}, tail {tail}", table.text());
-    if let Some(next) = page.get("next").filter(|next| !next.is_null()) {
-        text = format!("{text}, go on with --from {}", cell(next, ""));
+    if !page.next.is_null() {
+        text = format!("{text}, go on with --from {}", cell(&page.next, ""));
     }
     output::print(&format!("{text}\n"))
 }
 
 /// In a stream that is dispatched: delivered, or in an error stream; in an error stream: redriven.
-fn finished(item: &Value) -> String {
-    match item.get("finished").and_then(Value::as_bool) {
+fn finished(finished: Option<bool>) -> String {
+    match finished {
         Some(true) => "yes".to_owned(),
         Some(false) => "no".to_owned(),
         None => String::new(),
@@ -88,10 +129,10 @@ fn finished(item: &Value) -> String {
 
 /// `status 404: the target answered 404 Not Found`, `connect: connection refused`; of a record that waits to be called again
 /// `status 429: 2 calls, again at 2026-01-02T03:04:05Z`.
-fn cause(item: &Value) -> String {
-    let of = |cause: &str| {
-        let parts = ["class", "status", "reason"].map(|part| format!("{cause}/{part}"));
-        let [class, status, reason] = parts.map(|part| cell(item, &part));
+fn cause(of_record: &Value, waiting: &Value) -> String {
+    let words = |cause: &Value| {
+        let [class, status, reason] =
+            ["/class", "/status", "/reason"].map(|part| cell(cause, part));
         let mut text = class;
         for (separator, part) in [(" ", status), (": ", reason)] {
             if !part.is_empty() {
@@ -100,14 +141,13 @@ fn cause(item: &Value) -> String {
         }
         text
     };
-    let attempts = item.pointer("/waiting/attempts").and_then(Value::as_u64);
-    match attempts {
+    match waiting["attempts"].as_u64() {
         Some(attempts) => format!(
             "{}: {}, again at {}",
-            of("/waiting/cause"),
+            words(&waiting["cause"]),
             counted(attempts, "call"),
-            cell(item, "/waiting/due")
+            cell(waiting, "/due")
         ),
-        None => of("/cause"),
+        None => words(of_record),
     }
 }

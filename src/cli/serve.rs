@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, output};
 use crate::{
     config::{self, Overrides, Sources},
+    descriptors,
     gateway::Gateway,
     telemetry,
 };
@@ -33,7 +34,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let sources = Sources::of_process(arguments.config, overrides);
     let loaded = config::load(sources).map_err(Failure::usage)?;
-    let level = telemetry::log_to_stderr(&loaded.config.logging);
+    let level = telemetry::log_to_stderr(&loaded.config.logging)
+        .map_err(|error| Failure::start_by("the log", &error))?;
+    descriptors::raise_limit();
+    super::make_private_files();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -64,6 +68,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
                     result = &mut ended => break result,
                     () = stops.next() => {
                         tracing::warn!("ended by a second signal; what was under way is dispatched again at the next start");
+                        telemetry::flush();
                         // Not a return: that would wait for what the signal is meant to cut off.
                         std::process::exit(1);
                     }

@@ -64,6 +64,9 @@ pub(super) struct Purge {
     discard_pending: bool,
 }
 
+/// Pages of streams: a server that is no gateway may name another page for ever.
+const PAGES_MAX: usize = 1_000;
+
 pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Ls(arguments) => list(&arguments.gateway.client()?, output).await,
@@ -78,7 +81,15 @@ pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure>
 async fn list(client: &Client, output: Output) -> Result<(), Failure> {
     let mut items = Vec::new();
     let mut query = Vec::new();
+    let mut pages = 0;
     loop {
+        pages += 1;
+        if pages > PAGES_MAX {
+            return Err(Failure::failed(format!(
+                "{} has more than {PAGES_MAX} pages of streams, which no gateway has",
+                client.base()
+            )));
+        }
         let mut page = client.get(&["v1", "streams"], &query).await?;
         if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
             items.extend(more);

@@ -8,7 +8,11 @@ use std::{
 use http::HeaderName;
 
 use super::{Config, StreamSettings, TargetSettings, errors::did_you_mean};
-use crate::{place::StreamName, target::Origin};
+use crate::{
+    files::{self, CERTIFICATES_BYTES_MAX},
+    place::StreamName,
+    target::Origin,
+};
 
 /// Something that does not fit.
 #[derive(Debug)]
@@ -149,6 +153,11 @@ impl Check<'_> {
             server.request_timeout_ms,
             10..=HOUR_MS,
         );
+        self.range(
+            "server.answers_bytes_max",
+            server.answers_bytes_max,
+            MIB..=64 * GIB,
+        );
         self.range("server.grace_ms", server.grace_ms, 0..=HOUR_MS);
         let level = &config.logging.level;
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level) {
@@ -176,6 +185,7 @@ impl Check<'_> {
             log.disk_free_bytes_min,
             0..=1 << 40,
         );
+        self.range("log.streams_max", log.streams_max, 1..=16_384);
         self.range(
             "sync.record_bytes_max",
             sync.record_bytes_max,
@@ -211,27 +221,57 @@ impl Check<'_> {
     }
 
     fn token_header(&mut self, name: &str) {
-        const TAKEN: [&str; 13] = [
+        // What the gateway or HTTP itself reads, echoes or logs: a token in one of these would be shown.
+        const TAKEN: [&str; 36] = [
+            "accept",
+            "accept-encoding",
+            "accept-language",
             "connection",
             "content-encoding",
             "content-length",
             "content-type",
+            "date",
             "expect",
+            "forwarded",
             "host",
             "idempotency-key",
+            "if-match",
+            "if-none-match",
+            "keep-alive",
+            "last-event-id",
+            "origin",
+            "prefer",
+            "proxy-authorization",
+            "proxy-connection",
+            "range",
+            "referer",
             "te",
             "traceparent",
+            "tracestate",
             "trailer",
             "transfer-encoding",
             "upgrade",
+            "user-agent",
+            "via",
             "x-api-key",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-real-ip",
+            "x-request-id",
         ];
+        const TAKEN_BEGINNINGS: [&str; 3] = ["access-control-", "sec-", "x-message-id"];
+        let lower = name.to_ascii_lowercase();
+        let is_taken = TAKEN.contains(&lower.as_str())
+            || TAKEN_BEGINNINGS
+                .iter()
+                .any(|first| lower.starts_with(first));
         if name.parse::<HeaderName>().is_err() {
             let message = format!(
                 "\"{name}\" is no header name: give letters, digits and hyphens, such as authorization"
             );
             self.say(["sync.token_header"], message);
-        } else if TAKEN.contains(&name.to_ascii_lowercase().as_str()) {
+        } else if is_taken {
             let message = format!(
                 "\"{name}\" has a meaning of its own; take authorization, or a header such as x-target-token"
             );
@@ -294,6 +334,7 @@ impl Check<'_> {
             dispatch.connect_timeout_ms,
             1..=HOUR_MS,
         );
+        self.range("dispatch.dns_ms", dispatch.dns_ms, 0..=HOUR_MS);
         self.range(
             "dispatch.response_timeout_ms",
             dispatch.response_timeout_ms,
@@ -359,7 +400,7 @@ impl Check<'_> {
             );
         }
         if let Some(file) = &dispatch.ca_file
-            && let Err(error) = std::fs::File::open(file)
+            && let Err(error) = files::read(file, CERTIFICATES_BYTES_MAX)
         {
             let message = format!("{} cannot be read: {error}", file.display());
             self.say(["dispatch.ca_file"], message);

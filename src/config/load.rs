@@ -17,7 +17,10 @@ use super::{
     oci,
     schema::{Shape, shape},
 };
-use crate::users::Administrator;
+use crate::{
+    files::{self, CONFIG_BYTES_MAX},
+    users::Administrator,
+};
 
 /// Where settings come from.
 #[derive(Clone, Default)]
@@ -132,7 +135,7 @@ impl Loader {
             path: path.clone(),
             line,
         };
-        let text = match std::fs::read_to_string(&path) {
+        let text = match files::read_text(&path, CONFIG_BYTES_MAX) {
             Ok(text) => text,
             Err(error) => return self.error("", place(None), format!("cannot be read: {error}")),
         };

@@ -79,6 +79,8 @@ pub struct Server {
     pub connections_max: usize,
     /// A request must have arrived whole after this time.
     pub request_timeout_ms: u64,
+    /// Bytes of all answers that clients have not read yet; more are refused with 503.
+    pub answers_bytes_max: usize,
     /// What a stop waits for requests and attempts to end.
     pub grace_ms: u64,
     /// Origins other than our own whose pages may send changes.
@@ -92,6 +94,7 @@ impl Default for Server {
             hosts: Vec::new(),
             connections_max: 10_000,
             request_timeout_ms: 30_000,
+            answers_bytes_max: 64 << 20,
             grace_ms: 20_000,
             cors_origins: Vec::new(),
             public_url: None,
@@ -131,6 +134,8 @@ pub struct LogSettings {
     pub dedup_age_hours: u32,
     /// What is to stay free on the disk; below it records from outside are refused with 507.
     pub disk_free_bytes_min: u64,
+    /// Streams that can be made; more are refused with 507.
+    pub streams_max: usize,
 }
 
 impl Default for LogSettings {
@@ -143,6 +148,7 @@ impl Default for LogSettings {
             dedup_len_max: 100_000,
             dedup_age_hours: 24,
             disk_free_bytes_min: 256 << 20,
+            streams_max: 1_024,
         }
     }
 }
@@ -219,6 +225,8 @@ pub struct Dispatch {
     pub deferred_ms_max: u64,
     /// Until the connection stands, with TLS.
     pub connect_timeout_ms: u64,
+    /// How long addresses of a host are kept; 0 = each connection looks its host up.
+    pub dns_ms: u64,
     /// Until the response begins.
     pub response_timeout_ms: u64,
     /// The whole call.
@@ -254,6 +262,7 @@ impl Default for Dispatch {
             retry_after_ms_max: 3_600_000,
             deferred_ms_max: 3_600_000,
             connect_timeout_ms: 5_000,
+            dns_ms: 30_000,
             response_timeout_ms: 30_000,
             attempt_timeout_ms: 60_000,
             queue_len_max: 4_096,

@@ -259,6 +259,14 @@ fn values_must_fit_together() {
             "t.toml, line 2: sync.token_header: \"Host\" has a meaning of its own",
         ),
         (
+            "[sync]\ntoken_header = \"X-Request-Id\"",
+            "t.toml, line 2: sync.token_header: \"X-Request-Id\" has a meaning of its own",
+        ),
+        (
+            "[sync]\ntoken_header = \"Sec-WebSocket-Key\"",
+            "t.toml, line 2: sync.token_header: \"Sec-WebSocket-Key\" has a meaning of its own",
+        ),
+        (
             "[sync]\noperations = []",
             "t.toml, line 2: sync.operations: is empty",
         ),

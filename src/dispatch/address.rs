@@ -30,17 +30,42 @@ enum Kind {
     Never,
 }
 
+/// Why an address may not be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forbidden {
+    Private,
+    Loopback,
+    Never,
+    Own,
+}
+
+impl Forbidden {
+    /// Says what would allow it.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Private => "dispatch.private_addresses = true would allow it",
+            Self::Loopback => "dispatch.loopback_addresses = true would allow it",
+            Self::Never => "no setting allows link-local, metadata and reserved addresses",
+            Self::Own => "the gateway itself listens there",
+        }
+    }
+}
+
 impl AddressRule {
     /// Returns whether a call may go to `to`.
+    #[cfg(test)]
     pub(crate) fn allows(&self, to: SocketAddr) -> bool {
-        ends(to.ip()).into_iter().all(|ip| {
-            let kind_allowed = match kind(ip) {
-                Kind::Public => true,
-                Kind::Private => self.private,
-                Kind::Loopback => self.loopback,
-                Kind::Never => false,
-            };
-            kind_allowed && !self.is_own(ip, to.port())
+        self.forbids(to).is_none()
+    }
+
+    /// Returns why no call may go to `to`; `None` if one may.
+    pub(crate) fn forbids(&self, to: SocketAddr) -> Option<Forbidden> {
+        ends(to.ip()).into_iter().find_map(|ip| match kind(ip) {
+            Kind::Never => Some(Forbidden::Never),
+            _ if self.is_own(ip, to.port()) => Some(Forbidden::Own),
+            Kind::Private if !self.private => Some(Forbidden::Private),
+            Kind::Loopback if !self.loopback => Some(Forbidden::Loopback),
+            Kind::Public | Kind::Private | Kind::Loopback => None,
         })
     }
 

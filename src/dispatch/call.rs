@@ -14,7 +14,8 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::{
     layout::Parts,
-    message::{self, HEADERS_LEN_MAX, HEADERS_REFUSED},
+    mask::is_hidden,
+    message::{HEADERS_LEN_MAX, HEADERS_REFUSED},
     place::MessageId,
     record::{Record, header as record_header},
     target::{Origin, TargetUrl, part},
@@ -29,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) origin: Origin,
     /// Without the secret.
     pub(crate) request: Request<Full<Bytes>>,
+    /// The message's header names as they came; empty if they are all in lower case, as the request has them.
+    pub(crate) names: Vec<Bytes>,
 }
 
 /// 128 bits in base32.
@@ -49,7 +52,7 @@ pub(crate) struct SecretRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid(pub(crate) String);
 
-/// Headers that every request has.
+/// Headers that every request has; with a body it has a type and without one a length.
 const OWN_HEADERS_LEN: usize = 6;
 
 /// A shorter value, such as `true`, is hardly one, and would be found in any text.
@@ -82,6 +85,7 @@ impl Call {
         if parts.headers.len() > HEADERS_LEN_MAX {
             return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
         }
+        let names = names_as_they_came(&parts, &record.value);
         let mut headers = HeaderMap::with_capacity(parts.headers.len() + OWN_HEADERS_LEN);
         headers.insert(header::HOST, url.authority);
         for (name, value) in &parts.headers {
@@ -93,6 +97,12 @@ impl Call {
         if takes_body && body.is_empty() {
             // hyper leaves it out for an empty body, and some servers then answer 411.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if !body.is_empty()
+            && let Entry::Vacant(missing) = headers.entry(header::CONTENT_TYPE)
+        {
+            // A payload is JSON; without a type some frameworks do not read it, and answer 415.
+            missing.insert(HeaderValue::from_static("application/json"));
         }
         if let Entry::Vacant(missing) = headers.entry(IDEMPOTENCY_KEY) {
             let key = HeaderValue::from_bytes(&idempotency_key(message_id));
@@ -114,13 +124,23 @@ impl Call {
             secret,
             origin: url.origin,
             request,
+            names,
         })
     }
 }
 
+/// Most messages name headers in lower case or none, and cost no allocation here.
+fn names_as_they_came(parts: &Parts<'_>, whole: &Bytes) -> Vec<Bytes> {
+    let is_lower = |name: &str| !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    if parts.headers.iter().all(|(name, _)| is_lower(name)) {
+        return Vec::new();
+    }
+    let names = parts.headers.iter();
+    names.map(|(name, _)| part(name, whole)).collect()
+}
+
 /// Returns the request as HTTP/2 has it: whom to call stands in the URI.
-pub(crate) fn absolute(request: &Request<Full<Bytes>>, origin: &Origin) -> Request<Full<Bytes>> {
-    let mut request = request.clone();
+pub(crate) fn absolute(mut request: Request<Full<Bytes>>, origin: &Origin) -> Request<Full<Bytes>> {
     let authority = request.headers_mut().remove(header::HOST);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(match origin.https() {
@@ -133,13 +153,13 @@ pub(crate) fn absolute(request: &Request<Full<Bytes>>, origin: &Origin) -> Reque
     request
 }
 
-/// Returns the credentials among the headers of a record's message.
-pub(crate) fn credentials(record: &Record) -> Vec<Bytes> {
+/// Returns the credentials among the headers of a record's message, those that `more` names included.
+pub(crate) fn credentials(record: &Record, more: &[String]) -> Vec<Bytes> {
     let headers = Parts::of(record).map(|parts| parts.headers);
     let headers = headers.unwrap_or_default();
     headers
         .iter()
-        .filter(|(name, value)| value.len() >= CREDENTIAL_BYTES_MIN && message::is_credential(name))
+        .filter(|(name, value)| value.len() >= CREDENTIAL_BYTES_MIN && is_hidden(name, more))
         .map(|(_, value)| part(value, &record.value))
         .collect()
 }
@@ -303,8 +323,8 @@ mod tests {
             seen(&request, "idempotency-key"),
             [str::from_utf8(&idempotency_key(message_id(1))).unwrap()]
         );
-        assert_eq!(seen(&request, "content-type"), [""; 0]);
-        let absolute = absolute(&request, &origin);
+        assert_eq!(seen(&request, "content-type"), ["application/json"]);
+        let absolute = absolute(request, &origin);
         assert_eq!(absolute.uri(), "https://api.example/a/b?c=d");
         assert_eq!(seen(&absolute, "host"), [""; 0]);
 
@@ -432,7 +452,9 @@ mod tests {
         let headers = json!([{"key": "X-Api-Key", "value": "12345678"}, {"key": "x-note", "value": "no secret"},
                              {"key": "Authorization", "value": "1234567"}, {"key": "cookie", "value": "a=\"long\""}]);
         let record = record(&message("POST", headers), &[]);
-        assert_eq!(credentials(&record), ["12345678", "a=\"long\""]);
+        assert_eq!(credentials(&record, &[]), ["12345678", "a=\"long\""]);
+        let more = credentials(&record, &["X-Note".into()]);
+        assert_eq!(more, ["12345678", "no secret", "a=\"long\""]);
     }
 
     #[test]

@@ -7,51 +7,60 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    mem::take,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::Either;
 use http::{
-    Request, Response,
-    header::{DATE, RETRY_AFTER},
+    HeaderMap, Request, Response,
+    header::{DATE, RETRY_AFTER, TRANSFER_ENCODING},
 };
 use http_body_util::Full;
 use hyper::{
-    body::{Body as _, Frame, Incoming},
-    client::conn::{TrySendError, http1, http2},
+    body::{Body as _, Incoming},
+    client::conn::{http1, http2},
     rt::Executor,
 };
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    connect::Stream,
     outcome::{Cause, Failure, KEPT_BYTES_MAX},
+    unanswered::Unanswered,
+    wire::{Notes, Wire},
 };
 use crate::tasks::Tasks;
 
-type Io = TokioIo<Stream>;
+type Io = TokioIo<Wire>;
 type Body = Full<Bytes>;
 
 /// What is read of a response's body; a longer one costs its connection.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long the rest of an answer is read whose end is the end of its connection. The head has decided, and many such
+/// answers never end.
+const DRAIN: Duration = Duration::from_secs(1);
 /// What the head of a response may have.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Headers that a response may have over HTTP/1.1: hyper's own bound, since for any other it allocates 16 KiB for each
 /// response.
-const HEAD_LEN_MAX: usize = 100;
+pub(super) const HEAD_LEN_MAX: usize = 100;
 
 /// An open connection.
 pub(crate) struct Connection {
     link: Link,
+    notes: Arc<Notes>,
+    /// What the driver said at its end.
+    end: Option<hyper::Error>,
     /// It has carried an exchange; the target may have closed it since.
     used: bool,
 }
 
-/// A `driver` that has ended is dropped at once: that is what makes hyper give back a request it has not sent.
+/// A `driver` that has ended is dropped at once: that is what makes hyper give back a request it has not sent. The answer
+/// to one that was sent still comes over HTTP/2, where another task reads the connection.
 enum Link {
     Http1 {
         sender: http1::SendRequest<Body>,
@@ -67,8 +76,9 @@ enum Link {
 pub(crate) enum Exchange {
     /// The target answered.
     Answered(Answer),
-    /// Nothing was sent: the connection had been closed before.
-    Unsent,
+    /// The connection ended before an answer began. A reused one may have been closed while the request was on its way,
+    /// which says nothing about target and request; the failure is for a fresh one.
+    Ended(Failure),
     /// The target did not answer.
     Failed(Failure),
 }
@@ -87,11 +97,22 @@ pub(crate) struct Answer {
     pub(crate) reusable: bool,
 }
 
+impl Answer {
+    /// Returns whether a target has answered like this because it closes a connection on which nothing came for too long.
+    /// On a reused connection the answer says nothing about the request, which may be made again on another one
+    /// (RFC 9110 §15.5.9).
+    pub(crate) fn is_farewell(&self) -> bool {
+        self.status == 408 && !self.reusable
+    }
+}
+
 /// What is looked at of a response.
 struct Head {
     status: u16,
     retry_after: Option<http::HeaderValue>,
     date: Option<http::HeaderValue>,
+    /// Over HTTP/1.1 the end of such a body is the end of its connection.
+    has_length: bool,
     body: Incoming,
 }
 
@@ -105,9 +126,27 @@ impl Head {
                 .as_ref()
                 .and_then(|_| headers.get(DATE).cloned()),
             retry_after,
+            has_length: response.body().size_hint().exact().is_some() || is_chunked(headers),
             body: response.into_body(),
         }
     }
+}
+
+/// Chunks tell the end of a body only as the last coding (RFC 9112 §6.3).
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
+    let codings = last.and_then(|last| last.to_str().ok());
+    let coding = codings.and_then(|codings| codings.rsplit(',').next());
+    coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
+}
+
+/// What comes of a body next.
+enum Part {
+    Data(Bytes),
+    Trailers,
+    End,
+    /// The body is cut off, or the time is over.
+    Broken,
 }
 
 /// When an exchange must have come how far.
@@ -120,26 +159,39 @@ pub(crate) struct Deadlines {
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1.
-    pub(super) async fn http1(io: Io) -> hyper::Result<Self> {
+    /// Speaks HTTP/1.1. Takes the malformed header lines that browsers and curl take: to refuse one would make a failure of
+    /// an answer that every retry gets again.
+    pub(super) async fn http1(wire: Wire) -> hyper::Result<Self> {
+        let notes = wire.notes();
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(io)
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
+            .handshake(TokioIo::new(wire))
             .await?;
         let driver = Some(Box::new(driver));
-        let link = Link::Http1 { sender, driver };
-        Ok(Self { link, used: false })
+        Ok(Self::new(Link::Http1 { sender, driver }, notes))
     }
 
     /// Speaks HTTP/2.
-    pub(super) async fn http2(io: Io, tasks: Tasks) -> hyper::Result<Self> {
+    pub(super) async fn http2(wire: Wire, tasks: Tasks) -> hyper::Result<Self> {
+        let notes = wire.notes();
         let (sender, driver) = http2::Builder::new(Spawner(tasks))
             .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .handshake(io)
+            .handshake(TokioIo::new(wire))
             .await?;
         let driver = Some(Box::pin(driver));
-        let link = Link::Http2 { sender, driver };
-        Ok(Self { link, used: false })
+        Ok(Self::new(Link::Http2 { sender, driver }, notes))
+    }
+
+    fn new(link: Link, notes: Arc<Notes>) -> Self {
+        Self {
+            link,
+            notes,
+            end: None,
+            used: false,
+        }
     }
 
     /// Returns whether requests need an absolute URI.
@@ -154,17 +206,20 @@ impl Connection {
 
     /// Lets the connection do what is to do; returns whether it is still open. Wakes the task when there is more.
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> bool {
+        let end = &mut self.end;
         match &mut self.link {
-            Link::Http1 { driver, .. } => poll_driver(driver, |open| Pin::new(open).poll(cx)),
-            Link::Http2 { driver, .. } => poll_driver(driver, |open| open.as_mut().poll(cx)),
+            Link::Http1 { driver, .. } => poll_driver(driver, end, |open| Pin::new(open).poll(cx)),
+            Link::Http2 { driver, .. } => poll_driver(driver, end, |open| open.as_mut().poll(cx)),
         }
     }
 
-    /// Sends a request, which is taken unless it is [`Exchange::Unsent`], and reads the response. `wanted` says of a
-    /// status whether the body's beginning is to be kept.
+    /// Sends a request and reads the response. `names` are header names of the request that go out as they stand there;
+    /// HTTP/2 has names in lower case only (RFC 9113 §8.2.1). `wanted` says of a status whether the body's beginning is to
+    /// be kept.
     pub(crate) async fn exchange(
         &mut self,
-        request: &mut Request<Body>,
+        request: Request<Body>,
+        names: Vec<Bytes>,
         timer: &mut Timer,
         deadlines: Deadlines,
         wanted: impl Fn(u16) -> bool,
@@ -175,19 +230,22 @@ impl Connection {
             None => poll_fn(|cx| self.poll_ready(cx, Some((&mut *timer, response_by)))).await,
         };
         if !ready {
-            return Exchange::Unsent;
+            return self.unanswered(self.end.as_ref(), true);
         }
         self.used = true;
         let head = match &mut self.link {
-            Link::Http1 { sender, .. } => Either::Left(sender.try_send_request(take(request))),
-            Link::Http2 { sender, .. } => Either::Right(sender.try_send_request(take(request))),
+            Link::Http1 { sender, .. } => {
+                self.notes.begin_request(names);
+                Either::Left(sender.try_send_request(request))
+            }
+            Link::Http2 { sender, .. } => Either::Right(sender.try_send_request(request)),
         };
         let mut head = pin!(head);
         let response = poll_fn(|cx| {
-            let open = self.poll_open(cx);
+            // Whether the driver has ended is no matter here: `head` hears of it, or still gets its answer.
+            self.poll_open(cx);
             match self.poll_fed(cx, |cx| head.as_mut().poll(cx)) {
                 Poll::Ready(response) => Poll::Ready(Some(response.map(Head::of))),
-                Poll::Pending if !open => Poll::Ready(None),
                 Poll::Pending => timer.poll(cx, response_by).map(|()| None),
             }
         })
@@ -196,11 +254,28 @@ impl Connection {
             Some(Ok(head)) => {
                 Exchange::Answered(self.answer(head, timer, deadlines.by, wanted).await)
             }
-            Some(Err(refused)) => refused_exchange(refused, request),
+            Some(Err(refused)) => {
+                // hyper gives a request back only if not a byte of it was written.
+                let unsent = refused.message().is_some();
+                self.unanswered(Some(refused.error()), unsent)
+            }
             None => Exchange::Failed(Failure::new(
                 Cause::Timeout,
                 "the response did not begin in time",
             )),
+        }
+    }
+
+    fn unanswered(&self, error: Option<&hyper::Error>, unsent: bool) -> Exchange {
+        let unanswered = Unanswered {
+            error,
+            unsent,
+            is_http2: self.is_http2(),
+            notes: &self.notes,
+        };
+        match unanswered.has_ended() {
+            true => Exchange::Ended(unanswered.failure()),
+            false => Exchange::Failed(unanswered.failure()),
         }
     }
 
@@ -258,8 +333,13 @@ impl Connection {
             status,
             retry_after,
             date,
+            has_length,
             mut body,
         } = head;
+        let by = match has_length || self.is_http2() {
+            true => by,
+            false => by.min(Instant::now() + DRAIN),
+        };
         let keep_bytes = if wanted(status) { KEPT_BYTES_MAX } else { 0 };
         let mut kept = Vec::new();
         let mut read_bytes = 0;
@@ -267,10 +347,8 @@ impl Connection {
             if body.is_end_stream() {
                 break true;
             }
-            let frame = poll_fn(|cx| self.poll_frame(cx, &mut body, timer, by)).await;
-            match frame {
-                Some(Ok(frame)) => {
-                    let data = frame.into_data().unwrap_or_default();
+            match poll_fn(|cx| self.poll_part(cx, &mut body, timer, by)).await {
+                Part::Data(data) => {
                     let room = keep_bytes - kept.len();
                     kept.extend_from_slice(&data[..data.len().min(room)]);
                     read_bytes += data.len();
@@ -278,8 +356,9 @@ impl Connection {
                         break false;
                     }
                 }
-                Some(Err(_)) => break false,
-                None => break body.is_end_stream(),
+                Part::Trailers => {}
+                Part::End => break true,
+                Part::Broken => break false,
             }
         };
         Answer {
@@ -287,18 +366,18 @@ impl Connection {
             body: kept.into(),
             retry_after,
             date,
-            reusable: whole && self.is_open(),
+            reusable: whole && self.is_idle(),
         }
     }
 
-    /// Returns the next part of a body; `None` at its end, and when the time is over.
-    fn poll_frame(
+    /// Returns the next part of a body.
+    fn poll_part(
         &mut self,
         cx: &mut Context<'_>,
         body: &mut Incoming,
         timer: &mut Timer,
         by: Instant,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Part> {
         // What came with the head is there already.
         let mut frame = self.poll_fed(cx, |cx| Pin::new(&mut *body).poll_frame(cx));
         if frame.is_pending() {
@@ -306,55 +385,39 @@ impl Connection {
             frame = self.poll_fed(cx, |cx| Pin::new(&mut *body).poll_frame(cx));
         }
         match frame {
-            Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending => timer.poll(cx, by).map(|()| None),
+            Poll::Ready(Some(Ok(frame))) => {
+                Poll::Ready(frame.into_data().map_or(Part::Trailers, Part::Data))
+            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Part::Broken),
+            Poll::Ready(None) => Poll::Ready(Part::End),
+            Poll::Pending => timer.poll(cx, by).map(|()| Part::Broken),
         }
     }
 
-    fn is_open(&self) -> bool {
-        match &self.link {
-            Link::Http1 { sender, driver } => driver.is_some() && !sender.is_closed(),
-            Link::Http2 { sender, driver } => driver.is_some() && !sender.is_closed(),
-        }
+    /// Returns whether the next request can be sent at once. It cannot if the target answered before it had read the whole
+    /// request, and reads no more of it.
+    fn is_idle(&mut self) -> bool {
+        let is_ready = match &self.link {
+            Link::Http1 { sender, driver } => driver.is_some() && sender.is_ready(),
+            Link::Http2 { sender, driver } => driver.is_some() && sender.is_ready(),
+        };
+        // The driver may not have seen yet that the answer is over.
+        (is_ready || self.ready_at_once() == Some(true)) && !self.notes.is_closed()
     }
 }
 
 fn poll_driver<D>(
     driver: &mut Option<D>,
+    end: &mut Option<hyper::Error>,
     poll: impl FnOnce(&mut D) -> Poll<hyper::Result<()>>,
 ) -> bool {
-    // What the driver says of its end is told to the exchange too, so it is not looked at here.
-    let ended = driver.as_mut().is_none_or(|open| poll(open).is_ready());
-    if ended {
-        *driver = None;
-    }
-    !ended
-}
-
-/// hyper gives a request back only if not a byte of it was written.
-fn refused_exchange(
-    mut refused: TrySendError<Request<Body>>,
-    request: &mut Request<Body>,
-) -> Exchange {
-    if let Some(unsent) = refused.take_message() {
-        *request = unsent;
-        return Exchange::Unsent;
-    }
-    let error = refused.into_error();
-    if error.is_parse_too_large() {
-        let kib = HEAD_BYTES_MAX / 1024;
-        let reason = format!(
-            "the head of the answer is too large: more than {kib} KiB, or more than {HEAD_LEN_MAX} headers"
-        );
-        return Exchange::Failed(Failure::new(Cause::Reset, reason));
-    }
-    let source = std::error::Error::source(&error)
-        .and_then(|source| source.downcast_ref::<std::io::Error>());
-    let reason = match source {
-        Some(io) => format!("{error}: {}", io.kind()),
-        None => error.to_string(),
+    let Some(open) = driver else { return false };
+    let Poll::Ready(ended) = poll(open) else {
+        return true;
     };
-    Exchange::Failed(Failure::new(Cause::Reset, reason))
+    *end = ended.err();
+    *driver = None;
+    false
 }
 
 /// One timer for all that a worker waits for.

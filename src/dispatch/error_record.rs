@@ -1,6 +1,7 @@
 //! The record that a failure leaves in an error stream: key and value unchanged, the whole cause in headers. Pure.
 //!
-//! It always fits: the cause adds less than 4 KiB, and the log takes 64 KiB more than the door.
+//! It always fits: the cause adds less than 4 KiB, and the log takes 64 KiB more than the door. If the log finds it too
+//! large all the same, it is made without the target's answer.
 
 use super::{
     job::{Errand, Job},
@@ -30,11 +31,20 @@ const OURS: [&str; 12] = [
     header::ORIGIN_OFFSET,
 ];
 
+/// What is said about a cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    /// All of it.
+    Whole,
+    /// Nothing of the target's answer.
+    Least,
+}
+
 /// Returns the record for the error stream.
 ///
 /// `attempts` counts over all dispatches of the message, `first-attempt-at` is that of the first one, `origin-*` name
 /// the first record, also after several moves.
-pub(super) fn error_record(job: &Job, failure: &Failure, now: Timestamp) -> Record {
+pub(super) fn error_record(job: &Job, failure: &Failure, size: Size, now: Timestamp) -> Record {
     let original = &job.record.headers;
     let mut builder = HeadersBuilder::default();
     for (name, value) in original.iter() {
@@ -50,7 +60,7 @@ pub(super) fn error_record(job: &Job, failure: &Failure, now: Timestamp) -> Reco
         builder.push(header::CAUSE_STATUS, &text(status.into()));
     }
     builder.push(header::CAUSE_REASON, cut(&failure.reason, REASON_BYTES_MAX));
-    if !failure.body.is_empty() {
+    if size == Size::Whole && !failure.body.is_empty() {
         let body = String::from_utf8_lossy(&failure.body);
         builder.push(header::CAUSE_BODY, cut(&body, KEPT_BYTES_MAX));
     }

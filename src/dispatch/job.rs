@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use super::{
     board::Wait,
     lane::Lane,
-    outcome::Cause,
+    outcome::{Cause, Outcome},
     pace::{Pace, Waiting},
     route::CauseTable,
     target_id::TargetId,
@@ -49,6 +49,10 @@ pub(crate) struct Job {
     pub(crate) tried: Tried,
     /// Who wants to know.
     pub(crate) errand: Errand,
+    /// What the last attempt came to, if the log did not take the end: it is offered again, and nothing is called.
+    pub(crate) unstored: Option<Box<Outcome>>,
+    /// That was so before, and the log has a line about it.
+    pub(crate) came_back: bool,
 }
 
 /// Attempts of this dispatch.

@@ -1,126 +1,351 @@
-//! Names of hosts to addresses, with a bound on the threads that this holds.
+//! Names of hosts to addresses, with bounds on the threads that this holds.
 //!
 //! The system's resolver blocks its thread and cannot be interrupted, for half a minute if a DNS server is silent, so a
 //! look-up may outlive the attempt that asked. Its threads are those on which the log is read: without a bound of their
 //! own, look-ups would take them all, and every partition would stand still for the sake of one name.
+//!
+//! Promises:
+//! - A name is looked up once at a time, whoever asks. Its addresses are kept for `dispatch.dns_ms`, a failure for 1 s.
+//! - All look-ups have 128 threads. Those for names with the same last two labels have a share of them, and so have those
+//!   for the records of one source. So a silent DNS server, or a source that names many of its hosts, leaves room.
+//! - A name whose share is used up waits in a queue. That is no failure: the caller's time begins when its look-up does.
+//!   Meanwhile addresses that are known and too old are used, because a wrong address only fails to connect.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::{IpAddr, ToSocketAddrs},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, timeout_at},
 };
 
-use super::outcome::{Cause, Failure};
+use super::{
+    outcome::{Cause, Failure},
+    stats::Stats,
+};
+use crate::cache::Cache;
 
-/// Look-ups at a time, each of another name. A quarter of the 512 threads that tokio has for what blocks.
-const LOOKUPS_MAX: usize = 128;
+/// How long a failure is kept.
+const FAILURE_KEPT: Duration = Duration::from_secs(1);
+/// Names that are known, and names that are asked for.
+const NAMES_LEN_MAX: usize = 4_096;
+
+/// Look-ups at a time, each of another name.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    all: usize,
+    /// Of names with the same last two labels.
+    zone: usize,
+    /// For records of the same source.
+    source: usize,
+}
+
+impl Default for Shares {
+    /// A quarter of the 512 threads that tokio has for what blocks. Four zones use up the share of a source, and two
+    /// sources all threads, so it takes more than one of either to make others wait.
+    fn default() -> Self {
+        Self {
+            all: 128,
+            zone: 16,
+            source: 64,
+        }
+    }
+}
 
 /// What the system does; a test does something else.
-type Find = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
-/// `None` until the look-up has ended; an error has no text that would help.
-type Found = Option<Result<Vec<IpAddr>, ()>>;
+pub(super) type Find = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// Looks names up. Clones share the bound.
+/// An error has no text that would help.
+type Found = Result<Arc<[IpAddr]>, ()>;
+
+/// Looks names up. Clones share everything.
 #[derive(Clone)]
 pub(super) struct Lookups {
     find: Arc<Find>,
-    permits: Arc<Semaphore>,
-    /// By name, so that records for one host wait for one look-up: a name that does not answer takes one thread.
-    under_way: Arc<Mutex<HashMap<String, watch::Receiver<Found>>>>,
+    shares: Shares,
+    stats: Arc<Stats>,
+    names: Arc<Mutex<Names>>,
+}
+
+struct Names {
+    /// How look-ups ended, and when.
+    known: Cache<String, (Instant, Found)>,
+    /// Names that wait or are looked up.
+    asked: HashMap<String, watch::Receiver<Stage>>,
+    waiting: VecDeque<Asked>,
+    running: usize,
+    running_by_zone: HashMap<String, usize>,
+    running_by_source: HashMap<String, usize>,
+}
+
+/// How far a look-up is.
+#[derive(Clone)]
+enum Stage {
+    Waiting,
+    Begun(Instant),
+    Ended(Found),
+}
+
+struct Asked {
+    host: String,
+    source: String,
+    tell: watch::Sender<Stage>,
+}
+
+/// Addresses of a host, one at least, and how long the caller waited before its time began.
+pub(super) struct Addresses {
+    pub(super) found: Arc<[IpAddr]>,
+    pub(super) waited: Duration,
+}
+
+impl Addresses {
+    pub(super) fn at_once(found: Arc<[IpAddr]>) -> Self {
+        Self {
+            found,
+            waited: Duration::ZERO,
+        }
+    }
 }
 
 impl Lookups {
     /// Asks the system's resolver.
-    pub(super) fn new() -> Self {
-        Self::with(LOOKUPS_MAX, |host| {
+    pub(super) fn new(stats: Arc<Stats>) -> Self {
+        Self::with(Shares::default(), stats, |host| {
             let found = (host, 0).to_socket_addrs()?;
             Ok(found.map(|address| address.ip()).collect())
         })
     }
 
-    fn with(
-        lookups_max: usize,
+    /// Asks something else.
+    #[cfg(test)]
+    pub(super) fn asking(
+        stats: Arc<Stats>,
         find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     ) -> Self {
+        Self::with(Shares::default(), stats, find)
+    }
+
+    fn with(
+        shares: Shares,
+        stats: Arc<Stats>,
+        find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        let names = Names {
+            known: Cache::new(NAMES_LEN_MAX),
+            asked: HashMap::new(),
+            waiting: VecDeque::new(),
+            running: 0,
+            running_by_zone: HashMap::new(),
+            running_by_source: HashMap::new(),
+        };
         Self {
             find: Arc::new(find),
-            permits: Arc::new(Semaphore::new(lookups_max)),
-            under_way: Arc::default(),
+            shares,
+            stats,
+            names: Arc::new(Mutex::new(names)),
         }
     }
 
-    /// Returns the addresses of a host, one at least, by `by` at the latest.
-    pub(super) async fn addresses(&self, host: &str, by: Instant) -> Result<Vec<IpAddr>, Failure> {
-        let under_way = self.under_way().get(host).cloned();
-        let mut found = match under_way {
-            Some(found) => found,
-            None => {
-                let permit = timeout_at(by, self.permits.clone().acquire_owned()).await;
-                let permit = permit.ok().and_then(Result::ok).ok_or_else(too_many)?;
-                self.begin(host, permit)
-            }
+    /// Returns the addresses of a host that a record of `source` names. Addresses are as old as `kept` at most, unless
+    /// there is no thread for a newer look-up. That has `within` from its beginning.
+    ///
+    /// # Errors
+    /// A failure with `not_begun` if the look-up has not begun after that time.
+    pub(super) async fn addresses(
+        &self,
+        host: &str,
+        source: &str,
+        kept: Duration,
+        within: Duration,
+    ) -> Result<Addresses, Failure> {
+        let asked_at = Instant::now();
+        let mut stage = match self.ask(host, source, kept) {
+            Ok(found) => return Ok(Addresses::at_once(found.map_err(|()| no_address())?)),
+            Err(Some(stage)) => stage,
+            Err(None) => return Err(not_begun(host)),
         };
-        let ended = timeout_at(by, found.wait_for(Option::is_some)).await;
+        let begun = stage.wait_for(|stage| !matches!(stage, Stage::Waiting));
+        let begun = timeout_at(asked_at + within, begun).await;
+        let began = match begun.map(|begun| begun.map(|stage| stage.clone())) {
+            // A look-up that another caller began.
+            Ok(Ok(Stage::Begun(began))) => began.max(asked_at),
+            Ok(Ok(Stage::Ended(_))) => Instant::now(),
+            Ok(Ok(Stage::Waiting) | Err(_)) | Err(_) => return Err(not_begun(host)),
+        };
+        let ended = stage.wait_for(|stage| matches!(stage, Stage::Ended(_)));
+        let ended = timeout_at(began + within, ended).await;
         let ended = ended.map_err(|_elapsed| late())?;
-        match ended.ok().as_deref() {
-            Some(Some(Ok(addresses))) if !addresses.is_empty() => Ok(addresses.clone()),
-            _ => Err(Failure::new(Cause::Dns, "the host has no address")),
+        match ended.map(|stage| stage.clone()) {
+            Ok(Stage::Ended(Ok(found))) => Ok(Addresses {
+                found,
+                waited: began.duration_since(asked_at),
+            }),
+            _ => Err(no_address()),
         }
     }
 
-    /// Begins a look-up, or joins one that began while this one waited for its permit.
-    fn begin(&self, host: &str, permit: OwnedSemaphorePermit) -> watch::Receiver<Found> {
-        let mut under_way = self.under_way();
-        if let Some(found) = under_way.get(host) {
-            return found.clone();
-        }
-        let (tell, found) = watch::channel(None);
-        under_way.insert(host.to_owned(), found.clone());
-        // A runtime that is shutting down drops the look-up at once, and the drop wants the lock.
-        drop(under_way);
-        let ending = Ending {
-            lookups: self.clone(),
-            host: host.to_owned(),
-            _permit: permit,
+    /// Returns what is known, else how far the look-up is; `Err(None)` if there are too many already.
+    fn ask(
+        &self,
+        host: &str,
+        source: &str,
+        kept: Duration,
+    ) -> Result<Found, Option<watch::Receiver<Stage>>> {
+        let mut names = self.names();
+        let known = match kept.is_zero() {
+            true => None,
+            false => names.known.get(&host.to_owned()),
         };
-        // Not awaited: it goes on when the attempt that asked has lost patience, and so does its permit.
-        drop(tokio::task::spawn_blocking(move || {
-            let found = (ending.lookups.find)(&ending.host).map_err(drop);
-            drop(ending);
-            tell.send_replace(Some(found));
-        }));
-        found
+        if let Some((at, found)) = &known {
+            let kept = if found.is_ok() { kept } else { FAILURE_KEPT };
+            if at.elapsed() < kept {
+                return Ok(found.clone());
+            }
+        }
+        if !names.asked.contains_key(host) {
+            if names.asked.len() >= NAMES_LEN_MAX {
+                return Err(None);
+            }
+            let (tell, stage) = watch::channel(Stage::Waiting);
+            names.asked.insert(host.to_owned(), stage);
+            names.waiting.push_back(Asked {
+                host: host.to_owned(),
+                source: source.to_owned(),
+                tell,
+            });
+        }
+        let begun = self.begin_what_may(&mut names);
+        let stage = names.asked.get(host).cloned();
+        // A runtime that is shutting down drops a look-up at once, and the drop wants the lock.
+        drop(names);
+        begun.into_iter().for_each(LookUp::run);
+        let is_waiting = |stage: &watch::Receiver<_>| matches!(*stage.borrow(), Stage::Waiting);
+        match known {
+            Some((_, Ok(old))) if stage.as_ref().is_some_and(is_waiting) => Ok(Ok(old)),
+            _ => Err(stage),
+        }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Found>>> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Takes names from the queue, the oldest first, as far as their shares go.
+    fn begin_what_may(&self, names: &mut Names) -> Vec<LookUp> {
+        let mut begun = Vec::new();
+        let mut at = 0;
+        while at < names.waiting.len() && names.running < self.shares.all {
+            let Asked { host, source, .. } = &names.waiting[at];
+            let in_zone = names.running_by_zone.get(zone(host)).copied();
+            let of_source = names.running_by_source.get(source).copied();
+            if in_zone.unwrap_or(0) >= self.shares.zone
+                || of_source.unwrap_or(0) >= self.shares.source
+            {
+                at += 1;
+                continue;
+            }
+            let Some(asked) = names.waiting.remove(at) else {
+                break;
+            };
+            names.running += 1;
+            let zone = zone(&asked.host).to_owned();
+            *names.running_by_zone.entry(zone).or_default() += 1;
+            let source = asked.source.clone();
+            *names.running_by_source.entry(source).or_default() += 1;
+            asked.tell.send_replace(Stage::Begun(Instant::now()));
+            begun.push(LookUp {
+                lookups: self.clone(),
+                asked,
+                found: Err(()),
+                has_run: false,
+            });
+        }
+        self.stats.lookups.inc_by(begun.len() as u64);
+        let waiting = i64::try_from(names.waiting.len()).unwrap_or(i64::MAX);
+        self.stats.lookups_waiting.set(waiting);
+        begun
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A look-up's entry and permit, which go when its thread has really returned, by a panic too.
-struct Ending {
+/// Returns the last two labels of a name.
+fn zone(host: &str) -> &str {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let third = host.rmatch_indices('.').nth(1);
+    third.map_or(host, |(dot, _)| &host[dot + 1..])
+}
+
+/// A look-up under way. Its place is free when its thread has really returned, by a panic too.
+struct LookUp {
     lookups: Lookups,
-    host: String,
-    _permit: OwnedSemaphorePermit,
+    asked: Asked,
+    found: Found,
+    has_run: bool,
 }
 
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.lookups.under_way().remove(&self.host);
+impl LookUp {
+    /// Not awaited: it goes on when the attempt that asked has lost patience.
+    fn run(mut self) {
+        drop(tokio::task::spawn_blocking(move || {
+            self.has_run = true;
+            let found = (self.lookups.find)(&self.asked.host);
+            let found = found.ok().filter(|found| !found.is_empty());
+            self.found = found.map(Into::into).ok_or(());
+            // Tells all that wait.
+            drop(self);
+        }));
     }
 }
 
-fn too_many() -> Failure {
-    let reason = format!("the name was not looked up: {LOOKUPS_MAX} others did not end in time");
-    Failure::new(Cause::Dns, reason)
+impl Drop for LookUp {
+    fn drop(&mut self) {
+        let Asked { host, source, tell } = &self.asked;
+        let mut names = self.lookups.names();
+        names.running -= 1;
+        leave(&mut names.running_by_zone, zone(host));
+        leave(&mut names.running_by_source, source);
+        names.asked.remove(host);
+        let now = Instant::now();
+        names.known.insert(host.clone(), (now, self.found.clone()));
+        tell.send_replace(Stage::Ended(self.found.clone()));
+        if !self.has_run {
+            // The runtime is shutting down and would drop the next one too.
+            for waits in std::mem::take(&mut names.waiting) {
+                names.asked.remove(&waits.host);
+            }
+        }
+        let begun = self.lookups.begin_what_may(&mut names);
+        drop(names);
+        begun.into_iter().for_each(LookUp::run);
+    }
+}
+
+fn leave(running: &mut HashMap<String, usize>, name: &str) {
+    if let Some(count) = running.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            running.remove(name);
+        }
+    }
+}
+
+fn no_address() -> Failure {
+    Failure::new(Cause::Dns, "the host has no address")
+}
+
+fn not_begun(host: &str) -> Failure {
+    let reason = format!(
+        "the name was not looked up: other look-ups under {} have not ended",
+        zone(host)
+    );
+    Failure {
+        not_begun: true,
+        ..Failure::new(Cause::Dns, reason)
+    }
 }
 
 fn late() -> Failure {
@@ -134,114 +359,236 @@ mod tests {
     use super::*;
     use crate::dispatch::tests::stub::{DEADLINE, within};
 
-    /// A resolver that answers when it is told to, once for each word.
+    const KEPT: Duration = Duration::from_secs(3_600);
+    const FEW: Shares = Shares {
+        all: 4,
+        zone: 2,
+        source: 3,
+    };
+
+    /// A resolver that knows names that begin with `good`; others hang until the test ends or says so.
     struct Resolver {
         lookups: Lookups,
+        stats: Arc<Stats>,
         asked: Arc<Mutex<Vec<String>>>,
-        answer: mpsc::Sender<Vec<IpAddr>>,
+        answer: mpsc::Sender<()>,
     }
 
     impl Resolver {
-        fn new(lookups_max: usize) -> Self {
+        fn new(shares: Shares) -> Self {
             let (answer, answers) = mpsc::channel();
             let (answers, asked) = (Mutex::new(answers), Arc::<Mutex<Vec<_>>>::default());
             let list = asked.clone();
-            let lookups = Lookups::with(lookups_max, move |host| {
+            let stats = Arc::<Stats>::default();
+            let lookups = Lookups::with(shares, stats.clone(), move |host| {
                 list.lock().unwrap().push(host.to_owned());
-                let answer = answers.lock().unwrap().recv_timeout(DEADLINE);
-                answer.map_err(io::Error::other)
+                if !host.starts_with("good") {
+                    let answer = answers.lock().unwrap().recv_timeout(DEADLINE);
+                    answer.map_err(io::Error::other)?;
+                }
+                Ok(addresses().to_vec())
             });
             Self {
                 lookups,
+                stats,
                 asked,
                 answer,
             }
         }
 
         /// Asks for a name with no patience at all.
-        async fn at_once(&self, host: &str) -> (Cause, String) {
-            let found = self.lookups.addresses(host, Instant::now()).await;
-            let failure = found.unwrap_err();
-            (failure.cause, failure.reason.into_owned())
+        async fn at_once(&self, host: &str, source: &str) -> Failure {
+            let found = self.lookups.addresses(host, source, KEPT, Duration::ZERO);
+            match within("a look-up", found).await {
+                Ok(_) => panic!("{host} has addresses"),
+                Err(failure) => failure,
+            }
+        }
+
+        /// Begins a look-up that hangs.
+        async fn hang(&self, host: &str, source: &str) {
+            let failure = self.at_once(host, source).await;
+            assert_eq!((failure.cause, failure.not_begun), (Cause::Timeout, false));
+        }
+
+        async fn patiently(&self, host: &str, kept: Duration) -> Result<Arc<[IpAddr]>, Failure> {
+            let found = self.lookups.addresses(host, "shop", kept, DEADLINE);
+            within("a look-up", found).await.map(|found| found.found)
         }
 
         fn asked(&self, host: &str) -> usize {
             let asked = self.asked.lock().unwrap();
             asked.iter().filter(|name| *name == host).count()
         }
-
-        async fn patiently(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
-            let by = Instant::now() + DEADLINE;
-            within("a look-up", self.lookups.addresses(host, by)).await
-        }
     }
 
-    fn address() -> Vec<IpAddr> {
-        vec!["192.0.2.1".parse().unwrap()]
+    fn addresses() -> Arc<[IpAddr]> {
+        vec!["192.0.2.1".parse().unwrap()].into()
     }
 
     #[tokio::test]
-    async fn lookups_that_hang_keep_their_threads_and_nobody_elses() {
-        let resolver = Resolver::new(2);
-        for host in ["a", "b"] {
-            let (cause, reason) = resolver.at_once(host).await;
-            assert_eq!(cause, Cause::Timeout, "{host}: {reason}");
+    async fn names_that_hang_keep_the_share_of_their_zone_and_source_and_no_more() {
+        let resolver = Resolver::new(FEW);
+        resolver.hang("a.silent.example", "shop").await;
+        resolver.hang("b.c.silent.example", "bank").await;
+        // The zone's share is used up, and waiting is no failure.
+        let failure = resolver.at_once("d.silent.example.", "bank").await;
+        assert!(failure.not_begun, "{}", failure.reason);
+        assert!(
+            failure.reason.contains("silent.example"),
+            "{}",
+            failure.reason
+        );
+        assert_eq!(
+            resolver.patiently("good.other.example", KEPT).await,
+            Ok(addresses())
+        );
+        resolver.hang("other", "bank").await;
+        resolver.hang("another", "bank").await;
+        // Now everything is used up.
+        assert!(resolver.at_once("good.example", "shop").await.not_begun);
+        assert_eq!(resolver.asked("good.example"), 0);
+        assert_eq!(resolver.stats.lookups_waiting.get(), 2);
+        assert_eq!(resolver.stats.lookups.get(), 5);
+        // Whoever waits has its turn when a place is free.
+        for _ in 0..8 {
+            resolver.answer.send(()).unwrap();
         }
-        let (cause, reason) = resolver.at_once("c").await;
-        assert_eq!(cause, Cause::Dns, "{reason}");
-        assert!(reason.contains("others did not end in time"), "{reason}");
-        assert_eq!(resolver.asked("c"), 0);
-        // Whoever still waits when a thread comes back has its turn.
-        let (found, ()) = tokio::join!(resolver.patiently("c"), async {
-            assert_eq!(resolver.asked("c"), 0);
-            for _ in 0..3 {
-                resolver.answer.send(address()).unwrap();
+        assert_eq!(
+            resolver.patiently("good.example", KEPT).await,
+            Ok(addresses())
+        );
+        let waited = resolver.patiently("d.silent.example.", KEPT).await;
+        assert_eq!(waited, Ok(addresses()));
+    }
+
+    #[tokio::test]
+    async fn a_source_has_its_share_though_its_names_have_nothing_in_common() {
+        let resolver = Resolver::new(FEW);
+        for host in ["a", "b", "c"] {
+            resolver.hang(host, "bank").await;
+        }
+        assert!(resolver.at_once("good.bank", "bank").await.not_begun);
+        assert_eq!(resolver.patiently("good.shop", KEPT).await, Ok(addresses()));
+    }
+
+    #[tokio::test]
+    async fn the_time_of_a_caller_begins_with_its_look_up() {
+        let one = Shares { all: 1, ..FEW };
+        let resolver = Resolver::new(one);
+        resolver.hang("a", "shop").await;
+        let (waited, ()) = tokio::join!(
+            resolver.lookups.addresses("good", "shop", KEPT, DEADLINE),
+            async {
+                // Time that the caller spends in the queue.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                resolver.answer.send(()).unwrap();
             }
-        });
-        assert_eq!(found.unwrap(), address());
+        );
+        let waited = waited.unwrap_or_else(|failure| panic!("{}", failure.reason));
+        assert!(waited.waited >= Duration::from_millis(20));
     }
 
     #[tokio::test]
-    async fn a_name_is_looked_up_once_for_all_that_wait_for_it_and_again_for_the_next() {
-        let resolver = Resolver::new(2);
-        let (cause, _) = resolver.at_once("a").await;
-        assert_eq!(cause, Cause::Timeout);
-        let (first, second, ()) =
-            tokio::join!(resolver.patiently("a"), resolver.patiently("a"), async {
-                resolver.answer.send(address()).unwrap();
-            });
-        assert_eq!((first.unwrap(), second.unwrap()), (address(), address()));
+    async fn a_name_is_looked_up_once_for_all_that_wait_and_kept_as_long_as_asked_for() {
+        let resolver = Resolver::new(FEW);
+        resolver.hang("a", "shop").await;
+        let none = Duration::ZERO;
+        let (first, second, ()) = tokio::join!(
+            resolver.patiently("a", none),
+            resolver.patiently("a", none),
+            async { resolver.answer.send(()).unwrap() }
+        );
+        assert_eq!((first, second), (Ok(addresses()), Ok(addresses())));
         assert_eq!(resolver.asked("a"), 1);
-        resolver.answer.send(Vec::new()).unwrap();
-        assert_eq!(resolver.patiently("a").await.unwrap_err().cause, Cause::Dns);
+        assert_eq!(resolver.patiently("a", KEPT).await, Ok(addresses()));
+        assert_eq!(resolver.asked("a"), 1);
+        resolver.answer.send(()).unwrap();
+        assert_eq!(resolver.patiently("a", none).await, Ok(addresses()));
         assert_eq!(resolver.asked("a"), 2);
     }
 
+    #[tokio::test]
+    async fn addresses_that_are_too_old_do_where_no_thread_is_free() {
+        let resolver = Resolver::new(FEW);
+        let short = Duration::from_nanos(1);
+        assert!(resolver.patiently("good.x.example", short).await.is_ok());
+        resolver.hang("a.x.example", "shop").await;
+        resolver.hang("b.x.example", "shop").await;
+        assert_eq!(
+            resolver.patiently("good.x.example", short).await,
+            Ok(addresses())
+        );
+        assert_eq!(resolver.asked("good.x.example"), 1);
+        // It is in the queue all the same.
+        resolver.answer.send(()).unwrap();
+        within("a newer look-up", async {
+            while resolver.asked("good.x.example") < 2 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_full_makes_names_wait_elsewhere() {
+        let none = Shares { all: 0, ..FEW };
+        let resolver = Resolver::new(none);
+        for at in 0..NAMES_LEN_MAX + 10 {
+            let host = format!("{at}.example");
+            assert!(resolver.at_once(&host, "shop").await.not_begun);
+        }
+        assert_eq!(resolver.lookups.names().asked.len(), NAMES_LEN_MAX);
+    }
+
     #[test]
-    fn a_look_up_that_a_shutdown_refuses_leaves_its_name() {
+    fn a_look_up_that_a_shutdown_refuses_leaves_no_trace_and_nor_do_those_behind_it() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let handle = runtime.handle().clone();
         runtime.shutdown_background();
-        let lookups = Lookups::with(1, |_| Ok(address()));
-        let permit = lookups.permits.clone().try_acquire_owned().unwrap();
+        let none = Shares { all: 0, ..FEW };
+        let mut lookups = Lookups::with(none, Arc::default(), |_| Ok(addresses().to_vec()));
         let _inside = handle.enter();
-        drop(lookups.begin("a", permit));
-        assert!(lookups.under_way().is_empty());
-        assert_eq!(lookups.permits.available_permits(), 1);
+        for at in 0..1_000 {
+            drop(lookups.ask(&format!("{at}.example"), "shop", KEPT));
+        }
+        lookups.shares = FEW;
+        drop(lookups.ask("last", "shop", KEPT));
+        let names = lookups.names();
+        assert!(names.asked.is_empty() && names.waiting.is_empty());
+        assert_eq!(names.running, 0);
+        assert!(names.running_by_zone.is_empty() && names.running_by_source.is_empty());
     }
 
     #[tokio::test]
     async fn a_resolver_that_fails_or_panics_leaves_its_thread() {
-        let lookups = Lookups::with(1, |host| match host {
+        let one = Shares { all: 1, ..FEW };
+        let lookups = Lookups::with(one, Arc::default(), |host| match host {
             "panics" => panic!("on purpose"),
+            "empty" => Ok(Vec::new()),
             _ => Err(io::Error::other("no such name")),
         });
-        for host in ["fails", "panics", "fails", "panics", "fails"] {
-            let by = Instant::now() + DEADLINE;
-            let found = within("a look-up", lookups.addresses(host, by)).await;
-            let failure = found.unwrap_err();
+        for host in ["fails", "panics", "empty", "fails", "panics", "empty"] {
+            let found = lookups.addresses(host, "shop", KEPT, DEADLINE);
+            let Err(failure) = within("a look-up", found).await else {
+                panic!("{host} has addresses");
+            };
             assert_eq!(failure.cause, Cause::Dns, "{host}");
             assert_eq!(failure.reason, "the host has no address", "{host}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_the_last_two_labels() {
+        for (host, expected) in [
+            ("a.b.example.com", "example.com"),
+            ("b.example.com.", "example.com"),
+            ("example.com", "example.com"),
+            ("billing", "billing"),
+            ("", ""),
+            ("...", "."),
+        ] {
+            assert_eq!(zone(host), expected, "{host}");
         }
     }
 }

@@ -36,6 +36,7 @@ mod board;
 mod breaker;
 mod budget;
 pub(crate) mod call;
+mod case;
 mod client;
 pub(crate) mod connect;
 mod credentials;
@@ -49,15 +50,19 @@ pub(crate) mod outcome;
 mod owner;
 pub(crate) mod pace;
 mod redact;
+mod refused;
 mod renew;
 pub(crate) mod route;
 mod settings;
 mod settle;
+pub(crate) mod sockets;
 mod stats;
 mod target;
 mod target_id;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unanswered;
+mod wire;
 mod worker;
 
 use std::{
@@ -147,7 +152,8 @@ impl Dispatcher {
     /// When `stop` fires no new attempt begins, those in flight have [`Settings::grace`] to end.
     #[must_use]
     pub fn start(settings: Settings, deps: Deps, tasks: &Tasks, stop: CancellationToken) -> Self {
-        Self::start_with(settings, deps, tasks, stop, Connector::new(tasks.clone()))
+        let connector = Connector::new(tasks.clone(), deps.stats.clone());
+        Self::start_with(settings, deps, tasks, stop, connector)
     }
 
     /// Starts with targets in a network that a test makes up.
@@ -159,8 +165,21 @@ impl Dispatcher {
         tasks: &Tasks,
         stop: CancellationToken,
     ) -> Self {
-        let mut connector = Connector::new(tasks.clone());
+        let mut connector = Connector::new(tasks.clone(), deps.stats.clone());
         connector.network = Some(network);
+        Self::start_with(settings, deps, tasks, stop, connector)
+    }
+
+    /// Starts with a resolver that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn start_finding(
+        find: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+        settings: Settings,
+        deps: Deps,
+        tasks: &Tasks,
+        stop: CancellationToken,
+    ) -> Self {
+        let connector = Connector::finding(find, tasks.clone(), deps.stats.clone());
         Self::start_with(settings, deps, tasks, stop, connector)
     }
 

@@ -44,8 +44,11 @@ pub(crate) struct Failure {
     pub(crate) retry_after: Option<Duration>,
     /// There was no connection over which it could have been called.
     pub(crate) unconnected: bool,
-    /// A connection that had carried no call before ended before an answer came.
-    pub(crate) fresh_connection_ended: bool,
+    /// A fresh connection ended before an answer began, so the target counts as unavailable. A reused connection that
+    /// ends so is no failure: the call is made again.
+    pub(crate) ended_unanswered: bool,
+    /// No call began, because something of ours was not free. The record waits and is called later; nothing is counted.
+    pub(crate) not_begun: bool,
 }
 
 /// What is kept of a response's body.
@@ -60,7 +63,8 @@ impl Failure {
             body: Bytes::new(),
             retry_after: None,
             unconnected: false,
-            fresh_connection_ended: false,
+            ended_unanswered: false,
+            not_begun: false,
         }
     }
 
@@ -86,8 +90,7 @@ impl Failure {
             reason: reason.into(),
             body,
             retry_after,
-            unconnected: false,
-            fresh_connection_ended: false,
+            ..Self::new(Cause::Status(status), "")
         }
     }
 }
@@ -130,7 +133,7 @@ impl Outcome {
             // The target's alert can come behind its half of the handshake, on a connection that seemed to stand.
             Cause::Tls => unavailable(false),
             Cause::Dns | Cause::Connect | Cause::Timeout | Cause::Reset => {
-                match failure.unconnected || failure.fresh_connection_ended {
+                match failure.unconnected || failure.ended_unanswered {
                     true => unavailable(false),
                     false => Verdict::Silent,
                 }
@@ -330,7 +333,7 @@ mod tests {
         let unconnected = |cause| Outcome::Failed(Failure::new(cause, "").unconnected());
         let ended = |cause| {
             let mut failure = Failure::new(cause, "");
-            failure.fresh_connection_ended = true;
+            failure.ended_unanswered = true;
             Outcome::Failed(failure)
         };
         let unavailable = |overloaded, asked| Verdict::Unavailable { overloaded, asked };

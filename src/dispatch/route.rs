@@ -161,10 +161,31 @@ impl OutcomeTable {
         if !invalid.is_empty() {
             return Err(invalid);
         }
-        table.delivering = (0..1000)
-            .map(|status| table.destination(Cause::Status(status)) == Some(&Destination::Delivered))
-            .collect();
+        table.delivering = table.delivering();
         Ok(table)
+    }
+
+    /// Returns for each status whether it is delivered. A key that wins is written over those that it wins against:
+    /// searching the tables for each status instead took most of the time that it takes to make settings.
+    fn delivering(&self) -> Vec<bool> {
+        let mut delivering = vec![false; 1000];
+        for table in [&self.built_in, &self.configured] {
+            let (classes, exact): (Vec<_>, Vec<_>) = table
+                .0
+                .iter()
+                .partition(|(key, _)| matches!(key, Key::Class(_)));
+            for (key, to) in classes.into_iter().chain(exact) {
+                let (first, len) = match key {
+                    Key::Class(class) => (class * 100, 100),
+                    Key::Exact(Cause::Status(status)) => (*status, 1),
+                    // A default is no delivery, and the rest fits no status.
+                    _ => continue,
+                };
+                let statuses = delivering.iter_mut().skip(first.into()).take(len);
+                statuses.for_each(|status| *status = *to == Destination::Delivered);
+            }
+        }
+        delivering
     }
 
     /// Returns whether a response of this status means that the record is delivered.
@@ -306,6 +327,44 @@ mod tests {
             (Cause::Status(501), "RestErrors"),
         ];
         check(&outcomes, false, &cases);
+    }
+
+    #[test]
+    fn what_is_known_of_each_status_is_what_the_tables_say() {
+        let configured = [
+            &[][..],
+            &[
+                ("2xx", "default"),
+                ("201", "delivered"),
+                ("3xx", "delivered"),
+            ],
+            &[
+                ("404", "delivered"),
+                ("4xx", "internal"),
+                ("200", "default"),
+            ],
+            &[
+                ("4xx", "delivered"),
+                ("404", "internal"),
+                ("default", "internal"),
+            ],
+        ];
+        for (outcomes, compat) in configured.iter().flat_map(|of| [(of, false), (of, true)]) {
+            let entries = outcomes
+                .iter()
+                .map(|(key, to)| ((*key).into(), (*to).into()));
+            let entries = entries.collect::<BTreeMap<String, String>>();
+            let table = OutcomeTable::new(&entries, &Roles::default(), compat).unwrap();
+            for status in 0..=1000 {
+                let found = table.destination(Cause::Status(status));
+                let delivered = found == Some(&Destination::Delivered);
+                assert_eq!(
+                    table.delivers(status),
+                    delivered,
+                    "{outcomes:?} {compat} {status}"
+                );
+            }
+        }
     }
 
     #[test]

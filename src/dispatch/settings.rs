@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     config::{self, Config, Roles},
+    files::{self, CERTIFICATES_BYTES_MAX},
     target::Origin,
 };
 
@@ -33,8 +34,12 @@ pub struct Settings {
     /// How long after its first call a record may be put off by its target; `None` = not at all.
     pub(crate) deferred_max: Option<Duration>,
     pub(crate) outcomes: OutcomeTable,
+    /// A target that asks to be called again later is; if not, its answer is a failure like any other, as in the sample.
+    pub(crate) defers: bool,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
+    /// Headers of messages that hold credentials, beside those that commonly do.
+    pub(crate) masked_headers: Vec<String>,
     pub(crate) outward: Outward,
     /// How long a stop waits for the attempts in flight.
     pub grace: Duration,
@@ -45,6 +50,8 @@ pub struct Settings {
 pub(crate) struct Outward {
     pub(crate) rule: AddressRule,
     pub(crate) tls: Arc<ClientConfig>,
+    /// How old the addresses of a host may be; none are kept if this is nothing.
+    pub(crate) addresses_kept: Duration,
 }
 
 /// What may differ from target to target.
@@ -146,8 +153,10 @@ impl Settings {
             deferred_max: (dispatch.deferred_ms_max > 0 && !compat)
                 .then(|| Duration::from_millis(dispatch.deferred_ms_max)),
             outcomes,
+            defers: !compat,
             roles: config.roles.clone(),
             token_header,
+            masked_headers: config.push.masked_headers.clone(),
             outward: Outward {
                 rule: AddressRule {
                     private: dispatch.private_addresses,
@@ -157,6 +166,7 @@ impl Settings {
                     own: listen.into(),
                 },
                 tls,
+                addresses_kept: Duration::from_millis(dispatch.dns_ms),
             },
             grace: Duration::from_millis(config.server.grace_ms),
         })
@@ -208,10 +218,10 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     };
     if let Some(file) = ca_file {
         let shown = file.display();
-        let certificates =
-            CertificateDer::pem_file_iter(file).map_err(|error| format!("{shown}: {error}"))?;
+        let bytes = files::read(file, CERTIFICATES_BYTES_MAX);
+        let bytes = bytes.map_err(|error| format!("{shown}: {error}"))?;
         let mut added_len = 0;
-        for certificate in certificates {
+        for certificate in CertificateDer::pem_slice_iter(&bytes) {
             let certificate = certificate.map_err(|error| format!("{shown}: {error}"))?;
             roots
                 .add(certificate)

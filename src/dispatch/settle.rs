@@ -1,7 +1,9 @@
 //! From an outcome to the end of a record: what is committed, and what is done when the log does not take it.
 //!
 //! A failure's error record and the end of its origin are one commit. As long as the log refuses it for now (busy, disk
-//! full) it is offered again; the record stays open meanwhile, so nothing is lost whatever happens.
+//! full) it is offered again; the record stays open meanwhile, so nothing is lost whatever happens. An error record that
+//! is too large is offered without the target's answer. What the log refuses all the same goes back to its lane, and is
+//! offered again later.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -12,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Shared, call,
-    error_record::{error_record, redrives},
+    error_record::{Size, error_record, redrives},
     job::{Errand, Job, Redone},
     outcome::{Cause, Failure, Outcome},
     settings::Settings,
@@ -27,21 +29,27 @@ const AGAIN_FIRST: Duration = Duration::from_millis(10);
 /// Longest such wait.
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 
-/// Ends a job, under the settings under which its outcome came about, however long the log takes.
+/// Ends a job, under the settings under which its outcome came about, however long the log takes. Returns the job if the
+/// log takes its end neither now nor by waiting: it has to come back.
 pub(super) async fn settle(
     shared: &Arc<Shared>,
     settings: &Settings,
     job: Box<Job>,
     outcome: Outcome,
-) {
-    match &outcome {
+) -> Option<Box<Job>> {
+    let back = match &outcome {
         Outcome::Delivered { status } => delivered(shared, job, *status).await,
         // Boxed, as it is large and rare.
         Outcome::Failed(failure) => Box::pin(failed(shared, settings, job, failure)).await,
-    }
+    };
+    back.map(|mut job| {
+        job.unstored = Some(Box::new(outcome));
+        job.came_back = true;
+        job
+    })
 }
 
-async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
+async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) -> Option<Box<Job>> {
     let finish = |epoch| finish(&job, epoch, NewEnd::Delivered, Some(status));
     let commit = |epoch| Commit {
         finishes: vec![finish(epoch)],
@@ -53,15 +61,15 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
             let ended = match shared.streams.engine().finish_soon(finish(epoch)) {
                 // Boxed, as it is large and rare.
                 Err(CommitError::Busy) => {
-                    Box::pin(patiently(shared, &job, || Ok(commit(epoch)))).await
+                    Box::pin(patiently(shared, &job, |_| Ok(commit(epoch)))).await
                 }
                 answer => answer,
             };
-            told(&job, ended);
+            told(shared, job, ended)
         }
         Errand::Redrive(redriven) => {
             let ended = match redriven.ends {
-                Some(epoch) => patiently(shared, &job, || Ok(commit(epoch))).await,
+                Some(epoch) => patiently(shared, &job, |_| Ok(commit(epoch))).await,
                 None => Ok(()),
             };
             let ended = match ended {
@@ -70,36 +78,45 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) {
                 ended => ended,
             };
             answer(job, ended.map(|()| Redone::Delivered { status }));
+            None
         }
     }
 }
 
-async fn failed(shared: &Arc<Shared>, settings: &Settings, job: Box<Job>, failure: &Failure) {
+async fn failed(
+    shared: &Arc<Shared>,
+    settings: &Settings,
+    job: Box<Job>,
+    failure: &Failure,
+) -> Option<Box<Job>> {
     let cause = failure.cause;
     match &job.errand {
         Errand::First(owned) => {
             let epoch = Some(owned.lease.epoch);
-            let ended = patiently(shared, &job, || {
-                copy(shared, settings, &job, failure, epoch, AppendKind::Routed)
+            let ended = patiently(shared, &job, |size| {
+                let kind = AppendKind::Routed;
+                copy(shared, settings, &job, (failure, size), epoch, kind)
             })
             .await;
-            told(&job, ended);
+            told(shared, job, ended)
         }
         Errand::Redrive(redriven) => {
-            if settings.deferred_max.is_some() && failure.asks_for_later() {
-                return answer(job, Ok(Redone::LeftOpen { cause }));
+            if settings.defers && failure.asks_for_later() {
+                answer(job, Ok(Redone::LeftOpen { cause }));
+                return None;
             }
             if has_nowhere_to_go(shared, settings, &job, cause) {
                 let copied = false;
-                return answer(job, Ok(Redone::Failed { cause, copied }));
+                answer(job, Ok(Redone::Failed { cause, copied }));
+                return None;
             }
             let ends = redriven.ends;
             let kind = match ends {
                 Some(_) => AppendKind::Moved,
                 None => AppendKind::ReplayFailed,
             };
-            let ended = patiently(shared, &job, || {
-                copy(shared, settings, &job, failure, ends, kind)
+            let ended = patiently(shared, &job, |size| {
+                copy(shared, settings, &job, (failure, size), ends, kind)
             })
             .await;
             let redone = match ended {
@@ -111,6 +128,7 @@ async fn failed(shared: &Arc<Shared>, settings: &Settings, job: Box<Job>, failur
                 }),
             };
             answer(job, redone);
+            None
         }
     }
 }
@@ -130,7 +148,7 @@ fn copy(
     shared: &Shared,
     settings: &Settings,
     job: &Job,
-    failure: &Failure,
+    (failure, size): (&Failure, Size),
     ends: Option<Epoch>,
     kind: AppendKind,
 ) -> Result<Commit, CommitError> {
@@ -140,7 +158,7 @@ fn copy(
         .unwrap_or_default();
     let append = Append {
         of,
-        records: vec![error_record(job, failure, shared.clock.now())],
+        records: vec![error_record(job, failure, size, shared.clock.now())],
         kind,
         refers,
     };
@@ -221,16 +239,17 @@ fn error_stream(
     Ok(found)
 }
 
-/// Commits; what is refused for now is offered again, without end for a first dispatch (until the gateway stops), up to
-/// its time for a redrive.
+/// Commits; what is refused for now is offered again, without end for a first dispatch (until the gateway stops, and then
+/// until the grace time cuts it, if the log is only busy), up to its time for a redrive. What is too large is offered
+/// again in its least size.
 async fn patiently(
     shared: &Shared,
     job: &Job,
-    mut commit: impl FnMut() -> Result<Commit, CommitError>,
+    mut commit: impl FnMut(Size) -> Result<Commit, CommitError>,
 ) -> Result<(), CommitError> {
-    let mut wait = AGAIN_FIRST;
+    let (mut wait, mut size) = (AGAIN_FIRST, Size::Whole);
     loop {
-        let refused = match commit() {
+        let refused = match commit(size) {
             Ok(commit) => match shared.streams.engine().commit(commit).await {
                 Ok(_) => return Ok(()),
                 Err(refused) => refused,
@@ -241,48 +260,69 @@ async fn patiently(
             CommitError::Busy | CommitError::DiskFull => true,
             // An error stream was deleted after it was looked up: the next look finds another.
             CommitError::PartitionUnknown(of) => *of != job.of,
+            CommitError::TooLarge { .. } if size == Size::Whole => {
+                size = Size::Least;
+                continue;
+            }
             CommitError::TooLarge { .. }
             | CommitError::AlreadyFinished { .. }
             | CommitError::Fenced(_)
             | CommitError::StateConflict { .. }
+            | CommitError::StateFull { .. }
             | CommitError::Stopped(_)
             | CommitError::MaybeStored(_) => false,
         };
+        let stops = shared.stop.is_cancelled();
         let late = match &job.errand {
+            // The call is made already: to give its end up is to make it again after the start.
+            Errand::First(_) if stops => !matches!(refused, CommitError::Busy),
             Errand::First(owned) => owned.stop.is_cancelled(),
-            Errand::Redrive(redriven) => Instant::now() >= redriven.commit_by,
+            Errand::Redrive(redriven) => stops || Instant::now() >= redriven.commit_by,
         };
         if !again || late {
             return Err(refused);
         }
-        if shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
-            return Err(refused);
+        match stops {
+            true => sleep(wait).await,
+            false => drop(shared.stop.run_until_cancelled(sleep(wait)).await),
         }
         wait = (wait * 2).min(AGAIN_MAX);
     }
 }
 
-/// What a first dispatch makes of the log's answer.
-fn told(job: &Job, ended: Result<(), CommitError>) {
+/// What a first dispatch makes of the log's answer. Returns the job if its end has to be offered again.
+fn told(shared: &Shared, job: Box<Job>, ended: Result<(), CommitError>) -> Option<Box<Job>> {
     let Errand::First(owned) = &job.errand else {
-        return;
+        return None;
     };
-    let Err(error) = ended else { return };
-    if !matches!(error, CommitError::AlreadyFinished { .. }) {
-        owned.lost_end.store(true, Ordering::Release);
-    }
-    match &error {
-        // Discarded meanwhile, as by a purge: its story is told already.
-        CommitError::AlreadyFinished { .. } => {}
+    let error = ended.err()?;
+    let comes_back = match &error {
+        // Discarded meanwhile, as by a purge: its story is told already, and there may be many of these.
+        CommitError::AlreadyFinished { .. } => {
+            tracing::debug!(message_id = %job.message_id(), %error, "the record has ended meanwhile");
+            return None;
+        }
         // Whoever holds the lease now dispatches it again; or its stream was deleted, or the log has stopped.
         CommitError::Fenced(_)
         | CommitError::PartitionUnknown(_)
         | CommitError::Stopped(_)
-        | CommitError::MaybeStored(_) => owned.stop.cancel(),
-        CommitError::Busy
-        | CommitError::DiskFull
-        | CommitError::TooLarge { .. }
-        | CommitError::StateConflict { .. } => {}
+        | CommitError::MaybeStored(_) => {
+            owned.lost_end.store(true, Ordering::Release);
+            owned.stop.cancel();
+            false
+        }
+        // The gateway stops, or the lease is gone: the next owner dispatches it again.
+        CommitError::Busy | CommitError::DiskFull => {
+            owned.lost_end.store(true, Ordering::Release);
+            false
+        }
+        CommitError::TooLarge { .. }
+        | CommitError::StateConflict { .. }
+        | CommitError::StateFull { .. } => true,
+    };
+    shared.stats.lost_ends.inc();
+    if job.came_back && comes_back {
+        return Some(job);
     }
     tracing::warn!(
         message_id = %job.message_id(),
@@ -290,8 +330,10 @@ fn told(job: &Job, ended: Result<(), CommitError>) {
         partition = job.of.partition.0,
         offset = job.offset.0,
         %error,
+        comes_back,
         "the record's end was not stored"
     );
+    comes_back.then_some(job)
 }
 
 fn answer(job: Box<Job>, redone: Result<Redone, CommitError>) {

@@ -24,8 +24,14 @@ pub struct Stats {
     pub attempt_seconds: Histogram,
     /// Records read from the log to dispatch them; those of targets and keys that are behind are read again.
     pub read_records: Counter,
+    /// Ends that the log did not take.
+    pub lost_ends: Counter,
     /// Partitions of which something cannot be read: their dispatch waits there.
     pub unreadable_partitions: Gauge,
+    /// Look-ups of hosts that were made.
+    pub lookups: Counter,
+    /// Hosts that wait for a look-up, because their share is used up.
+    pub lookups_waiting: Gauge,
     handles: Vec<Counter>,
 }
 
@@ -68,7 +74,10 @@ impl Default for Stats {
             // 0.5 ms to 65 s.
             attempt_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
             read_records: Counter::default(),
+            lost_ends: Counter::default(),
             unreadable_partitions: Gauge::default(),
+            lookups: Counter::default(),
+            lookups_waiting: Gauge::default(),
             handles,
         }
     }

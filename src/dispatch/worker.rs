@@ -5,8 +5,10 @@ use std::{
     task::Poll, time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use http_body_util::Full;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -15,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    board::{Board, Done, LeaveOut, Next, Wait, Wake},
+    board::{Board, Done, LeaveOut, Next, Taken, Wait, Wake},
     breaker::Change,
-    call::{Call, SecretRef, absolute, credentials},
+    call::{Call, Invalid, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
     credentials::CredentialError,
     job::{Begin, Job},
@@ -26,15 +28,20 @@ use super::{
     renew::renew,
     settings::{Settings, TargetSettings},
     settle::settle,
+    sockets::Socket,
     stats,
     target_id::TargetId,
 };
 use crate::{
     live::Followed,
     random,
+    record::header as record_header,
     storage::{Health, Stream},
     target::Origin,
 };
+
+/// How long a record waits whose call could not begin, because something of ours was not free.
+const NOT_BEGUN_WAIT: Duration = Duration::from_millis(200);
 
 impl Shared {
     /// Puts a job on its target's board; waits as long as that is full.
@@ -108,12 +115,17 @@ impl Shared {
     }
 }
 
+/// How long a record waits whose end the log did not take, before that is offered again.
+const UNSTORED_WAIT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
+
 struct Worker {
     shared: Arc<Shared>,
     board: Arc<Board>,
     slot: usize,
     wake: Arc<Notify>,
     connection: Option<(Origin, Connection)>,
+    /// What the connection lives on; there is one whenever there is a connection.
+    socket: Option<Socket>,
     timer: Timer,
     /// Of its own: to ask a token is to take its lock.
     stop: CancellationToken,
@@ -177,6 +189,7 @@ impl Worker {
             board,
             slot,
             connection: None,
+            socket: None,
         }
     }
 
@@ -193,6 +206,9 @@ impl Worker {
                         return;
                     }
                     self.renew(&mut current);
+                    if !self.takes_socket(&job).await {
+                        return;
+                    }
                     done = Some(self.handle(job, &current).await);
                 }
                 Next::Sleep {
@@ -200,8 +216,11 @@ impl Worker {
                     keep_connection,
                 } => {
                     self.renew(&mut current);
-                    if !keep_connection {
+                    if !keep_connection || self.shared.connector.sockets.are_scarce() {
                         self.connection = None;
+                    }
+                    if self.connection.is_none() {
+                        self.socket = None;
                     }
                     if self.sleep(until, current.all.get().idle_timeout).await {
                         self.connection = None;
@@ -235,12 +254,31 @@ impl Worker {
         self.log_runs
     }
 
+    /// Waits for a descriptor if the job needs a connection that is not open; `false` if the gateway stops meanwhile. The
+    /// attempt begins behind this.
+    async fn takes_socket(&mut self, job: &Job) -> bool {
+        let Some(origin) = job.origin.as_ref().map(TargetId::origin) else {
+            return true;
+        };
+        let is_open = self.connection.as_ref();
+        if is_open.is_some_and(|(open, _)| open == origin) {
+            return true;
+        }
+        self.connection = None;
+        // Given back first, so that others with fewer connections come before this one.
+        self.socket = None;
+        let taken = self.shared.connector.sockets.take(origin);
+        self.socket = self.stop.run_until_cancelled(taken).await;
+        self.socket.is_some()
+    }
+
     /// Sleeps until woken, until `until`, or until the idle time is over, which returns `true`.
     async fn sleep(&mut self, until: Option<Instant>, idle_timeout: Duration) -> bool {
         let Self {
             stop,
             wake,
             connection,
+            socket,
             timer,
             ..
         } = self;
@@ -257,6 +295,7 @@ impl Worker {
                 .is_some_and(|(_, open)| !open.poll_open(cx))
             {
                 *connection = None;
+                *socket = None;
             }
             timer.poll(cx, wake_by).map(|()| wake_by == idle_by)
         })
@@ -277,11 +316,11 @@ impl Worker {
             }
             Begin::Never => return Done::Ended(taken),
         }
-        let now = self.shared.clock.now();
         let (all, settings) = (current.all.get(), current.of(&self.board, &job));
-        job.tried.first_at.get_or_insert(now);
-        job.tried.last_at = Some(now);
-        job.tried.began.get_or_insert(began);
+        if let Some(outcome) = job.unstored.take() {
+            return self.end(all, job, *outcome, taken).await;
+        }
+        let now = self.shared.clock.now();
         let attempt = AssertUnwindSafe(async {
             let unbound = match job.is_first() {
                 true => None,
@@ -302,6 +341,17 @@ impl Worker {
                 "handling the record panicked",
             ))
         });
+        if let Outcome::Failed(failure) = &outcome
+            && failure.not_begun
+        {
+            // No slot is held meanwhile, and a redrive that is over by then takes its record back.
+            let until = Instant::now() + NOT_BEGUN_WAIT;
+            let wait = Wait::Backoff;
+            return Done::Later { job, until, wait };
+        }
+        job.tried.first_at.get_or_insert(now);
+        job.tried.last_at = Some(now);
+        job.tried.began.get_or_insert(began);
         job.tried.attempts += u32::from(has_called(&outcome));
         // At once, before the record's end is stored: others are about to begin.
         self.judge(all, &job, &outcome);
@@ -313,8 +363,19 @@ impl Worker {
             job.tried.cause = Some(failure.cause);
             return Done::Later { job, until, wait };
         }
-        settle(&self.shared, all, job, outcome).await;
-        Done::Ended(taken)
+        self.end(all, job, outcome, taken).await
+    }
+
+    /// Ends a job; one whose end the log does not take comes back, and nothing is called for it again.
+    async fn end(&self, all: &Settings, job: Box<Job>, outcome: Outcome, taken: Taken) -> Done {
+        match settle(&self.shared, all, job, outcome).await {
+            None => Done::Ended(taken),
+            Some(job) => Done::Later {
+                job,
+                until: Instant::now() + UNSTORED_WAIT,
+                wait: Wait::Backoff,
+            },
+        }
     }
 
     /// Returns whether a purge has ended the record. No call begins for one once the purge was answered.
@@ -341,7 +402,7 @@ impl Worker {
     fn judge(&self, all: &Settings, job: &Job, outcome: &Outcome) {
         let asks_for_later =
             matches!(outcome, Outcome::Failed(failure) if failure.asks_for_later());
-        let at_once = asks_for_later && !job.is_first() && all.deferred_max.is_some();
+        let at_once = asks_for_later && !job.is_first() && all.defers;
         let pause = |openings| {
             let random = random::u64().unwrap_or(u64::MAX);
             all.backoff.pause(openings, random)
@@ -374,7 +435,8 @@ impl Worker {
     async fn attempt(&mut self, job: &Job, all: &Settings, settings: &TargetSettings) -> Outcome {
         let token_header = &all.token_header;
         let id = job.message_id();
-        let mut call = match Call::new(&job.record, id, token_header, settings.body_always) {
+        let new_call = || Call::new(&job.record, id, token_header, settings.body_always);
+        let call = match new_call() {
             Ok(call) => call,
             Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
         };
@@ -385,11 +447,23 @@ impl Worker {
             },
             None => None,
         };
-        if let Some(value) = &secret {
-            let headers = call.request.headers_mut();
-            headers.insert(token_header.clone(), value.clone());
-        }
-        match self.exchange(&mut call, all, settings).await {
+        let origin = call.origin.clone();
+        let mut call = Some(call);
+        // A second one is rare, so the record is read again for it, and no request is copied in case.
+        let request = || {
+            let mut call = match call.take() {
+                Some(call) => call,
+                None => new_call()?,
+            };
+            if let Some(value) = &secret {
+                let headers = call.request.headers_mut();
+                headers.insert(token_header.clone(), value.clone());
+            }
+            Ok((call.request, call.names))
+        };
+        let source = job.record.headers.get(record_header::SOURCE);
+        let to = (&origin, source.unwrap_or("default"));
+        match self.exchange(to, request, all, settings).await {
             Ok(answer) if all.outcomes.delivers(answer.status) => Outcome::Delivered {
                 status: answer.status,
             },
@@ -399,11 +473,11 @@ impl Worker {
                 let date = answer.date.as_ref().map(HeaderValue::as_bytes);
                 let asked = asked.and_then(|value| retry_after(value.as_bytes(), date, now));
                 let asked = asked.map(|asked| asked.min(all.retry_after_max));
-                let own = credentials(&job.record);
+                let failure = Failure::answered(answer.status, answer.body, asked);
+                let own = credentials(&job.record, &all.masked_headers);
                 let sent = own.iter().map(|value| &value[..]);
                 let sent = sent.chain(secret.as_ref().map(HeaderValue::as_bytes));
-                let body = sent.fold(answer.body, redact);
-                Outcome::Failed(Failure::answered(answer.status, body, asked))
+                Outcome::Failed(redact(failure, sent))
             }
             Err(failure) => Outcome::Failed(failure),
         }
@@ -434,18 +508,17 @@ impl Worker {
         Ok(value)
     }
 
-    /// Calls the target. A connection that turns out to have been closed while it was idle is replaced once.
+    /// Calls the target. If the connection was used before and ends before an answer, the call is made once more, with the
+    /// same request on a fresh one: the target may have closed it while the request was on its way.
     async fn exchange(
         &mut self,
-        call: &mut Call,
+        (origin, source): (&Origin, &str),
+        mut request: impl FnMut() -> Result<(Request<Full<Bytes>>, Vec<Bytes>), Invalid>,
         all: &Settings,
         settings: &TargetSettings,
     ) -> Result<Answer, Failure> {
-        let Call {
-            origin, request, ..
-        } = call;
         let began = Instant::now();
-        let by = began + settings.attempt_timeout;
+        let mut by = began + settings.attempt_timeout;
         let mut connected = began;
         if self
             .connection
@@ -461,46 +534,46 @@ impl Worker {
                     let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
                     // Boxed, as it is large and rare.
-                    let opened = self.shared.connector.connect(&all.outward, origin, within);
-                    let opened = Box::pin(opened);
-                    let opened = opened.await.map_err(Failure::unconnected)?;
+                    let connector = &self.shared.connector;
+                    let opened = Box::pin(connector.connect(&all.outward, origin, source, within));
+                    let (opened, waited) = opened.await.map_err(Failure::unconnected)?;
+                    by += waited;
                     connected = Instant::now();
                     none.insert((origin.clone(), opened))
                 }
             };
             let was_used = connection.is_used();
-            let mut sent;
+            let (request, names) =
+                request().map_err(|invalid| Failure::new(Cause::Invalid, invalid.0))?;
             let request = match connection.is_http2() {
-                true => {
-                    sent = absolute(request, origin);
-                    &mut sent
-                }
-                false => &mut *request,
+                true => absolute(request, origin),
+                false => request,
             };
             let deadlines = Deadlines {
                 response_by: connected + settings.response_timeout,
                 by,
             };
-            let exchange = connection.exchange(request, &mut self.timer, deadlines, |status| {
-                !all.outcomes.delivers(status)
-            });
+            let wanted = |status| !all.outcomes.delivers(status);
+            let exchange = connection.exchange(request, names, &mut self.timer, deadlines, wanted);
             match exchange.await {
+                Exchange::Answered(answer) if was_used && answer.is_farewell() => {
+                    self.connection = None;
+                }
                 Exchange::Answered(answer) => {
                     if !answer.reusable {
                         self.connection = None;
                     }
                     return Ok(answer);
                 }
-                Exchange::Unsent if was_used => self.connection = None,
-                Exchange::Unsent => {
+                Exchange::Ended(_) if was_used => self.connection = None,
+                Exchange::Ended(failure) => {
                     self.connection = None;
-                    let reason = "the connection was closed before the request was sent";
-                    let mut failure = Failure::new(Cause::Reset, reason);
-                    failure.fresh_connection_ended = true;
-                    return Err(failure);
+                    return Err(Failure {
+                        ended_unanswered: true,
+                        ..failure
+                    });
                 }
-                Exchange::Failed(mut failure) => {
-                    failure.fresh_connection_ended = !was_used && failure.cause == Cause::Reset;
+                Exchange::Failed(failure) => {
                     self.connection = None;
                     return Err(failure);
                 }

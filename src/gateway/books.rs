@@ -8,7 +8,7 @@ use crate::{
     clock::{Clock, Timestamp},
     log::Streams,
     place::StreamName,
-    storage::{Health, Stream},
+    storage::{Health, Stream, shares::SHARES},
     telemetry::{Samples, Source, metrics},
 };
 
@@ -37,6 +37,12 @@ impl Source for Books {
         }
         let running = *self.streams.engine().health().borrow() == Health::Running;
         samples.set_count(metrics::LOG_RUNNING, &[], running.into());
+        let shares = SHARES.iter().zip(self.streams.engine().share_bytes());
+        for (share, bytes) in shares {
+            let label = [("kind", share.kind)];
+            samples.set_count(metrics::STATE_BYTES, &label, bytes as u64);
+            samples.set_count(metrics::STATE_SHARE_BYTES, &label, share.bytes_max as u64);
+        }
     }
 }
 

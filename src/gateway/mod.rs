@@ -6,6 +6,8 @@
 mod books;
 pub(crate) mod credentials;
 mod measured;
+#[cfg(test)]
+mod panics;
 mod reload;
 pub(crate) mod streams;
 mod targets;
@@ -27,6 +29,7 @@ use crate::{
     api::{self, Api, ListenRefused},
     clock::Clock,
     config::{Config, Loaded},
+    descriptors::Shares,
     dispatch::{self, Dispatcher, SettingInvalid},
     ingest::Ingest,
     live::Live,
@@ -46,6 +49,9 @@ use crate::{
 
 /// How long closing the engine may take after the grace time: what is queued is written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Below this many open files a gateway with a few hundred clients and targets waits for descriptors.
+const LOW_LIMIT: usize = 4_096;
 
 /// This part of the grace time belongs to requests alone, before dispatch stops taking records.
 const REQUESTS_SHARE: u32 = 4;
@@ -147,6 +153,14 @@ impl Gateway {
         };
         let listener = listener.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
+        let (clients, calls) = (config.server.connections_max, config.dispatch.in_flight_max);
+        let shares = Shares::of_process();
+        if let Some(cut) = shares.cuts(clients, calls) {
+            match shares.limit < LOW_LIMIT {
+                true => tracing::warn!("{cut}"),
+                false => tracing::info!("{cut}"),
+            }
+        }
         let settings = dispatch_settings(config, address).map_err(StartError::Settings)?;
         let edge = Arc::new(Live::new(api::Settings::new(config)?));
 
@@ -158,7 +172,12 @@ impl Gateway {
         let streams = Streams::new(engine.clone());
         streams::ensure(&streams, config).await?;
         let settings_of_secrets = config.secrets.clone();
-        let master = off_this_thread(move || MasterKey::load(&settings_of_secrets, &dir)).await?;
+        // A start that is given up ends the command that it waits for.
+        let starting = CancellationToken::new();
+        let given_up = starting.clone().drop_guard();
+        let load = move || MasterKey::load(&settings_of_secrets, &dir, &starting);
+        let master = off_this_thread(load).await?;
+        given_up.disarm();
         let secrets = Secrets::open(engine.clone(), master).await?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
         let edge_tasks = Tasks::new();
@@ -172,7 +191,7 @@ impl Gateway {
         .await?;
 
         let stats = Arc::new(dispatch::Stats::default());
-        let dispatching = Tasks::new();
+        let dispatching = edge_tasks.sibling();
         let dispatch_stop = CancellationToken::new();
         let deps = dispatch::Deps {
             streams: streams.clone(),
@@ -193,14 +212,22 @@ impl Gateway {
 
         let metrics = Metrics::new(&clock);
         metrics.adopt(metrics::PUSH_GAPS, push.gaps().clone());
+        metrics.adopt(metrics::SECRETS_GONE, secrets.gone().clone());
+        metrics.adopt(metrics::LOST_ENDS, stats.lost_ends.clone());
+        let panics = edge_tasks.panics().counters().clone();
+        metrics.adopt(metrics::PANICS, panics);
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
         metrics.adopt(metrics::DISPATCH_READ_RECORDS, stats.read_records.clone());
+        metrics.adopt(metrics::LOOKUPS, stats.lookups.clone());
+        metrics.adopt(metrics::LOOKUPS_WAITING, stats.lookups_waiting.clone());
         let unreadable = stats.unreadable_partitions.clone();
         metrics.adopt(metrics::UNREADABLE_PARTITIONS, unreadable);
         metrics.adopt(metrics::ATTEMPT_SECONDS, stats.attempt_seconds.clone());
         metrics.adopt(metrics::APPEND_SECONDS, append_seconds);
         metrics.adopt(metrics::FSYNC_SECONDS, disk.sync_seconds);
         metrics.adopt(metrics::JOURNAL_BYTES, disk.written_bytes);
+        let dropped_lines = level.dropped_lines().clone();
+        metrics.adopt(metrics::LOG_LINES_DROPPED, dropped_lines);
         let books = Books {
             streams: streams.clone(),
             source: config.roles.source.clone(),

@@ -115,7 +115,7 @@ impl Reloader {
         // Until the parts know of them too: a source stream that grows now must not miss a new error stream.
         let mut pause = None;
         if read.applied.iter().any(of_streams) {
-            pause = Some(self.ingest.pause().await);
+            pause = Some(self.ingest.pause().await?);
             self.change_streams(&read.loaded).await?;
         }
         let config = &read.loaded.config;
@@ -143,6 +143,11 @@ impl Reloader {
                     let key = format!("streams[{}].partitions", shrink.index);
                     loaded.error(&key, shrink.to_string())
                 });
+                ReloadError::Invalid(ConfigErrors(wrong.collect()))
+            }
+            streams::EnsureError::Reserved(reserved) => {
+                let wrong = reserved.into_iter();
+                let wrong = wrong.map(|wrong| loaded.error(&wrong.key, wrong.to_string()));
                 ReloadError::Invalid(ConfigErrors(wrong.collect()))
             }
             streams::EnsureError::Stream { name, source } => ReloadError::Stream { name, source },
@@ -185,6 +190,63 @@ fn tell(came: &Result<Reloaded, ReloadError>) {
         Err(error @ ReloadError::Stream { source, .. }) => {
             tracing::error!(cause = %source, "{error}");
         }
+        Err(error @ ReloadError::Busy(_)) => tracing::error!("{error}"),
         Err(error @ ReloadError::Stopping) => tracing::info!("{error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        config::{Overrides, Sources},
+        gateway::Gateway,
+    };
+
+    const BEFORE: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
+    const AFTER: &str = "[server]\nlisten = \"127.0.0.1:0\"\ngrace_ms = 7\n[retention]\nerror_hours = 3\n\
+                         [sync]\nanswer = \"text\"\n[[streams]]\nname = \"New\"\n";
+
+    #[tokio::test]
+    async fn a_stream_that_the_log_refuses_leaves_every_part_with_the_settings_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("syncgate.toml");
+        fs::write(&file, BEFORE).unwrap();
+        let sources = Sources {
+            file: Some(file.clone()),
+            overrides: Overrides {
+                data: Some(dir.path().join("data")),
+                listen: None,
+            },
+            ..Sources::default()
+        };
+        let loaded = config::load(sources).unwrap();
+        let mut gateway = Gateway::bind(loaded, LogLevel::default()).await.unwrap();
+        let reloader = &mut gateway.reloader;
+        let (kept, edge, grace) = (
+            reloader.kept.get(),
+            reloader.edge.get(),
+            reloader.grace.get(),
+        );
+        fs::write(&file, AFTER).unwrap();
+        // A log that has stopped takes no stream.
+        gateway.engine.close().await;
+        let refused = reloader.reload().await.unwrap_err();
+        let of_new = matches!(&refused, ReloadError::Stream { name, .. } if name.as_str() == "New");
+        assert!(of_new, "{refused:?}");
+        assert!(Arc::ptr_eq(&kept, &reloader.kept.get()), "retention");
+        assert!(Arc::ptr_eq(&edge, &reloader.edge.get()), "the edge");
+        assert!(Arc::ptr_eq(&grace, &reloader.grace.get()), "grace time");
+        // The next reload finds all of it new.
+        let found = reloader.running.reload().unwrap();
+        let keys = [
+            "retention.error_hours",
+            "server.grace_ms",
+            "streams[0]",
+            "sync.answer",
+        ];
+        assert_eq!(found.applied.into_iter().collect::<Vec<_>>(), keys);
     }
 }

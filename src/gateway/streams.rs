@@ -15,6 +15,9 @@ pub enum EnsureError {
     /// Streams have more partitions than the configuration gives them. Nothing was made or changed.
     #[error("{}", lines(.0))]
     Shrink(Vec<Shrink>),
+    /// The configuration names streams that are not there and whose names are reserved. Nothing was made or changed.
+    #[error("{}", lines(.0))]
+    Reserved(Vec<Reserved>),
     /// It could not be made or changed.
     #[error("stream {name} cannot be made or changed")]
     Stream {
@@ -25,9 +28,19 @@ pub enum EnsureError {
     },
 }
 
-fn lines(shrunk: &[Shrink]) -> String {
-    let lines: Vec<_> = shrunk.iter().map(ToString::to_string).collect();
+fn lines<T: ToString>(wrong: &[T]) -> String {
+    let lines: Vec<_> = wrong.iter().map(ToString::to_string).collect();
     lines.join("\n")
+}
+
+/// A stream that is to be made has a name that the gateway keeps for itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {name} is reserved for the gateway; take another name")]
+pub struct Reserved {
+    /// The name.
+    pub name: StreamName,
+    /// The key of the configuration.
+    pub key: String,
 }
 
 /// A stream has more partitions than the configuration gives it, and partitions cannot go.
@@ -62,6 +75,22 @@ fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
     all.filter_map(shrink).collect()
 }
 
+/// Returns every stream that would have to be made under a reserved name. An older release may have made one: it stays.
+fn reserved(streams: &Streams, config: &Config) -> Vec<Reserved> {
+    let roles = config.roles.all().into_iter();
+    let roles = roles.map(|(role, name)| (format!("roles.{role}"), name));
+    let own = config.streams.iter().enumerate();
+    let own = own.map(|(index, settings)| (format!("streams[{index}].name"), &settings.name));
+    let all = roles.chain(own).filter(|(_, name)| name.is_reserved());
+    let wrong = all.filter(|(_, name)| streams.by_name(name).is_none());
+    wrong
+        .map(|(key, name)| Reserved {
+            name: name.clone(),
+            key,
+        })
+        .collect()
+}
+
 /// Makes and changes streams until they are as `config` says: those of the roles, those of `[outcomes]`, and
 /// `[[streams]]`. An error stream gets at least as many partitions as the source stream, since a failed record keeps
 /// its partition's number; it gets them first.
@@ -71,6 +100,18 @@ pub(crate) async fn ensure(streams: &Streams, config: &Config) -> Result<(), Ens
     let shrunk = shrunk(streams, config);
     if !shrunk.is_empty() {
         return Err(EnsureError::Shrink(shrunk));
+    }
+    let reserved = reserved(streams, config);
+    if !reserved.is_empty() {
+        return Err(EnsureError::Reserved(reserved));
+    }
+    for stream in streams.engine().streams() {
+        if stream.name.is_reserved() {
+            tracing::warn!(
+                stream = %stream.name,
+                "an older release made this stream; a later one keeps its name for a stream of its own, so move to another"
+            );
+        }
     }
     let roles = &config.roles;
     let present = streams.by_name(&roles.source);
@@ -320,6 +361,33 @@ mod tests {
         // Another stream under an ocid that one had which is configured no more.
         log.ensure(&stream("Cc", "z")).await.unwrap();
         assert_eq!(named("z").as_deref(), Some("Cc"));
+    }
+
+    #[tokio::test]
+    async fn a_reserved_name_is_not_made_and_one_that_is_there_stays() {
+        let log = Log::open();
+        let own = "[[streams]]\nname = \"audit\"\n[roles]\ndefault = \"responses\"";
+        let refused = log.ensure(own).await.unwrap_err().to_string();
+        for told in [
+            "roles.default: responses is reserved",
+            "streams[0].name: audit is reserved",
+        ] {
+            assert!(refused.contains(told), "{refused}");
+        }
+        assert_eq!(log.streams.engine().streams().len(), 0);
+        // As an older release has made them.
+        for name in ["audit", "responses"] {
+            let made = log.streams.engine().create_stream(
+                name.parse().unwrap(),
+                1,
+                StreamConfig::default(),
+            );
+            made.await.unwrap();
+        }
+        let streams = log.ensure(own).await.unwrap();
+        let audit = streams.iter().find(|(name, ..)| name == "audit");
+        assert_eq!(audit, Some(&("audit".into(), 1, MadeBy::Config)));
+        assert_eq!(log.ensure("").await.unwrap().len(), 7);
     }
 
     #[tokio::test]

@@ -58,6 +58,10 @@ pub(super) fn explain(text: &str, at: &str, limits: &Limits, faults: &mut Faults
         return;
     };
     for (name, _) in &members.0 {
+        // A body may have a million of them.
+        if faults.is_full() {
+            break;
+        }
         if !matches!(&**name, "streamKey" | "streamMessage") {
             let what = "a message has streamKey and streamMessage, nothing else";
             faults.add(

@@ -33,7 +33,7 @@ const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// The members of a message's envelope, as they stand.
 #[derive(Debug, PartialEq, Eq)]
-struct Envelope<'a> {
+pub(super) struct Envelope<'a> {
     key: Option<Cow<'a, str>>,
     message: &'a str,
 }
@@ -51,8 +51,13 @@ struct SlowEnvelope<'a> {
 impl<'a> Envelope<'a> {
     /// Reads an envelope. A quick look finds where the parts of most of them lie: what is in the message is read
     /// afterwards, and need not be read twice.
-    fn read(text: &'a str) -> Option<Self> {
+    pub(super) fn read(text: &'a str) -> Option<Self> {
         Self::quickly(text).or_else(|| Self::slowly(text))
+    }
+
+    /// Size that `record_bytes_max` is about: what the source sent as key and message.
+    pub(super) fn bytes_len(&self) -> usize {
+        self.key.as_deref().map_or(0, str::len) + self.message.len()
     }
 
     /// Finds the parts of an envelope that is JSON if its message is; `None` if that takes a closer look.
@@ -105,9 +110,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Reads one message; `None` if anything at all is wrong with it.
-pub(super) fn read<'a>(text: &'a str, limits: &Limits) -> Option<Checked<'a>> {
-    let envelope = Envelope::read(text)?;
+/// Reads the message of an envelope; `None` if anything at all is wrong with it.
+pub(super) fn read<'a>(envelope: Envelope<'a>, limits: &Limits) -> Option<Checked<'a>> {
     let key = envelope.key.unwrap_or_default();
     field::key(&key, limits.key_bytes_max).ok()?;
     let value = envelope.message;
@@ -148,7 +152,7 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// Size that `record_bytes_max` is about: what the source sent as key and message.
+    /// As [`Envelope::bytes_len`].
     pub(super) fn bytes_len(&self) -> usize {
         self.key.len() + self.value.len()
     }

@@ -16,11 +16,12 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use ring::digest::{Context, Digest, SHA256};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     place::StreamId,
     storage::{Commit, CommitError, Committed, DedupId, Stream},
+    tasks::Part,
 };
 
 use super::{Accepted, Error, Ingest, Submission, memo::Memo, placed};
@@ -105,14 +106,17 @@ impl Ingest {
     /// Looks whether a submission was stored before, or is being stored.
     ///
     /// # Errors
-    /// What [`repeated`] and [`InFlight::enter`] say.
-    pub(super) fn recognise(
+    /// What [`repeated`] and [`InFlight::enter`] say, and [`CommitError::Busy`].
+    pub(super) async fn recognise(
         &self,
         key: IdempotencyKey<'_>,
         submission: &Submission<'_>,
     ) -> Result<Known, Error> {
         let id = key.dedup_id(submission.source);
-        let digest = BodyDigest::of(&submission.body);
+        let body = &submission.body;
+        let by = Instant::now() + self.patience;
+        let digest = self.heavy.run(body.len(), by, || BodyDigest::of(body));
+        let digest = digest.await?;
         let stream = self.stream()?;
         if let Some(first) = self.streams.engine().committed(stream.id, id) {
             return repeated(stream, &first, digest).map(Known::Repeated);
@@ -140,7 +144,7 @@ impl Ingest {
         }
         let (tell, told) = oneshot::channel();
         let entered = name.entered.clone();
-        self.tasks.spawn("commit", async move {
+        self.tasks.spawn_guarded(Part::Commit, async move {
             let committed = committing.await;
             drop(entered);
             // Nobody may be waiting any more; that changes nothing.

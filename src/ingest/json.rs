@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use memchr::memchr2;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{self, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -147,6 +147,43 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
+/// Returns the elements of an array as they stand; `None` if there are more than `len_max`, of which no more is read.
+pub(crate) fn elements(
+    text: &str,
+    len_max: usize,
+) -> Result<Option<Vec<&RawValue>>, serde_json::Error> {
+    struct UpTo<'s>(usize, &'s mut bool);
+    impl<'de> Visitor<'de> for UpTo<'_> {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = list.next_element()? {
+                if elements.len() == self.0 {
+                    *self.1 = true;
+                    return Err(de::Error::custom("there are too many"));
+                }
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+    }
+    let mut too_many = false;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = reader
+        .deserialize_seq(UpTo(len_max, &mut too_many))
+        .and_then(|elements| reader.end().map(|()| elements));
+    match read {
+        Ok(elements) => Ok(Some(elements)),
+        Err(_) if too_many => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
@@ -181,6 +218,21 @@ mod tests {
             depth_is_legal(br#"["\\",[]]"#) && depth_is_legal(b"\"") && depth_is_legal(b"\"\\")
         );
         assert!(depth_is_legal("[[]]".repeat(1000).as_bytes()));
+    }
+
+    #[test]
+    fn elements_are_read_up_to_a_bound() {
+        let read = |text| elements(text, 2).map(|all| all.map(|all| all.len()));
+        for (text, expected) in [("[]", 0), (" [1, {\"a\":[]}] ", 2)] {
+            assert_eq!(read(text).unwrap(), Some(expected), "{text}");
+        }
+        // What stands behind the first that is too many is not looked at.
+        for text in ["[1,2,3]", "[1,2,3 and so on"] {
+            assert_eq!(read(text).unwrap(), None, "{text}");
+        }
+        for text in ["[1,2", "[1,2]x", "[1,,2]", "{}", "1", ""] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 
     #[test]

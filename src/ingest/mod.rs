@@ -8,6 +8,7 @@
 mod check;
 mod envelope;
 mod field;
+mod heavy;
 mod idempotency;
 pub(crate) mod json;
 mod memo;
@@ -40,7 +41,8 @@ use crate::{
 
 use self::{
     check::{Faults, explain, not_json, read_leniently, wrong_type},
-    envelope::Checked,
+    envelope::{Checked, Envelope},
+    heavy::Heavy,
     idempotency::{InFlight, Known, Name},
     memo::Memo,
 };
@@ -51,6 +53,9 @@ const RACES_MAX: usize = 100;
 /// How long a source waits for the log. A disk that is merely slow answers within seconds; senders commonly wait for 30 s
 /// to 60 s, and one that has gone is not told anything.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a pause waits for submissions under way. Those that come meanwhile wait with it.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a body may have beside its messages to be kept in memory for their sake, while the log's queue counts only them.
 const BODY_SLACK_BYTES: usize = 64 << 10;
@@ -64,6 +69,7 @@ pub struct Ingest {
     limits: Arc<Live<Limits>>,
     gate: Arc<RwLock<()>>,
     in_flight: InFlight,
+    heavy: Heavy,
     tasks: Tasks,
     patience: Duration,
 }
@@ -190,6 +196,11 @@ pub enum Error {
     Commit(#[from] CommitError),
 }
 
+/// Submissions under way did not end within 10 s. None is kept waiting any longer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("submissions that are under way did not end within 10 s; the disk may be slow")]
+pub struct NotPaused;
+
 /// Keeps submissions waiting while it lives; see [`Ingest::pause`].
 #[derive(Debug)]
 pub struct Pause {
@@ -208,6 +219,7 @@ impl Ingest {
             limits: Arc::new(Live::new(Limits::new(config))),
             gate: Arc::default(),
             in_flight: InFlight::default(),
+            heavy: Heavy::default(),
             tasks: tasks.clone(),
             patience: ANSWER_PATIENCE,
         }
@@ -233,7 +245,7 @@ impl Ingest {
         let Some(key) = submission.key else {
             return self.store(&submission, None).await;
         };
-        match self.recognise(key, &submission)? {
+        match self.recognise(key, &submission).await? {
             Known::Repeated(accepted) => Ok(accepted),
             Known::New(name) => self.store(&submission, Some(name)).await,
         }
@@ -250,11 +262,13 @@ impl Ingest {
         name: Option<Name>,
     ) -> Result<Accepted, Error> {
         let body = &submission.body;
-        let (batch, messages) = self.limits.get().read(body, submission.form)?;
-        // A stream that grows while a key's record is on its way would give the next one another partition.
         let by = Instant::now() + self.patience;
+        let read = || self.limits.get().read(body, submission.form);
+        let (batch, messages) = self.heavy.run(body.len(), by, read).await??;
+        // A stream that grows while a key's record is on its way would give the next one another partition.
         let open = timeout_at(by, self.gate.read()).await;
         let _open = open.map_err(|_| CommitError::Busy)?;
+        let mut short_of_room = false;
         for _ in 0..RACES_MAX {
             let stream = self.stream()?;
             let work = self
@@ -264,6 +278,7 @@ impl Ingest {
                 commit,
                 places,
                 warnings,
+                gone,
             } = work;
             let state = !commit.state.is_empty();
             let committed = match &name {
@@ -272,8 +287,16 @@ impl Ingest {
             };
             let committed = match committed.map_err(|_| Error::Unanswered)? {
                 Ok(committed) => committed,
-                // Another submission changed the same secret first.
-                Err(CommitError::StateConflict { .. }) => continue,
+                // Another submission changed the same secret first, or the secret gave way to another token.
+                Err(CommitError::StateConflict { key }) => {
+                    self.secrets.conflicted(&key);
+                    continue;
+                }
+                // Another submission took the room that this one had counted on.
+                Err(CommitError::StateFull { .. }) => {
+                    short_of_room = true;
+                    continue;
+                }
                 // The engine takes every record that passed the door, so what has no room is the token.
                 Err(CommitError::TooLarge { .. }) if state => return Err(PrepareError::Full.into()),
                 Err(error) => return Err(error.into()),
@@ -281,6 +304,7 @@ impl Ingest {
             if let (Some(_), Some(name)) = (&committed.repeats, &name) {
                 return idempotency::repeated(stream, &committed, name.digest);
             }
+            self.secrets.stored(&gone);
             let placed = placed(&stream, &committed, places, warnings);
             return Ok(Accepted {
                 stream,
@@ -289,14 +313,21 @@ impl Ingest {
                 repeated: false,
             });
         }
-        Err(Error::Commit(CommitError::Busy))
+        match short_of_room {
+            true => Err(PrepareError::Full.into()),
+            false => Err(Error::Commit(CommitError::Busy)),
+        }
     }
 
     /// Waits until no submission is under way, and lets none begin before the pause is dropped.
-    pub async fn pause(&self) -> Pause {
-        Pause {
-            _gate: self.gate.clone().write_owned().await,
-        }
+    ///
+    /// # Errors
+    /// [`NotPaused`]: a disk that does not answer must not keep all submissions waiting behind those that it has.
+    pub async fn pause(&self) -> Result<Pause, NotPaused> {
+        let gate = tokio::time::timeout(PAUSE_PATIENCE, self.gate.clone().write_owned()).await;
+        Ok(Pause {
+            _gate: gate.map_err(|_elapsed| NotPaused)?,
+        })
     }
 
     async fn prepare(
@@ -315,6 +346,7 @@ impl Ingest {
             commit: Commit::default(),
             places: Vec::with_capacity(messages.len()),
             warnings: Vec::with_capacity(messages.len()),
+            gone: Vec::new(),
         };
         let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
         let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
@@ -400,7 +432,10 @@ impl Ingest {
             work.warnings.push(warnings);
         }
         if let Some(draft) = draft {
-            work.commit.state = draft.finish().await?;
+            let changes = draft.finish().await?;
+            work.commit.state = changes.state;
+            work.commit.unreferred_since = changes.unreferred_since;
+            work.gone = changes.gone;
         }
         work.commit.dedup = name.map(|name| Dedup {
             id: name.id,
@@ -440,36 +475,35 @@ impl Limits {
             if !json::depth_is_legal(body) {
                 return Err(deep());
             }
-            let message = self.read_one(text, None)?;
-            let bytes_max = self.record_bytes_max;
-            if message.bytes_len() > bytes_max {
-                let bytes = message.bytes_len();
-                return Err(Error::TooLarge { bytes, bytes_max });
-            }
-            return Ok((false, vec![message]));
+            return Ok((false, vec![self.read_one(text, None)?]));
         }
+        let len_max = self.batch_len_max;
+        let too_many = || {
+            let what = format!("a batch has at most {len_max} messages");
+            alone(FieldCode::TooLong, what)
+        };
         let texts: Vec<&str> = if array {
             // One more level is the array's own, and not the messages'.
             let inner = text.trim_ascii_start().as_bytes().get(1..);
             if !json::depth_is_legal(inner.unwrap_or_default()) {
                 return Err(deep());
             }
-            let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
+            let elements = json::elements(text, len_max).map_err(|error| {
                 let (code, what) = not_json(&error);
                 alone(code, what)
             })?;
+            let elements = elements.ok_or_else(too_many)?;
             elements.into_iter().map(RawValue::get).collect()
         } else {
             let lines = text.split('\n').map(str::trim_ascii);
-            lines.filter(|line| !line.is_empty()).collect()
+            let lines = lines.filter(|line| !line.is_empty());
+            lines.take(len_max + 1).collect()
         };
         if texts.is_empty() {
             return Err(alone(FieldCode::Required, "the batch is empty".into()));
         }
-        let len_max = self.batch_len_max;
         if texts.len() > len_max {
-            let what = format!("a batch has at most {len_max} messages");
-            return Err(alone(FieldCode::TooLong, what));
+            return Err(too_many());
         }
         if !array
             && !texts
@@ -489,14 +523,11 @@ impl Limits {
                 break;
             }
             match self.read_one(text, Some(index)) {
-                Ok(message) => {
-                    let bytes_max = self.record_bytes_max;
-                    if message.bytes_len() > bytes_max {
-                        let what = format!("a message has at most {bytes_max} bytes");
-                        let pointer = format!("/{index}/streamMessage");
-                        faults.add(pointer, (FieldCode::TooLong, what));
-                    }
-                    messages.push(message);
+                Ok(message) => messages.push(message),
+                Err(Error::TooLarge { bytes_max, .. }) => {
+                    let what = format!("a message has at most {bytes_max} bytes");
+                    let pointer = format!("/{index}/streamMessage");
+                    faults.add(pointer, (FieldCode::TooLong, what));
                 }
                 Err(Error::Invalid(errors)) => {
                     for error in errors {
@@ -513,15 +544,33 @@ impl Limits {
     }
 
     /// Reads a message; `index` is its place in a batch.
+    ///
+    /// One that is too large is not looked at any closer: a list of its members could take ten times its bytes.
     fn read_one<'a>(&self, text: &'a str, index: Option<usize>) -> Result<Checked<'a>, Error> {
-        if let Some(message) = envelope::read(text, self) {
+        let bytes_max = self.record_bytes_max;
+        let envelope = Envelope::read(text);
+        if let Some(bytes) = envelope.as_ref().map(Envelope::bytes_len)
+            && bytes > bytes_max
+        {
+            return Err(Error::TooLarge { bytes, bytes_max });
+        }
+        if let Some(message) = envelope.and_then(|envelope| envelope::read(envelope, self)) {
             return Ok(message);
+        }
+        // Key and message cannot be told from what else is there.
+        let bytes = text.len();
+        if bytes > bytes_max + BODY_SLACK_BYTES {
+            return Err(Error::TooLarge { bytes, bytes_max });
         }
         let at = &index.map_or_else(String::new, |index| format!("/{index}"));
         let mut faults = Faults::default();
         if self.lenient {
             if let Some(message) = read_leniently(text, at, self, &mut faults) {
-                return Ok(message);
+                let bytes = message.bytes_len();
+                return match bytes > bytes_max {
+                    true => Err(Error::TooLarge { bytes, bytes_max }),
+                    false => Ok(message),
+                };
             }
         } else {
             explain(text, at, self, &mut faults);
@@ -538,6 +587,8 @@ struct Work {
     commit: Commit,
     places: Vec<Place>,
     warnings: Vec<Vec<Warning>>,
+    /// Tokens that give way to its own.
+    gone: Vec<Arc<str>>,
 }
 
 /// Number of the append, and of the record in it.

@@ -14,7 +14,7 @@ use crate::{
     place::{Incarnation, Offset, Partition, PartitionId, StreamId},
     record::StoredRecord,
     storage::{Bounds, ControlEvent, Page, ReadError, Stream, StreamBounds},
-    tasks::Tasks,
+    tasks::{Part, Tasks},
 };
 
 use super::position::Place;
@@ -230,6 +230,16 @@ impl<'a> Run<'a> {
         self.lanes[usize::from(partition.0)].read.records.front()
     }
 
+    /// Returns about how many bytes are looked at of what [`Run::next`] has named.
+    pub(super) fn bytes_len(&self, next: Next) -> usize {
+        match next {
+            Next::Event(_) => 0,
+            Next::Record(partition) => self
+                .record(partition)
+                .map_or(0, |stored| stored.record.bytes_len()),
+        }
+    }
+
     /// Returns an event that [`Run::next`] has named.
     pub(super) fn event(&self, number: u64) -> Option<&ControlEvent> {
         let at = usize::try_from(number.checked_sub(1)?).ok()?;
@@ -290,11 +300,22 @@ async fn page(streams: &Streams, lane: &mut Lane, bytes: usize) -> Result<Page, 
 fn ahead(streams: &Streams, tasks: &Tasks, lane: &Lane, bytes: usize) -> Ahead {
     let (tell, page) = oneshot::channel();
     let (engine, of, from) = (streams.engine().clone(), lane.of, lane.next);
-    tasks.spawn("page", async move {
+    tasks.spawn_guarded(Part::Page, async move {
+        let page = engine.read(of, from, bytes).await;
+        #[cfg(test)]
+        provoke(page.as_ref().ok());
         // Nobody may want it any more.
-        let _told = tell.send(engine.read(of, from, bytes).await).is_ok();
+        let _told = tell.send(page).is_ok();
     });
     Ahead { from, page }
+}
+
+#[cfg(test)]
+fn provoke(page: Option<&Page>) {
+    let records = page.into_iter().flat_map(|page| &page.records);
+    for stored in records {
+        crate::tasks::provoke(Part::Page, &stored.record.value);
+    }
 }
 
 fn record(first: Option<(Timestamp, usize)>) -> Option<Next> {

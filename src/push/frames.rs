@@ -12,9 +12,9 @@ use std::{
     },
 };
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, oneshot};
 
-use super::{feed::Carry, frame::Frame, position::Place};
+use super::{feed::Carry, frame::Frame, hub::HubError, position::Place};
 
 /// Bytes of frames that are kept for those who are behind others, of all data streams together; of each the newest two are
 /// kept in any case.
@@ -40,6 +40,7 @@ pub(super) struct Frames {
 }
 
 type Key = (u64, Place);
+type Making = oneshot::Receiver<Result<Arc<Frame>, HubError>>;
 
 #[derive(Debug)]
 struct Known {
@@ -56,6 +57,8 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     pub(super) frame: OnceCell<Arc<Frame>>,
+    /// The task that makes it, if it takes more than one turn.
+    pub(super) making: tokio::sync::Mutex<Option<Making>>,
     carry: Mutex<Carry>,
     is_claimed: AtomicBool,
     /// What it has in all `bytes`; changed under the lock of [`Known`].

@@ -11,8 +11,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
+
+use futures_util::poll;
+use tokio::{sync::oneshot, task::yield_now};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -20,7 +24,7 @@ use crate::{
     place::{Incarnation, Partition, StreamId},
     record::StoredRecord,
     storage::{ControlEvent, Stream},
-    tasks::Tasks,
+    tasks::{Part, Tasks},
 };
 
 use super::{
@@ -37,11 +41,27 @@ use super::{
 const LINGER: Duration = Duration::from_millis(20);
 /// Looks at the time are further apart than that many records.
 const LOOK_EVERY: u32 = 64;
+/// Large records are looked at for longer, so after that many bytes there is a look too.
+const LOOK_EVERY_BYTES: usize = 64 << 10;
+/// How long records are encoded before others have their turn on this thread.
+const TURN: Duration = Duration::from_millis(1);
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoded {
+    /// One object was appended.
+    Taken,
+    /// Nothing was appended: a rule leaves the record out.
+    LeftOut,
+    /// Nothing was appended: rules have a long look at this record. Others are to have their turn; then the record is to be
+    /// encoded again, with the same scratch.
+    NotYet,
+}
 
 /// Turns what is next into JSON text, or leaves it out.
 pub(super) trait Encode: fmt::Debug + Send + Sync {
-    /// Appends one object and returns true, or nothing if a rule leaves it out. `pos` writes the record's position;
-    /// `scratch` is memory that is used again.
+    /// Appends one object, or nothing. `pos` writes the record's position; `scratch` is memory that is used again. What one
+    /// call costs is bounded by the sizes of the record and of the configuration.
     #[expect(
         clippy::too_many_arguments,
         reason = "what a record is, and where to write"
@@ -55,7 +75,7 @@ pub(super) trait Encode: fmt::Debug + Send + Sync {
         pos: &mut dyn FnMut(&mut Vec<u8>),
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) -> bool;
+    ) -> Encoded;
 
     /// The same for a control event; `number` counts from 1.
     fn event(
@@ -66,7 +86,7 @@ pub(super) trait Encode: fmt::Debug + Send + Sync {
         pos: &mut dyn FnMut(&mut Vec<u8>),
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) -> bool;
+    ) -> Encoded;
 
     /// Returns what comes before the first record: schemas and metadata, each one object.
     fn preamble(&self, stream: &Stream, missing: Option<&Missing>) -> Vec<Vec<u8>>;
@@ -117,6 +137,9 @@ pub(super) enum HubError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(FeedError),
+    /// A record, or what makes frames, is broken: another try would end like this one.
+    #[error("a panic came up while the frame was made")]
+    Panicked,
 }
 
 /// What one frame is written with.
@@ -167,7 +190,7 @@ impl Hub {
     ///
     /// # Cancel safety
     /// Nothing is lost when the call is dropped; another one goes on.
-    pub(super) async fn next(&self, place: &Place) -> Result<Arc<Frame>, HubError> {
+    pub(super) async fn next(self: &Arc<Self>, place: &Place) -> Result<Arc<Frame>, HubError> {
         let entry = self.frames.entry(place);
         let make = || self.make(place, &entry);
         entry.frame.get_or_try_init(make).await.cloned()
@@ -192,14 +215,62 @@ impl Hub {
             && self.frames.entry(place).claim()
         {
             let (hub, place) = (self.clone(), place.clone());
-            tasks.spawn("frame", async move {
+            tasks.spawn_guarded(Part::Frame, async move {
                 // Whoever comes there meets the same error.
                 let _made = hub.next(&place).await.is_ok();
             });
         }
     }
 
-    async fn make(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
+    /// Makes a frame, once there is something behind its place.
+    ///
+    /// What takes more than one turn goes on as a task: a reader that turns to something else in between finds it there
+    /// the next time. If it began anew then, one whose client talks a lot would get nothing.
+    async fn make(
+        self: &Arc<Self>,
+        place: &Place,
+        entry: &Arc<Entry>,
+    ) -> Result<Arc<Frame>, HubError> {
+        let Parts {
+            streams,
+            stream,
+            tasks,
+            ..
+        } = &self.parts;
+        // Whoever asks for the same frame waits for it elsewhere, so this lock is free.
+        let mut making = entry.making.lock().await;
+        if making.is_none() {
+            let ready = feed::ready(streams, *stream, place).await;
+            ready.map_err(|_gone| HubError::Gone)?;
+            let (hub, place, entry) = (self.clone(), place.clone(), entry.clone());
+            let mut work = Box::pin(async move { hub.make_guarded(&place, &entry).await });
+            if let Poll::Ready(made) = poll!(&mut work) {
+                return made;
+            }
+            let (tell, told) = oneshot::channel();
+            tasks.spawn_guarded(Part::Frame, async move {
+                // All readers may have gone.
+                let _told = tell.send(work.await).is_ok();
+            });
+            *making = Some(told);
+        }
+        let made = match making.as_mut() {
+            Some(told) => told.await.ok(),
+            None => None,
+        };
+        *making = None;
+        made.unwrap_or(Err(HubError::Panicked))
+    }
+
+    /// Makes a frame. A panic in it ends the clients that wait for this frame, and nothing else: what it has changed
+    /// until then is its own, and what was read ahead for it is read again.
+    async fn make_guarded(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
+        let panics = self.parts.tasks.panics();
+        let made = panics.guard(Part::Frame, self.make_whole(place, entry));
+        made.await.unwrap_or(Err(HubError::Panicked))
+    }
+
+    async fn make_whole(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
         let Parts {
             streams,
             stream,
@@ -207,7 +278,6 @@ impl Hub {
             ..
         } = &self.parts;
         let read = async {
-            feed::ready(streams, *stream, place).await?;
             let until = self.frames.next_behind(place);
             let run = Run::begin(streams, tasks, *stream, place.clone(), entry.carry())?;
             self.gather(run, until.as_ref()).await
@@ -239,7 +309,8 @@ impl Hub {
         let mut behind = Place::default();
         // The place behind the last record that is sent, once the run has gone on from there.
         let (mut last, mut is_at_last) = (None, false);
-        let (mut begun, mut looks) = (None, 0_u32);
+        let (mut begun, mut looks, mut looked_at) = (None, 0_u32, 0);
+        let mut turn = Instant::now();
         let mut ends = Ends::WithTheLog;
         while Some(run.place()) != until {
             let next = match run.next().await {
@@ -250,7 +321,16 @@ impl Hub {
                 Err(error) => return Err(error),
             };
             run.behind(next, &mut behind);
-            let taken = self.encode(&run, next, &behind, &mut pen, &mut frame);
+            let taken = loop {
+                match self.encode(&run, next, &behind, &mut pen, &mut frame) {
+                    Encoded::Taken => break true,
+                    Encoded::LeftOut => break false,
+                    Encoded::NotYet => {
+                        yield_now().await;
+                        turn = Instant::now();
+                    }
+                }
+            };
             if taken && frame.is_over(self.parts.frame_bytes) {
                 frame.take_back();
                 ends = Ends::Before;
@@ -260,13 +340,20 @@ impl Hub {
                 last = Some(run.place().clone());
             }
             is_at_last = taken;
+            looked_at += run.bytes_len(next);
             run.take(next, &mut behind);
             looks += 1;
-            if looks.is_multiple_of(LOOK_EVERY) {
-                let begun = *begun.get_or_insert_with(Instant::now);
-                if begun.elapsed() > LINGER {
+            let is_time = looks.is_multiple_of(LOOK_EVERY);
+            if is_time || looked_at >= LOOK_EVERY_BYTES {
+                looked_at = 0;
+                let now = Instant::now();
+                if is_time && now - *begun.get_or_insert(now) > LINGER {
                     ends = Ends::Before;
                     break;
+                }
+                if now - turn > TURN {
+                    yield_now().await;
+                    turn = Instant::now();
                 }
             }
         }
@@ -289,7 +376,7 @@ impl Hub {
         behind: &Place,
         pen: &mut Pen<'_>,
         frame: &mut FrameBuilder,
-    ) -> bool {
+    ) -> Encoded {
         let encode = &self.parts.encode;
         let Pen {
             now,
@@ -298,14 +385,26 @@ impl Hub {
         } = pen;
         let mut pos = |out: &mut Vec<u8>| positions.write(behind, out);
         let (now, pos) = (*now, &mut pos);
-        frame.add(|out| match next {
-            Next::Event(number) => run
-                .event(number)
-                .is_some_and(|event| encode.event(number, event, now, pos, scratch, out)),
-            Next::Record(partition) => run.record(partition).is_some_and(|record| {
-                encode.record(run.stream(), partition, record, now, pos, scratch, out)
-            }),
-        })
+        let mut encoded = Encoded::LeftOut;
+        frame.add(|out| {
+            match next {
+                Next::Event(number) => {
+                    if let Some(event) = run.event(number) {
+                        encoded = encode.event(number, event, now, pos, scratch, out);
+                    }
+                }
+                Next::Record(partition) => {
+                    if let Some(record) = run.record(partition) {
+                        #[cfg(test)]
+                        crate::tasks::provoke(Part::Frame, &record.record.value);
+                        let stream = run.stream();
+                        encoded = encode.record(stream, partition, record, now, pos, scratch, out);
+                    }
+                }
+            }
+            encoded == Encoded::Taken
+        });
+        encoded
     }
 
     /// Says what is missing, to those who want to go on.

@@ -17,12 +17,12 @@ use prometheus_client::metrics::counter::Counter;
 use zeroize::Zeroizing;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     ingest::{FieldCode, FieldError},
     log::Streams,
     random,
     storage::{Commit, CommitError, STATE_BYTES_MAX, StateChange, StateEntry, Stream},
-    tasks::Tasks,
+    tasks::{Part, Tasks},
 };
 
 use super::{
@@ -111,6 +111,11 @@ pub enum ChangeError {
 }
 
 impl Push {
+    /// Returns the time of the clock that it was given.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
     /// Reads what is stored. Changes run to their end as tasks of `tasks`, also if whoever asked has gone: what is stored
     /// and what is known here change together.
     ///
@@ -360,7 +365,7 @@ impl Push {
         change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     ) -> Result<T, ChangeError> {
         let ended = || CommitError::MaybeStored("the task of the change has ended".into());
-        let done = self.0.tasks.finish("data stream", change).await;
+        let done = self.0.tasks.finish(Part::Change, change).await;
         done.unwrap_or_else(|| Err(ended().into()))
     }
 

@@ -259,6 +259,7 @@ impl From<HubError> for End {
             HubError::Gone => Self::Deleted,
             HubError::Overtaken => Self::Gone,
             HubError::Read(error) => Self::Failed(Box::new(error)),
+            HubError::Panicked => Self::Failed(Box::new(HubError::Panicked)),
         }
     }
 }

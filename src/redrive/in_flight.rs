@@ -128,6 +128,13 @@ impl InFlight {
     }
 }
 
+/// A pass that ends in a panic lets nothing begin behind its back.
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let _taken_back = self.withdraw(false);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +181,15 @@ mod tests {
         assert!(cut.end(Offset(2), false).is_some());
         check_left(&mut cut, true, &[0]);
         assert!(cut.end(Offset(1), true).is_none(), "it was taken back");
+    }
+
+    #[test]
+    fn what_has_not_begun_is_taken_back_when_its_pass_is_gone() {
+        let in_flight = of(2);
+        let starts = [0, 1].map(|offset| in_flight.given[&Offset(offset)].start.clone());
+        begin(&in_flight, 0);
+        drop(in_flight);
+        assert!(!starts[1].begin());
     }
 
     #[test]

@@ -16,14 +16,16 @@
 //! next pass skips what this one has settled behind it. In a replay, or with `redeliver`, nothing would be skipped; so
 //! there the pass ends in a partition with the first record that it leaves, and only what was under way behind it is called
 //! again. A record whose target answers 429, or 503 with `Retry-After`, is left in the same way: it stays where it is, and
-//! no failure of it is counted. Where dispatch puts nothing off, that answer is a failure like any other.
+//! no failure of it is counted. With `[oci_sample] compat` that answer is a failure like any other.
 //!
 //! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
 //! them would only be moved.
 //!
 //! With a group a pass goes on where the last one of that group came to (`group.rs`).
 //!
-//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass.
+//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass. A panic ends the
+//! pass that it comes up in: what was not called is taken back, what was called is waited for, and then the partition is
+//! free for the next pass.
 
 mod collect;
 mod failing;
@@ -62,6 +64,7 @@ use crate::{
     live::Live,
     place::{Offset, PartitionId},
     storage::{CommitError, Health, ReadError, Stream},
+    tasks::Part,
 };
 
 /// Handle to redrives. Clones share everything.
@@ -137,6 +140,9 @@ pub enum Error {
     /// The log did not take how far the group came. Ends so far are stored; the group stands where it stood.
     #[error("where the group stands was not stored: {0}")]
     GroupNotStored(CommitError),
+    /// A mistake of ours ended the pass. Ends so far are stored; nothing of it is under way any more.
+    #[error("a panic has ended the redrive")]
+    Panicked,
     /// The gateway stops. Ends so far are stored.
     #[error("the gateway is stopping")]
     Stopping,
@@ -213,7 +219,8 @@ impl Redriver {
         };
         let (answer, answered) = oneshot::channel();
         let this = inner.clone();
-        inner.shared.tasks.spawn("redrive", async move {
+        let stop = inner.shared.stop.clone();
+        inner.shared.tasks.spawn_guarded(Part::Retry, async move {
             let report = match request.group {
                 None => pass.run(&request.partitions).await,
                 Some(group) => this.run_with(group, pass, &request.partitions).await,
@@ -222,7 +229,13 @@ impl Redriver {
             // Whoever asked may be gone; what was done is stored all the same.
             drop(answer.send(report));
         });
-        answered.await.unwrap_or(Err(Error::Stopping))
+        // The task has ended without an answer: by a panic, or with the runtime.
+        answered
+            .await
+            .unwrap_or_else(|_| match stop.is_cancelled() {
+                true => Err(Error::Stopping),
+                false => Err(Error::Panicked),
+            })
     }
 }
 

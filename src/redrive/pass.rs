@@ -5,7 +5,7 @@ use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
-    task::coop::consume_budget,
+    task::{coop::consume_budget, yield_now},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -29,8 +29,11 @@ use crate::{
     place::{Offset, PartitionId},
     record::StoredRecord,
     storage::{Epoch, LeaseEvent, ReadError, Stream},
+    tasks::Part,
 };
 
+/// After so many bytes of records that were looked at others have their turn: reading them takes less than a millisecond.
+const TURN_BYTES: usize = 256 << 10;
 /// Offsets remembered that are done behind one that is not.
 const AHEAD_LEN_MAX: usize = 65_536;
 /// How much longer than its time budget a pass may call what it has called records behind of.
@@ -159,9 +162,14 @@ impl Pass {
         self.report.unmatched += in_time.start.0 - start.0;
         let mut in_flight = InFlight::default();
         let mut reader = Reader::new(of, in_time.start, in_time.end);
-        let passed = self
-            .give(&mut reader, epoch, &mut progress, &mut in_flight)
-            .await;
+        let panics = self.shared.tasks.panics().clone();
+        let given = self.give(&mut reader, epoch, &mut progress, &mut in_flight);
+        let passed = panics.guard(Part::Retry, given).await;
+        if passed.is_none() {
+            // What was given out is collected as if the time were over.
+            self.by = self.by.min(Instant::now());
+        }
+        let passed = passed.unwrap_or(Err(Error::Panicked));
         let passed = passed.map(|left_off| self.is_cut |= left_off == LeftOff::Bound);
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
         if progress.next >= in_time.end && tail > in_time.end {
@@ -223,6 +231,7 @@ impl Pass {
     ) -> Result<LeftOff, Error> {
         let mut at = progress.next;
         let mut useful_at = Instant::now();
+        let mut looked_at = 0;
         while at < reader.tail {
             if progress.has_left() && (self.calls_again() || useful_at.elapsed() > SEARCH_MAX) {
                 break;
@@ -277,12 +286,22 @@ impl Pass {
                 }
                 Err(error) => return Err(unread(error)),
             };
-            if !self.filter.is_met_by(&stored.record) {
+            #[cfg(test)]
+            crate::tasks::provoke(Part::Retry, &stored.record.value);
+            let is_met = self.filter.is_met_by(&stored.record);
+            if looks {
+                // A long stretch of such records is no reason to keep others waiting.
+                looked_at += stored.record.bytes_len();
+                if looked_at >= TURN_BYTES {
+                    looked_at = 0;
+                    yield_now().await;
+                }
+                consume_budget().await;
+            }
+            if !is_met {
                 self.report.unmatched += 1;
                 progress.done(at);
                 at = at.next();
-                // A long stretch of such records is no reason to keep others waiting.
-                consume_budget().await;
                 continue;
             }
             if self.is_full() {

@@ -150,7 +150,7 @@ impl Retention {
             match engine.commit(note).await {
                 Ok(_) => self.noted = now,
                 // Without space for it there is still one for trims.
-                Err(CommitError::DiskFull) => {}
+                Err(CommitError::DiskFull | CommitError::StateFull { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

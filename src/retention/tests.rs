@@ -270,3 +270,42 @@ async fn other_bounds_count_at_once() {
     stop.cancel();
     assert_eq!(tasks.join(Duration::from_secs(30)).await, 0);
 }
+
+/// Bytes alone decide here: no age is configured. Dispatch still needs each record that has no end.
+#[tokio::test]
+async fn a_bound_of_bytes_alone_leaves_every_record_that_waits_for_dispatch() {
+    let mut bench = Bench::new().await;
+    let small = StreamConfig {
+        retention_hours: Some(0),
+        retention_bytes: Some(60_000),
+        ..StreamConfig::default()
+    };
+    for name in [SOURCE, "Errors"] {
+        let id = bench.of(name).stream;
+        let changed = bench.engine().change_stream(id, 1, small.clone(), None);
+        changed.await.unwrap();
+    }
+    for _ in 0..40 {
+        for name in [SOURCE, "Errors"] {
+            bench.append(name).await;
+        }
+    }
+    // Both streams have as much in the same files. The log learns what a file holds once that file is sealed.
+    let removed = async {
+        while bench.bytes("Errors") > 60_000 + 2 * (256 << 10) {
+            bench.pass(Some(Duration::ZERO)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let removed = tokio::time::timeout(Duration::from_secs(30), removed);
+    removed.await.unwrap();
+    bench.check(SOURCE, 0, 0);
+    for offset in (0..20).filter(|offset| *offset != 10) {
+        bench.end(SOURCE, offset).await;
+    }
+    bench.pass(Some(Duration::ZERO)).await;
+    bench.check(SOURCE, 10, 0);
+    bench.end(SOURCE, 10).await;
+    bench.pass(Some(Duration::ZERO)).await;
+    bench.check(SOURCE, 20, 0);
+}

@@ -3,18 +3,23 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use data_encoding::{BASE32_NOPAD, BASE64};
 
-use crate::{storage::StateChange, target::Origin};
+use crate::{
+    clock::Timestamp,
+    storage::{StateChange, shares::state_cost},
+    target::Origin,
+};
 
 use super::{
-    HeadUnreadable, Shared, TOKEN_BYTES_MAX, VERSIONS_LEN_MAX,
-    head::{Head, TARGETS_LEN_MAX, Version, head_key, version_key},
-    lock, name_is_valid,
+    HeadUnreadable, Shared, TOKEN_BYTES_MAX,
+    head::{Head, PASSED, TARGETS_LEN_MAX, Version, head_key, version_key},
+    is_derived, lock, name_is_valid,
+    room::{self, Victim, Way},
     sealed::About,
 };
 
@@ -40,6 +45,17 @@ pub struct Prepared {
     pub changes: Vec<StateChange>,
 }
 
+/// What must be committed with the records of a submission.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Goes into [`crate::storage::Commit::state`].
+    pub state: Vec<StateChange>,
+    /// Goes into [`crate::storage::Commit::unreferred_since`].
+    pub unreferred_since: Option<Timestamp>,
+    /// The versions that give way: what [`super::Secrets::stored`] is told.
+    pub gone: Vec<Arc<str>>,
+}
+
 /// Why a token cannot be kept. Nothing was stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrepareError {
@@ -52,9 +68,15 @@ pub enum PrepareError {
     /// The secret is bound to as many targets as it can be; another name has room.
     #[error("a secret can be bound to {TARGETS_LEN_MAX} targets")]
     TooManyTargets,
-    /// There are as many versions as can be kept.
-    #[error("there is no room for another token ({VERSIONS_LEN_MAX} are kept at most)")]
+    /// Tokens take their whole share of the state, and open records need all of them. Asking again later succeeds once
+    /// enough of these records have ended.
+    #[error(
+        "nothing was stored; tokens take their whole share of the state, and open records need all of them: deliver, retry or purge those, or use fewer tokens"
+    )]
     Full,
+    /// Tokens take their whole share of the state, and which of them can go is being looked for.
+    #[error("nothing was stored; room for the token is being made, so send it again in a moment")]
+    MakingRoom,
     /// The stored head of this secret does not read: it was changed behind our back.
     #[error("the stored secret does not read")]
     Unreadable,
@@ -84,7 +106,11 @@ struct Touched {
     version_revision: u64,
     targets: BTreeSet<String>,
     state_key: Arc<str>,
+    /// What its two values take as they are stored.
+    cost: usize,
     changed: bool,
+    /// Another version of it gives way, which changes the head alone.
+    loses: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -142,35 +168,128 @@ impl<'a> Draft<'a> {
         Ok(used)
     }
 
-    /// Returns what must be committed with the records, against the revisions that were read.
+    /// Returns what must be committed with the records, against the revisions that were read. Where there is no space for
+    /// it, other versions give way in the same commit.
     ///
-    /// A commit that is refused as [`crate::storage::CommitError::StateConflict`] lost a race: draft again.
+    /// A commit that is refused as [`crate::storage::CommitError::StateConflict`] lost a race, and one that is refused as
+    /// [`crate::storage::CommitError::StateFull`] lost one for space: draft again.
     ///
     /// # Errors
-    /// [`PrepareError::Full`], [`PrepareError::NoRandom`].
-    pub async fn finish(self) -> Result<Vec<StateChange>, PrepareError> {
-        let changed = self.touched.iter().filter(|(_, touched)| touched.changed);
-        let made = changed.filter(|(_, touched)| touched.version_revision == 0);
-        let made = made.count();
-        if made > 0 {
-            // Counted before the commit: one that is refused makes the count too high until it is taken anew.
-            let len = self.shared.versions_len.fetch_add(made, Ordering::Relaxed);
-            if len + made > VERSIONS_LEN_MAX
-                && self.shared.count_versions().await + made > VERSIONS_LEN_MAX
+    /// [`PrepareError::Full`], [`PrepareError::MakingRoom`], [`PrepareError::NoRandom`].
+    pub async fn finish(mut self) -> Result<Changes, PrepareError> {
+        let state = self.all_changes()?;
+        let cost = |change: &StateChange| {
+            let value = change.value.as_deref();
+            value.map_or(0, |value| state_cost(&change.key, value))
+        };
+        let new: usize = state.iter().map(cost).sum();
+        let changed = self.touched.values().filter(|touched| touched.changed);
+        let old: usize = changed.map(|touched| touched.cost).sum();
+        let missing = match new.checked_sub(old) {
+            Some(more) if more > 0 => room::missing(self.shared, more),
+            _ => 0,
+        };
+        if missing == 0 {
+            return Ok(Changes {
+                state,
+                ..Changes::default()
+            });
+        }
+        let used = |key: &str| self.touched.values().any(|used| *used.state_key == *key);
+        let Way { victims, since } = self.shared.make_way(missing, used).await?;
+        let gone = victims.iter().map(|victim| victim.state_key.clone());
+        let gone = gone.collect();
+        let others = self.remove(&victims).await?;
+        let mut state = self.all_changes()?;
+        state.extend(others);
+        Ok(Changes {
+            state,
+            unreferred_since: Some(since),
+            gone,
+        })
+    }
+
+    /// Takes versions out of their heads. Returns the changes of values that this draft does not touch itself.
+    async fn remove(&mut self, victims: &[Victim]) -> Result<Vec<StateChange>, PrepareError> {
+        let mut changes = Vec::new();
+        let mut heads: HashMap<Arc<str>, (u64, Head)> = HashMap::new();
+        for victim in victims {
+            changes.push(StateChange {
+                key: victim.state_key.clone(),
+                value: None,
+                expected: Some(victim.revision),
+            });
+            if *victim.source == *self.source
+                && let Some(touched) = self.touched.get_mut(&victim.name)
             {
-                return Err(PrepareError::Full);
+                touched.head.remove(victim.version);
+                touched.loses = true;
+                continue;
+            }
+            let key = head_key(&victim.source, &victim.name);
+            if !heads.contains_key(&key) {
+                let head = self.shared.head(&victim.source, &victim.name).await;
+                let Some(Ok((revision, head))) = head else {
+                    continue;
+                };
+                heads.insert(key.clone(), (revision, Head::clone(&head)));
+            }
+            if let Some((_, head)) = heads.get_mut(&key) {
+                head.remove(victim.version);
             }
         }
-        let mut changes = Vec::new();
-        for (name, touched) in &self.touched {
-            if touched.changed {
-                changes.extend(self.changes(name, touched)?);
+        let mut passed = None;
+        for (key, (revision, head)) in heads {
+            let goes = head.is_empty() && self.is_last(&key, victims).await;
+            if goes && !key.rsplit('/').next().is_some_and(is_derived) {
+                passed = passed.max(Some(head.newest()));
+            }
+            let json = || Bytes::from(serde_json::to_vec(&head).expect("numbers always encode"));
+            changes.push(StateChange {
+                key,
+                value: (!goes).then(json),
+                expected: Some(revision),
+            });
+        }
+        if let Some(passed) = passed {
+            let (revision, before) = self.shared.passed().await?;
+            if passed > before {
+                changes.push(StateChange {
+                    key: PASSED.into(),
+                    value: Some(passed.to_string().into()),
+                    expected: Some(revision),
+                });
             }
         }
         Ok(changes)
     }
 
-    fn changes(&self, name: &str, touched: &Touched) -> Result<[StateChange; 2], PrepareError> {
+    /// Returns whether a head has no version but those that go.
+    async fn is_last(&self, head: &str, victims: &[Victim]) -> bool {
+        let versions = self.shared.engine.list(&format!("{head}/")).await;
+        let goes = |key: &Arc<str>| victims.iter().any(|victim| victim.state_key == *key);
+        versions.iter().all(|(key, _)| goes(key))
+    }
+
+    fn all_changes(&self) -> Result<Vec<StateChange>, PrepareError> {
+        let mut changes = Vec::new();
+        for (name, touched) in &self.touched {
+            if touched.changed {
+                changes.push(self.version_change(name, touched)?);
+            }
+            if touched.changed || touched.loses {
+                let head = serde_json::to_vec(&touched.head);
+                changes.push(StateChange {
+                    key: head_key(self.source, name),
+                    value: Some(Bytes::from(head.expect("texts and numbers always encode"))),
+                    expected: Some(touched.head_revision),
+                });
+            }
+        }
+        Ok(changes)
+    }
+
+    fn version_change(&self, name: &str, touched: &Touched) -> Result<StateChange, PrepareError> {
         let about = About {
             source: self.source,
             name,
@@ -183,40 +302,35 @@ impl<'a> Draft<'a> {
             targets: touched.targets.clone(),
             sealed: BASE64.encode(&sealed.ok_or(PrepareError::NoRandom)?),
         };
-        let change = |key: Arc<str>, value: serde_json::Result<Vec<u8>>, expected| StateChange {
-            key,
-            value: Some(Bytes::from(value.expect("texts and numbers always encode"))),
-            expected: Some(expected),
-        };
-        Ok([
-            change(
-                touched.state_key.clone(),
-                serde_json::to_vec(&version),
-                touched.version_revision,
-            ),
-            change(
-                head_key(self.source, name),
-                serde_json::to_vec(&touched.head),
-                touched.head_revision,
-            ),
-        ])
+        let value = serde_json::to_vec(&version).expect("texts and numbers always encode");
+        Ok(StateChange {
+            key: touched.state_key.clone(),
+            value: Some(value.into()),
+            expected: Some(touched.version_revision),
+        })
     }
 
     async fn load(&self, name: &str) -> Result<Touched, PrepareError> {
         let (head_revision, mut head) = match self.shared.head(self.source, name).await {
             Some(Ok((revision, head))) => (revision, Head::clone(&head)),
             Some(Err(HeadUnreadable)) => return Err(PrepareError::Unreadable),
-            None => (0, Head::default()),
+            None if is_derived(name) => (0, Head::default()),
+            // Looked at after the head: one that has just gone has left its mark before.
+            None => (0, Head::behind(self.shared.passed().await?.1)),
         };
+        let key = head_key(self.source, name);
+        let stored = self.shared.engine.get(&key).await;
+        let head_cost = stored.map_or(0, |stored| state_cost(&key, &stored.value));
         let digest = self.token_digest(name);
         if let Some(version) = head.version_of(&digest) {
             let state_key = version_key(self.source, name, version);
             let entry = self.shared.engine.get(&state_key).await;
             let stored = entry.and_then(|entry| {
                 let stored: Version = serde_json::from_slice(&entry.value).ok()?;
-                Some((entry.revision, stored))
+                let cost = state_cost(&state_key, &entry.value);
+                Some((entry.revision, stored, cost))
             });
-            let (version_revision, stored) = stored.ok_or(PrepareError::Unreadable)?;
+            let (version_revision, stored, cost) = stored.ok_or(PrepareError::Unreadable)?;
             // A target that somebody wrote into the file must not be sealed in by the next honest submission.
             let about = About {
                 source: self.source,
@@ -235,7 +349,9 @@ impl<'a> Draft<'a> {
                 version_revision,
                 targets: stored.targets,
                 state_key,
+                cost: head_cost + cost,
                 changed: false,
+                loses: false,
             });
         }
         let version = head.add(digest);
@@ -246,7 +362,9 @@ impl<'a> Draft<'a> {
             version_revision: 0,
             targets: BTreeSet::new(),
             state_key: version_key(self.source, name, version),
+            cost: head_cost,
             changed: true,
+            loses: false,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What is kept of a secret in state: one head, and one entry for each version.
 //!
 //! ```text
+//! secret/passed                      the greatest version that a name which is gone has had, as decimal digits
 //! secret/key-check                   32 bytes that tell the master key from another
 //! secret/<source>/<name>             head, JSON: which token is which version, which version goes to which target
 //! secret/<source>/<name>/<version>   JSON: the bound targets and the sealed value
@@ -14,6 +15,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+
+/// Where it is kept how many versions names have had that are gone: one of these names that comes again goes on behind
+/// that, so that no record finds another token under its version.
+pub(super) const PASSED: &str = "secret/passed";
 
 /// Where the value lies that tells the master key from another.
 pub(super) const KEY_CHECK: &str = "secret/key-check";
@@ -38,6 +43,35 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// A head whose first version comes behind that one.
+    pub(super) fn behind(version: u32) -> Self {
+        Self {
+            newest: version,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the greatest version that there was.
+    pub(super) fn newest(&self) -> u32 {
+        self.newest
+    }
+
+    /// Returns the versions that a message gets which names the secret and brings no token.
+    pub(super) fn newest_versions(&self) -> impl Iterator<Item = u32> {
+        self.bound.values().copied()
+    }
+
+    /// Forgets a version. Targets whose newest one it was have none until a token is presented for them again.
+    pub(super) fn remove(&mut self, version: u32) {
+        self.digests.retain(|(_, known)| *known != version);
+        self.bound.retain(|_, bound| *bound != version);
+    }
+
+    /// Returns whether it knows of no version any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.digests.is_empty() && self.bound.is_empty()
+    }
+
     /// Returns the version of a token, given its digest.
     pub(super) fn version_of(&self, digest: &str) -> Option<u32> {
         let equal = |known: &str| {
@@ -75,11 +109,6 @@ impl Head {
         }
         self.bound.insert(target.into(), version);
         true
-    }
-
-    /// Returns the newest version.
-    pub(super) fn newest(&self) -> u32 {
-        self.newest
     }
 
     /// Returns the newest version that may go to a target.

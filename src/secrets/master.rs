@@ -3,22 +3,20 @@
 use std::{
     fmt, fs,
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::mpsc,
-    time::Duration,
 };
 
 use data_encoding::BASE64;
+use rustix::fs::OFlags;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::master_command;
 use crate::config;
 
-/// How long the command may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// More than any spelling of a key has.
-const TEXT_BYTES_MAX: u64 = 4096;
+pub(super) const TEXT_BYTES_MAX: u64 = 4096;
 
 /// 32 bytes from which all keys of the secrets come. Wiped from memory when dropped.
 pub struct MasterKey {
@@ -79,13 +77,18 @@ impl MasterKey {
     /// Finds the key: command, else environment, else file. A missing file is made, readable by its owner alone, and
     /// is durable when this returns, so no secret is ever sealed with a key that a crash could take away.
     ///
-    /// Blocks for as long as the command takes, 30 s at most; call it before the runtime serves anyone.
+    /// Blocks for as long as the command takes, 30 s at most; call it before the runtime serves anyone. When `stop` fires, the
+    /// command is ended: it must not outlive the process that asked.
     ///
     /// # Errors
     /// Each variant of [`MasterKeyError`] says what to change.
-    pub fn load(settings: &config::Secrets, data_dir: &Path) -> Result<Self, MasterKeyError> {
+    pub fn load(
+        settings: &config::Secrets,
+        data_dir: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Self, MasterKeyError> {
         if let Some((program, arguments)) = settings.master_key_command.split_first() {
-            let text = run(program, arguments)?;
+            let text = master_command::run(program, arguments, stop)?;
             return Self::parse(&text, || format!("the command {program}"));
         }
         if let Some(name) = &settings.master_key_env {
@@ -93,11 +96,11 @@ impl MasterKey {
             let text = text.map_err(|_| MasterKeyError::EnvMissing(name.clone()))?;
             return Self::parse(&text, || format!("environment variable {name}"));
         }
-        let path = match &settings.master_key_file {
-            Some(path) => path.clone(),
-            None => data_dir.join("master.key"),
+        let (path, links) = match &settings.master_key_file {
+            Some(path) => (path.clone(), Links::Followed),
+            None => (data_dir.join("master.key"), Links::Refused),
         };
-        match read_file(&path)? {
+        match read_file(&path, links)? {
             Some(text) => Self::parse(&text, || path.display().to_string()),
             None => Self::make(&path),
         }
@@ -145,15 +148,35 @@ impl MasterKey {
     }
 }
 
-fn read_file(path: &Path) -> Result<Option<Zeroizing<String>>, MasterKeyError> {
+/// What a link in the place of the file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    /// Somebody named the file, and mounted secrets are links.
+    Followed,
+    /// Nobody but us makes the file of that name.
+    Refused,
+}
+
+fn read_file(path: &Path, links: Links) -> Result<Option<Zeroizing<String>>, MasterKeyError> {
     let failed = |source| MasterKeyError::File {
         doing: "read",
         path: path.into(),
         source,
     };
-    let file = match fs::File::open(path) {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    if links == Links::Refused {
+        let no_link = OFlags::NOFOLLOW.bits();
+        options.custom_flags(i32::try_from(no_link).unwrap_or_default());
+    }
+    let file = match options.open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A link that leads nowhere names a key that is elsewhere, perhaps not mounted yet.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(failed(error)),
     };
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
@@ -163,11 +186,17 @@ fn read_file(path: &Path) -> Result<Option<Zeroizing<String>>, MasterKeyError> {
             mode,
         });
     }
-    let mut text = Zeroizing::new(String::new());
+    let mut text = empty_text();
     file.take(TEXT_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(failed)?;
     Ok(Some(text))
+}
+
+/// A text with room for any key: one that grows leaves copies of its beginning in memory.
+pub(super) fn empty_text() -> Zeroizing<String> {
+    let room = usize::try_from(TEXT_BYTES_MAX).unwrap_or_default();
+    Zeroizing::new(String::with_capacity(room + 1))
 }
 
 /// Writes beside the file and renames, so that a crash leaves a whole key or none.
@@ -176,7 +205,8 @@ fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    fs::create_dir_all(dir)?;
+    let mut dirs = fs::DirBuilder::new();
+    dirs.recursive(true).mode(0o700).create(dir)?;
     let beside = path.with_extension("key.new");
     if let Err(error) = fs::remove_file(&beside)
         && error.kind() != io::ErrorKind::NotFound
@@ -194,48 +224,6 @@ fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-fn run(program: &str, arguments: &[String]) -> Result<Zeroizing<String>, MasterKeyError> {
-    let failed = |what: String| MasterKeyError::Command {
-        program: program.into(),
-        what,
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|error| failed(format!("cannot be run: {error}")))?;
-    let output = child.stdout.take();
-    let (tell, told) = mpsc::sync_channel(1);
-    // A read of a pipe has no timeout, so another thread does it; it ends with the child at the latest.
-    std::thread::spawn(move || {
-        let mut text = Zeroizing::new(String::new());
-        let read = output.map(|output| output.take(TEXT_BYTES_MAX).read_to_string(&mut text));
-        let text = matches!(read, Some(Ok(_))).then_some(text);
-        drop(tell.send(text));
-    });
-    let Ok(text) = told.recv_timeout(COMMAND_TIMEOUT) else {
-        drop(child.kill());
-        drop(child.wait());
-        return Err(failed(format!(
-            "did not end within {} s",
-            COMMAND_TIMEOUT.as_secs()
-        )));
-    };
-    // Its output has ended; one that closes it and goes on would be waited for without a bound.
-    let ended = match text {
-        Some(_) => child.wait(),
-        None => child.kill().and_then(|()| child.wait()),
-    };
-    match (ended, text) {
-        (Ok(status), Some(text)) if status.success() => Ok(text),
-        (Ok(status), Some(_)) => Err(failed(format!("failed: {status}"))),
-        (Ok(_), None) => Err(failed("printed no text".into())),
-        (Err(error), _) => Err(failed(format!("cannot be waited for: {error}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,15 +235,47 @@ mod tests {
         }
     }
 
+    fn load(settings: &config::Secrets, dir: &Path) -> Result<MasterKey, MasterKeyError> {
+        MasterKey::load(settings, dir, &CancellationToken::new())
+    }
+
+    #[test]
+    fn a_link_is_followed_only_where_the_settings_name_the_file() {
+        use std::os::unix::fs::symlink;
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let made = load(&config::Secrets::default(), elsewhere.path()).unwrap();
+        let key = elsewhere.path().join("master.key");
+        let (own, named) = (dir.path().join("master.key"), dir.path().join("named"));
+        symlink(&key, &own).unwrap();
+        symlink(&key, &named).unwrap();
+        let refused = load(&config::Secrets::default(), dir.path()).unwrap_err();
+        assert!(matches!(
+            refused,
+            MasterKeyError::File { doing: "read", .. }
+        ));
+        assert_eq!(
+            load(&file(named.clone()), dir.path()).unwrap().bytes(),
+            made.bytes()
+        );
+        // A key that is not there yet is not replaced by another one.
+        fs::remove_file(&key).unwrap();
+        let refused = load(&file(named.clone()), dir.path()).unwrap_err();
+        assert!(matches!(
+            refused,
+            MasterKeyError::File { doing: "read", .. }
+        ));
+        assert!(fs::symlink_metadata(&named).unwrap().is_symlink());
+    }
+
     #[test]
     fn the_file_is_made_once_for_the_owner_alone_and_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let made = MasterKey::load(&config::Secrets::default(), dir.path()).unwrap();
+        let made = load(&config::Secrets::default(), dir.path()).unwrap();
         assert!(made.made_now());
         let path = dir.path().join("master.key");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let read = MasterKey::load(&config::Secrets::default(), dir.path()).unwrap();
+        let read = load(&config::Secrets::default(), dir.path()).unwrap();
         assert!(!read.made_now());
         assert_eq!(read.bytes(), made.bytes());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -267,16 +287,16 @@ mod tests {
         let path = dir.path().join("k");
         fs::write(&path, BASE64.encode(&[1; 32])).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let refused = MasterKey::load(&file(path.clone()), dir.path()).unwrap_err();
+        let refused = load(&file(path.clone()), dir.path()).unwrap_err();
         assert!(matches!(
             refused,
             MasterKeyError::Exposed { mode: 0o644, .. }
         ));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(MasterKey::load(&file(path.clone()), dir.path()).is_ok());
+        assert!(load(&file(path.clone()), dir.path()).is_ok());
         for wrong in ["", "short", &BASE64.encode(&[1; 31]), "!!!!"] {
             fs::write(&path, wrong).unwrap();
-            let refused = MasterKey::load(&file(path.clone()), dir.path()).unwrap_err();
+            let refused = load(&file(path.clone()), dir.path()).unwrap_err();
             assert!(
                 matches!(refused, MasterKeyError::Malformed { .. }),
                 "{wrong}"
@@ -291,18 +311,18 @@ mod tests {
             master_key_env: Some("SYNCGATE_TEST_NO_SUCH_VARIABLE".into()),
             ..config::Secrets::default()
         };
-        let refused = MasterKey::load(&settings, dir.path()).unwrap_err();
+        let refused = load(&settings, dir.path()).unwrap_err();
         assert!(matches!(refused, MasterKeyError::EnvMissing(_)));
         let key = BASE64.encode(&[9; 32]);
         settings.master_key_command = vec!["echo".into(), key];
-        let loaded = MasterKey::load(&settings, dir.path()).unwrap();
+        let loaded = load(&settings, dir.path()).unwrap();
         assert_eq!(loaded.bytes(), &[9; 32]);
         for (command, said) in [
             (vec!["false".into()], "failed"),
             (vec!["/no/such/program".into()], "cannot be run"),
         ] {
             settings.master_key_command = command;
-            let refused = MasterKey::load(&settings, dir.path()).unwrap_err();
+            let refused = load(&settings, dir.path()).unwrap_err();
             assert!(refused.to_string().contains(said), "{refused}");
         }
         assert_eq!(format!("{loaded:?}"), "MasterKey(***)");

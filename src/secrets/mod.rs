@@ -5,12 +5,15 @@
 //! targets (scheme, host, port) that it was presented for: who presents a token adds a target, who only names it
 //! cannot. Who calls: ingest ([`Secrets::draft`], [`Secrets::allowed`]) and the call of a target ([`Secrets::reveal`]).
 //!
-//! What is bounded: [`VERSIONS_LEN_MAX`] versions in all; for each secret the targets, and the tokens by which an older
-//! version is found again (`head.rs`). Versions are not removed here: a record may still need them.
+//! What is bounded: what all of it takes, by its share of the state (`storage::shares`); for each secret the targets, and
+//! the tokens by which an older version is found again (`head.rs`). When the share is full, versions that no open record
+//! needs give way to new ones (`room.rs`).
 
 mod draft;
 mod head;
 mod master;
+mod master_command;
+mod room;
 mod sealed;
 #[cfg(test)]
 mod tests;
@@ -19,32 +22,29 @@ use std::{
     collections::BTreeSet,
     fmt,
     ops::Deref,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use data_encoding::BASE64;
+use prometheus_client::metrics::counter::Counter;
 use zeroize::Zeroizing;
 
-pub use draft::{Draft, PrepareError, Prepared, Used};
+pub use draft::{Changes, Draft, PrepareError, Prepared, Used};
 pub use master::{MasterKey, MasterKeyError};
 
 use crate::{
     cache::Cache,
-    storage::{Commit, CommitError, Engine, StateChange},
+    storage::{Commit, CommitError, Engine, StateChange, shares},
     target::Origin,
 };
 
 use self::{
-    head::{Head, KEY_CHECK, Version, head_key, version_key},
+    head::{Head, KEY_CHECK, PASSED, Version, head_key, version_key},
+    room::Room,
     sealed::{About, Keys},
 };
 
-/// Versions of all secrets together. With tokens of 300 bytes this is 10 MB of state, which all lies in memory.
-pub const VERSIONS_LEN_MAX: usize = 16_384;
 /// Longest token, in bytes: what a request header can hold.
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// Tokens of which it is remembered that nothing about them needs storing.
@@ -63,7 +63,10 @@ pub struct Secrets {
 struct Shared {
     engine: Arc<dyn Engine>,
     keys: Keys,
-    versions_len: AtomicUsize,
+    /// Held by the one submission that looks for room.
+    room: tokio::sync::Mutex<Room>,
+    /// Versions that gave way to newer ones.
+    gone: Counter,
     /// By digest of source, name, token and target: what [`Draft::add`] answered when nothing was to be stored.
     hot: Mutex<Cache<[u8; 32], Used>>,
     /// By state key of the version.
@@ -151,6 +154,14 @@ pub fn name_is_valid(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(legal)
 }
 
+/// How derived names begin, and how long they are.
+const DERIVED: (&str, usize) = ("auto-", 25);
+
+/// Returns whether no message can be expected to name this secret: its name was derived from its token.
+fn is_derived(name: &str) -> bool {
+    name.starts_with(DERIVED.0) && name.len() == DERIVED.1
+}
+
 impl Secrets {
     /// Opens the secrets of an engine. The first time it stores a mark of the master key; later the mark must fit.
     ///
@@ -179,18 +190,39 @@ impl Secrets {
                 made_now: master.made_now(),
             });
         }
-        let secrets = Self {
+        Ok(Self {
             shared: Arc::new(Shared {
                 engine,
                 keys,
-                versions_len: AtomicUsize::new(0),
+                room: tokio::sync::Mutex::default(),
+                gone: Counter::default(),
                 hot: Mutex::new(Cache::new(HOT_LEN_MAX)),
                 opened: Mutex::new(Cache::new(OPENED_LEN_MAX)),
                 heads: Mutex::new(Cache::new(HEADS_LEN_MAX)),
             }),
-        };
-        secrets.shared.count_versions().await;
-        Ok(secrets)
+        })
+    }
+
+    /// Counts versions that gave way to newer ones; shown by whoever shows metrics.
+    #[must_use]
+    pub fn gone(&self) -> &Counter {
+        &self.shared.gone
+    }
+
+    /// Takes note that the changes of a draft were stored: what gave way is not kept in memory either.
+    pub fn stored(&self, gone: &[Arc<str>]) {
+        for key in gone {
+            self.shared.opened().remove(key);
+            self.shared.gone.inc();
+        }
+    }
+
+    /// Takes note that a commit was refused as [`CommitError::StateConflict`] over that value, so that the next draft
+    /// looks at what is stored.
+    pub fn conflicted(&self, key: &str) {
+        if key.starts_with(shares::TOKENS_PREFIX) {
+            lock(&self.shared.hot).retain(|used: &Used| *used.state_key != *key);
+        }
     }
 
     /// Begins to take note of a token that came with a submission; nothing is stored before the caller commits
@@ -216,7 +248,7 @@ impl Secrets {
         Ok(Prepared {
             name: used.name,
             version: used.version,
-            changes: draft.finish().await?,
+            changes: draft.finish().await?.state,
         })
     }
 
@@ -331,17 +363,20 @@ impl Shared {
         Some(Ok(head))
     }
 
-    fn opened(&self) -> std::sync::MutexGuard<'_, Cache<Arc<str>, Arc<Opened>>> {
-        lock(&self.opened)
+    /// Returns revision and number of the greatest version that a name which is gone has had.
+    async fn passed(&self) -> Result<(u64, u32), PrepareError> {
+        let Some(entry) = self.engine.get(PASSED).await else {
+            return Ok((0, 0));
+        };
+        let text = std::str::from_utf8(&entry.value).ok();
+        let version = text.and_then(|text| text.parse().ok());
+        version
+            .map(|version| (entry.revision, version))
+            .ok_or(PrepareError::Unreadable)
     }
 
-    /// Counts what is stored: three slashes are in the key of a version, two in that of a head.
-    async fn count_versions(&self) -> usize {
-        let all = self.engine.list("secret/").await;
-        let versions = all.iter().filter(|(key, _)| key.matches('/').count() == 3);
-        let len = versions.count();
-        self.versions_len.store(len, Ordering::Relaxed);
-        len
+    fn opened(&self) -> std::sync::MutexGuard<'_, Cache<Arc<str>, Arc<Opened>>> {
+        lock(&self.opened)
     }
 }
 

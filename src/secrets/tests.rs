@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::storage;
 use crate::storage::memory::Memory;
 
 fn origin(url: &str) -> Origin {
@@ -171,7 +172,7 @@ async fn a_draft_sees_its_own_changes() {
         1
     );
     assert_eq!(format!("{draft:?}"), "Draft(***)");
-    let state = draft.finish().await.unwrap();
+    let state = draft.finish().await.unwrap().state;
     assert_eq!(state.len(), 4, "a head and a version for each name");
     let commit = Commit {
         state,
@@ -352,4 +353,152 @@ async fn a_secret_that_another_makes_at_that_moment_is_no_broken_one() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn an_opened_secret_is_opened_for_its_own_targets_only() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    present(&engine, &secrets, Some("n"), "t1", "http://a/").await;
+    for _ in 0..2 {
+        // It lies open in memory from the first of these on.
+        assert_eq!(
+            revealed(&secrets, "n", Some(1), "http://a").await.unwrap(),
+            "t1"
+        );
+        for other in ["http://evil", "http://a:81", "https://a"] {
+            let refused = revealed(&secrets, "n", Some(1), other).await;
+            assert_eq!(refused, Err(RevealError::NotForTarget), "{other}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_well_known_for_one_port_is_stored_for_another() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let present = |target| present(&engine, &secrets, Some("n"), "t1", target);
+    assert_eq!(present("http://a:81").await.2, 2);
+    for _ in 0..3 {
+        assert_eq!(present("http://a:81").await.2, 0);
+    }
+    for other in ["http://a:82", "https://a:81", "http://b:81"] {
+        assert_eq!(present(other).await.2, 2, "{other}");
+        assert_eq!(revealed(&secrets, "n", Some(1), other).await.unwrap(), "t1");
+        assert_eq!(present(other).await.2, 0, "{other}");
+    }
+}
+
+/// Fills the share with versions of 16 KB tokens: of one name, and of derived names.
+async fn fill(engine: &Arc<Memory>, secrets: &Secrets) -> usize {
+    let share = storage::shares::SHARES
+        .iter()
+        .find(|share| share.kind == "tokens");
+    let bytes_max = share.unwrap().bytes_max;
+    for number in 0.. {
+        let bytes = crate::storage::State::share_bytes(&**engine)[0];
+        if bytes + (60 << 10) > bytes_max {
+            return number;
+        }
+        let name = (number % 2 == 0).then_some("login");
+        present(engine, secrets, name, &long(number), "http://a/").await;
+    }
+    unreachable!("the share is full before");
+}
+
+/// Stores a token, once there is room; returns its version and what gave way.
+async fn keep(
+    engine: &Arc<Memory>,
+    secrets: &Secrets,
+    name: &str,
+    token: &str,
+) -> (u32, Vec<String>) {
+    let kept = async {
+        loop {
+            let mut draft = secrets.draft("default", token);
+            let used = draft.add(Some(name), &origin("http://a/")).await.unwrap();
+            let changes = match draft.finish().await {
+                Ok(changes) => changes,
+                // It is not looked for more often than it was said.
+                Err(PrepareError::Full | PrepareError::MakingRoom) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            let commit = Commit {
+                state: changes.state,
+                unreferred_since: changes.unreferred_since,
+                ..Commit::default()
+            };
+            storage::Log::commit(&**engine, commit).await.unwrap();
+            secrets.stored(&changes.gone);
+            let gone = changes.gone.iter().map(|key| key.to_string()).collect();
+            return (used.version, gone);
+        }
+    };
+    storage::conformance::in_time(kept).await
+}
+
+fn long(number: usize) -> String {
+    format!("{number:0>16000}")
+}
+
+#[tokio::test]
+async fn the_newest_token_of_a_name_gives_way_last_and_its_versions_are_not_used_again() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    // The oldest of all, and the only one of its name.
+    present(&engine, &secrets, Some("once"), "t1", "http://a/").await;
+    let filled = fill(&engine, &secrets).await;
+    let mut gone = Vec::new();
+    for number in 0..filled + 20 {
+        let token = long(10_000 + number);
+        gone.extend(keep(&engine, &secrets, "other", &token).await.1);
+    }
+    assert!(gone.len() >= filled, "{} of {filled}", gone.len());
+    // All that were replaced have gone, the oldest first, and the one that somebody may name has not.
+    assert_eq!(gone[0], "secret/default/login/1");
+    assert!(!gone.contains(&"secret/default/once/1".to_owned()));
+    assert_eq!(
+        revealed(&secrets, "once", None, "http://a").await.unwrap(),
+        "t1"
+    );
+    let gone_version = revealed(&secrets, "login", Some(1), "http://a").await;
+    assert_eq!(gone_version, Err(RevealError::Unknown));
+    assert_eq!(secrets.gone().get(), gone.len() as u64);
+    // A token that comes again is a new version: no record may find it under a number that another token had.
+    let (newest, _) = keep(&engine, &secrets, "login", &long(0)).await;
+    assert!(newest as usize > filled / 2, "{newest}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_gone_goes_on_behind_its_last_version() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let mut last = std::collections::HashMap::<String, u32>::new();
+    // Names that nobody else names: all of them are the newest, so these have to go.
+    for number in 0..900 {
+        let name = format!("n{}", number % 400);
+        let (version, _) = keep(&engine, &secrets, &name, &long(number)).await;
+        let before = last.insert(name.clone(), version);
+        assert!(
+            before.is_none_or(|before| before < version),
+            "{name}: {before:?}"
+        );
+        let own = revealed(&secrets, &name, Some(version), "http://a").await;
+        assert_eq!(own.unwrap(), long(number));
+    }
+    assert!(secrets.gone().get() > 400);
+    let state = engine.state_text();
+    assert!(state.contains("secret/passed="));
+    // Heads go with their last version.
+    let heads = state
+        .lines()
+        .filter(|line| line.split('=').next().unwrap().matches('/').count() == 2);
+    assert!(heads.count() < 400);
+    // After a restart it is all there.
+    let secrets = open(&engine).await;
+    let own = revealed(&secrets, "n99", None, "http://a").await;
+    assert_eq!(own.unwrap(), long(899));
 }

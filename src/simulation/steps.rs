@@ -76,7 +76,9 @@ fn grow(world: &World, plan: &Plan, gateway: &Gateway) {
         gateway.streams.clone(),
     );
     gateway.tasks.spawn("growth", async move {
-        let _pause = ingest.pause().await;
+        let Ok(_pause) = ingest.pause().await else {
+            return;
+        };
         match ensure(&streams, &config).await {
             Ok(()) => world.tell(|| "it has grown".into()),
             Err(EnsureError::Shrink(_)) => {}
@@ -276,7 +278,9 @@ fn purge(world: &World, gateway: &Gateway) {
     );
     gateway.tasks.spawn("purge", async move {
         // A change of a stream wakes the owners in an order of its own, which must not show in a history.
-        let _pause = ingest.pause().await;
+        let Ok(_pause) = ingest.pause().await else {
+            return;
+        };
         let partitions: Vec<_> = stream.all_partitions().collect();
         let Ok(_held) = redriver.hold(&partitions) else {
             return;

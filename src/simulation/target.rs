@@ -28,6 +28,8 @@ pub(super) enum Manner {
     Refuses,
     /// Takes the request and hangs up.
     Resets,
+    /// Good, but takes one request on each connection: at the next one it hangs up without a byte.
+    Cuts,
     /// Hangs up in the middle of the head.
     HalfHead,
     /// Speaks something else.
@@ -46,8 +48,9 @@ pub(super) enum Manner {
 
 impl Manner {
     pub(super) fn draw(world: &World) -> Self {
-        match world.below(20) {
+        match world.below(21) {
             0..=3 => Self::Good,
+            20 => Self::Cuts,
             4..=6 => Self::Status([400, 401, 404, 408, 500, 501, 502][world.below(7)]),
             7 | 8 => Self::Later([429, 503][world.below(2)], world.below(4)),
             9 | 10 => Self::Slow(world.below(1_500)),
@@ -79,7 +82,12 @@ impl Manner {
     fn takes(self) -> bool {
         matches!(
             self,
-            Self::Good | Self::Slow(_) | Self::Endless | Self::HalfBody | Self::Continues
+            Self::Good
+                | Self::Cuts
+                | Self::Slow(_)
+                | Self::Endless
+                | Self::HalfBody
+                | Self::Continues
         )
     }
 }
@@ -91,6 +99,7 @@ pub(super) fn network(world: World, tasks: Tasks) -> Network {
         let refuses = world.lock().manners[target] == Manner::Refuses;
         world.tell(|| format!("target {target}: connection, refused: {refuses}"));
         if refuses {
+            world.lock().witness.refuses(target);
             return None;
         }
         let (ours, theirs) = duplex(PIPE_BYTES);
@@ -140,9 +149,17 @@ struct Connection {
 
 impl Connection {
     async fn serve(mut self) {
+        let mut is_used = false;
         while let Some(call) = self.request().await {
             let manner = self.world.lock().manners[self.target];
             let manner = manner.now(&self.world);
+            if manner == Manner::Cuts && is_used {
+                let n = self.world.lock().witness.call_is_cut(&call);
+                self.world
+                    .tell(|| format!("target {}: {n} is cut", call.target));
+                return;
+            }
+            is_used = true;
             let n = self.world.lock().witness.call_begins(&call);
             self.world
                 .tell(|| format!("target {}: {n} comes, {manner:?}", call.target));
@@ -190,7 +207,7 @@ impl Connection {
     async fn answer(&mut self, manner: Manner, n: u64) -> bool {
         let good = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".as_slice();
         let bytes = match manner {
-            Manner::Good | Manner::Refuses | Manner::Moody => good.to_vec(),
+            Manner::Good | Manner::Cuts | Manner::Refuses | Manner::Moody => good.to_vec(),
             Manner::Status(status) => {
                 if status == 401 {
                     self.world.lock().witness.refuses_token(n);
@@ -238,6 +255,7 @@ impl Connection {
         let keeps = matches!(
             manner,
             Manner::Good
+                | Manner::Cuts
                 | Manner::Status(_)
                 | Manner::Later(..)
                 | Manner::Slow(_)

@@ -69,12 +69,16 @@ pub(super) struct Witness {
     taken: BTreeSet<u64>,
     taken_now: BTreeSet<u64>,
     calling: BTreeMap<Lane, u64>,
+    /// Records whose call a target cut off, and has not seen since; with the target.
+    cut: BTreeMap<u64, usize>,
     /// Calls of lanes that had one already: it must be over as soon as others had their turn.
     overlaps: Vec<(Lane, u64)>,
     /// The last purge of the source stream, and when it was seen, if that was in this life.
     purge: Option<(Timestamp, Option<Instant>)>,
     /// A replay of the source stream may be under way: then calls of what has ended are no news.
     pub(super) replays: bool,
+    /// There was one at some time: records may have several copies, and calls of them at once.
+    has_replayed: bool,
     /// The disk is gone: there may be records that were not looked at.
     pub(super) blind: bool,
     engine: Option<Arc<Embedded>>,
@@ -98,6 +102,8 @@ impl Witness {
         self.taken_now.clear();
         self.calling.clear();
         self.overlaps.clear();
+        self.cut.clear();
+        self.has_replayed |= self.replays;
         self.replays = false;
         self.blind = false;
         // What was seen must be there again: it is looked at once more.
@@ -162,6 +168,10 @@ impl Witness {
         let n = number(value);
         if Some(&stream.name) != self.source.as_ref() {
             self.copies.insert(n);
+            assert!(
+                self.replays || self.has_replayed || !self.cut.contains_key(&n),
+                "{n} has failed by a connection that was cut when it was used again"
+            );
             return;
         }
         let grown = |event: &&crate::storage::ControlEvent| {
@@ -225,6 +235,7 @@ impl Witness {
     pub(super) fn call_begins(&mut self, call: &Call) -> u64 {
         self.calls_len += 1;
         let n = number(call.body.as_bytes());
+        self.cut.remove(&n);
         let sent = self.sent.get(&n).expect("nobody sent that").clone();
         assert_eq!(
             (call.target, &call.body),
@@ -267,6 +278,19 @@ impl Witness {
             self.overlaps.push((lane, other));
         }
         n
+    }
+
+    /// A target cuts a call on a connection that was used before. It must have the call again before it may fail.
+    pub(super) fn call_is_cut(&mut self, call: &Call) -> u64 {
+        let n = self.call_begins(call);
+        self.call_ends(n);
+        self.cut.insert(n, call.target);
+        n
+    }
+
+    /// A target can have no call now, nor one that it has cut.
+    pub(super) fn refuses(&mut self, target: usize) {
+        self.cut.retain(|_, cut_by| *cut_by != target);
     }
 
     /// Each call has the token that its record came with; once its target has refused that, perhaps a newer one for it.

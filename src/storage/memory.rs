@@ -23,6 +23,7 @@ use super::{
     DedupId, Finish, Finished, Health, Keep, LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords,
     Page, PartitionStatus, PurgeNote, Purged, PurgedPartition, ReadError, State, StateEntry,
     Stream, StreamBounds, StreamConfig, StreamError, StreamLedger,
+    shares::{ShareBytes, exceeded, share_of, state_cost},
 };
 
 /// The engine.
@@ -43,6 +44,7 @@ struct Inner {
     revision: u64,
     refusals: VecDeque<CommitError>,
     dedup: HashMap<(StreamId, DedupId), Committed>,
+    referred: HashMap<Arc<str>, Timestamp>,
     commits_len: usize,
 }
 
@@ -128,13 +130,42 @@ impl Memory {
                 return Err(CommitError::StateConflict { key });
             }
         }
+        let before = inner.share_bytes();
+        let mut after = before;
+        for change in &commit.state {
+            let share = &mut after[share_of(&change.key)];
+            if let Some(old) = inner.state.get(&change.key) {
+                *share -= state_cost(&change.key, &old.value);
+            }
+            *share += change
+                .value
+                .as_ref()
+                .map_or(0, |value| state_cost(&change.key, value));
+        }
+        if let Some(share) = exceeded(&before, &after) {
+            let (kind, bytes_max) = (share.kind, share.bytes_max);
+            return Err(CommitError::StateFull { kind, bytes_max });
+        }
+        let removed = |key: &Arc<str>| {
+            let mut state = commit.state.iter();
+            state.any(|change| change.key == *key && change.value.is_none())
+        };
+        if let Some(since) = commit.unreferred_since {
+            let mut needed = inner.referred.iter().filter(|(_, at)| **at >= since);
+            if let Some((key, _)) = needed.find(|(key, _)| removed(key)) {
+                return Err(CommitError::StateConflict { key: key.clone() });
+            }
+        }
         for append in &commit.appends {
             if !inner.partitions.contains_key(&append.of) {
                 return Err(CommitError::PartitionUnknown(append.of));
             }
             for key in &append.refers {
                 let made = commit.state.iter().any(|change| change.key == *key);
-                assert!(made || inner.state.contains_key(key), "refers to nothing");
+                let there = made || inner.state.contains_key(key);
+                if append.kind.is_from_outside() && (!there || removed(key)) {
+                    return Err(CommitError::StateConflict { key: key.clone() });
+                }
             }
         }
         inner.revision += 1;
@@ -150,6 +181,9 @@ impl Memory {
             }
         }
         let mut appends = Vec::new();
+        let refers = commit.appends.iter().flat_map(|append| &append.refers);
+        let referred = refers.map(|key| (key.clone(), time));
+        inner.referred.extend(referred);
         for append in commit.appends {
             let (of, len) = (append.of, append.records.len() as u64);
             let part = inner.partitions.get_mut(&of).unwrap();
@@ -209,6 +243,14 @@ impl Memory {
 }
 
 impl Inner {
+    fn share_bytes(&self) -> ShareBytes {
+        let mut bytes = ShareBytes::default();
+        for (key, entry) in &self.state {
+            bytes[share_of(key)] += state_cost(key, &entry.value);
+        }
+        bytes
+    }
+
     fn part(&self, of: PartitionId) -> Result<&Part, ReadError> {
         self.partitions
             .get(&of)
@@ -585,6 +627,10 @@ impl State for Memory {
 
     fn changed(&self, _prefix: &str) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn share_bytes(&self) -> ShareBytes {
+        self.inner.lock().unwrap().share_bytes()
     }
 }
 

@@ -22,6 +22,7 @@
 pub mod embedded;
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod shares;
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -38,6 +39,8 @@ use crate::{
     place::{Incarnation, Offset, Partition, PartitionId, StreamId, StreamName},
     record::{Record, StoredRecord},
 };
+
+use self::shares::ShareBytes;
 
 /// A whole engine.
 pub trait Engine: Log + State + Leases {}
@@ -151,7 +154,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Makes a stream with a new id and a new incarnation.
     ///
     /// # Errors
-    /// [`StreamError::Exists`] if a stream has its name or its `ocid` as either of the two.
+    /// [`StreamError::Exists`] if a stream has its name or its `ocid` as either of the two, [`StreamError::TooMany`].
     async fn create_stream(
         &self,
         name: StreamName,
@@ -221,6 +224,9 @@ pub trait State: fmt::Debug + Send + Sync + 'static {
 
     /// Counts up whenever a value whose name begins with `prefix` has changed.
     fn changed(&self, prefix: &str) -> watch::Receiver<u64>;
+
+    /// Returns how many bytes the values of each kind take, in the order of [`shares::SHARES`].
+    fn share_bytes(&self) -> ShareBytes;
 }
 
 /// Who may finish the records of a partition.
@@ -261,6 +267,9 @@ pub struct Commit {
     pub state: Vec<StateChange>,
     /// How a repetition is recognised; all appends are then to one stream, and there is at least one.
     pub dedup: Option<Dedup>,
+    /// If given, the commit is refused when a record that was stored at that time or later refers to a value that `state`
+    /// removes. The time is that of an earlier commit without records, answered since this engine was opened.
+    pub unreferred_since: Option<Timestamp>,
 }
 
 /// By what a commit is recognised that is made again: the second one changes nothing, whatever it holds, and is answered
@@ -284,7 +293,8 @@ pub struct Append {
     pub records: Vec<Record>,
     /// How they came about, for the books.
     pub kind: AppendKind,
-    /// Names of state values that these records need for as long as they are kept (their secrets).
+    /// Names of state values that these records need for as long as they are open (their secrets). Where the records
+    /// come from outside, each must be there, or be set by the same commit: else [`CommitError::StateConflict`].
     pub refers: Vec<Arc<str>>,
 }
 
@@ -464,11 +474,21 @@ pub enum CommitError {
     /// Nothing was stored: another holds the lease now.
     #[error("the lease on {0} is gone")]
     Fenced(PartitionId),
-    /// Nothing was stored: a state value has another revision than expected.
+    /// Nothing was stored: a state value has another revision than expected, is gone although a record refers to it, or
+    /// was to go although one does.
     #[error("state {key} has changed meanwhile")]
     StateConflict {
         /// Its name.
         key: Arc<str>,
+    },
+    /// Nothing was stored: the values of one kind would take more than their share of the state. It may succeed once
+    /// some of them are removed.
+    #[error("the share of {kind} in the state is full ({bytes_max} bytes)")]
+    StateFull {
+        /// The kind; see [`shares::SHARES`].
+        kind: &'static str,
+        /// Its share.
+        bytes_max: usize,
     },
     /// Nothing was stored, and nothing will be until a restart.
     #[error("the log has stopped: {0}")]
@@ -555,6 +575,12 @@ pub enum StreamError {
     /// Its revision is another than the caller has seen.
     #[error("the stream has changed meanwhile")]
     ChangedMeanwhile,
+    /// There are as many streams as the settings allow.
+    #[error("there are {streams_max} streams, the most that log.streams_max allows")]
+    TooMany {
+        /// The bound.
+        streams_max: usize,
+    },
     /// Records of it have no end yet.
     #[error("{open_len} of its records have no end yet; retry them first")]
     Open {
@@ -753,6 +779,11 @@ impl Finished {
     }
 }
 
+/// Events of a stream from which on a purge moves the last purge's event in place of adding one. Every change of the stream
+/// writes all of them. Those who read the stream and are past that event hear of no further purge; nothing else is lost.
+/// Growth adds events beyond the bound, as there are 255 of them at most, and a purge behind one of these adds one too.
+pub const EVENTS_MAX: usize = if cfg!(test) { 128 } else { 65_536 };
+
 /// A stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
@@ -768,7 +799,7 @@ pub struct Stream {
     pub config: StreamConfig,
     /// Grows with every change.
     pub revision: u64,
-    /// What happened to it as a whole, in order; takes no offset (`push-decisions.md` §2).
+    /// What happened to it as a whole, in order; takes no offset (`push-decisions.md` §2). About [`EVENTS_MAX`] at most.
     pub events: Vec<ControlEvent>,
     /// Why it was purged, the last time.
     pub last_purge: Option<PurgeNote>,
@@ -802,10 +833,16 @@ impl Stream {
     /// Returns this stream as it is once it was purged at that time, with these tails.
     pub(crate) fn after_purge(&self, time: Timestamp, tails: Vec<Offset>, note: PurgeNote) -> Self {
         let mut stream = self.clone();
-        // Nobody asks for those of earlier purges, and there is no bound to how many these are.
+        // Nobody asks for those of earlier purges, and these may be many.
         let purges = stream.events.iter_mut();
         let purges = purges.filter(|event| event.kind == ControlEventKind::Purged);
         purges.for_each(|event| event.tails = Vec::new());
+        let last = stream.events.last();
+        if stream.events.len() >= EVENTS_MAX
+            && last.is_some_and(|last| last.kind == ControlEventKind::Purged)
+        {
+            stream.events.pop();
+        }
         stream.events.push(ControlEvent {
             kind: ControlEventKind::Purged,
             time,

@@ -59,12 +59,17 @@ const LIST: &[Listed] = &[
     listed(
         PUSH_CLOSES,
         MetricType::Counter,
-        "WebSockets of data streams that were closed from here, by close code",
+        "Clients of data streams that were closed from here, on WebSockets and Server-Sent Events, by close code",
     ),
     listed(
         PUSH_GAPS,
         MetricType::Counter,
         "Gaps behind which clients of data streams went on, as qualityOfService atMostOnce says",
+    ),
+    listed(
+        PANICS,
+        MetricType::Counter,
+        "Panics that ended the work of one client and nothing else, by part; each is a mistake of ours",
     ),
     listed(
         FAILED_LOGINS,
@@ -127,6 +132,16 @@ const LIST: &[Listed] = &[
         "Records read from the log to be dispatched; those of targets and keys that are behind are read again",
     ),
     listed(
+        LOOKUPS,
+        MetricType::Counter,
+        "Look-ups of targets' hosts that were made",
+    ),
+    listed(
+        LOOKUPS_WAITING,
+        MetricType::Gauge,
+        "Hosts that wait for a look-up, because other look-ups of their zone or source have not ended",
+    ),
+    listed(
         TARGET_CLOSED,
         MetricType::Gauge,
         "1 while a target is not called because its breaker is open, by target",
@@ -152,6 +167,31 @@ const LIST: &[Listed] = &[
         "1 while the log takes appends",
     ),
     listed(
+        STATE_BYTES,
+        MetricType::Gauge,
+        "Bytes of state that the values of a kind take, by kind",
+    ),
+    listed(
+        STATE_SHARE_BYTES,
+        MetricType::Gauge,
+        "Bytes of state that the values of a kind may take, by kind; beyond it they are refused as state_full or secrets_full",
+    ),
+    listed(
+        SECRETS_GONE,
+        MetricType::Counter,
+        "Tokens that no open record needed and that gave way to new ones, as tokens had taken their whole share",
+    ),
+    listed(
+        LOST_ENDS,
+        MetricType::Counter,
+        "Ends of records that the log did not take; each such record waits again, or is dispatched again",
+    ),
+    listed(
+        LOG_LINES_DROPPED,
+        MetricType::Counter,
+        "Log lines that were dropped because standard error was not read fast enough",
+    ),
+    listed(
         RESIDENT_BYTES,
         MetricType::Gauge,
         "Resident memory of the process",
@@ -175,6 +215,8 @@ const REFUSED: &str = "syncgate_refused_requests";
 /// Gaps of data streams.
 pub const PUSH_GAPS: &str = "syncgate_push_gaps";
 const PUSH_CLOSES: &str = "syncgate_push_closes";
+/// Panics in the work of one client, by `part`.
+pub const PANICS: &str = "syncgate_panics";
 const FAILED_LOGINS: &str = "syncgate_failed_logins";
 const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
 /// Time from a commit's queuing to its durability.
@@ -183,6 +225,10 @@ pub const APPEND_SECONDS: &str = "syncgate_append_seconds";
 pub const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
 /// Records read from the log to be dispatched.
 pub const DISPATCH_READ_RECORDS: &str = "syncgate_dispatch_read_records";
+/// Look-ups of hosts.
+pub const LOOKUPS: &str = "syncgate_lookups";
+/// Hosts that wait for one.
+pub const LOOKUPS_WAITING: &str = "syncgate_lookups_waiting";
 /// Calls of targets, by `outcome`.
 pub const ATTEMPTS: &str = "syncgate_attempts";
 /// Time of one call of a target.
@@ -212,6 +258,16 @@ pub const QUEUED: &str = "syncgate_queued";
 pub const UNREADABLE_PARTITIONS: &str = "syncgate_unreadable_partitions";
 /// 1 while the log takes appends.
 pub const LOG_RUNNING: &str = "syncgate_log_running";
+/// What state values take, by `kind`.
+pub const STATE_BYTES: &str = "syncgate_state_bytes";
+/// What they may take, by `kind`.
+pub const STATE_SHARE_BYTES: &str = "syncgate_state_share_bytes";
+/// Tokens that gave way to new ones.
+pub const SECRETS_GONE: &str = "syncgate_secrets_gone";
+/// Ends that the log did not take.
+pub const LOST_ENDS: &str = "syncgate_lost_ends";
+/// Log lines that were dropped.
+pub const LOG_LINES_DROPPED: &str = "syncgate_log_lines_dropped";
 
 /// One label.
 pub type Label = [(&'static str, String); 1];
@@ -225,7 +281,7 @@ pub struct Metrics {
     pub repeated: Counter,
     /// Refused requests of `POST /stream/sync`, by problem `code`.
     pub refused: Family<Label, Counter>,
-    /// WebSockets of data streams that were closed from here, by `code`.
+    /// Clients of data streams that were closed from here, by `code`.
     pub closes: Family<Label, Counter>,
     /// Requests with wrong credentials.
     pub failed_logins: Counter,
@@ -377,7 +433,7 @@ fn as_f64(value: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::{clock::Timestamp, tasks::Panics};
 
     #[derive(Debug)]
     struct Everything;
@@ -396,6 +452,9 @@ mod tests {
                 QUEUED,
                 LOG_RUNNING,
                 UNREADABLE_PARTITIONS,
+                STATE_BYTES,
+                STATE_SHARE_BYTES,
+                LOOKUPS_WAITING,
             ] {
                 samples.set_count(name, &[("stream", "s")], 7);
             }
@@ -413,7 +472,12 @@ mod tests {
         attempts.get_or_create(&label("outcome")).inc();
         metrics.adopt(ATTEMPTS, attempts);
         metrics.adopt(DISPATCH_READ_RECORDS, Counter::<u64>::default());
+        metrics.adopt(LOOKUPS, Counter::<u64>::default());
         metrics.adopt(PUSH_GAPS, Counter::<u64>::default());
+        metrics.adopt(SECRETS_GONE, Counter::<u64>::default());
+        metrics.adopt(LOST_ENDS, Counter::<u64>::default());
+        metrics.adopt(PANICS, Panics::default().counters().clone());
+        metrics.adopt(LOG_LINES_DROPPED, Counter::<u64>::default());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
             let histogram = latency();
             histogram.observe(0.001);
@@ -435,6 +499,7 @@ mod tests {
         assert!(listed.iter().all(|name| name.starts_with("syncgate_")));
         for line in [
             "syncgate_accepted_messages_total 1",
+            "syncgate_panics_total{part=\"websocket\"} 0",
             "syncgate_refused_requests_total{code=\"x\"} 1",
             "syncgate_backlog_records{stream=\"s\"} 7.0",
             "syncgate_journal_bytes_total{stream=\"s\"} 7.0",

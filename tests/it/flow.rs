@@ -46,7 +46,7 @@ async fn an_accepted_message_reaches_its_target_byte_for_byte() {
         call.header("host"),
         Some(format!("127.0.0.1:{}", target.port()).as_str())
     );
-    assert_eq!(call.header("content-type"), None);
+    assert_eq!(call.header("content-type"), Some("application/json"));
     gateway.drained("DataSyncStream").await;
     assert_eq!(gateway.count("DataSyncStream", "delivered").await, 1);
 }

@@ -111,15 +111,15 @@ async fn a_stream_of_the_config_is_changed_in_the_config() {
 /// An id, not a name, is what a record's end hangs on: a stream made again has nothing to do with the old one.
 #[tokio::test]
 async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
-    let target = StubTarget::with(|_| Act::status(503)).await;
+    let target = StubTarget::with(|_| Act::status(500)).await;
     let gateway = Gateway::start();
     for round in 0..2 {
         gateway
             .post("/v1/streams", &json!({"name": "Again"}))
             .await
             .ok();
-        target.now(|_| Act::status(503));
-        let first = gateway.records("ServerUnavailableStream").await.len();
+        target.now(|_| Act::status(500));
+        let first = gateway.records("InternalserverErrorStream").await.len();
         for n in 0..5 {
             gateway
                 .sync(&keyed(
@@ -129,10 +129,10 @@ async fn a_stream_deleted_and_made_again_sends_all_its_new_messages() {
                 ))
                 .await;
         }
-        gateway.record("ServerUnavailableStream", first + 5).await;
-        let mapping = json!([{"responsecode": "503", "stream": "Again"}]);
+        gateway.record("InternalserverErrorStream", first + 5).await;
+        let mapping = json!([{"responsecode": "500", "stream": "Again"}]);
         gateway
-            .retry_with("ServerUnavailableStream", -1, 100, mapping)
+            .retry_with("InternalserverErrorStream", -1, 100, mapping)
             .await
             .ok();
         assert_eq!(gateway.records("Again").await.len(), 5);
@@ -295,4 +295,32 @@ async fn records_show_the_message_with_its_credentials_masked_and_raw_ones_as_th
         .ok();
     assert_eq!(page["items"], json!([]));
     assert_eq!(page["tail"], 1);
+}
+
+#[tokio::test]
+async fn more_streams_than_the_setting_allows_are_refused_by_a_code_of_their_own() {
+    let config = "[log]\nstreams_max = 6\n";
+    let gateway = Gateway::with_config(config);
+    let make = |name: &str| json!({ "name": name });
+    let made = gateway.post("/v1/streams", &make("Sixth")).await;
+    assert_eq!(made.status, 201);
+    let refused = gateway.post("/v1/streams", &make("Seventh")).await;
+    assert_eq!(refused.headers.get("retry-after"), None);
+    let problem = refused.problem(507, "state_full");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("log.streams_max"), "{detail}");
+    gateway
+        .send(gateway.request(Method::DELETE, "/v1/streams/Sixth"))
+        .await
+        .ok();
+    gateway.post("/v1/streams", &make("Seventh")).await.ok();
+    // A lower bound keeps what is there.
+    let place = gateway.stop().await.configured("[log]\nstreams_max = 2\n");
+    let gateway = place.start();
+    let list = gateway.get("/v1/streams").await.ok();
+    assert_eq!(list["items"].as_array().unwrap().len(), 6);
+    gateway
+        .post("/v1/streams", &make("Eighth"))
+        .await
+        .problem(507, "state_full");
 }

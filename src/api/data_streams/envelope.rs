@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
+use url::form_urlencoded;
 
-use crate::{clock::Clock, push::DataStream};
+use crate::{clock::Timestamp, ingest::json::Members, push::DataStream};
 
 /// A body, or a member of it, that is wrong.
 const BODY_INVALID: u16 = 12018;
@@ -54,10 +55,10 @@ struct Message {
 }
 
 #[derive(Serialize)]
-struct Collection {
+struct Collection<'a> {
     #[serde(rename = "$schema")]
     schema: &'static str,
-    items: Vec<serde_json::Map<String, serde_json::Value>>,
+    items: Vec<Item<'a>>,
 }
 
 fn link<'a>(rel: &'a str, href: String, media_type: &'a str) -> Link<'a> {
@@ -68,14 +69,20 @@ fn link<'a>(rel: &'a str, href: String, media_type: &'a str) -> Link<'a> {
     }
 }
 
-fn message(severity: &'static str, number: u16, word: &str, title: String) -> Message {
+fn message(
+    severity: &'static str,
+    number: u16,
+    word: &str,
+    title: String,
+    now: Timestamp,
+) -> Message {
     Message {
         schema: "ogg:message",
         r#type: format!("urn:syncgate:problem:{word}"),
         title,
         code: format!("OGG-{number:05}"),
         severity,
-        issued: Clock::system().now().to_string(),
+        issued: now.to_string(),
     }
 }
 
@@ -93,11 +100,12 @@ pub(super) fn etag(stream: &DataStream) -> String {
     format!("\"{}\"", stream.revision)
 }
 
-/// Answers with one configuration.
-pub(super) fn one(base: &str, stream: &DataStream) -> Response {
+/// Answers with one configuration, and with its warnings as of `now`.
+pub(super) fn one(base: &str, stream: &DataStream, now: Timestamp) -> Response {
     let at = format!("{base}{}", stream.name.path());
     let config = std::str::from_utf8(&stream.config).unwrap_or("{}");
-    let warning = |what: &&'static str| message("WARNING", OTHER, "warning", (*what).to_owned());
+    let warning =
+        |what: &&'static str| message("WARNING", OTHER, "warning", (*what).to_owned(), now);
     let envelope = Envelope {
         schema: "api:standardResponse",
         links: vec![
@@ -115,11 +123,46 @@ pub(super) fn one(base: &str, stream: &DataStream) -> Response {
     response
 }
 
-/// Answers with all of them.
-pub(super) fn list(base: &str, streams: &[Arc<DataStream>]) -> Response {
-    let item = |stream: &Arc<DataStream>| {
-        let mut item: serde_json::Map<_, _> =
-            serde_json::from_slice(&stream.config).unwrap_or_default();
+/// Answers with a page of them: those of the page, and the name behind which the next one begins.
+pub(super) fn list(
+    base: &str,
+    streams: &[Arc<DataStream>],
+    limit: usize,
+    next: Option<&str>,
+) -> Response {
+    let canonical = format!("{base}{PATH}");
+    let mut links = vec![
+        link("canonical", canonical.clone(), JSON),
+        link("self", canonical.clone(), JSON),
+    ];
+    if let Some(next) = next {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("limit", &limit.to_string())
+            .append_pair("after", next)
+            .finish();
+        links.push(link("next", format!("{canonical}?{query}"), JSON));
+    }
+    let envelope = Envelope {
+        schema: "api:standardResponse",
+        links,
+        messages: Vec::new(),
+        response: Some(Collection {
+            schema: "ogg:dataStreamCollection",
+            items: streams.iter().map(|stream| Item { base, stream }).collect(),
+        }),
+    };
+    response(StatusCode::OK, &envelope)
+}
+
+/// A data stream in a collection: its configuration as it is kept, and what belongs to the collection.
+struct Item<'a> {
+    base: &'a str,
+    stream: &'a DataStream,
+}
+
+impl Serialize for Item<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { base, stream } = *self;
         let status = match stream.clients_len() {
             0 => "stopped",
             _ => "running",
@@ -128,25 +171,20 @@ pub(super) fn list(base: &str, streams: &[Arc<DataStream>]) -> Response {
             link("parent", format!("{base}{PATH}"), JSON),
             link("canonical", format!("{base}{}", stream.name.path()), JSON),
         ];
-        item.insert("$schema".into(), "ogg:collectionItem".into());
-        item.insert("name".into(), stream.name.as_str().into());
-        item.insert("status".into(), status.into());
-        item.insert("links".into(), serde_json::json!(links));
-        item
-    };
-    let envelope = Envelope {
-        schema: "api:standardResponse",
-        links: vec![
-            link("canonical", format!("{base}{PATH}"), JSON),
-            link("self", format!("{base}{PATH}"), JSON),
-        ],
-        messages: Vec::new(),
-        response: Some(Collection {
-            schema: "ogg:dataStreamCollection",
-            items: streams.iter().map(item).collect(),
-        }),
-    };
-    response(StatusCode::OK, &envelope)
+        let mut item = serializer.serialize_map(None)?;
+        item.serialize_entry("$schema", "ogg:collectionItem")?;
+        item.serialize_entry("name", stream.name.as_str())?;
+        item.serialize_entry("status", status)?;
+        item.serialize_entry("links", &links)?;
+        // Members as they stand: a tree of them would take many times their bytes.
+        let config = std::str::from_utf8(&stream.config).unwrap_or_default();
+        for (name, value) in Members::parse(config).map_or(Vec::new(), |members| members.0) {
+            if !matches!(&*name, "$schema" | "name" | "status" | "links") {
+                item.serialize_entry(&name, value)?;
+            }
+        }
+        item.end()
+    }
 }
 
 /// Answers that something was done.
@@ -176,8 +214,8 @@ pub(in crate::api) struct Wrong<'a> {
     pub(in crate::api) faults: Vec<(&'a str, &'a str)>,
 }
 
-/// Answers with what is wrong.
-pub(in crate::api) fn problem(wrong: &Wrong<'_>) -> Response {
+/// Answers with what is wrong, as of `now`.
+pub(in crate::api) fn problem(wrong: &Wrong<'_>, now: Timestamp) -> Response {
     let number = wrong.number.unwrap_or(match wrong.status {
         StatusCode::BAD_REQUEST if wrong.faults.iter().any(|(at, _)| at.is_empty()) => {
             NOT_AN_OBJECT
@@ -186,7 +224,7 @@ pub(in crate::api) fn problem(wrong: &Wrong<'_>) -> Response {
         StatusCode::METHOD_NOT_ALLOWED => METHOD_NOT_ALLOWED,
         _ => OTHER,
     });
-    let one = |title: String| message("ERROR", number, wrong.word, title);
+    let one = |title: String| message("ERROR", number, wrong.word, title, now);
     let messages = match wrong.faults.is_empty() {
         true => vec![one(format!("{}: {}", wrong.title, wrong.detail))],
         false => {

@@ -4,16 +4,24 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio_util::sync::CancellationToken;
 
-use crate::{api::Shared, push::Subscription};
+use crate::{
+    api::{Shared, client_io::Patience},
+    push::Subscription,
+    tasks::{Panics, Part},
+    telemetry::metrics::Label,
+};
 
 use super::close::Close;
 
 const EVENT_STREAM: &str = "text/event-stream";
 const IDLE_EVERY: Duration = Duration::from_secs(15);
+/// A client that takes nothing for so long is let go, as at a WebSocket.
+const STALL_MAX: Duration = Duration::from_secs(30);
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What comes next on the connection.
@@ -29,10 +37,12 @@ struct Events {
     subscription: Subscription,
     stop: CancellationToken,
     stage: Stage,
+    /// Closes from here, by `code`.
+    closes: Family<Label, Counter>,
 }
 
 /// Returns whether a request wants events.
-pub(super) fn is_meant(headers: &HeaderMap) -> bool {
+pub(in crate::api) fn is_meant(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT).iter();
     let mut media = lists
         .filter_map(|list| list.to_str().ok())
@@ -47,20 +57,31 @@ pub(super) fn response(shared: &Arc<Shared>, subscription: Subscription) -> Resp
         subscription,
         stop: shared.stop.child_token(),
         stage: Stage::Begin,
+        closes: shared.metrics.closes.clone(),
     };
-    let pieces = stream::unfold(events, |mut events| async move {
-        let piece = events.next().await?;
-        Some((Ok::<_, Infallible>(piece), events))
-    });
+    let pieces = events.guarded(shared.tasks.panics().clone());
+    let pieces = pieces.map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(BUFFERING, HeaderValue::from_static("no"));
+    response.extensions_mut().insert(Patience(STALL_MAX));
     response
 }
 
 impl Events {
+    /// Returns all pieces. After a panic the client is told that there is nothing more here: it comes again elsewhere.
+    fn guarded(self, panics: Panics) -> impl Stream<Item = Bytes> {
+        stream::unfold((self, panics), |(mut events, panics)| async move {
+            let piece = match panics.guard(Part::Sse, events.next()).await {
+                Some(piece) => piece?,
+                None => events.close(Close::Internal),
+            };
+            Some((piece, (events, panics)))
+        })
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         match &mut self.stage {
             Stage::Over => return None,
@@ -79,6 +100,8 @@ impl Events {
             () = self.stop.cancelled() => Close::Drain,
             frame = self.subscription.next() => match frame {
                 Ok(frame) => {
+                    #[cfg(test)]
+                    crate::tasks::provoke(Part::Sse, &frame.text());
                     let id = frame.last_pos().map(|pos| format!("\nid: {pos}"));
                     let end = id.unwrap_or_default() + "\n\n";
                     self.stage = Stage::Pieces(vec![end.into(), frame.text()]);
@@ -90,9 +113,16 @@ impl Events {
                 return Some(Bytes::from_static(b": idle\n\n"));
             }
         };
+        Some(self.close(close))
+    }
+
+    /// Returns the last piece, which says why it is the last.
+    fn close(&mut self, close: Close) -> Bytes {
         self.stage = Stage::Over;
         let (code, word) = (close.code(), close.word());
-        Some(format!("event: close\ndata: {{\"code\":{code},\"reason\":\"{word}\"}}\n\n").into())
+        let label = [("code", code.to_string())];
+        self.closes.get_or_create(&label).inc();
+        format!("event: close\ndata: {{\"code\":{code},\"reason\":\"{word}\"}}\n\n").into()
     }
 }
 
@@ -134,6 +164,7 @@ mod tests {
             subscription: subscription.await.unwrap(),
             stop: CancellationToken::new(),
             stage: Stage::Begin,
+            closes: Family::default(),
         };
         let text = |piece: Option<Bytes>| String::from_utf8(piece.unwrap().to_vec()).unwrap();
         assert_eq!(text(events.next().await), "retry: 2000\n\n");
@@ -154,5 +185,9 @@ mod tests {
         let close = "event: close\ndata: {\"code\":1001,\"reason\":\"drain\"}\n\n";
         assert_eq!(text(events.next().await), close);
         assert_eq!(events.next().await, None);
+        let closes = events
+            .closes
+            .get_or_create_owned(&[("code", "1001".to_owned())]);
+        assert_eq!(closes.get(), 1);
     }
 }

@@ -30,16 +30,48 @@ use super::{
     Shared,
     named::Named,
     problem::{Code, Problem},
+    query::Query,
 };
 
 pub(super) use envelope::{PATCH_INVALID, QUERY_INVALID, Wrong, problem};
+pub(super) use events::is_meant as wants_events;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Data streams in one page, and about how many bytes of configurations: a page that has more ends early.
+const LIST_LEN_MAX: usize = 1_000;
+const LIST_BYTES_MAX: usize = 1 << 20;
 /// Parameters that clients give; each once, and any other is ignored.
 const KNOWN: [&str; 3] = ["begin", "cursor", "takeover"];
 
-pub(super) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    envelope::list(&base(&shared, &headers), &shared.push.list())
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let query = Query::parse(&uri, &["limit", "after"]);
+    let query = query.map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))?;
+    let limit = query.limit_or(LIST_LEN_MAX);
+    let limit = limit.map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))?;
+    let after = query.get("after");
+    let mut streams = shared.push.list();
+    streams.retain(|stream| after.is_none_or(|after| stream.name.as_str() > after));
+    let mut bytes = 0;
+    let fits = streams.iter().take(limit).take_while(|stream| {
+        let is_first = bytes == 0;
+        bytes += stream.config.len();
+        is_first || bytes <= LIST_BYTES_MAX
+    });
+    let len = fits.count();
+    let more = streams.len() > len;
+    streams.truncate(len);
+    let next = streams.last().filter(|_| more);
+    let next = next.map(|last| last.name.as_str());
+    Ok(envelope::list(
+        &base(&shared, &headers),
+        &streams,
+        limit,
+        next,
+    ))
 }
 
 pub(super) async fn create(
@@ -54,7 +86,7 @@ pub(super) async fn create(
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
     let made = shared.push.create(name, &body.bytes).await?;
     let base = base(&shared, &headers);
-    let mut response = envelope::one(&base, &made);
+    let mut response = envelope::one(&base, &made, shared.push.now());
     *response.status_mut() = StatusCode::CREATED;
     let location = HeaderValue::from_str(&made.name.path());
     if let Ok(location) = location {
@@ -75,7 +107,11 @@ pub(super) async fn show(
     // A request for the head alone has no answer that goes on.
     let reads = (socket || events) && request.method() == Method::GET;
     if !reads {
-        return Ok(envelope::one(&base(&shared, headers), &known));
+        return Ok(envelope::one(
+            &base(&shared, headers),
+            &known,
+            shared.push.now(),
+        ));
     }
     let last = headers.get(LAST_EVENT_ID).filter(|_| !socket);
     let last = last.map(|last| String::from_utf8_lossy(last.as_bytes()).into_owned());
@@ -96,7 +132,11 @@ pub(super) async fn change(
     let revision = stated(&headers, &known)?;
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
     let changed = shared.push.change(&name, &body.bytes, revision).await?;
-    Ok(envelope::one(&base(&shared, &headers), &changed))
+    Ok(envelope::one(
+        &base(&shared, &headers),
+        &changed,
+        shared.push.now(),
+    ))
 }
 
 pub(super) async fn delete(

@@ -20,12 +20,13 @@ use crate::{
     mask::mask,
     place::{Offset, Partition, PartitionId},
     record::{StoredRecord, header as record_header},
-    storage::{Finished, ReadError, Stream},
+    storage::Stream,
 };
 
 use super::{
     Shared,
     named::Named,
+    pages::Page,
     problem::{Code, Problem},
     query::{Query, invalid},
     streams::{find, source},
@@ -44,16 +45,11 @@ impl Waits for Dispatcher {
     }
 }
 
-/// A page ends early rather than hold more than this; `next` says where to go on.
-const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Asked of the log at a time.
-const READ_BYTES: usize = 1 << 20;
-
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Named((stream, partition)): Named<(String, String)>,
     uri: Uri,
-) -> Result<Json<wire::RecordList>, Problem> {
+) -> Result<Response, Problem> {
     let query = Query::parse(&uri, &["from", "limit", "at", "open"])?;
     let limit = query.limit()?;
     let open = query.flag("open")?;
@@ -75,37 +71,40 @@ pub(super) async fn list(
                 .map_err(|_| invalid("from is an offset, earliest or tail".into()))?,
         ),
     };
-    let (records, next) = match open {
-        true => open::read(&**engine, of, from, limit).await?,
-        false => read(&shared, of, from, limit).await?,
-    };
+    match open {
+        true => list_open(&shared, &stream, of, from, limit).await,
+        false => Page::new(shared, stream, of, from, limit)?.answer().await,
+    }
+}
+
+/// Answers with records that have no end. They are looked up before they are read, so the page is made in one piece.
+async fn list_open(
+    shared: &Shared,
+    stream: &Stream,
+    of: PartitionId,
+    from: Offset,
+    limit: usize,
+) -> Result<Response, Problem> {
+    let engine = shared.streams.engine();
+    let (records, next) = open::read(&**engine, of, from, limit).await?;
     let bounds = engine.status(of)?.bounds;
-    let finished = match (records.first(), records.last()) {
-        (Some(first), Some(last)) if !open => {
-            engine.finished(of, first.offset..last.offset.next())?
-        }
-        // Those of an open page had none when they were looked up.
-        _ => Finished::default(),
-    };
-    let waiting = match open && source(&shared) == Some(&stream.name) {
+    let waiting = match source(shared) == Some(&stream.name) {
         true => shared.waits.waiting(of),
         false => Vec::new(),
     };
     let waiting: HashMap<_, _> = waiting.iter().map(|one| (one.offset, one)).collect();
-    let items = records.iter().map(|record| {
-        let ended = finished.contains(record.offset);
-        let view = view(&shared, &stream, of.partition, record, ended);
-        wire::RecordView {
-            waiting: waiting.get(&record.offset).map(|one| waits(one)),
-            ..view
-        }
+    let items = records.iter().map(|record| wire::RecordView {
+        waiting: waiting.get(&record.offset).map(|one| waits(one)),
+        // It had no end when it was looked up.
+        ..view(shared, stream, of.partition, record, false)
     });
-    Ok(Json(wire::RecordList {
+    let list = wire::RecordList {
         items: items.collect(),
         next: (next < bounds.tail).then_some(next.0),
         earliest: bounds.earliest.0,
         tail: bounds.tail.0,
-    }))
+    };
+    Ok(Json(list).into_response())
 }
 
 pub(super) async fn show(
@@ -168,7 +167,8 @@ fn download(stream: &Stream, partition: Partition, record: StoredRecord) -> Resp
         "attachment; filename=\"{}-{partition}-{}\"",
         stream.name, record.offset
     );
-    let mut response = record.record.value.into_response();
+    // A slice keeps its frame alive, and the value may be small beside that.
+    let mut response = record.record.detached().value.into_response();
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/octet-stream");
     headers.insert(header::CONTENT_TYPE, kind);
@@ -189,39 +189,7 @@ fn find_partition(stream: &Stream, text: &str) -> Result<PartitionId, Problem> {
     })
 }
 
-async fn read(
-    shared: &Shared,
-    of: PartitionId,
-    from: Offset,
-    limit: usize,
-) -> Result<(Vec<StoredRecord>, Offset), ReadError> {
-    let mut records: Vec<StoredRecord> = Vec::new();
-    let mut next = from;
-    let mut bytes = 0;
-    while records.len() < limit && bytes < PAGE_BYTES_MAX {
-        let page = shared.streams.engine().read(of, next, READ_BYTES).await?;
-        if page.records.is_empty() {
-            // Nothing but lost records may be left before the tail.
-            next = next.max(page.next);
-            break;
-        }
-        for record in page.records.into_iter().take(limit - records.len()) {
-            next = record.offset.next();
-            bytes += record.record.bytes_len();
-            // A slice keeps its frame alive, and this page may be small beside that.
-            records.push(StoredRecord {
-                record: record.record.detached(),
-                ..record
-            });
-            if bytes >= PAGE_BYTES_MAX {
-                break;
-            }
-        }
-    }
-    Ok((records, next))
-}
-
-fn view(
+pub(super) fn view(
     shared: &Shared,
     stream: &Stream,
     partition: Partition,

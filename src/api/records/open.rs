@@ -8,8 +8,10 @@ use crate::{
     storage::{Engine, ReadError},
 };
 
-use super::{PAGE_BYTES_MAX, READ_BYTES};
-
+/// A page ends early rather than hold more than this; `next` says where to go on.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Asked of the log at a time.
+const READ_BYTES: usize = 1 << 20;
 /// Ends looked up together.
 const ENDS_LEN: u64 = 16_384;
 /// Offsets looked at for one page, about 0.1 s of work. A page over more ends early; `next` says where to go on.

@@ -106,3 +106,37 @@ async fn while_a_request_has_no_answer_another_with_its_key_is_told_to_wait() {
     assert_eq!(edge.tasks.join(Duration::from_secs(10)).await, 0);
     assert_eq!(edge.engine.status(of).unwrap().bounds.tail, Offset(1));
 }
+
+#[tokio::test]
+async fn a_client_that_hangs_up_does_not_free_its_key() {
+    let edge = Edge::plain().await;
+    edge.engine.hold(true);
+    let waiting = edge.engine.held_len();
+    let mut hung_up = TcpStream::connect(edge.address).await.unwrap();
+    let request = format!(
+        "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\nidempotency-key: order-1\r\ncontent-length: {}\r\n\r\n{GOOD}",
+        GOOD.len()
+    );
+    hung_up.write_all(request.as_bytes()).await.unwrap();
+    eventually("the commit", || edge.engine.held_len() > waiting).await;
+    drop(hung_up);
+    let again = in_time(edge.keyed(&[KEY], GOOD)).await;
+    again.check_problem(409, "idempotency_in_flight");
+    edge.engine.hold(false);
+    let again = in_time(async {
+        loop {
+            let again = edge.keyed(&[KEY], GOOD).await;
+            if again.status != 409 {
+                break again;
+            }
+        }
+    });
+    assert_eq!(again.await.json()["offset"], 0);
+    assert!(
+        edge.get("/metrics")
+            .await
+            .text()
+            .contains("syncgate_repeated_requests_total 1\n")
+    );
+    assert_eq!(edge.engine.commits_len(), 3, "nothing is stored twice");
+}

@@ -33,6 +33,7 @@ use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
     dispatch::WaitingRecord,
+    ingest::NotPaused,
     place::{Offset, Partition, PartitionId},
     push::{self, Push},
     record::{HeadersBuilder, Record, header},
@@ -286,10 +287,18 @@ impl Reply {
             let (name, value) = line.split_once(": ").unwrap();
             (name.to_lowercase(), value.to_owned())
         };
+        let headers: BTreeMap<_, _> = lines.map(header).collect();
+        let body = &bytes[end + 4..];
+        let is_chunked = headers
+            .get("transfer-encoding")
+            .is_some_and(|coding| coding == "chunked");
         Self {
             status,
-            headers: lines.map(header).collect(),
-            body: bytes[end + 4..].to_vec(),
+            body: match is_chunked {
+                true => unchunked(body).concat(),
+                false => body.to_vec(),
+            },
+            headers,
         }
     }
 
@@ -356,6 +365,22 @@ impl Reply {
     #[track_caller]
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Returns the chunks of a whole body (RFC 9112 §7.1).
+#[track_caller]
+fn unchunked(mut body: &[u8]) -> Vec<Vec<u8>> {
+    let mut chunks = Vec::new();
+    loop {
+        let end = body.windows(2).position(|two| two == b"\r\n");
+        let (len, rest) = body.split_at(end.expect("a whole body"));
+        let len = usize::from_str_radix(std::str::from_utf8(len).unwrap(), 16).unwrap();
+        if len == 0 {
+            return chunks;
+        }
+        chunks.push(rest[2..2 + len].to_vec());
+        body = &rest[2 + len + 2..];
     }
 }
 

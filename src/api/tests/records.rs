@@ -188,6 +188,61 @@ async fn a_page_of_large_records_ends_early() {
 }
 
 #[tokio::test]
+async fn a_long_page_is_written_in_parts_and_says_the_same() {
+    let edge = Edge::plain().await;
+    let value = |n: usize| format!(r#"{{"n":{n},"x":"{}"}}"#, "x".repeat(5_000));
+    let records = (0..60).map(|n| record("k", &value(n))).collect();
+    edge.append("DataSyncStream", records).await;
+    // One is larger than a part, and one of its own.
+    let large = format!(r#""{}""#, "y".repeat(700 << 10));
+    edge.append("DataSyncStream", vec![record("k", &large), record("", "1")])
+        .await;
+    edge.finish("DataSyncStream", 7).await;
+    let path = "/v1/streams/DataSyncStream/partitions/0/records";
+    let page = edge.get(&format!("{path}?limit=1000")).await;
+    assert_eq!(page.header("transfer-encoding"), "chunked");
+    let page = page.json();
+    let items = page["items"].as_array().unwrap();
+    let offsets: Vec<_> = items.iter().map(|item| item["offset"].as_u64()).collect();
+    assert_eq!(offsets, (0..62).map(Some).collect::<Vec<_>>());
+    assert!((0..60).all(|n| items[n]["value"]["n"] == n));
+    assert!((0..62).all(|n| items[n]["finished"] == (n == 7)));
+    assert_eq!(items[60]["value"], large[1..large.len() - 1]);
+    let ends = |page: &Value| [&page["next"], &page["earliest"], &page["tail"]].map(Value::as_u64);
+    assert_eq!(ends(&page), [None, Some(0), Some(62)]);
+    // Short of the end, in the middle of a part and at its end.
+    for (from, limit) in [(0, 1), (3, 20), (59, 1), (59, 2)] {
+        let page = edge.get(&format!("{path}?from={from}&limit={limit}")).await;
+        let page = page.json();
+        let next = from + limit;
+        assert_eq!(page["items"].as_array().unwrap().len() as u64, limit);
+        assert_eq!(ends(&page), [Some(next), Some(0), Some(62)]);
+    }
+    // What fits into one part has its length; so has a page without records.
+    for (from, len) in [("61", 1), ("62", 0), ("tail", 0)] {
+        let page = edge.get(&format!("{path}?from={from}")).await;
+        assert!(!page.header("content-length").is_empty());
+        assert_eq!(page.json()["items"].as_array().unwrap().len(), len);
+    }
+    let head = edge.send("HEAD", path, &[], "").await;
+    assert_eq!((head.status, head.text()), (200, ""));
+}
+
+#[tokio::test]
+async fn a_page_ends_early_by_its_bytes() {
+    let edge = Edge::plain().await;
+    let value = format!(r#""{}""#, "x".repeat(900 << 10));
+    for _ in 0..8 {
+        edge.append("DataSyncStream", vec![record("", &value)])
+            .await;
+    }
+    let path = "/v1/streams/DataSyncStream/partitions/0/records";
+    let page = edge.get(path).await.json();
+    assert_eq!(page["items"].as_array().unwrap().len(), 5);
+    assert_eq!(page["next"], 5);
+}
+
+#[tokio::test]
 async fn open_records_are_found_however_many_have_ended_around_them() {
     const LEN: u64 = 40_000;
     let open = [3, 4, 5, 16_383, 16_384, 32_768, LEN - 1];

@@ -79,6 +79,17 @@ async fn a_reload_that_comes_to_nothing_says_why() {
         .check_problem(507, "disk_full");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("stream Orders") && detail.contains("no setting is applied"));
+    edge.answer_reload(Err(ReloadError::Busy(NotPaused)));
+    let problem = edge
+        .post("/v1/reload", "")
+        .await
+        .check_problem(503, "queue_full");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("nothing is applied")
+    );
     edge.answer_reload(Err(ReloadError::Stopping));
     edge.post("/v1/reload", "")
         .await

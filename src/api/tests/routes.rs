@@ -71,11 +71,15 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
 #[tokio::test]
 async fn foreign_hosts_and_origins_are_refused() {
     let edge = Edge::plain().await;
-    for path in ["/healthz", "/v1/streams", "/nowhere"] {
+    for path in ["/metrics", "/v1/streams", "/nowhere"] {
         let answer = edge
             .send("GET", path, &[("host", "evil.example")], "")
             .await;
         answer.check_problem(421, "host_not_allowed");
+    }
+    for path in ["/healthz", "/readyz"] {
+        let answer = edge.send("GET", path, &[("host", "10.1.2.3:9")], "").await;
+        assert_eq!(answer.status, 200, "{path}");
     }
     let foreign = [("origin", "https://evil.example")];
     edge.send("POST", "/stream/sync", &foreign, GOOD)
@@ -95,7 +99,7 @@ async fn foreign_hosts_and_origins_are_refused() {
         200
     );
     let absolute =
-        "GET http://evil.example/healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        "GET http://evil.example/metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     edge.raw(absolute)
         .await
         .check_problem(421, "host_not_allowed");
@@ -105,7 +109,8 @@ async fn foreign_hosts_and_origins_are_refused() {
 async fn readiness_tells_why_not() {
     let edge = Edge::plain().await;
     assert_eq!(edge.get("/healthz").await.json(), json!({"status": "ok"}));
-    assert_eq!(edge.get("/readyz").await.json(), json!({"status": "ready"}));
+    let ready = json!({"status": "ready", "secretsFullPercent": 0});
+    assert_eq!(edge.get("/readyz").await.json(), ready);
     for (health, reason) in [
         (Health::SpaceLow, "disk_free_min"),
         (Health::DiskFull, "disk_full"),
@@ -116,8 +121,189 @@ async fn readiness_tells_why_not() {
         let answer = edge.get("/readyz").await;
         assert_eq!(
             (answer.status, answer.json()),
-            (503, json!({"reasons": [reason]}))
+            (503, json!({"reasons": [reason], "secretsFullPercent": 0}))
         );
         assert_eq!(edge.get("/healthz").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn messages_are_issued_by_the_clock_that_was_given() {
+    let edge = Edge::plain().await;
+    let answer = edge.get("/services/v2/stream/none").await;
+    assert_eq!(answer.status, 404);
+    // Where the clock of this edge stands.
+    let issued = &answer.json()["messages"][0]["issued"];
+    assert_eq!(issued, "1970-01-01T00:00:00.000001Z");
+    let config = r#"{"source":{"trail":"DataSyncStream"},"bufferSize":1}"#;
+    let made = edge
+        .send("POST", "/services/v2/stream/s1", &[], config)
+        .await;
+    for message in made.json()["messages"].as_array().unwrap() {
+        assert_eq!(message["issued"], "1970-01-01T00:00:00.000001Z");
+    }
+}
+
+#[tokio::test]
+async fn the_envelope_is_for_what_lies_below_its_path_alone() {
+    let edge = Edge::plain().await;
+    let enveloped = |answer: &Reply| answer.header("content-type") == "application/json";
+    for path in ["/services/v2", "/services/v2/x"] {
+        assert!(enveloped(&edge.get(path).await), "{path}");
+    }
+    for path in ["/services/v2x", "/services/v2x/stream/s1", "/services"] {
+        assert!(!enveloped(&edge.get(path).await), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn data_streams_are_listed_page_by_page() {
+    let edge = Edge::plain().await;
+    let description = "d".repeat(4_000);
+    for name in ["s1", "s2", "s3", "s4", "s5"] {
+        let config = json!({"source": {"trail": "DataSyncStream"}, "description": description});
+        let path = format!("/services/v2/stream/{name}");
+        let made = edge.post(&path, config.to_string()).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["response"]["items"].as_array().unwrap().iter();
+        items
+            .map(|item| item["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let next = |page: &Value| {
+        let mut links = page["links"].as_array().unwrap().iter();
+        let next = links.find(|link| link["rel"] == "next")?;
+        let (_, path) = next["href"]
+            .as_str()
+            .unwrap()
+            .split_once("localhost")
+            .unwrap();
+        Some(path.to_owned())
+    };
+    let whole = edge.get("/services/v2/stream").await.json();
+    assert_eq!(names(&whole), ["s1", "s2", "s3", "s4", "s5"]);
+    assert_eq!(next(&whole), None);
+    let item = &whole["response"]["items"][0];
+    assert_eq!(item["$schema"], "ogg:collectionItem");
+    assert_eq!(item["description"], description);
+    assert_eq!(item["status"], "stopped");
+    assert_eq!(item["links"][1]["rel"], "canonical");
+    let (mut all, mut path) = (Vec::new(), Some("/services/v2/stream?limit=2".to_owned()));
+    while let Some(at) = path {
+        let page = edge.get(&at).await.json();
+        assert!(names(&page).len() <= 2);
+        all.extend(names(&page));
+        path = next(&page);
+    }
+    assert_eq!(all, names(&whole));
+    for wrong in [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "more=1",
+        "after=a&after=b",
+    ] {
+        let answer = edge.get(&format!("/services/v2/stream?{wrong}")).await;
+        answer.check_problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_data_streams_ends_early_by_its_bytes() {
+    let edge = Edge::plain().await;
+    let names = vec![format!("{}.x", "n".repeat(60)); 500];
+    let filter = json!({"relation": "AND", "negate": false, "objectNames": names});
+    let rules = vec![json!({"action": "exclude", "filter": filter}); 4];
+    let config = json!({"source": {"trail": "DataSyncStream"}, "rules": rules}).to_string();
+    for name in ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"] {
+        let made = edge
+            .post(&format!("/services/v2/stream/{name}"), &config)
+            .await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
+    let page = edge.get("/services/v2/stream").await;
+    assert!(page.body.len() < 3 << 19, "{}", page.body.len());
+    let page = page.json();
+    let len = page["response"]["items"].as_array().unwrap().len();
+    assert!((1..8).contains(&len), "{len}");
+    let link = &page["links"][2];
+    let href = format!("http://localhost/services/v2/stream?limit=1000&after=s{len}");
+    assert_eq!(
+        (&link["rel"], &link["href"]),
+        (&json!("next"), &json!(href))
+    );
+}
+
+#[tokio::test]
+async fn pages_of_configured_origins_may_ask_before_and_read_the_answers() {
+    let ours = "https://console.example";
+    let edge = Edge::start(|config| config.server.cors_origins = vec![ours.into()]).await;
+    let ask = |origin: &'static str, path: &'static str| {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "DELETE"),
+            ("access-control-request-headers", "authorization, x-other"),
+        ];
+        let edge = &edge;
+        async move { edge.send("OPTIONS", path, &headers, "").await }
+    };
+    let allowed = ask(ours, "/v1/streams/DataSyncStream").await;
+    assert_eq!((allowed.status, allowed.text()), (204, ""));
+    for (name, value) in [
+        ("access-control-allow-origin", ours),
+        ("access-control-allow-methods", "GET, HEAD, PATCH, DELETE"),
+        ("access-control-allow-headers", "authorization, x-other"),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-max-age", "600"),
+    ] {
+        assert_eq!(allowed.header(name), value, "{name}");
+    }
+    assert!(allowed.header("vary").contains("Origin"));
+    let sync = ask(ours, "/stream/sync").await;
+    assert_eq!(sync.header("access-control-allow-methods"), "POST");
+    // Everybody else, and every other path, as ever.
+    let foreign = ask("https://evil.example", "/v1/streams").await;
+    assert_eq!(foreign.status, 405);
+    assert_eq!(foreign.header("access-control-allow-origin"), "");
+    let nowhere = ask(ours, "/v1/nowhere").await;
+    assert_eq!(nowhere.status, 404);
+    let plain = edge
+        .send("OPTIONS", "/v1/streams", &[("origin", ours)], "")
+        .await;
+    assert_eq!(plain.status, 405);
+    // Answers and refusals can be read.
+    for (method, path, status) in [
+        ("GET", "/v1/streams", 200),
+        ("GET", "/v1/nowhere", 404),
+        ("POST", "/stream/sync", 400),
+    ] {
+        let with = edge.send(method, path, &[("origin", ours)], "").await;
+        assert_eq!(with.status, status, "{path}");
+        assert_eq!(with.header("access-control-allow-origin"), ours, "{path}");
+        assert!(
+            with.header("access-control-expose-headers")
+                .contains("X-Message-Id")
+        );
+        let without = edge.send(method, path, &[], "").await;
+        assert_eq!(without.header("access-control-allow-origin"), "", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn reserved_names_are_not_made() {
+    let edge = Edge::plain().await;
+    for name in ["audit", "responses"] {
+        let body = json!({ "name": name }).to_string();
+        let problem = edge.post("/v1/streams", body).await;
+        let problem = problem.check_problem(400, "invalid_request");
+        assert_eq!(problem["errors"][0]["pointer"], "/name", "{problem}");
+    }
+    assert_eq!(
+        edge.post("/v1/streams", r#"{"name":"audits"}"#)
+            .await
+            .status,
+        201
+    );
 }

@@ -123,3 +123,85 @@ async fn a_body_that_is_announced_too_large_is_refused_though_it_never_comes() {
         edge.raw(head).await.check_problem(413, "body_too_large");
     }
 }
+
+#[tokio::test]
+async fn transfer_codings_but_one_chunked_are_not_known() {
+    let edge = Edge::plain().await;
+    let send = |codings: &str| {
+        let mut request =
+            b"POST /stream/sync HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n".to_vec();
+        request.extend_from_slice(codings.as_bytes());
+        let len = format!("\r\n{:x}\r\n{GOOD}\r\n0\r\n\r\n", GOOD.len());
+        request.extend_from_slice(len.as_bytes());
+        edge.raw(request)
+    };
+    for known in [
+        "transfer-encoding: chunked\r\n",
+        "Transfer-Encoding: CHUNKED \r\n",
+    ] {
+        assert_eq!(send(known).await.status, 200, "{known}");
+    }
+    for unknown in [
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: identity, chunked\r\n",
+    ] {
+        let answer = send(unknown).await;
+        let problem = answer.check_problem(501, "not_implemented");
+        assert!(
+            problem["detail"]
+                .as_str()
+                .unwrap()
+                .contains("Content-Encoding")
+        );
+    }
+    // Where the last one is not chunked nobody knows where the body ends (RFC 9112 §6.3).
+    assert_eq!(send("transfer-encoding: gzip\r\n").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_length_that_no_body_can_have_is_refused_for_what_it_is() {
+    let edge = Edge::plain().await;
+    for (length, status) in [
+        ("8388609", 413),
+        ("9223372036854775807", 413),
+        ("9223372036854775808", 413),
+        ("18446744073709551613", 413),
+        ("18446744073709551614", 400),
+        ("18446744073709551615", 400),
+        ("18446744073709551616", 400),
+        ("99999999999999999999999", 400),
+        ("-1", 400),
+        ("1, 2", 400),
+    ] {
+        let answer = edge.raw(format!(
+            "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{GOOD}"
+        ));
+        let answer = answer.await;
+        assert_eq!(answer.status, status, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_reads_at_last_reads_why_it_was_refused() {
+    let edge = Edge::plain().await;
+    let body = vec![b' '; 8 << 20];
+    for (headers, status) in [
+        ("origin: https://evil.example\r\n", 403),
+        ("host: evil.example\r\n", 400),
+        ("content-type: multipart/form-data\r\n", 415),
+        ("content-encoding: br\r\n", 415),
+    ] {
+        let mut open = TcpStream::connect(edge.address).await.unwrap();
+        let head = format!(
+            "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        open.write_all(head.as_bytes()).await.unwrap();
+        open.write_all(&body)
+            .await
+            .expect("the whole body is taken");
+        assert_eq!(Reply::read(&mut open).await.status, status, "{headers}");
+    }
+}

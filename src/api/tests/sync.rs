@@ -297,7 +297,7 @@ async fn odd_headers_are_refused() {
 fn what_the_log_has_not_answered_in_time_may_be_stored() {
     let problem = problem::Problem::from(crate::ingest::Error::Unanswered);
     assert_eq!(problem.code().word(), "maybe_stored");
-    let response = problem.render("/stream/sync", "id");
+    let response = problem.render("/stream/sync", "id", Timestamp(1));
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "60");
 }

@@ -4,7 +4,10 @@
 
 mod target;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -35,6 +38,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Arguments {}
 
 pub(super) async fn run(_arguments: Arguments, output: Output) -> Result<(), Failure> {
+    crate::descriptors::raise_limit();
+    super::make_private_files();
     let dir = TemporaryDir::new()?;
     let stop = CancellationToken::new();
     let tasks = Tasks::new();
@@ -441,7 +446,9 @@ impl TemporaryDir {
         getrandom::fill(&mut random).map_err(Failure::failed)?;
         let name = format!("syncgate-demo-{}", data_encoding::HEXLOWER.encode(&random));
         let dir = std::env::temp_dir().join(name);
-        std::fs::create_dir(&dir)
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
             .map_err(|error| Failure::start_by("a temporary directory", &error))?;
         Ok(Self(dir))
     }
@@ -450,7 +457,10 @@ impl TemporaryDir {
 impl Drop for TemporaryDir {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("warning: {} stays behind: {error}", self.0.display());
+            output::say(&format!(
+                "warning: {} stays behind: {error}",
+                self.0.display()
+            ));
         }
     }
 }

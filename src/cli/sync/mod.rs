@@ -22,9 +22,12 @@ use self::batches::{Batch, Batches};
 use super::{
     Failure, Gateway, Output,
     client::{Client, Error, Refusal},
-    output,
+    escape, output,
 };
-use crate::ingest::IdempotencyKey;
+use crate::{
+    files::{self, VALUE_BYTES_MAX},
+    ingest::IdempotencyKey,
+};
 
 /// How often a batch is sent again.
 const TRIES_MAX: u32 = 20;
@@ -161,8 +164,8 @@ impl Sender {
             tries += 1;
             let wait = wait.unwrap_or(Duration::from_secs(1)).min(WAIT_MAX);
             let secs = wait.as_secs();
-            self.bar
-                .println(format!("{what}; sending it again in {secs} s"));
+            let what = format!("{what}; sending it again in {secs} s");
+            self.bar.println(escape::line(&what));
             tokio::time::sleep(wait).await;
         }
     }
@@ -287,7 +290,7 @@ impl Done {
 
     fn print(self, output: Output) -> Result<(), Failure> {
         for warning in &self.warnings {
-            eprintln!("warning: {warning}");
+            output::say(&format!("warning: {warning}"));
         }
         if output == Output::Json {
             return output::print_json(&json!({
@@ -330,7 +333,7 @@ impl Done {
 
 fn token(arguments: &Arguments) -> Result<Option<String>, Failure> {
     let text = match (&arguments.token_file, &arguments.token_env) {
-        (Some(file), _) => std::fs::read_to_string(file).map_err(|error| {
+        (Some(file), _) => files::read_text(file, VALUE_BYTES_MAX).map_err(|error| {
             Failure::usage(format!("{} cannot be read: {error}", file.display()))
         })?,
         (None, Some(name)) => std::env::var(name)

@@ -12,10 +12,10 @@ mod print;
 mod record;
 mod session;
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use clap::Args;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::{
     acks::Acks,
@@ -25,6 +25,7 @@ use self::{
 use super::{
     Failure, Gateway, Output,
     client::{self, Client},
+    output,
     serve::Stops,
 };
 use crate::random;
@@ -33,6 +34,8 @@ pub(super) use self::{print::line, record::Shape, session::Session};
 
 /// A connection that lasted so long counts as one that worked.
 const WORKED: Duration = Duration::from_secs(30);
+/// How long a stop waits for what is being printed.
+const PRINTING_MAX: Duration = Duration::from_secs(1);
 const NO_POSITIONS: &str = "its records have no position (encoding.json.metaFields.pos is off)";
 
 #[derive(Debug, Args)]
@@ -138,7 +141,9 @@ impl Tail {
             let random = random::u64().unwrap_or(u64::MAX);
             let wait = cut::wait(failures, retry_after, random);
             let seconds = wait.as_secs_f32();
-            eprintln!("warning: {why}; connecting again in {seconds:.1} s");
+            output::say(&format!(
+                "warning: {why}; connecting again in {seconds:.1} s"
+            ));
             tokio::select! {
                 biased;
                 () = stops.next() => return Ok(()),
@@ -161,7 +166,9 @@ impl Tail {
         }
         let session = Session::open(&self.client, name, &query).await?;
         if !shape.has_positions() && self.shape.as_ref() != Some(&shape) {
-            eprintln!("warning: if the connection is lost this command ends: {NO_POSITIONS}");
+            output::say(&format!(
+                "warning: if the connection is lost this command ends: {NO_POSITIONS}"
+            ));
         }
         // Another `now` would be behind what is posted meanwhile.
         if self.next.as_deref() == Some("now") {
@@ -189,17 +196,24 @@ impl Tail {
                 message = session.next() => message.map_err(Cut::ended)?,
             };
             let (lines, printed) = self.lines(&message)?;
+            let mut stopped = false;
             if !lines.is_empty() {
+                let mut writing = pin!(print::write(lines));
                 let written = tokio::select! {
                     biased;
-                    () = stops.next() => break,
-                    written = print::write(lines) => written,
+                    () = stops.next() => {
+                        stopped = true;
+                        // Its reader may have it already, and then it is to be acked.
+                        timeout(PRINTING_MAX, writing).await
+                    }
+                    written = &mut writing => Ok(written),
                 };
                 match written {
-                    Ok(()) => {}
+                    Ok(Ok(())) => {}
+                    Err(_nobody_reads) => break,
                     // `syncgate tail NAME | head` has seen enough.
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                    Err(error) => return Err(Cut::Final(format!("cannot print: {error}"))),
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                    Ok(Err(error)) => return Err(Cut::Final(format!("cannot print: {error}"))),
                 }
             }
             if let Some(pos) = printed {
@@ -212,7 +226,7 @@ impl Tail {
                 self.next.clone_from(&pos);
                 self.last = pos;
             }
-            if self.left == Some(0) {
+            if stopped || self.left == Some(0) {
                 break;
             }
         }
@@ -235,7 +249,7 @@ impl Tail {
                 break;
             }
             if let Some(gap) = record.gap() {
-                eprintln!("warning: {gap}");
+                output::say(&format!("warning: {gap}"));
             }
             let Record { kind, .. } = &record;
             if let Kind::Change { pos } = kind {

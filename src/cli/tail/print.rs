@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde_json::{Value, value::RawValue};
 
-use crate::cli::Output;
+use crate::cli::{Output, escape};
 
 use super::record::{Kind, Members, Record, Shape, string};
 
@@ -25,13 +25,17 @@ pub(super) fn line_chars_max() -> usize {
     }
 }
 
-/// Appends a record and the end of its line.
+/// Appends a record and the end of its line. For programs that is the record as it was sent; a terminal gets the same value
+/// with what it would obey escaped.
 pub(super) fn push(output: Output, shape: &Shape, record: &Record<'_>, out: &mut Vec<u8>) {
     match output {
         Output::Json => {
+            let text = match io::stdout().is_terminal() {
+                true => escape::json(record.text),
+                false => record.text.into(),
+            };
             // A line's end can only stand between tokens: in a string it would not be JSON.
-            let text = record.text.bytes();
-            out.extend(text.map(|byte| {
+            out.extend(text.bytes().map(|byte| {
                 if matches!(byte, b'\n' | b'\r') {
                     b' '
                 } else {
@@ -148,13 +152,12 @@ fn cause(headers: &Members<'_>) -> Option<String> {
 
 /// One record is one line, whatever it holds.
 fn cut(text: &str, chars_max: usize) -> String {
-    let visible = |c: char| if c.is_control() { ' ' } else { c };
-    let text = text.trim_end();
+    let text = escape::line(text.trim_end());
     match text.char_indices().nth(chars_max) {
-        None => text.chars().map(visible).collect(),
+        None => text.into_owned(),
         Some(_) => {
             let kept = text.chars().take(chars_max.saturating_sub(1));
-            kept.map(visible).chain(['…']).collect()
+            kept.chain(['…']).collect()
         }
     }
 }

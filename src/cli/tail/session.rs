@@ -13,6 +13,7 @@ use reqwest::{
     Method, Upgraded,
     header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
 };
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, timeout, timeout_at},
@@ -26,7 +27,10 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::cli::client::{Client, Error};
+use crate::{
+    cli::client::{Client, Error},
+    loose,
+};
 
 /// The configuration, or the switch of protocols, must be here after this time.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -57,14 +61,11 @@ pub(in crate::cli) enum Ended {
 }
 
 impl Session {
-    /// Returns the configuration of a data stream.
-    pub(in crate::cli) async fn config(
-        client: &Client,
-        name: &str,
-    ) -> Result<serde_json::Value, Error> {
+    /// Returns the configuration of a data stream, as far as records are read by it.
+    pub(in crate::cli) async fn config(client: &Client, name: &str) -> Result<Value, Error> {
         let request = client.request(Method::GET, &path(name), &[]);
-        let mut answer = client.send(request.timeout(ANSWER_MAX)).await?;
-        let config = answer.get_mut("response").map(serde_json::Value::take);
+        let answer = client.send_for_text(request.timeout(ANSWER_MAX)).await?;
+        let config = config(&answer);
         config.ok_or_else(|| Error::NoAnswer(format!("{} is no gateway", client.base())))
     }
 
@@ -180,6 +181,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
+/// Returns what records are read by. The rest may hold numbers that a [`Value`] cannot.
+fn config(answer: &str) -> Option<Value> {
+    let member = |text: &str, name: &str| {
+        let members = loose::members(text)?;
+        let value = loose::member(&members, name)?;
+        Some(value.get().to_owned())
+    };
+    let config = member(answer, "response")?;
+    let mut shape = json!({"encoding": {"json": {}}});
+    let events = member(&config, "cloudEventsFormat").and_then(|text| text.parse::<Value>().ok());
+    shape["cloudEventsFormat"] = events.unwrap_or_default();
+    let encoding = member(&config, "encoding").and_then(|text| member(&text, "json"));
+    for name in ["metaFields", "beforeImageName", "afterImageName"] {
+        let value = encoding.as_deref().and_then(|text| member(text, name));
+        if let Some(value) = value.and_then(|text| text.parse::<Value>().ok()) {
+            shape["encoding"]["json"][name] = value;
+        }
+    }
+    Some(shape)
+}
+
 fn path(name: &str) -> [&str; 4] {
     ["services", "v2", "stream", name]
 }
@@ -240,6 +262,17 @@ mod tests {
     use tokio::{io::DuplexStream, time::sleep};
 
     use super::*;
+
+    #[test]
+    fn a_configuration_is_read_whatever_else_it_says() {
+        let answer = r#"{"links":[],"response":{"description":"\ud800","cloudEventsFormat":true,"encoding":{"json":{
+            "staticFields":{"a":1e400},"afterImageName":"new","metaFields":{"pos":{"name":"at"},"xid":false}}}}}"#;
+        let shape = json!({"cloudEventsFormat": true, "encoding": {"json": {"afterImageName": "new",
+            "metaFields": {"pos": {"name": "at"}, "xid": false}}}});
+        assert_eq!(config(answer), Some(shape));
+        assert_eq!(config("{}"), None);
+        assert_eq!(config("<html>"), None);
+    }
 
     async fn pair() -> (Session<DuplexStream>, WebSocketStream<DuplexStream>) {
         let (here, there) = tokio::io::duplex(64 << 20);

@@ -76,27 +76,36 @@ async fn statuses_are_routed_by_the_outcome_table() {
 }
 
 #[tokio::test]
-async fn an_answer_that_echoes_credentials_is_kept_without_them() {
-    let gateway = Harness::start(|_| {}).await;
+async fn nothing_is_kept_of_an_answer_that_echoes_a_credential() {
+    let gateway = Harness::start(|config| config.push.masked_headers = vec!["X-Own".into()]).await;
     let mut target = StubTarget::start().await;
     let mut message = message(target.address, "/x");
     message["vaultSecretName"] = json!("long");
-    message["targetRestApiHeaders"] = json!([{"key": "X-Api-Key", "value": "key-of-the-list"}]);
-    gateway.sync("k", &message).await;
-    let call = target.next_call().await;
-    let echo = format!(
-        "no {:?}, {:?}",
-        call.header("authorization"),
-        call.header("x-api-key")
-    );
-    assert!(echo.contains("token-of-the-target") && echo.contains("key-of-the-list"));
-    call.answer_with(401, &[], &echo);
-    gateway.settled().await;
-    let failed = gateway.record_at(DEFAULT, 0).await;
-    assert_eq!(
-        header(&failed, "cause-body"),
-        r#"no ["Bearer ***"], ["***"]"#
-    );
+    message["targetRestApiHeaders"] = json!([
+        {"key": "X-Api-Key", "value": "key-of-the-list"}, {"key": "X-Own", "value": "key-of-the-setting"},
+        {"key": "Cookie", "value": "a=1; session=c00k1e-0f-it"}, {"key": "X-Note", "value": "nothing secret"}]);
+    let bodies = [
+        ("no Bearer token-of-the-target", "-"),
+        (r#"{"sent":"token\u002dof-the\u002dtarget"}"#, "-"),
+        ("Y: dG9rZW4tb2YtdGhlLXRhcmdldA", "-"),
+        ("bad key key-of-the-list", "-"),
+        ("bad key key%2Dof-the-setting", "-"),
+        ("c00k1e-0f-it is over", "-"),
+        ("nothing secret", "nothing secret"),
+    ];
+    for (at, (body, kept)) in bodies.into_iter().enumerate() {
+        gateway.sync("k", &message).await;
+        target.next_call().await.answer_with(401, &[], body);
+        gateway.settled().await;
+        let failed = gateway.record_at(DEFAULT, at as u64).await;
+        assert_eq!(header(&failed, "cause-body"), kept, "{body}");
+        let reason = header(&failed, "cause-reason");
+        assert!(
+            reason.starts_with("the target answered 401 Unauthorized"),
+            "{reason}"
+        );
+        assert_eq!(reason.contains("is not kept"), kept == "-", "{reason}");
+    }
     gateway.stop().await;
 }
 

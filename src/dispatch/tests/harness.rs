@@ -1,6 +1,11 @@
 //! A log with a dispatcher over it, in a directory of its own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -49,8 +54,28 @@ impl Harness {
         Self::start_in(TempDir::new().unwrap(), 1, set).await
     }
 
+    /// Starts with a resolver of the test's own.
+    pub(crate) async fn start_finding(
+        find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
+        let start = |settings, deps, tasks: &Tasks, stop| {
+            Dispatcher::start_finding(find, settings, deps, tasks, stop)
+        };
+        Self::start_by(start, TempDir::new().unwrap(), 1, set).await
+    }
+
     /// Starts in a directory, with streams of that many partitions if they are not there.
     pub(crate) async fn start_in(
+        dir: TempDir,
+        partitions: u16,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
+        Self::start_by(Dispatcher::start, dir, partitions, set).await
+    }
+
+    async fn start_by(
+        start: impl FnOnce(Settings, Deps, &Tasks, CancellationToken) -> Dispatcher,
         dir: TempDir,
         partitions: u16,
         set: impl FnOnce(&mut Config),
@@ -81,7 +106,7 @@ impl Harness {
             stats: stats.clone(),
         };
         let settings = settings(&config);
-        let dispatcher = Dispatcher::start(settings, deps, &tasks, stop.clone());
+        let dispatcher = start(settings, deps, &tasks, stop.clone());
         Self {
             dir,
             engine,

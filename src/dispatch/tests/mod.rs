@@ -1,12 +1,18 @@
 //! Dispatch over a real log and real sockets.
 
+mod answers;
 mod behind;
 mod breaker;
+mod connections;
+mod damage;
 mod deferral;
 mod failures;
 mod growth;
 pub(crate) mod harness;
 mod hints;
+mod http2;
+mod lookups;
+mod lost_ends;
 mod order;
 mod outage;
 mod prefixes;

@@ -185,3 +185,75 @@ pub(crate) async fn read_head(stream: &mut TcpStream) {
         }
     }
 }
+
+/// The target's side of a connection, below HTTP/1.1.
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Raw {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    /// Reads a request to its end and returns its head; `None` at the end of the connection.
+    pub(crate) async fn request(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = String::from_utf8(self.read[..end + 4].to_vec()).unwrap();
+                let len = value(&head, "content-length").unwrap_or("0");
+                let len = end + 4 + len.parse::<usize>().unwrap();
+                if self.read.len() >= len {
+                    self.read.drain(..len);
+                    return Some(head);
+                }
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Reads something.
+    pub(crate) async fn more(&mut self) -> Option<()> {
+        use tokio::io::AsyncReadExt;
+        let mut bytes = [0; 4096];
+        match self.stream.read(&mut bytes).await {
+            Ok(0) | Err(_) => None,
+            Ok(len) => {
+                self.read.extend_from_slice(&bytes[..len]);
+                Some(())
+            }
+        }
+    }
+
+    /// Sends something; the caller may have gone away.
+    pub(crate) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        use tokio::io::AsyncWriteExt;
+        drop(self.stream.write_all(bytes.as_ref()).await);
+    }
+
+    /// Ends the connection by a reset.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// Waits until the caller ends the connection.
+    pub(crate) async fn until_left(mut self) {
+        while self.more().await.is_some() {
+            self.read.clear();
+        }
+    }
+}
+
+/// Returns the value of the first header of that name in a head.
+pub(crate) fn value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then_some(value)
+    })
+}

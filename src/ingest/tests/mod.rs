@@ -626,20 +626,51 @@ async fn a_log_that_does_not_answer_leaves_it_open_whether_it_was_stored() {
 async fn a_pause_that_does_not_end_refuses() {
     let mut bench = bench(1, |_| {}).await;
     bench.ingest.patience = Duration::ZERO;
-    let _pause = bench.ingest.pause().await;
+    let _pause = bench.ingest.pause().await.unwrap();
     let error = in_time(bench.json(GOOD)).await.unwrap_err();
     assert!(matches!(error, Error::Commit(CommitError::Busy)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_ends_its_wait_for_a_log_that_does_not_answer() {
+    let bench = bench(1, |_| {}).await;
+    bench.engine.fall_silent();
+    let mut sent = Box::pin(bench.json(GOOD));
+    assert!(futures_util::poll!(&mut sent).is_pending());
+    let begun = Instant::now();
+    assert!(bench.ingest.pause().await.is_err());
+    assert_eq!(begun.elapsed(), PAUSE_PATIENCE);
+    // Those that come later are not kept waiting any more.
+    assert!(bench.ingest.gate.try_read().is_ok());
+    drop(sent);
+    bench.ingest.pause().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_pause_keeps_submissions_waiting() {
     let bench = bench(1, |_| {}).await;
-    let pause = bench.ingest.pause().await;
+    let pause = bench.ingest.pause().await.unwrap();
     let mut sent = Box::pin(bench.json(GOOD));
     assert!(futures_util::poll!(&mut sent).is_pending());
     drop(pause);
     sent.await.unwrap();
     bench.engine.set_health(Health::Running);
+}
+
+/// Else a stream could grow between the choice of a partition and the append.
+#[tokio::test]
+async fn a_pause_begins_when_what_is_under_way_has_its_answer() {
+    let bench = bench(1, |_| {}).await;
+    bench.engine.hold(true);
+    let mut sent = Box::pin(bench.json(GOOD));
+    assert!(futures_util::poll!(&mut sent).is_pending());
+    assert_eq!(bench.engine.held_len(), 1, "the log has it");
+    let mut pause = Box::pin(bench.ingest.pause());
+    assert!(futures_util::poll!(&mut pause).is_pending());
+    bench.engine.hold(false);
+    in_time(sent).await.unwrap();
+    let _pause = in_time(pause).await;
+    assert_eq!(bench.records(0).await.len(), 1);
 }
 
 fn limits() -> Limits {
@@ -652,7 +683,7 @@ fn both_ways_agree(text: &str) {
     let mut faults = Faults::default();
     explain(text, "", &limits, &mut faults);
     assert_eq!(
-        envelope::read(text, &limits).is_some(),
+        Envelope::read(text).is_some_and(|found| envelope::read(found, &limits).is_some()),
         faults.is_empty(),
         "{text}"
     );
@@ -687,5 +718,65 @@ async fn a_body_of_blanks_is_not_kept_in_memory_for_its_message() {
         let value = &records[usize::try_from(place.0).unwrap()].value;
         let is_slice = body.as_ptr_range().contains(&value.as_ptr());
         assert_eq!(is_slice, shared, "{blanks}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_not_taken_apart() {
+    let bench = bench(1, |_| {}).await;
+    let members = format!(r#"{{{}"z":1}}"#, r#""":1,"#.repeat(1 << 20));
+    for body in [
+        format!(r#"{{"streamMessage":{members}}}"#),
+        format!(r#"{{"streamMessage":{{}},"x":{members}}}"#),
+        members.clone(),
+    ] {
+        let refused = bench.json(body).await.unwrap_err();
+        assert!(matches!(refused, Error::TooLarge { .. }), "{refused:?}");
+    }
+    let batch = format!(r#"[{GOOD},{{"streamMessage":{{}},"x":{members}}}]"#);
+    assert_eq!(
+        faults(bench.json(batch).await.unwrap_err()),
+        [("/1/streamMessage".to_owned(), FieldCode::TooLong)]
+    );
+    // A batch is read as far as it may go: behind that it need not even be JSON.
+    for (form, body) in [
+        (Form::Json, format!("[{}", "1,".repeat(4 << 20))),
+        (Form::Lines, "1\n".repeat(4 << 20)),
+    ] {
+        let refused = bench.send(form, None, body).await.unwrap_err();
+        assert_eq!(faults(refused), [(String::new(), FieldCode::TooLong)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn digest_and_reading_of_a_large_body_wait_for_their_turn_and_small_ones_do_not() {
+    let bench = bench(1, |_| {}).await;
+    let large = Bytes::from(vec![with("18jan", &"x".repeat(8_000)); 1_000].join("\n"));
+    let submission = |body: &Bytes, key| Submission {
+        source: "default",
+        body: body.clone(),
+        form: Form::Lines,
+        token: None,
+        traceparent: None,
+        key,
+    };
+    let key = IdempotencyKey::read(b"key");
+    let turns = bench.ingest.heavy.all_turns().await;
+    for key in [None, key] {
+        let refused = bench.ingest.submit(submission(&large, key)).await;
+        assert!(
+            matches!(refused, Err(Error::Commit(CommitError::Busy))),
+            "{refused:?}"
+        );
+        let small = Bytes::from_static(GOOD.as_bytes());
+        bench.ingest.submit(submission(&small, None)).await.unwrap();
+    }
+    drop(turns);
+    for repeated in [false, true] {
+        let accepted = bench.ingest.submit(submission(&large, key)).await.unwrap();
+        assert_eq!(
+            (accepted.placed.len(), accepted.repeated),
+            (1_000, repeated)
+        );
     }
 }

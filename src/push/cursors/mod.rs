@@ -26,7 +26,7 @@ use crate::{
     clock::{Clock, Timestamp},
     log::Streams,
     storage::{Commit, CommitError, StateChange},
-    tasks::Tasks,
+    tasks::{Part, Tasks},
 };
 
 use super::{
@@ -310,7 +310,7 @@ impl Cursors {
         }
         drop(unstored);
         let cursors = self.clone();
-        self.0.tasks.spawn("cursors", async move {
+        self.0.tasks.spawn_guarded(Part::Change, async move {
             tokio::time::sleep(STORE_AFTER).await;
             cursors.unstored().is_scheduled = false;
             if let Err(error) = cursors.store_all().await {
@@ -331,21 +331,22 @@ impl Cursors {
 
     async fn store_all(&self) -> Result<(), CommitError> {
         let _one = self.0.changes.lock().await;
-        let ids = std::mem::take(&mut self.unstored().ids);
+        let mut taken = Taken {
+            cursors: self,
+            ids: std::mem::take(&mut self.unstored().ids),
+        };
         let cursors: Vec<_> = {
             let known = self.known();
-            ids.iter().filter_map(|id| known.get(id).cloned()).collect()
+            let cursors = taken.ids.iter().filter_map(|id| known.get(id).cloned());
+            cursors.collect()
         };
         let change = |cursor: &Arc<Cursor>| self.change(&cursor.id, &cursor.state());
         let changes: Vec<_> = cursors.iter().map(change).collect();
-        if changes.is_empty() {
-            return Ok(());
+        if !changes.is_empty() {
+            self.commit(changes).await?;
         }
-        let stored = self.commit(changes).await;
-        if stored.is_err() {
-            self.unstored().ids.extend(ids);
-        }
-        stored
+        taken.ids.clear();
+        Ok(())
     }
 
     fn change(&self, id: &Id, state: &State) -> StateChange {
@@ -371,7 +372,7 @@ impl Cursors {
         change: impl Future<Output = Result<T, CursorError>> + Send + 'static,
     ) -> Result<T, CursorError> {
         let ended = || CommitError::MaybeStored("the task of the change has ended".into());
-        let done = self.0.tasks.finish("cursors", change).await;
+        let done = self.0.tasks.finish(Part::Change, change).await;
         done.unwrap_or_else(|| Err(ended().into()))
     }
 
@@ -396,6 +397,19 @@ impl Cursors {
     fn unstored(&self) -> MutexGuard<'_, Unstored> {
         let unstored = self.0.unstored.lock();
         unstored.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Cursors that are being stored. Those that are left when it is dropped come back: the commit failed, or its task ended.
+struct Taken<'a> {
+    cursors: &'a Cursors,
+    ids: BTreeSet<Id>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let ids = std::mem::take(&mut self.ids);
+        self.cursors.unstored().ids.extend(ids);
     }
 }
 

@@ -14,7 +14,8 @@ use crate::{
     push::{Asked, Push, Settings, StartRefused, Subscription},
     record::{HeadersBuilder, Record},
     storage::{
-        Append, AppendKind, Commit, Engine, Log as _, State as _, StreamConfig, memory::Memory,
+        Append, AppendKind, Commit, CommitError, Engine, Log as _, State as _, StreamConfig,
+        memory::Memory,
     },
     tasks::Tasks,
 };
@@ -171,6 +172,65 @@ async fn many_acknowledgements_cost_one_commit_within_a_tenth_of_a_second() {
     let after = shown.engine.get(key).await.unwrap();
     assert_eq!(after.revision, before + 1);
     assert_eq!(pos(&shown.reopened().await), all[4]);
+}
+
+/// A log that was restored from a copy has another life, in which offsets begin again where the copy ended.
+#[tokio::test]
+async fn positions_of_another_life_are_not_measured_by_those_of_this_one() {
+    let shown = Shown::new().await;
+    let mut subscription = subscribe(&shown.push, "earliest", false).await;
+    let all = positions(&mut subscription, 5).await;
+    let in_life = |pos: &str, lives_later: u64| {
+        let mut position = shown.push.0.key.read(pos).unwrap();
+        position.incarnation.0 += lives_later;
+        position
+    };
+    // Nothing of another life was sent here.
+    let foreign = shown.push.0.key.text(&in_life(&all[1], 1));
+    assert!(subscription.ack(&foreign).is_err());
+    subscription.ack(&all[3]).unwrap();
+    // A lower place in a later life is news for the cursor, and a lower place in the same life is none.
+    let (stream, cursor) = ("s1".parse().unwrap(), "c1".parse().unwrap());
+    for (ack, stands_at) in [(1, 1), (0, 1), (2, 2)] {
+        let acked = in_life(&all[ack], 1);
+        let acked = shown.cursors().ack(&stream, &cursor, acked);
+        acked.await.unwrap();
+        let expected = in_life(&all[stands_at], 1);
+        assert_eq!(stored(&shown.push).unwrap().at.position, expected);
+    }
+}
+
+/// Time stands still unless every task waits, so a settle always comes before the store that an ack has scheduled.
+#[tokio::test(start_paused = true)]
+async fn acknowledgements_that_the_log_refused_are_stored_at_the_next_chance() {
+    let shown = Shown::new().await;
+    let mut subscription = subscribe(&shown.push, "earliest", false).await;
+    let all = positions(&mut subscription, 5).await;
+    subscription.settle().await.unwrap();
+
+    // The client waits for it, and asks again.
+    subscription.ack(&all[1]).unwrap();
+    shown.engine.refuse(CommitError::DiskFull);
+    let refused = subscription.settle().await;
+    assert!(matches!(refused, Err(CommitError::DiskFull)), "{refused:?}");
+    assert_ne!(pos(&shown.reopened().await), all[1]);
+    subscription.settle().await.unwrap();
+    assert_eq!(pos(&shown.reopened().await), all[1]);
+
+    // Nobody waits for it: the next ack of any client takes it along.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (stream, other) = ("s1".parse().unwrap(), "c2".parse().unwrap());
+    let at = stored(&shown.push).unwrap().at;
+    let made = shown.cursors().make(&stream, &other, at.clone());
+    made.await.unwrap();
+    subscription.ack(&all[3]).unwrap();
+    shown.engine.refuse(CommitError::Busy);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(pos(&shown.reopened().await), all[1], "it was refused");
+    let third = shown.push.0.key.read(&all[2]).unwrap();
+    let acked = shown.cursors().ack(&stream, &other, third);
+    acked.await.unwrap();
+    assert_eq!(pos(&shown.reopened().await), all[3]);
 }
 
 #[tokio::test]

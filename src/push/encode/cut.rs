@@ -1,57 +1,147 @@
 //! Columns that are cut because they, or their record, are too large (`push-decisions.md` §5).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BinaryHeap};
 
-use super::{json, write::Written};
+use crate::push::resource::TRUNCATED;
 
-/// Cuts strings that have more than `bytes_max` bytes; returns the names of the columns.
-pub(super) fn lobs(columns: &mut [Written<'_>], bytes_max: usize) -> Vec<String> {
-    let mut cut = Vec::new();
-    for column in columns {
-        // What is written is never shorter than what it stands for.
-        let long = column.value.first() == Some(&b'"') && column.value.len() - 2 > bytes_max;
-        let text = long.then(|| json::unquoted(&column.value)).flatten();
-        let Some(text) = text.filter(|text| text.len() > bytes_max) else {
-            continue;
-        };
-        let kept = &text[..text.floor_char_boundary(bytes_max)];
-        let mut value = Vec::with_capacity(kept.len() + 2);
-        json::push_string(kept, &mut value);
-        column.value = Cow::Owned(value);
-        add(&mut cut, column.name.as_str());
-    }
-    cut
+use super::{json, meta::name, view::Name, write::Written};
+
+const COLUMNS: &[u8] = br#"{"columns":["#;
+const BYTES: &[u8] = br#"],"bytes":"#;
+
+/// What was cut of one record.
+#[derive(Debug)]
+pub(super) struct Cuts {
+    /// Names as strings of JSON, each with a comma before it.
+    names: Vec<u8>,
+    /// By column: whether its name is among them.
+    named: Vec<bool>,
+    /// Bytes that the values were made shorter by; less than nothing, where a text is longer than its object.
+    saved: i64,
+    /// Columns that can be made shorter, by the bytes that their values have; made when the first one is wanted.
+    largest: Option<BinaryHeap<(usize, usize)>>,
 }
 
-/// Makes the column with most bytes shorter by `excess`, or as short as it gets; returns its name.
-///
-/// An object or array becomes its text first. A number stays whole: a part of it would be another one.
-pub(super) fn largest(columns: &mut [Written<'_>], excess: usize) -> Option<String> {
-    let can_be = |column: &&mut Written<'_>| match column.value.first() {
-        Some(b'"' | b'{' | b'[') => column.value.len() > 2,
-        _ => false,
-    };
-    let largest = columns.iter_mut().filter(can_be);
-    let column = largest.max_by_key(|column| column.value.len())?;
-    if column.is_whole() && column.value.first() != Some(&b'"') {
-        column.value = Cow::Borrowed(b"");
-        return Some(column.name.as_str().to_owned());
+impl Cuts {
+    /// Cuts strings that have more than `bytes_max` bytes.
+    pub(super) fn of(columns: &mut [Written<'_>], bytes_max: usize) -> Self {
+        let mut cuts = Self {
+            names: Vec::new(),
+            named: vec![false; columns.len()],
+            saved: 0,
+            largest: None,
+        };
+        for (number, column) in columns.iter_mut().enumerate() {
+            // What is written is never shorter than what it stands for.
+            let long = column.value.first() == Some(&b'"') && column.value.len() - 2 > bytes_max;
+            let text = long.then(|| json::unquoted_lossy(&column.value)).flatten();
+            let Some(text) = text.filter(|text| text.len() > bytes_max) else {
+                continue;
+            };
+            let kept = &text[..text.floor_char_boundary(bytes_max)];
+            let mut value = Vec::with_capacity(kept.len() + 2);
+            json::push_string(kept, &mut value);
+            cuts.replace(number, column, value);
+        }
+        cuts
     }
-    let text = match column.value.first() {
-        Some(b'"') => json::unquoted(&column.value)?,
-        _ => String::from_utf8_lossy(&column.value),
-    };
-    let room = column.value.len().saturating_sub(excess + 2);
-    let mut used = 0;
-    let fits = |c: &char| {
-        used += escaped_len(*c);
-        used <= room
-    };
-    let kept: usize = text.chars().take_while(fits).map(char::len_utf8).sum();
-    let mut value = Vec::with_capacity(room + 2);
-    json::push_string(&text[..kept], &mut value);
-    column.value = Cow::Owned(value);
-    Some(column.name.as_str().to_owned())
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Returns how many bytes a record has that had `whole` bytes before it was cut.
+    pub(super) fn bytes_of(&self, whole: usize) -> usize {
+        let mut told = Vec::new();
+        if !self.is_empty() {
+            // The names are not copied to be counted.
+            head(&mut told);
+            tail(whole, &mut told);
+        }
+        let all = i64::try_from(whole + told.len() + self.names.len().saturating_sub(1));
+        let left = all.unwrap_or(i64::MAX) - self.saved;
+        usize::try_from(left).unwrap_or(0)
+    }
+
+    /// Makes the column with most bytes shorter by `excess`, or as short as it gets; false if there is none.
+    ///
+    /// An object or array becomes its text first. A number stays whole: a part of it would be another one. `name_len`
+    /// says how many bytes go with a column that is left out.
+    pub(super) fn cut_largest(
+        &mut self,
+        columns: &mut [Written<'_>],
+        excess: usize,
+        name_len: impl FnOnce(&Name<'_>) -> usize,
+    ) -> bool {
+        let largest = self.largest.get_or_insert_with(|| {
+            let all = columns.iter().enumerate();
+            all.filter_map(|(number, column)| Some((cuttable(column)?, number)))
+                .collect()
+        });
+        let Some((_, number)) = largest.pop() else {
+            return false;
+        };
+        let column = &mut columns[number];
+        let is_text = column.value.first() == Some(&b'"');
+        if column.is_whole() && !is_text {
+            let name_len = i64::try_from(name_len(column.name)).unwrap_or(0);
+            self.replace(number, column, Vec::new());
+            self.saved += name_len;
+            return true;
+        }
+        let text = match is_text {
+            true => json::unquoted_lossy(&column.value).unwrap_or_default(),
+            false => String::from_utf8_lossy(&column.value),
+        };
+        let room = column.value.len().saturating_sub(excess + 2);
+        let mut used = 0;
+        let fits = |c: &char| {
+            used += escaped_len(*c);
+            used <= room
+        };
+        let kept: usize = text.chars().take_while(fits).map(char::len_utf8).sum();
+        let mut value = Vec::with_capacity(room + 2);
+        json::push_string(&text[..kept], &mut value);
+        self.replace(number, column, value);
+        if let (Some(len), Some(largest)) = (cuttable(column), &mut self.largest) {
+            largest.push((len, number));
+        }
+        true
+    }
+
+    /// Appends what is said of it: the member `truncated`.
+    pub(super) fn write(&self, whole: usize, out: &mut Vec<u8>) {
+        head(out);
+        out.extend_from_slice(self.names.get(1..).unwrap_or_default());
+        tail(whole, out);
+    }
+
+    fn replace(&mut self, number: usize, column: &mut Written<'_>, value: Vec<u8>) {
+        let len = |len: usize| i64::try_from(len).unwrap_or(i64::MAX);
+        self.saved += len(column.value.len()) - len(value.len());
+        column.value = Cow::Owned(value);
+        if !std::mem::replace(&mut self.named[number], true) {
+            self.names.push(b',');
+            json::push_string(column.name.as_str(), &mut self.names);
+        }
+    }
+}
+
+fn head(out: &mut Vec<u8>) {
+    name(TRUNCATED, out);
+    out.extend_from_slice(COLUMNS);
+}
+
+fn tail(whole: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(BYTES);
+    out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
+    out.push(b'}');
+}
+
+/// Returns the bytes of a value that can be made shorter.
+fn cuttable(column: &Written<'_>) -> Option<usize> {
+    let can_be = matches!(column.value.first(), Some(b'"' | b'{' | b'['));
+    (can_be && column.value.len() > 2).then_some(column.value.len())
 }
 
 /// Bytes that a character has in a string of JSON.
@@ -60,11 +150,5 @@ fn escaped_len(c: char) -> usize {
         '"' | '\\' | '\n' | '\r' | '\t' => 2,
         '\0'..' ' | '\u{2028}' | '\u{2029}' => 6,
         c => c.len_utf8(),
-    }
-}
-
-fn add(names: &mut Vec<String>, name: &str) {
-    if !names.iter().any(|known| known == name) {
-        names.push(name.to_owned());
     }
 }

@@ -29,7 +29,7 @@ use crate::{
 use super::{
     data_stream::DataStream,
     gaps::Missing,
-    hub::Encode,
+    hub::{Encode, Encoded},
     resource::{ObjectName, Resource},
     schema::{Gap, PreambleRecord, StreamFacts, gap_record, preamble},
     settings::Settings,
@@ -37,7 +37,7 @@ use super::{
 
 use self::{
     event::Events,
-    rules::Rules,
+    rules::{Looked, Rules, Step},
     view::{Change, Columns, Viewed, Viewer},
     write::{Facts, Writer, Xid},
 };
@@ -60,6 +60,7 @@ pub(super) struct Encoder {
 pub(super) struct Scratch {
     told: Told,
     viewed: Viewed,
+    looked: Looked,
     pos: Vec<u8>,
 }
 
@@ -105,10 +106,11 @@ impl Encoder {
             let source = format!("{base}{}", stream.name.path());
             Events::new(&settings.event_type_prefix, &source)
         });
+        let writer = Writer::new(&resource, &append);
         Self {
             viewer: Viewer::new(&resource.view, &settings.masked_headers),
-            rules: Rules::new(&resource.rules),
-            writer: Writer::new(&resource, &append),
+            rules: Rules::new(&resource.rules, writer.tables_len()),
+            writer,
             node: settings.node.clone(),
             events,
             log: log.name.clone(),
@@ -123,12 +125,14 @@ impl Encoder {
         change: &Change<'_>,
         facts: &Facts<'_>,
         pos: &mut dyn FnMut(&mut Vec<u8>),
-        made: &mut Vec<u8>,
+        (looked, made): (&mut Looked, &mut Vec<u8>),
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Encoded {
         let table = self.writer.table(change.table);
-        if !self.rules.let_through(change, table, facts) {
-            return false;
+        match self.rules.step(change, table, facts, looked) {
+            Step::LetThrough => {}
+            Step::LeftOut => return Encoded::LeftOut,
+            Step::NotYet => return Encoded::NotYet,
         }
         made.clear();
         pos(made);
@@ -140,7 +144,7 @@ impl Encoder {
             let row = self.viewer.append(partition, record, facts, &mut viewed);
             self.write(&row, facts, made, out);
         }
-        true
+        Encoded::Taken
     }
 
     /// Writes a change; false, and nothing, if it cannot be cut to the size that a record may have.
@@ -195,10 +199,11 @@ impl Encode for Encoder {
         pos: &mut dyn FnMut(&mut Vec<u8>),
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Encoded {
         let Scratch {
             told,
             viewed,
+            looked,
             pos: made,
         } = scratch;
         told.tell(stream, partition, record);
@@ -208,7 +213,7 @@ impl Encode for Encoder {
             ..facts
         };
         let change = self.viewer.view(partition, record, &facts, viewed);
-        self.change(&change, &facts, pos, made, out)
+        self.change(&change, &facts, pos, (looked, made), out)
     }
 
     fn event(
@@ -219,7 +224,7 @@ impl Encode for Encoder {
         pos: &mut dyn FnMut(&mut Vec<u8>),
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Encoded {
         let (op, statement) = match event.kind {
             ControlEventKind::Created { partitions } => {
                 (Op::Ddl, self.statement("CREATE", "", partitions))
@@ -230,7 +235,10 @@ impl Encode for Encoder {
             ControlEventKind::Purged => (Op::Truncate, String::new()),
         };
         let Scratch {
-            told, pos: made, ..
+            told,
+            looked,
+            pos: made,
+            ..
         } = scratch;
         told.tell_time(event.time);
         let facts = told.facts(event.time, now, Xid::Event(number));
@@ -241,7 +249,7 @@ impl Encode for Encoder {
             columns: Columns::Of(Vec::new()),
             statement,
         };
-        self.change(&change, &facts, pos, made, out)
+        self.change(&change, &facts, pos, (looked, made), out)
     }
 
     fn preamble(&self, stream: &Stream, missing: Option<&Missing>) -> Vec<Vec<u8>> {

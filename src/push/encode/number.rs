@@ -2,35 +2,29 @@
 
 use std::cmp::Ordering;
 
-/// A legal JSON number, taken apart: 0.`digits` times ten to `exponent`.
-struct Number<'a> {
-    is_negative: bool,
-    /// The digits before and behind the point, without zeros in front; both empty for zero.
-    whole: &'a [u8],
-    fraction: &'a [u8],
+/// A legal JSON number by its value: equal for all texts of one number, and in the order of numbers. Reading it takes time
+/// linear in the text, comparing it time linear in the shorter of the two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Number {
+    /// -1, 0 or 1.
+    sign: i8,
+    /// The number is 0.`digits` times ten to this; zero for zero.
     exponent: Exponent,
+    /// Without zeros at either end; empty for zero.
+    digits: Vec<u8>,
 }
 
-/// Compares two legal JSON numbers by value, in time linear in their texts.
-pub(super) fn compare(left: &[u8], right: &[u8]) -> Ordering {
-    let (left, right) = (Number::read(left), Number::read(right));
-    match (left.sign(), right.sign()) {
-        (1, 1) => left.compare_magnitude(&right),
-        (-1, -1) => right.compare_magnitude(&left),
-        (left, right) => left.cmp(&right),
-    }
-}
-
-impl<'a> Number<'a> {
-    fn read(text: &'a [u8]) -> Self {
+impl Number {
+    /// Reads a legal JSON number.
+    pub(super) fn read(text: &[u8]) -> Self {
         let (is_negative, text) = match text.strip_prefix(b"-") {
             Some(text) => (true, text),
             None => (false, text),
         };
         let end = text.iter().position(|byte| matches!(byte, b'e' | b'E'));
-        let (digits, exponent) = text.split_at(end.unwrap_or(text.len()));
-        let point = digits.iter().position(|byte| *byte == b'.');
-        let (whole, fraction) = digits.split_at(point.unwrap_or(digits.len()));
+        let (written, exponent) = text.split_at(end.unwrap_or(text.len()));
+        let point = written.iter().position(|byte| *byte == b'.');
+        let (whole, fraction) = written.split_at(point.unwrap_or(written.len()));
         let fraction = fraction.get(1..).unwrap_or_default();
         let whole = without_zeros(whole);
         let (shift, fraction) = match whole {
@@ -40,47 +34,41 @@ impl<'a> Number<'a> {
             }
             _ => (count(whole.len()), fraction),
         };
+        let mut digits = [whole, fraction].concat();
+        let zeros = digits.iter().rev().take_while(|digit| **digit == b'0');
+        digits.truncate(digits.len() - zeros.count());
+        if digits.is_empty() {
+            return Self {
+                sign: 0,
+                exponent: Exponent::read(b"", 0),
+                digits,
+            };
+        }
         Self {
-            is_negative,
-            whole,
-            fraction,
+            sign: if is_negative { -1 } else { 1 },
             exponent: Exponent::read(exponent.get(1..).unwrap_or_default(), shift),
+            digits,
         }
     }
+}
 
-    fn sign(&self) -> i8 {
-        match (self.whole, self.fraction) {
-            ([], []) => 0,
-            _ if self.is_negative => -1,
-            _ => 1,
-        }
-    }
-
-    /// Neither is zero.
-    fn compare_magnitude(&self, other: &Self) -> Ordering {
-        self.exponent.cmp(&other.exponent).then_with(|| {
-            let digits = |number: &Self| {
-                let fraction = number
-                    .fraction
-                    .strip_suffix(b"0")
-                    .map_or(number.fraction, |_| {
-                        let zeros = number
-                            .fraction
-                            .iter()
-                            .rev()
-                            .take_while(|digit| **digit == b'0');
-                        &number.fraction[..number.fraction.len() - zeros.count()]
-                    });
-                [number.whole.len(), fraction.len()]
-            };
-            let len = |number: &Self| digits(number).iter().sum::<usize>();
-            let padded = |number: &Self, len: usize| -> Vec<u8> {
-                let all = number.whole.iter().chain(number.fraction).copied();
-                all.chain(std::iter::repeat(b'0')).take(len).collect()
-            };
-            let len = len(self).max(len(other));
-            padded(self, len).cmp(&padded(other, len))
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Digits are behind the point, so a number with more of the same ones is the greater one.
+        let magnitude = |left: &Self, right: &Self| {
+            let by_exponent = left.exponent.cmp(&right.exponent);
+            by_exponent.then_with(|| left.digits.cmp(&right.digits))
+        };
+        self.sign.cmp(&other.sign).then_with(|| match self.sign {
+            -1 => magnitude(other, self),
+            _ => magnitude(self, other),
         })
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -94,7 +82,7 @@ fn without_zeros(digits: &[u8]) -> &[u8] {
 }
 
 /// A whole number of any length.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Exponent {
     is_negative: bool,
     /// Without zeros in front; empty for zero, which is not negative.
@@ -183,6 +171,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn compare(left: &[u8], right: &[u8]) -> Ordering {
+        let (left, right) = (Number::read(left), Number::read(right));
+        let ordering = left.cmp(&right);
+        assert_eq!(ordering == Ordering::Equal, left == right);
+        ordering
+    }
 
     #[test]
     fn numbers_are_in_their_order_and_forms_of_one_number_are_equal() {

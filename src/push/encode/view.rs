@@ -1,12 +1,17 @@
 //! What a record becomes: a row of the append table, or a change of the object that its URL names.
 
-use std::{borrow::Cow, ops::Deref};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use crate::{
-    mask::{HEADERS, is_hidden, mask},
+    mask::{HEADERS, mask, may_hide},
     place::Partition,
     push::resource::{
-        AppendColumn, Column as Declared, ColumnType, Image, ObjectName, ObjectView, View,
+        AppendColumn, ColumnType, Image, ObjectName, ObjectView, UrlParts, UrlPattern, View,
     },
     record::{StoredRecord, header},
 };
@@ -19,6 +24,8 @@ use super::{
 
 /// The append table is the first of all tables.
 const APPEND: usize = 0;
+/// Objects in a list, and a list in a list.
+const HEADERS_DEPTH_MAX: usize = 3;
 /// Longer headers are looked through for each message.
 const HARMLESS_BYTES_MAX: usize = 4 << 10;
 
@@ -93,11 +100,61 @@ pub(super) struct Viewer {
     masked: Vec<String>,
 }
 
-/// An entry of `x-syncgate.objects`, and the number of its object's table.
+/// An entry of `x-syncgate.objects`.
 #[derive(Debug)]
 struct Entry {
-    view: ObjectView,
+    url: UrlPattern,
+    object: Arc<Object>,
+}
+
+/// What is known of an object.
+#[derive(Debug)]
+struct Object {
     table: usize,
+    keys: Names<()>,
+    columns: Names<ColumnType>,
+}
+
+/// Names that columns are looked up among. A record may have a hundred thousand columns, and a configuration a thousand.
+#[derive(Debug)]
+enum Names<T> {
+    /// Looking at each is quicker than a hash.
+    Few(Vec<(String, T)>),
+    Many(HashMap<String, T>),
+}
+
+impl<T> Names<T> {
+    const FEW_LEN_MAX: usize = 8;
+
+    fn new(names: impl ExactSizeIterator<Item = (String, T)>) -> Self {
+        match names.len() {
+            ..=Self::FEW_LEN_MAX => Self::Few(names.collect()),
+            _ => Self::Many(names.collect()),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&T> {
+        match self {
+            Self::Few(names) => {
+                let mut named = names.iter().filter(|(known, _)| known == name);
+                named.next().map(|(_, value)| value)
+            }
+            Self::Many(names) => names.get(name),
+        }
+    }
+}
+
+impl Object {
+    fn new(table: usize, view: &ObjectView) -> Self {
+        let keys = view.keys.iter().map(|key| (key.clone(), ()));
+        let columns = view.columns.iter();
+        let columns = columns.map(|column| (column.name.clone(), column.kind));
+        Self {
+            table,
+            keys: Names::new(keys),
+            columns: Names::new(columns),
+        }
+    }
 }
 
 impl Name<'_> {
@@ -115,17 +172,19 @@ impl Viewer {
             View::Append => &[][..],
             View::Operations(entries) => entries,
         };
-        let tables: Vec<&ObjectName> = view.objects().map(|entry| &entry.object).collect();
+        let objects = view.objects().enumerate();
+        let objects: HashMap<&ObjectName, Arc<Object>> = objects
+            // The append table comes before them.
+            .map(|(number, view)| (&view.object, Arc::new(Object::new(number + 1, view))))
+            .collect();
         let entry = |entry: &ObjectView| {
-            let table = tables.iter().position(|name| **name == entry.object);
-            Entry {
-                view: entry.clone(),
-                // The append table comes before them.
-                table: table.map_or(APPEND, |table| table + 1),
-            }
+            Some(Entry {
+                url: entry.url.clone(),
+                object: objects.get(&entry.object)?.clone(),
+            })
         };
         Self {
-            entries: entries.iter().map(entry).collect(),
+            entries: entries.iter().filter_map(entry).collect(),
             masked: masked.to_vec(),
         }
     }
@@ -199,7 +258,6 @@ impl Viewer {
         };
         let compacted = json::compact(masked.as_bytes(), text, members);
         if compacted != Compacted::Copied {
-            // Half a surrogate pair, for one, is no JSON here, and a header beside it is a credential all the same.
             text.extend_from_slice(masked.as_bytes());
         }
         (compacted != Compacted::Invalid, text)
@@ -213,13 +271,14 @@ impl Viewer {
                 continue;
             }
             let mut found = false;
-            json::elements(value, |header| {
-                json::members(header, |name, value| {
-                    found |= json::is_text(name, "key")
-                        && json::unquoted(value).is_some_and(|key| is_hidden(&key, &self.masked));
-                });
+            json::strings(value, |text| {
+                found |= match json::unquoted_lossy(text) {
+                    Some(text) => may_hide(&text, &self.masked),
+                    None => true,
+                };
             });
-            if found {
+            // What is nested deeper than headers ever are is hidden whatever it says.
+            if found || json::depth(value) > HEADERS_DEPTH_MAX {
                 return true;
             }
             if value.len() <= HARMLESS_BYTES_MAX {
@@ -246,32 +305,30 @@ impl Viewer {
             "DELETE" => Op::Delete,
             _ => return None,
         };
+        let parts = UrlParts::of(&url);
         let mut entries = self.entries.iter();
-        let (entry, captures) = entries.find_map(|entry| {
-            let captures = entry.view.url.fits(&url)?;
+        let (object, captures) = entries.find_map(|entry| {
+            let captures = entry.url.fits(&parts)?;
             let captures = captures.into_iter();
             let owned = captures.map(|(name, segment)| (name.to_owned(), segment.to_owned()));
-            Some((entry, Vec::from_iter(owned)))
+            Some((&*entry.object, Vec::from_iter(owned)))
         })?;
         let payload = match member("targetRestApiPayload") {
             None | Some(b"null") if op == Op::Delete => None,
             Some(payload) if payload.first() == Some(&b'{') => Some(payload),
             _ => return None,
         };
-        let columns = columns(&entry.view, captures, payload)?;
+        let columns = columns(object, captures, payload)?;
         let (image, columns) = match op {
             Op::Delete => {
-                let is_key = |column: &Column<'_>| {
-                    let mut keys = entry.view.keys.iter();
-                    keys.any(|key| *key == column.name.as_str())
-                };
+                let is_key = |column: &Column<'_>| object.keys.get(column.name.as_str()).is_some();
                 let keys: Vec<_> = columns.into_iter().filter(is_key).collect();
                 ((!keys.is_empty()).then_some(Image::Before), keys)
             }
             _ => (Some(Image::After), columns),
         };
         Some(Change {
-            table: entry.table,
+            table: object.table,
             op,
             image,
             columns: Columns::Of(columns),
@@ -280,45 +337,62 @@ impl Viewer {
     }
 }
 
-/// Returns the columns, captured ones first; `None` if one breaks its declared type.
+/// Returns the columns, captured ones first; `None` if one breaks its declared type, or has half of a surrogate pair in its
+/// name: under another name it would not be what was sent.
 fn columns<'a>(
-    view: &ObjectView,
+    object: &Object,
     captures: Vec<(String, String)>,
     payload: Option<&'a [u8]>,
 ) -> Option<Vec<Column<'a>>> {
-    let declared = |name: &str| view.columns.iter().find(|column| column.name == name);
     let mut of_payload: Vec<Column<'a>> = Vec::new();
-    json::members(payload.unwrap_or(b"{}"), |name, value| {
-        if let Some(name) = json::unquoted(name) {
-            of_payload.push(Column {
+    let mut all_named = true;
+    json::members(
+        payload.unwrap_or(b"{}"),
+        |name, value| match json::unquoted(name) {
+            Some(name) => of_payload.push(Column {
                 name: Name::Of(name),
                 value: Cow::Borrowed(value),
-            });
-        }
-    });
+            }),
+            None => all_named = false,
+        },
+    );
+    if !all_named {
+        return None;
+    }
     if has_repeats(&of_payload) {
         of_payload = last_of_each(of_payload);
     }
-    let mut columns = Vec::with_capacity(captures.len() + of_payload.len());
-    for (name, segment) in captures {
-        let mut others = of_payload.iter();
-        if !others.any(|column| column.name.as_str() == name) {
-            let value = captured(&segment, declared(&name).map(|column| column.kind));
-            columns.push(Column {
-                name: Name::Of(Cow::Owned(name)),
-                value: Cow::Owned(value),
-            });
+    let mut captures: Vec<_> = captures.into_iter().map(Some).collect();
+    if !captures.is_empty() {
+        // What the payload says of a column counts before what its URL does.
+        let places = captures.iter().enumerate();
+        let places: HashMap<String, usize> = places
+            .filter_map(|(place, capture)| Some((capture.as_ref()?.0.clone(), place)))
+            .collect();
+        for column in &of_payload {
+            if let Some(place) = places.get(column.name.as_str()) {
+                captures[*place] = None;
+            }
         }
     }
+    let mut columns = Vec::with_capacity(captures.len() + of_payload.len());
+    for (name, segment) in captures.into_iter().flatten() {
+        let value = captured(&segment, object.columns.get(&name).copied());
+        columns.push(Column {
+            name: Name::Of(Cow::Owned(name)),
+            value: Cow::Owned(value),
+        });
+    }
     columns.append(&mut of_payload);
-    let is_key = |name: &str| view.keys.iter().any(|key| key == name);
     let fits = |column: &Column<'_>| {
         let null = &*column.value == b"null";
         let name = column.name.as_str();
-        match declared(name) {
-            _ if null => !is_key(name),
-            Some(Declared { kind, .. }) => is_of(&column.value, *kind),
-            None => true,
+        match null {
+            true => object.keys.get(name).is_none(),
+            false => object
+                .columns
+                .get(name)
+                .is_none_or(|kind| is_of(&column.value, *kind)),
         }
     };
     columns.iter().all(fits).then_some(columns)
@@ -336,14 +410,13 @@ fn has_repeats(columns: &[Column<'_>]) -> bool {
 
 /// A name that is there twice means what it says the last time, where it stands the last time.
 fn last_of_each(columns: Vec<Column<'_>>) -> Vec<Column<'_>> {
-    let mut seen = std::collections::HashSet::with_capacity(columns.len());
-    let mut kept: Vec<_> = columns
-        .into_iter()
-        .rev()
-        .filter(|column| seen.insert(column.name.as_str().to_owned()))
+    let mut seen = HashSet::with_capacity(columns.len());
+    let from_behind = columns.iter().rev();
+    let mut is_last: Vec<_> = from_behind
+        .map(|column| seen.insert(column.name.as_str()))
         .collect();
-    kept.reverse();
-    kept
+    let kept = columns.into_iter().filter(|_| is_last.pop() == Some(true));
+    kept.collect()
 }
 
 /// A segment of a URL: a number or a yes or no where the column is declared so, else a string.

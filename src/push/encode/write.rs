@@ -5,15 +5,14 @@ use std::borrow::Cow;
 use crate::{
     clock::Timestamp,
     place::{Offset, Partition},
-    push::{
-        json::quoted,
-        resource::{AppendColumn, DDL, Encoding, Image, Model, ObjectName, Resource, TRUNCATED},
-    },
+    push::resource::{AppendColumn, DDL, Encoding, Image, Model, ObjectName, Resource},
     record::StoredRecord,
 };
 
 use super::{
-    Op, cut, json,
+    Op,
+    cut::Cuts,
+    json,
     meta::{Meta, Table, name, named},
     view::{Change, Column, Name},
 };
@@ -90,6 +89,11 @@ impl Writer {
         }
     }
 
+    /// Returns how many tables there are.
+    pub(super) fn tables_len(&self) -> usize {
+        self.tables.len()
+    }
+
     /// Returns the name of a table.
     pub(super) fn table(&self, number: usize) -> &ObjectName {
         &self.tables[number].name
@@ -114,47 +118,45 @@ impl Writer {
         let size = |out: &Vec<u8>| out.len() - start + around + 2;
         // What is written is never shorter than what it stands for.
         let has_lob = change.columns.iter().any(|c| c.value.len() > lob_max);
-        if !has_lob {
-            self.render(change, facts, pos, self.columns(change), None, out);
-            if size(out) <= bytes_max {
-                return true;
-            }
-            out.truncate(start);
+        self.render(change, facts, pos, self.columns(change), None, out);
+        let whole = size(out);
+        if !has_lob && whole <= bytes_max {
+            return true;
         }
         let mut columns = Vec::from_iter(self.columns(change));
-        let again =
-            |columns: &[Written<'_>], cut: Option<(&[String], usize)>, out: &mut Vec<u8>| {
-                out.truncate(start);
-                let kept = columns.iter().filter(|column| !column.value.is_empty());
-                let borrowed = kept.map(|column| Written {
-                    name: column.name,
-                    value: Cow::Borrowed(&*column.value),
-                });
-                self.render(change, facts, pos, borrowed, cut, out);
-            };
-        again(&columns, None, out);
-        let whole = size(out);
-        let mut cut = cut::lobs(&mut columns, lob_max);
-        if cut.is_empty() && whole <= bytes_max {
+        let mut cuts = Cuts::of(&mut columns, lob_max);
+        if cuts.is_empty() && whole <= bytes_max {
             return true;
         }
         for _ in 0..CUTS_MAX {
-            again(&columns, Some((&cut, whole)), out);
-            let excess = size(out).saturating_sub(bytes_max);
+            // What is left is known without writing it: a record with many columns is not written for each of its cuts.
+            let excess = cuts.bytes_of(whole).saturating_sub(bytes_max);
             if excess == 0 {
-                return true;
+                break;
             }
-            match cut::largest(&mut columns, excess) {
-                Some(name) if cut.contains(&name) => {}
-                Some(name) => cut.push(name),
-                None => break,
+            let cut = cuts.cut_largest(&mut columns, excess, |column| {
+                change.image.map_or(0, |image| self.name_len(image, column))
+            });
+            if !cut {
+                break;
             }
         }
-        let fits = change.table == 0;
+        out.truncate(start);
+        let cut = Some((&cuts, whole));
+        self.render(change, facts, pos, borrowed(&columns), cut, out);
+        let fits = change.table == 0 || size(out) <= bytes_max;
         if !fits {
             out.truncate(start);
         }
         fits
+    }
+
+    /// Returns how many bytes a column's name takes, with comma, quotes and colon.
+    fn name_len(&self, image: Image, column: &Name<'_>) -> usize {
+        match column {
+            Name::Append(column) => self.append[*column as usize].len(),
+            Name::Of(of) => named(&self.encoding.column_name(image, of)).len(),
+        }
     }
 
     /// Returns the columns that are written.
@@ -183,7 +185,7 @@ impl Writer {
         facts: &Facts<'_>,
         pos: &[u8],
         columns: impl Iterator<Item = Written<'a>>,
-        cut: Option<(&[String], usize)>,
+        cut: Option<(&Cuts, usize)>,
         out: &mut Vec<u8>,
     ) {
         let start = out.len();
@@ -212,14 +214,20 @@ impl Writer {
                 close(first, out);
             }
         }
-        if let Some((names, whole)) = cut.filter(|(names, _)| !names.is_empty()) {
-            name(TRUNCATED, out);
-            let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-            let truncated = format!(r#"{{"columns":[{}],"bytes":{whole}}}"#, names.join(","));
-            out.extend_from_slice(truncated.as_bytes());
+        if let Some((cuts, whole)) = cut.filter(|(cuts, _)| !cuts.is_empty()) {
+            cuts.write(whole, out);
         }
         close(start, out);
     }
+}
+
+/// Returns the columns that are left.
+fn borrowed<'a>(columns: &'a [Written<'_>]) -> impl Iterator<Item = Written<'a>> {
+    let kept = columns.iter().filter(|column| !column.value.is_empty());
+    kept.map(|column| Written {
+        name: column.name,
+        value: Cow::Borrowed(&*column.value),
+    })
 }
 
 /// Ends the object whose members begin at `start`, each with a comma before it: the first becomes a brace.

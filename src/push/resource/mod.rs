@@ -28,7 +28,7 @@ pub use objects::{Column, ColumnType, ObjectView, View};
 pub use parse::merge_patch;
 pub use rules::{Action, ColumnValue, Filter, Image, ObjectType, Operator, Relation, Rule, Tag};
 pub use scalar::Scalar;
-pub use url_pattern::{Captures, UrlPattern, UrlPatternInvalid};
+pub use url_pattern::{Captures, UrlParts, UrlPattern, UrlPatternInvalid};
 
 /// A data stream as it was asked for, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]

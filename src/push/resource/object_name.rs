@@ -76,7 +76,7 @@ impl fmt::Display for ObjectName {
 }
 
 /// Names of objects, `*` for any run of characters within a part; `*` alone fits all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectPattern(Arc<str>);
 
 /// A text that no name of an object can fit.

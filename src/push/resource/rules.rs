@@ -101,7 +101,7 @@ pub enum Operator {
 }
 
 /// A record header that must be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tag {
     /// Name of the header.
     pub name: String,

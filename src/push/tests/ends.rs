@@ -44,15 +44,25 @@ impl Whole {
 }
 
 /// `xid`s of what is there for a subscriber, schemas and metadata left out.
-fn ready(subscription: &mut Subscription) -> Vec<String> {
+async fn ready(subscription: &mut Subscription) -> Vec<String> {
     let mut all = Vec::new();
-    while let Some(frame) = subscription.next().now_or_never() {
+    loop {
+        // A large frame is made in several turns.
+        let turns = async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let frame = tokio::select! {
+            biased;
+            frame = subscription.next() => frame,
+            () = turns => return all,
+        };
         let text = frame.unwrap().text();
         let records: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
         let xids = records.iter().filter_map(|record| record["xid"].as_str());
         all.extend(xids.map(str::to_owned));
     }
-    all
 }
 
 #[tokio::test]
@@ -73,7 +83,7 @@ async fn a_time_to_come_is_waited_for_and_what_comes_before_it_is_not_sent() {
         let mut subscription = whole.subscribe(&begin).await.unwrap();
         // Where it will be is no place yet.
         assert_eq!(subscription.pos(), None);
-        assert_eq!(ready(&mut subscription), [""; 0]);
+        assert_eq!(ready(&mut subscription).await, [""; 0]);
         let mut sent = Vec::new();
         for step in 1..=4 {
             let time = match step {
@@ -86,7 +96,7 @@ async fn a_time_to_come_is_waited_for_and_what_comes_before_it_is_not_sent() {
                 _ => whole.shown.commit(&[0, 1], "").await,
             };
             assert_eq!(time, now.plus_micros(step * 1_000_000));
-            let came = ready(&mut subscription);
+            let came = ready(&mut subscription).await;
             assert!(came.is_empty() || time >= now.plus_micros(micros));
             sent.extend(came);
         }
@@ -94,7 +104,7 @@ async fn a_time_to_come_is_waited_for_and_what_comes_before_it_is_not_sent() {
         assert_eq!(subscription.pos().is_some(), !expected.is_empty());
         // Who comes later to the same time gets the same.
         let mut later = whole.subscribe(&begin).await.unwrap();
-        assert_eq!(ready(&mut later), expected, "{micros}");
+        assert_eq!(ready(&mut later).await, expected, "{micros}");
     }
 }
 
@@ -136,7 +146,10 @@ async fn every_subscriber_ends_as_its_data_stream_does_and_leaves_its_seat() {
         while all[2].last_pos().is_none() {
             all[2].next().await.unwrap();
         }
-        let waiting: Vec<_> = all[3..].iter_mut().map(ready).collect();
+        let mut waiting = Vec::new();
+        for subscription in &mut all[3..] {
+            waiting.push(ready(subscription).await);
+        }
         assert_eq!(
             waiting,
             [vec!["ddl.1", "0.0", "0.1", "0.2", "0.3"], vec![], vec![]]
@@ -186,7 +199,10 @@ async fn every_subscriber_ends_as_its_data_stream_does_and_leaves_its_seat() {
         drop(all);
         assert_eq!((old.clients_len(), whole.seats_taken()), (0, 0));
         match ends {
-            Ends::Change => assert_eq!(ready(&mut whole.subscribe("now").await.unwrap()), [""; 0]),
+            Ends::Change => {
+                let mut anew = whole.subscribe("now").await.unwrap();
+                assert_eq!(ready(&mut anew).await, [""; 0]);
+            }
             Ends::Delete => {
                 let gone = whole.subscribe("now").await;
                 assert!(matches!(gone, Err(SubscribeError::Unknown)));
@@ -209,7 +225,7 @@ async fn a_change_that_comes_to_nothing_ends_nobody() {
     let whole = Whole::new(1, 10).await;
     let name = "s1".parse().unwrap();
     let mut subscription = whole.subscribe("now").await.unwrap();
-    assert_eq!(ready(&mut subscription), [""; 0]);
+    assert_eq!(ready(&mut subscription).await, [""; 0]);
     let invalid = whole.push.change(&name, br#"{"bufferSize":1}"#, None).await;
     assert!(invalid.is_err());
     assert!(whole.push.change(&name, b"{}", Some(0)).await.is_err());
@@ -222,6 +238,6 @@ async fn a_change_that_comes_to_nothing_ends_nobody() {
     // An AsyncAPI document is for those who read documents.
     whole.push.document(&name, "asyncapi: 3.0.0").await.unwrap();
     whole.shown.commit(&[0], "").await;
-    assert_eq!(ready(&mut subscription), ["0.0"]);
+    assert_eq!(ready(&mut subscription).await, ["0.0"]);
     assert_eq!(whole.push.get(&name).unwrap().clients_len(), 1);
 }

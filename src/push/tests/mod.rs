@@ -5,6 +5,7 @@ mod ends;
 mod order;
 mod purges;
 mod starts;
+mod turns;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -21,7 +22,7 @@ use super::{
     frame::Frame,
     frames::Shares,
     gaps::{Gaps, Missing},
-    hub::{Encode, Hub, HubError, Parts},
+    hub::{Encode, Encoded, Hub, HubError, Parts},
     position::{Contract, Place, Position, PositionKey},
     reader::Reader,
     resource::QualityOfService,
@@ -54,14 +55,14 @@ impl Encode for Places {
         pos: &mut dyn FnMut(&mut Vec<u8>),
         _scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Encoded {
         if record.record.key == "left out" {
-            return false;
+            return Encoded::LeftOut;
         }
         let place = format!("{:020}.{partition}.{} ", record.time.0, record.offset);
         out.extend_from_slice(place.as_bytes());
         pos(out);
-        true
+        Encoded::Taken
     }
 
     fn event(
@@ -72,10 +73,10 @@ impl Encode for Places {
         pos: &mut dyn FnMut(&mut Vec<u8>),
         _scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Encoded {
         out.extend_from_slice(format!("event {number} ").as_bytes());
         pos(out);
-        true
+        Encoded::Taken
     }
 
     fn preamble(&self, _stream: &Stream, _missing: Option<&Missing>) -> Vec<Vec<u8>> {
@@ -154,12 +155,21 @@ impl Shown {
         grown.await.unwrap();
     }
 
-    fn hub(&self, quality: QualityOfService, frame_bytes: usize) -> Hub {
+    fn hub(&self, quality: QualityOfService, frame_bytes: usize) -> Arc<Hub> {
+        self.hub_with(Box::new(Places), quality, frame_bytes)
+    }
+
+    fn hub_with(
+        &self,
+        encode: Box<dyn Encode>,
+        quality: QualityOfService,
+        frame_bytes: usize,
+    ) -> Arc<Hub> {
         let parts = Parts {
             name: "s1".parse().unwrap(),
             streams: self.streams.clone(),
             stream: self.stream.id,
-            encode: Box::new(Places),
+            encode,
             key: self.key.clone(),
             contract: self.contract,
             quality,
@@ -169,11 +179,11 @@ impl Shown {
             shares: Shares::default(),
             tasks: Tasks::new(),
         };
-        Hub::new(parts, &self.stream)
+        Arc::new(Hub::new(parts, &self.stream))
     }
 
     /// All frames from there to what the log holds now.
-    async fn frames(&self, hub: &Hub, begin: &Begin) -> Vec<Arc<Frame>> {
+    async fn frames(&self, hub: &Arc<Hub>, begin: &Begin) -> Vec<Arc<Frame>> {
         let quality = QualityOfService::ExactlyOnce;
         let started = start(&self.streams, self.stream.id, begin, self.contract, quality).await;
         let mut place = started.unwrap().place;

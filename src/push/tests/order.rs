@@ -101,7 +101,7 @@ async fn while_a_full_frame_is_sent_the_next_one_is_made() {
     for _ in 0..20 {
         shown.commit(&[0], "").await;
     }
-    let hub = Arc::new(shown.hub(QualityOfService::ExactlyOnce, 300));
+    let hub = shown.hub(QualityOfService::ExactlyOnce, 300);
     let begun = start(
         &shown.streams,
         shown.stream.id,

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    dispatch::{Cause, TargetId},
+    dispatch::Cause,
+    dispatch::TargetId,
     redrive::{Stopped, TargetFailing},
 };
 

@@ -1,6 +1,7 @@
 //! A pass beside others, and what ends it early.
 
 use super::*;
+use crate::storage::{Commit, Epoch, Finish, NewEnd};
 
 #[tokio::test]
 async fn while_the_log_takes_nothing_a_redrive_is_refused_and_calls_nobody() {
@@ -110,6 +111,38 @@ async fn a_stop_ends_a_pass_after_the_calls_in_flight() {
         1
     );
     gateway.stop().await;
+}
+
+/// As a person does who discards it, or another node: the target has it all the same.
+#[tokio::test]
+async fn a_record_that_ends_elsewhere_during_its_call_is_delivered_by_the_report_and_ends_once() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target.address, 2).await;
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let calls = [target.next_call().await, target.next_call().await];
+        let discarded = Finish {
+            of: gateway.partition(UNAVAILABLE, 0),
+            offset: Offset(0),
+            end: NewEnd::Discarded,
+            attempts: 0,
+            status: None,
+            epoch: Epoch(1),
+        };
+        let commit = Commit {
+            finishes: vec![discarded],
+            ..Commit::default()
+        };
+        gateway.engine.commit(commit).await.unwrap();
+        for call in calls {
+            call.answer(200);
+        }
+    });
+    assert_eq!(counts(&report), (2, 0, 0));
+    assert!(report.end_of_stream);
+    let ended = gateway.counts(UNAVAILABLE);
+    assert_eq!((ended.discarded, ended.delivered), (1, 1));
 }
 
 #[tokio::test]

@@ -80,7 +80,8 @@ macro_rules! suite {
                 a_purge_that_is_to_keep_open_records_is_refused_by_the_first,
                 ends_that_were_queued_before_a_purge_are_stored_before_it,
                 a_purged_record_cannot_end,
-                each_purge_is_an_event_unless_nothing_came_since_the_last;
+                each_purge_is_an_event_unless_nothing_came_since_the_last,
+                with_as_many_events_as_there_may_be_a_purge_moves_the_last_one;
             streams: a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen,
                 a_name_is_taken_once,
                 an_ocid_is_taken_once,
@@ -93,7 +94,10 @@ macro_rules! suite {
             state: values_are_set_found_listed_and_removed,
                 revisions_guard_a_value,
                 values_of_the_greatest_size_are_kept,
-                watchers_hear_of_their_prefix_alone;
+                watchers_hear_of_their_prefix_alone,
+                each_kind_keeps_to_its_share,
+                a_record_from_outside_refers_to_what_is_there,
+                a_value_that_a_record_refers_to_since_does_not_go;
             dedup: a_repeated_commit_is_answered_as_the_first_one_was,
                 repetitions_are_seen_between_neighbours,
                 a_refused_commit_is_not_remembered,

@@ -7,8 +7,8 @@ use crate::{
     ledger::Balance,
     place::{Offset, StreamId},
     storage::{
-        Bounds, CommitError, ControlEventKind, Engine, NewEnd, OpenRecords, PurgeNote, Purged,
-        PurgedPartition, ReadError, StreamConfig, StreamError,
+        Bounds, CommitError, ControlEventKind, EVENTS_MAX, Engine, NewEnd, OpenRecords, PurgeNote,
+        Purged, PurgedPartition, ReadError, StreamConfig, StreamError,
     },
 };
 
@@ -211,7 +211,7 @@ pub(crate) async fn each_purge_is_an_event_unless_nothing_came_since_the_last(pl
     assert_eq!(second.last_purge, Some(note("second")));
     assert_eq!(second.events.len(), 3);
     assert_eq!(second.events[2].tails, [Offset(1)]);
-    // There is no bound to how many there are, so they are small.
+    // There may be many, so they are small.
     let earlier = &second.events[1];
     assert_eq!(
         (earlier.time, &earlier.tails[..]),
@@ -233,4 +233,49 @@ pub(crate) async fn each_purge_is_an_event_unless_nothing_came_since_the_last(pl
     assert_eq!(third.purged(), Some(event));
     assert_eq!(third.purged_below(of.partition), Offset(2));
     reopened(engine, place).await;
+}
+
+pub(crate) async fn with_as_many_events_as_there_may_be_a_purge_moves_the_last_one(
+    place: &dyn Place,
+) {
+    let engine = place.open();
+    let mut stream = make(engine.as_ref(), "src", 1).await;
+    let (id, of) = (stream.id, part(&stream, 0));
+    let purge = async |engine: &dyn Engine, offset: u64| {
+        stored(engine, numbered(of, offset..offset + 1)).await;
+        let purged = engine.purge_stream(id, OpenRecords::Drop, note("again"));
+        purged.await.unwrap().stream
+    };
+    let mut before = None;
+    let bound = EVENTS_MAX as u64;
+    for offset in 0..bound {
+        before = Some(std::mem::replace(
+            &mut stream,
+            purge(engine.as_ref(), offset).await,
+        ));
+    }
+    let before = before.unwrap();
+    assert_eq!(
+        (before.events.len(), stream.events.len()),
+        (EVENTS_MAX, EVENTS_MAX)
+    );
+    assert!(before.purged().unwrap().time < stream.purged().unwrap().time);
+    assert_eq!(
+        before.events[..EVENTS_MAX - 1],
+        stream.events[..EVENTS_MAX - 1]
+    );
+    // The purge was one all the same, and is one after a restart.
+    assert_eq!(engine.status(of).unwrap().bounds, bounds(bound, bound));
+    let engine = reopened(engine, place).await;
+    assert_eq!(engine.status(of).unwrap().bounds, bounds(bound, bound));
+    assert_eq!(engine.stream_by_id(stream.id), Some(stream.clone()));
+    // A growth is an event of its own, and a purge behind it too.
+    let grown = engine.change_stream(stream.id, 2, StreamConfig::default(), None);
+    assert_eq!(grown.await.unwrap().events.len(), EVENTS_MAX + 1);
+    let purged = purge(engine.as_ref(), bound).await;
+    assert_eq!(purged.events.len(), EVENTS_MAX + 2);
+    let last = purge(engine.as_ref(), bound + 1).await;
+    assert_eq!(last.events.len(), EVENTS_MAX + 2);
+    let engine = reopened(engine, place).await;
+    assert_eq!(engine.stream_by_id(last.id), Some(last));
 }

@@ -63,7 +63,12 @@ impl Answer {
 }
 
 /// Turns a request into its operation and time; `None` if there is nothing to store and it was answered.
-pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(Op, u64, Answer)> {
+pub(super) fn plan(
+    books: &Books,
+    request: Request,
+    now: Timestamp,
+    streams_max: usize,
+) -> Option<(Op, u64, Answer)> {
     let time = now.0.max(books.last_time.saturating_add(1));
     let (op, answer) = match request {
         Request::Commit { .. } => {
@@ -97,6 +102,9 @@ pub(super) fn plan(books: &Books, request: Request, now: Timestamp) -> Option<(O
                 .is_some_and(|ocid| books.is_taken(ocid));
             if books.is_taken(name.as_str()) || ocid_taken {
                 return refuse(answer, StreamError::Exists);
+            }
+            if books.streams_len() >= streams_max {
+                return refuse(answer, StreamError::TooMany { streams_max });
             }
             let created = ControlEvent {
                 kind: ControlEventKind::Created { partitions },

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     codec::to_usize,
-    disk::{Disk, DiskFile, RealDisk},
+    disk::{self, Disk, DiskFile, RealDisk},
     scan::Frames,
     segment::{self, SNAPSHOT_AT, SegmentHeader, file_name, number_of, read_snapshot},
 };
@@ -87,7 +87,7 @@ struct Part {
 /// Each variant of [`BackupError`]; what was copied until then stays in `to`.
 pub fn create(from: &Path, to: &Path) -> Result<Copied, BackupError> {
     let (from, to) = (from.join("journal"), begin(to)?.join("journal"));
-    fs::create_dir(&to).map_err(|source| io_error(&to, source))?;
+    disk::make_dir(&to).map_err(|source| io_error(&to, source))?;
     let mut parts: BTreeMap<u64, Part> = BTreeMap::new();
     for _ in 0..ROUNDS_MAX {
         let numbers = numbers(&from)?;
@@ -137,11 +137,11 @@ pub fn restore(from: &Path, to: &Path) -> Result<Copied, BackupError> {
         return Err(BackupError::NoJournal(from));
     }
     let to = begin(to)?.join("journal");
-    fs::create_dir(&to).map_err(|source| io_error(&to, source))?;
+    disk::make_dir(&to).map_err(|source| io_error(&to, source))?;
     let mut copied = Copied::default();
     for number in numbers {
         let path = to.join(file_name(number));
-        let written = fs::copy(from.join(file_name(number)), &path);
+        let written = copy_whole(&from.join(file_name(number)), &path);
         copied.bytes += written.map_err(|source| io_error(&path, source))?;
         copied.files_len += 1;
     }
@@ -149,10 +149,17 @@ pub fn restore(from: &Path, to: &Path) -> Result<Copied, BackupError> {
     Ok(copied)
 }
 
+/// Copies a file for its owner alone, whoever could read the one that is copied; returns its bytes.
+fn copy_whole(from: &Path, to: &Path) -> io::Result<u64> {
+    let mut from = disk::private().read(true).open(from)?;
+    let mut to = disk::private().write(true).create_new(true).open(to)?;
+    io::copy(&mut from, &mut to)
+}
+
 /// Makes sure that a directory is there and empty.
 fn begin(dir: &Path) -> Result<&Path, BackupError> {
     let failed = |source| io_error(dir, source);
-    fs::create_dir_all(dir).map_err(failed)?;
+    disk::make_dirs(dir).map_err(failed)?;
     match fs::read_dir(dir).map_err(failed)?.next() {
         None => Ok(dir),
         Some(_) => Err(BackupError::NotEmpty(dir.into())),
@@ -192,7 +199,10 @@ fn copy(from: &Path, to: &Path, number: u64, newest: u64) -> Result<One, BackupE
     };
     let copy_path = to.join(file_name(number));
     let copy_failed = |source| io_error(&copy_path, source);
-    let copy = File::create(&copy_path).map_err(copy_failed)?;
+    // It is there already if the journal went on meanwhile.
+    let mut options = disk::private();
+    options.write(true).create(true).truncate(true);
+    let copy = options.open(&copy_path).map_err(copy_failed)?;
     let mut head = header.encode();
     head.extend_from_slice(&snapshot);
     head.resize(to_usize(header.frames_at()), 0);

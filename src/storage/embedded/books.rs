@@ -15,6 +15,7 @@ use crate::{
     place::{Offset, Partition, PartitionId, StreamId, StreamName},
     storage::{
         Bounds, Counts, Ledger, PartitionStatus, PurgedPartition, StateEntry, Stream, StreamLedger,
+        shares::{ShareBytes, share_of, state_cost},
     },
 };
 
@@ -38,8 +39,8 @@ pub(super) struct Books {
     /// Time of the last commit.
     pub(super) last_time: u64,
     pub(super) state: BTreeMap<Arc<str>, StateEntry>,
-    /// Names and values of `state`.
-    pub(super) state_bytes: usize,
+    /// What the values of `state` take, by share.
+    pub(super) state_bytes: ShareBytes,
     /// Revision of the last change of any value.
     pub(super) state_revision: u64,
     pub(super) dedup: Dedup,
@@ -224,11 +225,6 @@ impl PartitionBook {
     }
 }
 
-/// What a change of state is charged with.
-pub(super) fn state_cost(key: &str, value: &[u8]) -> usize {
-    key.len() + value.len() + 32
-}
-
 impl Books {
     /// Takes in an operation.
     ///
@@ -301,7 +297,7 @@ impl Books {
         }
         book.partitions
             .resize_with(new.partitions.into(), PartitionBook::default);
-        if let Some(tails) = image.purges(old.events.len()) {
+        if let Some(tails) = image.purge_since(Some(old)) {
             let all_of = tails.iter().map(|tail| tail.0);
             if !all_of.eq(book.partitions.iter().map(|partition| partition.next)) {
                 return Err(Malformed("a purge does not go up to the tails"));
@@ -327,16 +323,17 @@ impl Books {
 
     pub(super) fn set_state(&mut self, key: &Arc<str>, revision: u64, value: Option<bytes::Bytes>) {
         self.state_revision = self.state_revision.max(revision);
+        let bytes = &mut self.state_bytes[share_of(key)];
         let old = match value {
             Some(value) => {
-                self.state_bytes += state_cost(key, &value);
+                *bytes += state_cost(key, &value);
                 let entry = StateEntry { revision, value };
                 self.state.insert(key.clone(), entry)
             }
             None => self.state.remove(key),
         };
         if let Some(old) = old {
-            self.state_bytes -= state_cost(key, &old.value);
+            *bytes -= state_cost(key, &old.value);
         }
     }
 
@@ -415,6 +412,10 @@ impl Books {
     /// Returns all streams by number.
     pub(super) fn streams(&self) -> impl Iterator<Item = (u32, &StreamBook)> {
         self.streams.iter().map(|(number, book)| (*number, book))
+    }
+
+    pub(super) fn streams_len(&self) -> usize {
+        self.streams.len()
     }
 
     /// Returns all streams by name.

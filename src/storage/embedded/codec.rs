@@ -127,7 +127,7 @@ pub(super) fn put_sized(out: &mut Vec<u8>, bytes: &[u8]) {
 /// # Panics
 /// On 4 GiB and more; commits and snapshots are bounded far below.
 pub(super) fn len_u32(len: usize) -> u32 {
-    u32::try_from(len).expect("bounded by COMMIT_BYTES_MAX and STATE_TOTAL_BYTES_MAX")
+    u32::try_from(len).expect("bounded by COMMIT_BYTES_MAX and the shares of state")
 }
 
 /// Returns a number of the format as a length; what memory cannot hold becomes a length that nothing has.

@@ -4,11 +4,13 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::Path,
 };
 
-use rustix::buffer::spare_capacity;
+use rustix::{buffer::spare_capacity, fs::OFlags};
+
+use crate::descriptors::patiently;
 
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -111,22 +113,47 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
 }
 
-/// The file system of this machine.
+/// Mode of a file: it holds what only its owner may read.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// Returns how a file of a data directory is opened: no link is followed, because it may name a file that is not ours, and
+/// a file that is made is its owner's alone from its first moment.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let no_link = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    options.mode(FILE_MODE).custom_flags(no_link);
+    options
+}
+
+/// Makes a directory for its owner alone.
+pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(DIR_MODE).create(dir)
+}
+
+/// The same, with those above it that are not there.
+pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(DIR_MODE).create(dir)
+}
+
+/// The file system of this machine. What needs a file descriptor waits while there is none: the log must not end because
+/// others have them all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let mut options = private();
+        options.read(true).write(true).create_new(true);
+        let file = patiently(|| options.open(path))?;
         Ok(Box::new(RealFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut options = private();
+        options.read(true).write(true);
+        let file = patiently(|| options.open(path))?;
         Ok(Box::new(RealFile(file)))
     }
 
@@ -139,17 +166,17 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let names =
-            fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = patiently(|| fs::read_dir(dir))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         names.collect()
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        make_dirs(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        patiently(|| File::open(dir))?.sync_all()
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

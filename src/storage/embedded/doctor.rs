@@ -18,6 +18,7 @@ use super::{
     codec::to_usize,
     dedup::Dedup,
     disk::{Disk, DiskFile},
+    exposure,
     index::Index,
     lock, lookup, mend,
     recovery::{self, check_neighbours, find},
@@ -26,6 +27,7 @@ use super::{
     snapshot,
 };
 
+pub use super::exposure::Exposed;
 pub use super::mend::{AcceptError, LossReport, LostFile, LostRecords, accept_loss};
 
 /// What was found in a directory.
@@ -41,6 +43,8 @@ pub struct Examined {
     pub loss: Option<LossReport>,
     /// Losses that were accepted before.
     pub accepted: Vec<Accepted>,
+    /// What others than the owner may read or change.
+    pub exposed: Exposed,
 }
 
 /// A loss that somebody has accepted.
@@ -97,6 +101,7 @@ pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
     // A directory that is not there is not made.
     fs::read_dir(&journal_dir).map_err(|source| OpenError::io("list", &journal_dir, source))?;
     let _lock = lock::take_dir(dir)?;
+    let exposed = exposure::look(dir);
     let disk: Arc<dyn Disk> = Arc::new(Untouched);
     let names = disk.list(&journal_dir);
     let names = names.map_err(|source| OpenError::io("list", &journal_dir, source))?;
@@ -132,6 +137,7 @@ pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
         // What is worse than damage is the refusal.
         loss: loss.ok().flatten(),
         accepted,
+        exposed,
     })
 }
 
@@ -269,10 +275,8 @@ pub fn rebuild_index(dir: &Path) -> Result<usize, OpenError> {
 ///
 /// # Errors
 /// As [`Embedded::open`], and if the change cannot be stored; then it is to be done again.
-pub async fn renew(options: Options) -> Result<usize, RenewError> {
-    let engine = tokio::task::spawn_blocking(|| {
-        Embedded::open(options, Arc::new(RealDisk), Clock::system())
-    });
+pub async fn renew(options: Options, clock: Clock) -> Result<usize, RenewError> {
+    let engine = tokio::task::spawn_blocking(|| Embedded::open(options, Arc::new(RealDisk), clock));
     let engine = engine.await.map_err(io::Error::other)??;
     let streams = engine.streams();
     for stream in &streams {

@@ -21,6 +21,7 @@ use crate::{
         Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
         LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged,
         ReadError, State, StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
+        shares::ShareBytes,
     },
     telemetry::metrics::latency,
 };
@@ -51,6 +52,9 @@ pub struct Embedded {
     lock: Mutex<Option<DirLock>>,
     append_seconds: Histogram,
     close_began: AtomicBool,
+    /// What a test does to ends.
+    #[cfg(test)]
+    ends: super::hands::Ends,
 }
 
 impl Embedded {
@@ -87,6 +91,8 @@ impl Embedded {
             lock: Mutex::new(Some(opened.lock)),
             append_seconds: latency(),
             close_began: AtomicBool::new(false),
+            #[cfg(test)]
+            ends: super::hands::Ends::default(),
         };
         (Arc::new(engine), opened.writer)
     }
@@ -95,6 +101,12 @@ impl Embedded {
     #[cfg(test)]
     pub(crate) fn say_disk_full(&self, full: bool) {
         self.shared.condition.disk_full(full);
+    }
+
+    /// Returns what a test can do to ends.
+    #[cfg(test)]
+    pub(crate) fn ends(&self) -> &super::hands::Ends {
+        &self.ends
     }
 
     /// Returns whether nothing is being done beside commits.
@@ -195,6 +207,10 @@ impl Log for Embedded {
 
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         let bytes = check(&commit)?;
+        #[cfg(test)]
+        if !commit.finishes.is_empty() {
+            self.ends.pass().await?;
+        }
         let from_outside = |append: &Append| append.kind.is_from_outside();
         if self.shared.condition.is_low() && commit.appends.iter().any(from_outside) {
             return Err(CommitError::DiskFull);
@@ -221,6 +237,8 @@ impl Log for Embedded {
 
     fn finish_soon(&self, finish: Finish) -> Result<(), CommitError> {
         self.check_disk()?;
+        #[cfg(test)]
+        self.ends.refusal()?;
         self.queue.push_finish(finish)
     }
 
@@ -416,6 +434,10 @@ impl State for Embedded {
 
     fn changed(&self, prefix: &str) -> watch::Receiver<u64> {
         self.shared.watch_state(prefix)
+    }
+
+    fn share_bytes(&self) -> ShareBytes {
+        lock::read(&self.shared.view).books.state_bytes
     }
 }
 

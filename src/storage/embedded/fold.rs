@@ -206,21 +206,20 @@ impl Fold {
             self.books.remove_stream(number)?;
         }
         self.books.add_stream(image, Vec::new())?;
-        self.purge(image.number, image.purges(0).unwrap_or_default())
+        self.purge(image.number, image.purge_since(None).unwrap_or_default())
     }
 
     fn changed(&mut self, image: &StreamImage) -> Result<(), Malformed> {
         let mut stream = Stream::clone(&image.stream);
         let known = self.books.streams().find(|(n, _)| *n == image.number);
-        let mut events = 0;
+        let mut was = None;
         if let Some((_, book)) = known {
             stream.partitions = stream.partitions.max(book.stream.partitions);
-            events = purges_len(&book.stream);
+            was = Some(book.stream.clone());
         }
         self.books.set_stream(image.number, Arc::new(stream));
-        // By number and not by place: growths that were not seen are put among the events.
-        if purges_len(&image.stream) > events {
-            self.purge(image.number, image.purges(0).unwrap_or_default())?;
+        if let Some(tails) = image.purge_since(was.as_deref()) {
+            self.purge(image.number, tails)?;
         }
         Ok(())
     }
@@ -279,12 +278,6 @@ impl Fold {
         }
         settled
     }
-}
-
-fn purges_len(stream: &Stream) -> usize {
-    let events = stream.events.iter();
-    let purges = events.filter(|event| event.kind == ControlEventKind::Purged);
-    purges.count()
 }
 
 /// Returns how many more records were handed on than received.

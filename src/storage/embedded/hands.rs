@@ -1,6 +1,12 @@
 //! An engine without threads: a test does the work of its writer and of its housekeeper, turn by turn.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::watch;
 
 use super::{
     Disk, Embedded, OpenError, Options,
@@ -9,7 +15,45 @@ use super::{
     reader::Reader,
     writer::Writer,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, storage::CommitError};
+
+/// What a test does to ends of records on their way to the writer.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    refusals: Mutex<VecDeque<CommitError>>,
+    held: watch::Sender<bool>,
+}
+
+impl Ends {
+    /// Answers the next end so; several calls queue up.
+    pub(crate) fn refuse(&self, error: CommitError) {
+        self.refusals.lock().unwrap().push_back(error);
+    }
+
+    /// From now on ends that are waited for are held here, or no longer.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// How many are held.
+    pub(crate) fn held_len(&self) -> usize {
+        self.held.receiver_count()
+    }
+
+    pub(super) fn refusal(&self) -> Result<(), CommitError> {
+        self.refusals
+            .lock()
+            .unwrap()
+            .pop_front()
+            .map_or(Ok(()), Err)
+    }
+
+    pub(super) async fn pass(&self) -> Result<(), CommitError> {
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held).await.unwrap();
+        self.refusal()
+    }
+}
 
 /// Writer and housekeeper of an engine.
 pub(crate) struct Hands {

@@ -26,11 +26,13 @@ use std::{
 
 use bytes::BufMut;
 
+use crate::descriptors::patiently;
+
 use super::{
     block::Slot,
     blocks::BlockRef,
     codec::{Malformed, Reader, put_varint},
-    lock,
+    disk, lock,
     lookup::SegmentScan,
     ops::DedupEntry,
     usage::SegmentUsage,
@@ -69,6 +71,8 @@ enum Fault {
     Panicked,
     #[error("it belongs to another journal")]
     Foreign,
+    #[error("{0} is a link, and sled would write to what it names")]
+    Link(String),
 }
 
 impl Index {
@@ -117,6 +121,7 @@ impl Index {
     }
 
     fn try_open(&self, journal: [u8; 16], lives: &BTreeMap<u64, u64>) -> Result<sled::Db, Fault> {
+        self.make_safe()?;
         let config = sled::Config::new()
             .path(&self.dir)
             .cache_capacity(CACHE_BYTES)
@@ -151,6 +156,18 @@ impl Index {
             }
         }
         Ok(db)
+    }
+
+    /// Makes the directory, for its owner alone: sled makes its files for everybody. Refuses links, which sled follows.
+    fn make_safe(&self) -> Result<(), Fault> {
+        disk::make_dirs(&self.dir)?;
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_symlink() {
+                return Err(Fault::Link(entry.file_name().to_string_lossy().into()));
+            }
+        }
+        Ok(())
     }
 
     /// Returns whether all of a file is in here.
@@ -286,13 +303,14 @@ impl Index {
     /// sled's own flush starts the write but does not wait for the disk.
     fn sync(&self, db: &sled::Db) -> Result<(), Fault> {
         db.flush()?;
-        File::open(self.dir.join("db"))?.sync_data()?;
+        let file = self.dir.join("db");
+        patiently(|| File::open(&file))?.sync_data()?;
         Ok(())
     }
 
     fn set_aside(&self) {
         let to = self.damaged_dir.join("index");
-        let moved = fs::create_dir_all(&self.damaged_dir)
+        let moved = disk::make_dirs(&self.damaged_dir)
             .and_then(|()| match fs::remove_dir_all(&to) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),

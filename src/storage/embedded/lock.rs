@@ -4,13 +4,17 @@
 //! seen through the engine's health, so nothing is stored on top of a value that may be half changed.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    fs::{File, TryLockError},
+    io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use super::OpenError;
+use super::{OpenError, disk};
+
+/// Digits of a process number, and more than that.
+const NOTE_BYTES_MAX: u64 = 32;
 
 pub(super) fn mutex<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
@@ -35,7 +39,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     make_dir(parent)?;
-    match fs::create_dir(dir) {
+    match disk::make_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => File::open(parent)?.sync_all(),
     }
@@ -44,9 +48,21 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 /// A directory taken for this process until it is dropped.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: File,
+    pub(super) file: File,
     /// Somebody may remove a lock file that looks forgotten; the directory itself stays.
-    _dir: Option<File>,
+    pub(super) dir: Option<File>,
+}
+
+impl Drop for DirLock {
+    /// Closing the files is not enough. A child that another thread starts at this moment has the same open files until it
+    /// runs its program, and they keep the lock.
+    fn drop(&mut self) {
+        for file in [Some(&self.file), self.dir.as_ref()].into_iter().flatten() {
+            if let Err(error) = file.unlock() {
+                tracing::debug!(%error, "cannot give the lock back; the end of the process does");
+            }
+        }
+    }
 }
 
 /// Takes the directory for this process.
@@ -58,20 +74,15 @@ pub(super) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
         source,
     };
     make_dir(dir).map_err(failed)?;
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
+    let mut options = disk::private();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let pid = fs::read_to_string(&path).ok();
             return Err(OpenError::InUse {
                 dir: dir.into(),
-                pid: pid.and_then(|text| text.trim().parse().ok()),
+                pid: noted(&mut file),
             });
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
@@ -92,15 +103,27 @@ pub(super) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
         }
     };
     // The number is a courtesy to whoever finds the directory taken: failing to write it fails nothing.
-    let pid = format!("{}\n", std::process::id());
-    let noted = file
-        .set_len(0)
-        .and_then(|()| file.write_all(pid.as_bytes()));
-    if let Err(error) = noted {
+    if let Err(error) = note(&mut file) {
         tracing::debug!(%error, "cannot note the process in the lock file");
     }
-    Ok(DirLock {
-        _file: file,
-        _dir: held,
-    })
+    Ok(DirLock { file, dir: held })
+}
+
+/// Notes this process in the lock file, unless that is something else: a second name of a file that somebody needs.
+fn note(file: &mut File) -> io::Result<()> {
+    let found = file.metadata()?;
+    let is_ours = found.is_file() && found.nlink() == 1 && found.len() <= NOTE_BYTES_MAX;
+    if !is_ours {
+        return Err(io::Error::other("it is no lock file of ours"));
+    }
+    let pid = format!("{}\n", std::process::id());
+    file.set_len(0)?;
+    file.write_all(pid.as_bytes())
+}
+
+/// Returns the process that is noted.
+fn noted(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(NOTE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }

@@ -125,11 +125,15 @@ pub enum AcceptError {
 /// # Errors
 /// Each variant of [`AcceptError`] says what is true; but for [`OpenError::Io`] nothing was changed, and after that the same
 /// call again goes on.
-pub fn accept_loss(dir: &Path, named: &[PathBuf]) -> Result<LossReport, AcceptError> {
+pub fn accept_loss(
+    dir: &Path,
+    named: &[PathBuf],
+    clock: &Clock,
+) -> Result<LossReport, AcceptError> {
     let journal = dir.join("journal");
     std::fs::read_dir(&journal).map_err(|source| OpenError::io("list", &journal, source))?;
     let _lock = lock::take_dir(dir)?;
-    let now = Clock::system().now();
+    let now = clock.now();
     accept(&(Arc::new(RealDisk) as Arc<dyn Disk>), dir, named, now)
 }
 

@@ -36,6 +36,7 @@ mod dedup;
 mod disk;
 pub mod doctor;
 mod engine;
+mod exposure;
 mod finished;
 mod fold;
 mod frame;
@@ -90,8 +91,6 @@ use crate::{config::LogSettings, random};
 pub const PARTITIONS_MAX: u16 = 256;
 /// What records, ends and state of one commit may take together.
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
-/// What all state values may take together, names included.
-pub const STATE_TOTAL_BYTES_MAX: usize = 16 << 20;
 
 /// Reason of refusals after the end.
 const CLOSED: &str = "it was closed";

@@ -14,6 +14,7 @@ use super::{
     OpenError, Options,
     dedup::Dedup,
     disk::Disk,
+    exposure,
     frame::HEADER_LEN,
     housekeeper::{FreeSpace, Housekeeper, STEP_WAIT},
     index::Index,
@@ -63,6 +64,14 @@ pub(super) fn open(
     let start = Instant::now();
     let Options { dir, log } = options;
     let lock = lock::take_dir(&dir)?;
+    // Not narrowed here: somebody may have opened it for a reason.
+    if let Some(mode) = exposure::mode_for_others(&dir) {
+        let mode = format!("{mode:o}");
+        tracing::warn!(
+            dir = %dir.display(), mode,
+            "others than its owner may look into the data directory; `chmod -R go=` takes that from them"
+        );
+    }
     let journal_dir = dir.join("journal");
     disk.create_dir_all(&journal_dir)
         .and_then(|()| disk.sync_dir(&dir))
@@ -76,6 +85,7 @@ pub(super) fn open(
     }
     let segment_bytes = log.segment_bytes.max(SEGMENT_BYTES_MIN);
     let free_min = log.disk_free_bytes_min;
+    let streams_max = log.streams_max;
     let spares = Spares::open(disk.clone(), journal_dir.join("spare"), segment_bytes);
     let spares =
         spares.map_err(|source| OpenError::io("make files ready in", &journal_dir, source));
@@ -119,6 +129,7 @@ pub(super) fn open(
         clock,
         journal: found.journal,
         segment_bytes,
+        streams_max,
         open: None,
         named: None,
         before: None,
@@ -129,6 +140,8 @@ pub(super) fn open(
         stopped: None,
         full: None,
         on_reserve: false,
+        refused_ends_len: 0,
+        refused_told_at: None,
         refused: false,
         no_space_at: None,
         unproven: false,

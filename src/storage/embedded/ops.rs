@@ -266,11 +266,14 @@ pub(super) struct StreamImage {
 }
 
 impl StreamImage {
-    /// Returns the tails of the last purge, if it is not among the first `known` events.
-    pub(super) fn purges(&self, known: usize) -> Option<&[Offset]> {
-        let mut new = self.stream.events.iter().skip(known).rev();
-        let purge = new.find(|event| event.kind == ControlEventKind::Purged)?;
-        Some(&purge.tails)
+    /// Returns the tails of the last purge, if it came after the last one of `known`, which is the stream as it was.
+    ///
+    /// Purges are told apart by their times, of which no two are equal: with [`EVENTS_MAX`](crate::storage::EVENTS_MAX)
+    /// events there are no more of them after a purge than before.
+    pub(super) fn purge_since(&self, known: Option<&Stream>) -> Option<&[Offset]> {
+        let purge = self.stream.purged()?;
+        let known = known.and_then(Stream::purged).map(|event| event.time);
+        (known < Some(purge.time)).then_some(&purge.tails[..])
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {

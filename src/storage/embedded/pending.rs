@@ -16,13 +16,13 @@ use crate::{
     storage::{
         Append, AppendKind, Appended, Commit, CommitError, Committed, Dedup, DedupId, Finish,
         NewEnd, StateChange,
+        shares::{Share, ShareBytes, exceeded, share_of, state_cost},
     },
 };
 
 use super::{
-    STATE_TOTAL_BYTES_MAX,
     block::{self, NewBlock, Slot},
-    books::{Books, state_cost},
+    books::Books,
     ops::{DedupEntry, EndCode, Entry, FinishRun, Op},
     shared::EPOCH,
 };
@@ -39,12 +39,25 @@ pub(super) struct Pending {
     /// Time of the last commit.
     last_time: u64,
     partitions: HashMap<Slot, PartitionDelta>,
-    state: HashMap<Arc<str>, u64>,
-    state_bytes: usize,
+    state: HashMap<Arc<str>, Value>,
+    state_bytes: ShareBytes,
     state_revision: u64,
     dedup: HashMap<(u32, [u8; 16]), DedupEntry>,
     refers: HashSet<Arc<str>>,
+    /// When a record last referred to a value, since this engine was opened; kept from frame to frame. A frame that is
+    /// not stored leaves its times here, which only keeps a value for longer.
+    referred: HashMap<Arc<str>, u64>,
 }
+
+/// A state value as far as the next change of it has to know; both are 0 where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Value {
+    revision: u64,
+    cost: usize,
+}
+
+/// Names of values that are gone that `referred` may hold before it is tidied.
+const REFERRED_SLACK_LEN: usize = 1_024;
 
 #[derive(Debug)]
 struct PartitionDelta {
@@ -81,6 +94,9 @@ impl Pending {
         self.state_revision = books.state_revision;
         self.dedup.clear();
         self.refers.clear();
+        if self.referred.len() > books.state.len() + REFERRED_SLACK_LEN {
+            self.referred.retain(|key, _| books.state.contains_key(key));
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -124,7 +140,7 @@ impl Pending {
                 return Err(already(twice));
             }
         }
-        self.check_state(books, &commit.state)?;
+        self.check_state(books, &commit)?;
 
         let time = self.time(now);
         let mut appended = Vec::with_capacity(commit.appends.len());
@@ -290,6 +306,10 @@ impl Pending {
             self.append_record(books, slot, append.kind, record, time);
         }
         for key in append.refers {
+            match self.referred.get_mut(&key) {
+                Some(at) => *at = time,
+                None => drop(self.referred.insert(key.clone(), time)),
+            }
             // Which of them the file has already shows when it is known which file it will be.
             if !self.refers.contains(&key) {
                 self.bytes += 16 + key.len();
@@ -335,62 +355,92 @@ impl Pending {
         self.entries.push(Entry::Block(block));
     }
 
-    /// Checks all changes as if they were made one after the other.
-    fn check_state(&self, books: &Books, changes: &[StateChange]) -> Result<(), CommitError> {
+    /// Checks all changes as if they were made one after the other, and what the records refer to as it is then.
+    fn check_state(&self, books: &Books, commit: &Commit) -> Result<(), CommitError> {
+        let conflict = |key: &Arc<str>| CommitError::StateConflict { key: key.clone() };
         let mut bytes = self.state_bytes;
-        let mut revision = self.state_revision;
-        for (at, change) in changes.iter().enumerate() {
-            revision += 1;
-            let earlier = changes[..at].iter().rposition(|c| c.key == change.key);
-            let current = match earlier {
-                Some(earlier) if changes[earlier].value.is_none() => 0,
-                Some(earlier) => revision - (at - earlier) as u64,
-                None => self.state_revision_of(books, &change.key),
-            };
-            if change.expected.is_some_and(|expected| expected != current) {
-                let key = change.key.clone();
-                return Err(CommitError::StateConflict { key });
+        let revisions = self.state_revision + 1..;
+        let mut after: HashMap<&str, Value> = HashMap::new();
+        for (revision, change) in revisions.zip(&commit.state) {
+            let StateChange {
+                key,
+                value,
+                expected,
+            } = change;
+            let known = after.get(&**key).copied();
+            let current = known.unwrap_or_else(|| self.value_of(books, key));
+            if expected.is_some_and(|expected| expected != current.revision) {
+                return Err(conflict(key));
             }
-            // Values that go are not counted: the bound is on what is there while both may be.
-            if let Some(value) = &change.value {
-                bytes += state_cost(&change.key, value);
+            let new = value.as_ref().map_or(Value::default(), |value| Value {
+                revision,
+                cost: state_cost(key, value),
+            });
+            let share = &mut bytes[share_of(key)];
+            *share = *share + new.cost - current.cost;
+            after.insert(key, new);
+        }
+        if let Some(Share {
+            kind, bytes_max, ..
+        }) = exceeded(&self.state_bytes, &bytes)
+        {
+            let bytes_max = *bytes_max;
+            return Err(CommitError::StateFull { kind, bytes_max });
+        }
+        if let Some(since) = commit.unreferred_since {
+            let mut removed = commit.state.iter().filter(|change| change.value.is_none());
+            let is_needed = |key| self.referred.get(key).is_some_and(|at| *at >= since.0);
+            if let Some(change) = removed.find(|change| is_needed(&change.key)) {
+                return Err(conflict(&change.key));
             }
         }
-        if bytes > STATE_TOTAL_BYTES_MAX && changes.iter().any(|change| change.value.is_some()) {
-            return Err(CommitError::TooLarge {
-                what: "state as a whole",
-                bytes,
-                bytes_max: STATE_TOTAL_BYTES_MAX,
-            });
+        let appends = commit.appends.iter();
+        let outside = appends.filter(|append| append.kind.is_from_outside());
+        for key in outside.flat_map(|append| &append.refers) {
+            let known = after.get(&**key).copied();
+            if known.unwrap_or_else(|| self.value_of(books, key)).revision == 0 {
+                return Err(conflict(key));
+            }
         }
         Ok(())
     }
 
-    fn state_revision_of(&self, books: &Books, key: &str) -> u64 {
+    fn value_of(&self, books: &Books, key: &str) -> Value {
         let pending = self.state.get(key).copied();
-        pending.unwrap_or_else(|| books.state.get(key).map_or(0, |entry| entry.revision))
+        pending.unwrap_or_else(|| {
+            books
+                .state
+                .get(key)
+                .map_or(Value::default(), |entry| Value {
+                    revision: entry.revision,
+                    cost: state_cost(key, &entry.value),
+                })
+        })
     }
 
     fn change_state(&mut self, books: &Books, change: StateChange) {
         self.state_revision += 1;
         let revision = self.state_revision;
         let StateChange { key, value, .. } = change;
-        let bytes = state_cost(&key, value.as_deref().unwrap_or_default());
-        let there = self.state_revision_of(books, &key) != 0;
+        let current = self.value_of(books, &key);
+        let share = share_of(&key);
         match value {
             Some(value) => {
-                self.state.insert(key.clone(), revision);
-                self.state_bytes += bytes;
+                let cost = state_cost(&key, &value);
+                self.state.insert(key.clone(), Value { revision, cost });
+                self.state_bytes[share] = self.state_bytes[share] + cost - current.cost;
                 let put = Op::StatePut {
                     revision,
                     key,
                     value,
                 };
-                self.push(put, bytes);
+                self.push(put, cost);
             }
             // Removing what is not there changes nothing, and is not stored.
-            None if there => {
-                self.state.insert(key.clone(), 0);
+            None if current.revision != 0 => {
+                self.state.insert(key.clone(), Value::default());
+                self.state_bytes[share] -= current.cost;
+                let bytes = state_cost(&key, &[]);
                 self.push(Op::StateDelete { revision, key }, bytes);
             }
             None => {}

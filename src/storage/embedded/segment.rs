@@ -22,6 +22,8 @@ use std::{
 
 use bytes::BufMut;
 
+use crate::descriptors::Shares;
+
 use super::{
     codec::{Malformed, Reader, to_usize},
     disk::{Disk, DiskFile},
@@ -39,8 +41,6 @@ const MAGIC: &[u8; 8] = b"SYNCGATE";
 const COPY_AT: usize = 4096;
 const HEADER_LEN: usize = 88;
 const CRC_AT: usize = 84;
-/// Files that are kept open for readers.
-const OPEN_LEN_MAX: usize = 64;
 
 /// What a file says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +241,7 @@ pub(super) struct Files {
     pub(super) in_use: RwLock<()>,
     /// The one used last is at the end.
     open: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
+    open_len_max: usize,
 }
 
 impl Files {
@@ -251,6 +252,7 @@ impl Files {
             lives: RwLock::default(),
             in_use: RwLock::default(),
             open: Mutex::default(),
+            open_len_max: Shares::of_process().journal_files,
         }
     }
 
@@ -268,7 +270,7 @@ impl Files {
         let mut open = lock::mutex(&self.open);
         open.retain(|(other, _)| *other != number);
         open.push_back((number, file));
-        if open.len() > OPEN_LEN_MAX {
+        if open.len() > self.open_len_max {
             open.pop_front();
         }
     }

@@ -39,11 +39,24 @@ pub(super) struct Spares {
     next_name: AtomicU64,
 }
 
-/// A file full of zeros, or of frames of an older life.
+/// A file full of zeros, or of frames of an older life. It is open, so that the journal can go on when this process has no
+/// file descriptor left.
 #[derive(Debug)]
 pub(super) struct Spare {
     path: PathBuf,
     len: u64,
+    file: Arc<dyn DiskFile>,
+}
+
+impl Spare {
+    fn of(disk: &dyn Disk, path: PathBuf) -> io::Result<Self> {
+        let file: Arc<dyn DiskFile> = Arc::from(disk.open(&path)?);
+        Ok(Self {
+            path,
+            len: file.len()?,
+            file,
+        })
+    }
 }
 
 impl Spares {
@@ -61,11 +74,9 @@ impl Spares {
                 .and_then(|number| number.parse().ok());
             next_name = next_name.max(number.map_or(0, |number: u64| number.saturating_add(1)));
             if name.ends_with(READY) {
-                let len = disk.open(&path)?.len()?;
-                ready.push(Spare { path, len });
+                ready.push(Spare::of(&*disk, path)?);
             } else if name.ends_with(RESERVE) && reserve.is_none() {
-                let len = disk.open(&path)?.len()?;
-                reserve = Some(Spare { path, len });
+                reserve = Some(Spare::of(&*disk, path)?);
             } else if name.ends_with(MAKING) || name.ends_with(RESERVE) {
                 disk.remove(&path)?;
             }
@@ -136,8 +147,7 @@ impl Spares {
         };
         if let Some(mut spare) = found {
             if spare.len < len {
-                let file = self.disk.open(&spare.path)?;
-                self.fill(&*file, &spare.path, spare.len..len, go_on)?;
+                self.fill(&*spare.file, &spare.path, spare.len..len, go_on)?;
                 spare.len = len;
             }
             return Ok(spare);
@@ -156,7 +166,8 @@ impl Spares {
         segment_bytes: u64,
     ) -> io::Result<bool> {
         let from = files.path(number);
-        let len = self.disk.open(&from)?.len()?;
+        let file: Arc<dyn DiskFile> = Arc::from(self.disk.open(&from)?);
+        let len = file.len()?;
         let fits = (segment_bytes..2 * segment_bytes).contains(&len);
         if !fits || lock::mutex(&self.ready).len() >= READY_LEN_MAX {
             self.disk.remove(&from)?;
@@ -166,15 +177,20 @@ impl Spares {
         let path = self.dir.join(format!("{}{READY}", self.next_name()));
         self.disk.rename(&from, &path)?;
         self.sync_names(files)?;
-        self.put_back(Spare { path, len });
+        self.put_back(Spare { path, len, file });
         Ok(true)
     }
 
     /// Makes an empty file.
     pub(super) fn create(&self) -> io::Result<(Spare, Arc<dyn DiskFile>)> {
         let path = self.dir.join(format!("{}{MAKING}", self.next_name()));
-        let file = Arc::from(self.disk.create(&path)?);
-        Ok((Spare { path, len: 0 }, file))
+        let file: Arc<dyn DiskFile> = Arc::from(self.disk.create(&path)?);
+        let spare = Spare {
+            path,
+            len: 0,
+            file: file.clone(),
+        };
+        Ok((spare, file))
     }
 
     /// Gives a file the name of one of the journal, which it replaces; durable after [`Spares::sync_names`].
@@ -206,7 +222,7 @@ impl Spares {
         header: &SegmentHeader,
         snapshot: &[u8],
     ) -> io::Result<(Arc<dyn DiskFile>, u64)> {
-        let file: Arc<dyn DiskFile> = Arc::from(self.disk.open(&spare.path)?);
+        let file = spare.file.clone();
         let mut head = header.encode();
         head.extend_from_slice(snapshot);
         head.resize(super::codec::to_usize(header.frames_at()), 0);
@@ -225,7 +241,7 @@ impl Spares {
 
     fn make(&self, len: u64, kind: &str, go_on: impl FnMut() -> bool) -> io::Result<Option<Spare>> {
         let making = self.dir.join(format!("{}{MAKING}", self.next_name()));
-        let file = self.disk.create(&making)?;
+        let file: Arc<dyn DiskFile> = Arc::from(self.disk.create(&making)?);
         if !self.fill(&*file, &making, 0..len, go_on)? {
             return Ok(None);
         }
@@ -235,7 +251,7 @@ impl Spares {
             self.remove(&making);
             return Err(error);
         }
-        Ok(Some(Spare { path, len }))
+        Ok(Some(Spare { path, len, file }))
     }
 
     /// Writes zeros; removes the file if that fails or is given up.

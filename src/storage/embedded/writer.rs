@@ -34,6 +34,8 @@ use super::{
 
 /// How long an end waits for a frame to travel with.
 const FINISHES_WAIT: Duration = Duration::from_millis(5);
+/// How often a line tells of refused ends.
+const REFUSED_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Without work for this long, an empty frame shows that the last one was written whole.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,8 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) journal: [u8; 16],
     pub(super) segment_bytes: u64,
+    /// Streams that may be made; more that are there already stay.
+    pub(super) streams_max: usize,
     /// `None` = the last file is sealed and the next one could not be made yet.
     pub(super) open: Option<OpenSegment>,
     /// The next file, if it is made but the disk had no space for its name.
@@ -61,6 +65,10 @@ pub(super) struct Writer {
     pub(super) full: Option<Full>,
     /// The open file is the reserve.
     pub(super) on_reserve: bool,
+    /// Ends that were refused and not told of yet.
+    pub(super) refused_ends_len: usize,
+    /// When such were told of last.
+    pub(super) refused_told_at: Option<Instant>,
     /// There was no space for the last frame.
     pub(super) refused: bool,
     /// When there was no space for another file.
@@ -169,9 +177,7 @@ impl Writer {
                 answers.push((answer, admitted));
             }
         }
-        for error in refused {
-            tracing::warn!(%error, "an end was refused");
-        }
+        self.tell_refused(refused);
         let hint = self.pending.bytes();
         let refers = self.pending.take_refers();
         let (entries, time) = self.pending.take();
@@ -197,6 +203,24 @@ impl Writer {
         }
     }
 
+    /// Tells of ends that are refused, all of some time in one line: a purge can make many of them.
+    fn tell_refused(&mut self, refused: Vec<CommitError>) {
+        let Some(first) = refused.first() else {
+            return;
+        };
+        self.refused_ends_len += refused.len();
+        let told = self.refused_told_at.map(|at| at.elapsed());
+        if told.is_none_or(|told| told >= REFUSED_TOLD_EVERY) {
+            tracing::warn!(
+                len = self.refused_ends_len,
+                %first,
+                "ends of records were refused; their records have ended already"
+            );
+            self.refused_ends_len = 0;
+            self.refused_told_at = Some(Instant::now());
+        }
+    }
+
     /// Stores the change of a stream, a trim or a purge in a frame of its own.
     fn store_alone(&mut self) {
         let Some(request) = self.requests.pop_front() else {
@@ -205,7 +229,7 @@ impl Writer {
         self.queue.release(1, 0);
         let plan = {
             let view = lock::read(&self.shared.view);
-            super::alone::plan(&view.books, request, self.clock.now())
+            super::alone::plan(&view.books, request, self.clock.now(), self.streams_max)
         };
         let Some((op, time, answer)) = plan else {
             return;

@@ -97,6 +97,26 @@ fn a_target_that_is_open_ends_a_loop_with_an_error_that_says_until_when() {
 }
 
 #[test]
+fn a_dry_run_leaves_the_offset_file_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (served, _target) = failed(&dir, 3);
+    let offsets = dir.path().join("offsets");
+    let file = offsets.to_str().unwrap();
+    let after = |arguments: &[&str]| {
+        let kept = ["retry", DEFAULT, "--max", "1", "--offset-file", file];
+        let told = served.json(&[&kept[..], arguments].concat());
+        let last = told["partitions"][0]["lastReadOffset"].clone();
+        (last, std::fs::read(&offsets).ok())
+    };
+    assert_eq!(after(&["--dry-run"]), (json!(0), None));
+    let (last, kept) = after(&[]);
+    assert_eq!(last, 0);
+    assert!(kept.is_some());
+    assert_eq!(after(&["--dry-run"]), (json!(1), kept.clone()));
+    assert_ne!(after(&[]), (json!(1), kept));
+}
+
+#[test]
 fn a_filter_chooses_records_and_one_that_is_wrong_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let (served, target) = failed(&dir, 3);

@@ -5,13 +5,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{poll, within};
+use super::{PATIENCE, poll, within};
 
 /// A directory, and what the next start will be told.
 pub struct Place {
@@ -167,9 +168,27 @@ impl Place {
         }
     }
 
+    /// The command that starts it, with this for standard error.
+    pub fn command_logging_to(&self, log: impl Into<Stdio>) -> Command {
+        let mut command = self.command();
+        command.stdout(Stdio::null()).stderr(log);
+        command
+    }
+
     /// Starts the gateway where it must not start, and returns what it said.
     pub fn start_refused(&self) -> Output {
-        let output = self.command().output().expect("the binary starts");
+        let mut command = self.command();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let begun = Instant::now();
+        while child.try_wait().expect("it is ours").is_none() {
+            if begun.elapsed() >= PATIENCE {
+                let _dead = child.kill();
+                panic!("it started: {:?}", child.wait_with_output());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output().expect("it has ended");
         assert!(!output.status.success(), "it started");
         output
     }

@@ -263,6 +263,17 @@ fn abuses() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
         ),
         ("many pings", masked(0x89, b"").repeat(1000), Some(4429)),
         ("many pongs", masked(0x8a, b"").repeat(1000), Some(4429)),
+        (
+            "a message of nothing, without end",
+            [masked(0x01, b""), masked(0x00, b"").repeat(20_000)].concat(),
+            Some(4429),
+        ),
+        // It is read until it is too large: what is wrong with it is not the number of its parts.
+        (
+            "a byte in each part",
+            [masked(0x01, b"x"), masked(0x00, b"x").repeat(4_096)].concat(),
+            Some(1009),
+        ),
         ("half a frame", text(100)[..50].to_vec(), None),
         ("half a head", b"\x81".to_vec(), None),
         ("the end", Vec::new(), None),

@@ -7,6 +7,7 @@ mod cursors;
 mod document;
 mod edge;
 mod events;
+mod kept;
 mod kills;
 mod lost;
 mod purge;

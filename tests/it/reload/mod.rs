@@ -270,6 +270,51 @@ async fn the_source_stream_grows_while_records_are_pending() {
 }
 
 #[tokio::test]
+async fn when_a_stream_cannot_change_no_part_takes_a_setting_and_the_next_reload_takes_all() {
+    let target = StubTarget::by_path().await;
+    let gateway = Gateway::with_config("# nothing yet\n");
+    let more = json!({ "partitions": 2 });
+    for stream in [LATER, NEVER] {
+        let path = format!("/v1/streams/{stream}");
+        let request = gateway.request(reqwest::Method::PATCH, &path).json(&more);
+        gateway.send(request).await.ok();
+    }
+    // One setting of each part, and a stream that would lose a partition.
+    let text = "[outcomes]\n404 = \"unavailable\"\n[sync]\nanswer = \"text\"\nkey_bytes_max = 1\n[redrive]\nrecords_max = 1\n\
+                [retention]\nerror_hours = 1\n[logging]\nlevel = \"error\"\n[server]\ngrace_ms = 77\n\
+                [[streams]]\nname = \"UnrecoverableErrorStream\"\npartitions = 1\n";
+    let problem = gateway.reload(text).await.problem(422, "config_invalid");
+    assert_eq!(problem["errors"][0]["pointer"], "streams[0].partitions");
+    // `sync` reads a JSON answer.
+    for n in 0..2 {
+        let url = target.url("/status/404");
+        gateway.sync(&keyed("four", &url, json!(n))).await;
+    }
+    gateway.drained("DataSyncStream").await;
+    assert_eq!(gateway.count(LATER, "open").await, 0);
+    assert_eq!(gateway.count(NEVER, "open").await, 2);
+    let retried = gateway.retry(NEVER, -1, 2).await;
+    assert_eq!(retried["failedMessages"], 2, "{retried}");
+    logged(&gateway, &["ERROR", "nothing of it is applied"]).await;
+
+    let text = text.replace("partitions = 1", "partitions = 2");
+    let keys = [
+        "logging.level",
+        "outcomes.404",
+        "redrive.records_max",
+        "retention.error_hours",
+        "server.grace_ms",
+        "streams[0]",
+        "sync.answer",
+        "sync.key_bytes_max",
+    ];
+    assert_eq!(gateway.reload(&text).await.ok(), told(&keys, &[]));
+    let four = keyed("four", &target.url("/x"), json!(1));
+    let answer = gateway.post("/stream/sync", &four).await;
+    assert!(answer.status.is_client_error(), "{answer:?}");
+}
+
+#[tokio::test]
 async fn the_command_tells_it_to_people_and_to_programs() {
     let gateway = Gateway::with_config("# nothing yet\n");
     let run = |arguments: &[&str]| {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use syncgate::clock::{Clock, Timestamp};
 
 use crate::harness::{Act, Gateway, Place, StubTarget, keyed};
 
@@ -46,8 +47,9 @@ fn waiting(report: &Value, target: &Value) -> u64 {
 }
 
 fn seconds_from_now(time: &Value) -> i64 {
-    let time = chrono::DateTime::parse_from_rfc3339(time.as_str().unwrap()).unwrap();
-    (time.to_utc() - chrono::Utc::now()).num_seconds()
+    let time = Timestamp::parse(time.as_str().unwrap()).unwrap();
+    let micros = |time: Timestamp| i64::try_from(time.0).unwrap();
+    (micros(time) - micros(Clock::system().now())) / 1_000_000
 }
 
 #[tokio::test]

@@ -129,9 +129,11 @@ async fn records_are_printed_as_they_come_and_as_they_were_sent() {
     let (mut socket, _) = within("a handshake", client_async(request, stream))
         .await
         .unwrap();
+    let printed: Value = serde_json::from_str(&line).unwrap();
+    let pos = printed["pos"].as_str().unwrap();
     let sent = loop {
         match within("a frame", socket.next()).await.unwrap().unwrap() {
-            Message::Text(text) if text.contains("0.2") => break text,
+            Message::Text(text) if text.contains(pos) => break text,
             _ => {}
         }
     };

@@ -7,15 +7,16 @@ use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     api::{
         Shared,
+        client_io::ClientIo,
         problem::{Code, Problem},
     },
     push::Subscription,
+    tasks::Part,
 };
 
 use super::session::{Manners, Session};
@@ -46,22 +47,23 @@ pub(in crate::api::data_streams) fn upgrade(
     let upgraded = hyper::upgrade::on(&mut request);
     let stop = shared.stop.child_token();
     let closes = shared.metrics.closes.clone();
-    shared.tasks.spawn("subscriber", async move {
+    let panics = shared.tasks.panics().clone();
+    shared.tasks.spawn_guarded(Part::WebSocket, async move {
         let Ok(upgraded) = upgraded.await else {
             return;
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>() else {
             tracing::error!("a connection that was upgraded is none of ours");
             return;
         };
-        let io = parts.io.into_inner();
+        let io = parts.io.into_inner().into_inner();
         let keep_alive = TcpKeepalive::new().with_time(Duration::from_secs(keep_alive.into()));
         if let Err(error) = SockRef::from(&io).set_tcp_keepalive(&keep_alive) {
             tracing::debug!(%error, "a client was gone before it was served");
             return;
         }
         let session = Session::new(io, parts.read_buf.to_vec(), subscription, manners).await;
-        if let Some(close) = session.run(&stop).await {
+        if let Some(close) = session.run(&stop, &panics).await {
             let code = [("code", close.code().to_string())];
             closes.get_or_create(&code).inc();
         }

@@ -21,7 +21,10 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::push::{Frame, Subscription};
+use crate::{
+    push::{Frame, Subscription},
+    tasks::{Panics, Part},
+};
 
 use super::{
     super::{
@@ -116,8 +119,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Sends until something ends it; returns why, or nothing if the client has gone.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> Option<Close> {
-        let ended = self.send(stop).await;
+    pub(super) async fn run(mut self, stop: &CancellationToken, panics: &Panics) -> Option<Close> {
+        let ended = panics.guard(Part::WebSocket, self.send(stop)).await;
+        // What is queued stays whole in a panic, so the client can be told.
+        let ended = ended.unwrap_or(Some(Ended::Here(Close::Internal)));
         // Before the client learns that it was heard.
         let settled = self.subscription.settle().await;
         match ended {
@@ -203,8 +208,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if now - self.counted.0 >= Duration::from_secs(1) {
             self.counted = (now, 0, 0);
         }
+        let wire = self.socket.get_mut();
+        match message {
+            Message::Text(_) | Message::Binary(_) => wire.heard(),
+            Message::Ping(payload) | Message::Pong(payload) => wire.heard_control(payload.len()),
+            Message::Close(_) | Message::Frame(_) => {}
+        }
         match message {
             Message::Text(text) => {
+                #[cfg(test)]
+                crate::tasks::provoke(Part::WebSocket, text.as_bytes());
                 self.counted.1 += 1;
                 if self.subscription.has_cursor() {
                     let pos = cursors::one_text(text.as_bytes(), "ack").ok();
@@ -273,6 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// bytes that nobody reads would take the message back (RFC 9112 §9.6 has the same of requests).
     async fn close(&mut self, message: Bytes, time: Duration) {
         let wire = self.socket.get_mut();
+        wire.stop_listening();
         wire.push(message);
         let ends = async {
             wire.flush().await?;
@@ -320,6 +334,9 @@ fn broken(error: &Error) -> Event {
         Error::Utf8(_) => Event::Broken(Close::NotUtf8),
         Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             Event::Broken(Close::Protocol)
+        }
+        Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+            Event::Broken(Close::TooMany)
         }
         _ => Event::Over,
     }

@@ -93,8 +93,9 @@ impl Client {
         };
         let (tell, ended) = tokio::sync::oneshot::channel();
         let session = Session::new(ours, Vec::new(), subscription, manners).await;
+        let panics = tasks.panics().clone();
         tasks.spawn("session", async move {
-            let closed = session.run(&CancellationToken::new()).await;
+            let closed = session.run(&CancellationToken::new(), &panics).await;
             tell.send(closed).unwrap();
         });
         Self {

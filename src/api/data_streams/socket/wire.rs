@@ -16,6 +16,11 @@ use tokio::{
     time::Instant,
 };
 
+/// What a client may send before it has completed a message. One of 4 KiB in fragments of a byte each has up to 60 KiB,
+/// heads included; fragments without a byte would go on for ever, and the library says nothing of them.
+const UNHEARD_BYTES_MAX: usize = 64 << 10;
+/// Head and mask of a control frame.
+const CONTROL_HEAD_BYTES: usize = 6;
 /// Bytes of the library that wait at most; it is asked to wait beyond.
 const OWN_BYTES_MAX: usize = 16 << 10;
 
@@ -28,6 +33,8 @@ pub(super) struct Wire<S> {
     own: usize,
     read_at: Instant,
     written_at: Instant,
+    /// Bytes that were read since the last whole message; not counted any more behind a close.
+    unheard: Option<usize>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
@@ -39,7 +46,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             own: 0,
             read_at: now,
             written_at: now,
+            unheard: Some(0),
         }
+    }
+
+    /// Notes that the client has completed a message.
+    pub(super) fn heard(&mut self) {
+        self.unheard = self.unheard.map(|_| 0);
+    }
+
+    /// Notes a ping or pong, which may come in the middle of a message.
+    pub(super) fn heard_control(&mut self, payload_len: usize) {
+        let len = CONTROL_HEAD_BYTES + payload_len;
+        self.unheard = self.unheard.map(|unheard| unheard.saturating_sub(len));
+    }
+
+    /// Reads on without a bound: the rest is thrown away.
+    pub(super) fn stop_listening(&mut self) {
+        self.unheard = None;
     }
 
     /// Queues a whole message, or several.
@@ -90,8 +114,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         self.read_at = Instant::now();
+        if let Some(unheard) = &mut self.unheard {
+            *unheard += buffer.filled().len() - before;
+            if *unheard > UNHEARD_BYTES_MAX {
+                return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }

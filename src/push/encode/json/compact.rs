@@ -37,8 +37,7 @@ pub(in crate::push::encode) enum Compacted {
 /// Appends `text` without blanks to `out`, which is empty, unless it has none and can be taken as it stands; the members
 /// of an object at the top are added to `members`, repeats kept.
 ///
-/// Nothing stays in `out` if `text` is not JSON: if it is against the grammar, deeper than [`DEPTH_MAX`], or has one half
-/// of a surrogate pair, which is no character and breaks strict readers.
+/// Nothing stays in `out` if `text` is not JSON: if it is against the grammar, or deeper than [`DEPTH_MAX`].
 /// U+2028 and U+2029 come out as escapes, everything else in a string and every number as it stands.
 pub(in crate::push::encode) fn compact(
     text: &[u8],

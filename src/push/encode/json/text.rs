@@ -56,8 +56,10 @@ pub(super) fn separator(text: &[u8]) -> Option<&'static [u8]> {
     }
 }
 
-/// Reads the escape that the text begins with: its character and its length.
-pub(super) fn escape(text: &[u8]) -> Option<(char, usize)> {
+/// Reads the escape that the text begins with: its code point and its length.
+///
+/// Half of a surrogate pair is a code point of its own, which JSON allows (RFC 8259 §8.2) and no character is.
+pub(super) fn escape(text: &[u8]) -> Option<(u32, usize)> {
     let character = match text.get(1)? {
         b'"' => '"',
         b'\\' => '\\',
@@ -69,19 +71,21 @@ pub(super) fn escape(text: &[u8]) -> Option<(char, usize)> {
         b't' => '\t',
         b'u' => {
             let first = unit(text)?;
-            if !(0xd800..0xe000).contains(&first) {
-                return Some((char::from_u32(first)?, 6));
-            }
-            let second = unit(text.get(6..)?)?;
-            if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
-                return None;
-            }
-            let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-            return Some((char::from_u32(code)?, 12));
+            let second = match first {
+                0xd800..0xdc00 => text.get(6..).and_then(unit),
+                _ => None,
+            };
+            return Some(match second {
+                Some(second @ 0xdc00..0xe000) => {
+                    let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                    (code, 12)
+                }
+                _ => (first, 6),
+            });
         }
         _ => return None,
     };
-    Some((character, 2))
+    Some((character.into(), 2))
 }
 
 /// Reads `\uXXXX`.
@@ -169,25 +173,65 @@ pub(in crate::push::encode) fn push_base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Returns the string that `text`, a string with its quotes, stands for; `None` if it is none.
+/// Returns the string that `text`, a string with its quotes, stands for; `None` if it is none, or has half of a surrogate
+/// pair in it.
 pub(in crate::push::encode) fn unquoted(text: &[u8]) -> Option<Cow<'_, str>> {
+    match decoded(text)? {
+        Cow::Borrowed(inside) => std::str::from_utf8(inside).ok().map(Cow::Borrowed),
+        Cow::Owned(inside) => String::from_utf8(inside).ok().map(Cow::Owned),
+    }
+}
+
+/// Returns the same with U+FFFD for each half of a surrogate pair; `None` if `text` is no string.
+pub(in crate::push::encode) fn unquoted_lossy(text: &[u8]) -> Option<Cow<'_, str>> {
+    if let Some(text) = unquoted(text) {
+        return Some(text);
+    }
+    let bytes = decoded(text)?;
+    let mut string = String::with_capacity(bytes.len());
+    let mut rest = &*bytes;
+    while let Err(error) = std::str::from_utf8(rest) {
+        let (legal, half) = rest.split_at(error.valid_up_to());
+        string.push_str(std::str::from_utf8(legal).ok()?);
+        string.push('\u{fffd}');
+        rest = half.get(3..)?;
+    }
+    string.push_str(std::str::from_utf8(rest).ok()?);
+    Some(Cow::Owned(string))
+}
+
+/// Returns the bytes that `text`, a string with its quotes, stands for: UTF-8, and half of a surrogate pair as the three
+/// bytes that UTF-8 would have for it. So bytes are in the order of code points. `None` if it is no string.
+pub(in crate::push::encode) fn decoded(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let inside = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    let inside = std::str::from_utf8(inside).ok()?;
-    let Some(first) = memchr(b'\\', inside.as_bytes()) else {
+    let Some(first) = memchr(b'\\', inside) else {
         return Some(Cow::Borrowed(inside));
     };
-    let mut string = String::with_capacity(inside.len());
+    let mut bytes = Vec::with_capacity(inside.len());
     let (plain, mut rest) = inside.split_at(first);
-    string.push_str(plain);
+    bytes.extend_from_slice(plain);
     while !rest.is_empty() {
-        let (character, len) = escape(rest.as_bytes())?;
-        string.push(character);
+        let (code, len) = escape(rest)?;
+        push_code(code, &mut bytes);
         rest = &rest[len..];
-        let (plain, behind) = rest.split_at(rest.find('\\').unwrap_or(rest.len()));
-        string.push_str(plain);
+        let (plain, behind) = rest.split_at(memchr(b'\\', rest).unwrap_or(rest.len()));
+        bytes.extend_from_slice(plain);
         rest = behind;
     }
-    Some(Cow::Owned(string))
+    Some(Cow::Owned(bytes))
+}
+
+fn push_code(code: u32, out: &mut Vec<u8>) {
+    match char::from_u32(code) {
+        Some(character) => {
+            let mut buffer = [0; 4];
+            out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+        }
+        None => {
+            let tail = |shift: u32| 0x80 | (code >> shift & 0x3f).to_le_bytes()[0];
+            out.extend([0xe0 | (code >> 12 & 0xf).to_le_bytes()[0], tail(6), tail(0)]);
+        }
+    }
 }
 
 /// Returns whether `text` is a string, with its quotes, that stands for `wanted`.

@@ -1,9 +1,9 @@
 //! Walking over what [`super::compact`] has read.
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// Returns where the value that starts at `at` ends; `text` is what [`compact`] wrote.
-pub(super) fn value_end(text: &[u8], mut at: usize) -> usize {
+pub(in crate::push::encode) fn value_end(text: &[u8], mut at: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(byte) = text.get(at) {
         match byte {
@@ -28,6 +28,37 @@ pub(super) fn value_end(text: &[u8], mut at: usize) -> usize {
         }
     }
     at
+}
+
+/// Calls `each` with every string in `text`, names of members among them; `text` is what [`compact`] wrote.
+pub(in crate::push::encode) fn strings<'a>(text: &'a [u8], mut each: impl FnMut(&'a [u8])) {
+    let mut at = 0;
+    while let Some(found) = text.get(at..).and_then(|rest| memchr(b'"', rest)) {
+        let start = at + found;
+        at = string_end(text, start);
+        each(&text[start..at]);
+    }
+}
+
+/// Returns how many objects and arrays are inside each other in `text`, which [`compact`] wrote.
+pub(in crate::push::encode) fn depth(text: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut at) = (0_usize, 0, 0);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at = string_end(text, at),
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    deepest
 }
 
 /// Returns where the string that starts at `at` ends.
@@ -55,16 +86,6 @@ pub(in crate::push::encode) fn members<'a>(
         let name_end = string_end(text, at);
         let end = value_end(text, name_end + 1);
         each(&text[at..name_end], &text[name_end + 1..end]);
-        at = end + 1;
-    }
-}
-
-/// Calls `each` with every value of the array `text`, which [`compact`] wrote.
-pub(in crate::push::encode) fn elements<'a>(text: &'a [u8], mut each: impl FnMut(&'a [u8])) {
-    let mut at = 1;
-    while at + 1 < text.len() {
-        let end = value_end(text, at);
-        each(&text[at..end]);
         at = end + 1;
     }
 }

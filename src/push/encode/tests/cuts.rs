@@ -80,6 +80,30 @@ fn a_long_string_is_cut_on_a_character() {
         serde_json::json!({"a":"é","b":"abc","c":["abcdef"],"d":"\"\"\""})
     );
     assert_eq!(cut["truncated"]["columns"], serde_json::json!(["a", "d"]));
+    let half = message("POST", "https://h/b", r#"{"a":"\ud800xy","b":"\ud800"}"#);
+    let sent = sent(&encoder, &stored("", &half, &[])).unwrap();
+    assert!(
+        sent.contains("{\"a\":\"\u{fffd}\",\"b\":\"\\ud800\"}"),
+        "{sent}"
+    );
+}
+
+#[test]
+fn many_long_strings_are_cut_and_each_is_named_once() {
+    let objects =
+        r#""x-syncgate":{"view":"operations","objects":[{"object":"A.B","url":"https://h/b"}]}"#;
+    let encoder = encoder(&format!(
+        r#""encoding":{{"json":{{"maxLobSize":1,"maxRecordSize":10485760}}}},{objects}"#
+    ));
+    let members: Vec<_> = (0..60_000).map(|n| format!(r#""c{n}":"xy""#)).collect();
+    let payload = format!("{{{}}}", members.join(","));
+    let cut = value(
+        &encoder,
+        &stored("", &message("POST", "https://h/b", &payload), &[]),
+    );
+    assert_eq!(cut["after"]["c59999"], "x");
+    let columns = cut["truncated"]["columns"].as_array().unwrap();
+    assert_eq!((columns.len(), &columns[7]), (60_000, &"c7".into()));
 }
 
 #[test]

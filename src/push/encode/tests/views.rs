@@ -51,13 +51,67 @@ fn a_value_that_is_no_json_is_shown_as_bytes() {
     }
 }
 
-#[test]
-fn a_credential_is_not_shown_because_its_message_is_no_json_to_us() {
-    let text = message("POST", "https://h/a", r#"{"a":"\ud800"}"#).replace(
+/// A message with a credential in it.
+fn with_credential(payload: &str) -> String {
+    let text = message("POST", "https://h/a", payload).replace(
         "{ \"target",
         r#"{ "targetRestApiHeaders":[{"key":"X-API-Key","value":"geheim"}], "target"#,
     );
     assert!(text.contains("geheim"));
+    text
+}
+
+#[test]
+fn what_json_allows_is_shown_as_it_was_sent_and_without_credentials() {
+    let deep = "[".repeat(126) + &"]".repeat(126);
+    for payload in [
+        r#"{"a":"\ud800","\udfff":["\udc00\ud800"]}"#,
+        r#"{"large":1e400,"small":-0.1E-999}"#,
+        deep.as_str(),
+    ] {
+        let text = with_credential(payload);
+        for encoder in [encoder(""), encoder(r#""cloudEventsFormat":true"#)] {
+            let sent = sent(&encoder, &stored("", &text, &[])).unwrap();
+            let shown = format!(r#""targetRestApiPayload":{payload}"#);
+            assert!(sent.contains(&shown), "{sent}");
+            assert!(!sent.contains("geheim") && sent.contains("***"), "{sent}");
+            assert!(!sent.contains("DATA_BASE64"), "{sent}");
+        }
+    }
+}
+
+#[test]
+fn a_credential_in_a_shape_of_lenient_mode_is_not_shown() {
+    for headers in [
+        r#"{"Cookie":"geheim"}"#,
+        r#"[["Cookie","geheim"]]"#,
+        r#""Accept: x\nCookie: geheim""#,
+        r#"[{"\ud800":1,"key":"Cookie\udc00","value":"geheim"}]"#,
+        r#"[[[[[[[[[[[["geheim"]]]]]]]]]]]]"#,
+    ] {
+        let text = format!(r#"{{"\ud800":1,"targetRestApiHeaders":{headers}}}"#);
+        let sent = sent(&encoder(""), &stored("", &text, &[])).unwrap();
+        assert!(!sent.contains("geheim") && sent.contains("***"), "{sent}");
+        assert!(sent.contains(r#""DATA":{"\ud800":1,"#), "{sent}");
+    }
+    // A header of the setting, in a text.
+    let masked_headers = vec!["X-Own".to_owned()];
+    let settings = Settings {
+        masked_headers,
+        ..Settings::new(&Config::default())
+    };
+    let resource = Resource::parse(br#"{"source":{"trail":"a1"}}"#).unwrap();
+    let config = Bytes::from(resource.to_json());
+    let stream = DataStream::new("s1".parse().unwrap(), 1, resource, config);
+    let encoder = Encoder::new(&stream, &log(), &settings);
+    let text = r#"{"targetRestApiHeaders":["Accept: x","x-own : geheim"]}"#;
+    let shown = sent(&encoder, &stored("", text, &[])).unwrap();
+    assert!(shown.contains(r#"["Accept: x","***"]"#), "{shown}");
+}
+
+#[test]
+fn a_credential_is_not_shown_because_its_message_is_no_json_to_us() {
+    let text = with_credential(&("[".repeat(300) + &"]".repeat(300)));
     let row = &value(&encoder(""), &stored("", &text, &[]))["after"];
     let shown = data_encoding::BASE64.decode(row["DATA_BASE64"].as_str().unwrap().as_bytes());
     let shown = String::from_utf8(shown.unwrap()).unwrap();
@@ -99,6 +153,60 @@ fn nothing_in_a_record_can_run_as_a_script() {
     let after: Value = serde_json::from_str::<Value>(&sent).unwrap()["after"].take();
     assert_eq!(after["DATA"], serde_json::from_str::<Value>(&text).unwrap());
     assert_eq!(after["KEY"], "k\u{2028}");
+}
+
+#[test]
+fn many_declared_columns_and_keys_mean_the_same_as_few() {
+    for len in [1, 3, 40] {
+        let columns: Vec<_> = (0..len)
+            .map(|n| format!(r#""c{n}":{{"type":"integer"}}"#))
+            .collect();
+        let keys: Vec<_> = (0..len.min(32)).map(|n| format!(r#""c{n}""#)).collect();
+        let encoder = encoder(&format!(
+            r#""x-syncgate":{{"view":"operations","objects":[{{"object":"A.B","url":"https://h/{{c0}}",
+            "keys":[{}],"columns":{{{}}}}}]}}"#,
+            keys.join(","),
+            columns.join(",")
+        ));
+        let is_change = |payload: &str| {
+            let record = stored("", &message("PUT", "https://h/7", payload), &[]);
+            value(&encoder, &record)["qual_table"] == "A.B"
+        };
+        let last = len - 1;
+        assert!(is_change(&format!(r#"{{"c{last}":5,"other":"x"}}"#)));
+        assert!(!is_change(&format!(r#"{{"c{last}":"5"}}"#)), "another type");
+        let is_key = last < 32;
+        assert_eq!(is_change(&format!(r#"{{"c{last}":null}}"#)), !is_key);
+        let record = stored(
+            "",
+            &message("DELETE", "https://h/7", r#"{"c1":1,"x":2}"#),
+            &[],
+        );
+        let before = value(&encoder, &record)["before"].clone();
+        let both = serde_json::json!({"c0": 7, "c1": 1});
+        let one = serde_json::json!({"c0": 7});
+        assert_eq!(before, if len > 1 { both } else { one });
+    }
+}
+
+#[test]
+fn columns_that_are_no_text_make_a_change_a_row_of_the_log() {
+    let record = |payload: &str| stored("k", &message("PUT", "https://h/b", payload), &[]);
+    let encoder = encoder(
+        r#""x-syncgate":{"view":"operations","objects":[{"object":"A.B","url":"https://h/b"}]}"#,
+    );
+    let sent_as = |payload: &str| sent(&encoder, &record(payload)).unwrap();
+    let shown = sent_as(r#"{"a":"\ud800","b":1e400}"#);
+    assert!(
+        shown.contains(r#""after":{"a":"\ud800","b":1e400}"#),
+        "{shown}"
+    );
+    let shown = sent_as(r#"{"\ud800":1}"#);
+    assert!(
+        shown.contains(r#""targetRestApiPayload":{"\ud800":1}}"#),
+        "{shown}"
+    );
+    assert!(shown.contains("SYNCGATE.DataSyncStream"), "{shown}");
 }
 
 #[track_caller]

@@ -462,6 +462,18 @@ impl Run {
                 },
             });
         }
+        // Records from outside can only refer to what is there then.
+        for append in &mut commit.appends {
+            if append.kind.is_from_outside() {
+                append.refers.retain(|key| {
+                    let mut changes = commit.state.iter();
+                    match changes.find(|change| change.key == *key) {
+                        Some(change) => change.value.is_some(),
+                        None => self.model.content.state.iter().any(|(k, _)| k == key),
+                    }
+                });
+            }
+        }
         commit
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,7 @@ use crate::{
         embedded::{
             OpenError,
             frame::{FrameHeader, HEADER_LEN},
+            lock,
             segment::SegmentHeader,
         },
     },
@@ -287,6 +288,20 @@ async fn a_second_open_is_refused_and_names_the_process() {
     fs::remove_file(bench.dir.path().join("LOCK")).unwrap();
     let error = super::open(bench.dir.path(), &bench.log, &bench.clock).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn a_directory_is_free_when_it_is_given_back_though_a_child_still_has_its_open_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = lock::take_dir(dir.path()).unwrap();
+    // What a fork does to them.
+    let of_a_child = (
+        lock.file.try_clone(),
+        lock.dir.as_ref().map(File::try_clone),
+    );
+    drop(lock);
+    lock::take_dir(dir.path()).unwrap();
+    drop(of_a_child);
 }
 
 #[tokio::test]

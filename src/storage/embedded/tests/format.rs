@@ -250,7 +250,7 @@ fn shown(books: &Books) -> String {
         })
         .collect();
     format!(
-        "{streams:?} {} {} {:?} {} {} {:?}",
+        "{streams:?} {} {} {:?} {:?} {} {:?}",
         books.next_stream,
         books.last_time,
         books.state,

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    clock::Clock,
     ledger::Balance,
     place::{Offset, PartitionId},
     storage::{
@@ -35,7 +36,7 @@ impl Bench {
             .into_iter()
             .map(|f| f.path)
             .collect();
-        let report = accept_loss(self.dir.path(), &files).unwrap();
+        let report = accept_loss(self.dir.path(), &files, &Clock::system()).unwrap();
         let verified = verify(self.dir.path()).unwrap();
         assert_eq!(verified.faults, [""; 0]);
         assert!(

@@ -6,6 +6,7 @@ pub(crate) mod far;
 mod format;
 mod index;
 mod losses;
+mod old_damage;
 mod promises;
 mod reading;
 mod reclaim;

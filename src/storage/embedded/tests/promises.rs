@@ -5,7 +5,7 @@ use crate::{
     place::{Offset, Partition, PartitionId, StreamId},
     storage::{
         Append, AppendKind, Commit, CommitError, Counts, DedupId, Epoch, Finish, Health, Log,
-        NewEnd, State, StateChange,
+        NewEnd, OpenRecords, State, StateChange, StreamConfig, StreamError,
     },
 };
 
@@ -207,11 +207,37 @@ async fn what_is_too_large_is_refused_with_its_bound() {
     }
     assert!(matches!(
         refused,
-        Some(CommitError::TooLarge {
-            what: "state as a whole",
-            ..
-        })
+        Some(CommitError::StateFull { kind: "other", .. })
     ));
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_those_that_are_there_stay() {
+    let mut bench = Bench::with(|log| log.streams_max = 2);
+    let made = [
+        bench.stream("orders", 1).await,
+        bench.stream("others", 1).await,
+    ];
+    let create = |name: &'static str| {
+        let name = name.parse().unwrap();
+        let engine = bench.engine.clone().unwrap();
+        async move { engine.create_stream(name, 1, StreamConfig::default()).await }
+    };
+    let refused = create("third").await.unwrap_err();
+    assert!(matches!(refused, StreamError::TooMany { streams_max: 2 }));
+    // A taken name is the more useful answer, and a place that is free again can be taken.
+    let refused = create("orders").await.unwrap_err();
+    assert!(matches!(refused, StreamError::Exists));
+    let gone = bench
+        .engine()
+        .delete_stream(made[0].id, None, OpenRecords::Refuse);
+    gone.await.unwrap();
+    create("third").await.unwrap();
+    bench.log.streams_max = 1;
+    bench.reopen().await;
+    assert_eq!(bench.engine().streams().len(), 2);
+    let of = partition(&made[1], 0);
+    bench.append(of, &["still taken"]).await;
 }
 
 #[tokio::test]
@@ -344,7 +370,9 @@ async fn each_file_says_which_state_values_its_records_need() {
     for number in 0..30 {
         let value = format!("{number:0>51200}");
         let mut commit = appends([append(of, &[&value])]);
-        commit.appends[0].refers = vec!["secret/all".into(), format!("secret/{number}").into()];
+        let own = format!("secret/{number}");
+        commit.state = vec![put("secret/all", "1", None), put(&own, "1", None)];
+        commit.appends[0].refers = vec!["secret/all".into(), own.into()];
         bench.engine().commit(commit).await.unwrap();
         expected.push(bench.journal().len());
     }

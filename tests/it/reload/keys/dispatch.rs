@@ -23,6 +23,7 @@ effects! {
     "dispatch.retry_after_ms_max" => what_a_target_asks_for_is_cut,
     "dispatch.deferred_ms_max" => a_record_is_put_off_no_more,
     "dispatch.connect_timeout_ms" => a_connection_that_does_not_stand_is_given_up,
+    "dispatch.dns_ms" => addresses_are_kept,
     "dispatch.response_timeout_ms" => a_response_that_does_not_begin_is_given_up,
     "dispatch.attempt_timeout_ms" => a_response_that_does_not_end_is_given_up,
     "dispatch.queue_len_max" => more_records_wait_in_memory,
@@ -154,6 +155,31 @@ async fn what_a_target_asks_for_is_cut() {
     )
     .await;
     target.wait_for_calls(2).await;
+}
+
+async fn addresses_are_kept() {
+    let target = StubTarget::start().await;
+    let url = format!("http://localhost:{}/x", target.port());
+    // Each call has a connection of its own.
+    let one = "[dispatch]\nin_flight_max = 1\nidle_connections_max = 0\n";
+    let gateway = Gateway::with_config(&with(one, "dns_ms = 0"));
+    let call = async |count| {
+        for _ in 0..count {
+            post(&gateway, &url, 1).await;
+            gateway.drained("DataSyncStream").await;
+        }
+    };
+    let lookups = async |len: u64| {
+        let text = gateway.get("/metrics").await.ok();
+        let sample = format!("syncgate_lookups_total {len}\n");
+        assert!(text.as_str().unwrap().contains(&sample), "{text}");
+    };
+    call(2).await;
+    lookups(2).await;
+    take(&gateway, "dispatch.dns_ms", &with(one, "dns_ms = 3600000")).await;
+    call(3).await;
+    lookups(2).await;
+    assert_eq!(target.connections_len(), 5);
 }
 
 async fn waits_of_our_own_are_cut() {

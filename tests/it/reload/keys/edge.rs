@@ -8,12 +8,14 @@ use tokio::{
 };
 
 use super::{effects, take, told};
+use crate::edge::slow_reader;
 use crate::harness::{Act, Answer, Gateway, Place, StubTarget, keyed, message, within};
 
 effects! {
     "server.hosts" => another_name_is_ours,
     "server.connections_max" => more_connections_are_served,
     "server.request_timeout_ms" => a_slow_body_is_given_up_sooner,
+    "server.answers_bytes_max" => answers_that_wait_take_all_there_is,
     "server.grace_ms" => a_stop_waits_for_less,
     "server.cors_origins" => another_origin_may_change_things,
     "metrics.public" => metrics_are_for_everyone,
@@ -46,7 +48,7 @@ async fn another_name_is_ours() {
     let ask = || {
         gateway.send(
             gateway
-                .request(Method::GET, "/healthz")
+                .request(Method::GET, "/v1/streams")
                 .header("host", "gate.example"),
         )
     };
@@ -120,6 +122,35 @@ async fn a_slow_body_is_given_up_sooner() {
     );
     // Half a head gets no answer of ours, and no connection for ever.
     drop(within("an end", head.read_to_end(&mut said)).await);
+}
+
+async fn answers_that_wait_take_all_there_is() {
+    let gateway = Gateway::with_config("[server]\nanswers_bytes_max = 67108864\n");
+    let payload = Value::from("x".repeat(900 << 10));
+    for _ in 0..4 {
+        gateway
+            .sync(&keyed("k", "http://127.0.0.1:9/x", payload.clone()))
+            .await;
+    }
+    let page = "/v1/streams/DataSyncStream/partitions/0/records";
+    // It takes so little at a time that one part is always waiting, and enough to be no client that takes nothing.
+    let mut slow = slow_reader(&gateway, page).await;
+    let drips = async {
+        loop {
+            slow.read_exact(&mut [0; 2 << 10]).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    let reads = async {
+        gateway.get(page).await.ok();
+        let text = "[server]\nanswers_bytes_max = 1048576";
+        take(&gateway, "server.answers_bytes_max", text).await;
+        gateway.get(page).await.problem(503, "queue_full");
+    };
+    tokio::select! {
+        () = drips => unreachable!("it never ends"),
+        () = reads => {}
+    }
 }
 
 async fn a_stop_waits_for_less() {

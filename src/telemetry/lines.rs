@@ -1,0 +1,237 @@
+//! Lines on their way to standard error. A thread of their own writes them, so that nothing else waits for who reads them.
+//!
+//! ```text
+//! any thread ──append──► waiting (1 MiB at most) ──taken whole──► thread "syncgate-log" ──write──► standard error
+//! ```
+//!
+//! A line that does not fit any more is dropped and counted. When there is room again one line tells how many. At the end of
+//! the process [`Lines::flush`] waits until all is written, for a moment: nobody may be reading.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId, park_timeout},
+    time::{Duration, Instant},
+};
+
+use prometheus_client::metrics::counter::Counter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes of lines that wait; the thread may hold as many again.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+/// The pause before a terminal or pipe that is full and does not block is tried again.
+const FULL_WAIT: Duration = Duration::from_millis(10);
+
+/// Takes lines. Clones share one queue.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lines(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    /// There is something to write.
+    filled: Condvar,
+    /// Everything is written.
+    emptied: Condvar,
+    dropped: Counter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Lines that were dropped and not told of yet.
+    untold: u64,
+    writing: bool,
+    /// The thread that writes. It has room for the line that tells of dropped ones, however full it is.
+    writer: Option<ThreadId>,
+}
+
+impl Lines {
+    /// Starts the thread that writes to standard error.
+    ///
+    /// # Errors
+    /// What the system says; then nothing is written.
+    pub(super) fn to_stderr() -> io::Result<Self> {
+        // Its own descriptor: a write that does not end must not hold the lock of those who print an error.
+        let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let lines = Self::default();
+        let writing = lines.clone();
+        thread::Builder::new()
+            .name("syncgate-log".into())
+            .spawn(move || writing.write_to(stderr))?;
+        Ok(lines)
+    }
+
+    /// Returns the counter of dropped lines.
+    pub(super) fn dropped(&self) -> &Counter {
+        &self.0.dropped
+    }
+
+    /// Takes whole lines; drops them if there is no room.
+    pub(super) fn push(&self, lines: &[u8]) {
+        let mut state = self.state();
+        let is_full = state.waiting.len() + lines.len() > WAITING_BYTES_MAX;
+        if is_full && state.writer != Some(thread::current().id()) {
+            let len = count(lines);
+            state.untold += len;
+            self.0.dropped.inc_by(len);
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(lines);
+        drop(state);
+        if was_empty {
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// Waits until everything that was taken is written, as long as `patience` at most; returns whether it is.
+    pub(super) fn flush(&self, patience: Duration) -> bool {
+        let by = Instant::now() + patience;
+        let mut state = self.state();
+        while state.writing || !state.waiting.is_empty() {
+            let left = by.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.0.emptied.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn write_to(&self, mut out: impl Write) {
+        let mut batch = Vec::new();
+        self.state().writer = Some(thread::current().id());
+        loop {
+            {
+                let mut state = self.state();
+                state.writing = false;
+                while state.waiting.is_empty() {
+                    self.0.emptied.notify_all();
+                    let waited = self.0.filled.wait(state);
+                    state = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+                batch.clear();
+                std::mem::swap(&mut batch, &mut state.waiting);
+                state.writing = true;
+            }
+            let unwritten = write_all(&mut out, &batch);
+            self.0.dropped.inc_by(count(unwritten));
+            let untold = std::mem::take(&mut self.state().untold);
+            if untold > 0 {
+                tracing::warn!(
+                    lines = untold,
+                    "{untold} lines were dropped: standard error was not read fast enough"
+                );
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes what can be written; returns the rest.
+fn write_all<'a>(out: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => break,
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => park_timeout(FULL_WAIT),
+            // Standard error is closed, or its disk is full.
+            Err(_) => break,
+        }
+    }
+    bytes
+}
+
+fn count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+/// Each call is one line, as the subscriber writes them.
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// Hands over each write and waits until it may go on.
+    struct Slow {
+        written: mpsc::Sender<Vec<u8>>,
+        go_on: mpsc::Receiver<io::Result<usize>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.written
+                .send(bytes.to_vec())
+                .map_err(io::Error::other)?;
+            self.go_on.recv().map_err(io::Error::other)?
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted_and_the_rest_is_written_in_order() {
+        let (written, writes) = mpsc::channel();
+        let (step, go_on) = mpsc::channel();
+        let lines = Lines::default();
+        let writing = lines.clone();
+        thread::spawn(move || writing.write_to(Slow { written, go_on }));
+        lines.push(b"first\n");
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"first\n");
+        // The thread is busy with it now: what comes waits, up to the bound.
+        let long = [vec![b'x'; WAITING_BYTES_MAX - 1], b"\n".to_vec()].concat();
+        lines.push(&long);
+        lines.push(b"no room\n");
+        lines.push(b"no room\nagain\n");
+        assert_eq!(lines.dropped().get(), 3);
+        assert!(!lines.flush(Duration::from_millis(1)));
+        // Half of a write is no loss of the other half.
+        step.send(Ok(3)).unwrap();
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"st\n");
+        step.send(Err(io::ErrorKind::WouldBlock.into())).unwrap();
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"st\n");
+        step.send(Ok(3)).unwrap();
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), long);
+        step.send(Ok(long.len())).unwrap();
+        assert!(lines.flush(DEADLINE));
+        assert_eq!(lines.dropped().get(), 3);
+        // What cannot be written is lost too.
+        lines.push(b"a\nb\n");
+        writes.recv_timeout(DEADLINE).unwrap();
+        step.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+        assert!(lines.flush(DEADLINE));
+        assert_eq!(lines.dropped().get(), 5);
+    }
+}
