@@ -785,6 +785,7 @@ impl State {
     }
 
     /// Takes out what retries have taken back; says whether a lane that was full has room by that.
+    #[expect(clippy::vec_box, reason = "they lie in boxes already")]
     fn take_withdrawn(&mut self) -> (Vec<Box<Job>>, bool) {
         // First what waits behind others, so that none of it is ready when those are gone.
         let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| job.is_withdrawn());
