@@ -34,8 +34,6 @@ pub struct Settings {
     /// How long after its first call a record may be put off by its target; `None` = not at all.
     pub(crate) deferred_max: Option<Duration>,
     pub(crate) outcomes: OutcomeTable,
-    /// A target that asks to be called again later is; if not, its answer is a failure like any other, as in the sample.
-    pub(crate) defers: bool,
     pub(crate) roles: Roles,
     pub(crate) token_header: HeaderName,
     /// Headers of messages that hold credentials, beside those that commonly do.
@@ -153,7 +151,6 @@ impl Settings {
             deferred_max: (dispatch.deferred_ms_max > 0 && !compat)
                 .then(|| Duration::from_millis(dispatch.deferred_ms_max)),
             outcomes,
-            defers: !compat,
             roles: config.roles.clone(),
             token_header,
             masked_headers: config.push.masked_headers.clone(),

@@ -101,7 +101,7 @@ async fn failed(
             told(shared, job, ended)
         }
         Errand::Redrive(redriven) => {
-            if settings.defers && failure.asks_for_later() {
+            if settings.deferred_max.is_some() && failure.asks_for_later() {
                 answer(job, Ok(Redone::LeftOpen { cause }));
                 return None;
             }

@@ -402,7 +402,7 @@ impl Worker {
     fn judge(&self, all: &Settings, job: &Job, outcome: &Outcome) {
         let asks_for_later =
             matches!(outcome, Outcome::Failed(failure) if failure.asks_for_later());
-        let at_once = asks_for_later && !job.is_first() && all.defers;
+        let at_once = asks_for_later && !job.is_first() && all.deferred_max.is_some();
         let pause = |openings| {
             let random = random::u64().unwrap_or(u64::MAX);
             all.backoff.pause(openings, random)

@@ -16,7 +16,7 @@
 //! next pass skips what this one has settled behind it. In a replay, or with `redeliver`, nothing would be skipped; so
 //! there the pass ends in a partition with the first record that it leaves, and only what was under way behind it is called
 //! again. A record whose target answers 429, or 503 with `Retry-After`, is left in the same way: it stays where it is, and
-//! no failure of it is counted. With `[oci_sample] compat` that answer is a failure like any other.
+//! no failure of it is counted. Where dispatch puts nothing off, that answer is a failure like any other.
 //!
 //! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
 //! them would only be moved.

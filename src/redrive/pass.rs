@@ -168,6 +168,7 @@ impl Pass {
         if passed.is_none() {
             // What was given out is collected as if the time were over.
             self.by = self.by.min(Instant::now());
+            self.least_by = self.by;
         }
         let passed = passed.unwrap_or(Err(Error::Panicked));
         let passed = passed.map(|left_off| self.is_cut |= left_off == LeftOff::Bound);

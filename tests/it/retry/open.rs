@@ -56,7 +56,7 @@ fn seconds_from_now(time: &Value) -> i64 {
 async fn a_retry_for_a_port_that_refuses_ends_soon_and_the_next_one_calls_nobody() {
     const LEN: u64 = 24;
     let target = StubTarget::start().await;
-    let gateway = failed(LONG, LEN as usize, &[&target]).await;
+    let gateway = failed(LONG, 24, &[&target]).await;
     let origin = origin(&target);
     drop(target);
     let begun = Instant::now();
@@ -207,16 +207,19 @@ async fn a_loop_with_hardly_any_time_moves_or_ends_while_a_target_is_down() {
 }
 
 #[tokio::test]
-async fn with_the_manners_of_the_sample_a_429_is_a_failure() {
-    let target = StubTarget::start().await;
-    let config = format!("{LONG}[oci_sample]\ncompat = true\n");
-    let gateway = failed(&config, 2, &[&target]).await;
-    target.now(|_| Act::Answer(429, vec![("retry-after", "2000".to_owned())]));
-    let report = gateway.retry(INTERNAL, -1, 100).await;
-    assert_eq!(
-        (&report["failedMessages"], &report["endOfStream"]),
-        (&json!(2), &json!(true)),
-        "{report}"
-    );
-    assert_eq!(gateway.count(INTERNAL, "open").await, 0);
+async fn with_the_manners_of_the_sample_or_if_nothing_is_put_off_a_429_is_a_failure() {
+    let compat = format!("{LONG}[oci_sample]\ncompat = true\n");
+    let none = LONG.replace("[redrive]", "deferred_ms_max = 0\n[redrive]");
+    for config in [compat, none] {
+        let target = StubTarget::start().await;
+        let gateway = failed(&config, 2, &[&target]).await;
+        target.now(|_| Act::Answer(429, vec![("retry-after", "2000".to_owned())]));
+        let report = gateway.retry(INTERNAL, -1, 100).await;
+        assert_eq!(
+            (&report["failedMessages"], &report["endOfStream"]),
+            (&json!(2), &json!(true)),
+            "{report}"
+        );
+        assert_eq!(gateway.count(INTERNAL, "open").await, 0);
+    }
 }
