@@ -6,9 +6,10 @@ use std::{any::Any, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTim
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use syncgate::{
-    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads},
+    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Waits},
     clock::Clock,
     config::Config,
+    dispatch::WaitingRecord,
     ingest::Ingest,
     live::Live,
     log::Streams,
@@ -57,6 +58,12 @@ impl Reloads for Nothing {
     }
 }
 
+impl Waits for Nothing {
+    fn waiting(&self, _of: PartitionId) -> Vec<WaitingRecord> {
+        Vec::new()
+    }
+}
+
 /// Serves the data stream `s1`; appends as planned once all subscribers are there, and writes down when each commit was
 /// durable.
 pub async fn serve() -> ExitCode {
@@ -102,6 +109,7 @@ pub async fn serve() -> ExitCode {
         users: None,
         redriver: Arc::new(Nothing),
         reloads: Arc::new(Nothing),
+        waits: Arc::new(Nothing),
         metrics: Metrics::new(&Clock::system()),
         sources: Vec::new(),
     };
