@@ -50,12 +50,11 @@ impl Unavailable {
     }
 
     pub fn checks(&self) -> Vec<(&'static str, Option<f64>, (f64, &'static str))> {
-        let ends = ENDS.iter().zip(&self.ends);
-        let check = |((_, name, part), series)| {
-            let (name, part): (&&str, &f64) = (name, part);
-            (*name, ratio(series, &self.floor), least(*part))
-        };
-        ends.map(check).collect()
+        let mut checks = Vec::new();
+        for ((_, name, part), series) in ENDS.iter().zip(&self.ends) {
+            checks.push((*name, ratio(series, &self.floor), least(*part)));
+        }
+        checks
     }
 }
 

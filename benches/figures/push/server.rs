@@ -6,9 +6,10 @@ use std::{any::Any, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTim
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use syncgate::{
-    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads},
+    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Waits},
     clock::Clock,
     config::Config,
+    dispatch::WaitingRecord,
     ingest::Ingest,
     live::Live,
     log::Streams,
@@ -47,6 +48,12 @@ impl Redrives for Nothing {
 
     fn hold(&self, _partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
         Err(redrive::Error::Stopping)
+    }
+}
+
+impl Waits for Nothing {
+    fn waiting(&self, _of: PartitionId) -> Vec<WaitingRecord> {
+        Vec::new()
     }
 }
 
@@ -101,6 +108,7 @@ pub async fn serve() -> ExitCode {
         push,
         users: None,
         redriver: Arc::new(Nothing),
+        waits: Arc::new(Nothing),
         reloads: Arc::new(Nothing),
         metrics: Metrics::new(&Clock::system()),
         sources: Vec::new(),
