@@ -102,12 +102,12 @@ async fn serve(mut stream: TcpStream, calls: Arc<AtomicUsize>, mut mode: watch::
                 return;
             };
             let written = match mode {
-                Mode::Tenth(End::Close) if turn % 10 == 0 => return,
-                Mode::Tenth(End::Status(status)) if turn % 10 == 0 => {
+                Mode::Tenth(End::Close) if turn.is_multiple_of(10) => return,
+                Mode::Tenth(End::Status(status)) if turn.is_multiple_of(10) => {
                     let head = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
                     stream.write_all(head.as_bytes()).await
                 }
-                Mode::Tenth(End::Later(status)) if turn % 10 == 0 => {
+                Mode::Tenth(End::Later(status)) if turn.is_multiple_of(10) => {
                     let head = format!(
                         "HTTP/1.1 {status} No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
                     );
