@@ -51,6 +51,12 @@ impl Redrives for Nothing {
     }
 }
 
+impl Waits for Nothing {
+    fn waiting(&self, _of: PartitionId) -> Vec<WaitingRecord> {
+        Vec::new()
+    }
+}
+
 #[async_trait]
 impl Reloads for Nothing {
     async fn reload(&self) -> Result<Reloaded, ReloadError> {
@@ -108,6 +114,7 @@ pub async fn serve() -> ExitCode {
         push,
         users: None,
         redriver: Arc::new(Nothing),
+        waits: Arc::new(Nothing),
         reloads: Arc::new(Nothing),
         waits: Arc::new(Nothing),
         metrics: Metrics::new(&Clock::system()),
