@@ -153,7 +153,9 @@ impl Pass {
         } else {
             progress.done(offset);
         }
-        if let Some(failing) = target.and_then(|target| self.failing.note(target, failed)) {
+        // What was left has not failed: the pass goes on with the records of other targets.
+        let judged = target.filter(|_| !left);
+        if let Some(failing) = judged.and_then(|target| self.failing.note(target, failed)) {
             let stopped = Stopped::Failing(failing);
             self.report.stopped.get_or_insert(stopped);
             self.by = self.by.min(Instant::now());
