@@ -140,6 +140,8 @@ struct Worker {
     state: WorkerState,
     /// Its call, for the breaker.
     call: Option<Begun>,
+    /// The slot of the rate that its job has taken: the slots before that, and which one it is.
+    rate_slot: Option<(Slots, Instant)>,
     /// The record whose end its job is for.
     open: Option<Open>,
 }
@@ -421,6 +423,7 @@ impl Board {
         let mut state = self.lock();
         state.awake(slot);
         state.workers[slot].open = None;
+        state.workers[slot].rate_slot = None;
         if let Some(call) = state.workers[slot].call.take() {
             state.breaker.end(call);
         }
@@ -444,14 +447,7 @@ impl Board {
             return (Next::End, state.wake());
         }
         state.resume_due();
-        if state.startable_len() > 0
-            && let Some(job) = state.lanes.take()
-        {
-            state.workers[slot].call = Some(state.breaker.begin());
-            if let Some(rate) = &mut state.rate {
-                let taken = rate.take(Instant::now());
-                debug_assert!(taken.is_ok(), "what may start has its slot");
-            }
+        if let Some(job) = state.take(slot) {
             state.taken_out(&job);
             self.budget.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
@@ -471,6 +467,16 @@ impl Board {
             keep_connection,
         };
         (sleep, state.wake())
+    }
+
+    /// Gives the slot of the rate back that a worker's job has taken, since no call is made for it; returns someone to wake.
+    pub(crate) fn give_rate_back(&self, slot: usize) -> Option<Wake> {
+        let mut state = self.lock();
+        let (before, taken) = state.workers[slot].rate_slot.take()?;
+        state.rate.as_mut()?.give_back(before, taken);
+        // The timekeeper may sleep too long now; another takes over.
+        state.timekeeper = None;
+        state.wake()
     }
 
     /// Returns someone to wake, if there is more to do than there are workers on their way to it.
@@ -540,13 +546,18 @@ impl Board {
         is_open.then(|| state.breaker.open_until(Instant::now()))?
     }
 
-    /// Lets go of the jobs that retries have taken back, and returns someone to wake. Without this they would wait here for
-    /// the breaker, with their place in the lane and in the rate of their retry.
-    pub(crate) fn sweep(&self) -> Option<Wake> {
+    /// Lets go of the jobs that are over before their turn, such as those that a retry has taken back. Returns someone to
+    /// wake. Without this they would wait here for the breaker, the rate or their time, and keep their place in the lane.
+    ///
+    /// It looks at every job that waits: not for the hot path.
+    pub(crate) fn sweep(&self, is_over: impl Fn(&Job) -> bool) -> Option<Wake> {
         let mut state = self.lock();
-        let (withdrawn, has_room) = state.take_withdrawn();
-        for job in &withdrawn {
+        let (over, has_room) = state.take_over(is_over);
+        for job in &over {
             self.budget.leave(job.record.bytes_len());
+            if let Some(target) = self.taken(job).sharing {
+                state.unshare(target);
+            }
         }
         if has_room {
             self.budget.freed.notify_waiters();
@@ -555,7 +566,7 @@ impl Board {
         let wake = state.wake();
         drop(state);
         // Not under the lock: that wakes other tasks.
-        drop(withdrawn);
+        drop(over);
         wake
     }
 
@@ -677,6 +688,23 @@ impl State {
         self.lanes.iter().chain(delayed)
     }
 
+    /// Takes a job that may begin now.
+    fn take(&mut self, slot: usize) -> Option<Box<Job>> {
+        if self.startable_len() == 0 {
+            return None;
+        }
+        let job = self.lanes.take()?;
+        let worker = &mut self.workers[slot];
+        worker.call = Some(self.breaker.begin());
+        if let Some(rate) = &mut self.rate {
+            let before = *rate;
+            let taken = rate.take(Instant::now());
+            debug_assert!(taken.is_ok(), "what may start has its slot");
+            worker.rate_slot = Some((before, rate.last_taken()));
+        }
+        Some(job)
+    }
+
     /// Jobs that may begin now.
     fn startable_len(&self) -> usize {
         let admitted_len = self.breaker.admits(self.lanes.ready_len(), Instant::now);
@@ -721,15 +749,20 @@ impl State {
 
     /// Returns whether the lane of what has ended was full and has room now.
     fn end(&mut self, taken: Taken) -> bool {
-        if let Some(target) = taken.sharing
-            && let Entry::Occupied(mut jobs) = self.sharing.entry(target)
-        {
+        if let Some(target) = taken.sharing {
+            self.unshare(target);
+        }
+        self.lanes.end(taken.lane)
+    }
+
+    /// A job of a target is in no lane of the shared board any more.
+    fn unshare(&mut self, target: TargetId) {
+        if let Entry::Occupied(mut jobs) = self.sharing.entry(target) {
             *jobs.get_mut() -= 1;
             if *jobs.get() == 0 {
                 jobs.remove();
             }
         }
-        self.lanes.end(taken.lane)
     }
 
     /// A lane may hold as much as it leaves free for all others: half of the queue if it is the only one with much to
@@ -784,13 +817,13 @@ impl State {
         }
     }
 
-    /// Takes out what retries have taken back; says whether a lane that was full has room by that.
-    fn take_withdrawn(&mut self) -> (Vec<Box<Job>>, bool) {
+    /// Takes out what is over; says whether a lane that was full has room by that.
+    fn take_over(&mut self, is_over: impl Fn(&Job) -> bool) -> (Vec<Box<Job>>, bool) {
         // First what waits behind others, so that none of it is ready when those are gone.
-        let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| job.is_withdrawn());
-        let mut heads = self.lanes.take_ready(|job| job.is_withdrawn());
+        let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| is_over(job));
+        let mut heads = self.lanes.take_ready(|job| is_over(job));
         for (due, delayed) in std::mem::take(&mut self.delayed) {
-            match delayed.job.is_withdrawn() {
+            match is_over(&delayed.job) {
                 true => heads.push(delayed.job),
                 false => drop(self.delayed.insert(due, delayed)),
             }

@@ -230,6 +230,14 @@ impl Job {
         matches!(&self.errand, Errand::Redrive(redriven) if redriven.start.is_withdrawn())
     }
 
+    /// Returns whether nobody wants it any more: its owner is over, or the redrive that gave it has taken it back.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match &self.errand {
+            Errand::First(owned) => owned.is_over.load(Ordering::Acquire),
+            Errand::Redrive(redriven) => redriven.start.is_withdrawn(),
+        }
+    }
+
     /// Begins the handling, if this is the time for it.
     pub(crate) fn begin(&mut self, now: Instant) -> Begin {
         let begins = match &mut self.errand {

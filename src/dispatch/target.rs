@@ -109,10 +109,25 @@ impl Targets {
     }
 
     /// Lets go of what retries have taken back of a target: see [`Board::sweep`].
-    pub(crate) fn sweep(&self, origin: &TargetId) -> Option<(Arc<Board>, Option<Wake>)> {
-        let board = self.lock().own.get(origin).cloned()?;
-        let wake = board.sweep();
-        Some((board, wake))
+    pub(crate) fn sweep(&self, origin: &TargetId) -> (Arc<Board>, Option<Wake>) {
+        let board = {
+            let boards = self.lock();
+            boards.own.get(origin).unwrap_or(&boards.shared).clone()
+        };
+        let wake = board.sweep(Job::is_withdrawn);
+        (board, wake)
+    }
+
+    /// Lets go of what is over, on every board: see [`Board::sweep`].
+    pub(crate) fn sweep_all(
+        &self,
+        is_over: impl Fn(&Job) -> bool,
+    ) -> Vec<(Arc<Board>, Option<Wake>)> {
+        let sweep = |board: Arc<Board>| {
+            let wake = board.sweep(&is_over);
+            (board, wake)
+        };
+        self.all().into_iter().map(sweep).collect()
     }
 
     /// Names each open record of a partition that is on a board: see [`Board::for_each_open`].

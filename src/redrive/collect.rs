@@ -191,7 +191,6 @@ impl Pass {
         if withdrawn.is_empty() {
             return;
         }
-        self.shared.sweep(target);
         for offset in withdrawn {
             self.report.attempted -= 1;
             self.leave(offset, Some(target), progress);
