@@ -187,6 +187,13 @@ impl Start {
         self.leave_waiting_for(WITHDRAWN)
     }
 
+    /// Says that the call could not begin: it is as if nothing had happened yet.
+    pub(crate) fn put_back(&self) {
+        let state = &self.0;
+        let changed = state.compare_exchange(STARTED, WAITING, Ordering::AcqRel, Ordering::Acquire);
+        debug_assert!(changed.is_ok(), "only who has begun puts back");
+    }
+
     /// Returns whether neither has happened yet.
     pub(crate) fn is_waiting(&self) -> bool {
         self.0.load(Ordering::Acquire) == WAITING
@@ -258,6 +265,13 @@ impl Job {
         }
     }
 
+    /// Takes back that the handling has begun: nothing was called, and it begins again later or is withdrawn.
+    pub(crate) fn put_back(&mut self) {
+        if let Errand::Redrive(redriven) = &self.errand {
+            redriven.start.put_back();
+        }
+    }
+
     /// Returns how many attempts have counted so far, if there may be one more, of `attempts_max` that are set for its
     /// target. What the target has put off does not count.
     pub(crate) fn may_try_again(&self, attempts_max: u32) -> Option<u32> {
@@ -307,5 +321,16 @@ mod tests {
         let start = Start::default();
         assert!(start.clone().withdraw());
         assert!(!start.begin());
+    }
+
+    #[test]
+    fn a_job_whose_call_could_not_begin_can_be_begun_again_and_withdrawn() {
+        let start = Start::default();
+        for _ in 0..2 {
+            assert!(start.begin());
+            start.put_back();
+            assert!(start.is_waiting());
+        }
+        assert!(start.withdraw() && !start.begin());
     }
 }

@@ -374,6 +374,7 @@ impl Worker {
             && failure.not_begun
         {
             self.calls_nothing();
+            job.put_back();
             // No slot is held meanwhile, and a redrive that is over by then takes its record back.
             let until = Instant::now() + NOT_BEGUN_WAIT;
             let wait = Wait::Backoff;
