@@ -112,6 +112,8 @@ struct State {
     /// Jobs in backoff, by the time at which they are due.
     delayed: BTreeMap<(Instant, u64), Delayed>,
     delayed_count: u64,
+    /// Jobs that only have their end to offer to the log again: they wait for a worker, but for no call of the target.
+    ends: VecDeque<Box<Job>>,
     /// Waiting, ready or in backoff.
     queued_len: usize,
     queued_bytes: usize,
@@ -252,6 +254,7 @@ impl Board {
             sharing: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_count: 0,
+            ends: VecDeque::new(),
             queued_len: 0,
             queued_bytes: 0,
             workers: Vec::new(),
@@ -405,7 +408,8 @@ impl Board {
         let state = self.lock();
         let delayed = state.delayed.iter();
         let delayed = delayed.map(|((due, _), delayed)| (&delayed.job, Some(*due)));
-        for (job, due) in state.lanes.iter().map(|job| (job, None)).chain(delayed) {
+        let ready = state.lanes.iter().chain(&state.ends);
+        for (job, due) in ready.map(|job| (job, None)).chain(delayed) {
             if let (true, Some(cause)) = (job.is_first() && job.of == of, job.tried.cause) {
                 all.push(Waiting {
                     offset: job.offset,
@@ -685,11 +689,14 @@ impl State {
     /// Every job that is not in the hands of a worker.
     fn waiting(&self) -> impl Iterator<Item = &Box<Job>> {
         let delayed = self.delayed.values().map(|delayed| &delayed.job);
-        self.lanes.iter().chain(delayed)
+        self.lanes.iter().chain(&self.ends).chain(delayed)
     }
 
     /// Takes a job that may begin now.
     fn take(&mut self, slot: usize) -> Option<Box<Job>> {
+        if let Some(end) = self.ends.pop_front() {
+            return Some(end);
+        }
         if self.startable_len() == 0 {
             return None;
         }
@@ -708,10 +715,11 @@ impl State {
     /// Jobs that may begin now.
     fn startable_len(&self) -> usize {
         let admitted_len = self.breaker.admits(self.lanes.ready_len(), Instant::now);
-        match &self.rate {
+        let calls_len = match &self.rate {
             Some(rate) if admitted_len > 0 => usize::from(rate.opens_at() <= Instant::now()),
             _ => admitted_len,
-        }
+        };
+        self.ends.len() + calls_len
     }
 
     /// When a job that is ready may begin, if it only has to wait for a time.
@@ -801,7 +809,11 @@ impl State {
             if first.key().0 > now {
                 return;
             }
-            self.lanes.resume(first.remove().job);
+            let job = first.remove().job;
+            match job.unstored {
+                Some(_) => self.ends.push_back(job),
+                None => self.lanes.resume(job),
+            }
         }
     }
 

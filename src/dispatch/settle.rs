@@ -320,7 +320,9 @@ fn told(shared: &Shared, job: Box<Job>, ended: Result<(), CommitError>) -> Optio
         | CommitError::StateConflict { .. }
         | CommitError::StateFull { .. } => true,
     };
-    shared.stats.lost_ends.inc();
+    if !job.came_back {
+        shared.stats.lost_ends.inc();
+    }
     if job.came_back && comes_back {
         return Some(job);
     }

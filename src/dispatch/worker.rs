@@ -281,7 +281,8 @@ impl Worker {
     /// Waits for a descriptor if the job needs a connection that is not open; `false` if the gateway stops meanwhile. The
     /// attempt begins behind this.
     async fn takes_socket(&mut self, job: &Job) -> bool {
-        let Some(origin) = job.origin.as_ref().map(TargetId::origin) else {
+        let origin = job.origin.as_ref().filter(|_| job.unstored.is_none());
+        let Some(origin) = origin.map(TargetId::origin) else {
             return true;
         };
         let is_open = self.connection.as_ref();
