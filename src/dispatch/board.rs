@@ -38,6 +38,10 @@ use crate::{
 /// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
 const SHARE_LEAST: usize = 64;
 
+/// How long a board is kept after the pause of its open breaker: whoever calls the target in this time still begins with
+/// one probe. Retries may come hours apart.
+const OPEN_KEPT: Duration = Duration::from_secs(3_600);
+
 /// Is told of a lane that has filled its share, with the first of its records that did not fit; returns whether the
 /// records of the lane may be left out from there on.
 pub(crate) type LeaveOut<'a> = &'a mut dyn FnMut(Lane, Offset) -> bool;
@@ -129,6 +133,8 @@ struct State {
     /// Workers that were woken or started and have not asked for a job yet.
     waking: usize,
     timekeeper: Option<usize>,
+    /// It has given way to the board of another target: whoever sleeps here ends.
+    is_gone: bool,
     /// Somebody was refused because this queue is too full, and waits until it has space.
     space_wanted: bool,
     /// Somebody was refused because all queues together are, and may still come once nothing waits here: an empty queue
@@ -207,6 +213,17 @@ pub(crate) enum Next {
     End,
 }
 
+/// Whether a worker that has slept long enough ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retirement {
+    /// It does.
+    Over,
+    /// It is needed.
+    Needed,
+    /// It keeps the board, and with it the open breaker. Nothing else is on the board.
+    Rests,
+}
+
 /// What has no room for a job.
 enum Full {
     /// The board, or all boards together.
@@ -261,6 +278,7 @@ impl Board {
             idle: Vec::new(),
             waking: 0,
             timekeeper: None,
+            is_gone: false,
             space_wanted: false,
             empty_wanted: false,
         };
@@ -493,17 +511,35 @@ impl Board {
         self.lock().workers[slot].wake.clone()
     }
 
-    /// Lets a worker end that has slept long enough; `false` if it is needed.
-    pub(crate) fn retire(&self, slot: usize) -> bool {
+    /// Lets a worker end that has slept long enough, unless it is needed. The last one stays as long as the breaker is to be
+    /// remembered, and ends the board then.
+    pub(crate) fn retire(&self, slot: usize, now: Instant) -> Retirement {
         let mut state = self.lock();
         let needed = state.workers[slot].state != WorkerState::Idle
             || state.timekeeper == Some(slot) && state.first_due().is_some();
         if needed {
-            return false;
+            return Retirement::Needed;
+        }
+        let opens_at = state.breaker.opens_at().filter(|_| !state.is_gone);
+        if state.workers_len == 1 && opens_at.is_some_and(|at| now < at + OPEN_KEPT) {
+            return Retirement::Rests;
         }
         state.awake(slot);
         state.workers[slot].state = WorkerState::Absent;
         state.workers_len -= 1;
+        Retirement::Over
+    }
+
+    /// Ends the board if nothing waits here and all workers sleep; returns whether it does. Nobody may push from then on.
+    pub(crate) fn give_way(&self) -> bool {
+        let mut state = self.lock();
+        if state.queued_len > 0 || state.workers_len > state.idle.len() {
+            return false;
+        }
+        state.is_gone = true;
+        for slot in &state.idle {
+            state.workers[*slot].wake.notify_one();
+        }
         true
     }
 
@@ -683,6 +719,9 @@ impl State {
     }
 
     fn workers_max(&self) -> usize {
+        if self.is_gone {
+            return 0;
+        }
         self.settings.in_flight_max.max(1)
     }
 
@@ -884,9 +923,7 @@ mod tests {
     use super::*;
     use crate::{config::Config, dispatch::Settings};
 
-    /// Otherwise no success would be told to the breaker, and nothing would close it.
-    #[test]
-    fn whoever_succeeds_while_the_breaker_opens_knows_that_it_matters() {
+    fn board() -> Board {
         let settings = Settings::new(&Config::default(), &[]).unwrap();
         let limits = Limits {
             queue_len_max: 1,
@@ -895,12 +932,56 @@ mod tests {
             backoff_max: Duration::from_secs(1),
             retry_after_max: Duration::from_secs(1),
         };
-        let board = Board::new(
+        Board::new(
             Some(TargetId::of("http://a")),
             settings.other_targets.clone(),
             limits,
             Arc::new(Budget::new(1)),
-        );
+        )
+    }
+
+    #[test]
+    fn the_last_worker_keeps_an_open_breaker_for_an_hour_or_until_the_board_gives_way() {
+        let board = board();
+        {
+            let mut state = board.lock();
+            state.workers = (0..2).map(|_| Worker::default()).collect();
+            state.workers_len = 2;
+            state.workers[1].call = Some(state.breaker.begin());
+        }
+        let down = Verdict::Unavailable {
+            overloaded: false,
+            asked: None,
+        };
+        board.judge(1, down, true, |_| Duration::from_secs(1));
+        assert!(!board.give_way(), "somebody is at work");
+        for slot in 0..2 {
+            assert!(matches!(board.next(slot, None).0, Next::Sleep { .. }));
+        }
+        let now = Instant::now();
+        assert_eq!(board.retire(0, now), Retirement::Over, "not the last");
+        let soon = now + OPEN_KEPT;
+        assert_eq!(board.retire(1, soon), Retirement::Rests);
+        assert!(!board.is_deserted());
+        let later = soon + Duration::from_secs(2);
+        assert_eq!(board.retire(1, later), Retirement::Over);
+        assert!(board.is_deserted());
+        // One that gives way has no more workers.
+        let board = self::board();
+        {
+            let mut state = board.lock();
+            state.workers.push(Worker::default());
+            state.workers_len = 1;
+        }
+        assert!(matches!(board.next(0, None).0, Next::Sleep { .. }));
+        assert!(board.give_way());
+        assert!(matches!(board.next(0, None).0, Next::End));
+    }
+
+    /// Otherwise no success would be told to the breaker, and nothing would close it.
+    #[test]
+    fn whoever_succeeds_while_the_breaker_opens_knows_that_it_matters() {
+        let board = board();
         board.lock().workers = (0..4).map(|_| Worker::default()).collect();
         let call = |slot: usize, verdict, at_once| {
             {

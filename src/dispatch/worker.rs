@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    board::{Board, Done, LeaveOut, Next, Taken, Wait, Wake},
+    board::{Board, Done, LeaveOut, Next, Retirement, Taken, Wait, Wake},
     breaker::Change,
     call::{Call, Invalid, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
@@ -248,9 +248,13 @@ impl Worker {
                     }
                     if self.sleep(until, current.all.get().idle_timeout).await {
                         self.connection = None;
-                        if self.board.retire(self.slot) {
-                            self.shared.targets.tidy(&self.board);
-                            return;
+                        match self.board.retire(self.slot, Instant::now()) {
+                            Retirement::Needed => {}
+                            Retirement::Rests => self.shared.targets.rest(&self.board),
+                            Retirement::Over => {
+                                self.shared.targets.tidy(&self.board);
+                                return;
+                            }
                         }
                     }
                 }
