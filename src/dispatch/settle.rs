@@ -102,6 +102,7 @@ async fn failed(
         }
         Errand::Redrive(redriven) => {
             if settings.defers && failure.asks_for_later() {
+                job.leave_lane();
                 answer(job, Ok(Redone::LeftOpen { cause }));
                 return None;
             }

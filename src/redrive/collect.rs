@@ -133,9 +133,12 @@ impl Pass {
                 report.attempted -= 1;
                 return Err(Error::NotStored(error));
             }
-            // Cut by a stop.
+            // Its lane has one before it that was left. Else it was cut by a stop.
             None => {
                 report.attempted -= 1;
+                if given.start.is_withdrawn() {
+                    self.leave(offset, target, progress);
+                }
                 return Ok(());
             }
         };

@@ -38,7 +38,7 @@ pub(super) struct InFlight {
 pub(super) struct Given {
     /// Whom it is for; `None` if no target can be called for it.
     pub(super) target: Option<TargetId>,
-    start: Start,
+    pub(super) start: Start,
     at: Instant,
 }
 

@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     dispatch::{
         Cause,
-        job::{Errand, Mapping, Redone, Redriven, Start},
+        job::{Errand, LeftLanes, Mapping, Redone, Redriven, Start},
         route::CauseTable,
     },
     record::Record,
@@ -323,6 +323,7 @@ async fn retry(gateway: &Harness, offset: u64) -> (Start, oneshot::Receiver<Redo
         mapping: Arc::new(Mapping {
             streams: CauseTable::default(),
             redrives_max: 20,
+            left_lanes: LeftLanes::default(),
         }),
         ends: None,
         start: start.clone(),

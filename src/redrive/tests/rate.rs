@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::*;
 use crate::dispatch::{
-    job::{Errand, Mapping, Redriven, Start},
+    job::{Errand, LeftLanes, Mapping, Redriven, Start},
     pace::{Pace, Slots},
 };
 
@@ -93,6 +93,7 @@ async fn calls_that_wait_for_their_target_together_begin_one_slot_after_the_othe
             mapping: Arc::new(Mapping {
                 streams: ErrorMapping::default().0,
                 redrives_max: 20,
+                left_lanes: LeftLanes::default(),
             }),
             ends: None,
             start: start.clone(),
