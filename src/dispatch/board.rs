@@ -869,6 +869,7 @@ impl State {
     }
 
     /// Takes out what is over; says whether a lane that was full has room by that.
+    #[expect(clippy::vec_box, reason = "jobs lie in boxes, wherever they wait")]
     fn take_over(&mut self, is_over: impl Fn(&Job) -> bool) -> (Vec<Box<Job>>, bool) {
         // First what waits behind others, so that none of it is ready when those are gone.
         let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| is_over(job));
