@@ -38,6 +38,10 @@ use crate::{
 /// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
 const SHARE_LEAST: usize = 64;
 
+/// How long a board is kept after the pause of its open breaker: whoever calls the target in this time still begins with
+/// one probe. Retries may come hours apart.
+const OPEN_KEPT: Duration = Duration::from_secs(3_600);
+
 /// Is told of a lane that has filled its share, with the first of its records that did not fit; returns whether the
 /// records of the lane may be left out from there on.
 pub(crate) type LeaveOut<'a> = &'a mut dyn FnMut(Lane, Offset) -> bool;
@@ -112,6 +116,8 @@ struct State {
     /// Jobs in backoff, by the time at which they are due.
     delayed: BTreeMap<(Instant, u64), Delayed>,
     delayed_count: u64,
+    /// Jobs that only have their end to offer to the log again: they wait for a worker, but for no call of the target.
+    ends: VecDeque<Box<Job>>,
     /// Waiting, ready or in backoff.
     queued_len: usize,
     queued_bytes: usize,
@@ -127,6 +133,8 @@ struct State {
     /// Workers that were woken or started and have not asked for a job yet.
     waking: usize,
     timekeeper: Option<usize>,
+    /// It has given way to the board of another target: whoever sleeps here ends.
+    is_gone: bool,
     /// Somebody was refused because this queue is too full, and waits until it has space.
     space_wanted: bool,
     /// Somebody was refused because all queues together are, and may still come once nothing waits here: an empty queue
@@ -140,6 +148,8 @@ struct Worker {
     state: WorkerState,
     /// Its call, for the breaker.
     call: Option<Begun>,
+    /// The slot of the rate that its job has taken: the slots before that, and which one it is.
+    rate_slot: Option<(Slots, Instant)>,
     /// The record whose end its job is for.
     open: Option<Open>,
 }
@@ -203,6 +213,17 @@ pub(crate) enum Next {
     End,
 }
 
+/// Whether a worker that has slept long enough ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retirement {
+    /// It does.
+    Over,
+    /// It is needed.
+    Needed,
+    /// It keeps the board, and with it the open breaker. Nothing else is on the board.
+    Rests,
+}
+
 /// What has no room for a job.
 enum Full {
     /// The board, or all boards together.
@@ -250,12 +271,14 @@ impl Board {
             sharing: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_count: 0,
+            ends: VecDeque::new(),
             queued_len: 0,
             queued_bytes: 0,
             workers: Vec::new(),
             idle: Vec::new(),
             waking: 0,
             timekeeper: None,
+            is_gone: false,
             space_wanted: false,
             empty_wanted: false,
         };
@@ -403,7 +426,8 @@ impl Board {
         let state = self.lock();
         let delayed = state.delayed.iter();
         let delayed = delayed.map(|((due, _), delayed)| (&delayed.job, Some(*due)));
-        for (job, due) in state.lanes.iter().map(|job| (job, None)).chain(delayed) {
+        let ready = state.lanes.iter().chain(&state.ends);
+        for (job, due) in ready.map(|job| (job, None)).chain(delayed) {
             if let (true, Some(cause)) = (job.is_first() && job.of == of, job.tried.cause) {
                 all.push(Waiting {
                     offset: job.offset,
@@ -421,6 +445,7 @@ impl Board {
         let mut state = self.lock();
         state.awake(slot);
         state.workers[slot].open = None;
+        state.workers[slot].rate_slot = None;
         if let Some(call) = state.workers[slot].call.take() {
             state.breaker.end(call);
         }
@@ -444,14 +469,7 @@ impl Board {
             return (Next::End, state.wake());
         }
         state.resume_due();
-        if state.startable_len() > 0
-            && let Some(job) = state.lanes.take()
-        {
-            state.workers[slot].call = Some(state.breaker.begin());
-            if let Some(rate) = &mut state.rate {
-                let taken = rate.take(Instant::now());
-                debug_assert!(taken.is_ok(), "what may start has its slot");
-            }
+        if let Some(job) = state.take(slot) {
             state.taken_out(&job);
             self.budget.leave(job.record.bytes_len());
             state.workers[slot].state = WorkerState::Busy(job.time);
@@ -473,6 +491,16 @@ impl Board {
         (sleep, state.wake())
     }
 
+    /// Gives the slot of the rate back that a worker's job has taken, since no call is made for it; returns someone to wake.
+    pub(crate) fn give_rate_back(&self, slot: usize) -> Option<Wake> {
+        let mut state = self.lock();
+        let (before, taken) = state.workers[slot].rate_slot.take()?;
+        state.rate.as_mut()?.give_back(before, taken);
+        // The timekeeper may sleep too long now; another takes over.
+        state.timekeeper = None;
+        state.wake()
+    }
+
     /// Returns someone to wake, if there is more to do than there are workers on their way to it.
     pub(crate) fn wake(&self) -> Option<Wake> {
         self.lock().wake()
@@ -483,17 +511,35 @@ impl Board {
         self.lock().workers[slot].wake.clone()
     }
 
-    /// Lets a worker end that has slept long enough; `false` if it is needed.
-    pub(crate) fn retire(&self, slot: usize) -> bool {
+    /// Lets a worker end that has slept long enough, unless it is needed. The last one stays as long as the breaker is to be
+    /// remembered, and ends the board then.
+    pub(crate) fn retire(&self, slot: usize, now: Instant) -> Retirement {
         let mut state = self.lock();
         let needed = state.workers[slot].state != WorkerState::Idle
             || state.timekeeper == Some(slot) && state.first_due().is_some();
         if needed {
-            return false;
+            return Retirement::Needed;
+        }
+        let opens_at = state.breaker.opens_at().filter(|_| !state.is_gone);
+        if state.workers_len == 1 && opens_at.is_some_and(|at| now < at + OPEN_KEPT) {
+            return Retirement::Rests;
         }
         state.awake(slot);
         state.workers[slot].state = WorkerState::Absent;
         state.workers_len -= 1;
+        Retirement::Over
+    }
+
+    /// Ends the board if nothing waits here and all workers sleep; returns whether it does. Nobody may push from then on.
+    pub(crate) fn give_way(&self) -> bool {
+        let mut state = self.lock();
+        if state.queued_len > 0 || state.workers_len > state.idle.len() {
+            return false;
+        }
+        state.is_gone = true;
+        for slot in &state.idle {
+            state.workers[*slot].wake.notify_one();
+        }
         true
     }
 
@@ -540,13 +586,18 @@ impl Board {
         is_open.then(|| state.breaker.open_until(Instant::now()))?
     }
 
-    /// Lets go of the jobs that retries have taken back, and returns someone to wake. Without this they would wait here for
-    /// the breaker, with their place in the lane and in the rate of their retry.
-    pub(crate) fn sweep(&self) -> Option<Wake> {
+    /// Lets go of the jobs that are over before their turn, such as those that a retry has taken back. Returns someone to
+    /// wake. Without this they would wait here for the breaker, the rate or their time, and keep their place in the lane.
+    ///
+    /// It looks at every job that waits: not for the hot path.
+    pub(crate) fn sweep(&self, is_over: impl Fn(&Job) -> bool) -> Option<Wake> {
         let mut state = self.lock();
-        let (withdrawn, has_room) = state.take_withdrawn();
-        for job in &withdrawn {
+        let (over, has_room) = state.take_over(is_over);
+        for job in &over {
             self.budget.leave(job.record.bytes_len());
+            if let Some(target) = self.taken(job).sharing {
+                state.unshare(target);
+            }
         }
         if has_room {
             self.budget.freed.notify_waiters();
@@ -555,7 +606,7 @@ impl Board {
         let wake = state.wake();
         drop(state);
         // Not under the lock: that wakes other tasks.
-        drop(withdrawn);
+        drop(over);
         wake
     }
 
@@ -668,22 +719,46 @@ impl State {
     }
 
     fn workers_max(&self) -> usize {
+        if self.is_gone {
+            return 0;
+        }
         self.settings.in_flight_max.max(1)
     }
 
     /// Every job that is not in the hands of a worker.
     fn waiting(&self) -> impl Iterator<Item = &Box<Job>> {
         let delayed = self.delayed.values().map(|delayed| &delayed.job);
-        self.lanes.iter().chain(delayed)
+        self.lanes.iter().chain(&self.ends).chain(delayed)
+    }
+
+    /// Takes a job that may begin now.
+    fn take(&mut self, slot: usize) -> Option<Box<Job>> {
+        if let Some(end) = self.ends.pop_front() {
+            return Some(end);
+        }
+        if self.startable_len() == 0 {
+            return None;
+        }
+        let job = self.lanes.take()?;
+        let worker = &mut self.workers[slot];
+        worker.call = Some(self.breaker.begin());
+        if let Some(rate) = &mut self.rate {
+            let before = *rate;
+            let taken = rate.take(Instant::now());
+            debug_assert!(taken.is_ok(), "what may start has its slot");
+            worker.rate_slot = Some((before, rate.last_taken()));
+        }
+        Some(job)
     }
 
     /// Jobs that may begin now.
     fn startable_len(&self) -> usize {
         let admitted_len = self.breaker.admits(self.lanes.ready_len(), Instant::now);
-        match &self.rate {
+        let calls_len = match &self.rate {
             Some(rate) if admitted_len > 0 => usize::from(rate.opens_at() <= Instant::now()),
             _ => admitted_len,
-        }
+        };
+        self.ends.len() + calls_len
     }
 
     /// When a job that is ready may begin, if it only has to wait for a time.
@@ -721,15 +796,20 @@ impl State {
 
     /// Returns whether the lane of what has ended was full and has room now.
     fn end(&mut self, taken: Taken) -> bool {
-        if let Some(target) = taken.sharing
-            && let Entry::Occupied(mut jobs) = self.sharing.entry(target)
-        {
+        if let Some(target) = taken.sharing {
+            self.unshare(target);
+        }
+        self.lanes.end(taken.lane)
+    }
+
+    /// A job of a target is in no lane of the shared board any more.
+    fn unshare(&mut self, target: TargetId) {
+        if let Entry::Occupied(mut jobs) = self.sharing.entry(target) {
             *jobs.get_mut() -= 1;
             if *jobs.get() == 0 {
                 jobs.remove();
             }
         }
-        self.lanes.end(taken.lane)
     }
 
     /// A lane may hold as much as it leaves free for all others: half of the queue if it is the only one with much to
@@ -768,7 +848,11 @@ impl State {
             if first.key().0 > now {
                 return;
             }
-            self.lanes.resume(first.remove().job);
+            let job = first.remove().job;
+            match job.unstored {
+                Some(_) => self.ends.push_back(job),
+                None => self.lanes.resume(job),
+            }
         }
     }
 
@@ -784,14 +868,14 @@ impl State {
         }
     }
 
-    /// Takes out what retries have taken back; says whether a lane that was full has room by that.
+    /// Takes out what is over; says whether a lane that was full has room by that.
     #[expect(clippy::vec_box, reason = "jobs lie in boxes, wherever they wait")]
-    fn take_withdrawn(&mut self) -> (Vec<Box<Job>>, bool) {
+    fn take_over(&mut self, is_over: impl Fn(&Job) -> bool) -> (Vec<Box<Job>>, bool) {
         // First what waits behind others, so that none of it is ready when those are gone.
-        let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| job.is_withdrawn());
-        let mut heads = self.lanes.take_ready(|job| job.is_withdrawn());
+        let (mut jobs, mut has_room) = self.lanes.take_waiting(|job| is_over(job));
+        let mut heads = self.lanes.take_ready(|job| is_over(job));
         for (due, delayed) in std::mem::take(&mut self.delayed) {
-            match delayed.job.is_withdrawn() {
+            match is_over(&delayed.job) {
                 true => heads.push(delayed.job),
                 false => drop(self.delayed.insert(due, delayed)),
             }
@@ -840,9 +924,7 @@ mod tests {
     use super::*;
     use crate::{config::Config, dispatch::Settings};
 
-    /// Otherwise no success would be told to the breaker, and nothing would close it.
-    #[test]
-    fn whoever_succeeds_while_the_breaker_opens_knows_that_it_matters() {
+    fn board() -> Board {
         let settings = Settings::new(&Config::default(), &[]).unwrap();
         let limits = Limits {
             queue_len_max: 1,
@@ -851,12 +933,56 @@ mod tests {
             backoff_max: Duration::from_secs(1),
             retry_after_max: Duration::from_secs(1),
         };
-        let board = Board::new(
+        Board::new(
             Some(TargetId::of("http://a")),
             settings.other_targets.clone(),
             limits,
             Arc::new(Budget::new(1)),
-        );
+        )
+    }
+
+    #[test]
+    fn the_last_worker_keeps_an_open_breaker_for_an_hour_or_until_the_board_gives_way() {
+        let board = board();
+        {
+            let mut state = board.lock();
+            state.workers = (0..2).map(|_| Worker::default()).collect();
+            state.workers_len = 2;
+            state.workers[1].call = Some(state.breaker.begin());
+        }
+        let down = Verdict::Unavailable {
+            overloaded: false,
+            asked: None,
+        };
+        board.judge(1, down, true, |_| Duration::from_secs(1));
+        assert!(!board.give_way(), "somebody is at work");
+        for slot in 0..2 {
+            assert!(matches!(board.next(slot, None).0, Next::Sleep { .. }));
+        }
+        let now = Instant::now();
+        assert_eq!(board.retire(0, now), Retirement::Over, "not the last");
+        let soon = now + OPEN_KEPT;
+        assert_eq!(board.retire(1, soon), Retirement::Rests);
+        assert!(!board.is_deserted());
+        let later = soon + Duration::from_secs(2);
+        assert_eq!(board.retire(1, later), Retirement::Over);
+        assert!(board.is_deserted());
+        // One that gives way has no more workers.
+        let board = self::board();
+        {
+            let mut state = board.lock();
+            state.workers.push(Worker::default());
+            state.workers_len = 1;
+        }
+        assert!(matches!(board.next(0, None).0, Next::Sleep { .. }));
+        assert!(board.give_way());
+        assert!(matches!(board.next(0, None).0, Next::End));
+    }
+
+    /// Otherwise no success would be told to the breaker, and nothing would close it.
+    #[test]
+    fn whoever_succeeds_while_the_breaker_opens_knows_that_it_matters() {
+        let board = board();
         board.lock().workers = (0..4).map(|_| Worker::default()).collect();
         let call = |slot: usize, verdict, at_once| {
             {

@@ -1,8 +1,9 @@
 //! A record on its way to its target, first dispatch or redrive.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
@@ -126,6 +127,19 @@ pub(crate) struct Mapping {
     pub(crate) streams: CauseTable<Arc<Stream>>,
     /// A record that has failed so many redrives goes to the unrecoverable stream, and stays there as it is.
     pub(crate) redrives_max: u32,
+    /// Lanes of which the redrive has left a record open. What it has given out behind that is not called: the order of the
+    /// lane would be lost.
+    pub(crate) left_lanes: LeftLanes,
+}
+
+/// Lanes, at most one for each answer that a redrive has got.
+#[derive(Debug, Default)]
+pub(crate) struct LeftLanes(Mutex<HashSet<Lane>>);
+
+impl LeftLanes {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Lane>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What became of a redriven record.
@@ -182,9 +196,16 @@ impl Start {
         self.leave_waiting_for(STARTED)
     }
 
-    /// Takes the job back; `false` if the call has begun.
+    /// Takes the job back, perhaps once more; `false` if the call has begun.
     pub(crate) fn withdraw(&self) -> bool {
-        self.leave_waiting_for(WITHDRAWN)
+        self.leave_waiting_for(WITHDRAWN) || self.is_withdrawn()
+    }
+
+    /// Says that the call could not begin: it is as if nothing had happened yet.
+    pub(crate) fn put_back(&self) {
+        let state = &self.0;
+        let changed = state.compare_exchange(STARTED, WAITING, Ordering::AcqRel, Ordering::Acquire);
+        debug_assert!(changed.is_ok(), "only who has begun puts back");
     }
 
     /// Returns whether neither has happened yet.
@@ -192,7 +213,8 @@ impl Start {
         self.0.load(Ordering::Acquire) == WAITING
     }
 
-    fn is_withdrawn(&self) -> bool {
+    /// Returns whether the job was taken back.
+    pub(crate) fn is_withdrawn(&self) -> bool {
         self.0.load(Ordering::Acquire) == WITHDRAWN
     }
 
@@ -230,11 +252,23 @@ impl Job {
         matches!(&self.errand, Errand::Redrive(redriven) if redriven.start.is_withdrawn())
     }
 
+    /// Returns whether nobody wants it any more: its owner is over, or the redrive that gave it has taken it back.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match &self.errand {
+            Errand::First(owned) => owned.is_over.load(Ordering::Acquire),
+            Errand::Redrive(redriven) => redriven.start.is_withdrawn(),
+        }
+    }
+
     /// Begins the handling, if this is the time for it.
     pub(crate) fn begin(&mut self, now: Instant) -> Begin {
         let begins = match &mut self.errand {
             Errand::First(owned) => !owned.is_over.load(Ordering::Acquire),
             Errand::Redrive(redriven) => {
+                let left = &redriven.mapping.left_lanes;
+                if self.lane.is_some_and(|lane| left.lock().contains(&lane)) {
+                    redriven.start.withdraw();
+                }
                 if let Some(pace) = &redriven.pace
                     && !redriven.start.is_withdrawn()
                     && let Err(at) = pace.begin(now, &mut redriven.waiting)
@@ -247,6 +281,20 @@ impl Job {
         match begins {
             true => Begin::Now,
             false => Begin::Never,
+        }
+    }
+
+    /// The redrive leaves the record open. To be told before the lane goes on.
+    pub(crate) fn leave_lane(&self) {
+        if let (Errand::Redrive(redriven), Some(lane)) = (&self.errand, self.lane) {
+            redriven.mapping.left_lanes.lock().insert(lane);
+        }
+    }
+
+    /// Takes back that the handling has begun: nothing was called, and it begins again later or is withdrawn.
+    pub(crate) fn put_back(&mut self) {
+        if let Errand::Redrive(redriven) = &self.errand {
+            redriven.start.put_back();
         }
     }
 
@@ -299,5 +347,16 @@ mod tests {
         let start = Start::default();
         assert!(start.clone().withdraw());
         assert!(!start.begin());
+    }
+
+    #[test]
+    fn a_job_whose_call_could_not_begin_can_be_begun_again_and_withdrawn() {
+        let start = Start::default();
+        for _ in 0..2 {
+            assert!(start.begin());
+            start.put_back();
+            assert!(start.is_waiting());
+        }
+        assert!(start.withdraw() && !start.begin());
     }
 }

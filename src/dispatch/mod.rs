@@ -207,6 +207,7 @@ impl Dispatcher {
             progress: Progress::default(),
         });
         tasks.spawn("dispatcher", supervise(shared.clone()));
+        tasks.spawn("purged records", follow_purges(shared.clone()));
         Self { shared }
     }
 
@@ -286,6 +287,15 @@ async fn supervise(shared: Arc<Shared>) {
         );
     }
     shared.cut.cancel();
+}
+
+/// Sweeps the boards whenever a stream has changed, which is rare: it may have been purged.
+async fn follow_purges(shared: Arc<Shared>) {
+    let mut changed = shared.streams.engine().streams_changed();
+    let stop = shared.stop.clone();
+    while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
+        shared.sweep_over();
+    }
 }
 
 /// Never returns: a stream of the source's name may always come back.

@@ -43,6 +43,19 @@ impl Slots {
         Ok(())
     }
 
+    /// Gives a slot back whose call has not begun: `before` are the slots as they were before it was taken. It is lost if
+    /// another one was taken behind it: two calls would begin too close to each other.
+    pub(crate) fn give_back(&mut self, before: Self, taken: Instant) {
+        if self.next == taken && self.interval == before.interval {
+            self.next = before.next;
+        }
+    }
+
+    /// Returns the end of the last slot that was taken, which tells it from all others.
+    pub(crate) fn last_taken(&self) -> Instant {
+        self.next
+    }
+
     /// Returns when the next slot can be taken.
     pub(crate) fn opens_at(&self) -> Instant {
         self.next - GRAIN
@@ -177,6 +190,22 @@ mod tests {
         assert_eq!(slots.opens_at(), at(5) - GRAIN, "it was promised");
         assert_eq!(slots.take(at(5)), Ok(()));
         assert_eq!(slots.opens_at(), at(65) - GRAIN);
+    }
+
+    #[test]
+    fn a_slot_that_is_given_back_is_there_again_unless_another_was_taken_behind_it() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        let mut slots = Slots::new(Duration::from_secs(1), start);
+        let before = slots;
+        assert_eq!(slots.take(start), Ok(()));
+        let taken = slots.last_taken();
+        assert_eq!(slots.take(start), Err(later - GRAIN));
+        slots.give_back(before, taken);
+        assert_eq!(slots.take(start), Ok(()));
+        assert_eq!(slots.take(later), Ok(()));
+        slots.give_back(before, taken);
+        assert!(slots.take(later).is_err());
     }
 
     #[test]

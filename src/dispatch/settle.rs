@@ -102,6 +102,7 @@ async fn failed(
         }
         Errand::Redrive(redriven) => {
             if settings.deferred_max.is_some() && failure.asks_for_later() {
+                job.leave_lane();
                 answer(job, Ok(Redone::LeftOpen { cause }));
                 return None;
             }
@@ -320,7 +321,9 @@ fn told(shared: &Shared, job: Box<Job>, ended: Result<(), CommitError>) -> Optio
         | CommitError::StateConflict { .. }
         | CommitError::StateFull { .. } => true,
     };
-    shared.stats.lost_ends.inc();
+    if !job.came_back {
+        shared.stats.lost_ends.inc();
+    }
     if job.came_back && comes_back {
         return Some(job);
     }

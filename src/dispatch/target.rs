@@ -4,7 +4,7 @@
 //! there, and its own board goes away only when nothing is on it. Both are decided under the same lock as each push.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::RandomState,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -39,6 +39,8 @@ pub(crate) struct Targets {
 struct Boards {
     settings: Arc<Settings>,
     own: HashMap<TargetId, Arc<Board>>,
+    /// Those of `own` that were seen to be kept only for their open breaker. They give way first.
+    resting: HashSet<TargetId>,
     /// Of targets beyond the bound, and of records that name no target at all.
     shared: Arc<Board>,
 }
@@ -56,6 +58,7 @@ impl Targets {
             boards: Mutex::new(Boards {
                 settings,
                 own: HashMap::new(),
+                resting: HashSet::new(),
                 shared: Arc::new(shared),
             }),
         }
@@ -109,10 +112,25 @@ impl Targets {
     }
 
     /// Lets go of what retries have taken back of a target: see [`Board::sweep`].
-    pub(crate) fn sweep(&self, origin: &TargetId) -> Option<(Arc<Board>, Option<Wake>)> {
-        let board = self.lock().own.get(origin).cloned()?;
-        let wake = board.sweep();
-        Some((board, wake))
+    pub(crate) fn sweep(&self, origin: &TargetId) -> (Arc<Board>, Option<Wake>) {
+        let board = {
+            let boards = self.lock();
+            boards.own.get(origin).unwrap_or(&boards.shared).clone()
+        };
+        let wake = board.sweep(Job::is_withdrawn);
+        (board, wake)
+    }
+
+    /// Lets go of what is over, on every board: see [`Board::sweep`].
+    pub(crate) fn sweep_all(
+        &self,
+        is_over: impl Fn(&Job) -> bool,
+    ) -> Vec<(Arc<Board>, Option<Wake>)> {
+        let sweep = |board: Arc<Board>| {
+            let wake = board.sweep(&is_over);
+            (board, wake)
+        };
+        self.all().into_iter().map(sweep).collect()
     }
 
     /// Names each open record of a partition that is on a board: see [`Board::for_each_open`].
@@ -141,10 +159,14 @@ impl Targets {
     pub(crate) fn adjust(&self, settings: Arc<Settings>) -> Vec<Arc<Board>> {
         self.budget.set_bytes_max(settings.queues_bytes_max);
         let mut boards = self.lock();
+        let boards = &mut *boards;
         // A target that is configured no more keeps no board that nothing is on: nobody would come to tidy it up.
         boards
             .own
             .retain(|origin, board| settings.targets.contains_key(origin) || !board.is_deserted());
+        boards
+            .resting
+            .retain(|origin| boards.own.contains_key(origin));
         let own = boards.own.values().cloned();
         let all: Vec<_> = own.chain([boards.shared.clone()]).collect();
         for board in &all {
@@ -160,8 +182,18 @@ impl Targets {
     pub(crate) fn tidy(&self, board: &Board) {
         let Some(origin) = &board.origin else { return };
         let mut boards = self.lock();
-        if !boards.settings.targets.contains_key(origin) && board.is_deserted() {
+        if boards.may_go(origin, board) && board.is_deserted() {
             boards.own.remove(origin);
+            boards.resting.remove(origin);
+        }
+    }
+
+    /// Notes that a board is kept only for its open breaker, until one of its workers tidies it up or it gives way.
+    pub(crate) fn rest(&self, board: &Board) {
+        let Some(origin) = &board.origin else { return };
+        let mut boards = self.lock();
+        if boards.may_go(origin, board) {
+            boards.resting.insert(origin.clone());
         }
     }
 
@@ -188,7 +220,7 @@ impl Boards {
         if let Some(board) = self.own.get(origin) {
             return board.clone();
         }
-        if !self.may_own(origin) {
+        if !self.may_own(origin) || !self.make_room(origin) {
             return self.shared.clone();
         }
         let settings = self.settings.target(origin).clone();
@@ -202,8 +234,33 @@ impl Boards {
     /// Returns whether a target without a board gets one of its own. One that is configured gets it in any case, but not
     /// before its last lane has left the shared one: it can have been configured since.
     fn may_own(&self, origin: &TargetId) -> bool {
-        let there_is_room = || self.own.len() < self.settings.targets_max;
+        let may_be_room = || self.own.len() < self.settings.targets_max || !self.resting.is_empty();
         let configured = self.settings.targets.contains_key(origin);
-        (configured || there_is_room()) && !self.shared.holds(origin)
+        (configured || may_be_room()) && !self.shared.holds(origin)
+    }
+
+    /// Makes room for one more board, if there has to be; `false` if no other gives way. Each that is asked in vain is not
+    /// asked again before it rests once more.
+    fn make_room(&mut self, origin: &TargetId) -> bool {
+        if self.settings.targets.contains_key(origin) {
+            return true;
+        }
+        while self.own.len() >= self.settings.targets_max {
+            let Some(first) = self.resting.iter().next().cloned() else {
+                return false;
+            };
+            self.resting.remove(&first);
+            if self.own.get(&first).is_some_and(|board| board.give_way()) {
+                self.own.remove(&first);
+            }
+        }
+        true
+    }
+
+    /// Returns whether a board is that of its target, which has it not by its settings.
+    fn may_go(&self, origin: &TargetId, board: &Board) -> bool {
+        let own = self.own.get(origin);
+        let is_own = own.is_some_and(|own| std::ptr::eq(&**own, board));
+        is_own && !self.settings.targets.contains_key(origin)
     }
 }

@@ -1,8 +1,13 @@
 //! A worker: one slot of a target, with a connection of its own. Takes a job, makes the attempt, settles it, takes the next.
 
 use std::{
-    collections::VecDeque, future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc,
-    task::Poll, time::Duration,
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    board::{Board, Done, LeaveOut, Next, Taken, Wait, Wake},
+    board::{Board, Done, LeaveOut, Next, Retirement, Taken, Wait, Wake},
     breaker::Change,
     call::{Call, Invalid, SecretRef, absolute, credentials},
     client::{Answer, Connection, Deadlines, Exchange, Timer},
@@ -74,9 +79,28 @@ impl Shared {
         }
     }
 
-    /// Lets go of what retries have taken back of a target, so that it does not wait for the target's breaker.
+    /// Lets go of what retries have taken back of a target, so that it waits neither for the target's breaker nor for its
+    /// rate.
     pub(crate) fn sweep(self: &Arc<Self>, target: &TargetId) {
-        if let Some((board, wake)) = self.targets.sweep(target) {
+        let (board, wake) = self.targets.sweep(target);
+        self.wake(&board, wake);
+    }
+
+    /// Lets go of what waits on any board and is over: a purge has ended the record, or its owner is gone. It would hold its
+    /// lane up until it is due.
+    pub(super) fn sweep_over(self: &Arc<Self>) {
+        // Then each owner ends: the next record of a lane must not begin because of that.
+        if self.stop.is_cancelled() {
+            return;
+        }
+        let streams = self.streams.engine().streams();
+        let streams: HashMap<_, _> = streams.iter().map(|stream| (stream.id, stream)).collect();
+        let is_purged = |job: &Job| {
+            let stream = streams.get(&job.of.stream);
+            stream.is_some_and(|stream| job.offset < stream.purged_below(job.of.partition))
+        };
+        let is_over = |job: &Job| job.is_abandoned() || job.is_first() && is_purged(job);
+        for (board, wake) in self.targets.sweep_all(is_over) {
             self.wake(&board, wake);
         }
     }
@@ -224,9 +248,13 @@ impl Worker {
                     }
                     if self.sleep(until, current.all.get().idle_timeout).await {
                         self.connection = None;
-                        if self.board.retire(self.slot) {
-                            self.shared.targets.tidy(&self.board);
-                            return;
+                        match self.board.retire(self.slot, Instant::now()) {
+                            Retirement::Needed => {}
+                            Retirement::Rests => self.shared.targets.rest(&self.board),
+                            Retirement::Over => {
+                                self.shared.targets.tidy(&self.board);
+                                return;
+                            }
                         }
                     }
                 }
@@ -257,7 +285,8 @@ impl Worker {
     /// Waits for a descriptor if the job needs a connection that is not open; `false` if the gateway stops meanwhile. The
     /// attempt begins behind this.
     async fn takes_socket(&mut self, job: &Job) -> bool {
-        let Some(origin) = job.origin.as_ref().map(TargetId::origin) else {
+        let origin = job.origin.as_ref().filter(|_| job.unstored.is_none());
+        let Some(origin) = origin.map(TargetId::origin) else {
             return true;
         };
         let is_open = self.connection.as_ref();
@@ -305,16 +334,21 @@ impl Worker {
     async fn handle(&mut self, mut job: Box<Job>, current: &Current) -> Done {
         let taken = self.board.taken(&job);
         if self.is_purged(&job) {
+            self.calls_nothing();
             return Done::Ended(taken);
         }
         let began = Instant::now();
         match job.begin(began) {
             Begin::Now => {}
             Begin::Later(until) => {
+                self.calls_nothing();
                 let wait = Wait::Paced;
                 return Done::Later { job, until, wait };
             }
-            Begin::Never => return Done::Ended(taken),
+            Begin::Never => {
+                self.calls_nothing();
+                return Done::Ended(taken);
+            }
         }
         let (all, settings) = (current.all.get(), current.of(&self.board, &job));
         if let Some(outcome) = job.unstored.take() {
@@ -344,6 +378,8 @@ impl Worker {
         if let Outcome::Failed(failure) = &outcome
             && failure.not_begun
         {
+            self.calls_nothing();
+            job.put_back();
             // No slot is held meanwhile, and a redrive that is over by then takes its record back.
             let until = Instant::now() + NOT_BEGUN_WAIT;
             let wait = Wait::Backoff;
@@ -352,7 +388,11 @@ impl Worker {
         job.tried.first_at.get_or_insert(now);
         job.tried.last_at = Some(now);
         job.tried.began.get_or_insert(began);
-        job.tried.attempts += u32::from(has_called(&outcome));
+        let has_called = has_called(&outcome);
+        job.tried.attempts += u32::from(has_called);
+        if !has_called {
+            self.calls_nothing();
+        }
         // At once, before the record's end is stored: others are about to begin.
         self.judge(all, &job, &outcome);
         self.shared.stats.count(&outcome, began.elapsed());
@@ -360,10 +400,20 @@ impl Worker {
         if let Outcome::Failed(failure) = &outcome
             && let Some((until, wait)) = again(&mut job, failure, all, settings)
         {
+            if self.is_purged(&job) || job.is_abandoned() {
+                // It is so since the call began: nobody comes to sweep it up any more.
+                return Done::Ended(taken);
+            }
             job.tried.cause = Some(failure.cause);
             return Done::Later { job, until, wait };
         }
         self.end(all, job, outcome, taken).await
+    }
+
+    /// Leaves the job's slot of the target's rate to another.
+    fn calls_nothing(&self) {
+        let wake = self.board.give_rate_back(self.slot);
+        self.shared.wake(&self.board, wake);
     }
 
     /// Ends a job; one whose end the log does not take comes back, and nothing is called for it again.

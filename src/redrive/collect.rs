@@ -133,9 +133,12 @@ impl Pass {
                 report.attempted -= 1;
                 return Err(Error::NotStored(error));
             }
-            // Cut by a stop.
+            // Its lane has one before it that was left. Else it was cut by a stop.
             None => {
                 report.attempted -= 1;
+                if given.start.is_withdrawn() {
+                    self.leave(offset, target, progress);
+                }
                 return Ok(());
             }
         };
@@ -153,7 +156,9 @@ impl Pass {
         } else {
             progress.done(offset);
         }
-        if let Some(failing) = target.and_then(|target| self.failing.note(target, failed)) {
+        // What was left has not failed: the pass goes on with the records of other targets.
+        let judged = target.filter(|_| !left);
+        if let Some(failing) = judged.and_then(|target| self.failing.note(target, failed)) {
             let stopped = Stopped::Failing(failing);
             self.report.stopped.get_or_insert(stopped);
             self.by = self.by.min(Instant::now());
@@ -189,7 +194,6 @@ impl Pass {
         if withdrawn.is_empty() {
             return;
         }
-        self.shared.sweep(target);
         for offset in withdrawn {
             self.report.attempted -= 1;
             self.leave(offset, Some(target), progress);

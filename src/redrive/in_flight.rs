@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     dispatch::{
-        TargetId,
+        Shared, TargetId,
         job::{Redone, Start},
     },
     place::Offset,
@@ -22,6 +23,8 @@ pub(super) type Answered = (Offset, Option<Redone>);
 /// Records given to the boards.
 #[derive(Default)]
 pub(super) struct InFlight {
+    /// Whose boards they are on. Without it nothing is swept, which a test may want.
+    shared: Option<Arc<Shared>>,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
     /// Those whose answer is waited for.
     given: BTreeMap<Offset, Given>,
@@ -35,11 +38,22 @@ pub(super) struct InFlight {
 pub(super) struct Given {
     /// Whom it is for; `None` if no target can be called for it.
     pub(super) target: Option<TargetId>,
-    start: Start,
+    pub(super) start: Start,
     at: Instant,
 }
 
 impl InFlight {
+    /// Nothing yet.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared: Some(shared),
+            answers: FuturesUnordered::new(),
+            given: BTreeMap::new(),
+            called: None,
+            slowest: Duration::ZERO,
+        }
+    }
+
     /// Adds a record behind all others.
     pub(super) fn add(
         &mut self,
@@ -94,9 +108,12 @@ impl InFlight {
                 break;
             }
         }
+        let mut targets = HashSet::new();
         for offset in &taken {
-            self.given.remove(offset);
+            let given = self.given.remove(offset);
+            targets.extend(given.and_then(|given| given.target));
         }
+        self.sweep(&targets);
         taken.len() as u64
     }
 
@@ -116,7 +133,19 @@ impl InFlight {
             }
             !is_taken
         });
+        if !taken.is_empty() {
+            self.sweep([target]);
+        }
         taken
+    }
+
+    /// What was taken back leaves the boards at once. It would hold up there what a later pass gives out: for the breaker,
+    /// and for the target's rate.
+    fn sweep<'a>(&self, targets: impl IntoIterator<Item = &'a TargetId>) {
+        let Some(shared) = &self.shared else { return };
+        for target in targets {
+            shared.sweep(target);
+        }
     }
 
     /// Returns whether a record takes, or took, longer than there is time: one that is given out now may be answered

@@ -60,7 +60,10 @@ use tokio::{sync::oneshot, time::Instant};
 use self::{failing::Failing, group::Standing, open::OpenTargets, rate::Rate};
 use crate::{
     config,
-    dispatch::{Dispatcher, Shared, job::Mapping},
+    dispatch::{
+        Dispatcher, Shared,
+        job::{LeftLanes, Mapping},
+    },
     live::Live,
     place::{Offset, PartitionId},
     storage::{CommitError, Health, ReadError, Stream},
@@ -202,6 +205,7 @@ impl Redriver {
             mapping: Arc::new(Mapping {
                 streams: request.mapping.0,
                 redrives_max: settings.redrives_max,
+                left_lanes: LeftLanes::default(),
             }),
             replay: request.stream.name == inner.shared.settings.get().roles.source,
             stream: request.stream,

@@ -7,7 +7,7 @@
 //! not overtake one that was passed by.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     time::Duration,
 };
 
@@ -19,6 +19,8 @@ use crate::dispatch::TargetId;
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Targets that a report names; the records of more are only counted.
 pub(super) const TARGETS_LEN_MAX: usize = 100;
+/// More shut targets that a pass remembers. When there are as many, it leaves the records of every other target, too.
+const OTHERS_LEN_MAX: usize = 65_536;
 
 /// What a pass knows of targets that are open.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(super) struct OpenTargets {
     /// In the order in which they were seen to be open.
     seen: Vec<Seen>,
     places: HashMap<TargetId, usize>,
+    /// Targets that are shut and not named: a record behind one that was left must not be called.
+    others: HashSet<TargetId>,
     /// Records left of shut targets that are not named.
     others_len: u64,
     /// The first target of which a record was left.
@@ -67,9 +71,16 @@ impl OpenTargets {
         let full = self.seen.len() >= TARGETS_LEN_MAX;
         let seen = match (self.places.entry(target.clone()), open_until) {
             (Entry::Occupied(place), _) => &mut self.seen[*place.get()],
-            (Entry::Vacant(_), None) => return false,
+            (Entry::Vacant(_), None) => {
+                return self.others.contains(target) || self.others.len() >= OTHERS_LEN_MAX;
+            }
             // It cannot be remembered that the pass waits for it.
-            (Entry::Vacant(_), Some(_)) if full => return true,
+            (Entry::Vacant(_), Some(_)) if full => {
+                if self.others.len() < OTHERS_LEN_MAX {
+                    self.others.insert(target.clone());
+                }
+                return true;
+            }
             (Entry::Vacant(place), Some(until)) => {
                 place.insert(self.seen.len());
                 self.seen.push(Seen {
@@ -206,6 +217,14 @@ mod tests {
         }
         open.leave(&target(2));
         assert_eq!(open.first(), Some(&target(0)));
+        // One that is not named stays shut like the others.
+        for (number, is_shut) in [
+            (0, true),
+            (TARGETS_LEN_MAX, true),
+            (TARGETS_LEN_MAX + 5, false),
+        ] {
+            assert_eq!(open.note(&target(number), None, false, now), is_shut);
+        }
         let left: Vec<_> = open.left().collect();
         let one = |number, len| Left {
             target: Some(target(number)),

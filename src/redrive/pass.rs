@@ -160,7 +160,7 @@ impl Pass {
         let mut progress = Progress::from(in_time.start);
         progress.trimmed = start.0 - asked.0;
         self.report.unmatched += in_time.start.0 - start.0;
-        let mut in_flight = InFlight::default();
+        let mut in_flight = InFlight::new(self.shared.clone());
         let mut reader = Reader::new(of, in_time.start, in_time.end);
         let panics = self.shared.tasks.panics().clone();
         let given = self.give(&mut reader, epoch, &mut progress, &mut in_flight);

@@ -10,6 +10,8 @@
 //!
 //! - *Open* lasts for the longest of our own pause, which grows with the openings in a row, and of every `Retry-After` among
 //!   the evidence. A probe that the target answers closes the breaker and resets the openings in a row.
+//! - A call that ends without an answer on a connection that stands may be its own fault, so it opens nothing. A probe that
+//!   ends so has not shown that the target is well: the breaker opens again.
 //! - A call that began before the breaker opened or closed is no evidence afterwards. It only makes the wait longer if the
 //!   target asks for that.
 //! - *Slots* are the calls at the same time, at most `slots_max`. A 429 or 503 halves them: at most once a second, and only
@@ -244,6 +246,14 @@ impl Breaker {
         pause: impl FnOnce(u32) -> Duration,
     ) -> Option<Change> {
         let is_evidence = begun.phase == self.phase;
+        let verdict = match verdict {
+            // A probe that is not answered has shown that the target is still down.
+            Verdict::Silent if self.open.is_some() => Verdict::Unavailable {
+                overloaded: false,
+                asked: None,
+            },
+            verdict => verdict,
+        };
         match verdict {
             Verdict::Answers if is_evidence => {
                 let closes = self.open.take().is_some();
@@ -255,7 +265,7 @@ impl Breaker {
                 self.grow();
                 closes.then_some(Change::Closed)
             }
-            Verdict::Silent if is_evidence && self.open.is_none() => {
+            Verdict::Silent if is_evidence => {
                 self.window.push(Finished::Available);
                 None
             }

@@ -144,13 +144,16 @@ fn it_opens_lets_one_probe_in_and_closes_when_that_is_answered() {
     assert_eq!(bench.free(), 0, "one call probes");
     assert_eq!(bench.breaker.opens_at(), None);
     assert_eq!(bench.breaker.open_until(bench.now()), Some(bench.at(200)));
-    // It tells nothing, as one that no target was called for, or that has timed out.
-    assert_eq!(bench.judge(probe, Verdict::Silent), None);
+    // It tells nothing, as one that no target was called for.
+    assert_eq!(bench.judge(probe, Verdict::Unknown), None);
     assert_eq!(bench.free(), 1, "the next one probes");
     assert_eq!(bench.opens(DOWN), bench.at(600), "longer each time");
     bench.millis = 600;
     assert_eq!(bench.opens(OVERLOADED), bench.at(1_400));
     bench.millis = 1_400;
+    let silent = bench.opens(Verdict::Silent);
+    assert_eq!(silent, bench.at(3_000), "one that hangs is no better");
+    bench.millis = 3_000;
     assert_eq!(bench.call(ANSWERS), Some(Change::Closed));
     for _ in 0..4 {
         assert_eq!(bench.call(DOWN), None, "what was before is forgotten");
@@ -158,7 +161,7 @@ fn it_opens_lets_one_probe_in_and_closes_when_that_is_answered() {
     // One of the evidence is the probe's answer.
     assert_eq!(
         bench.opens(DOWN),
-        bench.at(1_600),
+        bench.at(3_200),
         "and it counts from one again"
     );
 }

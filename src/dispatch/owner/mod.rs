@@ -70,6 +70,7 @@ pub(super) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
     let hint = owner.new_hint();
     owner.fence.withdraw();
     owned.is_over.store(true, Ordering::Release);
+    owner.shared.sweep_over();
     if ended.is_none() {
         owner.store_hint(hint).await;
     }

@@ -17,11 +17,11 @@ use crate::{
     config::Config,
     dispatch::{
         Cause,
-        job::{Errand, Mapping, Redone, Redriven, Start},
+        job::{Errand, LeftLanes, Mapping, Redone, Redriven, Start},
         route::CauseTable,
     },
     record::Record,
-    storage::{Log, OpenRecords, StreamConfig},
+    storage::{CommitError, Log, OpenRecords, StreamConfig},
 };
 
 /// Pauses that no test lives to see the end of.
@@ -259,6 +259,28 @@ async fn the_breaker_opens_before_the_ends_of_its_evidence_are_stored() {
 }
 
 #[tokio::test]
+async fn an_end_that_was_refused_is_offered_again_while_the_breaker_is_open() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(long).await;
+    gateway.sync("k", &message(target.address, "/k")).await;
+    let call = target.next_call().await;
+    open(&gateway, &mut target).await;
+    gateway.record_at(UNAVAILABLE, 4).await;
+    // The first time it travels with others.
+    for error in [
+        CommitError::Busy,
+        CommitError::StateConflict { key: "k".into() },
+    ] {
+        gateway.engine.ends().refuse(error);
+    }
+    call.answer(200);
+    let ended = gateway.settled().await;
+    assert_eq!((ended.delivered, ended.routed), (1, 5));
+    assert_eq!(gateway.stats.lost_ends.get(), 1);
+    assert!(gateway.dispatcher.targets()[0].is_closed);
+}
+
+#[tokio::test]
 async fn a_probe_that_nobody_wants_any_more_leaves_it_to_the_next_record() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| {
@@ -301,6 +323,7 @@ async fn retry(gateway: &Harness, offset: u64) -> (Start, oneshot::Receiver<Redo
         mapping: Arc::new(Mapping {
             streams: CauseTable::default(),
             redrives_max: 20,
+            left_lanes: LeftLanes::default(),
         }),
         ends: None,
         start: start.clone(),

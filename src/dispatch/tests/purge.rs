@@ -103,6 +103,39 @@ async fn once_a_purge_is_answered_no_call_begins_for_what_it_removed() {
     gateway.stop().await;
 }
 
+/// It would hold its lane up for the ten minutes that the target asks for.
+#[tokio::test]
+async fn a_record_that_was_put_off_and_is_purged_holds_its_lane_up_no_longer() {
+    for purged_during_call in [false, true] {
+        let mut target = StubTarget::start().await;
+        let gateway = Harness::start(|_| {}).await;
+        gateway.sync("k", &message(target.address, "/old")).await;
+        let call = target.next_call().await;
+        if purged_during_call {
+            gateway.purge().await;
+        }
+        call.answer_with(429, &[("retry-after", "600")], "");
+        if !purged_during_call {
+            let of = gateway.partition(SOURCE, 0);
+            within("the record to be put off", async {
+                while gateway.dispatcher.waiting(of).is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            gateway.purge().await;
+        }
+        gateway.sync("k", &message(target.address, "/new")).await;
+        let next = target.next_call().await;
+        assert_eq!(next.path, "/new");
+        next.answer(200);
+        let counts = gateway.settled().await;
+        assert_eq!((counts.discarded, counts.delivered), (1, 1));
+        gateway.assert_balanced();
+        gateway.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn targets_that_were_behind_go_on_with_what_comes_after_a_purge() {
     let (mut hanging, mut live) = (StubTarget::start().await, StubTarget::start().await);

@@ -12,6 +12,7 @@ use crate::{
     config::Redrive,
     place::Offset,
     redrive::{ErrorMapping, RedriveRequest, Redriver},
+    storage::{Log, OpenRecords, PurgeNote},
 };
 
 /// What a slot may be taken early.
@@ -89,6 +90,33 @@ async fn a_retry_takes_the_slots_of_its_target() {
     // The first call had a slot less than 250 ms ago.
     let least = Duration::from_millis(245);
     assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+}
+
+/// With a slot for each of them the next record would be called after 40 seconds.
+#[tokio::test]
+async fn what_was_purged_takes_no_slot_of_its_target() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.dispatch.rate_per_second = Some(1)).await;
+    let old = |_| record("", &message(target.address, "/old"), &[]);
+    gateway.append(SOURCE, 0, (0..40).map(old).collect()).await;
+    let call = target.next_call().await;
+    within("all to be on the board", async {
+        while gateway.dispatcher.targets()[0].queued_len < 39 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let id = gateway.stream(SOURCE).id;
+    let purged = gateway
+        .engine
+        .purge_stream(id, OpenRecords::Drop, PurgeNote::default());
+    purged.await.unwrap();
+    gateway.sync("", &message(target.address, "/new")).await;
+    call.answer(200);
+    let next = target.next_call().await;
+    assert_eq!(next.path, "/new");
+    next.answer(200);
+    assert_eq!(gateway.settled().await.delivered, 1);
 }
 
 #[tokio::test]

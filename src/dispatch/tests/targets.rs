@@ -51,6 +51,79 @@ async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
     assert_eq!(gateway.settled().await.delivered, 4);
 }
 
+/// Opens the breaker of a target, and returns its name.
+async fn open(gateway: &Harness, target: &mut StubTarget) -> String {
+    for _ in 0..5 {
+        gateway.sync("", &message(target.address, "/x")).await;
+        target.next_call().await.answer(502);
+    }
+    let name = format!("http://{}", target.address);
+    within("the breaker to open", async {
+        while !is_open(gateway, &name) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    gateway.settled().await;
+    name
+}
+
+fn is_open(gateway: &Harness, name: &str) -> bool {
+    let targets = gateway.dispatcher.targets();
+    targets
+        .iter()
+        .any(|one| one.target == name && one.is_closed)
+}
+
+async fn until_boards(gateway: &Harness, len: usize) {
+    within("the boards", async {
+        while gateway.dispatcher.targets().len() != len {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_open_breaker_outlives_the_idle_time_but_gives_way_to_other_targets() {
+    let (mut down, mut fine) = (StubTarget::start().await, StubTarget::start().await);
+    let mut others = [StubTarget::start().await, StubTarget::start().await];
+    let gateway = Harness::start(|config| {
+        config.dispatch.targets_max = 2;
+        config.dispatch.in_flight_max = 4;
+        config.dispatch.idle_timeout_ms = 50;
+        config.dispatch.backoff_ms = 3_600_000;
+        config.dispatch.backoff_ms_max = 3_600_000;
+    })
+    .await;
+    let name = open(&gateway, &mut down).await;
+    // Its board is idle for longer than this one, which goes away.
+    gateway.sync("k", &message(fine.address, "/x")).await;
+    fine.next_call().await.answer(200);
+    gateway.settled().await;
+    until_boards(&gateway, 2).await;
+    assert!(is_open(&gateway, &name));
+    // One has room beside it, the other in place of it.
+    let mut held = Vec::new();
+    for other in &mut others {
+        gateway.sync("k", &message(other.address, "/x")).await;
+        held.push(other.next_call().await);
+    }
+    let mut names: Vec<_> = gateway.dispatcher.targets();
+    names.sort_by(|one, other| one.target.cmp(&other.target));
+    let mut expected = others.map(|other| format!("http://{}", other.address));
+    expected.sort();
+    let names: Vec<_> = names.into_iter().map(|one| one.target).collect();
+    assert_eq!(names[1..], expected, "the shared one is the first");
+    for call in held {
+        call.answer(200);
+    }
+    assert_eq!(gateway.settled().await.delivered, 3);
+    // What was resting has ended, too.
+    until_boards(&gateway, 1).await;
+    gateway.stop().await;
+}
+
 #[tokio::test]
 async fn a_target_stays_on_the_shared_board_while_a_lane_of_it_is_busy_there() {
     let mut first = StubTarget::start().await;

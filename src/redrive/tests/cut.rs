@@ -5,7 +5,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::*;
 use crate::{
-    dispatch::job::{Mapping, Redone, Start},
+    dispatch::job::{LeftLanes, Mapping, Redone, Start},
     redrive::{
         failing::Failing,
         in_flight::InFlight,
@@ -65,6 +65,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         mapping: Arc::new(Mapping {
             streams: ErrorMapping::default().0,
             redrives_max: 1,
+            left_lanes: LeftLanes::default(),
         }),
         redeliver: true,
         dry_run: false,

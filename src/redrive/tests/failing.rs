@@ -108,6 +108,39 @@ async fn what_is_in_flight_when_a_pass_is_stopped_ends_as_it_comes_out() {
 }
 
 #[tokio::test]
+async fn a_target_that_asks_for_later_has_not_failed_and_the_pass_goes_on_for_others() {
+    let (mut later, mut fine) = (StubTarget::start().await, StubTarget::start().await);
+    let gateway = Harness::start(|config| {
+        config.redrive.failing_calls_max = 3;
+        config.redrive.in_flight_max = 3;
+        config.dispatch.backoff_ms = 3_600_000;
+        config.dispatch.backoff_ms_max = 3_600_000;
+    })
+    .await;
+    gateway.failed(UNAVAILABLE, later.address, 4).await;
+    gateway.failed(UNAVAILABLE, fine.address, 2).await;
+    let redriver = gateway.redriver();
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(later.next_call().await);
+        }
+        for call in held {
+            call.answer(429);
+        }
+        for _ in 0..2 {
+            fine.next_call().await.answer(200);
+        }
+    });
+    assert_eq!((report.attempted, counts(&report)), (5, (2, 0, 0)));
+    assert!(
+        matches!(report.stopped, Some(Stopped::Open { .. })),
+        "{report:?}"
+    );
+    assert_eq!(report.waiting[0].count, 4);
+}
+
+#[tokio::test]
 async fn a_failing_target_ends_the_pass_over_all_partitions() {
     let down = StubTarget::always(404).await;
     let gateway = harness(3).await;

@@ -6,6 +6,7 @@ mod failures;
 mod far;
 mod filter;
 mod group;
+mod lookups;
 mod open;
 mod rate;
 mod reach;

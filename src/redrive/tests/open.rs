@@ -148,6 +148,34 @@ async fn a_pass_waits_for_one_probe_and_goes_on_if_it_is_answered() {
     }
 }
 
+/// Targets that share a board have no breaker that would keep the next one back.
+#[tokio::test]
+async fn on_a_shared_board_nothing_of_a_key_is_called_behind_a_record_that_is_left() {
+    let mut later = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.dispatch.targets_max = 0).await;
+    let redriver = gateway.redriver();
+    for at in 0..20 {
+        let record = record("k", &message(later.address, &format!("/{at}")), &[]);
+        gateway.append(UNAVAILABLE, 0, vec![record]).await;
+    }
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let first = later.next_call().await;
+        within("the others to wait behind it", async {
+            while gateway.dispatcher.targets()[0].queued_len < 19 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        first.answer_with(429, &LATER, "");
+    });
+    assert!(later.waiting_call().is_none());
+    assert_eq!((report.attempted, counts(&report)), (1, (0, 0, 0)));
+    assert_eq!(
+        waiting(&report),
+        (vec![(origin(&later), 20)], Some(origin(&later)))
+    );
+}
+
 /// Nothing behind it is called, since the next pass would call that again.
 #[tokio::test]
 async fn where_records_are_called_again_a_pass_ends_with_the_first_that_it_leaves() {

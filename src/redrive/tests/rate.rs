@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::*;
 use crate::dispatch::{
-    job::{Errand, Mapping, Redriven, Start},
+    job::{Errand, LeftLanes, Mapping, Redriven, Start},
     pace::{Pace, Slots},
 };
 
@@ -45,6 +45,34 @@ async fn what_has_no_slot_of_the_rate_before_the_time_is_over_stays() {
     assert_eq!((report.attempted, report.end_of_stream), (5, true));
 }
 
+/// Else they would stand before the records of the next pass, each with a slot of the target's rate.
+#[tokio::test]
+async fn what_a_pass_takes_back_at_its_end_leaves_the_board_of_its_target() {
+    let mut target = StubTarget::start().await;
+    // The longest that there is between two calls.
+    let gateway = Harness::start(|config| config.dispatch.rate_per_second = Some(1)).await;
+    gateway.failed(UNAVAILABLE, target.address, 60).await;
+    let redriver = gateway.redriver();
+    let mut request = gateway.request(UNAVAILABLE);
+    request.time_budget = Duration::from_millis(200);
+    let (report, ()) = tokio::join!(redrive(&redriver, request.clone()), async {
+        target.next_call().await.answer(200);
+    });
+    assert!(report.processed < 3, "{report:?}");
+    let queued_len = || {
+        let targets = gateway.dispatcher.targets();
+        targets.iter().map(|one| one.queued_len).sum::<usize>()
+    };
+    assert_eq!(queued_len(), 0);
+    // The next pass comes further.
+    request.after = report.last_read_offset;
+    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        target.next_call().await.answer(200);
+    });
+    assert!(report.processed > 0, "{report:?}");
+    assert_eq!(queued_len(), 0);
+}
+
 /// A target that was left alone has several calls waiting for it at once.
 #[tokio::test]
 async fn calls_that_wait_for_their_target_together_begin_one_slot_after_the_other() {
@@ -65,6 +93,7 @@ async fn calls_that_wait_for_their_target_together_begin_one_slot_after_the_othe
             mapping: Arc::new(Mapping {
                 streams: ErrorMapping::default().0,
                 redrives_max: 20,
+                left_lanes: LeftLanes::default(),
             }),
             ends: None,
             start: start.clone(),
