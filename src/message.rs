@@ -130,16 +130,17 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Parts of header names whose values are credentials, in lower case; `_` counts as `-`. The README has the same list.
+/// Parts of header names whose values are credentials, in lower case. They count with `-`, with `_` and without. The README
+/// has the same list.
 /// Plain `key` is not among them: an `Idempotency-Key` or a `Partition-Key` opens nothing.
 pub(crate) const CREDENTIALS: [&str; 33] = [
     "access-key",
     "account-key",
     "api-key",
-    "apikey",
     "app-key",
     "application-key",
     "auth-key",
+    "authentication",
     "authorization",
     "client-key",
     "consumer-key",
@@ -170,10 +171,6 @@ pub(crate) const CREDENTIALS: [&str; 33] = [
 
 /// Returns whether the value of a header of that name is a credential, which nobody is shown.
 pub(crate) fn is_credential(name: &str) -> bool {
-    let is_same = |byte: u8, wanted: u8| match byte {
-        b'_' => wanted == b'-',
-        byte => byte.to_ascii_lowercase() == wanted,
-    };
     let mut rests = (0..name.len()).map(|at| &name.as_bytes()[at..]);
     rests.any(|rest| {
         // None of them begins otherwise.
@@ -181,13 +178,29 @@ pub(crate) fn is_credential(name: &str) -> bool {
             rest[0] | 0x20,
             b'a' | b'c' | b'f' | b'j' | b'l' | b'm' | b'p' | b's' | b't' | b'u' | b'x'
         ) && CREDENTIALS.iter().any(|part| {
-            let mut pairs = rest.iter().zip(part.bytes());
+            let behind = behind(rest, part);
             // An author is nobody's credential.
-            let goes_on = rest.get(part.len()).is_some_and(u8::is_ascii_alphabetic);
-            let is_whole = rest.len() >= part.len() && !(*part == "x-auth" && goes_on);
-            is_whole && pairs.all(|(byte, wanted)| is_same(*byte, wanted))
+            let is_author = |behind: &[u8]| {
+                *part == "x-auth"
+                    && behind
+                        .get(..2)
+                        .is_some_and(|or| or.eq_ignore_ascii_case(b"or"))
+            };
+            behind.is_some_and(|behind| !is_author(behind))
         })
     })
+}
+
+/// Returns what stands behind `part` if a name begins so, whether it has hyphens in it or not.
+fn behind<'a>(name: &'a [u8], part: &str) -> Option<&'a [u8]> {
+    let mut name = name.iter();
+    for wanted in part.bytes().filter(|byte| *byte != b'-') {
+        let byte = name.find(|byte| !matches!(byte, b'-' | b'_'))?;
+        if byte.to_ascii_lowercase() != wanted {
+            return None;
+        }
+    }
+    Some(name.as_slice())
 }
 
 /// What serde derives reads an array too.
@@ -264,6 +277,19 @@ mod tests {
             "X-JWT-Assertion",
             "X-Hub-Signature-256",
             "x_client_secret",
+            "AccessKey",
+            "AuthKey",
+            "X-AuthKey",
+            "PrivateKey",
+            "SubscriptionKey",
+            "ACCOUNTKEY",
+            "account_key",
+            "Authentication",
+            "X-Authentication",
+            "XAuth",
+            "X-AuthInfo",
+            "Api-Key-",
+            "a--p_i-key",
         ] {
             assert!(is_credential(name), "{name}");
         }
@@ -275,6 +301,12 @@ mod tests {
             "Partition-Key",
             "X-Request-Id",
             "X-Author",
+            "x_authority",
+            "XAuthored-By",
+            "Author",
+            "Authent",
+            "api-ke",
+            "-_-",
             "ETag",
             "key",
         ] {

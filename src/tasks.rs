@@ -24,7 +24,7 @@ struct Set {
     panics: Panics,
 }
 
-/// Kinds of work that belong to one client, which is the label `part` of the metric of panics.
+/// Kinds of work that belong to one client or one target, which is the label `part` of the metric of panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// An HTTP connection.
@@ -46,11 +46,13 @@ pub enum Part {
     Change,
     /// The commit of a submission that has an idempotency key; its caller gets 503 `maybe_stored`.
     Commit,
+    /// The HTTP/2 connection to one target; the calls on it fail as with any connection that is lost.
+    Target,
 }
 
 impl Part {
     /// Every one.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connection,
         Self::Request,
         Self::WebSocket,
@@ -60,6 +62,7 @@ impl Part {
         Self::Retry,
         Self::Change,
         Self::Commit,
+        Self::Target,
     ];
 
     /// Returns the value of the label.
@@ -75,6 +78,7 @@ impl Part {
             Self::Retry => "retry",
             Self::Change => "change",
             Self::Commit => "commit",
+            Self::Target => "target",
         }
     }
 }
@@ -115,7 +119,7 @@ impl Panics {
                 self.counter(part).inc();
                 tracing::error!(
                     part = part.word(),
-                    "a panic has ended the work of one client"
+                    "a panic has ended the work of one client or target"
                 );
                 None
             }

@@ -600,7 +600,9 @@ impl From<PrepareError> for Problem {
             }
             PrepareError::TokenTooLong => Self::new(Code::HeadersTooLarge, detail),
             // Waiting makes no room: somebody has to, so there is no `Retry-After`.
-            PrepareError::Full => Self::new(Code::SecretsFull, detail),
+            PrepareError::Full | PrepareError::RecordsUnreadable => {
+                Self::new(Code::SecretsFull, detail)
+            }
             PrepareError::MakingRoom => Self::new(Code::QueueFull, detail).retry_after(1),
             PrepareError::Unreadable | PrepareError::NoRandom => Self::internal(error),
         }

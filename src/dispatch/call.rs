@@ -55,8 +55,10 @@ pub(crate) struct Invalid(pub(crate) String);
 /// Headers that every request has; with a body it has a type and without one a length.
 const OWN_HEADERS_LEN: usize = 6;
 
-/// A shorter value, such as `true`, is hardly one, and would be found in any text.
-const CREDENTIAL_BYTES_MIN: usize = 8;
+/// A shorter value is hardly one, and would be found in any text.
+const CREDENTIAL_BYTES_MIN: usize = 4;
+/// Values of flags, which are words of any text.
+const FLAGS: [&str; 4] = ["true", "false", "null", "none"];
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -159,9 +161,15 @@ pub(crate) fn credentials(record: &Record, more: &[String]) -> Vec<Bytes> {
     let headers = headers.unwrap_or_default();
     headers
         .iter()
-        .filter(|(name, value)| value.len() >= CREDENTIAL_BYTES_MIN && is_hidden(name, more))
+        .filter(|(name, value)| is_looked_for(value) && is_hidden(name, more))
         .map(|(_, value)| part(value, &record.value))
         .collect()
+}
+
+fn is_looked_for(value: &str) -> bool {
+    let mut flags = FLAGS.iter();
+    value.len() >= CREDENTIAL_BYTES_MIN
+        && !flags.any(|flag| value.trim_ascii().eq_ignore_ascii_case(flag))
 }
 
 /// serde's own text can quote what it found; only what it says of names goes on.
@@ -450,11 +458,15 @@ mod tests {
     #[test]
     fn the_credentials_of_a_message_are_found_by_the_names_of_its_headers() {
         let headers = json!([{"key": "X-Api-Key", "value": "12345678"}, {"key": "x-note", "value": "no secret"},
-                             {"key": "Authorization", "value": "1234567"}, {"key": "cookie", "value": "a=\"long\""}]);
+                             {"key": "X-Password", "value": "hunter2"}, {"key": "X-Pin-Token", "value": "123"},
+                             {"key": "X-Session", "value": "True"}, {"key": "cookie", "value": "a=\"long\""}]);
         let record = record(&message("POST", headers), &[]);
-        assert_eq!(credentials(&record, &[]), ["12345678", "a=\"long\""]);
+        assert_eq!(
+            credentials(&record, &[]),
+            ["12345678", "hunter2", "a=\"long\""]
+        );
         let more = credentials(&record, &["X-Note".into()]);
-        assert_eq!(more, ["12345678", "no secret", "a=\"long\""]);
+        assert_eq!(more, ["12345678", "no secret", "hunter2", "a=\"long\""]);
     }
 
     #[test]

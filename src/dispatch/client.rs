@@ -33,7 +33,7 @@ use super::{
     unanswered::Unanswered,
     wire::{Notes, Wire},
 };
-use crate::tasks::Tasks;
+use crate::tasks::{self, Tasks};
 
 type Io = TokioIo<Wire>;
 type Body = Full<Bytes>;
@@ -458,15 +458,32 @@ impl Timer {
     }
 }
 
-/// Runs hyper's half of an HTTP/2 connection; it ends with the connection.
+/// Runs hyper's half of an HTTP/2 connection; it ends with the connection. A panic there is the end of that connection and
+/// of nothing else.
 #[derive(Clone)]
 struct Spawner(Tasks);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
     fn execute(&self, future: F) {
-        self.0.spawn("http2", future);
+        self.0.spawn_guarded(tasks::Part::Target, future);
     }
 }
 
 /// A body that is whole in memory cannot fail.
 const _: fn(<Body as hyper::body::Body>::Error) -> Infallible = |error| error;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_the_connection_to_one_target_stops_nothing_else() {
+        let tasks = Tasks::new();
+        Spawner(tasks.clone()).execute(async { panic!("on purpose") });
+        assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);
+        assert!(tasks.failed().now_or_never().is_none());
+        assert_eq!(tasks.panics().count(tasks::Part::Target), 1);
+    }
+}

@@ -9,7 +9,10 @@
 //! - All look-ups have 128 threads. Those for names with the same last two labels have a share of them, and so have those
 //!   for the records of one source. So a silent DNS server, or a source that names many of its hosts, leaves room.
 //! - A name whose share is used up waits in a queue. That is no failure: the caller's time begins when its look-up does.
-//!   Meanwhile addresses that are known and too old are used, because a wrong address only fails to connect.
+//!   Meanwhile addresses that are known and too old are used, because a wrong address only fails to connect. They are used
+//!   as well where so many names wait that no other can.
+//! - Asking looks at one name, however many wait, because none of those may begin before a look-up ends. The end of one
+//!   looks at each name that waits, and these are 4,096 at most.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,7 +31,7 @@ use super::{
     outcome::{Cause, Failure},
     stats::Stats,
 };
-use crate::cache::Cache;
+use crate::{cache::Cache, descriptors};
 
 /// How long a failure is kept.
 const FAILURE_KEPT: Duration = Duration::from_secs(1);
@@ -60,8 +63,30 @@ impl Default for Shares {
 /// What the system does; a test does something else.
 pub(super) type Find = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// An error has no text that would help.
-type Found = Result<Arc<[IpAddr]>, ()>;
+type Found = Result<Arc<[IpAddr]>, Unfound>;
+
+/// Why there are no addresses. The resolver has no text that would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unfound {
+    NoAddress,
+    /// This process has no file descriptor left to ask with, which says nothing of the name.
+    NoDescriptor,
+}
+
+impl Unfound {
+    fn failure(self) -> Failure {
+        match self {
+            Self::NoAddress => Failure::new(Cause::Dns, "the host has no address"),
+            Self::NoDescriptor => Failure {
+                not_begun: true,
+                ..Failure::new(
+                    Cause::Dns,
+                    "the name was not looked up: this process has no file descriptor left",
+                )
+            },
+        }
+    }
+}
 
 /// Looks names up. Clones share everything.
 #[derive(Clone)]
@@ -77,10 +102,29 @@ struct Names {
     known: Cache<String, (Instant, Found)>,
     /// Names that wait or are looked up.
     asked: HashMap<String, watch::Receiver<Stage>>,
+    /// Names whose shares are used up, the oldest first.
     waiting: VecDeque<Asked>,
     running: usize,
     running_by_zone: HashMap<String, usize>,
     running_by_source: HashMap<String, usize>,
+    /// How many names were looked at for a place.
+    #[cfg(test)]
+    looked_at: usize,
+}
+
+impl Names {
+    /// Returns whether the shares of a name leave it a place.
+    fn may_begin(&mut self, shares: &Shares, host: &str, source: &str) -> bool {
+        #[cfg(test)]
+        {
+            self.looked_at += 1;
+        }
+        let in_zone = self.running_by_zone.get(zone(host)).copied();
+        let of_source = self.running_by_source.get(source).copied();
+        self.running < shares.all
+            && in_zone.unwrap_or(0) < shares.zone
+            && of_source.unwrap_or(0) < shares.source
+    }
 }
 
 /// How far a look-up is.
@@ -142,6 +186,8 @@ impl Lookups {
             running: 0,
             running_by_zone: HashMap::new(),
             running_by_source: HashMap::new(),
+            #[cfg(test)]
+            looked_at: 0,
         };
         Self {
             find: Arc::new(find),
@@ -152,10 +198,10 @@ impl Lookups {
     }
 
     /// Returns the addresses of a host that a record of `source` names. Addresses are as old as `kept` at most, unless
-    /// there is no thread for a newer look-up. That has `within` from its beginning.
+    /// there is no place for a newer look-up. That has `within` from its beginning.
     ///
     /// # Errors
-    /// A failure with `not_begun` if the look-up has not begun after that time.
+    /// A failure with `not_begun` if the look-up has not begun after that time, or had no descriptor.
     pub(super) async fn addresses(
         &self,
         host: &str,
@@ -165,7 +211,9 @@ impl Lookups {
     ) -> Result<Addresses, Failure> {
         let asked_at = Instant::now();
         let mut stage = match self.ask(host, source, kept) {
-            Ok(found) => return Ok(Addresses::at_once(found.map_err(|()| no_address())?)),
+            Ok(found) => {
+                return Ok(Addresses::at_once(found.map_err(Unfound::failure)?));
+            }
             Err(Some(stage)) => stage,
             Err(None) => return Err(not_begun(host)),
         };
@@ -185,7 +233,8 @@ impl Lookups {
                 found,
                 waited: began.duration_since(asked_at),
             }),
-            _ => Err(no_address()),
+            Ok(Stage::Ended(Err(unfound))) => Err(unfound.failure()),
+            _ => Err(Unfound::NoAddress.failure()),
         }
     }
 
@@ -207,19 +256,28 @@ impl Lookups {
                 return Ok(found.clone());
             }
         }
+        let mut begun = None;
         if !names.asked.contains_key(host) {
             if names.asked.len() >= NAMES_LEN_MAX {
-                return Err(None);
+                return match known {
+                    Some((_, Ok(old))) => Ok(Ok(old)),
+                    _ => Err(None),
+                };
             }
             let (tell, stage) = watch::channel(Stage::Waiting);
             names.asked.insert(host.to_owned(), stage);
-            names.waiting.push_back(Asked {
+            let asked = Asked {
                 host: host.to_owned(),
                 source: source.to_owned(),
                 tell,
-            });
+            };
+            // Those that wait already have no place, or they would have begun when a look-up ended.
+            match names.may_begin(&self.shares, host, source) {
+                true => begun = Some(self.begin(&mut names, asked)),
+                false => names.waiting.push_back(asked),
+            }
+            self.note_waiting(&names);
         }
-        let begun = self.begin_what_may(&mut names);
         let stage = names.asked.get(host).cloned();
         // A runtime that is shutting down drops a look-up at once, and the drop wants the lock.
         drop(names);
@@ -234,37 +292,43 @@ impl Lookups {
     /// Takes names from the queue, the oldest first, as far as their shares go.
     fn begin_what_may(&self, names: &mut Names) -> Vec<LookUp> {
         let mut begun = Vec::new();
+        // Taken out, so that a name can be looked at while the counts are.
+        let mut waiting = std::mem::take(&mut names.waiting);
         let mut at = 0;
-        while at < names.waiting.len() && names.running < self.shares.all {
-            let Asked { host, source, .. } = &names.waiting[at];
-            let in_zone = names.running_by_zone.get(zone(host)).copied();
-            let of_source = names.running_by_source.get(source).copied();
-            if in_zone.unwrap_or(0) >= self.shares.zone
-                || of_source.unwrap_or(0) >= self.shares.source
-            {
+        while names.running < self.shares.all
+            && let Some(Asked { host, source, .. }) = waiting.get(at)
+        {
+            if !names.may_begin(&self.shares, host, source) {
                 at += 1;
-                continue;
+            } else if let Some(asked) = waiting.remove(at) {
+                begun.push(self.begin(names, asked));
             }
-            let Some(asked) = names.waiting.remove(at) else {
-                break;
-            };
-            names.running += 1;
-            let zone = zone(&asked.host).to_owned();
-            *names.running_by_zone.entry(zone).or_default() += 1;
-            let source = asked.source.clone();
-            *names.running_by_source.entry(source).or_default() += 1;
-            asked.tell.send_replace(Stage::Begun(Instant::now()));
-            begun.push(LookUp {
-                lookups: self.clone(),
-                asked,
-                found: Err(()),
-                has_run: false,
-            });
         }
-        self.stats.lookups.inc_by(begun.len() as u64);
+        names.waiting = waiting;
+        self.note_waiting(names);
+        begun
+    }
+
+    /// Takes the places of a name.
+    fn begin(&self, names: &mut Names, asked: Asked) -> LookUp {
+        names.running += 1;
+        let zone = zone(&asked.host).to_owned();
+        *names.running_by_zone.entry(zone).or_default() += 1;
+        let source = asked.source.clone();
+        *names.running_by_source.entry(source).or_default() += 1;
+        asked.tell.send_replace(Stage::Begun(Instant::now()));
+        self.stats.lookups.inc();
+        LookUp {
+            lookups: self.clone(),
+            asked,
+            found: Err(Unfound::NoAddress),
+            has_run: false,
+        }
+    }
+
+    fn note_waiting(&self, names: &Names) {
         let waiting = i64::try_from(names.waiting.len()).unwrap_or(i64::MAX);
         self.stats.lookups_waiting.set(waiting);
-        begun
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
@@ -292,9 +356,15 @@ impl LookUp {
     fn run(mut self) {
         drop(tokio::task::spawn_blocking(move || {
             self.has_run = true;
-            let found = (self.lookups.find)(&self.asked.host);
-            let found = found.ok().filter(|found| !found.is_empty());
-            self.found = found.map(Into::into).ok_or(());
+            self.found = match (self.lookups.find)(&self.asked.host) {
+                Ok(found) if !found.is_empty() => Ok(found.into()),
+                Err(error) if descriptors::are_used_up(&error) => Err(Unfound::NoDescriptor),
+                // Most resolvers do not say that they had none.
+                Ok(_) | Err(_) => Err(match descriptors::is_one_left() {
+                    true => Unfound::NoAddress,
+                    false => Unfound::NoDescriptor,
+                }),
+            };
             // Tells all that wait.
             drop(self);
         }));
@@ -309,8 +379,11 @@ impl Drop for LookUp {
         leave(&mut names.running_by_zone, zone(host));
         leave(&mut names.running_by_source, source);
         names.asked.remove(host);
-        let now = Instant::now();
-        names.known.insert(host.clone(), (now, self.found.clone()));
+        // What was known of the name stays as it is.
+        if self.found != Err(Unfound::NoDescriptor) {
+            let now = Instant::now();
+            names.known.insert(host.clone(), (now, self.found.clone()));
+        }
         tell.send_replace(Stage::Ended(self.found.clone()));
         if !self.has_run {
             // The runtime is shutting down and would drop the next one too.
@@ -331,10 +404,6 @@ fn leave(running: &mut HashMap<String, usize>, name: &str) {
             running.remove(name);
         }
     }
-}
-
-fn no_address() -> Failure {
-    Failure::new(Cause::Dns, "the host has no address")
 }
 
 fn not_begun(host: &str) -> Failure {
@@ -539,6 +608,52 @@ mod tests {
             assert!(resolver.at_once(&host, "shop").await.not_begun);
         }
         assert_eq!(resolver.lookups.names().asked.len(), NAMES_LEN_MAX);
+        // Each name was looked at once, however many waited before it.
+        assert_eq!(resolver.lookups.names().looked_at, NAMES_LEN_MAX);
+    }
+
+    #[tokio::test]
+    async fn addresses_that_are_too_old_do_where_the_queue_is_full() {
+        let mut resolver = Resolver::new(FEW);
+        assert!(resolver.patiently("good", KEPT).await.is_ok());
+        resolver.lookups.shares = Shares { all: 0, ..FEW };
+        for at in 0..NAMES_LEN_MAX {
+            drop(resolver.lookups.ask(&format!("{at}.example"), "shop", KEPT));
+        }
+        let short = Duration::from_nanos(1);
+        assert_eq!(resolver.patiently("good", short).await, Ok(addresses()));
+        assert_eq!(resolver.asked("good"), 1);
+        // Whoever wants none that are too old waits elsewhere, like a name that nobody knows.
+        let fresh = resolver.patiently("good", Duration::ZERO).await;
+        assert!(fresh.unwrap_err().not_begun);
+        let unknown = resolver.patiently("unknown", short).await;
+        assert!(unknown.unwrap_err().not_begun);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_without_a_descriptor_says_nothing_of_its_name() {
+        let errors = Mutex::new(vec![system_error(24), system_error(23)]);
+        let lookups = Lookups::with(FEW, Arc::default(), move |_| {
+            match errors.lock().unwrap().pop() {
+                Some(error) => Err(error),
+                None => Ok(addresses().to_vec()),
+            }
+        });
+        for _ in 0..2 {
+            let found = lookups.addresses("a", "shop", KEPT, DEADLINE);
+            let Err(failure) = within("a look-up", found).await else {
+                panic!("it has addresses");
+            };
+            assert!(failure.not_begun, "{}", failure.reason);
+            assert!(failure.reason.contains("descriptor"), "{}", failure.reason);
+        }
+        let found = lookups.addresses("a", "shop", KEPT, DEADLINE);
+        assert!(within("a look-up", found).await.is_ok());
+    }
+
+    /// 23 and 24 are ENFILE and EMFILE.
+    fn system_error(code: i32) -> io::Error {
+        io::Error::from_raw_os_error(code)
     }
 
     #[test]

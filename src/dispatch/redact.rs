@@ -8,6 +8,12 @@
 //! parameters, and of `Basic` the user with the password, and the password alone. They are looked for in the body as it
 //! is, and with JSON and script escapes, percent signs, and HTML references decoded, up to [`ROUNDS`] times over, and in
 //! every run of base64 and hexadecimal digits. [`WINDOW_BYTES`] of a longer credential in a row are enough.
+//!
+//! Clients choose the credentials and targets the body, so the work has a bound that neither can move. A round looks at
+//! [`KEPT_BYTES_MAX`] (2 KiB) of text, no decoding makes it longer, and its runs decode to four times 3/4 of it and twice
+//! 1/2: 10 KiB. At each of these bytes at most [`WINDOW_BYTES`] lengths are looked up, in a set that is made once for a
+//! call. So a body costs 4 rounds × 10 KiB × 16 = 655,360 look-ups at most. Credentials that are too many for a
+//! small set cost the body, unread.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -17,6 +23,15 @@ use super::outcome::{Failure, KEPT_BYTES_MAX};
 
 /// What says that there was more.
 const DROPPED: &str = "; its body held a credential of the call and is not kept";
+/// What says that nobody has looked.
+const UNREAD: &str =
+    "; the call has too many credentials to look for in its body, which is not kept";
+/// Bytes of all credentials of a call that are looked for.
+const SENT_BYTES_MAX: usize = 16 * 1024;
+/// Parts of all credentials of a call that are looked for.
+const PARTS_LEN_MAX: usize = 64;
+/// Bytes of these parts: a token that fills [`SENT_BYTES_MAX`] counts with its scheme and without.
+const PARTS_BYTES_MAX: usize = 2 * SENT_BYTES_MAX;
 /// A shorter part is looked for only as a word of its own: it may stand in any text by chance.
 const WORD_BYTES_MAX: usize = 7;
 /// A shorter part tells nothing.
@@ -49,14 +64,78 @@ pub(crate) fn redact<'a>(failure: Failure, sent: impl Iterator<Item = &'a [u8]>)
     if failure.body.is_empty() {
         return failure;
     }
-    let parts: HashSet<Vec<u8>> = sent.flat_map(parts).collect();
-    if !holds(&failure.body, &parts) {
-        return failure;
-    }
+    let why = match all_parts(sent) {
+        None => UNREAD,
+        Some(parts) if holds(&failure.body, &Sought::new(&parts)) => DROPPED,
+        Some(_) => return failure,
+    };
     Failure {
         body: Bytes::new(),
-        reason: Cow::Owned(format!("{}{DROPPED}", failure.reason)),
+        reason: Cow::Owned(format!("{}{why}", failure.reason)),
         ..failure
+    }
+}
+
+/// Returns everything of the credentials that must not be shown; `None` if that is too much to look for.
+fn all_parts<'a>(sent: impl Iterator<Item = &'a [u8]>) -> Option<HashSet<Vec<u8>>> {
+    let (mut all, mut sent_bytes) = (HashSet::new(), 0);
+    for credential in sent {
+        sent_bytes += credential.len();
+        if sent_bytes > SENT_BYTES_MAX {
+            return None;
+        }
+        all.extend(parts(credential));
+        if all.len() > PARTS_LEN_MAX {
+            return None;
+        }
+    }
+    (all.iter().map(Vec::len).sum::<usize>() <= PARTS_BYTES_MAX).then_some(all)
+}
+
+/// What is looked for in the texts of one call.
+struct Sought<'a> {
+    /// Short parts, and each window of the longer ones.
+    pieces: HashSet<&'a [u8]>,
+    /// The lengths of these pieces, each once.
+    lens: Vec<usize>,
+    /// Whether a piece begins with a byte.
+    firsts: [bool; 256],
+    /// How the parts begin, which shows at the cut end of a body. A longer beginning has a window in it.
+    beginnings: Vec<&'a [u8]>,
+    #[cfg(test)]
+    lookups: std::cell::Cell<usize>,
+}
+
+impl<'a> Sought<'a> {
+    fn new(parts: &'a HashSet<Vec<u8>>) -> Self {
+        let windows = |part: &'a Vec<u8>| part.windows(part.len().min(WINDOW_BYTES));
+        let pieces: HashSet<&[u8]> = parts.iter().flat_map(windows).collect();
+        let is_used = |len: &usize| {
+            parts
+                .iter()
+                .any(|part| part.len().min(WINDOW_BYTES) == *len)
+        };
+        let mut firsts = [false; 256];
+        for piece in &pieces {
+            firsts[usize::from(piece[0])] = true;
+        }
+        Self {
+            pieces,
+            lens: (1..=WINDOW_BYTES).filter(is_used).collect(),
+            firsts,
+            beginnings: parts
+                .iter()
+                .map(|part| &part[..part.len().min(WINDOW_BYTES)])
+                .collect(),
+            #[cfg(test)]
+            lookups: std::cell::Cell::default(),
+        }
+    }
+
+    fn has(&self, piece: &[u8]) -> bool {
+        #[cfg(test)]
+        self.lookups.set(self.lookups.get() + 1);
+        self.pieces.contains(piece)
     }
 }
 
@@ -99,19 +178,19 @@ fn parts(credential: &[u8]) -> Vec<Vec<u8>> {
     parts
 }
 
-fn holds(body: &[u8], parts: &HashSet<Vec<u8>>) -> bool {
+fn holds(body: &[u8], sought: &Sought<'_>) -> bool {
     // Most calls have no credential, and most words are too short to be one.
-    let Some(least) = parts.iter().map(Vec::len).min() else {
+    let Some(least) = sought.lens.first() else {
         return false;
     };
     let was_cut = body.len() >= KEPT_BYTES_MAX;
-    let is_long = |run: &&[u8]| was_cut || run.len() * 3 / 4 >= least;
+    let is_long = |run: &&[u8]| was_cut || run.len() * 3 / 4 >= *least;
     let mut text = Cow::Borrowed(body);
     for _ in 0..=ROUNDS {
-        if shows(&text, parts, was_cut)
+        if shows(&text, sought, was_cut)
             || runs(&text)
                 .filter(is_long)
-                .any(|run| shows_decoded(run, parts, &text, was_cut))
+                .any(|run| shows_decoded(run, sought, &text, was_cut))
         {
             return true;
         }
@@ -124,31 +203,25 @@ fn holds(body: &[u8], parts: &HashSet<Vec<u8>>) -> bool {
 }
 
 /// Returns whether a text shows any of the parts, or may at its cut end.
-fn shows(text: &[u8], parts: &HashSet<Vec<u8>>, was_cut: bool) -> bool {
-    let has_long = parts.iter().any(|part| part.len() >= WINDOW_BYTES);
-    let windows: HashSet<&[u8]> = match has_long {
-        true => text.windows(WINDOW_BYTES).collect(),
-        false => HashSet::new(),
-    };
-    parts.iter().any(|part| {
-        let found = match part.len() {
-            len if len <= WORD_BYTES_MAX => has_word(text, part),
-            len if len < WINDOW_BYTES => memchr::memmem::find(text, part).is_some(),
-            _ => part
-                .windows(WINDOW_BYTES)
-                .any(|window| windows.contains(window)),
-        };
-        found || (was_cut && is_cut(text, part))
-    })
+fn shows(text: &[u8], sought: &Sought<'_>, was_cut: bool) -> bool {
+    let found = text.iter().enumerate().any(|(at, first)| {
+        sought.firsts[usize::from(*first)]
+            && sought.lens.iter().any(|len| {
+                let piece = text.get(at..at + len);
+                piece.is_some_and(|piece| {
+                    (*len > WORD_BYTES_MAX || is_word(text, at, *len)) && sought.has(piece)
+                })
+            })
+    });
+    let mut beginnings = sought.beginnings.iter();
+    found || (was_cut && beginnings.any(|part| is_cut(text, part)))
 }
 
-fn has_word(text: &[u8], part: &[u8]) -> bool {
+/// Returns whether nothing that belongs to a word stands beside these bytes.
+fn is_word(text: &[u8], at: usize, len: usize) -> bool {
     let is_part = |at: Option<&u8>| at.is_some_and(u8::is_ascii_alphanumeric);
-    let mut found = memchr::memmem::find_iter(text, part);
-    found.any(|at| {
-        let before = at.checked_sub(1).and_then(|before| text.get(before));
-        !is_part(before) && !is_part(text.get(at + part.len()))
-    })
+    let before = at.checked_sub(1).and_then(|before| text.get(before));
+    !is_part(before) && !is_part(text.get(at + len))
 }
 
 /// Returns whether a text ends with a beginning of the part, be it within an escape.
@@ -166,7 +239,7 @@ fn is_cut(text: &[u8], part: &[u8]) -> bool {
 
 /// Returns what a run of digits stands for in base64 and in hexadecimal, and whether that shows a part. Where the run
 /// begins with other text, its digits begin later.
-fn shows_decoded(run: &[u8], parts: &HashSet<Vec<u8>>, text: &[u8], was_cut: bool) -> bool {
+fn shows_decoded(run: &[u8], sought: &Sought<'_>, text: &[u8], was_cut: bool) -> bool {
     let at_end = run.as_ptr_range().end == text.as_ptr_range().end;
     let cut = was_cut && at_end;
     let base64 = (0..4).map(|from| digits(&run[from..], 6));
@@ -174,7 +247,7 @@ fn shows_decoded(run: &[u8], parts: &HashSet<Vec<u8>>, text: &[u8], was_cut: boo
     let hex = (0..2)
         .filter(|_| is_hex)
         .map(|from| digits(&run[from..], 4));
-    base64.chain(hex).any(|bytes| shows(&bytes, parts, cut))
+    base64.chain(hex).any(|bytes| shows(&bytes, sought, cut))
 }
 
 /// Returns the longest pieces that consist of digits of base64, of either alphabet.
@@ -416,6 +489,8 @@ mod tests {
         // A short token counts whole.
         found("Bearer abc", "token abc is wrong");
         not_found("Bearer abc", "xabcabcx");
+        found("hunter2", "password 'hunter2' is wrong");
+        not_found("hunter2", "shunter20");
         not_found("Bearer ", "anything");
         not_found("", "anything");
     }
@@ -438,6 +513,62 @@ mod tests {
         found(
             secret,
             filled(&format!(" {}", &BASE64.encode(secret.as_bytes())[..18])),
+        );
+    }
+
+    #[test]
+    fn a_body_is_dropped_unread_where_the_credentials_are_too_many() {
+        let dropped = |secret: String| {
+            let failure = Failure::answered(401, Bytes::from_static(b"not you"), None);
+            let clean = redact(failure, [secret.as_bytes()].into_iter());
+            (clean.body.is_empty(), clean.reason.ends_with(UNREAD))
+        };
+        let cookie =
+            |len: usize| -> String { (0..len).map(|at| format!("n{at}=value-{at};")).collect() };
+        assert_eq!(dropped(cookie(2_300)), (true, true));
+        assert_eq!(dropped(cookie(PARTS_LEN_MAX)), (true, true));
+        // The whole counts as well.
+        assert_eq!(dropped(cookie(PARTS_LEN_MAX - 1)), (false, false));
+        let token = |len: usize| format!("Bearer {}", "t".repeat(len - 7));
+        assert_eq!(dropped(token(SENT_BYTES_MAX)), (false, false));
+        assert_eq!(dropped(token(SENT_BYTES_MAX + 1)), (true, true));
+        assert_eq!(dropped("t".repeat(8 << 20)), (true, true));
+    }
+
+    #[test]
+    fn the_work_for_a_body_has_a_bound_that_nobody_moves() {
+        // Parts of every length, all of which begin as every byte of every text does.
+        let of_len = |len: usize| format!("a{len}={};", "A".repeat(len));
+        let cookie: String = (1..=15).map(of_len).collect();
+        let long = format!("{}b", "A".repeat(15_000));
+        let sent = [cookie.as_bytes(), long.as_bytes()];
+        let parts = all_parts(sent.into_iter()).unwrap();
+        let mut most = 0;
+        for body in [
+            "A".repeat(KEPT_BYTES_MAX),
+            "\\u0041".repeat(KEPT_BYTES_MAX / 6),
+            "%2541".repeat(KEPT_BYTES_MAX / 5),
+            "QUFB".repeat(KEPT_BYTES_MAX / 4),
+            "AAAAAA.".repeat(KEPT_BYTES_MAX / 7),
+            "z".repeat(KEPT_BYTES_MAX),
+        ] {
+            for kept in 0..2 {
+                let mut sought = Sought::new(&parts);
+                if kept == 1 {
+                    // Nothing is ever found, so nothing ends the work early.
+                    sought.pieces.clear();
+                    sought.beginnings.clear();
+                    sought.firsts = [true; 256];
+                    sought.lens = (1..=WINDOW_BYTES).collect();
+                }
+                holds(body.as_bytes(), &sought);
+                most = most.max(sought.lookups.get());
+            }
+        }
+        assert!(most > 10 * KEPT_BYTES_MAX, "{most}");
+        assert!(
+            most <= (ROUNDS + 1) * 5 * KEPT_BYTES_MAX * WINDOW_BYTES,
+            "{most}"
         );
     }
 

@@ -74,6 +74,12 @@ pub enum PrepareError {
         "nothing was stored; tokens take their whole share of the state, and open records need all of them: deliver, retry or purge those, or use fewer tokens"
     )]
     Full,
+    /// Tokens take their whole share of the state, and an open record that may need any of them cannot be read. Asking
+    /// again later succeeds once it can be read again, or its loss is accepted.
+    #[error(
+        "nothing was stored; tokens take their whole share of the state, and an open record cannot be read, so nobody knows which of them it needs: stop the gateway and ask `syncgate doctor`"
+    )]
+    RecordsUnreadable,
     /// Tokens take their whole share of the state, and which of them can go is being looked for.
     #[error("nothing was stored; room for the token is being made, so send it again in a moment")]
     MakingRoom,
@@ -175,7 +181,8 @@ impl<'a> Draft<'a> {
     /// [`crate::storage::CommitError::StateFull`] lost one for space: draft again.
     ///
     /// # Errors
-    /// [`PrepareError::Full`], [`PrepareError::MakingRoom`], [`PrepareError::NoRandom`].
+    /// [`PrepareError::Full`], [`PrepareError::RecordsUnreadable`], [`PrepareError::MakingRoom`],
+    /// [`PrepareError::NoRandom`].
     pub async fn finish(mut self) -> Result<Changes, PrepareError> {
         let state = self.all_changes()?;
         let cost = |change: &StateChange| {

@@ -9,6 +9,9 @@
 //! first. The newest version of a named secret goes only when nothing else is left, and not while an open record names
 //! the secret: messages that bring no token count on it.
 //!
+//! A record that cannot be read may need any version that is older than it, so a search that meets one ends with nothing.
+//! The answer says so ([`PrepareError::RecordsUnreadable`]), because no delivery makes room then.
+//!
 //! A search is bounded by [`TURN`] for each submission; the next one goes on with it. It takes a tenth of the time at
 //! most, however often a token is refused.
 
@@ -77,6 +80,8 @@ pub(super) struct Room {
     found: VecDeque<Victim>,
     since: Timestamp,
     search: Option<Search>,
+    /// The last search met a record that cannot be read.
+    unreadable: bool,
     /// No other search begins before.
     again_at: Option<Instant>,
 }
@@ -108,7 +113,8 @@ impl Shared {
     /// Returns versions that take `bytes` together, none of which `keeps` names.
     ///
     /// # Errors
-    /// [`PrepareError::Full`] if there are none, [`PrepareError::MakingRoom`] while that is being found out.
+    /// [`PrepareError::Full`] if there are none, [`PrepareError::RecordsUnreadable`] if nobody can know, and
+    /// [`PrepareError::MakingRoom`] while that is being found out.
     pub(super) async fn make_way(
         &self,
         bytes: usize,
@@ -181,6 +187,7 @@ impl Room {
             Some(search) => search,
             None if self.again_at.is_some_and(|at| now < at) => {
                 return Err(match self.found.is_empty() {
+                    _ if self.unreadable => PrepareError::RecordsUnreadable,
                     true => PrepareError::Full,
                     false => PrepareError::MakingRoom,
                 });
@@ -194,14 +201,19 @@ impl Room {
             Ok(false) => return Err(PrepareError::MakingRoom),
             Err(error) => {
                 self.search = None;
-                tracing::warn!(%error, "open records cannot be read, so no token gives way to a new one");
+                self.unreadable = true;
+                tracing::warn!(
+                    %error,
+                    "an open record cannot be read and may need any token, so none gives way to a new one"
+                );
                 self.again_at = Some(Instant::now() + SEARCH_EVERY);
-                return Err(PrepareError::Full);
+                return Err(PrepareError::RecordsUnreadable);
             }
         }
         let pause = SEARCH_EVERY.max(search.spent * 10);
         let (found, since) = (search.sorted(shared).await, search.since);
         self.search = None;
+        self.unreadable = false;
         self.again_at = Some(Instant::now() + pause);
         (self.found, self.since) = (found, since);
         tracing::warn!(

@@ -420,7 +420,9 @@ async fn keep(
             let changes = match draft.finish().await {
                 Ok(changes) => changes,
                 // It is not looked for more often than it was said.
-                Err(PrepareError::Full | PrepareError::MakingRoom) => {
+                Err(
+                    PrepareError::Full | PrepareError::RecordsUnreadable | PrepareError::MakingRoom,
+                ) => {
                     tokio::task::yield_now().await;
                     continue;
                 }
@@ -470,6 +472,43 @@ async fn the_newest_token_of_a_name_gives_way_last_and_its_versions_are_not_used
     // A token that comes again is a new version: no record may find it under a number that another token had.
     let (newest, _) = keep(&engine, &secrets, "login", &long(0)).await;
     assert!(newest as usize > filled / 2, "{newest}");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_keeps_all_tokens_and_is_named_as_the_reason() {
+    use storage::conformance::{append, make, part, record};
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    let of = part(make(&*engine, "src", 1).await.as_ref(), 0);
+    let commit = Commit {
+        appends: vec![append(of, vec![record("a")])],
+        ..Commit::default()
+    };
+    storage::Log::commit(&*engine, commit).await.unwrap();
+    engine.damage(of, Some(crate::place::Offset(0)));
+    fill(&engine, &secrets).await;
+    let before = engine.state_text();
+    let wide = "w".repeat(TOKEN_BYTES_MAX);
+    // Also between two searches.
+    let mut refused = Vec::new();
+    for number in 0..8 {
+        let mut draft = secrets.draft("default", &wide[number..]);
+        for part in 0..4 {
+            let name = format!("other{part}");
+            draft.add(Some(&name), &origin("http://a/")).await.unwrap();
+        }
+        refused.push(draft.finish().await.map(|_| ()));
+    }
+    assert_eq!(refused, vec![Err(PrepareError::RecordsUnreadable); 8]);
+    assert_eq!(engine.state_text(), before);
+    // What can be read again needs none of them.
+    engine.damage(of, None);
+    let (_, gone) = keep(&engine, &secrets, "other", &long(1)).await;
+    assert_eq!(gone, Vec::<String>::new());
+    for number in 2..12 {
+        keep(&engine, &secrets, "other", &long(number)).await;
+    }
+    assert!(secrets.gone().get() > 0);
 }
 
 #[tokio::test]

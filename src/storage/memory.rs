@@ -56,6 +56,8 @@ struct Part {
     /// How many of these a purge has ended.
     discarded: u64,
     lost: Vec<Range<Offset>>,
+    /// A record that cannot be read.
+    damaged: Option<Offset>,
     tail: watch::Sender<Offset>,
 }
 
@@ -92,6 +94,12 @@ impl Memory {
     /// How many commits wait so.
     pub(crate) fn held_len(&self) -> usize {
         self.held.receiver_count()
+    }
+
+    /// From now on a record cannot be read, or can be again.
+    pub(crate) fn damage(&self, of: PartitionId, damaged: Option<Offset>) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.partitions.get_mut(&of).unwrap().damaged = damaged;
     }
 
     /// How many commits were stored.
@@ -266,6 +274,7 @@ impl Part {
             ended: HashSet::new(),
             discarded: 0,
             lost: Vec::new(),
+            damaged: None,
             tail: watch::Sender::new(Offset(0)),
         }
     }
@@ -330,6 +339,9 @@ impl Log for Memory {
                 wanted: from,
                 earliest: bounds.earliest,
             });
+        }
+        if part.damaged == Some(from) {
+            return Err(ReadError::Damaged("on purpose".into()));
         }
         let mut records: Vec<StoredRecord> = Vec::new();
         let mut bytes = 0;

@@ -69,7 +69,7 @@ const LIST: &[Listed] = &[
     listed(
         PANICS,
         MetricType::Counter,
-        "Panics that ended the work of one client and nothing else, by part; each is a mistake of ours",
+        "Panics that ended the work of one client or target and nothing else, by part; each is a mistake of ours",
     ),
     listed(
         FAILED_LOGINS,

@@ -64,12 +64,6 @@ impl Reloads for Nothing {
     }
 }
 
-impl Waits for Nothing {
-    fn waiting(&self, _of: PartitionId) -> Vec<WaitingRecord> {
-        Vec::new()
-    }
-}
-
 /// Serves the data stream `s1`; appends as planned once all subscribers are there, and writes down when each commit was
 /// durable.
 pub async fn serve() -> ExitCode {
@@ -116,7 +110,6 @@ pub async fn serve() -> ExitCode {
         redriver: Arc::new(Nothing),
         waits: Arc::new(Nothing),
         reloads: Arc::new(Nothing),
-        waits: Arc::new(Nothing),
         metrics: Metrics::new(&Clock::system()),
         sources: Vec::new(),
     };
