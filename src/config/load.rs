@@ -200,6 +200,8 @@ impl Loader {
     }
 
     /// Takes one element of a list of tables; its keys are tried one by one beside fillers for the required ones.
+    ///
+    /// A wrong element keeps its place in the list, so that the numbers of those behind it stay as in the file.
     fn add_element(
         &mut self,
         section: &str,
@@ -210,8 +212,10 @@ impl Loader {
     ) {
         let own_path = format!("{section}[{at}]");
         let own_place = place_of(&own_path);
+        let mut right = stand_in(section, at);
         let Value::Table(element) = element else {
-            return self.error(own_path, own_place, "must be a table");
+            self.error(own_path, own_place, "must be a table");
+            return self.push_element(section, right);
         };
         let errors_before = self.errors.len();
         for (key, value) in &element {
@@ -229,6 +233,7 @@ impl Loader {
             alone.insert(key.clone(), value.clone());
             match try_values(section, Value::Array(vec![alone.into()])) {
                 Ok(()) => {
+                    right.insert(key.clone(), value.clone());
                     self.places.insert(path, place);
                 }
                 Err(message) => self.error(path, place, message),
@@ -242,10 +247,15 @@ impl Loader {
         }
         if self.errors.len() == errors_before {
             self.places.insert(own_path, own_place);
-            let list = self.merged.entry(section).or_insert(Value::Array(vec![]));
-            if let Value::Array(list) = list {
-                list.push(element.into());
-            }
+            right = element;
+        }
+        self.push_element(section, right);
+    }
+
+    fn push_element(&mut self, section: &str, element: Table) {
+        let list = self.merged.entry(section).or_insert(Value::Array(vec![]));
+        if let Value::Array(list) = list {
+            list.push(element.into());
         }
     }
 
@@ -405,6 +415,20 @@ fn fillers(section: &str) -> &'static [(&'static str, &'static str)] {
         "targets" => &[("name", "any"), ("origin", "http://any")],
         _ => &[],
     }
+}
+
+/// Values for what a wrong element lacks. The number in them keeps two such elements apart. Nothing runs with them: the
+/// error of the element ends the load.
+fn stand_in(section: &str, at: usize) -> Table {
+    let required = fillers(section).iter();
+    let mut values: Table = required
+        .map(|(key, filler)| ((*key).to_owned(), format!("{filler}-{at}").into()))
+        .collect();
+    if section == "targets" {
+        // The wrong key may have been meant as the prefix; the origin alone may be that of another target.
+        values.insert("path_prefix".into(), format!("/any-{at}").into());
+    }
+    values
 }
 
 fn try_values(section: &str, values: Value) -> Result<(), String> {

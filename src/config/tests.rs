@@ -353,6 +353,48 @@ fn values_must_fit_together() {
     );
 }
 
+/// What was wrong comes first; the entries behind it are judged under their own numbers.
+#[test]
+fn a_wrong_entry_leaves_the_others_their_numbers_and_lines() {
+    check_errors(
+        "[[targets]]\nname = \"a\"\norigin = \"http://127.0.0.1:1\"\nrate_per_second = -5\n\
+         [[targets]]\nname = \"b\"\norigin = \"http://127.0.0.1:2\"\npath_prefix = \"orders\"\nrate_per_second = 0\n",
+        &[],
+        &[
+            "t.toml, line 4: targets[0].rate_per_second: invalid value: integer `-5`",
+            "t.toml, line 8: targets[1].path_prefix: \"orders\" is no path prefix",
+            "t.toml, line 9: targets[1].rate_per_second: is 0, but must be 1 to 100000",
+        ],
+    );
+    // An unknown key, missing keys, and a second target of the same origin that is none if the typing error was not there.
+    check_errors(
+        "[[targets]]\nname = \"a\"\norigin = \"http://a\"\npath_prefx = \"/a\"\n[[targets]]\npath_prefix = \"/b\"\n\
+         [[targets]]\npath_prefix = \"/b\"\n[[targets]]\nname = \"a\"\norigin = \"http://a\"\n",
+        &[],
+        &[
+            "t.toml, line 4: targets[0].path_prefx: unknown key; did you mean \"path_prefix\"?",
+            "t.toml, line 5: targets[1].name: is missing",
+            "t.toml, line 5: targets[1].origin: is missing",
+            "t.toml, line 7: targets[2].name: is missing",
+            "t.toml, line 7: targets[2].origin: is missing",
+            "t.toml, line 10: targets[3].name: a is there already, as targets[0]",
+        ],
+    );
+    // The name of a wrong stream is known to what refers to it.
+    check_errors(
+        "streams = [7, {}, {name = \"Ab\", partition = 1}, {name = \"Ac\", partitions = 0},\n{name = \"Ac\"}]\n\
+         [outcomes]\n404 = \"Ab\"\n",
+        &[],
+        &[
+            "t.toml, line 1: streams[0]: must be a table",
+            "t.toml, line 1: streams[1].name: is missing",
+            "t.toml, line 1: streams[2].partition: unknown key; did you mean \"partitions\"?",
+            "t.toml, line 1: streams[3].partitions: is 0, but must be 1 to 256",
+            "t.toml, line 2: streams[4].name: Ac is there already, as streams[3]",
+        ],
+    );
+}
+
 const SAMPLE: &str = r#"
 [oci_sample]
 data_stream_ocid = "ocid1.data"
