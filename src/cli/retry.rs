@@ -356,22 +356,15 @@ fn stopped(answer: &Value) -> Option<Stopped> {
     let text = |name: &str| stopped.get(name).and_then(Value::as_str).unwrap_or("?");
     let target = text("target");
     if text("reason") == "target_open" {
-        let waiting = answer.get("waiting").and_then(Value::as_array);
-        let (mut own, mut others) = (0, 0);
-        for waiting in waiting.into_iter().flatten() {
-            let count = waiting.get("count").and_then(Value::as_u64).unwrap_or(0);
-            match waiting.get("target").and_then(Value::as_str) == Some(target) {
-                true => own += count,
-                false => others += count,
-            }
-        }
+        let (own, others) = left(answer, target);
         let more = match others {
             0 => String::new(),
             _ => format!(", and {} for other targets", counted(others, "record")),
         };
         let until = text("until");
         return Some(Stopped::Waits(format!(
-            "{target} is not called before {until}: stopped, {} left for it{more}",
+            "{target} is not called before {until}: stopped, {}{} left for it{more}",
+            at_least(answer),
             counted(own, "record")
         )));
     }
@@ -380,6 +373,60 @@ fn stopped(answer: &Value) -> Option<Stopped> {
         "the first {calls} calls to {target} all came to {}: stopped, what is behind them stays as it is",
         text("cause")
     )))
+}
+
+/// Returns what the caller can do about a call that was stopped.
+fn way_on(answer: &Value) -> Option<String> {
+    let stopped = answer.get("stopped")?;
+    let text = |name: &str| stopped.get(name).and_then(Value::as_str).unwrap_or("?");
+    let target = text("target");
+    if text("reason") == "target_open" {
+        let (own, _) = left(answer, target);
+        return Some(format!(
+            "{}{} left for {target}; call again after {}",
+            at_least(answer),
+            counted(own, "record"),
+            text("until")
+        ));
+    }
+    Some(format!(
+        "calls to {target} failed alike ({}); call again when it answers otherwise",
+        text("cause")
+    ))
+}
+
+/// Returns how many records an answer names as left for `target`, and for all others.
+fn left(answer: &Value, target: &str) -> (u64, u64) {
+    let waiting = answer.get("waiting").and_then(Value::as_array);
+    let (mut own, mut others) = (0, 0);
+    for waiting in waiting.into_iter().flatten() {
+        let count = waiting.get("count").and_then(Value::as_u64).unwrap_or(0);
+        match waiting.get("target").and_then(Value::as_str) == Some(target) {
+            true => own += count,
+            false => others += count,
+        }
+    }
+    (own, others)
+}
+
+/// Returns `at least ` unless the counts of an answer show that it has read up to the tail: a call that a bound has cut
+/// counts only what it has come to.
+fn at_least(answer: &Value) -> &'static str {
+    let number = |name: &str| answer.get(name).and_then(Value::as_u64);
+    let (own, others) = left(answer, "");
+    // Not `trimmed`, part of which lies before the start.
+    let read = [
+        "processedmessages",
+        "failedMessages",
+        "skipped",
+        "unmatched",
+    ]
+    .map(|name| number(name).unwrap_or(0));
+    let read = read.iter().sum::<u64>() + own + others;
+    match (number("startOffset"), number("tail")) {
+        (Some(start), Some(tail)) if start + read >= tail => "",
+        _ => "at least ",
+    }
 }
 
 async fn partitions(client: &Client, stream: &str) -> Result<Vec<String>, Failure> {
@@ -434,8 +481,16 @@ fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), F
         }
         table
     };
-    let open: Vec<_> = passes.iter().filter(|pass| !pass.end_of_stream).collect();
+    let open = passes.iter().filter(|pass| !pass.end_of_stream);
     let mut text = table.text();
+    // To go on at once would end in the same way where a target has stopped the call.
+    let (stopped, open): (Vec<_>, Vec<_>) =
+        open.partition(|pass| pass.last_answer.get("stopped").is_some());
+    for pass in stopped {
+        if let Some(way) = way_on(&pass.last_answer) {
+            text = format!("{text}partition {} not at the end: {way}\n", pass.partition);
+        }
+    }
     if let ([pass], false) = (&open[..], arguments.until_end) {
         let on = match &arguments.group {
             Some(group) => format!("--group {group}"),
@@ -475,18 +530,32 @@ mod tests {
         let failing = json!({"stopped": {"reason": "target_failing", "target": "http://a:80", "cause": "404", "calls": 50}});
         let said = "the first 50 calls to http://a:80 all came to 404: stopped, what is behind them stays as it is";
         assert_eq!(stopped(&failing), Some(Stopped::Fails(said.into())));
+        assert_eq!(
+            way_on(&failing).unwrap(),
+            "calls to http://a:80 failed alike (404); call again when it answers otherwise"
+        );
         let mut open = json!({
             "stopped": {"reason": "target_open", "target": "http://a:80", "until": "2026-01-02T03:04:05.000000Z"},
-            "waiting": [{"target": "http://a:80", "count": 1}]
+            "waiting": [{"target": "http://a:80", "count": 1}], "startOffset": 4, "tail": 7, "skipped": 1, "unmatched": 1
         });
         let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, 1 record left for it";
         assert_eq!(stopped(&open), Some(Stopped::Waits(said.into())));
+        let said = "1 record left for http://a:80; call again after 2026-01-02T03:04:05.000000Z";
+        assert_eq!(way_on(&open).unwrap(), said);
         open["waiting"] = json!([
             {"target": "http://a:80", "count": 2}, {"target": "http://b:80", "count": 2}, {"target": "*", "count": 1}
         ]);
         let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, 2 records left for it, \
                     and 3 records for other targets";
         assert_eq!(stopped(&open), Some(Stopped::Waits(said.into())));
+        // A bound has cut the call: seven of eight records were read.
+        open["tail"] = json!(12);
+        let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, at least 2 records left for it, \
+                    and 3 records for other targets";
+        assert_eq!(stopped(&open), Some(Stopped::Waits(said.into())));
+        let said =
+            "at least 2 records left for http://a:80; call again after 2026-01-02T03:04:05.000000Z";
+        assert_eq!(way_on(&open).unwrap(), said);
     }
 
     #[test]

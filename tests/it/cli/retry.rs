@@ -57,6 +57,11 @@ fn a_target_that_only_fails_ends_a_loop_with_an_error() {
     let row = ended.out.lines().nth(1).unwrap();
     let row: Vec<_> = row.split_whitespace().collect();
     assert_eq!(row, ["0", "1", "0", "7", "0", "6", "no"], "{ended:?}");
+    let way = format!(
+        "partition 0 not at the end: calls to {} failed alike (418)",
+        target.url
+    );
+    assert!(ended.out.contains(&way), "{ended:?}");
 }
 
 /// The loop that cron runs, while the breaker of the target is open.
@@ -92,6 +97,11 @@ fn a_target_that_is_open_ends_a_loop_with_an_error_that_says_until_when() {
         let row: Vec<_> = row.split_whitespace().collect();
         assert_eq!(row, ["0", "1", "0", "0", "0", "-1", "no"], "{ended:?}");
     }
+    // To go on at once would end in the same way.
+    let ended = served.run(&["retry", UNAVAILABLE]).expect(1);
+    let way = format!(" left for {}; call again after 20", target.url);
+    assert!(ended.out.contains(&way), "{ended:?}");
+    assert!(!ended.out.contains("go on with"), "{ended:?}");
     let shown = served.json(&["streams", "show", UNAVAILABLE]);
     assert!(shown["bounds"][0]["open"].as_u64().unwrap() >= failed);
 }
