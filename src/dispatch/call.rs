@@ -30,7 +30,7 @@ pub(crate) struct Call {
     pub(crate) origin: Origin,
     /// Without the secret.
     pub(crate) request: Request<Full<Bytes>>,
-    /// The message's header names as they came; empty if they are all in lower case, as the request has them.
+    /// The message's header names as they came; empty if all are in title case, as the connection writes them.
     pub(crate) names: Vec<Bytes>,
 }
 
@@ -131,14 +131,26 @@ impl Call {
     }
 }
 
-/// Most messages name headers in lower case or none, and cost no allocation here.
+/// Most messages name headers as in `Content-Type` or none, and cost no allocation here.
 fn names_as_they_came(parts: &Parts<'_>, whole: &Bytes) -> Vec<Bytes> {
-    let is_lower = |name: &str| !name.bytes().any(|byte| byte.is_ascii_uppercase());
-    if parts.headers.iter().all(|(name, _)| is_lower(name)) {
+    if parts.headers.iter().all(|(name, _)| is_title_case(name)) {
         return Vec::new();
     }
     let names = parts.headers.iter();
     names.map(|(name, _)| part(name, whole)).collect()
+}
+
+/// Returns whether each word of a name, and only its first letter, begins with a capital: as the connection writes names.
+fn is_title_case(name: &str) -> bool {
+    let mut begins = true;
+    name.bytes().all(|byte| {
+        let is_right = match begins {
+            true => !byte.is_ascii_lowercase(),
+            false => !byte.is_ascii_uppercase(),
+        };
+        begins = byte == b'-';
+        is_right
+    })
 }
 
 /// Returns the request as HTTP/2 has it: whom to call stands in the URI.

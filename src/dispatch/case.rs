@@ -1,7 +1,8 @@
 //! The case of header names in a request over HTTP/1.1. Pure.
 //!
 //! Names have no case (RFC 9110 §5.1), but there are targets that know `SOAPAction` and not `soapaction`. hyper keeps
-//! names in lower case, so the bytes that it writes are patched: a name in another case is as long.
+//! names in lower case and writes them in title case, as in `Content-Type`. Where a message has another case, the bytes that
+//! are written are patched: a name in another case is as long.
 
 use std::cmp::Ordering;
 

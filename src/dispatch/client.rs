@@ -165,6 +165,8 @@ impl Connection {
         let notes = wire.notes();
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
+            // As most messages name their headers, so that few heads are patched: see `case`.
+            .title_case_headers(true)
             .allow_spaces_after_header_name_in_responses(true)
             .allow_obsolete_multiline_headers_in_responses(true)
             .ignore_invalid_headers_in_responses(true)

@@ -9,7 +9,7 @@
 //! A write to a connection that the target has closed counts as written. hyper ends at the error of a write and would not
 //! read the answer that the target sent before it closed; the reads behind the write tell the end of the connection anyway.
 //!
-//! The wire also gives the names of headers their case back (`case`), because hyper writes them in lower case.
+//! The wire also gives the names of headers their case back (`case`), because hyper writes them in title case.
 
 use std::{
     io::{self, IoSlice},
@@ -107,7 +107,7 @@ impl Wire {
 }
 
 impl Notes {
-    /// A request is about to be written, with header names as in `names` where they are not in lower case only.
+    /// A request is about to be written, with header names as in `names` where they are not in title case.
     pub(super) fn begin_request(&self, names: Vec<Bytes>) {
         self.has_answer_begun.store(false, Ordering::Relaxed);
         if !names.is_empty() {
@@ -158,7 +158,7 @@ impl Notes {
         let rare = &mut *self.rare();
         let first: &[u8] = slices.first().map_or(&[], |slice| slice);
         if rare.written == 0 {
-            // hyper hands over a head in one piece. Should it ever not, the names stay in lower case, which is legal.
+            // hyper hands over a head in one piece. Should it ever not, the names stay in title case, which is legal.
             let head_len = case::head_len(first).unwrap_or(0);
             rare.head.clear();
             rare.head.extend_from_slice(&first[..head_len]);

@@ -85,6 +85,8 @@ async fn header_names_go_out_as_they_came_and_repeats_in_their_order() {
     cased["targetRestApiPayload"] = json!("soapaction: x\r\n".repeat(300_000));
     let mut plain = cased.clone();
     plain["targetRestApiHeaders"] = json!([{"key": "soapaction", "value": "3"}]);
+    let mut titled = cased.clone();
+    titled["targetRestApiHeaders"] = json!([{"key": "X-Api-Version", "value": "4"}]);
     let lines = [
         ("SOAPAction", "urn:soapaction: 1"),
         ("x-A", "1"),
@@ -96,15 +98,19 @@ async fn header_names_go_out_as_they_came_and_repeats_in_their_order() {
     let headers = lines.map(|(key, value)| json!({"key": key, "value": value}));
     cased["targetRestApiHeaders"] = json!(headers);
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
-    for message in [&cased, &plain, &cased] {
+    for message in [&cased, &plain, &titled, &cased] {
         gateway.sync("k", message).await;
         let head = within("a call", heads.recv()).await.unwrap();
-        assert!(head.starts_with("POST /SOAPAction:x HTTP/1.1\r\nhost: "));
+        assert!(head.starts_with("POST /SOAPAction:x HTTP/1.1\r\nHost: "));
         if message == &plain {
             assert!(head.contains("\r\nsoapaction: 3\r\n"), "{head}");
             continue;
         }
-        let ours = ["host", "idempotency-key", "content-length"];
+        if message == &titled {
+            assert!(head.contains("\r\nX-Api-Version: 4\r\n"), "{head}");
+            continue;
+        }
+        let ours = ["Host", "Idempotency-Key", "Content-Length"];
         let (own, sent): (Vec<_>, Vec<_>) = head
             .lines()
             .skip(1)
@@ -116,7 +122,7 @@ async fn header_names_go_out_as_they_came_and_repeats_in_their_order() {
         assert_eq!(sent, expected, "{head}");
         assert!(value(&head, "user-agent").is_some());
     }
-    assert_eq!(gateway.settled().await.delivered, 3);
+    assert_eq!(gateway.settled().await.delivered, 4);
 }
 
 #[tokio::test]
