@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(answers.bytes(), 6_000);
         let refused = answers.count(&settings, of(6_000), true).unwrap_err();
         assert_eq!(refused.code(), Code::QueueFull);
-        // Small ones are free, and what has changed something is answered all the same.
+        // Small answers are free, and a request that has changed something gets its answer in any case.
         let small = answers.count(&settings, of(FREE_BYTES_MAX), true).unwrap();
         let change = answers.count(&settings, of(6_000), false).unwrap();
         assert_eq!(answers.bytes(), 12_000);

@@ -89,7 +89,7 @@ impl Bodies {
         self.read_from(Sender::User, headers, body, bytes_max).await
     }
 
-    /// The same of whoever sends it.
+    /// As [`Self::read`], for a sender of either kind.
     pub(super) async fn read_from<B>(
         &self,
         sender: Sender,
@@ -320,10 +320,10 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-/// Who sends a body.
+/// Kinds of senders of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// Whoever sends messages, known or not.
+    /// An application that sends messages, known or not.
     Source,
     /// Somebody who may use the route, which nobody else can.
     User,

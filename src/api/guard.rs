@@ -53,7 +53,7 @@ impl Guard {
 
     /// Refuses a `Host` that is not ours, and what a foreign page sends if it changes something.
     ///
-    /// Probes of health and readiness come under any name: whoever asks knows an address alone, and learns nothing else.
+    /// Probes of health and readiness come under any name: a prober knows an address alone, and learns nothing else.
     pub(super) fn check(
         &self,
         settings: &Settings,

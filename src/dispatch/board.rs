@@ -38,7 +38,7 @@ use crate::{
 /// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
 const SHARE_LEAST: usize = 64;
 
-/// How long a board is kept after the pause of its open breaker: whoever calls the target in this time still begins with
+/// How long a board is kept after the pause of its open breaker: a call of the target in this time still begins with
 /// one probe. Retries may come hours apart.
 const OPEN_KEPT: Duration = Duration::from_secs(3_600);
 
@@ -133,7 +133,7 @@ struct State {
     /// Workers that were woken or started and have not asked for a job yet.
     waking: usize,
     timekeeper: Option<usize>,
-    /// It has given way to the board of another target: whoever sleeps here ends.
+    /// It has given way to the board of another target: the worker that sleeps here ends.
     is_gone: bool,
     /// Somebody was refused because this queue is too full, and waits until it has space.
     space_wanted: bool,

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 /// Counts the bytes that wait on all boards, up to a bound.
 ///
-/// Who is refused sets `wanted` and looks at `bytes` again; who frees some changes `bytes` and then looks at `wanted`. One of
+/// A refused caller sets `wanted` and looks at `bytes` again; a freeing one changes `bytes` and then looks at `wanted`. One of
 /// the two sees the other, which takes the order of all four: hence `SeqCst`.
 #[derive(Debug)]
 pub(crate) struct Budget {

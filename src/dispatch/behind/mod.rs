@@ -86,7 +86,7 @@ pub(super) enum Taker {
 }
 
 impl Behind {
-    /// Who is behind at the start, by a hint; `low` is the first record without an end. A hint knows origins: each target of
+    /// The targets that are behind at the start, by a hint; `low` is the first record without an end. A hint knows origins: each target of
     /// them is behind, since the prefixes may have been others when it was stored.
     pub(super) fn at_start(hint: Hint, low: Offset, prefixes: &Prefixes) -> Self {
         let behind = hint.behind.into_iter();

@@ -173,7 +173,7 @@ impl Breaker {
         }
     }
 
-    /// Returns whether it is open; a probe may be due all the same.
+    /// Returns whether it is open; a probe may be due nevertheless.
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
