@@ -2,6 +2,7 @@
 
 mod gateway;
 mod target;
+mod terminal;
 mod yaml;
 
 use std::{
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 pub use gateway::{Answer, Gateway, Place, client, run_on, syncgate};
 pub use target::{Act, Call, StubTarget};
+pub use terminal::on_terminal;
 pub(crate) use yaml::read as read_yaml;
 
 /// Longer than anything takes on a slow machine; only a hang meets it.
