@@ -52,3 +52,13 @@ pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) 
     let text = String::from_utf8(written).expect("text");
     (status, text.replace("\r\n", "\n"))
 }
+
+/// Returns a text without what gives it colours and weights.
+pub fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain += part.split_once('m').map_or(part, |(_, rest)| rest);
+    }
+    plain
+}
