@@ -7,11 +7,14 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 
-use crate::storage::{
-    Engine, Health,
-    shares::{self, SHARES},
+use crate::{
+    storage::{
+        Engine, Health,
+        shares::{self, SHARES},
+    },
+    telemetry::metrics,
 };
 
 use super::{Shared, problem::Problem, query::Query, wire};
@@ -71,12 +74,78 @@ fn full_percent(engine: &dyn Engine, kind: &str) -> usize {
     share.map_or(0, |(share, bytes)| bytes * 100 / share.bytes_max)
 }
 
-pub(super) async fn metrics(
+pub(super) async fn show_metrics(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     Query::parse(&uri, &[])?;
     let text = shared.metrics.render(&shared.sources).await;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let (kind, text) = match wants_prometheus_text(&headers) {
+        true => (
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics::prometheus_text(&text),
+        ),
+        false => (
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            text,
+        ),
+    };
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Returns whether `Accept` ranks plain text above OpenMetrics (RFC 9110 §12.5.1). A range such as `*/*` names neither.
+fn wants_prometheus_text(headers: &HeaderMap) -> bool {
+    let rank = |name: &str| {
+        let lists = headers.get_all(header::ACCEPT).iter();
+        let ranges = lists
+            .filter_map(|list| list.to_str().ok())
+            .flat_map(|list| list.split(','));
+        let of_name = |range: &str| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts.next()?.eq_ignore_ascii_case(name);
+            let weight = parts.find_map(|part| {
+                let (name, weight) = part.split_once('=')?;
+                name.trim().eq_ignore_ascii_case("q").then_some(weight)
+            });
+            let weight = weight.map_or(Ok(1.0), |weight| weight.trim().parse::<f32>());
+            is_named.then(|| weight.unwrap_or(0.0))
+        };
+        ranges.filter_map(of_name).fold(0.0, f32::max)
+    };
+    rank("text/plain") > rank("application/openmetrics-text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_metrics_is_the_one_that_the_reader_ranks_higher() {
+        let cases = [
+            (&[][..], false),
+            (&["*/*"], false),
+            (&["text/plain"], true),
+            (&["Text/Plain; charset=utf-8", "*/*;q=0.1"], true),
+            (&["application/openmetrics-text"], false),
+            (
+                &[
+                    "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5",
+                ],
+                false,
+            ),
+            (
+                &["application/openmetrics-text;q=0.2, text/plain;q=0.3"],
+                true,
+            ),
+            (&["text/plain;q=x"], false),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(header::ACCEPT, value.parse().unwrap());
+            }
+            assert_eq!(wants_prometheus_text(&headers), expected, "{accept:?}");
+        }
+    }
 }

@@ -131,7 +131,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/asyncapi.yaml", get(data_streams::all_yaml))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
-        .route("/metrics", get(admin::metrics))
+        .route("/metrics", get(admin::show_metrics))
         .route_layer(from_fn(permitted))
         .route_layer(from_fn_with_state(shared.clone(), measured))
         .method_not_allowed_fallback(method_not_allowed)

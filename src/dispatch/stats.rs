@@ -1,6 +1,10 @@
 //! What dispatch counts. Telemetry registers the families; handles are resolved once, so that a call costs no look-up.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -20,6 +24,10 @@ use crate::clock::Timestamp;
 pub struct Stats {
     /// Attempts by what they came to: `delivered`, `3xx`, `timeout` …
     pub attempts: Family<OutcomeLabel, Counter>,
+    /// Attempts by target.
+    pub target_attempts: Family<TargetLabel, Counter>,
+    /// Attempts that did not deliver, by target and what they came to.
+    pub target_failures: Family<TargetOutcomeLabel, Counter>,
     /// How long an attempt took, in seconds.
     pub attempt_seconds: Histogram,
     /// Records read from the log to dispatch them; those of targets and keys that are behind are read again.
@@ -33,6 +41,54 @@ pub struct Stats {
     /// Hosts that wait for a look-up, because their share is used up.
     pub lookups_waiting: Gauge,
     handles: Vec<Counter>,
+    /// Targets with series of their own.
+    targets: Mutex<BTreeSet<String>>,
+}
+
+/// Targets that have series of their own: the first so many that are called after the start. Each has up to 19 series, and a
+/// message may name any host, so their number needs a bound.
+const TARGETS_LEN_MAX: usize = 200;
+/// All other targets together.
+const OTHER_TARGETS: &str = "other";
+
+/// Label of [`Stats::target_attempts`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TargetLabel {
+    /// The target's name or origin.
+    pub target: String,
+}
+
+/// Labels of [`Stats::target_failures`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TargetOutcomeLabel {
+    /// The target's name or origin.
+    pub target: String,
+    /// The outcome in a word.
+    pub outcome: &'static str,
+}
+
+/// Counters of one target.
+#[derive(Clone, Debug)]
+pub(super) struct TargetStats {
+    attempts: Counter,
+    failures: Family<TargetOutcomeLabel, Counter>,
+    target: String,
+}
+
+impl TargetStats {
+    fn count(&self, outcome: &Outcome) {
+        self.attempts.inc();
+        let class = match place(outcome) {
+            0 => return,
+            class @ 1..7 => CLASSES[class],
+            _ => word(outcome),
+        };
+        let label = TargetOutcomeLabel {
+            target: self.target.clone(),
+            outcome: class,
+        };
+        self.failures.get_or_create(&label).inc();
+    }
 }
 
 /// Label of [`Stats::attempts`].
@@ -71,6 +127,9 @@ impl Default for Stats {
             .collect();
         Self {
             attempts,
+            target_attempts: Family::default(),
+            target_failures: Family::default(),
+            targets: Mutex::default(),
             // 0.5 ms to 65 s.
             attempt_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
             read_records: Counter::default(),
@@ -88,7 +147,30 @@ impl Stats {
         self.read_records.inc_by(records_len as u64);
     }
 
-    pub(super) fn count(&self, outcome: &Outcome, took: Duration) {
+    /// Returns the counters of a target; those of [`OTHER_TARGETS`] if there are enough with their own.
+    pub(super) fn of_target(&self, name: String) -> TargetStats {
+        // A set is whole between any two steps of it.
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_own = targets.contains(&name)
+            || targets.len() < TARGETS_LEN_MAX && targets.insert(name.clone());
+        drop(targets);
+        let target = if has_own {
+            name
+        } else {
+            OTHER_TARGETS.to_owned()
+        };
+        let label = TargetLabel {
+            target: target.clone(),
+        };
+        TargetStats {
+            attempts: self.target_attempts.get_or_create_owned(&label),
+            failures: self.target_failures.clone(),
+            target,
+        }
+    }
+
+    pub(super) fn count(&self, target: &TargetStats, outcome: &Outcome, took: Duration) {
+        target.count(outcome);
         if let Some(handle) = self.handles.get(place(outcome)) {
             handle.inc();
         }
@@ -134,12 +216,53 @@ mod tests {
             (failed(Cause::Dns), "dns"),
             (failed(Cause::Internal), "internal"),
         ];
+        let target = stats.of_target("http://a".to_owned());
         for (outcome, word) in cases {
-            stats.count(&outcome, Duration::from_millis(1));
+            stats.count(&target, &outcome, Duration::from_millis(1));
             let counter = stats
                 .attempts
                 .get_or_create(&OutcomeLabel { outcome: word });
             assert_eq!(counter.get(), 1, "{word}");
         }
+    }
+    #[test]
+    fn a_target_is_counted_by_its_name_and_too_many_of_them_together() {
+        let stats = Stats::default();
+        let count = |name: &str, cause: Option<Cause>| {
+            let outcome = match cause {
+                None => Outcome::Delivered { status: 200 },
+                Some(cause) => Outcome::Failed(Failure::new(cause, "")),
+            };
+            let target = stats.of_target(name.to_owned());
+            stats.count(&target, &outcome, Duration::from_millis(1));
+        };
+        let attempts = |target: &str| {
+            let target = target.to_owned();
+            stats
+                .target_attempts
+                .get_or_create(&TargetLabel { target })
+                .get()
+        };
+        let failures = |target: &str, outcome| {
+            let target = target.to_owned();
+            let label = TargetOutcomeLabel { target, outcome };
+            stats.target_failures.get_or_create(&label).get()
+        };
+        count("orders", None);
+        count("orders", Some(Cause::Status(503)));
+        count("orders", Some(Cause::Timeout));
+        for n in 1..TARGETS_LEN_MAX {
+            count(&format!("http://{n}"), None);
+        }
+        count("http://one-more", Some(Cause::Dns));
+        count("http://another", None);
+        count("orders", None);
+        assert_eq!(attempts("orders"), 4);
+        assert_eq!(
+            (failures("orders", "5xx"), failures("orders", "timeout")),
+            (1, 1)
+        );
+        assert_eq!((attempts("other"), failures("other", "dns")), (2, 1));
+        assert_eq!(attempts("http://another"), 0);
     }
 }

@@ -34,7 +34,7 @@ use super::{
     settings::{Settings, TargetSettings},
     settle::settle,
     sockets::Socket,
-    stats,
+    stats::{self, TargetStats},
     target_id::TargetId,
 };
 use crate::{
@@ -145,6 +145,8 @@ const UNSTORED_WAIT: Duration = Duration::from_millis(if cfg!(test) { 20 } else 
 struct Worker {
     shared: Arc<Shared>,
     board: Arc<Board>,
+    /// Those of the board's target, by the name that it had when the worker began.
+    stats: TargetStats,
     slot: usize,
     wake: Arc<Notify>,
     connection: Option<(Origin, Connection)>,
@@ -209,6 +211,7 @@ impl Worker {
             source: None,
             wake: board.waker(slot),
             timer: Timer::new(Instant::now() + shared.settings.get().idle_timeout),
+            stats: shared.stats.of_target(board.name()),
             shared,
             board,
             slot,
@@ -395,7 +398,9 @@ impl Worker {
         }
         // At once, before the record's end is stored: others are about to begin.
         self.judge(all, &job, &outcome);
-        self.shared.stats.count(&outcome, began.elapsed());
+        self.shared
+            .stats
+            .count(&self.stats, &outcome, began.elapsed());
         self.log(&job, &outcome);
         if let Outcome::Failed(failure) = &outcome
             && let Some((until, wait)) = again(&mut job, failure, all, settings)

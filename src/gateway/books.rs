@@ -1,14 +1,19 @@
 //! What `/metrics` shows of the log: backlogs, open records, whether it runs. Asked for at each scrape.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
+use super::measured::MeasuredDisk;
 use crate::{
     clock::{Clock, Timestamp},
     log::Streams,
     place::StreamName,
-    storage::{Health, Stream, shares::SHARES},
+    storage::{
+        Counts, Health, Stream,
+        embedded::Disk as _,
+        shares::{self, SHARES},
+    },
     telemetry::{Samples, Source, metrics},
 };
 
@@ -19,6 +24,10 @@ pub(super) struct Books {
     /// The stream that is dispatched; the records of all others wait for a redrive.
     pub(super) source: StreamName,
     pub(super) clock: Clock,
+    /// What the free space is asked of.
+    pub(super) disk: MeasuredDisk,
+    /// The data directory.
+    pub(super) dir: PathBuf,
 }
 
 #[async_trait]
@@ -26,7 +35,20 @@ impl Source for Books {
     async fn sample(&self, samples: &mut Samples) {
         for stream in self.streams.engine().streams() {
             let label = [("stream", stream.name.as_str())];
-            let open = self.open_len(&stream);
+            let counts = self.counts(&stream);
+            let open = counts.open_len();
+            let ends = [
+                ("delivered", counts.delivered),
+                ("filtered", counts.filtered),
+                ("moved", counts.routed + counts.moved),
+                ("discarded", counts.discarded),
+                ("expired", counts.expired),
+                ("lost", counts.lost),
+            ];
+            for (end, len) in ends {
+                let labels = [label[0], ("end", end)];
+                samples.set_count(metrics::SETTLED_RECORDS, &labels, len);
+            }
             if stream.name == self.source {
                 let age = self.oldest_open(&stream).await;
                 samples.set_count(metrics::BACKLOG_RECORDS, &label, open);
@@ -35,6 +57,12 @@ impl Source for Books {
                 samples.set_count(metrics::OPEN_RECORDS, &label, open);
             }
         }
+        match self.disk.free_bytes(&self.dir) {
+            Ok(bytes) => samples.set_count(metrics::DISK_FREE_BYTES, &[], bytes),
+            Err(error) => tracing::warn!(%error, "the free space of the disk cannot be read"),
+        }
+        let secrets = self.streams.engine().list(shares::TOKENS_PREFIX).await;
+        samples.set_count(metrics::SECRETS_KEPT, &[], secrets.len() as u64);
         let running = *self.streams.engine().health().borrow() == Health::Running;
         samples.set_count(metrics::LOG_RUNNING, &[], running.into());
         let shares = SHARES.iter().zip(self.streams.engine().share_bytes());
@@ -47,14 +75,14 @@ impl Source for Books {
 }
 
 impl Books {
-    fn open_len(&self, stream: &Stream) -> u64 {
-        let statuses = stream
-            .all_partitions()
-            .map(|of| self.streams.engine().status(of));
-        statuses
-            .flatten()
-            .map(|status| status.counts.open_len())
-            .sum()
+    fn counts(&self, stream: &Stream) -> Counts {
+        let mut counts = Counts::default();
+        let partitions = stream.all_partitions();
+        let statuses = partitions.map(|of| self.streams.engine().status(of));
+        for status in statuses.flatten() {
+            counts.add(&status.counts);
+        }
+        counts
     }
 
     /// Returns the age of the oldest record without an end: it lies at the low mark of its partition.

@@ -8,6 +8,7 @@ pub(crate) mod credentials;
 mod measured;
 #[cfg(test)]
 mod panics;
+mod readers;
 mod reload;
 pub(crate) mod streams;
 mod targets;
@@ -18,7 +19,11 @@ use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    books::Books, credentials::FromSecrets, measured::MeasuredDisk, reload::Reloader,
+    books::Books,
+    credentials::FromSecrets,
+    measured::MeasuredDisk,
+    readers::Readers,
+    reload::{LastReload, Reloader},
     targets::Targets,
 };
 pub use self::{
@@ -217,6 +222,8 @@ impl Gateway {
         let panics = edge_tasks.panics().counters().clone();
         metrics.adopt(metrics::PANICS, panics);
         metrics.adopt(metrics::ATTEMPTS, stats.attempts.clone());
+        metrics.adopt(metrics::TARGET_ATTEMPTS, stats.target_attempts.clone());
+        metrics.adopt(metrics::TARGET_FAILURES, stats.target_failures.clone());
         metrics.adopt(metrics::DISPATCH_READ_RECORDS, stats.read_records.clone());
         metrics.adopt(metrics::LOOKUPS, stats.lookups.clone());
         metrics.adopt(metrics::LOOKUPS_WAITING, stats.lookups_waiting.clone());
@@ -224,20 +231,30 @@ impl Gateway {
         metrics.adopt(metrics::UNREADABLE_PARTITIONS, unreadable);
         metrics.adopt(metrics::ATTEMPT_SECONDS, stats.attempt_seconds.clone());
         metrics.adopt(metrics::APPEND_SECONDS, append_seconds);
-        metrics.adopt(metrics::FSYNC_SECONDS, disk.sync_seconds);
-        metrics.adopt(metrics::JOURNAL_BYTES, disk.written_bytes);
+        metrics.adopt(metrics::FSYNC_SECONDS, disk.sync_seconds.clone());
+        metrics.adopt(metrics::JOURNAL_BYTES, disk.written_bytes.clone());
         let dropped_lines = level.dropped_lines().clone();
         metrics.adopt(metrics::LOG_LINES_DROPPED, dropped_lines);
         let books = Books {
             streams: streams.clone(),
             source: config.roles.source.clone(),
             clock: clock.clone(),
+            disk,
+            dir: config.data.dir.clone(),
         };
         let targets = Targets {
             dispatcher: dispatcher.clone(),
-            clock,
+            clock: clock.clone(),
         };
-        let sources: Vec<Arc<dyn Source>> = vec![Arc::new(books), Arc::new(targets)];
+        let readers = Readers { push: push.clone() };
+        let sources: Vec<Arc<dyn Source>> =
+            vec![Arc::new(books), Arc::new(targets), Arc::new(readers)];
+        let last_reload = LastReload::new(clock);
+        metrics.adopt(
+            metrics::RELOAD_SUCCESSFUL,
+            last_reload.is_successful.clone(),
+        );
+        metrics.adopt(metrics::RELOAD_TIME_SECONDS, last_reload.seconds.clone());
         let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
         let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
@@ -267,6 +284,7 @@ impl Gateway {
             edge,
             grace: grace.clone(),
             level,
+            last: last_reload,
         };
         Ok(Self {
             listener,

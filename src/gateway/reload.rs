@@ -4,15 +4,21 @@
 //! settings only when nothing can go wrong any more. Streams are made and changed before that, as the outcome table may
 //! name them; if the log refuses one, those before it stay, no setting is applied, and the next reload goes on.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{dispatch_settings, off_this_thread, streams};
 use crate::{
     api::{self, ReloadError, Reloaded},
+    clock::Clock,
     config::{self, ConfigErrors, Loaded},
     dispatch::{self, Dispatcher},
     ingest::Ingest,
@@ -66,6 +72,38 @@ pub(super) struct Reloader {
     pub(super) edge: Arc<Live<api::Settings>>,
     pub(super) grace: Arc<Live<Duration>>,
     pub(super) level: LogLevel,
+    pub(super) last: LastReload,
+}
+
+/// What metrics say of the last reload.
+#[derive(Clone, Debug)]
+pub(super) struct LastReload {
+    /// 1 if it was applied.
+    pub(super) is_successful: Gauge,
+    /// When settings were last applied, in seconds since 1970.
+    pub(super) seconds: Gauge<f64, AtomicU64>,
+    clock: Clock,
+}
+
+impl LastReload {
+    /// The start counts as one that was applied.
+    pub(super) fn new(clock: Clock) -> Self {
+        let last = Self {
+            is_successful: Gauge::default(),
+            seconds: Gauge::default(),
+            clock,
+        };
+        last.came(true);
+        last
+    }
+
+    fn came(&self, is_successful: bool) {
+        self.is_successful.set(is_successful.into());
+        if is_successful {
+            let now = Duration::from_micros(self.clock.now().0);
+            self.seconds.set(now.as_secs_f64());
+        }
+    }
 }
 
 /// What parts make of a configuration that is right.
@@ -93,6 +131,7 @@ impl Reloader {
             let Some(ask) = ask else { return };
             let came = self.reload().await;
             tell(&came);
+            self.last.came(came.is_ok());
             if let Some(answer) = ask {
                 // Whoever asked may be gone.
                 drop(answer.send(came));

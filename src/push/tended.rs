@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Timestamp,
-    place::Offset,
+    place::{Offset, PartitionId},
     storage::{Bounds, ReadError, StreamBounds},
 };
 
@@ -16,7 +16,7 @@ use super::{
     cursors::{CursorError, CursorName, State},
     data_stream::DataStream,
     feed,
-    position::PositionInvalid,
+    position::{Position, PositionInvalid},
     registry::Push,
     start::StartRefused,
 };
@@ -90,6 +90,25 @@ impl Push {
             list.push(self.status(name, &state, found.as_ref()).await?);
         }
         Ok((list, more))
+    }
+
+    /// Returns how many records each cursor of a data stream is behind, by name of the cursor.
+    #[must_use]
+    pub fn cursor_lags(&self, stream: &Arc<DataStream>) -> Vec<(CursorName, u64)> {
+        let log = self.source(stream.clone()).ok();
+        let found = log.and_then(|source| self.0.streams.engine().bounds(source.log.id));
+        let lag = |(name, state): (CursorName, State)| {
+            let unread = found
+                .iter()
+                .flat_map(|found| unread(&state.at.position, found));
+            (name, unread.map(|(_, next, tail)| tail.0 - next.0).sum())
+        };
+        self.0
+            .cursors
+            .list(&stream.name)
+            .into_iter()
+            .map(lag)
+            .collect()
     }
 
     /// Returns a cursor.
@@ -176,28 +195,17 @@ impl Push {
     ) -> Result<CursorStatus, ReadError> {
         let position = &state.at.position;
         let (mut records_behind, mut oldest) = (0, None);
-        if let Some(found) = found {
-            // A position of another life of the log says nothing about this one.
-            let same_life = found.stream.incarnation == position.incarnation;
-            for (of, Bounds { earliest, tail }) in
-                found.stream.all_partitions().zip(&found.partitions)
-            {
-                let next = match same_life {
-                    true => feed::next_of(&position.place, of.partition),
-                    false => Offset(0),
+        for (of, next, tail) in found.into_iter().flat_map(|found| unread(position, found)) {
+            records_behind += tail.0 - next.0;
+            if next < tail {
+                let page = self.0.streams.engine().read(of, next, 1).await;
+                let page = match page {
+                    // Retention came in between.
+                    Err(ReadError::Trimmed { .. }) => continue,
+                    page => page?,
                 };
-                let next = next.clamp(*earliest, *tail);
-                records_behind += tail.0 - next.0;
-                if next < *tail {
-                    let page = self.0.streams.engine().read(of, next, 1).await;
-                    let page = match page {
-                        // Retention came in between.
-                        Err(ReadError::Trimmed { .. }) => continue,
-                        page => page?,
-                    };
-                    let time = page.records.first().map(|first| first.time);
-                    oldest = oldest.into_iter().chain(time).min();
-                }
+                let time = page.records.first().map(|first| first.time);
+                oldest = oldest.into_iter().chain(time).min();
             }
         }
         let now = self.0.clock.now();
@@ -211,4 +219,21 @@ impl Push {
             behind: oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)),
         })
     }
+}
+
+/// Returns what lies behind a position in each partition: the next offset to read, and the tail.
+fn unread<'a>(
+    position: &'a Position,
+    found: &'a StreamBounds,
+) -> impl Iterator<Item = (PartitionId, Offset, Offset)> + 'a {
+    // A position of another life of the log says nothing about this one.
+    let same_life = found.stream.incarnation == position.incarnation;
+    let partitions = found.stream.all_partitions().zip(&found.partitions);
+    partitions.map(move |(of, Bounds { earliest, tail })| {
+        let next = match same_life {
+            true => feed::next_of(&position.place, of.partition),
+            false => Offset(0),
+        };
+        (of, next.clamp(*earliest, *tail), *tail)
+    })
 }

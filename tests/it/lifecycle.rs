@@ -2,6 +2,7 @@
 
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process::Command};
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll};
@@ -321,22 +322,84 @@ async fn another_master_key_stops_the_start() {
 async fn metrics_health_and_readiness_are_served() {
     let target = StubTarget::start().await;
     let gateway = Gateway::start();
-    gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
+    let messages = [target.url("/x"), "http://127.0.0.1:1/refuses".to_owned()];
+    let messages = messages.map(|url| keyed("k", &url, json!(1)));
+    gateway.sync_all(&messages).await;
     gateway.drained("DataSyncStream").await;
+    let config = json!({"source": {"trail": "DataSyncStream"}});
+    gateway.post("/services/v2/stream/s", &config).await;
+    let cursor = gateway.request(Method::PUT, "/v1/data-streams/s/cursors/c");
+    let cursor = cursor.json(&json!({"begin": "earliest"}));
+    gateway.send(cursor).await.ok();
     gateway.get("/healthz").await.ok();
     gateway.get("/readyz").await.ok();
     let metrics = gateway.get("/metrics").await.ok();
     let text = metrics.as_str().unwrap();
     assert!(text.ends_with("# EOF\n"));
-    let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    assert!(
-        samples.iter().all(|line| line.starts_with("syncgate_")),
-        "{text}"
-    );
-    for word in ["backlog", "fsync", "attempt", "accepted"] {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut served: Vec<_> = types.filter_map(|line| line.split(' ').next()).collect();
+    served.sort_unstable();
+    // Every metric of the manual is served, and no other.
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+    let manual = manual.unwrap();
+    let is_name = |part: &&str| part.starts_with("syncgate_") || part.starts_with("process_");
+    let rows = manual.lines().filter(|line| line.starts_with("| `"));
+    let names = rows.flat_map(|row| row.split('`').filter(is_name));
+    let mut named: Vec<_> = names
+        .filter_map(|name| name.split('{').next())
+        .map(|name| name.trim_end_matches("_total").trim_end_matches("_info"))
+        .collect();
+    named.sort_unstable();
+    assert_eq!(served, named, "{text}");
+    let data_stream = r#"{data_stream="s"}"#;
+    for sample in [
+        "syncgate_accepted_messages_total 2".to_owned(),
+        format!("syncgate_push_subscribers{data_stream} 0.0"),
+        r#"syncgate_cursor_lag_records{data_stream="s",cursor="c"} 2.0"#.to_owned(),
+        format!(
+            r#"syncgate_target_attempts_total{{target="{}"}} 1"#,
+            target.url("")
+        ),
+        r#"syncgate_target_failures_total{target="http://127.0.0.1:1",outcome="connect"} 1"#
+            .to_owned(),
+        r#"syncgate_settled_records_total{stream="DataSyncStream",end="delivered"} 1.0"#.to_owned(),
+        r#"syncgate_settled_records_total{stream="DataSyncStream",end="moved"} 1.0"#.to_owned(),
+        r#"syncgate_settled_records_total{stream="DataSyncStream",end="expired"} 0.0"#.to_owned(),
+        "syncgate_secrets 0.0".to_owned(),
+        "syncgate_reload_successful 1".to_owned(),
+    ] {
         assert!(
-            samples.iter().any(|line| line.contains(word)),
-            "no {word} in {text}"
+            text.lines().any(|line| line == sample),
+            "no {sample} in {text}"
         );
     }
+}
+
+#[tokio::test]
+async fn metrics_say_whether_the_last_reload_was_applied() {
+    let place = Place::new().configured("[dispatch]\nattempts_max = 2\n");
+    let file = place.config_file();
+    let gateway = place.start();
+    let figures = async || {
+        let metrics = gateway.get("/metrics").await.ok();
+        let text = metrics.as_str().unwrap().to_owned();
+        let figure = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().parse::<f64>().unwrap()
+        };
+        let (is_applied, at) = (
+            figure("syncgate_reload_successful "),
+            figure("syncgate_reload_time_seconds "),
+        );
+        (is_applied, at)
+    };
+    let (is_applied, begun) = figures().await;
+    assert_eq!(is_applied, 1.0);
+    std::fs::write(&file, "[dispatch]\nattempts_max = 0\n").unwrap();
+    assert_eq!(gateway.post("/v1/reload", &json!({})).await.status, 422);
+    assert_eq!(figures().await, (0.0, begun));
+    std::fs::write(&file, "[dispatch]\nattempts_max = 3\n").unwrap();
+    gateway.post("/v1/reload", &json!({})).await.ok();
+    let (is_applied, at) = figures().await;
+    assert!(is_applied == 1.0 && at > begun, "{is_applied} {at} {begun}");
 }

@@ -1,9 +1,11 @@
 //! Clients that others have written, against the binary: the sample of the protocol's documentation, the SDK of
-//! CloudEvents, and what the AsyncAPI ecosystem makes of our documents.
+//! CloudEvents, what the AsyncAPI ecosystem makes of our documents, and readers of metrics.
 //!
 //! They need what cargo cannot bring: a directory, named by `SYNCGATE_TEST_CLIENTS`, with a Python environment in `venv`
-//! (`requirements.txt`, with Node in it) and `node_modules` (`package.json`). `.ci/run` makes it. Without the name these
+//! (`requirements.txt`, with Node in it), `node_modules` (`package.json`) and `prometheus` (Debian's package, unpacked). `.ci/run` makes it. Without the name these
 //! tests say that they are skipped; with it, what is missing there fails them.
+
+mod metrics;
 
 use std::{
     ffi::OsString,
@@ -35,7 +37,13 @@ fn tools_in(named: Option<OsString>, test: &str) -> Option<PathBuf> {
         return None;
     };
     let tools = PathBuf::from(named);
-    for needed in ["venv/bin/python", "venv/bin/node", "node_modules"] {
+    for needed in [
+        "venv/bin/python",
+        "venv/bin/node",
+        "node_modules",
+        "prometheus/usr/bin/promtool",
+        "prometheus/usr/bin/prometheus",
+    ] {
         let needed = tools.join(needed);
         assert!(needed.exists(), "{} is missing", needed.display());
     }

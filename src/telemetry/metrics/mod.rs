@@ -25,249 +25,27 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
+mod names;
+mod prometheus;
+
+use self::names::{
+    ACCEPTED, BUILD, CPU_SECONDS, FAILED_LOGINS, FILES_MAX, LIST, Listed, OPEN_FILES, PUSH_CLOSES,
+    REFUSED, REPEATED, REQUEST_SECONDS, RESIDENT_BYTES, START_TIME_SECONDS, THREADS, VIRTUAL_BYTES,
+};
+pub use self::{
+    names::{
+        APPEND_SECONDS, ATTEMPT_SECONDS, ATTEMPTS, BACKLOG_RECORDS, BACKLOG_SECONDS,
+        CURSOR_LAG_RECORDS, DISK_FREE_BYTES, DISPATCH_READ_RECORDS, FSYNC_SECONDS, IN_FLIGHT,
+        JOURNAL_BYTES, LOG_LINES_DROPPED, LOG_RUNNING, LOOKUPS, LOOKUPS_WAITING, LOST_ENDS,
+        OLDEST_PENDING_SECONDS, OPEN_RECORDS, PANICS, PUSH_GAPS, QUEUED, RELOAD_SUCCESSFUL,
+        RELOAD_TIME_SECONDS, SECRETS_GONE, SECRETS_KEPT, SETTLED_RECORDS, STATE_BYTES,
+        STATE_SHARE_BYTES, SUBSCRIBERS, TARGET_ATTEMPTS, TARGET_CLOSED, TARGET_FAILURES,
+        UNREADABLE_PARTITIONS,
+    },
+    prometheus::text as prometheus_text,
+};
 use super::process;
 use crate::clock::Clock;
-
-/// A line of the list.
-struct Listed {
-    name: &'static str,
-    kind: MetricType,
-    help: &'static str,
-}
-
-const fn listed(name: &'static str, kind: MetricType, help: &'static str) -> Listed {
-    Listed { name, kind, help }
-}
-
-/// Every metric that there is. The text adds `_total` to counters.
-const LIST: &[Listed] = &[
-    listed(
-        ACCEPTED,
-        MetricType::Counter,
-        "Messages stored by POST /stream/sync",
-    ),
-    listed(
-        REPEATED,
-        MetricType::Counter,
-        "Requests of POST /stream/sync that were answered as before, by their idempotency key",
-    ),
-    listed(
-        REFUSED,
-        MetricType::Counter,
-        "Requests of POST /stream/sync that were refused, by problem code",
-    ),
-    listed(
-        PUSH_CLOSES,
-        MetricType::Counter,
-        "Clients of data streams that were closed from here, on WebSockets and Server-Sent Events, by close code",
-    ),
-    listed(
-        PUSH_GAPS,
-        MetricType::Counter,
-        "Gaps behind which clients of data streams went on, as qualityOfService atMostOnce says",
-    ),
-    listed(
-        PANICS,
-        MetricType::Counter,
-        "Panics that ended the work of one client or target and nothing else, by part; each is a mistake of ours",
-    ),
-    listed(
-        FAILED_LOGINS,
-        MetricType::Counter,
-        "Requests refused as their name or password was wrong",
-    ),
-    listed(
-        REQUEST_SECONDS,
-        MetricType::Histogram,
-        "Time from a request's head to its answer, by route",
-    ),
-    listed(
-        APPEND_SECONDS,
-        MetricType::Histogram,
-        "Time from a commit's queuing to its durability",
-    ),
-    listed(
-        FSYNC_SECONDS,
-        MetricType::Histogram,
-        "Time of one fdatasync of a journal file",
-    ),
-    listed(
-        JOURNAL_BYTES,
-        MetricType::Counter,
-        "Bytes written to journal files, those that are prepared ahead included",
-    ),
-    listed(
-        BACKLOG_RECORDS,
-        MetricType::Gauge,
-        "Records that wait for their end, by stream that is dispatched",
-    ),
-    listed(
-        BACKLOG_SECONDS,
-        MetricType::Gauge,
-        "Age of the oldest record that waits for its end, by stream that is dispatched",
-    ),
-    listed(
-        OPEN_RECORDS,
-        MetricType::Gauge,
-        "Records that no redrive has delivered or moved, by error stream",
-    ),
-    listed(
-        OLDEST_PENDING_SECONDS,
-        MetricType::Gauge,
-        "Age of the oldest record in a target's queue, by target",
-    ),
-    listed(
-        ATTEMPTS,
-        MetricType::Counter,
-        "Calls of targets, by outcome",
-    ),
-    listed(
-        ATTEMPT_SECONDS,
-        MetricType::Histogram,
-        "Time of one call of a target",
-    ),
-    listed(
-        DISPATCH_READ_RECORDS,
-        MetricType::Counter,
-        "Records read from the log to be dispatched; those of targets and keys that are behind are read again",
-    ),
-    listed(
-        LOOKUPS,
-        MetricType::Counter,
-        "Look-ups of targets' hosts that were made",
-    ),
-    listed(
-        LOOKUPS_WAITING,
-        MetricType::Gauge,
-        "Hosts that wait for a look-up, because other look-ups of their zone or source have not ended",
-    ),
-    listed(
-        TARGET_CLOSED,
-        MetricType::Gauge,
-        "1 while a target is not called because its breaker is open, by target",
-    ),
-    listed(
-        IN_FLIGHT,
-        MetricType::Gauge,
-        "Calls of targets under way, by target",
-    ),
-    listed(
-        QUEUED,
-        MetricType::Gauge,
-        "Records in memory that wait for their call, by target",
-    ),
-    listed(
-        UNREADABLE_PARTITIONS,
-        MetricType::Gauge,
-        "Partitions whose dispatch waits at a place that cannot be read; the log says where, syncgate doctor why",
-    ),
-    listed(
-        LOG_RUNNING,
-        MetricType::Gauge,
-        "1 while the log takes appends",
-    ),
-    listed(
-        STATE_BYTES,
-        MetricType::Gauge,
-        "Bytes of state that the values of a kind take, by kind",
-    ),
-    listed(
-        STATE_SHARE_BYTES,
-        MetricType::Gauge,
-        "Bytes of state that the values of a kind may take, by kind; beyond it they are refused as state_full or secrets_full",
-    ),
-    listed(
-        SECRETS_GONE,
-        MetricType::Counter,
-        "Tokens that no open record needed and that gave way to new ones, as tokens had taken their whole share",
-    ),
-    listed(
-        LOST_ENDS,
-        MetricType::Counter,
-        "Ends of records that the log did not take; each such record waits again, or is dispatched again",
-    ),
-    listed(
-        LOG_LINES_DROPPED,
-        MetricType::Counter,
-        "Log lines that were dropped because standard error was not read fast enough",
-    ),
-    listed(
-        RESIDENT_BYTES,
-        MetricType::Gauge,
-        "Resident memory of the process",
-    ),
-    listed(
-        OPEN_FILES,
-        MetricType::Gauge,
-        "Open file descriptors of the process",
-    ),
-    listed(
-        START_TIME_SECONDS,
-        MetricType::Gauge,
-        "Start of the process, seconds since 1970",
-    ),
-    listed(BUILD, MetricType::Info, "Version of the gateway"),
-];
-
-const ACCEPTED: &str = "syncgate_accepted_messages";
-const REPEATED: &str = "syncgate_repeated_requests";
-const REFUSED: &str = "syncgate_refused_requests";
-/// Gaps of data streams.
-pub const PUSH_GAPS: &str = "syncgate_push_gaps";
-const PUSH_CLOSES: &str = "syncgate_push_closes";
-/// Panics in the work of one client, by `part`.
-pub const PANICS: &str = "syncgate_panics";
-const FAILED_LOGINS: &str = "syncgate_failed_logins";
-const REQUEST_SECONDS: &str = "syncgate_http_request_seconds";
-/// Time from a commit's queuing to its durability.
-pub const APPEND_SECONDS: &str = "syncgate_append_seconds";
-/// Time of one `fdatasync` of the journal.
-pub const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
-/// Records read from the log to be dispatched.
-pub const DISPATCH_READ_RECORDS: &str = "syncgate_dispatch_read_records";
-/// Look-ups of hosts.
-pub const LOOKUPS: &str = "syncgate_lookups";
-/// Hosts that wait for one.
-pub const LOOKUPS_WAITING: &str = "syncgate_lookups_waiting";
-/// Calls of targets, by `outcome`.
-pub const ATTEMPTS: &str = "syncgate_attempts";
-/// Time of one call of a target.
-pub const ATTEMPT_SECONDS: &str = "syncgate_attempt_seconds";
-const RESIDENT_BYTES: &str = "syncgate_process_resident_bytes";
-const OPEN_FILES: &str = "syncgate_process_open_files";
-const START_TIME_SECONDS: &str = "syncgate_process_start_time_seconds";
-const BUILD: &str = "syncgate_build";
-
-/// Bytes written to the journal.
-pub const JOURNAL_BYTES: &str = "syncgate_journal_bytes";
-/// Records that wait for their end, by `stream`.
-pub const BACKLOG_RECORDS: &str = "syncgate_backlog_records";
-/// Age of the oldest of them, by `stream`.
-pub const BACKLOG_SECONDS: &str = "syncgate_backlog_seconds";
-/// Open records of an error stream, by `stream`.
-pub const OPEN_RECORDS: &str = "syncgate_open_records";
-/// Age of the oldest queued record, by `target`.
-pub const OLDEST_PENDING_SECONDS: &str = "syncgate_target_oldest_pending_seconds";
-/// Calls under way, by `target`.
-pub const IN_FLIGHT: &str = "syncgate_in_flight";
-/// 1 while nothing is called, by `target`.
-pub const TARGET_CLOSED: &str = "syncgate_target_closed";
-/// Records queued in memory, by `target`.
-pub const QUEUED: &str = "syncgate_queued";
-/// Partitions whose dispatch waits at damage.
-pub const UNREADABLE_PARTITIONS: &str = "syncgate_unreadable_partitions";
-/// 1 while the log takes appends.
-pub const LOG_RUNNING: &str = "syncgate_log_running";
-/// What state values take, by `kind`.
-pub const STATE_BYTES: &str = "syncgate_state_bytes";
-/// What they may take, by `kind`.
-pub const STATE_SHARE_BYTES: &str = "syncgate_state_share_bytes";
-/// Tokens that gave way to new ones.
-pub const SECRETS_GONE: &str = "syncgate_secrets_gone";
-/// Ends that the log did not take.
-pub const LOST_ENDS: &str = "syncgate_lost_ends";
-/// Log lines that were dropped.
-pub const LOG_LINES_DROPPED: &str = "syncgate_log_lines_dropped";
 
 /// One label.
 pub type Label = [(&'static str, String); 1];
@@ -333,11 +111,19 @@ impl Metrics {
     pub async fn render(&self, sources: &[Arc<dyn Source>]) -> String {
         let mut samples = Samples::default();
         samples.set(START_TIME_SECONDS, &[], self.started_seconds);
-        if let Some(bytes) = process::resident_bytes() {
-            samples.set(RESIDENT_BYTES, &[], as_f64(bytes));
-        }
-        if let Some(files) = process::open_files_len() {
-            samples.set(OPEN_FILES, &[], as_f64(files as u64));
+        let figures = [
+            (CPU_SECONDS, process::cpu_seconds()),
+            (RESIDENT_BYTES, process::resident_bytes().map(as_f64)),
+            (VIRTUAL_BYTES, process::virtual_bytes().map(as_f64)),
+            (OPEN_FILES, process::open_files_len().map(as_f64)),
+            (FILES_MAX, process::files_max().map(as_f64)),
+            (THREADS, process::threads_len().map(as_f64)),
+        ];
+        for (name, figure) in figures {
+            // There is no such file on this system.
+            if let Some(figure) = figure {
+                samples.set(name, &[], figure);
+            }
         }
         for source in sources {
             source.sample(&mut samples).await;
@@ -455,6 +241,15 @@ mod tests {
                 STATE_BYTES,
                 STATE_SHARE_BYTES,
                 LOOKUPS_WAITING,
+                SETTLED_RECORDS,
+                DISK_FREE_BYTES,
+                SUBSCRIBERS,
+                CURSOR_LAG_RECORDS,
+                SECRETS_KEPT,
+                RELOAD_SUCCESSFUL,
+                RELOAD_TIME_SECONDS,
+                TARGET_ATTEMPTS,
+                TARGET_FAILURES,
             ] {
                 samples.set_count(name, &[("stream", "s")], 7);
             }
@@ -496,14 +291,15 @@ mod tests {
         shown.sort_unstable();
         listed.sort_unstable();
         assert_eq!(shown, listed, "{text}");
-        assert!(listed.iter().all(|name| name.starts_with("syncgate_")));
+        let ours = |name: &&str| name.starts_with("syncgate_") || name.starts_with("process_");
+        assert!(listed.iter().all(ours));
         for line in [
             "syncgate_accepted_messages_total 1",
             "syncgate_panics_total{part=\"websocket\"} 0",
             "syncgate_refused_requests_total{code=\"x\"} 1",
             "syncgate_backlog_records{stream=\"s\"} 7.0",
             "syncgate_journal_bytes_total{stream=\"s\"} 7.0",
-            "syncgate_process_start_time_seconds 5.0",
+            "process_start_time_seconds 5.0",
             "syncgate_append_seconds_bucket{le=\"0.001\"} 1",
         ] {
             assert!(
@@ -520,9 +316,10 @@ mod tests {
         let readme = std::fs::read_to_string(readme).unwrap();
         let rows = readme
             .lines()
-            .filter(|line| line.starts_with("| `syncgate_"));
+            .filter(|line| line.starts_with("| `syncgate_") || line.starts_with("| `process_"));
+        let is_name = |part: &&str| part.starts_with("syncgate_") || part.starts_with("process_");
         let mut named: Vec<_> = rows
-            .flat_map(|row| row.split('`').filter(|part| part.starts_with("syncgate_")))
+            .flat_map(|row| row.split('`').filter(is_name))
             .map(|name| name.split('{').next().unwrap_or_default())
             .map(|name| name.trim_end_matches("_total").trim_end_matches("_info"))
             .collect();

@@ -1,0 +1,46 @@
+//! What `/metrics` shows of those that read data streams. Asked for at each scrape.
+
+use async_trait::async_trait;
+
+use crate::{
+    push::Push,
+    telemetry::{Samples, Source, metrics},
+};
+
+/// Cursors that have a series of their own, the first ones by name of data stream and cursor.
+const CURSORS_LEN_MAX: usize = 200;
+/// All other cursors of a data stream together.
+const OTHER_CURSORS: &str = "other";
+
+/// The figures of push.
+#[derive(Debug)]
+pub(super) struct Readers {
+    pub(super) push: Push,
+}
+
+#[async_trait]
+impl Source for Readers {
+    async fn sample(&self, samples: &mut Samples) {
+        let mut cursors_len = 0;
+        for stream in self.push.list() {
+            let name = stream.name.as_str();
+            let label = [("data_stream", name)];
+            let subscribers = stream.clients_len() as u64;
+            samples.set_count(metrics::SUBSCRIBERS, &label, subscribers);
+            let mut other: Option<u64> = None;
+            for (cursor, lag) in self.push.cursor_lags(&stream) {
+                cursors_len += 1;
+                if cursors_len > CURSORS_LEN_MAX {
+                    other = other.max(Some(lag));
+                    continue;
+                }
+                let labels = [label[0], ("cursor", cursor.as_str())];
+                samples.set_count(metrics::CURSOR_LAG_RECORDS, &labels, lag);
+            }
+            if let Some(lag) = other {
+                let labels = [label[0], ("cursor", OTHER_CURSORS)];
+                samples.set_count(metrics::CURSOR_LAG_RECORDS, &labels, lag);
+            }
+        }
+    }
+}
