@@ -7,7 +7,11 @@ use std::{
 
 use http::HeaderName;
 
-use super::{Config, StreamSettings, TargetSettings, errors::did_you_mean};
+use super::{
+    Config, StreamSettings, TargetSettings,
+    errors::did_you_mean,
+    headers::{check_secret_header, check_token_header},
+};
 use crate::{
     files::{self, CERTIFICATES_BYTES_MAX},
     place::StreamName,
@@ -216,67 +220,10 @@ impl Check<'_> {
         }
         let queue = ("log.queue_bytes_max", as_u64(log.queue_bytes_max));
         self.fits(batch, queue, ": no batch could be queued");
-        self.token_header(&sync.token_header);
-        self.operations(&sync.operations);
-    }
-
-    fn token_header(&mut self, name: &str) {
-        // What the gateway or HTTP itself reads, echoes or logs: a token in one of these would be shown.
-        const TAKEN: [&str; 36] = [
-            "accept",
-            "accept-encoding",
-            "accept-language",
-            "connection",
-            "content-encoding",
-            "content-length",
-            "content-type",
-            "date",
-            "expect",
-            "forwarded",
-            "host",
-            "idempotency-key",
-            "if-match",
-            "if-none-match",
-            "keep-alive",
-            "last-event-id",
-            "origin",
-            "prefer",
-            "proxy-authorization",
-            "proxy-connection",
-            "range",
-            "referer",
-            "te",
-            "traceparent",
-            "tracestate",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "user-agent",
-            "via",
-            "x-api-key",
-            "x-forwarded-for",
-            "x-forwarded-host",
-            "x-forwarded-proto",
-            "x-real-ip",
-            "x-request-id",
-        ];
-        const TAKEN_BEGINNINGS: [&str; 3] = ["access-control-", "sec-", "x-message-id"];
-        let lower = name.to_ascii_lowercase();
-        let is_taken = TAKEN.contains(&lower.as_str())
-            || TAKEN_BEGINNINGS
-                .iter()
-                .any(|first| lower.starts_with(first));
-        if name.parse::<HeaderName>().is_err() {
-            let message = format!(
-                "\"{name}\" is no header name: give letters, digits and hyphens, such as authorization"
-            );
-            self.say(["sync.token_header"], message);
-        } else if is_taken {
-            let message = format!(
-                "\"{name}\" has a meaning of its own; take authorization, or a header such as x-target-token"
-            );
-            self.say(["sync.token_header"], message);
+        if let Err(wrong) = check_token_header(&sync.token_header) {
+            self.say(["sync.token_header"], wrong);
         }
+        self.operations(&sync.operations);
     }
 
     fn operations(&mut self, operations: &[String]) {
@@ -653,6 +600,11 @@ impl Check<'_> {
                      not behind it, such as /orders/v1"
                 );
                 self.say([&path("path_prefix")], message);
+            }
+            if let Some(name) = &target.secret_header
+                && let Err(wrong) = check_secret_header(name)
+            {
+                self.say([&path("secret_header")], wrong);
             }
             let mut optional = |key: &str, value: Option<u64>, most: u64| {
                 if let Some(value) = value {

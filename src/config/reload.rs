@@ -341,6 +341,7 @@ connect_timeout_ms = 7
 response_timeout_ms = 7
 attempt_timeout_ms = 7
 body_always = true
+secret_header = "X-Key"
 [oci_sample]
 compat = true
 data_stream_ocid = "ocid1.a"

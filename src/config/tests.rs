@@ -267,6 +267,10 @@ fn values_must_fit_together() {
             "t.toml, line 2: sync.token_header: \"Sec-WebSocket-Key\" has a meaning of its own",
         ),
         (
+            "[[targets]]\nname = \"a\"\norigin = \"http://a\"\nsecret_header = \"Idempotency-Key\"",
+            "t.toml, line 4: targets[0].secret_header: \"Idempotency-Key\" has a meaning of its own; take Authorization",
+        ),
+        (
             "[sync]\noperations = []",
             "t.toml, line 2: sync.operations: is empty",
         ),

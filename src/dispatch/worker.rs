@@ -483,9 +483,9 @@ impl Worker {
     }
 
     async fn attempt(&mut self, job: &Job, all: &Settings, settings: &TargetSettings) -> Outcome {
-        let token_header = &all.token_header;
         let id = job.message_id();
-        let new_call = || Call::new(&job.record, id, token_header, settings.body_always);
+        let secret_header = &settings.secret_header;
+        let new_call = || Call::new(&job.record, id, secret_header, settings.body_always);
         let call = match new_call() {
             Ok(call) => call,
             Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
@@ -507,7 +507,7 @@ impl Worker {
             };
             if let Some(value) = &secret {
                 let headers = call.request.headers_mut();
-                headers.insert(token_header.clone(), value.clone());
+                headers.insert(secret_header.name.clone(), value.clone());
             }
             Ok((call.request, call.names))
         };

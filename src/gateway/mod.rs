@@ -263,6 +263,7 @@ impl Gateway {
             ingest,
             dispatcher,
             redriver,
+            push: push.clone(),
             kept,
             edge,
             grace: grace.clone(),

@@ -18,6 +18,7 @@ use crate::{
     ingest::Ingest,
     live::Live,
     log::Streams,
+    push::Push,
     redrive::Redriver,
     telemetry::LogLevel,
 };
@@ -62,6 +63,7 @@ pub(super) struct Reloader {
     pub(super) ingest: Ingest,
     pub(super) dispatcher: Dispatcher,
     pub(super) redriver: Redriver,
+    pub(super) push: Push,
     pub(super) kept: Arc<Live<config::Retention>>,
     pub(super) edge: Arc<Live<api::Settings>>,
     pub(super) grace: Arc<Live<Duration>>,
@@ -123,6 +125,7 @@ impl Reloader {
         self.redriver.reload(config.redrive.clone());
         self.kept.set(Arc::new(config.retention.clone()));
         self.ingest.reload(config);
+        self.push.reload(config);
         self.edge.set(Arc::new(edge));
         let grace = Duration::from_millis(config.server.grace_ms);
         self.grace.set(Arc::new(grace));

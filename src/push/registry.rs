@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock::{Clock, Timestamp},
+    config::Config,
     ingest::{FieldCode, FieldError},
     log::Streams,
     random,
@@ -171,6 +172,12 @@ impl Push {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// Takes what counts at once of new settings: the headers that are not shown, from the next frame on.
+    pub fn reload(&self, config: &Config) {
+        let masked = Arc::new(config.masked_headers());
+        self.settings().masked_headers.set(masked);
     }
 
     /// Returns how many gaps there were behind which clients went on.

@@ -204,8 +204,8 @@ pub(super) fn view(
         Err(_) => (None, Some(BASE64.encode(&record.key))),
     };
     let text = std::str::from_utf8(&record.value).ok();
-    let masked = &shared.push.settings().masked_headers;
-    let json = text.and_then(|text| RawValue::from_string(mask(text, masked).into_owned()).ok());
+    let masked = shared.push.settings().masked_headers.get();
+    let json = text.and_then(|text| RawValue::from_string(mask(text, &masked).into_owned()).ok());
     let value_base64 = json.is_none().then(|| BASE64.encode(&record.value));
     let header = |name: &str| record.headers.get(name).map(String::from);
     let cause = header(record_header::CAUSE_CLASS).map(|class| wire::CauseView {

@@ -177,6 +177,7 @@ async fn a_targets_own_settings_are_used() {
         response_timeout_ms: None,
         attempt_timeout_ms: None,
         body_always: true,
+        secret_header: None,
     };
     let gateway = Harness::start(|config| {
         config.targets.push(own);

@@ -20,7 +20,7 @@ effects! {
     "server.cors_origins" => another_origin_may_change_things,
     "metrics.public" => metrics_are_for_everyone,
     "sync.answer" => a_success_looks_otherwise,
-    "sync.token_header" => the_token_comes_and_goes_in_another_header,
+    "sync.token_header" => the_token_comes_in_another_header,
     "sync.lenient" => messages_that_cannot_be_delivered_are_taken,
     "sync.operations" => another_operation_is_refused,
     "sync.record_bytes_max" => a_smaller_message_is_too_large,
@@ -187,7 +187,7 @@ async fn a_success_looks_otherwise() {
     assert_eq!(gateway.send(request()).await.ok(), "success");
 }
 
-async fn the_token_comes_and_goes_in_another_header() {
+async fn the_token_comes_in_another_header() {
     let target = StubTarget::start().await;
     let gateway = plain();
     take(
@@ -204,8 +204,8 @@ async fn the_token_comes_and_goes_in_another_header() {
         .await
         .ok();
     let call = target.next_call().await;
-    assert_eq!(call.header("x-target-token"), Some("the-token"));
-    assert_eq!(call.header("authorization"), None);
+    assert_eq!(call.header("authorization"), Some("the-token"));
+    assert_eq!(call.header("x-target-token"), None);
 }
 
 async fn messages_that_cannot_be_delivered_are_taken() {
