@@ -2,6 +2,7 @@
 //!
 //! [`metrics`] holds the one list of metric names. Nothing here knows a payload, a header value or a secret.
 
+mod json_line;
 mod lines;
 pub mod metrics;
 mod process;
@@ -17,8 +18,8 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::{EnvFilter, fmt::Subscriber, reload::Handle};
 
-use self::lines::Lines;
 pub use self::metrics::{Metrics, Samples, Source};
+use self::{json_line::JsonLine, lines::Lines};
 use crate::config::{LogFormat, Logging};
 
 /// How long the end of the process waits for a standard error that is read slowly, or not at all.
@@ -96,7 +97,9 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
             (set, level)
         }
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            // No escapes for colours in the text of a span.
+            let builder = builder.with_ansi(false).event_format(JsonLine);
+            let builder = builder.with_filter_reloading();
             let level = LogLevel::of(builder.reload_handle(), lines.clone());
             let set = tracing::subscriber::set_global_default(builder.finish());
             (set, level)
