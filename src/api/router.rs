@@ -7,7 +7,7 @@ use axum::{
     extract::{MatchedPath, Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
-    routing::{get, post, put},
+    routing::{get, post},
 };
 use tokio::time::Instant;
 
@@ -73,7 +73,7 @@ pub(super) const ROUTES: [Route; 20] = [
     ),
     (
         "/v1/data-streams/{name}/cursors/{cursor}",
-        &[("PUT,DELETE", Who::Operator)],
+        &[("GET,HEAD", Who::User), ("PUT,DELETE", Who::Operator)],
     ),
     (
         "/v1/data-streams/{name}/cursors/{cursor}/ack",
@@ -122,7 +122,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         )
         .route(
             "/v1/data-streams/{name}/cursors/{cursor}",
-            put(data_streams::cursors::put).delete(data_streams::cursors::delete),
+            get(data_streams::cursors::show)
+                .put(data_streams::cursors::put)
+                .delete(data_streams::cursors::delete),
         )
         .route(
             "/v1/data-streams/{name}/cursors/{cursor}/ack",

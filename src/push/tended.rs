@@ -111,7 +111,8 @@ impl Push {
             .map(Some)
     }
 
-    /// Puts a cursor somewhere else, durably; one that is not there is made.
+    /// Puts a cursor somewhere else, durably; one that is not there is made. Without `begin` a new one stands at the first
+    /// record that is kept, and one that is there stays where it is, because to move it would send everything again.
     ///
     /// # Errors
     /// [`MoveError`]; it stands where it stood.
@@ -119,12 +120,20 @@ impl Push {
         &self,
         stream: &Arc<DataStream>,
         name: &CursorName,
-        begin: &str,
+        begin: Option<&str>,
     ) -> Result<(), MoveError> {
-        let begin = self.begin(Some(begin))?;
+        let cursors = &self.0.cursors;
+        if begin.is_none() && cursors.get(&stream.name, name).is_some() {
+            return Ok(());
+        }
+        let place = self.begin(begin)?;
         let source = self.source(stream.clone())?;
-        let at = self.at(&source, &begin).await?;
-        Ok(self.0.cursors.put(&stream.name, name, at).await?)
+        let at = self.at(&source, &place).await?;
+        let put = match begin {
+            Some(_) => cursors.put(&stream.name, name, at).await,
+            None => cursors.make(&stream.name, name, at).await,
+        };
+        Ok(put?)
     }
 
     /// Removes a cursor that no client has, durably.

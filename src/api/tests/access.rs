@@ -40,6 +40,8 @@ const PAGE: &str = "
     PATCH /services/v2/stream/{name}/yaml Administrator
     GET /v1/data-streams/{name}/cursors User
     HEAD /v1/data-streams/{name}/cursors User
+    GET /v1/data-streams/{name}/cursors/{cursor} User
+    HEAD /v1/data-streams/{name}/cursors/{cursor} User
     PUT /v1/data-streams/{name}/cursors/{cursor} Operator
     DELETE /v1/data-streams/{name}/cursors/{cursor} Operator
     POST /v1/data-streams/{name}/cursors/{cursor}/ack Operator
