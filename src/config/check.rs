@@ -359,6 +359,7 @@ impl Check<'_> {
         self.range("push.idle_array_ms", push.idle_array_ms, 0..=HOUR_MS);
         self.range("push.clients_max", push.clients_max, 1..=1_000_000);
         self.range("push.cursor_unused_days", push.cursor_unused_days, 1..=3650);
+        self.range("push.create_status", push.create_status, 200..=201);
         for (alias, stream) in &push.trails {
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_#$/-".contains(&byte);
             let key = format!("push.trails.{alias}");

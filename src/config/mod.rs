@@ -340,6 +340,8 @@ pub struct Push {
     pub clients_max: usize,
     /// A cursor that was not used for so many days is removed.
     pub cursor_unused_days: u32,
+    /// Status of the answer when a data stream is made: 201, or 200.
+    pub create_status: u16,
 }
 
 impl Default for Push {
@@ -353,6 +355,7 @@ impl Default for Push {
             idle_array_ms: 30_000,
             clients_max: 10_000,
             cursor_unused_days: 30,
+            create_status: 201,
         }
     }
 }

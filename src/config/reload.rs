@@ -301,6 +301,7 @@ masked_headers = ["x-other"]
 idle_array_ms = 7
 clients_max = 7
 cursor_unused_days = 7
+create_status = 200
 [retention]
 source_hours = 7
 source_bytes = 7

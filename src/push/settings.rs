@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use http::StatusCode;
+
 use crate::{config::Config, live::Live, place::StreamName};
 
 use super::resource::ObjectName;
@@ -28,6 +30,8 @@ pub struct Settings {
     pub clients_max: usize,
     /// A cursor that was not used for so long is removed.
     pub cursor_unused: Duration,
+    /// Status of the answer when a data stream is made.
+    pub create_status: StatusCode,
 }
 
 impl Settings {
@@ -49,6 +53,7 @@ impl Settings {
             idle_array: Duration::from_millis(push.idle_array_ms),
             clients_max: push.clients_max,
             cursor_unused: Duration::from_secs(u64::from(push.cursor_unused_days) * 24 * 3600),
+            create_status: StatusCode::from_u16(push.create_status).unwrap_or(StatusCode::CREATED),
         }
     }
 

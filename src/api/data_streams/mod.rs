@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use url::form_urlencoded;
 
 use crate::{
@@ -87,7 +87,7 @@ pub(super) async fn create(
     let made = shared.push.create(name, &body.bytes).await?;
     let base = base(&shared, &headers);
     let mut response = envelope::one(&base, &made, shared.push.now());
-    *response.status_mut() = StatusCode::CREATED;
+    *response.status_mut() = shared.push.settings().create_status;
     let location = HeaderValue::from_str(&made.name.path());
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
