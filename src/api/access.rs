@@ -120,6 +120,11 @@ impl Door {
         }
     }
 
+    /// Returns whether there are users; if not, everyone is administrator.
+    pub(super) fn has_users(&self) -> bool {
+        self.users.is_some()
+    }
+
     /// Returns who sends a request.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ pub use cursors::{CursorError, CursorInUse, CursorName, CursorNameInvalid};
 pub use data_stream::DataStream;
 pub use frame::Frame;
 pub use registry::{ChangeError, OpenError, Push};
+pub use served::Reached;
 pub use settings::Settings;
 pub use start::StartRefused;
 pub use subscribe::{Asked, SubscribeError};

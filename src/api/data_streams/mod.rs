@@ -19,7 +19,7 @@ use url::form_urlencoded;
 
 use crate::{
     push::{
-        Asked, ChangeError, CursorNameInvalid, DataStream, Subscription,
+        Asked, ChangeError, CursorNameInvalid, DataStream, Reached, Subscription,
         document::{self, Layout},
         resource::ResourceName,
     },
@@ -160,15 +160,18 @@ pub(super) async fn yaml(
     let layout = layout(&uri)?;
     let text = match known.document() {
         Some(text) => text.to_string(),
-        None => shared
-            .push
-            .document_of(&known, &base(&shared, &headers), layout),
+        None => {
+            let base = base(&shared, &headers);
+            let at = reached(&shared, &base);
+            shared.push.document_of(&known, &at, layout)
+        }
     };
     Ok(document(text))
 }
 
 pub(super) async fn all_yaml(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    document(shared.push.document_of_all(&base(&shared, &headers)))
+    let base = base(&shared, &headers);
+    document(shared.push.document_of_all(&reached(&shared, &base)))
 }
 
 pub(super) async fn change_yaml(
@@ -268,6 +271,13 @@ fn base(shared: &Shared, headers: &HeaderMap) -> String {
                 .and_then(|host| host.to_str().ok());
             format!("http://{}", host.unwrap_or("localhost"))
         }
+    }
+}
+
+fn reached<'a>(shared: &Shared, base: &'a str) -> Reached<'a> {
+    Reached {
+        base,
+        needs_login: shared.door.has_users(),
     }
 }
 
