@@ -8,6 +8,8 @@ mod backup;
 mod check;
 mod client;
 mod confirm;
+mod cursors;
+mod data_streams;
 mod demo;
 mod doctor;
 mod escape;
@@ -67,6 +69,12 @@ enum Command {
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.
     Records(records::Arguments),
+    /// Lists, shows, makes and removes data streams: streams as clients see them that subscribe.
+    #[command(subcommand)]
+    DataStreams(data_streams::Command),
+    /// Lists, moves and removes cursors: how far the clients of a data stream have come.
+    #[command(subcommand)]
+    Cursors(cursors::Command),
     /// Prints the records of a data stream as they come, over WebSocket.
     Tail(tail::Arguments),
     /// Lets the gateway read its configuration again (POST /v1/reload); tells what counts now and what needs a restart.
@@ -223,6 +231,8 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,
         Some(Command::Records(arguments)) => records::run(arguments, output).await,
+        Some(Command::DataStreams(command)) => data_streams::run(command, output).await,
+        Some(Command::Cursors(command)) => cursors::run(command, output).await,
         Some(Command::Tail(arguments)) => tail::run(arguments, output).await,
         Some(Command::Reload(arguments)) => reload::run(arguments, output).await,
         Some(Command::Verify(arguments)) => verify::run(arguments, output).await,

@@ -1,6 +1,7 @@
 //! The command line from outside.
 
 mod commands;
+mod data_streams;
 mod on_terminal;
 mod process;
 mod retry;
