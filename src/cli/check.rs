@@ -10,7 +10,7 @@ use crate::config::{self, Overrides, Place, Sources};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The file; without it, defaults and environment are checked.
+    /// The file; without it SYNCGATE_CONFIG names one, else defaults and environment are checked.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -23,13 +23,16 @@ mod sync;
 mod tail;
 mod verify;
 
-use std::{error::Error, fmt, process::ExitCode, time::Duration};
+use std::{error::Error, fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::fs::Mode;
 
 use self::{client::Client, login::Login};
-use crate::telemetry;
+use crate::{
+    config::{self, Loaded, Overrides, Sources},
+    telemetry,
+};
 
 /// What threads that are still blocked at the end have to finish; everything durable was closed before.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
@@ -90,6 +93,32 @@ enum Output {
     Json,
 }
 
+/// Which data directory to work with: the one of a gateway that is started with the same arguments and variables.
+#[derive(Clone, Debug, Default, Args)]
+struct DataDir {
+    /// Configuration file; without it SYNCGATE_CONFIG names one, else no file is read.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for everything durable (`data.dir`).
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DataDir {
+    fn settings(self) -> Result<Loaded, Failure> {
+        let overrides = Overrides {
+            data: self.data,
+            ..Overrides::default()
+        };
+        settings(self.config, overrides)
+    }
+}
+
+/// Reads the settings. `data.dir` of them is the directory that every command works with which needs one.
+fn settings(file: Option<PathBuf>, overrides: Overrides) -> Result<Loaded, Failure> {
+    config::load(Sources::of_process(file, overrides)).map_err(Failure::usage)
+}
+
 /// Which gateway to talk to.
 #[derive(Debug, Args)]
 struct Gateway {
@@ -107,6 +136,11 @@ struct Gateway {
 
 impl Gateway {
     fn client(&self) -> Result<Client, Failure> {
+        if self.url.trim().is_empty() {
+            return Err(Failure::usage(
+                "--url (or SYNCGATE_URL) is empty; give the address of a gateway, or unset the variable",
+            ));
+        }
         let wrong = |why| Failure::usage(format!("--url is no address of a gateway: {why}"));
         let mut url = self.url.parse().map_err(wrong)?;
         let login = Login::take(&mut url, |name| std::env::var_os(name))?;

@@ -1,27 +1,18 @@
 //! `syncgate serve`, and a bare `syncgate`: runs the gateway until a signal, then drains.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, output};
-use crate::{
-    config::{self, Overrides, Sources},
-    descriptors,
-    gateway::Gateway,
-    telemetry,
-};
+use super::{DataDir, Failure, output};
+use crate::{config::Overrides, descriptors, gateway::Gateway, telemetry};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Arguments {
-    /// Configuration file; without it no file is read.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory for everything durable (`data.dir`).
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
     /// Address and port to listen on (`server.listen`); port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -29,11 +20,10 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let overrides = Overrides {
-        data: arguments.data,
+        data: arguments.data_dir.data,
         listen: arguments.listen,
     };
-    let sources = Sources::of_process(arguments.config, overrides);
-    let loaded = config::load(sources).map_err(Failure::usage)?;
+    let loaded = super::settings(arguments.data_dir.config, overrides)?;
     let level = telemetry::log_to_stderr(&loaded.config.logging)
         .map_err(|error| Failure::start_by("the log", &error))?;
     descriptors::raise_limit();

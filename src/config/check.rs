@@ -159,12 +159,36 @@ impl Check<'_> {
             MIB..=64 * GIB,
         );
         self.range("server.grace_ms", server.grace_ms, 0..=HOUR_MS);
+        self.paths(config);
         let level = &config.logging.level;
+        if level.trim().is_empty() {
+            self.say(
+                ["logging.level"],
+                "is empty; give error, warn, info, debug or trace",
+            );
+        }
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level) {
             let message = format!(
                 "\"{level}\" is no filter ({error}); give error, warn, info, debug or trace, or a list such as info,syncgate::dispatch=debug"
             );
             self.say(["logging.level"], message);
+        }
+    }
+
+    /// An empty path is the working directory, whatever that is at the time.
+    fn paths(&mut self, config: &Config) {
+        let paths = [
+            ("data.dir", Some(&config.data.dir), "a directory"),
+            (
+                "secrets.master_key_file",
+                config.secrets.master_key_file.as_ref(),
+                "a file",
+            ),
+        ];
+        for (key, path, what) in paths {
+            if path.is_some_and(|path| path.as_os_str().to_string_lossy().trim().is_empty()) {
+                self.say([key], format!("is empty; name {what}"));
+            }
         }
     }
 

@@ -3,7 +3,13 @@
 //! Each value is tried by itself against the struct that will hold it, so that one wrong value hides no other. A value
 //! that is wrong leaves its default behind, and [`check`](super::check) then looks at how the values fit together.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use toml::{
@@ -74,13 +80,15 @@ pub struct Loaded {
 pub(super) type Places = BTreeMap<String, Place>;
 
 impl Sources {
-    /// A file and arguments, with the environment of this process. Variables that are not UTF-8 are read as far as
-    /// they are.
+    /// A file and arguments, with the environment of this process. Without a file, `SYNCGATE_CONFIG` names it. Variables
+    /// that are not UTF-8 are read as far as they are.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, overrides: Overrides) -> Self {
-        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let lossy = |text: OsString| text.to_string_lossy().into_owned();
+        // An empty one is told by the look at all variables.
+        let named = std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
         Self {
-            file,
+            file: file.or(named.map(PathBuf::from)),
             environment: std::env::vars_os()
                 .map(|(name, value)| (lossy(name), lossy(value)))
                 .filter(|(name, _)| name.starts_with(PREFIX))
@@ -105,6 +113,9 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
 }
 
 const PREFIX: &str = "SYNCGATE_";
+
+/// Variable that names the configuration file, where no argument does.
+const FILE_VARIABLE: &str = "SYNCGATE_CONFIG";
 
 /// Variables of the commands that talk to a gateway; they are no settings of one.
 const COMMAND_VARIABLES: [&str; 4] = [
@@ -301,7 +312,13 @@ impl Loader {
             if of_others.contains(&name.as_str()) || is_of_kubernetes(rest) {
                 continue;
             }
-            match key_of_variable(rest) {
+            let key = key_of_variable(rest);
+            if let Some(why) = is_none(&text).filter(|_| key.is_some() || name == FILE_VARIABLE) {
+                let path = key.map(|(section, key)| format!("{section}.{key}"));
+                self.error(path.unwrap_or_default(), Place::Environment(name), why);
+                continue;
+            }
+            match key {
                 Some((section, key)) => {
                     let mut candidates = Vec::new();
                     let literal = format!("x = {text}").parse::<Table>();
@@ -311,6 +328,7 @@ impl Loader {
                     candidates.push(Value::String(text));
                     self.add_value(section, &key, candidates, Place::Environment(name));
                 }
+                None if name == FILE_VARIABLE => {}
                 None => unknown.push(name),
             }
         }
@@ -368,6 +386,10 @@ pub(super) fn assemble(
 ) -> (Loaded, Vec<ConfigError>) {
     let (mut findings, mut warnings) = (Vec::new(), Vec::new());
     let mut config = said.clone();
+    if let Some(dir) = &sources.overrides.data {
+        // As it was said: its text may not be UTF-8.
+        config.data.dir.clone_from(dir);
+    }
     let is_said = |path: &str| places.contains_key(path);
     oci::apply(&mut config, &is_said, &mut findings, &mut warnings);
     check::check(&config, &mut findings);
@@ -390,6 +412,18 @@ pub(super) fn assemble(
 }
 
 impl Loaded {
+    /// Returns the file that was read.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.sources.file.as_deref()
+    }
+
+    /// Returns every key that was said, with the place where, by key.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &Place)> {
+        let places = self.places.iter();
+        places.map(|(key, place)| (key.as_str(), place))
+    }
+
     /// Returns an error about a key, with the place where it was said.
     pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let place = self.places.get(key).cloned();
@@ -463,6 +497,16 @@ fn is_of_kubernetes(rest: &str) -> bool {
         || rest.starts_with("PORT_")
 }
 
+/// Returns why a variable has no value that could be meant. An empty one would be a directory of no name, or a file.
+fn is_none(text: &str) -> Option<&'static str> {
+    if text.trim().is_empty() {
+        return Some("is empty; give a value, or unset the variable");
+    }
+    // What was not UTF-8 has this character by now, and would silently be another text.
+    let is_other = text.contains(char::REPLACEMENT_CHARACTER);
+    is_other.then_some("is not UTF-8; write it in UTF-8")
+}
+
 /// Returns section and key that a variable's name, without the prefix, stands for.
 fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
     let (section, key) = rest.split_once("__")?;
@@ -484,6 +528,7 @@ fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
 fn near_variable(name: &str) -> String {
     let of_administrator = administrator::VARIABLES.iter();
     let mut known: Vec<_> = of_administrator
+        .chain([&FILE_VARIABLE])
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
         .collect();
     for section in sections() {

@@ -177,6 +177,55 @@ fn variables_hold_every_kind_of_value() {
     assert_eq!(config.streams[0].ocid.as_deref(), Some("ocid1.u"));
 }
 
+/// An empty directory would be the working directory, an empty file one that cannot be named.
+#[test]
+fn an_empty_value_is_refused_wherever_it_was_said() {
+    check_errors(
+        "[data]\ndir = \" \"\n[secrets]\nmaster_key_file = \"\"\n[logging]\nlevel = \"\"\n",
+        &[],
+        &[
+            "t.toml, line 2: data.dir: is empty; name a directory",
+            "t.toml, line 4: secrets.master_key_file: is empty; name a file",
+            "t.toml, line 6: logging.level: is empty; give error, warn, info",
+        ],
+    );
+    check_errors(
+        "",
+        &[
+            ("SYNCGATE_CONFIG", ""),
+            ("SYNCGATE_DATA__DIR", ""),
+            ("SYNCGATE_SECRETS__MASTER_KEY_FILE", " "),
+            ("SYNCGATE_SERVER__HOSTS", ""),
+            ("SYNCGATE_PUSH__NODE", ""),
+            ("SYNCGATE_OUTCOMES__404", ""),
+            ("SYNCGATE_LOGGING__LEVEL", "inf\u{fffd}"),
+            // Of commands.
+            ("SYNCGATE_URL", ""),
+        ],
+        &[
+            "SYNCGATE_CONFIG: is empty; give a value, or unset the variable",
+            "SYNCGATE_DATA__DIR: data.dir: is empty; give a value, or unset the variable",
+            "SYNCGATE_LOGGING__LEVEL: logging.level: is not UTF-8",
+            "SYNCGATE_OUTCOMES__404: outcomes.404: is empty",
+            "SYNCGATE_PUSH__NODE: push.node: is empty",
+            "SYNCGATE_SECRETS__MASTER_KEY_FILE: secrets.master_key_file: is empty",
+            "SYNCGATE_SERVER__HOSTS: server.hosts: is empty",
+        ],
+    );
+    check_errors(
+        "",
+        &[("SYNCGATE_DATA__DIR", "\"\"")],
+        &["SYNCGATE_DATA__DIR: data.dir: is empty; name a directory"],
+    );
+    let said = [
+        ("SYNCGATE_SERVER__HOSTS", "[]"),
+        ("SYNCGATE_PUSH__NODE", "\"\""),
+    ];
+    let loaded = load_text("[server]\nhosts = [\"a\"]\n[push]\nnode = \"n\"", &said).unwrap();
+    assert_eq!(loaded.config.server.hosts, [""; 0]);
+    assert_eq!(loaded.config.push.node, "");
+}
+
 #[test]
 fn every_error_is_told_at_once_with_line_and_nearest_name() {
     check_errors(
