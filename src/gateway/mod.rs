@@ -37,7 +37,7 @@ use crate::{
     push::{self, Push},
     redrive::Redriver,
     retention::Retention,
-    secrets::{self, MasterKey, MasterKeyError, Secrets},
+    secrets::{self, Found, Kept, KeyFile, KeySource, MasterKey, MasterKeyError, Secrets},
     storage::{
         Engine,
         embedded::{self, Embedded},
@@ -164,21 +164,14 @@ impl Gateway {
         let settings = dispatch_settings(config, address).map_err(StartError::Settings)?;
         let edge = Arc::new(Live::new(api::Settings::new(config)?));
 
-        let dir = config.data.dir.clone();
         let disk = MeasuredDisk::default();
         let log = open_log(config, disk.clone(), clock.clone()).await?;
         let append_seconds = log.append_seconds().clone();
         let engine: Arc<dyn Engine> = log;
         let streams = Streams::new(engine.clone());
         streams::ensure(&streams, config).await?;
-        let settings_of_secrets = config.secrets.clone();
-        // A start that is given up ends the command that it waits for.
-        let starting = CancellationToken::new();
-        let given_up = starting.clone().drop_guard();
-        let load = move || MasterKey::load(&settings_of_secrets, &dir, &starting);
-        let master = off_this_thread(load).await?;
-        given_up.disarm();
-        let secrets = Secrets::open(engine.clone(), master).await?;
+        let (master, new_file) = find_key(config, &*engine).await?;
+        let secrets = Secrets::open(engine.clone(), &master).await?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
         let edge_tasks = Tasks::new();
         let settings_of_push = push::Settings::new(config);
@@ -189,6 +182,10 @@ impl Gateway {
             &edge_tasks,
         )
         .await?;
+        // Last of all that can fail: a start that refuses must not leave a new key behind. Nothing is sealed with it yet.
+        if let Some(file) = new_file {
+            off_this_thread(move || master.keep(&file)).await?;
+        }
 
         let stats = Arc::new(dispatch::Stats::default());
         let dispatching = edge_tasks.sibling();
@@ -371,6 +368,34 @@ async fn open_log(
     };
     let opened = off_this_thread(move || Embedded::open(options, Arc::new(disk), clock));
     Ok(opened.await?)
+}
+
+/// Finds the master key. Where its file is missing and nothing is sealed, the key is a new one, for that file; over what is
+/// sealed, a new one would only hide that the right one is missing.
+async fn find_key(
+    config: &Config,
+    engine: &dyn Engine,
+) -> Result<(MasterKey, Option<KeyFile>), StartError> {
+    let source = KeySource::of(&config.secrets, &config.data.dir);
+    // A start that is given up ends the command that it waits for.
+    let starting = CancellationToken::new();
+    let given_up = starting.clone().drop_guard();
+    let found = off_this_thread(move || source.find(&starting)).await?;
+    given_up.disarm();
+    let file = match found {
+        Found::Key(master) => return Ok((master, None)),
+        Found::Missing(file) => file,
+    };
+    let sealed_len = Kept::in_engine(engine).await.tokens_len();
+    if sealed_len > 0 {
+        let missing = MasterKeyError::Missing {
+            path: file.path().into(),
+            sealed_len,
+            data_dir: config.data.dir.clone(),
+        };
+        return Err(missing.into());
+    }
+    Ok((MasterKey::random()?, Some(file)))
 }
 
 /// Runs what may block for long: the journal's tail is read after a crash, a command may give the master key. Whoever

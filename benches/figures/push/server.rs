@@ -101,7 +101,8 @@ pub async fn serve() -> ExitCode {
             push.create(resource, config).await.unwrap()
         }
     };
-    let secrets = Secrets::open(engine.clone(), MasterKey::from_bytes([7; 32]));
+    let master = MasterKey::from_bytes([7; 32]);
+    let secrets = Secrets::open(engine.clone(), &master);
     let parts = api::Parts {
         ingest: Ingest::new(streams.clone(), secrets.await.unwrap(), &config, &tasks),
         streams,

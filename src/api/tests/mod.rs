@@ -128,7 +128,7 @@ impl Edge {
         config: &Config,
     ) -> Self {
         let master = MasterKey::from_bytes([7; 32]);
-        let secrets = Secrets::open(log.clone(), master).await.unwrap();
+        let secrets = Secrets::open(log.clone(), &master).await.unwrap();
         let streams = Streams::new(log);
         let redrives = Arc::new(CannedRedrives::default());
         let reloads = Arc::new(CannedReloads::default());

@@ -27,7 +27,7 @@ async fn bench(partitions: u16, change: impl FnOnce(&mut Config)) -> Bench {
     let made = engine
         .create_stream(name, partitions, StreamConfig::default())
         .await;
-    let secrets = Secrets::open(engine.clone(), MasterKey::from_bytes([7; 32]))
+    let secrets = Secrets::open(engine.clone(), &MasterKey::from_bytes([7; 32]))
         .await
         .unwrap();
     Bench {
