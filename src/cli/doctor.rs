@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Output,
+    DataDir, Failure, Output,
     output::{self, Table, counted},
 };
 use crate::{
@@ -23,9 +23,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The data directory; no gateway may work with it meanwhile.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    data: PathBuf,
+    #[command(flatten)]
+    data_dir: DataDir,
     /// Makes the index anew from the journal; the old one is moved to damaged/index.
     #[arg(long)]
     rebuild_index: bool,
@@ -40,10 +39,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let dir = arguments.data;
+    let settings = arguments.data_dir.settings()?.config;
+    let dir = settings.data.dir.clone();
     super::make_private_files();
     if arguments.restored {
-        let streams_len = renewed(&dir).await?;
+        let streams_len = renewed(&dir, &settings.log).await?;
         return match output {
             Output::Json => output::print_json(&json!({"renewedStreams": streams_len})),
             Output::Text => {
@@ -92,10 +92,10 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
 }
 
 /// Gives every stream of a directory a new incarnation.
-pub(super) async fn renewed(dir: &Path) -> Result<usize, Failure> {
+pub(super) async fn renewed(dir: &Path, log: &LogSettings) -> Result<usize, Failure> {
     let options = Options {
         dir: dir.into(),
-        log: LogSettings::default(),
+        log: log.clone(),
     };
     // Whoever mistypes the name of the directory must not get a new one.
     if !dir.join("journal").is_dir() {

@@ -14,10 +14,12 @@ mod harness;
 // others run beside it.
 #[path = "storm.rs"]
 mod a_storm;
+mod backup;
 mod bad_input;
 mod cli;
 mod clients;
 mod crash;
+mod data_dir;
 mod dns;
 mod doctor;
 mod edge;
