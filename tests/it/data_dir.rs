@@ -133,12 +133,13 @@ async fn the_directory_of_the_configuration_is_found_as_serve_finds_it() {
 
 #[test]
 fn an_empty_variable_is_refused_and_makes_nothing() {
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &["check"],
         &["serve"],
         &["doctor"],
         &["doctor", "--rebuild-index"],
         &["doctor", "--restored"],
+        &["doctor", "--forget-secrets"],
         &["verify", "--data"],
         &["backup", "create", "copy"],
         &["backup", "restore", "copy"],

@@ -1,4 +1,4 @@
-//! `syncgate doctor`: a damaged directory is explained, and what can be done is done.
+//! `syncgate doctor`: a damaged directory is explained, and what cannot be opened any more is given up.
 
 use std::{fs, path::Path};
 

@@ -25,6 +25,7 @@ mod doctor;
 mod edge;
 mod errors;
 mod flow;
+mod forgotten;
 mod idempotency;
 mod lifecycle;
 mod limits;
