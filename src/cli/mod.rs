@@ -93,7 +93,7 @@ enum Output {
     Json,
 }
 
-/// Which data directory to work with: the one of a gateway that is started with the same arguments and variables.
+/// Names the data directory of a gateway that is started with the same arguments and variables.
 #[derive(Clone, Debug, Default, Args)]
 struct DataDir {
     /// Configuration file; without it SYNCGATE_CONFIG names one, else no file is read.
@@ -114,7 +114,7 @@ impl DataDir {
     }
 }
 
-/// Reads the settings. `data.dir` of them is the directory that every command works with which needs one.
+/// Reads the settings, as `serve` does. Every command that needs a data directory works with their `data.dir`.
 fn settings(file: Option<PathBuf>, overrides: Overrides) -> Result<Loaded, Failure> {
     config::load(Sources::of_process(file, overrides)).map_err(Failure::usage)
 }

@@ -175,7 +175,7 @@ impl Check<'_> {
         }
     }
 
-    /// An empty path is the working directory, whatever that is at the time.
+    /// An empty path would mean the working directory, which differs from start to start.
     fn paths(&mut self, config: &Config) {
         let paths = [
             ("data.dir", Some(&config.data.dir), "a directory"),

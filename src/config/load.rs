@@ -85,7 +85,7 @@ impl Sources {
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, overrides: Overrides) -> Self {
         let lossy = |text: OsString| text.to_string_lossy().into_owned();
-        // An empty one is told by the look at all variables.
+        // `add_environment` refuses an empty name.
         let named = std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
         Self {
             file: file.or(named.map(PathBuf::from)),
@@ -387,7 +387,7 @@ pub(super) fn assemble(
     let (mut findings, mut warnings) = (Vec::new(), Vec::new());
     let mut config = said.clone();
     if let Some(dir) = &sources.overrides.data {
-        // As it was said: its text may not be UTF-8.
+        // The setting is text, and the path may not be UTF-8.
         config.data.dir.clone_from(dir);
     }
     let is_said = |path: &str| places.contains_key(path);
@@ -497,12 +497,12 @@ fn is_of_kubernetes(rest: &str) -> bool {
         || rest.starts_with("PORT_")
 }
 
-/// Returns why a variable has no value that could be meant. An empty one would be a directory of no name, or a file.
+/// Returns why the value of a variable is refused. An empty value would name the working directory, or no file at all.
 fn is_none(text: &str) -> Option<&'static str> {
     if text.trim().is_empty() {
         return Some("is empty; give a value, or unset the variable");
     }
-    // What was not UTF-8 has this character by now, and would silently be another text.
+    // Bytes that are not UTF-8 have become this character by now, so the value would be another one.
     let is_other = text.contains(char::REPLACEMENT_CHARACTER);
     is_other.then_some("is not UTF-8; write it in UTF-8")
 }

@@ -182,7 +182,7 @@ impl Gateway {
             &edge_tasks,
         )
         .await?;
-        // Last of all that can fail: a start that refuses must not leave a new key behind. Nothing is sealed with it yet.
+        // The new key is kept last: a start that refuses must not leave a key behind, and nothing is sealed with it yet.
         if let Some(file) = new_file {
             off_this_thread(move || master.keep(&file)).await?;
         }
@@ -370,8 +370,8 @@ async fn open_log(
     Ok(opened.await?)
 }
 
-/// Finds the master key. Where its file is missing and nothing is sealed, the key is a new one, for that file; over what is
-/// sealed, a new one would only hide that the right one is missing.
+/// Finds the master key. Where its file is missing and no token is sealed, the key is a new one for that file. Over sealed
+/// tokens a new key would only hide that the right one is missing.
 async fn find_key(
     config: &Config,
     engine: &dyn Engine,

@@ -1,4 +1,4 @@
-//! What is sealed, as the state says it: which key it needs, and giving it up.
+//! The sealed secrets as the state has them: which key they need, and how they are given up.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,7 +13,7 @@ use super::{
     sealed::{About, Keys},
 };
 
-/// The secrets that are stored somewhere. Nothing of them is open.
+/// The sealed secrets of an engine or of a directory. No value is opened here.
 #[derive(Debug, Default)]
 pub struct Kept {
     /// Source, name and version of each token.
@@ -21,14 +21,14 @@ pub struct Kept {
     entries: Vec<(Arc<str>, StateEntry)>,
 }
 
-/// What a master key is to what is stored.
+/// Whether a master key opens the stored secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// The mark says that it is the one.
+    /// The mark says that they were sealed with it.
     Marked,
-    /// The mark does not say so, and nothing that is sealed needs another key. The revision of the mark that is there.
+    /// The mark is missing or of another key, and no sealed secret needs another key. Holds the revision of the mark.
     Unmarked(u64),
-    /// What is sealed needs another key.
+    /// The secrets were sealed with another key.
     Wrong,
 }
 
@@ -81,7 +81,7 @@ impl Kept {
         }
     }
 
-    /// The mark may be among what was lost: then what is sealed tells.
+    /// Tells without the mark, which may be among state that was lost.
     fn any_opens(&self, keys: &Keys) -> bool {
         self.entries.iter().any(|(key, entry)| {
             let stored = serde_json::from_slice::<Version>(&entry.value);
@@ -130,7 +130,7 @@ impl Kept {
         Ok(kept.tokens_len())
     }
 
-    /// Returns the greatest version that a name has had which a message can name.
+    /// Returns the greatest version of all names that a message can name.
     fn passed(&self) -> u32 {
         let of_versions = self.versions.iter();
         let of_versions = of_versions

@@ -27,16 +27,16 @@ pub(super) const TEXT_BYTES_MAX: u64 = 4096;
 /// Where the master key comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// A command prints it.
+    /// A command prints the key.
     Command {
         /// The program.
         program: String,
         /// Its arguments.
         arguments: Vec<String>,
     },
-    /// It is in an environment variable.
+    /// The key is in an environment variable.
     Variable(String),
-    /// It is in a file.
+    /// The key is in a file.
     File(KeyFile),
 }
 
@@ -47,7 +47,7 @@ pub struct KeyFile {
     links: Links,
 }
 
-/// What a look for the key has come to.
+/// The result of a look for the key.
 #[derive(Debug)]
 pub enum Found {
     /// The key.
@@ -73,7 +73,7 @@ pub enum MasterKeyError {
     /// The environment variable that the settings name is not there.
     #[error("environment variable {0} with the master key is not set, or is empty")]
     EnvMissing(String),
-    /// The file is not there, and what is sealed needs it.
+    /// The file is not there, and sealed tokens need it.
     #[error(
         "the master key file {} is missing, and tokens are sealed with it ({sealed_len}); put it back, or give these tokens \
          up: `syncgate doctor --data {} --forget-secrets`; no new key was made",
@@ -81,7 +81,7 @@ pub enum MasterKeyError {
         data_dir.display()
     )]
     Missing {
-        /// Where it should be.
+        /// Where the file should be.
         path: PathBuf,
         /// How many tokens are sealed.
         sealed_len: usize,
@@ -209,7 +209,7 @@ impl KeyFile {
 }
 
 impl MasterKey {
-    /// Makes a new key, which is nowhere yet.
+    /// Makes a new key, which no file has yet.
     ///
     /// # Errors
     /// [`MasterKeyError::NoRandom`].
@@ -227,15 +227,15 @@ impl MasterKey {
         }
     }
 
-    /// Writes it to a file that is not there, readable by its owner alone. The file is durable when this returns, so that no
-    /// secret is ever sealed with a key that a crash could take away.
+    /// Writes the key to a new file, readable by its owner alone. The file is durable when this returns, so that no secret is
+    /// ever sealed with a key that a crash could take away.
     ///
     /// # Errors
     /// [`MasterKeyError::File`], also for a file that another process has made meanwhile.
     pub fn keep(&self, file: &KeyFile) -> Result<(), MasterKeyError> {
         let text = Zeroizing::new(BASE64.encode(&*self.bytes) + "\n");
         let written = write_file(&file.path, text.as_bytes()).and_then(|()| {
-            // Two processes that make the file at the same moment may exchange what they write beside it.
+            // Two processes that make the file at the same moment may exchange the files that they write beside it.
             match fs::read(&file.path)? == text.as_bytes() {
                 true => Ok(()),
                 false => Err(io::ErrorKind::AlreadyExists.into()),
@@ -345,7 +345,7 @@ fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// Renames a file to a name that nothing has.
+/// Renames a file, unless another file has the name already.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some file systems cannot look and rename at once.

@@ -67,7 +67,7 @@ async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
     let settings = data_dir.settings()?;
     let data = settings.config.data.dir.clone();
     let source = KeySource::of(&settings.config.secrets, &data);
-    // Found before anything is copied: most of what can fail with it needs no copy to be seen.
+    // The key is read before the copy is made, because a missing or malformed key fails without a copy too.
     let master = match with_master_key {
         true => Some(key_of_file(&source)?),
         false => None,
@@ -116,7 +116,7 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
         let copy = copy.map_err(|error| Failure::failed_by(&error))?;
         say_replaced(&copy);
         let kept = Kept::of(copy.state(TOKENS_PREFIX));
-        // A copied key goes to where the start looks for it; a place elsewhere is not ours.
+        // The key of the copy goes into the data directory only where the start looks for it there.
         let in_copy = KeySource::File(KeyFile::in_dir(&from));
         if is_in(&source, &data)
             && let Found::Key(master) = found(&in_copy)?
@@ -151,7 +151,7 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a copy until a signal asks for its end; nothing of the copy is left then. A second signal does not wait for that.
+/// Makes a copy until a signal asks for its end, which removes the copy. A second signal does not wait for the removal.
 async fn until_a_signal<T>(
     make: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -171,7 +171,7 @@ async fn until_a_signal<T>(
     }
 }
 
-/// Puts a copy into its place. A signal that was not seen before counts too.
+/// Puts a copy into its place, unless a signal has come meanwhile.
 fn finish(copy: Copy, stop: &CancellationToken) -> Result<Copied, Failure> {
     let copied = copy.copied();
     let finished = match stop.is_cancelled() {
@@ -208,7 +208,7 @@ fn key_of_file(source: &KeySource) -> Result<MasterKey, Failure> {
     }
 }
 
-/// Puts a key into a directory that is being made; one that opens nothing of what is sealed there would mislead.
+/// Puts a key into the directory of a copy. A key that does not open the tokens there would mislead, so it is refused.
 fn put_key(master: &MasterKey, from: &KeySource, kept: &Kept, dir: &Path) -> Result<(), Failure> {
     if !kept.is_opened_by(master) {
         return Err(Failure::failed(format!(
@@ -219,7 +219,7 @@ fn put_key(master: &MasterKey, from: &KeySource, kept: &Kept, dir: &Path) -> Res
     put.map_err(|error| Failure::failed_by(&error))
 }
 
-/// Returns whether a start looks for the key where a directory has its own.
+/// Returns whether a start looks for the key in the data directory, under the usual name.
 fn is_in(source: &KeySource, data: &Path) -> bool {
     match source {
         KeySource::File(file) => {
@@ -229,7 +229,7 @@ fn is_in(source: &KeySource, data: &Path) -> bool {
     }
 }
 
-/// Returns the file that a start needs and that is not there.
+/// Returns the key file that a start needs, if it is not there.
 fn missing_key(source: &KeySource) -> Option<&KeyFile> {
     match source {
         KeySource::File(file) if !file.path().exists() => Some(file),

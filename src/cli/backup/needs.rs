@@ -18,11 +18,11 @@ use crate::{
 pub(super) enum KeyPlace {
     /// Nothing is sealed in the copy, so a start makes a new key file.
     Nowhere,
-    /// The copy holds it; a start looks for it here.
+    /// The copy holds the key; a start looks for it at this path.
     InCopy(PathBuf),
-    /// It is in a file.
+    /// The key is in a file.
     File(PathBuf),
-    /// It is in an environment variable of this name.
+    /// The key is in an environment variable of this name.
     Variable(String),
     /// This program prints it.
     Command(String),
@@ -40,7 +40,7 @@ impl KeyPlace {
     }
 }
 
-/// What must be there beside the copy. All paths are absolute.
+/// All that must be there beside the copy. Paths are absolute.
 #[derive(Debug)]
 pub(super) struct Needs {
     tokens_len: usize,
@@ -51,7 +51,7 @@ pub(super) struct Needs {
     variables: Vec<String>,
     /// Other files that settings name, with the key.
     files: Vec<(&'static str, PathBuf)>,
-    /// Settings name files by paths that begin here.
+    /// The directory in which the commands must run, because settings name files relative to it.
     working_dir: Option<PathBuf>,
     commands: Vec<String>,
 }
@@ -180,8 +180,12 @@ impl Needs {
                  are"
             ),
             KeyPlace::File(path) => format!(
-                "the master key file {}, which is not in the copy: {tokens} {lost}, so keep it elsewhere too{}",
+                "the master key file {}, which is {}: {tokens} {lost}, so keep it elsewhere too{}",
                 path.display(),
+                match path.exists() {
+                    true => "not in the copy",
+                    false => "missing here",
+                },
                 match self.key_is_brought() {
                     true => "; have it as ./master.key where you run the commands",
                     false => "",
@@ -232,7 +236,7 @@ fn whole(path: &Path) -> Result<PathBuf, Failure> {
     absolute(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
 }
 
-/// Returns the key without what differs between entries of a list or a map.
+/// Returns the name of a setting, without the number or the name of an entry of a list or a map.
 fn short(key: &str) -> String {
     let key = key.split('[').next().unwrap_or(key);
     let levels_len = if key.starts_with("outcomes.") { 1 } else { 2 };

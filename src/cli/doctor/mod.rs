@@ -88,7 +88,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     let examined = examined.map_err(|error| Failure::failed_by(&error))?;
     let tokens = match &examined.refusal {
         None => Some(Tokens::look(&settings).await?),
-        // Nothing can be said of what does not open.
+        // Without the journal nobody knows which tokens are sealed.
         Some(_) => None,
     };
     match output {

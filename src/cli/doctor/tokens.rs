@@ -26,27 +26,27 @@ use crate::{
 
 /// Rows of what waits; the records of further ones are only counted.
 const ROWS_LEN_MAX: usize = 100;
-/// What is shown for a token that came without a name.
+/// Shown in place of the name of a token that came without one.
 const NO_NAME: &str = "(no name)";
 
-/// What is sealed, and what that needs.
+/// The sealed tokens of a directory, and the key that they need.
 pub(super) struct Tokens {
     source: KeySource,
     kept: Kept,
     key: Key,
-    /// Looked for only where the key does not open what is sealed.
+    /// The records that need a token; counted only where the key does not open the tokens.
     waiting: Option<Waiting>,
 }
 
-/// What the configured key is to what is sealed.
+/// Whether the configured key opens the tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
     Fits,
     Wrong,
     Missing,
-    /// Why it cannot be read. It may be the right one.
+    /// Why the key cannot be read. It may be the right one.
     Unreadable(String),
-    /// Nothing is run for it here.
+    /// A command prints the key, or the variable is not set here.
     NotTried,
 }
 
@@ -55,7 +55,7 @@ enum Key {
 struct Waiting {
     /// By stream and name of the secret.
     rows: BTreeMap<(String, String), u64>,
-    /// Of them that no row has.
+    /// Records that no row counts.
     others: u64,
     /// Partitions that could not be read to their ends.
     unreadable_len: usize,
@@ -155,7 +155,7 @@ impl Tokens {
     }
 }
 
-/// Gives up what is sealed, unless the key is there that opens it.
+/// Gives the tokens up, unless the key is there that opens them.
 pub(super) async fn forget(settings: &Config, output: Output) -> Result<(), Failure> {
     let (tokens, at_rest) = Tokens::open(settings).await?;
     if tokens.kept.tokens_len() == 0 {

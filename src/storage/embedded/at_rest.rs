@@ -20,7 +20,7 @@ use super::{
     shared::Shared,
 };
 
-/// What is read of a partition at a time.
+/// Bytes that are read of a partition at a time.
 const PAGE_BYTES: usize = 256 << 10;
 /// Records whose ends are looked at together.
 const ENDS_LEN: u64 = 16_384;
@@ -73,8 +73,8 @@ impl AtRest {
             .collect()
     }
 
-    /// Shows every record without an end. Returns how many partitions have one that cannot be read: what lies behind it
-    /// there is not shown.
+    /// Shows every record without an end. Returns how many partitions have a record that cannot be read: the records behind it
+    /// in its partition are not shown.
     pub async fn open_records(&self, mut show: impl FnMut(&StreamName, &Record)) -> usize {
         let streams: Vec<_> = {
             let view = lock::read(&self.shared.view);
@@ -135,7 +135,7 @@ impl AtRest {
     }
 }
 
-/// The real disk, of which nothing is changed: what recovery writes is thrown away.
+/// The real disk, of which nothing is changed: the writes of recovery are thrown away.
 #[derive(Debug)]
 pub(super) struct Untouched;
 

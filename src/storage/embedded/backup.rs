@@ -32,7 +32,7 @@ use super::{
 /// So often the journal may run ahead of the copy by another file.
 const ROUNDS_MAX: usize = 1_000;
 
-/// A copy that is made, and is not in its place yet: [`Copy::finish`] puts it there, and dropping it removes it.
+/// A copy that is not in its place yet: [`Copy::finish`] puts it there, and dropping it removes it.
 #[derive(Debug)]
 pub struct Copy {
     making: Making,
@@ -61,19 +61,19 @@ pub enum BackupError {
     /// There is a link in its place, which may lead to a place of somebody else.
     #[error("{} is a link; name the directory that it leads to, or another one; nothing was changed", .0.display())]
     Link(PathBuf),
-    /// It could not get its name at the end.
+    /// A mount point cannot be replaced by the copy at the end.
     #[error("{} is the root of a mounted disk; name a directory in it, such as {}; nothing was changed", .0.display(), .0.join("backup").display())]
     Mounted(PathBuf),
-    /// Such as `..`.
+    /// The path ends without a name, as `..` does.
     #[error("{} has no name of its own; give the directory's name, nothing was changed", .0.display())]
     NoName(PathBuf),
     /// There is no journal in the directory.
     #[error("{} holds no journal", .0.display())]
     NoJournal(PathBuf),
-    /// Another process works on the same.
+    /// Another process works on the same directory.
     #[error("{} is in use by another process", .0.display())]
     UnderWay(PathBuf),
-    /// What is there looks like the leftover of another run, and holds more than that.
+    /// A directory has the name of a leftover, and holds other files.
     #[error("{} is in the way, and it is no leftover of a backup; move it away, nothing was changed", .0.display())]
     Foreign(PathBuf),
     /// The caller was told to stop.
@@ -104,7 +104,7 @@ pub enum BackupError {
 }
 
 impl Copy {
-    /// Returns where it is made: what is put there comes along.
+    /// Returns the directory in which it is made; files that are put there come along.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.making.dir()
@@ -158,7 +158,7 @@ struct Part {
 /// Each variant of [`BackupError`].
 pub fn create(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, BackupError> {
     let from = from.join("journal");
-    // A directory that holds nothing to copy changes nothing.
+    // Without a journal nothing is made.
     if numbers(&from)?.is_empty() {
         return Err(BackupError::NoJournal(from));
     }
@@ -200,7 +200,7 @@ pub fn leftovers(to: &Path) -> Vec<PathBuf> {
     making::left_beside(to)
 }
 
-/// Opens what was copied once, as a start would.
+/// Opens the copied journal once, as a start would.
 fn copy_made(making: Making, copied: Copied) -> Result<Copy, BackupError> {
     let at_rest = AtRest::of(making.dir(), None).map_err(BackupError::Opens)?;
     Ok(Copy {
@@ -322,8 +322,8 @@ fn copy(
                 last = frame.header.last;
                 read_again = false;
             }
-            // A frame is written once the one before it is whole. So a later one tells damage, unless this one was read
-            // while it was written.
+            // A frame is written once the frame before it is whole. So a good frame behind a bad one tells damage, unless the
+            // bad one was read while it was written.
             Err(_) => match frames.find_behind().map_err(failed)? {
                 None => break,
                 Some(_) if read_again => {

@@ -9,8 +9,8 @@
 //! because a data directory is often the root of a mounted volume, which cannot be renamed. Until the journal has moved, a
 //! start refuses such a directory ([`check_finished`]).
 //!
-//! A run that is killed leaves what it has made. Its lock on the journal is gone then, which tells the next run that
-//! nobody works on it: that run removes it and says so.
+//! A run that is killed leaves the directory. The lock on the journal in it is gone then, which tells the next run that no
+//! process works on it: that run removes the leftover and says so.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -25,11 +25,11 @@ use super::{
     disk::{self, Disk, RealDisk},
 };
 
-/// What the name of a directory in the making ends with.
+/// The end of the name of a backup in the making.
 const INCOMPLETE: &str = ".incomplete";
-/// Where a restore works, in the directory that it is for.
+/// The directory in which a restore works, inside its place.
 const RESTORE: &str = "restore.incomplete";
-/// What can be in a directory in the making.
+/// All names that a directory in the making can have in it.
 const NAMES: [&str; 6] = [
     "journal",
     "index",
@@ -38,7 +38,7 @@ const NAMES: [&str; 6] = [
     "master.key",
     "master.key.new",
 ];
-/// What the root of a mounted disk has by itself.
+/// A directory that the root of a mounted disk has by itself.
 const LOST_AND_FOUND: &str = "lost+found";
 /// Names that are looked at beside a backup, and leftovers that are told.
 const NEIGHBOURS_LEN_MAX: usize = 10_000;
@@ -54,12 +54,12 @@ pub(super) struct Making {
     is_inside: bool,
     /// Directories that were made for it, the outermost first.
     made: Vec<PathBuf>,
-    /// What of it is in its place already.
+    /// Entries that are in its place already.
     moved: Vec<&'static str>,
-    /// They say that a process works on it.
+    /// Held so that other processes see that one works on it.
     _locks: Vec<File>,
     is_whole: bool,
-    /// A run that was killed had left something here, which is gone now.
+    /// The leftover of a run that was killed was removed first.
     pub(super) replaced: bool,
 }
 
@@ -119,7 +119,7 @@ impl Making {
         }
         disk::make_dir(&dir).map_err(failed)?;
         let lock = make_locked(&dir.join("journal")).map_err(|source| {
-            // It is empty, and this process has made it.
+            // This process has just made the directory.
             let _removed = fs::remove_dir_all(&dir).is_ok();
             io_error(&dir, source)
         })?;
@@ -140,7 +140,7 @@ impl Making {
         &self.dir
     }
 
-    /// Gives it its place. What is in it must be durable already.
+    /// Puts it into its place. Its files must be durable already.
     pub(super) fn finish(mut self) -> Result<(), BackupError> {
         let finished = match self.is_inside {
             true => self.move_up(),
@@ -172,7 +172,7 @@ impl Making {
         fs::rename(self.dir.join("journal"), self.to.join("journal"))?;
         self.moved.push("journal");
         RealDisk.sync_dir(&self.to)?;
-        // What stays behind is of no use, and hinders no start.
+        // The empty directory and the lock file are of no use, and hinder no start.
         let _removed = fs::remove_dir_all(&self.dir).is_ok();
         Ok(())
     }
@@ -238,7 +238,7 @@ pub(super) fn check_finished(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Returns what backups that were killed have left beside a place, at most ten of them.
+/// Returns the leftovers of backups that were killed, beside a place; at most ten of them.
 pub(super) fn left_beside(to: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent_of(to)).into_iter().flatten().flatten();
     let dirs = entries.take(NEIGHBOURS_LEN_MAX).map(|entry| entry.path());
@@ -269,7 +269,7 @@ fn check_place(to: &Path) -> Result<(), BackupError> {
     if names.next().is_some() {
         return Err(BackupError::NotEmpty(to.into()));
     }
-    // Seen now, and not by a rename that fails when all is copied.
+    // A mount point is refused now, because the rename at the end would fail.
     let parent = fs::metadata(parent_of(to)).map_err(|source| io_error(to, source))?;
     match parent.dev() == found.dev() {
         true => Ok(()),
@@ -277,7 +277,7 @@ fn check_place(to: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Removes what a run that was killed has left, and nothing else.
+/// Removes the leftover of a run that was killed, and no other directory.
 fn remove_left(dir: &Path) -> Result<(), BackupError> {
     let failed = |source| io_error(dir, source);
     let foreign = || BackupError::Foreign(dir.into());

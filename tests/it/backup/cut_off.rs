@@ -1,4 +1,4 @@
-//! What a run leaves that is killed, and what the next one makes of it.
+//! The leftover of a run that was killed, and how the next run and a start treat it.
 
 use std::{
     fs,
