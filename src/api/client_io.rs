@@ -295,15 +295,17 @@ impl Length {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpSocket},
-        time::timeout,
+        time::advance,
     };
 
     use super::*;
+    use crate::dispatch::tests::stub::{stand_still, while_seconds_pass, within};
 
-    const WHOLE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     /// A server's end with this patience, and a client's that has little room.
     async fn pair(patience: Duration) -> (ClientIo, TcpStream) {
@@ -319,71 +321,76 @@ mod tests {
         (ClientIo::new(server, manners), client.unwrap())
     }
 
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_is_reset() {
-        let (mut server, mut client) = pair(Duration::from_millis(200)).await;
-        let written = timeout(WHOLE, server.write_all(&vec![0; 8 << 20])).await;
-        let error = written.expect("an end").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        drop(server);
-        let mut all = Vec::new();
-        let read = timeout(WHOLE, client.read_to_end(&mut all)).await;
-        assert!(read.expect("an end").is_err(), "{} bytes", all.len());
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_reset_after_the_patience_of_its_answer() {
+        for patience in [PATIENCE, 3 * PATIENCE] {
+            let (mut server, mut client) = pair(patience).await;
+            let body = vec![0; 8 << 20];
+            let (written, took) = while_seconds_pass(server.write_all(&body)).await;
+            assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            // The system may take more than it did at first, which begins the time anew.
+            assert!((patience..3 * patience).contains(&took), "{took:?}");
+            drop(server);
+            let mut all = Vec::new();
+            let read = within("an end", client.read_to_end(&mut all)).await;
+            assert!(read.is_err(), "{} bytes", all.len());
+        }
     }
 
-    #[tokio::test]
-    async fn a_client_that_takes_a_byte_at_a_time_is_dropped_too_and_a_slow_one_is_not() {
-        let (mut server, mut client) = pair(Duration::from_secs(1)).await;
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_more_than_the_least_rate_gets_all_however_long_that_takes() {
+        let _still = stand_still();
+        let (mut server, mut client) = pair(PATIENCE).await;
         let body = vec![7; 256 << 10];
+        let begun = Instant::now();
         let reads = async {
-            let mut len = 0;
-            let mut some = [0; 4 << 10];
-            while len < body.len() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                len += client.read(&mut some).await.unwrap();
+            let mut some = [0; 8 << 10];
+            for _ in 0..body.len() / some.len() {
+                advance(PATIENCE * 3 / 10).await;
+                client.read_exact(&mut some).await.unwrap();
             }
         };
         let writes = async {
             server.write_all(&body).await.unwrap();
             server.flush().await.unwrap();
         };
-        timeout(WHOLE, async { tokio::join!(reads, writes) })
-            .await
-            .expect("all of it");
+        tokio::join!(reads, writes);
+        assert!(begun.elapsed() > 5 * PATIENCE, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_byte_at_a_time_is_dropped_too() {
+        let _still = stand_still();
+        let (mut server, mut client) = pair(PATIENCE).await;
+        let begun = Instant::now();
         // Its window opens by less than it should take.
         let drips = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                if client.read(&mut [0; 8]).await.is_err() {
-                    return;
-                }
+            while client.read_exact(&mut [0; 8]).await.is_ok() {
+                advance(Duration::from_secs(1)).await;
+                assert!(begun.elapsed() < 6 * PATIENCE, "no end");
             }
         };
         let large = vec![7; 8 << 20];
         let writes = async {
             let error = server.write_all(&large).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(begun.elapsed() >= PATIENCE, "{:?}", begun.elapsed());
             drop(server);
         };
-        timeout(WHOLE, async { tokio::join!(drips, writes) })
-            .await
-            .expect("an end");
+        tokio::join!(drips, writes);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn nothing_is_read_from_a_client_that_takes_nothing() {
-        let (mut server, mut client) = pair(WHOLE).await;
+        let _still = stand_still();
+        let (mut server, mut client) = pair(PATIENCE).await;
         let body = vec![7; 1 << 20];
         let mut writes = Box::pin(server.write_all(&body));
-        while timeout(Duration::from_millis(50), &mut writes)
-            .await
-            .is_ok()
-        {}
+        assert!(poll!(&mut writes).is_pending());
         drop(writes);
         client.write_all(b"next").await.unwrap();
-        let mut byte = [0];
-        let early = timeout(Duration::from_millis(100), server.read(&mut byte)).await;
-        assert!(early.is_err());
+        server.io.readable().await.unwrap();
+        assert!(poll!(Box::pin(server.read(&mut [0]))).is_pending());
         // A read that waits is woken when the client goes on.
         let (mut read, mut write) = tokio::io::split(server);
         let reads = async {
@@ -399,8 +406,6 @@ mod tests {
             write.write_all(&body).await.unwrap();
             write.shutdown().await.unwrap();
         };
-        timeout(WHOLE, async { tokio::join!(reads, takes, writes) })
-            .await
-            .expect("all of it");
+        within("all of it", async { tokio::join!(reads, takes, writes) }).await;
     }
 }

@@ -115,7 +115,7 @@ async fn damage_in_the_newest_file_is_why_a_gateway_does_not_start() {
     let (code, report, said) = run_on(&["doctor"], &place.data());
     assert_eq!((code, &report["starts"]), (Some(1), &json!(false)));
     assert!(said.contains("is damaged at byte"), "{said}");
-    let refused = place.start_refused();
+    let refused = place.start_refused().await;
     assert_eq!(refused.status.code(), Some(3));
     let why = String::from_utf8(refused.stderr).unwrap();
     assert!(why.contains("syncgate doctor"), "{why}");

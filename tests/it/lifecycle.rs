@@ -173,7 +173,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
         newer[at] = 99;
     }
     fs::write(&segment, &newer).unwrap();
-    let output = place.start_refused();
+    let output = place.start_refused().await;
     assert_eq!(output.status.code(), Some(3));
     assert!(fs::read(&segment).unwrap() == newer, "the file was changed");
     fs::write(&segment, &before).unwrap();
@@ -194,7 +194,7 @@ async fn a_flipped_bit_in_the_middle_is_named_and_nothing_is_touched() {
     let mut bad = good.clone();
     bad[at] ^= 1;
     fs::write(&segment, &bad).unwrap();
-    let output = place.start_refused();
+    let output = place.start_refused().await;
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     let name = segment.file_name().unwrap().to_string_lossy().into_owned();
     assert!(said(&output).contains(&name), "{}", said(&output));
@@ -310,7 +310,7 @@ async fn another_master_key_stops_the_start() {
     file.write_all(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n")
         .unwrap();
     drop(file);
-    let output = place.start_refused();
+    let output = place.start_refused().await;
     assert_eq!(output.status.code(), Some(3));
     assert!(said(&output).contains("master key"), "{}", said(&output));
     fs::write(&key, good).unwrap();

@@ -213,7 +213,7 @@ async fn variables_that_are_wrong_refuse_the_start_by_name_and_show_nothing() {
                 check.env(name, value);
             }
         }
-        for output in [place.start_refused(), check.output().unwrap()] {
+        for output in [place.start_refused().await, check.output().unwrap()] {
             let said = said(&output);
             assert_eq!(output.status.code(), Some(2), "{said}");
             assert!(said.contains(expected), "{said}");

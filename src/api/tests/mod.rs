@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,10 @@ use super::{router::ROUTES, *};
 use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
-    dispatch::WaitingRecord,
+    dispatch::{
+        WaitingRecord,
+        tests::stub::{stand_still, until, while_seconds_pass},
+    },
     ingest::NotPaused,
     place::{Offset, Partition, PartitionId},
     push::{self, Push},
@@ -47,6 +50,11 @@ use crate::{
 };
 
 const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"789","targetRestApi":"http://127.0.0.1:9/orders","targetRestApiOperation":"POST","targetRestApiPayload":{"orderid":"18jan","n": 1.10},"targetRestApiHeaders":[{"key":"Content-Type","value":"application/json"}]}}"#;
+
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// No test waits longer for an answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct CannedRedrives {
@@ -223,6 +231,16 @@ impl Edge {
         self.stream(stream).partition(Partition(partition)).unwrap()
     }
 
+    /// Asks for something on a connection of its own, and reads nothing.
+    async fn open(&self, path: &str, headers: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut open = socket.connect(self.address).await.unwrap();
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+        open.write_all(ask.as_bytes()).await.unwrap();
+        open
+    }
+
     async fn append(&self, stream: &str, records: Vec<Record>) {
         let append = Append {
             of: self.partition(stream, 0),
@@ -265,7 +283,7 @@ impl Reply {
         let mut bytes = Vec::new();
         let read = connection.read_to_end(&mut bytes);
         drop(
-            tokio::time::timeout(Duration::from_secs(10), read)
+            tokio::time::timeout(ANSWER_PATIENCE, read)
                 .await
                 .expect("an answer"),
         );
@@ -366,6 +384,25 @@ impl Reply {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
+}
+
+/// Reads a whole answer to [`HEALTH`].
+async fn is_served(open: &mut TcpStream) {
+    let mut said = Vec::new();
+    while !said.ends_with(b"\"ok\"}") {
+        let byte = tokio::time::timeout(ANSWER_PATIENCE, open.read_u8());
+        said.push(byte.await.expect("an answer").unwrap());
+    }
+}
+
+/// Checks that a connection that has asked gets no answer while another one gets many.
+async fn waits(open: &TcpStream, served: &mut TcpStream) {
+    for _ in 0..20 {
+        served.write_all(HEALTH).await.unwrap();
+        is_served(served).await;
+    }
+    let early = open.try_read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(early, Err(std::io::ErrorKind::WouldBlock));
 }
 
 /// Returns the chunks of a whole body (RFC 9112 §7.1).

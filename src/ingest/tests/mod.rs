@@ -639,7 +639,7 @@ async fn a_pause_ends_its_wait_for_a_log_that_does_not_answer() {
     assert!(futures_util::poll!(&mut sent).is_pending());
     let begun = Instant::now();
     assert!(bench.ingest.pause().await.is_err());
-    assert_eq!(begun.elapsed(), PAUSE_PATIENCE);
+    assert_eq!(begun.elapsed(), Duration::from_secs(10));
     // Those that come later are not kept waiting any more.
     assert!(bench.ingest.gate.try_read().is_ok());
     drop(sent);

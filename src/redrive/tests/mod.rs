@@ -23,7 +23,7 @@ use crate::{
         harness::{
             DEFAULT, Harness, INTERNAL, SOURCE, UNAVAILABLE, UNRECOVERABLE, header, message, record,
         },
-        stub::{StubTarget, within},
+        stub::{StubTarget, until, within},
     },
     place::{Offset, Partition},
     storage::{AppendKind, CommitError, Log},

@@ -63,7 +63,7 @@ async fn a_standard_error_that_nobody_reads_stops_nothing_and_what_is_lost_is_co
 async fn a_start_that_fails_ends_though_nobody_reads_why_and_says_why_if_somebody_does() {
     let place = Place::new();
     std::fs::write(place.data(), "no directory").unwrap();
-    let said = place.start_refused();
+    let said = place.start_refused().await;
     assert_eq!(said.status.code(), Some(3));
     let text = String::from_utf8(said.stderr).unwrap();
     let last = text.lines().last().unwrap();
