@@ -11,7 +11,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::telemetry::metrics::Label;
+use crate::telemetry::metrics::{Label, show_zeros};
 
 /// Starts tasks and waits for them. Clones share one set.
 #[derive(Clone, Debug, Default)]
@@ -89,12 +89,9 @@ pub struct Panics(Family<Label, Counter>);
 
 impl Default for Panics {
     fn default() -> Self {
-        let panics = Self(Family::default());
-        // Each part is shown at zero, because an alert cannot see a series that is not there yet.
-        for part in Part::ALL {
-            drop(panics.counter(part));
-        }
-        panics
+        let counters = Family::default();
+        show_zeros(&counters, "part", Part::ALL.map(Part::word));
+        Self(counters)
     }
 }
 

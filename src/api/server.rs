@@ -39,6 +39,7 @@ use crate::{
     descriptors::Shares,
     random,
     tasks::{Part, Tasks},
+    telemetry::metrics::show_zeros,
 };
 
 use super::{
@@ -48,7 +49,7 @@ use super::{
     answers::Answers,
     body::Bodies,
     client_io::{ClientIo, Manners, Patience},
-    cors,
+    cors, data_streams,
     guard::{Guard, one},
     problem::{Code, Problem, REQUEST_ID},
     refusals::Refusals,
@@ -89,6 +90,9 @@ impl Api {
             metrics,
             sources,
         } = self.parts;
+        let refusals = sync::REFUSALS.map(Code::word);
+        show_zeros(&metrics.refused, "code", refusals);
+        show_zeros(&metrics.closes, "code", data_streams::close_codes());
         let sync_route = [("route", "/stream/sync".to_owned())];
         let shared = Arc::new(Shared {
             streams,
@@ -324,6 +328,7 @@ async fn answer(
         let started = Instant::now();
         let answered = sync::answer(shared, settings, &parts, body, id).await;
         if let Err(problem) = &answered {
+            debug_assert!(sync::REFUSALS.contains(&problem.code()));
             let code = [("code", problem.code().word().to_owned())];
             shared.metrics.refused.get_or_create(&code).inc();
         }

@@ -21,6 +21,27 @@ use super::{
 /// The route.
 pub(super) const PATH: &str = "/stream/sync";
 
+/// What a submission can be refused with.
+pub(super) const REFUSALS: [Code; 17] = [
+    Code::InvalidRequest,
+    Code::InvalidMessage,
+    Code::TooSlow,
+    Code::SecretNotForTarget,
+    Code::StreamUnknown,
+    Code::IdempotencyInFlight,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::IdempotencyMismatch,
+    Code::HeadersTooLarge,
+    Code::Internal,
+    Code::QueueFull,
+    Code::LogStopped,
+    Code::MaybeStored,
+    Code::DiskFull,
+    Code::SecretsFull,
+    Code::StateFull,
+];
+
 /// Answers that may have no more than this take no space before.
 const SMALL_ANSWER_BYTES_MAX: usize = 16 << 10;
 

@@ -340,3 +340,29 @@ async fn metrics_health_and_readiness_are_served() {
         );
     }
 }
+
+#[tokio::test]
+async fn counters_whose_values_are_known_are_there_from_the_start() {
+    let gateway = Gateway::start();
+    let text = gateway.get("/metrics").await.ok();
+    let lines: Vec<_> = text.as_str().expect("a text").lines().collect();
+    for (name, values, len) in [
+        (
+            "refused_requests_total{code",
+            ["invalid_message", "queue_full", "secrets_full"],
+            16,
+        ),
+        ("push_closes_total{code", ["1001", "4408", "4429"], 13),
+        ("panics_total{part", ["connection", "retry", "target"], 10),
+        ("attempts_total{outcome", ["delivered", "5xx", "timeout"], 0),
+    ] {
+        for value in values {
+            let line = format!("syncgate_{name}=\"{value}\"}} 0");
+            assert!(lines.contains(&&*line), "{line} is not in {text}");
+        }
+        let name = format!("syncgate_{name}=");
+        let shown = lines.iter().filter(|line| line.starts_with(&name));
+        let shown = shown.count();
+        assert!(len == 0 || shown == len, "{shown} of {name}");
+    }
+}

@@ -26,6 +26,7 @@ use crate::{
     storage::STATE_BYTES_MAX,
 };
 
+use self::close::Close;
 use super::{
     Shared,
     named::Named,
@@ -42,6 +43,11 @@ const LIST_LEN_MAX: usize = 1_000;
 const LIST_BYTES_MAX: usize = 1 << 20;
 /// Parameters that clients give; each once, and any other is ignored.
 const KNOWN: [&str; 3] = ["begin", "cursor", "takeover"];
+
+/// Returns the codes with which clients are closed from here.
+pub(super) fn close_codes() -> impl Iterator<Item = u16> {
+    Close::ALL.into_iter().map(Close::code)
+}
 
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
