@@ -196,6 +196,23 @@ async fn what_is_put_off_waits_no_shorter_than_our_own_pause() {
 }
 
 #[tokio::test]
+async fn a_target_whose_clock_is_wrong_gets_the_time_that_it_asks_for() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let before = crate::clock::Clock::system().now();
+    gateway.sync("k", &message(target.address, "/1")).await;
+    let half_an_hour = [
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("retry-after", "Sun, 06 Nov 1994 09:19:37 GMT"),
+    ];
+    let call = target.next_call().await;
+    call.answer_with(429, &half_an_hour, "");
+    let due = until_waiting(&gateway, 1).await[0].due;
+    let wait = due.since(before).as_secs();
+    assert!((1_790..=1_830).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
 async fn what_is_put_off_is_bounded_by_the_queue() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| {
