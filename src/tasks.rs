@@ -4,7 +4,7 @@
 //! what that state is then. A panic in work that belongs to one client ends that work only ([`Tasks::spawn_guarded`],
 //! [`Panics::guard`]): it is counted and logged.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use prometheus_client::metrics::{counter::Counter, family::Family};
@@ -109,6 +109,8 @@ impl Panics {
     /// # Cancel safety
     /// That of the work.
     pub async fn guard<T>(&self, part: Part, work: impl Future<Output = T>) -> Option<T> {
+        // Pinned here, because each move of it copies all that any of its steps may need.
+        let work = pin!(work);
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(done) => Some(done),
             // What a panic says may hold a payload, so it is not repeated here.

@@ -278,8 +278,11 @@ async fn respond(
     let origin = cors::origin(&settings, request.headers());
     let changes = !is_safe(request.method());
     let has_body = !request.body().is_end_stream();
-    let answered = answer(&shared, &settings, router, request, &id);
-    let answered = shared.tasks.panics().guard(Part::Request, answered).await;
+    let answered = {
+        // Pinned here, because each move of it copies all that any of its steps may need.
+        let answered = pin!(answer(&shared, &settings, router, request, &id));
+        shared.tasks.panics().guard(Part::Request, answered).await
+    };
     let answered = answered.unwrap_or_else(|| Err(Problem::internal("the handler panicked")));
     let render = |problem: Problem| {
         problem.tell(&shared.refusals, &id);
