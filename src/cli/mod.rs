@@ -7,6 +7,7 @@
 mod backup;
 mod check;
 mod client;
+mod confirm;
 mod demo;
 mod doctor;
 mod escape;
