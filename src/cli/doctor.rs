@@ -332,7 +332,7 @@ fn text(examined: &Examined, dir: &Path) -> String {
 fn entries(len: usize) -> String {
     match len {
         1 => "one file or directory".into(),
-        len => format!("{} files and directories", output::grouped(len as u64)),
+        len => format!("{len} files and directories"),
     }
 }
 

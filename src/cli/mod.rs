@@ -199,7 +199,8 @@ pub fn run(cli: Cli) -> ExitCode {
             let mut text = String::new();
             for (at, line) in failure.message.lines().enumerate() {
                 let before = if at == 0 { "error: " } else { "       " };
-                text += &format!("{before}{}\n", escape::line(line));
+                text += &output::said(&format!("{before}{line}"));
+                text.push('\n');
             }
             telemetry::last_words(&text);
             ExitCode::from(failure.code)

@@ -203,10 +203,7 @@ impl Pass {
             }
             bar.set_message(format!(
                 "partition {}: offset {}, {} delivered, {} failed",
-                self.partition,
-                self.after,
-                output::grouped(self.delivered),
-                output::grouped(self.failed)
+                self.partition, self.after, self.delivered, self.failed
             ));
             bar.tick();
             match stopped(&self.last_answer) {
@@ -460,7 +457,7 @@ fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), F
             "END",
         ]);
         for pass in passes {
-            let counts = [pass.calls, pass.attempted, pass.skipped].map(output::grouped);
+            let counts = [pass.calls, pass.attempted, pass.skipped].map(|count| count.to_string());
             table.row(pass.row(counts));
         }
         table
@@ -476,7 +473,7 @@ fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), F
         ]);
         for pass in passes {
             let counts =
-                [pass.calls, pass.delivered, pass.failed, pass.skipped].map(output::grouped);
+                [pass.calls, pass.delivered, pass.failed, pass.skipped].map(|count| count.to_string());
             table.row(pass.row(counts));
         }
         table

@@ -85,7 +85,7 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
     let builder = Subscriber::builder()
         .with_env_filter(filter(logging))
         .with_writer(lines.clone())
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(takes_colours(&std::io::stderr()))
         // It would tell of a failed write on the same standard error, and panic when that fails too.
         .log_internal_errors(false);
     let (set, level) = match logging.format {
@@ -109,6 +109,14 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
     // The usual hook writes to standard error itself, so a thread that panics would wait for who reads it.
     panic::set_hook(Box::new(log_panic));
     Ok(level)
+}
+
+/// Returns whether an output shows colours: it is a terminal that knows them (`TERM` is set, and not `dumb`), and nobody has
+/// said no by `NO_COLOR` (<https://no-color.org>: set and not empty).
+pub fn takes_colours(output: &impl IsTerminal) -> bool {
+    let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let knows = said("TERM").is_some_and(|term| term != "dumb");
+    output.is_terminal() && knows && said("NO_COLOR").is_none()
 }
 
 /// Waits until the log's lines are written, one second at most. For the end of the process.

@@ -128,7 +128,7 @@ fn sync_tells_exactly_what_was_stored_when_it_stops_in_the_middle() {
     assert!(
         ended
             .err
-            .contains("2,000 messages accepted before that; lines 2001 to 2500 were not stored"),
+            .contains("2000 messages accepted before that; lines 2001 to 2500 were not stored"),
         "{ended:?}"
     );
     assert_eq!(served.dispatched(), 2_000);
@@ -137,7 +137,7 @@ fn sync_tells_exactly_what_was_stored_when_it_stops_in_the_middle() {
     let ended = served.run(&["sync", messages]).expect(0);
     assert_eq!(
         ended.out,
-        "2,500 messages accepted in 3 batches: first DataSyncStream/0 offset 2000, last DataSyncStream/0 offset 4499\n"
+        "2500 messages accepted in 3 batches: first DataSyncStream/0 offset 2000, last DataSyncStream/0 offset 4499\n"
     );
     assert_eq!(served.dispatched(), 4_500);
 }
