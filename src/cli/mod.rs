@@ -7,12 +7,15 @@
 mod backup;
 mod check;
 mod client;
+mod completions;
+mod config;
 mod confirm;
 mod demo;
 mod doctor;
 mod escape;
 mod healthcheck;
 mod login;
+mod man;
 mod offset_file;
 mod output;
 mod records;
@@ -23,6 +26,7 @@ mod streams;
 mod sync;
 mod tail;
 mod verify;
+mod when;
 
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
@@ -62,6 +66,9 @@ enum Command {
     Sync(sync::Arguments),
     /// Dispatches records of a stream again, by POST /stream/retry.
     Retry(retry::Arguments),
+    /// Shows the settings: all defaults, or those that count and where each was said.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Lists, shows, creates and purges streams.
     #[command(subcommand)]
     Streams(streams::Command),
@@ -80,6 +87,10 @@ enum Command {
     Backup(backup::Command),
     /// Asks whether the gateway is ready (GET /readyz); tells it by the exit code.
     Healthcheck(healthcheck::Arguments),
+    /// Prints the script that completes commands and options in a shell.
+    Completions(completions::Arguments),
+    /// Prints the manual pages of all commands.
+    Man(man::Arguments),
 }
 
 /// Form of a command's output.
@@ -94,8 +105,8 @@ enum Output {
 /// Which gateway to talk to.
 #[derive(Debug, Args)]
 struct Gateway {
-    /// Address of the gateway. Where it has users, SYNCGATE_USER and SYNCGATE_PASSWORD say who asks, or the address does:
-    /// http://USER:PASSWORD@HOST:PORT.
+    /// Address of the gateway; without a scheme it is http. Where the gateway has users, SYNCGATE_USER and SYNCGATE_PASSWORD
+    /// say who asks, or the address does: http://USER:PASSWORD@HOST:PORT.
     #[arg(
         long,
         env = "SYNCGATE_URL",
@@ -108,8 +119,7 @@ struct Gateway {
 
 impl Gateway {
     fn client(&self) -> Result<Client, Failure> {
-        let wrong = |why| Failure::usage(format!("--url is no address of a gateway: {why}"));
-        let mut url = self.url.parse().map_err(wrong)?;
+        let mut url = client::address(&self.url)?;
         let login = Login::take(&mut url, |name| std::env::var_os(name))?;
         Client::new(&url, login)
     }
@@ -220,6 +230,7 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Serve(arguments)) => serve::run(arguments).await,
         Some(Command::Demo(arguments)) => demo::run(arguments, output).await,
         Some(Command::Check(arguments)) => check::run(arguments, output),
+        Some(Command::Config(command)) => config::run(command, output),
         Some(Command::Sync(arguments)) => sync::run(arguments, output).await,
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,
@@ -230,6 +241,8 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Doctor(arguments)) => doctor::run(arguments, output).await,
         Some(Command::Backup(command)) => backup::run(command, output).await,
         Some(Command::Healthcheck(arguments)) => healthcheck::run(arguments, output).await,
+        Some(Command::Completions(arguments)) => completions::run(&arguments, output),
+        Some(Command::Man(arguments)) => man::run(&arguments, output),
     }
 }
 

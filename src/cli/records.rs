@@ -8,6 +8,7 @@ use serde_json::{Value, value::RawValue};
 use super::{
     Failure, Gateway, Output,
     output::{self, Table, cell, counted},
+    when,
 };
 use crate::loose;
 
@@ -46,8 +47,8 @@ pub(super) struct Arguments {
     /// First offset, `earliest`, or `tail`.
     #[arg(long, value_name = "OFFSET", conflicts_with = "at")]
     from: Option<String>,
-    /// First time, as in 2026-01-02T03:04:05Z.
-    #[arg(long, value_name = "TIME")]
+    /// First time: 2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago" (UTC).
+    #[arg(long, value_name = "TIME", value_parser = when::time)]
     at: Option<String>,
     /// Most records, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 100)]

@@ -14,7 +14,9 @@ use super::{
     client::Client,
     offset_file::OffsetFile,
     output::{self, Table, counted},
+    when,
 };
+use crate::config::Unit;
 
 /// The longest time budget that a gateway can be configured to, and an hour for what was in flight at its end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(25 * 3_600);
@@ -53,7 +55,7 @@ pub(super) struct Arguments {
     map: Vec<(String, String)>,
     /// Only records of which this is true: target, cause, key, operation, from or to; can be given several times, and of
     /// several with one name one must be true. Such as cause=503, cause=network, target=https://orders.example,
-    /// from=2026-01-02T03:04:05Z.
+    /// from=2026-12-01, to="1h ago".
     #[arg(long, value_name = "NAME=VALUE", value_parser = condition)]
     filter: Vec<(String, String)>,
     /// Calls that begin in a second, at most.
@@ -65,8 +67,8 @@ pub(super) struct Arguments {
     /// Also dispatches records again that were delivered or moved already.
     #[arg(long)]
     redeliver: bool,
-    /// Milliseconds that one call may take.
-    #[arg(long, value_name = "MS")]
+    /// Milliseconds that one call may take, or a time with a unit, such as 30s.
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
     time_budget_ms: Option<u64>,
     /// Keeps the last offset read in this file after each call, and begins behind it the next time.
     #[arg(long, value_name = "FILE")]
@@ -82,9 +84,14 @@ fn mapping(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Names and values are for the gateway to judge. A key may be empty.
+fn milliseconds(text: &str) -> Result<u64, String> {
+    Unit::Milliseconds.read(text)
+}
+
+/// Names and values are for the gateway to judge, times aside. A key may be empty.
 fn condition(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        Some((name @ ("from" | "to"), value)) => Ok((name.into(), when::time(value)?)),
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("give NAME=VALUE, such as cause=503".into()),
     }
@@ -472,8 +479,8 @@ fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), F
             "END",
         ]);
         for pass in passes {
-            let counts =
-                [pass.calls, pass.delivered, pass.failed, pass.skipped].map(|count| count.to_string());
+            let counts = [pass.calls, pass.delivered, pass.failed, pass.skipped]
+                .map(|count| count.to_string());
             table.row(pass.row(counts));
         }
         table
@@ -557,10 +564,20 @@ mod tests {
 
     #[test]
     fn a_filter_is_made_of_names_and_values() {
-        let conditions = ["cause=503", "key=", "cause=network", "key=a=b", "from=x"];
+        let conditions = [
+            "cause=503",
+            "key=",
+            "cause=network",
+            "key=a=b",
+            "from=2026-12-01",
+        ];
         let conditions = conditions.map(|text| condition(text).unwrap());
-        let expected = json!({"cause": ["503", "network"], "key": ["", "a=b"], "from": "x"});
+        let expected = json!({
+            "cause": ["503", "network"], "key": ["", "a=b"], "from": "2026-12-01T00:00:00.000000Z"
+        });
         assert_eq!(filter(&conditions), expected);
-        assert!(condition("cause").is_err() && condition("=503").is_err());
+        for wrong in ["cause", "=503", "from=x"] {
+            assert!(condition(wrong).is_err(), "{wrong}");
+        }
     }
 }

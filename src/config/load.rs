@@ -3,7 +3,7 @@
 //! Each value is tried by itself against the struct that will hold it, so that one wrong value hides no other. A value
 //! that is wrong leaves its default behind, and [`check`](super::check) then looks at how the values fit together.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 use toml::{
@@ -15,6 +15,7 @@ use super::{
     Config, ConfigError, ConfigErrors, Place, administrator, check,
     errors::did_you_mean,
     oci,
+    quantity::Unit,
     schema::{Shape, shape},
 };
 use crate::{
@@ -74,13 +75,15 @@ pub struct Loaded {
 pub(super) type Places = BTreeMap<String, Place>;
 
 impl Sources {
-    /// A file and arguments, with the environment of this process. Variables that are not UTF-8 are read as far as
-    /// they are.
+    /// A file and arguments, with the environment of this process. Without a file, `SYNCGATE_CONFIG` names it. Variables
+    /// that are not UTF-8 are read as far as they are.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, overrides: Overrides) -> Self {
-        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let lossy = |text: OsString| text.to_string_lossy().into_owned();
+        // An empty one is told by the look at all variables.
+        let named = std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
         Self {
-            file,
+            file: file.or(named.map(PathBuf::from)),
             environment: std::env::vars_os()
                 .map(|(name, value)| (lossy(name), lossy(value)))
                 .filter(|(name, _)| name.starts_with(PREFIX))
@@ -105,6 +108,9 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
 }
 
 const PREFIX: &str = "SYNCGATE_";
+
+/// Variable that names the configuration file, where no argument does.
+const FILE_VARIABLE: &str = "SYNCGATE_CONFIG";
 
 /// Variables of the commands that talk to a gateway; they are no settings of one.
 const COMMAND_VARIABLES: [&str; 4] = [
@@ -213,18 +219,25 @@ impl Loader {
         let own_path = format!("{section}[{at}]");
         let own_place = place_of(&own_path);
         let mut right = stand_in(section, at);
-        let Value::Table(element) = element else {
+        let Value::Table(mut element) = element else {
             self.error(own_path, own_place, "must be a table");
             return self.push_element(section, right);
         };
         let errors_before = self.errors.len();
-        for (key, value) in &element {
+        for (key, value) in &mut element {
             let path = format!("{own_path}.{key}");
             let place = place_of(&path);
             if !keys.contains(&key.as_str()) {
                 let near = did_you_mean(key, keys.iter().copied());
                 self.error(path, place, format!("unknown key{near}"));
                 continue;
+            }
+            match counted(key, value.clone()) {
+                Ok(counted) => *value = counted,
+                Err(message) => {
+                    self.error(path, place, message);
+                    continue;
+                }
             }
             let mut alone: Table = fillers(section)
                 .iter()
@@ -264,6 +277,13 @@ impl Loader {
         let path = format!("{section}.{key}");
         let mut wrong = None;
         for value in candidates {
+            let value = match counted(key, value) {
+                Ok(value) => value,
+                Err(message) => {
+                    wrong = Some(message);
+                    continue;
+                }
+            };
             let alone = Table::from_iter([(key.to_owned(), value.clone())]);
             match try_values(section, alone.into()) {
                 Ok(()) => {
@@ -301,7 +321,13 @@ impl Loader {
             if of_others.contains(&name.as_str()) || is_of_kubernetes(rest) {
                 continue;
             }
-            match key_of_variable(rest) {
+            let key = key_of_variable(rest);
+            if let Some(why) = is_none(&text).filter(|_| key.is_some() || name == FILE_VARIABLE) {
+                let path = key.map(|(section, key)| format!("{section}.{key}"));
+                self.error(path.unwrap_or_default(), Place::Environment(name), why);
+                continue;
+            }
+            match key {
                 Some((section, key)) => {
                     let mut candidates = Vec::new();
                     let literal = format!("x = {text}").parse::<Table>();
@@ -311,6 +337,7 @@ impl Loader {
                     candidates.push(Value::String(text));
                     self.add_value(section, &key, candidates, Place::Environment(name));
                 }
+                None if name == FILE_VARIABLE => {}
                 None => unknown.push(name),
             }
         }
@@ -431,6 +458,18 @@ fn stand_in(section: &str, at: usize) -> Table {
     values
 }
 
+/// Returns a value in which the text of a quantity, such as `64MiB`, is a number in the unit that the key names.
+fn counted(key: &str, value: Value) -> Result<Value, String> {
+    match (Unit::of_setting(key), value) {
+        (Some(unit), Value::String(text)) => {
+            let number = unit.read(&text)?;
+            let number = i64::try_from(number).map_err(|_| format!("\"{text}\" is too large"))?;
+            Ok(Value::Integer(number))
+        }
+        (_, value) => Ok(value),
+    }
+}
+
 fn try_values(section: &str, values: Value) -> Result<(), String> {
     let alone = Table::from_iter([(section.to_owned(), values)]);
     match Config::deserialize(Value::Table(alone)) {
@@ -463,6 +502,16 @@ fn is_of_kubernetes(rest: &str) -> bool {
         || rest.starts_with("PORT_")
 }
 
+/// Returns why a variable has no value that could be meant. An empty one would be a directory of no name, or a file.
+fn is_none(text: &str) -> Option<&'static str> {
+    if text.trim().is_empty() {
+        return Some("is empty; give a value, or unset the variable");
+    }
+    // What was not UTF-8 has this character by now, and would silently be another text.
+    let is_other = text.contains(char::REPLACEMENT_CHARACTER);
+    is_other.then_some("is not UTF-8; write it in UTF-8")
+}
+
 /// Returns section and key that a variable's name, without the prefix, stands for.
 fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
     let (section, key) = rest.split_once("__")?;
@@ -484,6 +533,7 @@ fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
 fn near_variable(name: &str) -> String {
     let of_administrator = administrator::VARIABLES.iter();
     let mut known: Vec<_> = of_administrator
+        .chain([&FILE_VARIABLE])
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
         .collect();
     for section in sections() {

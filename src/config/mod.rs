@@ -9,6 +9,8 @@ mod check;
 mod errors;
 mod load;
 mod oci;
+mod origins;
+mod quantity;
 mod reload;
 mod schema;
 #[cfg(test)]
@@ -20,6 +22,8 @@ pub use self::{
     check::ROLE_WORDS,
     errors::{ConfigError, ConfigErrors, Place},
     load::{Loaded, Overrides, Sources, load},
+    origins::{Origin, Setting},
+    quantity::Unit,
     reload::{NEEDS_RESTART, Reloaded},
 };
 

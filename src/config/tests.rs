@@ -194,7 +194,7 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
         &[
             "t.toml, line 1: sever: unknown section; did you mean \"server\"?",
             "t.toml, line 4: server.listn: unknown key; did you mean \"listen\"?",
-            "t.toml, line 5: server.grace_ms: invalid type: string \"soon\", expected a whole number, 0 or more; the default is 20000",
+            "t.toml, line 5: server.grace_ms: \"soon\" is no duration: give milliseconds, such as 30000, or \"30s\" or \"500ms\"; the default is 20000",
             "t.toml, line 6: server.listen: invalid socket address syntax; the default is \"127.0.0.1:9002\"",
             "t.toml, line 8: dispatch.in_flight_max: is 0, but must be 1 to 10000",
             "t.toml, line 9: dispatch.attempts_max: invalid value: integer `-1`, expected a whole number, 0 or more",

@@ -23,6 +23,11 @@ pub(super) fn shown(text: &str) -> String {
     style::painted(text, Screen::of_stdout().has_colours)
 }
 
+/// Writes a text of this program as it is: it may have characters that stand for something else in what [`print`] gets.
+pub(super) fn print_verbatim(text: &str) -> Result<(), Failure> {
+    write(text)
+}
+
 /// Writes a line to standard error, in the same way.
 pub(super) fn say(text: &str) {
     eprintln!("{}", said(text));

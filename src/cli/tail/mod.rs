@@ -27,6 +27,7 @@ use super::{
     client::{self, Client},
     output,
     serve::Stops,
+    when,
 };
 use crate::random;
 
@@ -44,8 +45,9 @@ pub(super) struct Arguments {
     name: String,
     #[command(flatten)]
     gateway: Gateway,
-    /// Where to begin: now, earliest, a time such as 2026-01-02T03:04:05Z, or the pos of a record, to begin behind it.
-    #[arg(long, value_name = "PLACE", default_value = "now")]
+    /// Where to begin: now, earliest, a time (2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago"; UTC), or the pos of a record, to
+    /// begin behind it.
+    #[arg(long, value_name = "PLACE", default_value = "now", value_parser = when::begin)]
     begin: String,
     /// Ends after so many records.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

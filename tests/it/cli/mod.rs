@@ -1,6 +1,7 @@
 //! The command line from outside.
 
 mod commands;
+mod config;
 mod on_terminal;
 mod process;
 mod retry;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{Read, Write},
     process::{Command, ExitStatus, Stdio},
 };
 
@@ -13,8 +13,17 @@ use rustix::{
 };
 
 /// Runs a command on a terminal of so many columns until it ends: how it ended, and all that it wrote there. The
-/// terminal's own line ends (`\r\n`) are `\n` in the text.
+/// terminal's own line ends (`\r\n`) are `\n` in the text. It is one with colours, unless the command has another `TERM`.
 pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) {
+    on_terminal_typing("", columns, command)
+}
+
+/// The same with what someone types there, before it is asked for; the terminal shows it too.
+pub fn on_terminal_typing(
+    typed: &str,
+    columns: u16,
+    command: &mut Command,
+) -> (ExitStatus, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
     grantpt(&master).expect("a pseudo-terminal that is ours");
     unlockpt(&master).expect("a pseudo-terminal to open");
@@ -29,11 +38,10 @@ pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) 
     };
     tcsetwinsize(&terminal, size).expect("a terminal with a size");
     let end = || Stdio::from(terminal.try_clone().expect("another descriptor"));
-    command
-        .env("TERM", "xterm-256color")
-        .stdin(end())
-        .stdout(end())
-        .stderr(end());
+    if !command.get_envs().any(|(name, _)| name == "TERM") {
+        command.env("TERM", "xterm-256color");
+    }
+    command.stdin(end()).stdout(end()).stderr(end());
     let mut child = command.spawn().expect("the binary runs");
     // The command keeps three ends open too, and the terminal would stay open with them.
     command
@@ -42,6 +50,9 @@ pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) 
         .stderr(Stdio::null());
     drop(terminal);
     let mut master = File::from(master);
+    master
+        .write_all(typed.as_bytes())
+        .expect("a terminal that is typed on");
     let mut written = Vec::new();
     let mut part = [0; 4096];
     // A read of a terminal that nobody has open any more fails; that is its end.
