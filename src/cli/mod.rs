@@ -69,7 +69,7 @@ enum Command {
     /// Shows the settings: all defaults, or those that count and where each was said.
     #[command(subcommand)]
     Config(config::Command),
-    /// Lists, shows, creates and purges streams.
+    /// Lists, shows, creates, changes, purges and removes streams.
     #[command(subcommand)]
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.

@@ -33,6 +33,11 @@ pub(super) fn say(text: &str) {
     eprintln!("{}", said(text));
 }
 
+/// Writes lines to standard error, such as a table that a question is about.
+pub(super) fn say_text(text: &str) {
+    eprint!("{}", style::painted(text, Screen::of_stderr().has_colours));
+}
+
 /// Returns a line for standard error: escaped, and with a colour for the word that it begins with.
 pub(super) fn said(text: &str) -> String {
     let line = escape::line(text);

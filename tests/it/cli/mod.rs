@@ -5,5 +5,6 @@ mod config;
 mod on_terminal;
 mod process;
 mod retry;
+mod streams;
 mod sync;
 mod whole;
