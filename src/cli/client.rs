@@ -61,6 +61,11 @@ pub(super) enum Error {
 /// Why the text is no address. It is not shown, because it may hold a password.
 pub(super) fn address(text: &str) -> Result<Url, Failure> {
     let text = text.trim();
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "--url (or SYNCGATE_URL) is empty; give the address of a gateway, or unset the variable",
+        ));
+    }
     // `localhost:9002` alone would be a URL of the scheme `localhost`.
     let url = match text.contains("://") {
         true => text.parse(),
@@ -359,7 +364,10 @@ mod tests {
 
     #[test]
     fn an_address_that_is_none_is_not_shown() {
-        for text in ["", "ada:horse@gate:port", "http://ada:horse@gate:port"] {
+        let empty = address(" ").unwrap_err();
+        assert_eq!(empty.code, 2);
+        assert!(empty.message.contains("SYNCGATE_URL) is empty"));
+        for text in ["ada:horse@gate:port", "http://ada:horse@gate:port"] {
             let failure = address(text).unwrap_err();
             assert_eq!(failure.code, 2);
             let said = failure.message;

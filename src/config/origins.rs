@@ -8,7 +8,7 @@ use super::{
     schema::{Shape, shape},
 };
 
-/// Stands for what nobody is to see.
+/// Shown in place of a credential.
 const MASK: &str = "***";
 
 /// A setting as it counts.

@@ -1,12 +1,12 @@
 //! Sizes and durations as people write them, `64MiB` and `30s`, for settings and arguments.
 //!
-//! Each quantity has a unit of its own, in which a bare number is meant. A text with a unit must come to a whole number of it.
+//! A bare number is in the unit of the quantity. A text with a unit must come to a whole number of that unit.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// In what a bare number is meant.
+/// The unit that a bare number is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes, as in `cache_bytes`.
@@ -50,7 +50,7 @@ impl Unit {
         match self.unit_micros() {
             None => {
                 let size = text.parse::<ByteSize>().map_err(|_| wrong())?;
-                // More than that is not counted by any disk; beyond, the parser answers its greatest number.
+                // No disk has 4 EiB. The parser answers its greatest number for a size that overflows.
                 let fits = Some(size.as_u64()).filter(|bytes| *bytes < 1 << 62);
                 fits.ok_or_else(|| format!("\"{text}\" is too large"))
             }
@@ -98,7 +98,7 @@ impl Unit {
         }
     }
 
-    /// What a quantity is called, and what one can look like.
+    /// Returns the name of the kind of quantity, and examples.
     fn examples(self) -> (&'static str, &'static str) {
         match self {
             Self::Bytes => ("size", "bytes, such as 67108864, or \"64MiB\""),

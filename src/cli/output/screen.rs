@@ -1,4 +1,4 @@
-//! What output goes to: a terminal with its width and colours, or a pipe.
+//! Where output goes: to a terminal with its width and colours, or into a pipe.
 
 use std::{
     io::{self, IsTerminal},
@@ -10,7 +10,7 @@ use crate::telemetry;
 /// A terminal that says less than this is not believed.
 const COLUMNS_MIN: u16 = 20;
 
-/// What output goes to.
+/// Where output goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
     /// Width of the terminal; none for a pipe or a file, where no line is cut.

@@ -1,5 +1,5 @@
-//! Colours. A styled text carries marks that have no width, so columns are measured as if they were not there. What prints
-//! the text makes escape sequences of the marks on a terminal, and removes them elsewhere.
+//! Colours. A styled text carries marks that have no width, so columns are measured as if the marks were not there.
+//! [`painted`] makes escape sequences of the marks on a terminal, and removes them elsewhere.
 //!
 //! [`escape`] shows such marks in the texts of others, so a record cannot colour a cell.
 

@@ -101,6 +101,7 @@ fn colours_are_for_terminals_and_for_nobody_who_says_no() {
     let (_, text) = on_terminal(80, syncgate().args(config));
     assert!(text.starts_with("\u{1b}[1mSETTING\u{1b}[0m"), "{text}");
     fits(&text, 80);
+    fits(&on_terminal(200, syncgate().args(config)).1, 200);
     for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let (_, text) = on_terminal(80, syncgate().args(config).env(name, value));
         assert!(text.starts_with("SETTING "), "{text}");

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// Lines of a cell on a terminal; what is behind them is shown as `…`.
+/// Lines of a cell on a terminal; `…` stands for the rest.
 pub(super) const CELL_LINES_MAX: usize = 12;
 /// A word as long as this is not cut in two if there is room for it: the longest name of a stream that a start makes.
 const WORD_COLUMNS_MAX: u16 = 25;
@@ -94,8 +94,13 @@ impl Laid {
         }
     }
 
+    /// Returns the width of each column in which nothing is wrapped.
+    pub(super) fn natural_widths(&self) -> Vec<u16> {
+        self.table.column_max_content_widths()
+    }
+
     pub(super) fn natural_width(&self) -> u16 {
-        total(&self.table.column_max_content_widths())
+        total(&self.natural_widths())
     }
 
     pub(super) fn least_width(&self) -> u16 {

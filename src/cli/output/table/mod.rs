@@ -1,5 +1,5 @@
 //! Rows under headings. On a terminal a table is as wide as the terminal at most: long cells are wrapped, and a time has its
-//! age beside it. Where there is no room for all columns, those that hold nothing but zeros are left out; if the rows are
+//! age beside it. Where there is no room for all columns, some that hold nothing but zeros are left out; if the rows are
 //! still tall, each is a block of lines. In a pipe each row is one line with every column, and nothing is cut, so that `grep`
 //! and `awk` find what they look for.
 
@@ -22,7 +22,7 @@ const GAP: u16 = 2;
 const ROW_LINES_MAX: usize = 4;
 /// In a pipe a column is filled up to this width at most. Otherwise one long cell would make every line as long.
 const FILL_COLUMNS_MAX: usize = 64;
-/// What stands for an empty cell, so that each line has as many words as there are columns.
+/// Shown for an empty cell, so that each line has as many words as there are columns.
 const EMPTY: &str = "-";
 
 /// Rows under headings.
@@ -107,7 +107,7 @@ impl Table {
         if long.natural_width() <= columns {
             return long.text(columns);
         }
-        let lean = self.without_zeros();
+        let lean = self.without_zeros(&long, columns);
         let long = Laid::new(&lean, has_colours, now, |aged| aged.long);
         if long.natural_width() <= columns {
             return long.text(columns);
@@ -122,17 +122,28 @@ impl Table {
         lean.blocks(columns, has_colours, now)
     }
 
-    /// Returns the table without the columns of numbers that are all zero or empty.
-    fn without_zeros(&self) -> Self {
-        let tells = |column: &usize| {
-            let mut cells = self.rows.iter().filter_map(|row| row.get(*column));
-            !self.right[*column] || cells.any(|cell| !["0", EMPTY].contains(&&**cell))
+    /// Returns the table without columns of numbers that are all zero or empty: as many, from the right, as it is too wide.
+    fn without_zeros(&self, laid: &Laid, columns: u16) -> Self {
+        let tells = |column: usize| {
+            let mut cells = self.rows.iter().filter_map(|row| row.get(column));
+            !self.right[column] || cells.any(|cell| !["0", EMPTY].contains(&&**cell))
         };
-        let kept: Vec<_> = (0..self.headings.len()).filter(tells).collect();
-        let of = |row: &Vec<String>| kept.iter().map(|column| row[*column].clone()).collect();
+        let mut width = laid.natural_width();
+        let mut kept = vec![true; self.headings.len()];
+        for (column, own) in laid.natural_widths().iter().enumerate().rev() {
+            if width > columns && !tells(column) {
+                kept[column] = false;
+                width = width.saturating_sub(own.saturating_add(GAP));
+            }
+        }
+        let of = |row: &Vec<String>| {
+            let cells = row.iter().zip(&kept).filter(|(_, kept)| **kept);
+            cells.map(|(cell, _)| cell.clone()).collect()
+        };
+        let right = self.right.iter().zip(&kept).filter(|(_, kept)| **kept);
         Self {
             headings: of(&self.headings),
-            right: kept.iter().map(|column| self.right[*column]).collect(),
+            right: right.map(|(right, _)| *right).collect(),
             rows: self.rows.iter().map(of).collect(),
         }
     }

@@ -134,9 +134,16 @@ fn columns_of_zeros_give_way_to_the_others() {
     );
     assert_eq!(
         table.text_for(terminal(80), NOW),
-        "STREAM                     ACCEPTED  DELIVERED\n\
-         InternalserverErrorStream      4500       4500\n\
-         total                          4500       4500\n"
+        "STREAM                     ACCEPTED  DELIVERED  FILTERED  DISCARDED  EXPIRED\n\
+         InternalserverErrorStream      4500       4500         0          0        0\n\
+         total                          4500       4500         0          0        0\n"
+    );
+    let narrow = table.text_for(terminal(50), NOW);
+    let headings = narrow.lines().next();
+    assert_eq!(
+        headings,
+        Some("STREAM                     ACCEPTED  DELIVERED"),
+        "{narrow}"
     );
     assert!(table.text().contains("PENDING"));
 }
