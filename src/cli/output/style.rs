@@ -40,12 +40,11 @@ impl Style {
         }
     }
 
-    /// Returns the style of a state, as a column STATE has it: whether a target may be called.
+    /// Returns the style of a state, as a column STATE has it. A record or a breaker that is open wants a look.
     pub(super) fn of_state(state: &str) -> Option<Self> {
         match state {
             "closed" => Some(Self::Good),
-            "half-open" | "paused" => Some(Self::Warning),
-            "open" => Some(Self::Bad),
+            "open" | "half-open" | "paused" => Some(Self::Warning),
             _ => None,
         }
     }

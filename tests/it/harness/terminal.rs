@@ -12,8 +12,9 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-/// Runs a command on a terminal of so many columns until it ends: how it ended, and all that it wrote there. The
-/// terminal's own line ends (`\r\n`) are `\n` in the text. It is one with colours, unless the command has another `TERM`.
+/// Runs a command on a terminal of so many columns until it ends: how it ended, and all that it wrote there, without
+/// colours. The terminal's own line ends (`\r\n`) are `\n` in the text. It is one with colours, unless the command has
+/// another `TERM`.
 pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) {
     on_terminal_typing("", columns, command)
 }
@@ -24,6 +25,29 @@ pub fn on_terminal_typing(
     columns: u16,
     command: &mut Command,
 ) -> (ExitStatus, String) {
+    let (status, text) = run(typed, columns, command);
+    (status, without_colours(&text))
+}
+
+/// As [`on_terminal`], with the escape sequences of colours.
+pub fn on_terminal_in_colour(columns: u16, command: &mut Command) -> (ExitStatus, String) {
+    run("", columns, command)
+}
+
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit() && c != ';');
+        match end.map(|end| part.split_at(end)) {
+            Some((_, rest)) if rest.starts_with('m') => plain += &rest[1..],
+            _ => plain = plain + "\u{1b}[" + part,
+        }
+    }
+    plain
+}
+
+fn run(typed: &str, columns: u16, command: &mut Command) -> (ExitStatus, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
     grantpt(&master).expect("a pseudo-terminal that is ours");
     unlockpt(&master).expect("a pseudo-terminal to open");

@@ -191,7 +191,7 @@ fn headings_and_states_have_colours_that_take_no_room() {
     assert_eq!(
         text,
         "\u{1b}[1mTARGET\u{1b}[0m  \u{1b}[1mSTATE\u{1b}[0m\n\
-         open    \u{1b}[31mopen\u{1b}[0m\n\
+         open    \u{1b}[33mopen\u{1b}[0m\n\
          b       \u{1b}[32mclosed\u{1b}[0m\n"
     );
 }
