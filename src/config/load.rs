@@ -80,7 +80,7 @@ impl Sources {
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, overrides: Overrides) -> Self {
         let lossy = |text: OsString| text.to_string_lossy().into_owned();
-        // An empty one is told by the look at all variables.
+        // `add_environment` refuses an empty name.
         let named = std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
         Self {
             file: file.or(named.map(PathBuf::from)),
@@ -428,6 +428,18 @@ impl Loaded {
     }
 }
 
+/// Returns a value in which the text of a quantity, such as `64MiB`, is a number in the unit that the key names.
+fn counted(key: &str, value: Value) -> Result<Value, String> {
+    match (Unit::of_setting(key), value) {
+        (Some(unit), Value::String(text)) => {
+            let number = unit.read(&text)?;
+            let number = i64::try_from(number).map_err(|_| format!("\"{text}\" is too large"))?;
+            Ok(Value::Integer(number))
+        }
+        (_, value) => Ok(value),
+    }
+}
+
 fn sections() -> &'static [&'static str] {
     match shape(&[]) {
         Some(Shape::Table(keys)) => keys,
@@ -456,18 +468,6 @@ fn stand_in(section: &str, at: usize) -> Table {
         values.insert("path_prefix".into(), format!("/any-{at}").into());
     }
     values
-}
-
-/// Returns a value in which the text of a quantity, such as `64MiB`, is a number in the unit that the key names.
-fn counted(key: &str, value: Value) -> Result<Value, String> {
-    match (Unit::of_setting(key), value) {
-        (Some(unit), Value::String(text)) => {
-            let number = unit.read(&text)?;
-            let number = i64::try_from(number).map_err(|_| format!("\"{text}\" is too large"))?;
-            Ok(Value::Integer(number))
-        }
-        (_, value) => Ok(value),
-    }
 }
 
 fn try_values(section: &str, values: Value) -> Result<(), String> {
