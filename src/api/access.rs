@@ -4,7 +4,11 @@
 //! ends there, whether or not there is a route. After it the role is compared with what the route asks for
 //! (`router.rs`). In open mode everyone is administrator and `Authorization` is not looked at.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use data_encoding::BASE64;
 use http::{header, request};
@@ -66,9 +70,21 @@ pub(super) struct Caller {
     pub(super) role: Option<Role>,
 }
 
+/// The address that a request comes from; that of a proxy, if one is in between.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 impl Caller {
     fn unnamed(role: Option<Role>) -> Self {
         Self { name: None, role }
+    }
+
+    /// Returns the name of the user, or the address of a caller who has none.
+    pub(super) fn or_address(&self, Peer(address): Peer) -> Arc<str> {
+        match &self.name {
+            Some(name) => name.as_str().into(),
+            None => address.to_string().into(),
+        }
     }
 
     /// Refuses a caller whose role is too low.

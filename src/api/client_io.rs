@@ -5,6 +5,9 @@
 //!
 //! Nothing is read from a client whose answer is blocked: answers to requests that it sends ahead would pile up here.
 //! A connection without an answer under way has no clock, and WebSockets leave this type at their upgrade.
+//!
+//! While a request is watched, its client must keep the connection open. A client that closes it, or only its sending half,
+//! has hung up: the connection ends, and with it the work on the request.
 
 use std::{
     io::{self, IoSlice},
@@ -47,6 +50,7 @@ impl Patience {
 pub(super) struct Manners {
     patience_ms: AtomicU64,
     lingers: AtomicBool,
+    watches: AtomicBool,
 }
 
 impl Default for Manners {
@@ -54,6 +58,7 @@ impl Default for Manners {
         let manners = Self {
             patience_ms: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
+            watches: AtomicBool::new(false),
         };
         manners.set_patience(Patience::USUAL);
         manners
@@ -65,6 +70,14 @@ impl Manners {
     pub(super) fn answers(&self, patience: Option<Patience>, lingers: bool) {
         self.set_patience(patience.unwrap_or(Patience::USUAL));
         self.lingers.store(lingers, Ordering::Relaxed);
+        self.watch(false);
+    }
+
+    /// Says whether the connection ends as soon as the client hangs up, and not with the answer to its request.
+    ///
+    /// hyper cannot: it takes an end of what a client sends for one that still reads, or else does so on every route.
+    pub(super) fn watch(&self, watches: bool) {
+        self.watches.store(watches, Ordering::Relaxed);
     }
 
     fn set_patience(&self, Patience(patience): Patience) {
@@ -171,6 +184,14 @@ impl ClientIo {
         }
     }
 
+    /// Returns whether the client has hung up; if not, the task is woken when it does. A request that is sent ahead hides the
+    /// end behind it.
+    fn has_hung_up(&self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        let peeked = self.io.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
+    }
+
     /// What the system still has for a client that takes nothing goes at once, and not after its own time.
     fn reset(&self) {
         if let Err(error) = SockRef::from(&self.io).set_linger(Some(Duration::ZERO)) {
@@ -241,8 +262,13 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // It is called when all is written.
+        // It is called when all is written, and whenever the connection is looked at while its answer is not there yet.
         self.clock = None;
+        if self.manners.watches.load(Ordering::Relaxed) && self.has_hung_up(cx) {
+            let told = "the client has hung up";
+            tracing::debug!("{told}");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, told)));
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

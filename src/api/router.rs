@@ -90,7 +90,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     let record = "/v1/streams/{stream}/partitions/{partition}/records/{offset}";
     Router::new()
         .route(sync::PATH, post(unreached))
-        .route("/stream/retry", post(retry::retry))
+        .route(retry::PATH, post(retry::retry))
         .route("/v1/streams", get(streams::list).post(streams::create))
         .route(
             "/v1/streams/{stream}",

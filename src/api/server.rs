@@ -43,7 +43,7 @@ use crate::{
 
 use super::{
     Api, Parts, Settings, Shared,
-    access::Door,
+    access::{Door, Peer},
     admin,
     answers::Answers,
     body::Bodies,
@@ -52,7 +52,7 @@ use super::{
     guard::{Guard, one},
     problem::{Code, Problem, REQUEST_ID},
     refusals::Refusals,
-    router, sync,
+    retry, router, sync,
 };
 
 /// All headers of a request together, in bytes; longer ones are refused with 431.
@@ -126,7 +126,7 @@ impl Api {
                 }
                 accepted = accept(&listener, &mut connections) => accepted,
             };
-            let (stream, permit) = match accepted {
+            let (stream, peer, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // It may fail twenty times a second.
@@ -142,6 +142,7 @@ impl Api {
                 shared: shared.clone(),
                 router: router.clone(),
                 http: http(settings.get().request_timeout),
+                peer,
             };
             tasks.spawn_guarded(Part::Connection, async move {
                 connection.serve(stream).await;
@@ -155,7 +156,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        // Who has said all may close that direction and still read the answer.
+        // Who has said all may close that direction and still read the answer; but see `Manners::watch`.
         .half_close(true)
         // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
         // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
@@ -167,10 +168,10 @@ fn http(head_timeout: Duration) -> http1::Builder {
 async fn accept(
     listener: &TcpListener,
     connections: &mut Places,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let permit = connections.take().await?;
-    let (stream, _peer) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, Peer(peer), permit))
 }
 
 /// Places for connections, up to a bound that can change.
@@ -223,6 +224,7 @@ struct Connection {
     shared: Arc<Shared>,
     router: Router,
     http: http1::Builder,
+    peer: Peer,
 }
 
 impl Connection {
@@ -244,7 +246,8 @@ impl Connection {
             #[cfg(test)]
             tasks::provoke(Part::Connection, request.uri().path().as_bytes());
             let manners = manners.clone();
-            async move { Ok::<_, Infallible>(respond(shared, router, request, &manners).await) }
+            let peer = self.peer;
+            async move { Ok::<_, Infallible>(respond(shared, router, request, peer, &manners).await) }
         });
         let served = self.http.serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(served.with_upgrades());
@@ -266,15 +269,17 @@ async fn respond(
     shared: Arc<Shared>,
     router: Router,
     request: Request<Incoming>,
+    peer: Peer,
     manners: &Manners,
 ) -> Response {
     let settings = shared.settings.get();
     let id = shared.ids.of(request.headers());
     let path = request.uri().path().to_owned();
+    manners.watch(path == retry::PATH);
     let origin = cors::origin(&settings, request.headers());
     let changes = !is_safe(request.method());
     let has_body = !request.body().is_end_stream();
-    let answered = answer(&shared, &settings, router, request, &id);
+    let answered = answer(&shared, &settings, router, request, peer, &id);
     let answered = shared.tasks.panics().guard(Part::Request, answered).await;
     let answered = answered.unwrap_or_else(|| Err(Problem::internal("the handler panicked")));
     let render = |problem: Problem| {
@@ -309,6 +314,7 @@ async fn answer(
     settings: &Settings,
     mut router: Router,
     request: Request<Incoming>,
+    peer: Peer,
     id: &str,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
@@ -335,6 +341,7 @@ async fn answer(
     }
     let caller = shared.door.caller(settings, &parts).await?;
     parts.extensions.insert(caller);
+    parts.extensions.insert(peer);
     let request = Request::from_parts(parts, Body::new(body));
     match router.call(request).await {
         Ok(response) => Ok(response),

@@ -21,6 +21,12 @@ pub(super) struct ProblemView<'a> {
     pub(super) request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) earliest: Option<u64>,
+    /// Of a retry or purge that is running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<String>,
+    /// The user who asked for it, or the address of a caller without a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +103,8 @@ pub(super) struct RetryDone {
     pub(super) attempted: u64,
     pub(super) delivered: u64,
     pub(super) requeued: u64,
+    /// How many copies of failed records each stream got; together they are `requeued`.
+    pub(super) moved_to: BTreeMap<String, u64>,
     pub(super) skipped: u64,
     pub(super) unmatched: u64,
     pub(super) start_offset: u64,

@@ -19,7 +19,7 @@ use syncgate::{
     redrive::{self, RedriveReport, RedriveRequest},
     secrets::{MasterKey, Secrets},
     storage::{
-        Append, AppendKind, Commit, Log, StreamConfig,
+        Append, AppendKind, Commit, Log, Stream, StreamConfig,
         embedded::{Embedded, Options, RealDisk},
     },
     tasks::Tasks,
@@ -46,7 +46,7 @@ impl Redrives for Nothing {
         Err(redrive::Error::Stopping)
     }
 
-    fn hold(&self, _partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
+    fn hold(&self, _: &Stream, _: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error> {
         Err(redrive::Error::Stopping)
     }
 }

@@ -1,4 +1,4 @@
-//! Body of `POST /stream/retry`: the sample's five members, and ours.
+//! Body of `POST /stream/retry`: the sample's five members, and ours. Of the five, `errormapping` may be left out.
 //!
 //! Numbers may come as strings and strings of digits as numbers, since the sample takes both.
 
@@ -42,8 +42,9 @@ pub(super) struct Retry {
     pub(super) after: Option<i64>,
     pub(super) group: Option<GroupName>,
     pub(super) partition: ReadPartition,
-    /// `responsecode` and `stream` of each entry.
-    pub(super) mapping: Vec<(String, String)>,
+    /// `responsecode` and `stream` of each entry; `None`, if the member is absent or `null`, leaves failures to the outcome
+    /// table.
+    pub(super) mapping: Option<Vec<(String, String)>>,
     pub(super) filter: Filter,
     /// Calls that begin in a second.
     pub(super) rate: Option<NonZeroU32>,
@@ -90,8 +91,9 @@ impl Retry {
         };
         let partition = object.required("readPartition", &mut faults);
         let partition = partition.and_then(|value| read_partition(&object, value, &mut faults));
-        let mapping = object.required("errormapping", &mut faults);
-        let mapping = mapping.and_then(|value| mapping::read(&object, value, &mut faults));
+        let mapping = object.get("errormapping");
+        let mapping = mapping.filter(|value| value.get() != "null");
+        let mapping = mapping.map(|value| mapping::read(&object, value, &mut faults));
         let filter = object.get(filter::NAME);
         let filter = filter.map(|value| filter::read(&object, value, &mut faults));
         let rate = object.get("ratePerSecond").and_then(|value| {
@@ -108,26 +110,24 @@ impl Retry {
                 ms.map(|ms| Duration::from_millis(ms.unsigned_abs()))
             }
         };
-        match (stream, records_max, partition, mapping, time_budget) {
-            (
-                Some(stream),
-                Some(records_max),
-                Some(partition),
-                Some(mapping),
-                Some(time_budget),
-            ) if faults.is_empty() => Ok(Self {
-                stream: stream.into_owned(),
-                records_max: records_max.unsigned_abs(),
-                after,
-                group: group.flatten(),
-                partition,
-                mapping,
-                filter: filter.unwrap_or_default(),
-                rate,
-                dry_run,
-                redeliver,
-                time_budget,
-            }),
+        match (stream, records_max, partition, time_budget) {
+            (Some(stream), Some(records_max), Some(partition), Some(time_budget))
+                if faults.is_empty() =>
+            {
+                Ok(Self {
+                    stream: stream.into_owned(),
+                    records_max: records_max.unsigned_abs(),
+                    after,
+                    group: group.flatten(),
+                    partition,
+                    mapping: mapping.flatten(),
+                    filter: filter.unwrap_or_default(),
+                    rate,
+                    dry_run,
+                    redeliver,
+                    time_budget,
+                })
+            }
             _ => Err(faults),
         }
     }

@@ -37,7 +37,7 @@ use crate::{
     place::{Offset, Partition, PartitionId},
     push::{self, Push},
     record::{HeadersBuilder, Record, header},
-    redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
+    redrive::{self, PartitionReport, RedriveReport, RedriveRequest, Taken, Work},
     secrets::{MasterKey, Secrets},
     storage::{
         Append, AppendKind, Commit, CommitError, Engine, Epoch, Finish, Health, Log as _, MadeBy,
@@ -52,7 +52,7 @@ const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"78
 struct CannedRedrives {
     asked: Mutex<Vec<RedriveRequest>>,
     answers: Mutex<Vec<Result<RedriveReport, redrive::Error>>>,
-    running: Mutex<Option<PartitionId>>,
+    running: Mutex<Option<Taken>>,
 }
 
 #[async_trait]
@@ -63,9 +63,11 @@ impl Redrives for CannedRedrives {
         answer.expect("the test has no answer ready")
     }
 
-    fn hold(&self, partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
-        match *self.running.lock().unwrap() {
-            Some(of) if partitions.contains(&of) => Err(redrive::Error::Running(of)),
+    fn hold(&self, stream: &Stream, _: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error> {
+        match &*self.running.lock().unwrap() {
+            Some(taken) if taken.stream == stream.name => {
+                Err(redrive::Error::Running(taken.clone()))
+            }
             _ => Ok(Box::new(())),
         }
     }
@@ -381,6 +383,17 @@ fn unchunked(mut body: &[u8]) -> Vec<Vec<u8>> {
         }
         chunks.push(rest[2..2 + len].to_vec());
         body = &rest[2 + len + 2..];
+    }
+}
+
+/// Partition 0 of the unavailable or the default stream, as a retry or a purge has taken it.
+fn taken(edge: &Edge, stream: &str, work: Work) -> Taken {
+    Taken {
+        stream: stream.parse().unwrap(),
+        of: edge.partition(stream, 0),
+        work,
+        since: Timestamp::parse("2026-01-02T03:04:05Z").unwrap(),
+        by: Some("alice".into()),
     }
 }
 

@@ -278,14 +278,14 @@ async fn a_stream_is_not_purged_while_a_retry_of_it_runs() {
     let edge = Edge::plain().await;
     edge.append("DefaultErrorStream", vec![record("", "{}")])
         .await;
-    let running = edge.partition("DefaultErrorStream", 0);
     let purge = async |stream: &str| {
         let path = format!("/v1/streams/{stream}/purge");
         edge.post(&path, r#"{"reason":"x"}"#).await
     };
+    let running = taken(&edge, "DefaultErrorStream", Work::Retry);
     *edge.redrives.running.lock().unwrap() = Some(running);
     let refused = purge("DefaultErrorStream").await;
-    let problem = refused.check_problem(409, "redrive_running");
+    let problem = refused.check_problem(409, "retry_running");
     let detail = problem["detail"].as_str().unwrap();
     assert!(
         detail.contains("DefaultErrorStream, partition 0"),

@@ -74,6 +74,7 @@ async fn a_retry_takes_the_slots_of_its_target() {
         redeliver: false,
         dry_run: false,
         time_budget: Duration::from_secs(20),
+        by: None,
     };
     let retry = redriver.run(request);
     let calls = async {

@@ -53,6 +53,7 @@ async fn the_time_budget_ends_a_pass_at_an_offset_without_gap_or_repeat() {
 async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
     let mut pass = Pass {
         shared: gateway.dispatcher.shared.clone(),
+        stop: gateway.dispatcher.shared.stop.clone(),
         stream: gateway.stream(UNAVAILABLE),
         replay: false,
         after: None,
