@@ -201,7 +201,12 @@ fn retry_walks_to_the_end_and_keeps_its_offset_for_the_next_run() {
         "--offset-file",
         offsets.to_str().unwrap(),
     ];
-    let once = served.json(&retry);
+    let json = |more: &[&str]| {
+        let arguments = [&retry[..], more, &["--output", "json"]].concat();
+        // All of them fail.
+        served.run(&arguments).expect(1).json()
+    };
+    let once = json(&[]);
     let pass = &once["partitions"][0];
     assert_eq!(
         (
@@ -216,7 +221,7 @@ fn retry_walks_to_the_end_and_keeps_its_offset_for_the_next_run() {
         fs::read_to_string(&offsets).unwrap(),
         "{\"stream\":\"InternalserverErrorStream\",\"offsets\":{\"0\":9}}\n"
     );
-    let looped = served.json(&[&retry[..], &["--loop"]].concat());
+    let looped = json(&["--loop"]);
     let pass = &looped["partitions"][0];
     assert_eq!(
         (

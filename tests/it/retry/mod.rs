@@ -1,6 +1,7 @@
 //! `POST /stream/retry`: the seed's contract, and the defects of the original mended.
 
-mod hang_up;
+mod cron;
+pub mod hang_up;
 mod open;
 mod outcomes;
 mod retention;
