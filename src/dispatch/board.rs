@@ -27,6 +27,7 @@ use super::{
     outcome::{Cause, Verdict},
     pace::Slots,
     settings::TargetSettings,
+    state::{LastFailure, Moment, TargetState},
     stats::TargetStatus,
     target_id::TargetId,
 };
@@ -55,6 +56,8 @@ pub(crate) struct Board {
     answers_matter: AtomicBool,
     /// Shared by all boards.
     budget: Arc<Budget>,
+    /// Under a lock of its own, so that calls of a target that fail need not take the other one.
+    last_failure: Mutex<Option<LastFailure>>,
     state: Mutex<State>,
 }
 
@@ -286,6 +289,7 @@ impl Board {
             origin,
             answers_matter: AtomicBool::new(true),
             budget,
+            last_failure: Mutex::default(),
             state: Mutex::new(state),
         }
     }
@@ -421,20 +425,21 @@ impl Board {
         }
     }
 
-    /// Adds each record of a partition that was called in vain, and waits here to be called again.
-    pub(crate) fn add_waiting(&self, of: PartitionId, all: &mut Vec<Waiting>) {
+    /// Names each record that was called in vain, and waits here to be called again.
+    pub(crate) fn for_each_waiting(&self, name: &mut dyn FnMut(PartitionId, Waiting)) {
         let state = self.lock();
         let delayed = state.delayed.iter();
         let delayed = delayed.map(|((due, _), delayed)| (&delayed.job, Some(*due)));
         let ready = state.lanes.iter().chain(&state.ends);
         for (job, due) in ready.map(|job| (job, None)).chain(delayed) {
-            if let (true, Some(cause)) = (job.is_first() && job.of == of, job.tried.cause) {
-                all.push(Waiting {
+            if let (true, Some(cause)) = (job.is_first(), job.tried.cause) {
+                let waiting = Waiting {
                     offset: job.offset,
                     cause,
                     attempts: job.tried.attempts,
                     due,
-                });
+                };
+                name(job.of, waiting);
             }
         }
     }
@@ -659,6 +664,29 @@ impl Board {
             queued_bytes: state.queued_bytes,
             oldest: busy.chain(waiting.map(|job| job.time)).min(),
         }
+    }
+
+    /// Notes the call that failed last.
+    pub(super) fn note_failure(&self, failure: LastFailure) {
+        let last = self.last_failure.lock();
+        *last.unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// Returns how the target stands; the shared board has none.
+    pub(super) fn state(&self, now: Moment) -> Option<TargetState> {
+        let id = self.origin.clone()?;
+        let last = self.last_failure.lock();
+        let last_failure = last.unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.lock();
+        let (stand, since) = state.breaker.stand(now.instant);
+        let is_busy = |worker: &&Worker| matches!(worker.state, WorkerState::Busy(_));
+        Some(TargetState {
+            id,
+            breaker: now.breaker(stand),
+            since: since.map(|since| now.time_of(since)),
+            in_flight: state.workers.iter().filter(is_busy).count(),
+            last_failure,
+        })
     }
 
     /// Returns how the target is called in logs and metrics.

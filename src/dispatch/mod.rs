@@ -56,6 +56,7 @@ pub(crate) mod route;
 mod settings;
 mod settle;
 pub(crate) mod sockets;
+mod state;
 mod stats;
 mod target;
 mod target_id;
@@ -75,6 +76,7 @@ pub use credentials::{Credential, CredentialError, Credentials, NewestVersions};
 pub use outcome::Cause;
 pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
+pub use state::{BreakerState, LastFailure, TargetState};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
 pub use target_id::TargetId;
 use tokio::time::{Instant, timeout};
@@ -83,7 +85,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use self::{connect::Connector, fence::Progress, job::Owned, target::Targets};
+use self::{connect::Connector, fence::Progress, job::Owned, state::Moment, target::Targets};
 use crate::{
     clock::{Clock, Timestamp},
     live::Live,
@@ -236,6 +238,44 @@ impl Dispatcher {
         };
         let waiting = self.shared.targets.waiting(of);
         waiting.into_iter().map(record).collect()
+    }
+
+    /// Returns what the last call of each record failed with that waits to be called again: of every partition of the source
+    /// stream.
+    #[must_use]
+    pub fn waiting_causes(&self) -> HashMap<(PartitionId, Offset), Cause> {
+        self.shared.targets.waiting_causes()
+    }
+
+    /// Returns how every target stands that has a queue of its own, or an entry in the configuration.
+    #[must_use]
+    pub fn target_states(&self) -> Vec<TargetState> {
+        let now = Moment {
+            time: self.shared.clock.now(),
+            instant: Instant::now(),
+        };
+        self.shared.targets.states(now)
+    }
+
+    /// Returns the target of a record; `None` if it names none that can be called.
+    #[must_use]
+    pub fn target_of(&self, record: &Record) -> Option<TargetId> {
+        self.shared.target_of(record)
+    }
+
+    /// Returns how a target is called in logs and metrics: by its name in the configuration, else by what it is.
+    #[must_use]
+    pub fn target_name(&self, target: &TargetId) -> String {
+        let settings = self.shared.settings.get();
+        let name = settings.target(target).name.clone();
+        name.unwrap_or_else(|| target.to_string())
+    }
+
+    /// Returns how many partitions wait at a record that cannot be read.
+    #[must_use]
+    pub fn unreadable_partitions(&self) -> u64 {
+        let count = self.shared.stats.unreadable_partitions.get();
+        u64::try_from(count).unwrap_or_default()
     }
 
     /// Returns every target in numbers.

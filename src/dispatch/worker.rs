@@ -34,6 +34,7 @@ use super::{
     settings::{Settings, TargetSettings},
     settle::settle,
     sockets::Socket,
+    state::LastFailure,
     stats,
     target_id::TargetId,
 };
@@ -397,6 +398,13 @@ impl Worker {
         self.judge(all, &job, &outcome);
         self.shared.stats.count(&outcome, began.elapsed());
         self.log(&job, &outcome);
+        if let Outcome::Failed(failure) = &outcome {
+            self.board.note_failure(LastFailure {
+                cause: failure.cause,
+                reason: failure.reason.to_string(),
+                at: now,
+            });
+        }
         if let Outcome::Failed(failure) = &outcome
             && let Some((until, wait)) = again(&mut job, failure, all, settings)
         {

@@ -46,4 +46,4 @@ pub use settings::Settings;
 pub use start::StartRefused;
 pub use subscribe::{Asked, SubscribeError};
 pub use subscription::{AckInvalid, End, Subscription};
-pub use tended::{AckError, CursorStatus, MoveError};
+pub use tended::{AckError, CursorLag, CursorStatus, DataStreamReaders, MoveError};

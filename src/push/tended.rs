@@ -1,13 +1,13 @@
 //! Cursors from outside: listed with how far behind they are, moved, removed, and moved forward for clients that cannot
 //! say it on their connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Timestamp,
-    place::Offset,
+    place::{Offset, PartitionId, StreamName},
     storage::{Bounds, ReadError, StreamBounds},
 };
 
@@ -18,6 +18,7 @@ use super::{
     feed,
     position::PositionInvalid,
     registry::Push,
+    resource::ResourceName,
     start::StartRefused,
 };
 
@@ -38,6 +39,32 @@ pub struct CursorStatus {
     pub records_behind: u64,
     /// Age of the first of them.
     pub behind: Duration,
+}
+
+/// A data stream, and those who read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataStreamReaders {
+    /// Its name.
+    pub name: ResourceName,
+    /// The log stream that it shows; `None` if that is gone.
+    pub log: Option<StreamName>,
+    /// Clients that read it now.
+    pub clients_len: usize,
+    /// Its cursors, by name.
+    pub cursors: Vec<CursorLag>,
+}
+
+/// A cursor, and how many records it is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorLag {
+    /// Its name.
+    pub name: CursorName,
+    /// A client has it.
+    pub is_connected: bool,
+    /// When a client last acknowledged something.
+    pub acked_at: Option<Timestamp>,
+    /// Records that are kept and not acknowledged.
+    pub records_behind: u64,
 }
 
 /// Why a cursor is not put somewhere else.
@@ -69,6 +96,36 @@ pub enum AckError {
 }
 
 impl Push {
+    /// Returns every data stream with those who read it. Nothing is read for it.
+    #[must_use]
+    pub fn readers(&self) -> Vec<DataStreamReaders> {
+        let mut cursors: HashMap<_, Vec<_>> = HashMap::new();
+        for (stream, name, state) in self.0.cursors.all() {
+            cursors.entry(stream).or_default().push((name, state));
+        }
+        let readers = |stream: Arc<DataStream>| {
+            let log = self.trail(&stream.resource.trail);
+            let found = log.as_ref();
+            let found = found.and_then(|log| self.0.streams.engine().bounds(log.id));
+            let lag = |(name, state): (CursorName, State)| CursorLag {
+                name,
+                is_connected: state.is_held(),
+                acked_at: state.acked_at,
+                records_behind: unacked(&state, found.as_ref())
+                    .map(|(_, of)| of.end.0 - of.start.0)
+                    .sum(),
+            };
+            let cursors = cursors.remove(&stream.name).unwrap_or_default();
+            DataStreamReaders {
+                name: stream.name.clone(),
+                clients_len: stream.clients_len(),
+                cursors: cursors.into_iter().map(lag).collect(),
+                log: log.map(|log| log.name.clone()),
+            }
+        };
+        self.list().into_iter().map(readers).collect()
+    }
+
     /// Returns the cursors of a data stream by name, at most `limit` behind `after`, and whether there are more.
     ///
     /// # Errors
@@ -174,36 +231,24 @@ impl Push {
         state: &State,
         found: Option<&StreamBounds>,
     ) -> Result<CursorStatus, ReadError> {
-        let position = &state.at.position;
         let (mut records_behind, mut oldest) = (0, None);
-        if let Some(found) = found {
-            // A position of another life of the log says nothing about this one.
-            let same_life = found.stream.incarnation == position.incarnation;
-            for (of, Bounds { earliest, tail }) in
-                found.stream.all_partitions().zip(&found.partitions)
-            {
-                let next = match same_life {
-                    true => feed::next_of(&position.place, of.partition),
-                    false => Offset(0),
+        for (of, unacked) in unacked(state, found) {
+            records_behind += unacked.end.0 - unacked.start.0;
+            if !unacked.is_empty() {
+                let page = self.0.streams.engine().read(of, unacked.start, 1).await;
+                let page = match page {
+                    // Retention came in between.
+                    Err(ReadError::Trimmed { .. }) => continue,
+                    page => page?,
                 };
-                let next = next.clamp(*earliest, *tail);
-                records_behind += tail.0 - next.0;
-                if next < *tail {
-                    let page = self.0.streams.engine().read(of, next, 1).await;
-                    let page = match page {
-                        // Retention came in between.
-                        Err(ReadError::Trimmed { .. }) => continue,
-                        page => page?,
-                    };
-                    let time = page.records.first().map(|first| first.time);
-                    oldest = oldest.into_iter().chain(time).min();
-                }
+                let time = page.records.first().map(|first| first.time);
+                oldest = oldest.into_iter().chain(time).min();
             }
         }
         let now = self.0.clock.now();
         Ok(CursorStatus {
             name,
-            pos: self.0.key.text(position),
+            pos: self.0.key.text(&state.at.position),
             acked_at: state.acked_at,
             used_at: state.used_at,
             is_connected: state.is_held(),
@@ -211,4 +256,24 @@ impl Push {
             behind: oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)),
         })
     }
+}
+
+/// Returns which offsets of each partition a cursor has yet to acknowledge, of those that are kept.
+fn unacked<'a>(
+    state: &'a State,
+    found: Option<&'a StreamBounds>,
+) -> impl Iterator<Item = (PartitionId, Range<Offset>)> + 'a {
+    let position = &state.at.position;
+    found.into_iter().flat_map(move |found| {
+        // A position of another life of the log says nothing about this one.
+        let same_life = found.stream.incarnation == position.incarnation;
+        let partitions = found.stream.all_partitions().zip(&found.partitions);
+        partitions.map(move |(of, Bounds { earliest, tail })| {
+            let next = match same_life {
+                true => feed::next_of(&position.place, of.partition),
+                false => Offset(0),
+            };
+            (of, next.clamp(*earliest, *tail)..*tail)
+        })
+    })
 }
