@@ -25,6 +25,7 @@ mod retry_wire;
 mod router;
 mod server;
 mod settings;
+mod status;
 mod streams;
 mod streams_wire;
 mod sync;
@@ -43,6 +44,7 @@ pub use records::Waits;
 pub use reload::{ReloadError, Reloaded, Reloads};
 pub use retry::Redrives;
 pub use settings::{Settings, TokenHeaderInvalid};
+pub use status::Reports;
 
 use crate::{
     config::Roles,
@@ -78,6 +80,8 @@ pub struct Parts {
     pub waits: Arc<dyn Waits>,
     /// Reads the configuration again.
     pub reloads: Arc<dyn Reloads>,
+    /// Knows how the gateway is.
+    pub reports: Arc<dyn Reports>,
     /// Counters, and the text of `/metrics`.
     pub metrics: Metrics,
     /// Who is asked at each scrape.
@@ -101,6 +105,7 @@ struct Shared {
     redriver: Arc<dyn Redrives>,
     waits: Arc<dyn Waits>,
     reloads: Arc<dyn Reloads>,
+    reports: Arc<dyn Reports>,
     metrics: Metrics,
     sources: Vec<Arc<dyn Source>>,
     settings: Arc<Live<Settings>>,

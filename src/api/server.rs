@@ -86,6 +86,7 @@ impl Api {
             redriver,
             waits,
             reloads,
+            reports,
             metrics,
             sources,
         } = self.parts;
@@ -97,6 +98,7 @@ impl Api {
             redriver,
             waits,
             reloads,
+            reports,
             sync_seconds: metrics.request_seconds.get_or_create_owned(&sync_route),
             door: Door::new(users, metrics.failed_logins.clone()),
             metrics,

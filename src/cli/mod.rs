@@ -18,6 +18,7 @@ mod records;
 mod reload;
 mod retry;
 mod serve;
+mod status;
 mod streams;
 mod sync;
 mod tail;
@@ -57,6 +58,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Checks a configuration, and tells everything that is wrong with it.
     Check(check::Arguments),
+    /// Shows what is wrong, and which command comes next.
+    ///
+    /// The exit code is 0 if all is well, and 1 if there is a problem or no answer.
+    Status(status::Arguments),
     /// Posts a message, an array of messages, or one message a line (NDJSON) to a running gateway.
     Sync(sync::Arguments),
     /// Dispatches records of a stream again, by POST /stream/retry.
@@ -90,6 +95,8 @@ enum Output {
     Json,
 }
 
+const DEFAULT_URL: &str = "http://127.0.0.1:9002";
+
 /// Which gateway to talk to.
 #[derive(Debug, Args)]
 struct Gateway {
@@ -99,7 +106,7 @@ struct Gateway {
         long,
         env = "SYNCGATE_URL",
         hide_env_values = true,
-        default_value = "http://127.0.0.1:9002"
+        default_value = DEFAULT_URL
     )]
     // A text, as the errors of the command line would show the password of an address that is none.
     url: String,
@@ -128,6 +135,11 @@ impl Failure {
             code: 1,
             message: message.to_string(),
         }
+    }
+
+    /// What was printed says it all.
+    fn shown() -> Self {
+        Self::failed("")
     }
 
     /// As [`Failure::failed`], with the causes.
@@ -218,6 +230,7 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Serve(arguments)) => serve::run(arguments).await,
         Some(Command::Demo(arguments)) => demo::run(arguments, output).await,
         Some(Command::Check(arguments)) => check::run(arguments, output),
+        Some(Command::Status(arguments)) => status::run(arguments, output).await,
         Some(Command::Sync(arguments)) => sync::run(arguments, output).await,
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,

@@ -67,7 +67,12 @@ impl Table {
 
 /// Writes text to standard output; what a terminal would obey is shown escaped.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    write(&escape::text(text))
+    write(&shown(text))
+}
+
+/// Returns what [`print`] writes, for a command that draws on its terminal itself.
+pub(super) fn shown(text: &str) -> String {
+    escape::text(text).into_owned()
 }
 
 /// Writes a line to standard error, in the same way.

@@ -38,6 +38,7 @@ use crate::{
     redrive::Redriver,
     retention::Retention,
     secrets::{self, MasterKey, MasterKeyError, Secrets},
+    status::{self, Status},
     storage::{
         Engine,
         embedded::{self, Embedded},
@@ -235,10 +236,20 @@ impl Gateway {
         };
         let targets = Targets {
             dispatcher: dispatcher.clone(),
-            clock,
+            clock: clock.clone(),
         };
         let sources: Vec<Arc<dyn Source>> = vec![Arc::new(books), Arc::new(targets)];
         let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
+        let status = Status::new(status::Deps {
+            streams: streams.clone(),
+            dispatcher: dispatcher.clone(),
+            push: push.clone(),
+            source: config.roles.source.clone(),
+            // A command may be given elsewhere.
+            dir: std::path::absolute(&config.data.dir).unwrap_or_else(|_| config.data.dir.clone()),
+            clock,
+            tasks: edge_tasks.clone(),
+        });
         let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
         let parts = api::Parts {
@@ -247,6 +258,7 @@ impl Gateway {
             redriver: Arc::new(redriver.clone()),
             waits: Arc::new(dispatcher.clone()),
             reloads: Arc::new(reload.clone()),
+            reports: Arc::new(status),
             streams: streams.clone(),
             users,
             metrics,

@@ -34,6 +34,7 @@ mod push;
 mod readme;
 mod reload;
 mod retry;
+mod status;
 mod streams;
 mod tail;
 mod tokens;

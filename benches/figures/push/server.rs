@@ -6,7 +6,7 @@ use std::{any::Any, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTim
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use syncgate::{
-    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Waits},
+    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Reports, Waits},
     clock::Clock,
     config::Config,
     dispatch::WaitingRecord,
@@ -18,6 +18,7 @@ use syncgate::{
     record::{Headers, Record},
     redrive::{self, RedriveReport, RedriveRequest},
     secrets::{MasterKey, Secrets},
+    status::Report,
     storage::{
         Append, AppendKind, Commit, Log, StreamConfig,
         embedded::{Embedded, Options, RealDisk},
@@ -61,6 +62,13 @@ impl Waits for Nothing {
 impl Reloads for Nothing {
     async fn reload(&self) -> Result<Reloaded, ReloadError> {
         Err(ReloadError::Stopping)
+    }
+}
+
+#[async_trait]
+impl Reports for Nothing {
+    async fn report(&self) -> Arc<Report> {
+        std::future::pending().await
     }
 }
 
@@ -110,6 +118,7 @@ pub async fn serve() -> ExitCode {
         redriver: Arc::new(Nothing),
         waits: Arc::new(Nothing),
         reloads: Arc::new(Nothing),
+        reports: Arc::new(Nothing),
         metrics: Metrics::new(&Clock::system()),
         sources: Vec::new(),
     };

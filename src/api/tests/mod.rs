@@ -8,6 +8,7 @@ mod reload;
 mod retry;
 mod routes;
 mod server;
+mod status;
 mod streams;
 mod sync;
 
@@ -39,6 +40,7 @@ use crate::{
     record::{HeadersBuilder, Record, header},
     redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
     secrets::{MasterKey, Secrets},
+    status::Report,
     storage::{
         Append, AppendKind, Commit, CommitError, Engine, Epoch, Finish, Health, Log as _, MadeBy,
         NewEnd, Stream, StreamConfig, memory::Memory,
@@ -80,6 +82,17 @@ impl Reloads for CannedReloads {
     async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let answer = self.0.lock().unwrap().take();
         answer.unwrap_or_else(|| Ok(Reloaded::default()))
+    }
+}
+
+/// Has one report, in which everything is wrong.
+#[derive(Debug)]
+struct CannedReports;
+
+#[async_trait]
+impl Reports for CannedReports {
+    async fn report(&self) -> Arc<Report> {
+        Arc::new(status::report())
     }
 }
 
@@ -145,6 +158,7 @@ impl Edge {
             redriver: redrives.clone(),
             waits: waits.clone(),
             reloads: reloads.clone(),
+            reports: Arc::new(CannedReports),
             metrics: Metrics::new(&Clock::manual(Timestamp(1))),
             sources: Vec::new(),
         };
