@@ -13,7 +13,6 @@ use crate::{
         self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
         Stopped, Waiting,
     },
-    storage::Stream,
 };
 
 use super::{
@@ -21,7 +20,7 @@ use super::{
     problem::{Code, Problem},
     query::Query,
     retry_wire::{self, Bounds, ReadPartition, Retry},
-    streams::source,
+    streams::{find_at, source},
     wire,
 };
 
@@ -80,7 +79,7 @@ pub(super) async fn retry(
         Problem::invalid(code, errors)
     })?;
     drop(body);
-    let stream = find(&shared, &asked.stream, "/streamOCIDToRetry")?;
+    let stream = find_at(&shared, "/streamOCIDToRetry", &asked.stream)?;
     let partitions = match asked.partition {
         ReadPartition::All => stream.all_partitions().collect(),
         ReadPartition::One(number) => {
@@ -130,18 +129,11 @@ pub(super) async fn retry(
     Ok(Json(done(report, after, all)))
 }
 
-fn find(shared: &Shared, text: &str, pointer: &str) -> Result<Arc<Stream>, Problem> {
-    shared.streams.resolve(text).ok_or_else(|| {
-        let what = format!("{pointer}: no stream has this name or ocid");
-        Problem::new(Code::StreamUnknown, what)
-    })
-}
-
 fn mapping(shared: &Shared, entries: Vec<(String, String)>) -> Result<ErrorMapping, Problem> {
     let mut resolved = Vec::with_capacity(entries.len());
     for (index, (code, stream)) in entries.into_iter().enumerate() {
         let pointer = format!("/errormapping/{index}/stream");
-        let stream = find(shared, &stream, &pointer)?;
+        let stream = find_at(shared, &pointer, &stream)?;
         // A copy there would be dispatched at once, by nobody's wish, and be counted as accepted a second time.
         if source(shared) == Some(&stream.name) {
             let detail =

@@ -20,6 +20,7 @@ use crate::{
     clock::{Clock, Timestamp},
     ingest::{FieldCode, FieldError},
     log::Streams,
+    nearest::nearest,
     random,
     storage::{Commit, CommitError, STATE_BYTES_MAX, StateChange, StateEntry, Stream},
     tasks::{Part, Tasks},
@@ -193,6 +194,19 @@ impl Push {
         })
     }
 
+    /// Returns what is wrong with a trail that names nothing, with the name that was probably meant.
+    fn trail_unknown(&self, trail: &str) -> String {
+        let streams = self.0.streams.engine().streams();
+        let names = streams.iter().map(|stream| stream.name.as_str());
+        let settings = self.settings();
+        let aliases = settings.trails.keys().map(String::as_str);
+        let what = "this names no stream, and no alias of [push.trails]";
+        match nearest(trail, names.chain(aliases)) {
+            Some(meant) => format!("{what}; did you mean `{meant}`?"),
+            None => what.to_owned(),
+        }
+    }
+
     /// Makes a data stream, durably.
     ///
     /// # Errors
@@ -308,7 +322,7 @@ impl Push {
             return Err(ChangeError::Invalid(vec![FieldError {
                 pointer: "/source/trail".into(),
                 code: FieldCode::WrongType,
-                detail: "this names no stream, and no alias of [push.trails]".into(),
+                detail: self.trail_unknown(&resource.trail),
             }]));
         };
         let append = self.settings().append_table(Some(&log.name));

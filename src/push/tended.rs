@@ -92,6 +92,13 @@ impl Push {
         Ok((list, more))
     }
 
+    /// Returns the names of all cursors of a data stream.
+    #[must_use]
+    pub fn cursor_names(&self, stream: &DataStream) -> Vec<CursorName> {
+        let all = self.0.cursors.list(&stream.name).into_iter();
+        all.map(|(name, _)| name).collect()
+    }
+
     /// Returns a cursor.
     ///
     /// # Errors

@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::{
     api::{
         Shared,
-        named::Named,
+        named::{self, Named},
         problem::{Code, Problem},
         query::Query,
         wire::List,
     },
     ingest::FieldError,
     object,
-    push::{CursorName, CursorNameInvalid, CursorStatus},
+    push::{AckError, CursorError, CursorName, CursorNameInvalid, CursorStatus, DataStream},
 };
 
 use super::find;
@@ -84,7 +84,8 @@ pub(in crate::api) async fn put(
     shared.push.put_cursor(&stream, &cursor, &begin).await?;
     let put = shared.push.cursor(&stream, &cursor).await?;
     // Somebody may have removed it in between.
-    Ok(Json(put.ok_or_else(unknown)?.into()))
+    let put = put.ok_or_else(|| unknown(&shared, &stream, cursor.as_str()))?;
+    Ok(Json(put.into()))
 }
 
 pub(in crate::api) async fn delete(
@@ -94,8 +95,13 @@ pub(in crate::api) async fn delete(
 ) -> Result<StatusCode, Problem> {
     Query::parse(&uri, &[])?;
     let (_, stream) = find(&shared, &name)?;
-    let cursor = cursor.parse().map_err(|_| unknown())?;
-    shared.push.remove_cursor(&stream, &cursor).await?;
+    let unknown = || unknown(&shared, &stream, &cursor);
+    let cursor: CursorName = cursor.parse().map_err(|_| unknown())?;
+    let removed = shared.push.remove_cursor(&stream, &cursor).await;
+    removed.map_err(|error| match error {
+        CursorError::Unknown => unknown(),
+        other => other.into(),
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -108,9 +114,14 @@ pub(in crate::api) async fn ack(
 ) -> Result<StatusCode, Problem> {
     Query::parse(&uri, &[])?;
     let (_, stream) = find(&shared, &name)?;
-    let cursor = cursor.parse().map_err(|_| unknown())?;
+    let unknown = || unknown(&shared, &stream, &cursor);
+    let cursor: CursorName = cursor.parse().map_err(|_| unknown())?;
     let pos = member(&shared, &headers, body, "ack").await?;
-    shared.push.ack_cursor(&stream, &cursor, &pos).await?;
+    let acked = shared.push.ack_cursor(&stream, &cursor, &pos).await;
+    acked.map_err(|error| match error {
+        AckError::Cursor(CursorError::Unknown) => unknown(),
+        other => other.into(),
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -139,6 +150,9 @@ fn named(cursor: &str) -> Result<CursorName, Problem> {
     cursor.parse().map_err(invalid)
 }
 
-fn unknown() -> Problem {
-    Problem::new(Code::NotFound, "there is no cursor of that name")
+fn unknown(shared: &Shared, stream: &DataStream, name: &str) -> Problem {
+    let all = shared.push.cursor_names(stream);
+    let names = all.iter().map(CursorName::as_str);
+    let list = format!("GET /v1/data-streams/{}/cursors lists them", stream.name);
+    Problem::new(Code::NotFound, named::unknown("cursor", name, names, &list))
 }

@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     Shared,
-    named::Named,
+    named::{self, Named},
     problem::{Code, Problem},
     query::Query,
 };
@@ -196,7 +196,13 @@ fn find(shared: &Shared, name: &str) -> Result<(ResourceName, Arc<DataStream>), 
         let known = shared.push.get(&name)?;
         Some((name, known))
     });
-    known.ok_or_else(|| Problem::new(Code::NotFound, "there is no data stream of that name"))
+    known.ok_or_else(|| {
+        let all = shared.push.list();
+        let names = all.iter().map(|known| known.name.as_str());
+        let list = "GET /services/v2/stream lists them";
+        let what = named::unknown("data stream", name, names, list);
+        Problem::new(Code::NotFound, what)
+    })
 }
 
 async fn subscribe(

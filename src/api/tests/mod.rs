@@ -3,6 +3,7 @@
 mod access;
 mod durable;
 mod idempotency;
+mod names;
 mod records;
 mod reload;
 mod retry;
