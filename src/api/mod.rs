@@ -13,7 +13,6 @@ mod data_streams;
 mod guard;
 mod ledger;
 mod named;
-mod pages;
 mod problem;
 mod purge;
 mod query;
@@ -74,7 +73,7 @@ pub struct Parts {
     pub users: Option<Users>,
     /// Runs redrives.
     pub redriver: Arc<dyn Redrives>,
-    /// Knows which records wait to be called again.
+    /// Knows what open records wait for.
     pub waits: Arc<dyn Waits>,
     /// Reads the configuration again.
     pub reloads: Arc<dyn Reloads>,

@@ -270,12 +270,22 @@ pub(super) struct ReaderView {
     pub(super) lag: u64,
 }
 
+/// What stands behind `items` in a page of one partition.
 #[derive(Debug, Serialize)]
-pub(super) struct RecordList {
-    pub(super) items: Vec<RecordView>,
+pub(super) struct PageEnd {
     pub(super) next: Option<u64>,
     pub(super) earliest: u64,
     pub(super) tail: u64,
+}
+
+/// What stands behind `items` in a page of all partitions.
+#[derive(Debug, Serialize)]
+pub(super) struct MergedPageEnd {
+    pub(super) next: Option<String>,
+    pub(super) position: String,
+    pub(super) trimmed: u64,
+    pub(super) earliest: BTreeMap<u16, u64>,
+    pub(super) tail: BTreeMap<u16, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -300,13 +310,17 @@ pub(super) struct RecordView {
     pub(super) value_base64: Option<String>,
 }
 
-/// A record that was called in vain and is going to be called again.
+/// What an open record of the source stream waits for.
 #[derive(Debug, Serialize)]
 pub(super) struct WaitingView {
+    pub(super) r#for: &'static str,
     /// Of the last call.
-    pub(super) cause: CauseView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cause: Option<CauseView>,
     pub(super) attempts: u32,
-    pub(super) due: String,
+    /// When it can go on at the earliest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) due: Option<String>,
 }
 
 /// Why a record is in an error stream.

@@ -14,6 +14,7 @@ mod healthcheck;
 mod login;
 mod offset_file;
 mod output;
+mod reader;
 mod records;
 mod reload;
 mod retry;

@@ -24,11 +24,12 @@ use super::{
     budget::Budget,
     job::Job,
     lane::{Lane, Lanes, Share, Space},
-    outcome::{Cause, Verdict},
+    outcome::Verdict,
     pace::Slots,
     settings::TargetSettings,
     stats::TargetStatus,
     target_id::TargetId,
+    waiting::{Calls, Found, Search, WaitsFor},
 };
 use crate::{
     clock::Timestamp,
@@ -82,6 +83,16 @@ pub(crate) enum Wait {
     Asked,
     /// Its slot of a rate.
     Paced,
+}
+
+impl From<Wait> for WaitsFor {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Backoff => Self::Backoff,
+            Wait::Asked => Self::RetryAfter,
+            Wait::Paced => Self::Rate,
+        }
+    }
 }
 
 impl Limits {
@@ -161,6 +172,8 @@ struct Open {
     offset: Offset,
     /// Its target, on the shared board.
     origin: Option<TargetId>,
+    /// What was tried before.
+    calls: Calls,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,19 +243,6 @@ enum Full {
     Board(Box<Job>),
     /// The share of its lane.
     Lane(Lane, Box<Job>),
-}
-
-/// A record that was called in vain, and is going to be called again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    /// Its offset.
-    pub(crate) offset: Offset,
-    /// What the last call failed with.
-    pub(crate) cause: Cause,
-    /// Calls so far.
-    pub(crate) attempts: u32,
-    /// When it is called again; `None` as soon as its target takes calls.
-    pub(crate) due: Option<Instant>,
 }
 
 /// Someone to work.
@@ -393,6 +393,7 @@ impl Board {
                 Some(_) => None,
                 None => job.origin.clone(),
             },
+            calls: Calls::of(job),
         })
     }
 
@@ -421,19 +422,32 @@ impl Board {
         }
     }
 
-    /// Adds each record of a partition that was called in vain, and waits here to be called again.
-    pub(crate) fn add_waiting(&self, of: PartitionId, all: &mut Vec<Waiting>) {
+    /// Says of each record that waits here for its first dispatch, or is in the hands of a worker, what it waits for.
+    ///
+    /// It looks at every job that waits: not for the hot path.
+    pub(crate) fn search(&self, search: &mut Search<'_>) {
         let state = self.lock();
-        let delayed = state.delayed.iter();
-        let delayed = delayed.map(|((due, _), delayed)| (&delayed.job, Some(*due)));
-        let ready = state.lanes.iter().chain(&state.ends);
-        for (job, due) in ready.map(|job| (job, None)).chain(delayed) {
-            if let (true, Some(cause)) = (job.is_first() && job.of == of, job.tried.cause) {
-                all.push(Waiting {
-                    offset: job.offset,
-                    cause,
-                    attempts: job.tried.attempts,
-                    due,
+        let now = Instant::now();
+        for (at, job) in state.lanes.ready().enumerate() {
+            let (waits_for, due) = state.ready_waits_for(at, now);
+            search.job(job, waits_for, due);
+        }
+        for job in state.lanes.behind() {
+            search.job(job, WaitsFor::Key, None);
+        }
+        for job in &state.ends {
+            search.job(job, WaitsFor::Log, None);
+        }
+        for ((due, _), delayed) in &state.delayed {
+            let (waits_for, due) = state.delayed_waits_for(*due, delayed, now);
+            search.job(&delayed.job, waits_for, Some(due));
+        }
+        for worker in &state.workers {
+            if let (WorkerState::Busy(time), Some(open)) = (worker.state, &worker.open) {
+                search.record(open.of, open.offset, time, || Found {
+                    waits_for: WaitsFor::Answer,
+                    calls: open.calls,
+                    due: None,
                 });
             }
         }
@@ -771,6 +785,35 @@ impl State {
         match (self.breaker.opens_at(), slot_at) {
             (None, slot_at) => slot_at.filter(|_| self.breaker.admits(1, Instant::now) > 0),
             (probe_at, slot_at) => probe_at.max(slot_at),
+        }
+    }
+
+    /// What the job waits for that is ready and has so many ready ones before it.
+    fn ready_waits_for(&self, before: usize, now: Instant) -> (WaitsFor, Option<Instant>) {
+        if self.breaker.is_open() {
+            // Nobody knows when a probe ends that is under way.
+            let until = self.breaker.open_until(now).filter(|until| *until > now);
+            return (WaitsFor::TargetOpen, until);
+        }
+        match &self.rate {
+            Some(rate) if rate.opens_at() > now => (WaitsFor::Rate, rate.opens_at_behind(before)),
+            _ => (WaitsFor::Turn, None),
+        }
+    }
+
+    /// What a job waits for that waits outside its lane: the breaker, if that is open for longer.
+    fn delayed_waits_for(
+        &self,
+        due: Instant,
+        delayed: &Delayed,
+        now: Instant,
+    ) -> (WaitsFor, Instant) {
+        if delayed.job.unstored.is_some() {
+            return (WaitsFor::Log, due);
+        }
+        match self.breaker.open_until(now) {
+            Some(until) if until > due => (WaitsFor::TargetOpen, until),
+            _ => (delayed.wait.into(), due),
         }
     }
 

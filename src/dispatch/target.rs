@@ -12,13 +12,14 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    board::{Board, LeaveOut, Waiting, Wake},
+    board::{Board, LeaveOut, Wake},
     budget::Budget,
     job::Job,
     lane::{Lane, Space},
     settings::Settings,
     stats::TargetStatus,
     target_id::{Prefixes, TargetId},
+    waiting::Search,
 };
 use crate::{
     place::{Offset, PartitionId},
@@ -144,15 +145,11 @@ impl Targets {
         }
     }
 
-    /// Returns the records of a partition that were called in vain and wait to be called again, by offset; as many as boards
-    /// hold, at most.
-    pub(crate) fn waiting(&self, of: PartitionId) -> Vec<Waiting> {
-        let mut waiting = Vec::new();
+    /// Looks at every board for open records: see [`Board::search`].
+    pub(crate) fn search(&self, search: &mut Search<'_>) {
         for board in self.all() {
-            board.add_waiting(of, &mut waiting);
+            board.search(search);
         }
-        waiting.sort_unstable_by_key(|waiting| waiting.offset);
-        waiting
     }
 
     /// Takes other settings for every board, and returns the boards that are left: each may have use for more workers.

@@ -102,7 +102,17 @@ impl Memory {
         inner.partitions.get_mut(&of).unwrap().damaged = damaged;
     }
 
-    /// How many commits were stored.
+    /// A record was stored at another time, as by a clock that was wrong.
+    pub(crate) fn stored_at(&self, of: PartitionId, offset: Offset, time: Timestamp) {
+        let mut inner = self.inner.lock().unwrap();
+        let part = inner.partitions.get_mut(&of).unwrap();
+        let record = part
+            .records
+            .iter_mut()
+            .find(|record| record.offset == offset);
+        record.unwrap().time = time;
+    }
+
     /// Has lost records to damage, which somebody has accepted.
     pub(crate) fn lose(&self, of: PartitionId, offsets: Range<u64>) {
         let mut inner = self.inner.lock().unwrap();
@@ -110,6 +120,7 @@ impl Memory {
         inner.partitions.get_mut(&of).unwrap().lost.push(lost);
     }
 
+    /// How many commits were stored.
     pub(crate) fn commits_len(&self) -> usize {
         self.inner.lock().unwrap().commits_len
     }

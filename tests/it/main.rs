@@ -32,6 +32,7 @@ mod payloads;
 mod purge;
 mod push;
 mod readme;
+mod records;
 mod reload;
 mod retry;
 mod streams;

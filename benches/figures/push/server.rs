@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use syncgate::{
     api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Waits},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::Config,
-    dispatch::WaitingRecord,
+    dispatch::{WaitingRecord, WaitsFor},
     ingest::Ingest,
     live::Live,
     log::Streams,
-    place::PartitionId,
+    place::{Offset, Partition, PartitionId, StreamId},
     push::{self, Push},
     record::{Headers, Record},
     redrive::{self, RedriveReport, RedriveRequest},
@@ -52,8 +52,17 @@ impl Redrives for Nothing {
 }
 
 impl Waits for Nothing {
-    fn waiting(&self, _of: PartitionId) -> Vec<WaitingRecord> {
+    fn waiting(
+        &self,
+        _stream: StreamId,
+        _is_sought: &dyn Fn(Partition, Offset) -> bool,
+        _len_max: usize,
+    ) -> Vec<WaitingRecord> {
         Vec::new()
+    }
+
+    fn unqueued(&self, _record: &Record) -> (WaitsFor, Option<Timestamp>) {
+        (WaitsFor::Turn, None)
     }
 }
 

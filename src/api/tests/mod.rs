@@ -3,6 +3,7 @@
 mod access;
 mod durable;
 mod idempotency;
+mod merged;
 mod names;
 mod records;
 mod reload;
@@ -33,9 +34,9 @@ use super::{router::ROUTES, *};
 use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
-    dispatch::WaitingRecord,
+    dispatch::{WaitingRecord, WaitsFor},
     ingest::NotPaused,
-    place::{Offset, Partition, PartitionId},
+    place::{Offset, Partition, PartitionId, StreamId},
     push::{self, Push},
     record::{HeadersBuilder, Record, header},
     redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
@@ -84,13 +85,24 @@ impl Reloads for CannedReloads {
     }
 }
 
-/// Says what a test has put there, of every partition.
+/// Says what a test has put there, of every stream; what is not there waits for its turn.
 #[derive(Debug, Default)]
 struct CannedWaits(Mutex<Vec<WaitingRecord>>);
 
 impl Waits for CannedWaits {
-    fn waiting(&self, _: PartitionId) -> Vec<WaitingRecord> {
-        self.0.lock().unwrap().clone()
+    fn waiting(
+        &self,
+        _: StreamId,
+        is_sought: &dyn Fn(Partition, Offset) -> bool,
+        len_max: usize,
+    ) -> Vec<WaitingRecord> {
+        let canned = self.0.lock().unwrap().clone().into_iter();
+        let sought = canned.filter(|one| is_sought(one.partition, one.offset));
+        sought.take(len_max).collect()
+    }
+
+    fn unqueued(&self, _: &Record) -> (WaitsFor, Option<Timestamp>) {
+        (WaitsFor::Turn, None)
     }
 }
 
@@ -225,8 +237,12 @@ impl Edge {
     }
 
     async fn append(&self, stream: &str, records: Vec<Record>) {
+        self.append_to(stream, 0, records).await;
+    }
+
+    async fn append_to(&self, stream: &str, partition: u16, records: Vec<Record>) {
         let append = Append {
-            of: self.partition(stream, 0),
+            of: self.partition(stream, partition),
             records,
             kind: AppendKind::Accepted,
             refers: Vec::new(),
