@@ -12,6 +12,8 @@ use clap::Args;
 use self::list::Asked;
 use super::{Failure, Gateway, Output, reader::Reader};
 
+pub(super) use self::page::{Item, Page};
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Name or OCID of the stream, or one record of it: STREAM/PARTITION/OFFSET.

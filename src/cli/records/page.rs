@@ -9,6 +9,8 @@ pub(in crate::cli) struct Page<'a> {
     #[serde(borrow)]
     pub(in crate::cli) items: Vec<&'a RawValue>,
     pub(in crate::cli) next: Value,
+    /// Of all partitions.
+    pub(in crate::cli) position: Option<String>,
     #[serde(default)]
     pub(in crate::cli) trimmed: u64,
     pub(in crate::cli) earliest: Value,
