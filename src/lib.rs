@@ -44,6 +44,7 @@ mod ledger;
 mod loose;
 mod mask;
 pub mod message;
+mod nearest;
 mod object;
 pub mod place;
 mod random;

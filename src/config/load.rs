@@ -12,13 +12,13 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, Place, administrator, check,
-    errors::did_you_mean,
-    oci,
+    Config, ConfigError, ConfigErrors, Place, administrator, check, oci,
+    ranges::range_of,
     schema::{Shape, shape},
 };
 use crate::{
     files::{self, CONFIG_BYTES_MAX},
+    nearest::did_you_mean,
     users::Administrator,
 };
 
@@ -231,7 +231,7 @@ impl Loader {
                 .map(|(key, filler)| ((*key).to_owned(), Value::from(*filler)))
                 .collect();
             alone.insert(key.clone(), value.clone());
-            match try_values(section, Value::Array(vec![alone.into()])) {
+            match try_values(section, key, Value::Array(vec![alone.into()])) {
                 Ok(()) => {
                     right.insert(key.clone(), value.clone());
                     self.places.insert(path, place);
@@ -265,7 +265,7 @@ impl Loader {
         let mut wrong = None;
         for value in candidates {
             let alone = Table::from_iter([(key.to_owned(), value.clone())]);
-            match try_values(section, alone.into()) {
+            match try_values(section, key, alone.into()) {
                 Ok(()) => {
                     self.section(section).insert(key.to_owned(), value);
                     self.places.insert(path, place);
@@ -431,16 +431,21 @@ fn stand_in(section: &str, at: usize) -> Table {
     values
 }
 
-fn try_values(section: &str, values: Value) -> Result<(), String> {
+/// Tries a section in which `key` is what may be wrong.
+fn try_values(section: &str, key: &str, values: Value) -> Result<(), String> {
     let alone = Table::from_iter([(section.to_owned(), values)]);
     match Config::deserialize(Value::Table(alone)) {
         Ok(_) => Ok(()),
         Err(error) => {
+            let right = match range_of(section, key) {
+                Some(range) => format!("{} to {}", range.start(), range.end()),
+                None => "0 or more".to_owned(),
+            };
             let mut message = error.message().to_owned();
             for number in ["usize", "u64", "u32", "u16"] {
                 message = message.replace(
                     &format!("expected {number}"),
-                    "expected a whole number, 0 or more",
+                    &format!("expected a whole number, {right}"),
                 );
             }
             Err(message)

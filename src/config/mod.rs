@@ -9,6 +9,7 @@ mod check;
 mod errors;
 mod load;
 mod oci;
+mod ranges;
 mod reload;
 mod schema;
 #[cfg(test)]

@@ -194,10 +194,10 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
         &[
             "t.toml, line 1: sever: unknown section; did you mean \"server\"?",
             "t.toml, line 4: server.listn: unknown key; did you mean \"listen\"?",
-            "t.toml, line 5: server.grace_ms: invalid type: string \"soon\", expected a whole number, 0 or more; the default is 20000",
+            "t.toml, line 5: server.grace_ms: invalid type: string \"soon\", expected a whole number, 0 to 3600000; the default is 20000",
             "t.toml, line 6: server.listen: invalid socket address syntax; the default is \"127.0.0.1:9002\"",
             "t.toml, line 8: dispatch.in_flight_max: is 0, but must be 1 to 10000",
-            "t.toml, line 9: dispatch.attempts_max: invalid value: integer `-1`, expected a whole number, 0 or more",
+            "t.toml, line 9: dispatch.attempts_max: invalid value: integer `-1`, expected a whole number, 1 to 1000; the default is",
             "t.toml, line 11: sync.answer: unknown variant `jsn`, expected `json` or `text`",
             "t.toml, line 12: sync.operations: \"POTS\" is none of POST, PUT, PATCH, DELETE, GET; did you mean \"POST\"?",
             "t.toml, line 14: roles.source: a stream name has 2 to 64 characters",
@@ -353,6 +353,43 @@ fn values_must_fit_together() {
     );
 }
 
+/// A proposal is a name that somebody may have meant, and no other; a number has both of its bounds.
+#[test]
+fn what_is_proposed_is_near_and_what_is_right_is_said_whole() {
+    let target = "[[targets]]\nname = \"a\"\norigin = \"http://a\"\n";
+    for (text, expected) in [
+        (
+            &*format!("{target}rate = 5"),
+            "t.toml, line 4: targets[0].rate: unknown key; did you mean \"rate_per_second\"?",
+        ),
+        (
+            &format!("{target}retries = 5"),
+            "t.toml, line 4: targets[0].retries: unknown key\n",
+        ),
+        (
+            &format!("{target}attempts_max = -1"),
+            "t.toml, line 4: targets[0].attempts_max: invalid value: integer `-1`, expected a whole number, 1 to 1000\n",
+        ),
+        (
+            "[dispatch]\nretry_after_max_ms = 5",
+            "t.toml, line 2: dispatch.retry_after_max_ms: unknown key; did you mean \"retry_after_ms_max\"?",
+        ),
+        (
+            "[dispatch]\ndeferred_ms_max = -1",
+            "t.toml, line 2: dispatch.deferred_ms_max: invalid value: integer `-1`, expected a whole number, 0 to 86400000; \
+             the default is 3600000\n",
+        ),
+        (
+            "[[streams]]\nname = \"Ab\"\npartitions = 70000",
+            "t.toml, line 3: streams[0].partitions: invalid value: integer `70000`, expected a whole number, 1 to 256\n",
+        ),
+    ] {
+        let said = load_text(text, &[]).unwrap_err().to_string() + "\n";
+        let (_, said) = said.split_at(said.find("t.toml").unwrap());
+        assert!(said.starts_with(expected), "{said}");
+    }
+}
+
 /// What was wrong comes first; the entries behind it are judged under their own numbers.
 #[test]
 fn a_wrong_entry_leaves_the_others_their_numbers_and_lines() {
@@ -463,7 +500,7 @@ fn the_sample_cannot_send_failures_back_to_the_source() {
 
 #[test]
 fn the_greatest_record_fits_into_the_log_with_its_cause() {
-    let stored_max = check::RECORD_BYTES_MAX + check::RECORD_MARGIN_BYTES;
+    let stored_max = ranges::RECORD_BYTES_MAX + check::RECORD_MARGIN_BYTES;
     assert!(stored_max <= crate::storage::embedded::COMMIT_BYTES_MAX as u64);
     let text = "[log]\nsegment_bytes = 1073741824\nqueue_bytes_max = 1073741824\n\
                 [dispatch]\nqueue_bytes_max = 1073741824\n\

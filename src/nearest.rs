@@ -1,0 +1,87 @@
+//! The name that a wrong one was probably meant to be. Pure.
+//!
+//! Case, `_` and `-` do not count: `retry-after` is as good as `retry_after`. A name is near if at most a third of its
+//! characters differ, or if the wrong one is the beginning of it. Otherwise nothing is proposed, because a wrong proposal
+//! costs more time than none.
+
+/// A longer text is no slip of any name of ours, and comparing it would cost.
+const WRONG_BYTES_MAX: usize = 128;
+/// With fewer characters nearly everything begins alike.
+const BEGINNING_LEN_MIN: usize = 3;
+
+/// Returns the name that is nearest to `wrong`; `None` if none is near.
+pub(crate) fn nearest<'a>(
+    wrong: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    if wrong.len() > WRONG_BYTES_MAX {
+        return None;
+    }
+    let wrong = folded(wrong);
+    let len = wrong.chars().count();
+    let (mut best, mut begins) = (None, None);
+    for name in names {
+        let other = folded(name);
+        let slips = strsim::damerau_levenshtein(&wrong, &other);
+        let is_near = 3 * slips <= len.max(other.chars().count());
+        if is_near && best.is_none_or(|(fewest, _)| slips < fewest) {
+            best = Some((slips, name));
+        }
+        let is_beginning = len >= BEGINNING_LEN_MIN && other.starts_with(&wrong);
+        if is_beginning && begins.is_none_or(|shortest: &str| name.len() < shortest.len()) {
+            begins = Some(name);
+        }
+    }
+    best.map(|(_, name)| name).or(begins)
+}
+
+/// Returns `; did you mean "x"?` for the name that is nearest to `wrong`, or nothing if none is near.
+pub(crate) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let near = nearest(wrong, names);
+    near.map(|name| format!("; did you mean \"{name}\"?"))
+        .unwrap_or_default()
+}
+
+fn folded(name: &str) -> String {
+    let kept = name.chars().filter(|c| !matches!(c, '_' | '-'));
+    kept.flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(wrong: &str, expected: Option<&str>) {
+        let names = [
+            "name",
+            "origin",
+            "rate_per_second",
+            "retry_after_ms_max",
+            "begin",
+            "cursor",
+            "POST",
+        ];
+        assert_eq!(nearest(wrong, names), expected, "{wrong}");
+    }
+
+    #[test]
+    fn the_nearest_name_is_proposed_and_none_that_is_not_near() {
+        for (wrong, expected) in [
+            ("nmae", "name"),
+            ("Name", "name"),
+            ("begn", "begin"),
+            ("cusror", "cursor"),
+            ("post", "POST"),
+            ("rate", "rate_per_second"),
+            ("rate-per-second", "rate_per_second"),
+            ("retry_after_max_ms", "retry_after_ms_max"),
+        ] {
+            check(wrong, Some(expected));
+        }
+        for wrong in ["", "x", "ra", "limit", "gate", "rates_of_all_targets"] {
+            check(wrong, None);
+        }
+        check(&"begin".repeat(100), None);
+    }
+}
