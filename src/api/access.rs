@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Settings,
+    admin::METRICS,
     guard::one,
     problem::{Code, Problem},
 };
@@ -25,11 +26,10 @@ const GUARDED: [&str; 5] = [
     "/services/v2",
     "/v1",
     "/stream/retry",
+    // Unless `metrics.public` is true.
     METRICS,
     "/asyncapi.yaml",
 ];
-/// Guarded unless `metrics.public` is true.
-const METRICS: &str = "/metrics";
 
 /// Failed logins are told to the log this often at most, with their number.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);

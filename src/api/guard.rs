@@ -53,7 +53,8 @@ impl Guard {
 
     /// Refuses a `Host` that is not ours, and what a foreign page sends if it changes something.
     ///
-    /// Probes of health and readiness come under any name: a prober knows an address alone, and learns nothing else.
+    /// Probes of health and readiness come under any name, because a prober knows an address alone and learns nothing
+    /// else. So do scrapes of metrics that are public.
     pub(super) fn check(
         &self,
         settings: &Settings,
@@ -64,7 +65,8 @@ impl Guard {
             host_header(request)?,
         ];
         let foreign = |host: &&str| !self.is_ours(settings, host);
-        if named.iter().flatten().any(foreign) && !admin::is_probe(request.uri.path()) {
+        let is_for_all = admin::is_for_any_host(settings, request.uri.path());
+        if named.iter().flatten().any(foreign) && !is_for_all {
             return Err(Problem::new(
                 Code::HostNotAllowed,
                 "name the host in server.hosts if it is this server",
@@ -275,6 +277,21 @@ mod tests {
             check_at(probe, "GET", &twice, Err(Code::InvalidRequest));
         }
         check_at("/healthz/x", "GET", &foreign, refused);
+        check_at("/metrics", "GET", &foreign, refused);
+    }
+
+    #[test]
+    fn public_metrics_are_scraped_under_any_name() {
+        let mut config = Config::default();
+        config.metrics.public = true;
+        let settings = Settings::new(&config).unwrap();
+        let guard = Guard::new(SocketAddr::from(([127, 0, 0, 1], 9002)));
+        for (path, is_let_in) in [("/metrics", true), ("/metrics/x", false), ("/v1", false)] {
+            let request = http::Request::builder().uri(path);
+            let request = request.header("host", "10.1.2.3:9002").body(()).unwrap();
+            let checked = guard.check(&settings, &request.into_parts().0);
+            assert_eq!(checked.is_ok(), is_let_in, "{path}");
+        }
     }
 
     #[test]

@@ -43,22 +43,33 @@ async fn post(gateway: &Gateway, body: &Value) -> Answer {
     gateway.post("/stream/sync", body).await
 }
 
+const USER: (&str, &str) = ("ada", "correct horse battery");
+
+/// A gateway with users, some settings of which need them.
+fn with_users() -> Gateway {
+    let place = Place::with_config("# nothing yet\n");
+    let place = place.env("SYNCGATE_ADMIN_USER", USER.0);
+    place.env("SYNCGATE_ADMIN_PASSWORD", USER.1).start()
+}
+
+/// As [`take`], where there are users.
+async fn take_as_user(gateway: &Gateway, key: &str, config: &str) {
+    gateway.write_config(config);
+    let request = gateway.request(Method::POST, "/v1/reload");
+    let answer = gateway.send(request.basic_auth(USER.0, Some(USER.1))).await;
+    assert_eq!(answer.ok(), told(&[key], &[]), "{config}");
+}
+
 async fn another_name_is_ours() {
-    let gateway = plain();
+    let gateway = with_users();
     let ask = || {
-        gateway.send(
-            gateway
-                .request(Method::GET, "/v1/streams")
-                .header("host", "gate.example"),
-        )
+        let request = gateway.request(Method::GET, "/v1/streams");
+        let request = request.basic_auth(USER.0, Some(USER.1));
+        gateway.send(request.header("host", "gate.example"))
     };
     ask().await.problem(421, "host_not_allowed");
-    take(
-        &gateway,
-        "server.hosts",
-        "[server]\nhosts = [\"gate.example\"]",
-    )
-    .await;
+    let hosts = "[server]\nhosts = [\"gate.example\"]";
+    take_as_user(&gateway, "server.hosts", hosts).await;
     ask().await.ok();
 }
 
@@ -163,20 +174,19 @@ async fn a_stop_waits_for_less() {
 }
 
 async fn metrics_are_for_everyone() {
-    let (user, password) = ("ada", "correct horse battery");
-    let place = Place::with_config("# nothing yet\n")
-        .env("SYNCGATE_ADMIN_USER", user)
-        .env("SYNCGATE_ADMIN_PASSWORD", password);
-    let gateway = place.start();
+    let gateway = with_users();
+    let elsewhere = || {
+        let request = gateway.request(Method::GET, "/metrics");
+        gateway.send(request.header("host", "10.1.2.3:9090"))
+    };
     gateway
         .get("/metrics")
         .await
         .problem(401, "unauthenticated");
-    gateway.write_config("[metrics]\npublic = true");
-    let request = gateway.request(Method::POST, "/v1/reload");
-    let answer = gateway.send(request.basic_auth(user, Some(password))).await;
-    assert_eq!(answer.ok(), told(&["metrics.public"], &[]));
+    elsewhere().await.problem(421, "host_not_allowed");
+    take_as_user(&gateway, "metrics.public", "[metrics]\npublic = true").await;
     gateway.get("/metrics").await.ok();
+    elsewhere().await.ok();
 }
 
 async fn a_success_looks_otherwise() {
