@@ -34,6 +34,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let sources = Sources::of_process(arguments.config, overrides);
     let loaded = config::load(sources).map_err(Failure::usage)?;
+    // With a directory that was used before only its journal tells: `Gateway::bind` looks there.
+    if !loaded.may_have_users() {
+        loaded.check_open_mode().map_err(Failure::usage)?;
+    }
+    let data = std::path::absolute(&loaded.config.data.dir);
+    let data = data.unwrap_or_else(|_| loaded.config.data.dir.clone());
     let level = telemetry::log_to_stderr(&loaded.config.logging)
         .map_err(|error| Failure::start_by("the log", &error))?;
     descriptors::raise_limit();
@@ -52,7 +58,18 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     };
     let gateway = bound.map_err(|error| Failure::start(&error))?;
-    output::print(&format!("listening on http://{}\n", gateway.address()))?;
+    let url = format!("http://{}", gateway.address());
+    output::print(&format!("listening on {url}\n"))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        address = url,
+        mode = match gateway.has_users() {
+            true => "users",
+            false => "open: every caller is administrator",
+        },
+        data = %data.display(),
+        "serving"
+    );
     let stop = CancellationToken::new();
     let reload = gateway.reload();
     let mut ended = Box::pin(gateway.run(stop.clone()));

@@ -9,6 +9,7 @@ mod check;
 mod errors;
 mod load;
 mod oci;
+mod open_mode;
 mod ranges;
 mod reload;
 mod schema;

@@ -28,7 +28,7 @@ pub use self::{
 use crate::{
     api::{self, Api, ListenRefused},
     clock::Clock,
-    config::{Config, Loaded},
+    config::{Config, ConfigErrors, Loaded},
     descriptors::Shares,
     dispatch::{self, Dispatcher, SettingInvalid},
     ingest::Ingest,
@@ -103,6 +103,9 @@ pub enum StartError {
     /// The users do not open, or the first administrator cannot be made.
     #[error(transparent)]
     Users(#[from] users::OpenError),
+    /// There is no user, and the settings are for callers on other machines.
+    #[error(transparent)]
+    OpenMode(#[from] ConfigErrors),
     /// The streams cannot be made as configured.
     #[error(transparent)]
     Streams(#[from] EnsureError),
@@ -180,6 +183,10 @@ impl Gateway {
         given_up.disarm();
         let secrets = Secrets::open(engine.clone(), master).await?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
+        if users.is_none() {
+            loaded.check_open_mode()?;
+        }
+        let has_users = users.is_some();
         let edge_tasks = Tasks::new();
         let settings_of_push = push::Settings::new(config);
         let push = Push::open(
@@ -259,6 +266,7 @@ impl Gateway {
             running: loaded,
             asked,
             address,
+            has_users,
             streams,
             ingest,
             dispatcher,
@@ -287,6 +295,12 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns whether callers must be users; if not, the gateway is in open mode.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        self.reloader.has_users
     }
 
     /// Returns what asks for reloads. They begin once it serves.

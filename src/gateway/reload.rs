@@ -58,6 +58,7 @@ pub(super) struct Reloader {
     pub(super) running: Loaded,
     pub(super) asked: mpsc::Receiver<Ask>,
     pub(super) address: SocketAddr,
+    pub(super) has_users: bool,
     pub(super) streams: Streams,
     pub(super) ingest: Ingest,
     pub(super) dispatcher: Dispatcher,
@@ -101,8 +102,8 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let (running, address) = (self.running.clone(), self.address);
-        let prepared = off_this_thread(move || Prepared::new(&running, address)).await;
+        let (running, address, has_users) = (self.running.clone(), self.address, self.has_users);
+        let prepared = off_this_thread(move || Prepared::new(&running, address, has_users)).await;
         let Prepared {
             read,
             dispatch,
@@ -156,9 +157,12 @@ impl Reloader {
 }
 
 impl Prepared {
-    fn new(running: &Loaded, address: SocketAddr) -> Result<Self, ConfigErrors> {
+    fn new(running: &Loaded, address: SocketAddr, has_users: bool) -> Result<Self, ConfigErrors> {
         let read = running.reload()?;
         let loaded = &read.loaded;
+        if !has_users {
+            loaded.check_open_mode()?;
+        }
         let dispatch = dispatch_settings(&loaded.config, address).map_err(|wrong| {
             let wrong = wrong.iter().map(|one| loaded.error(&one.key, &*one.reason));
             ConfigErrors(wrong.collect())

@@ -27,6 +27,7 @@ mod idempotency;
 mod lifecycle;
 mod limits;
 mod loss;
+mod open_mode;
 mod open_records;
 mod payloads;
 mod purge;
