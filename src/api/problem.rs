@@ -365,6 +365,11 @@ impl Problem {
         self.code
     }
 
+    #[cfg(test)]
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Writes a line to the log if the fault is ours, and if the log has not just heard of one of this kind.
     pub(super) fn tell(&self, refusals: &Refusals, request_id: &str) {
         let (status, code, _) = self.code.parts();

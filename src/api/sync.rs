@@ -15,6 +15,7 @@ use super::{
     body::{Sender, media_type},
     guard::one,
     problem::{Code, Problem},
+    query::Query,
     wire,
 };
 
@@ -38,10 +39,7 @@ pub(super) async fn answer(
     request_id: &str,
 ) -> Result<Response, Problem> {
     let headers = &request.headers;
-    if request.uri.query().is_some_and(|query| !query.is_empty()) {
-        let what = "this route has no query parameters";
-        return Err(Problem::new(Code::InvalidRequest, what));
-    }
+    Query::parse(&request.uri, &[])?;
     let token = token(headers, &settings.token_header)?;
     let key = idempotency_key(headers)?;
     let lines = media_type(headers).is_some_and(|kind| {
