@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, HeaderName, header, request, uri::Authority};
+use http::{HeaderMap, HeaderName, Version, header, request, uri::Authority};
 
 use super::{
     Settings, admin, data_streams,
@@ -94,7 +94,9 @@ impl Guard {
 /// another one. Readers use GET.
 fn changes(request: &request::Parts) -> bool {
     let headers = &request.headers;
-    let reads_on = headers.contains_key(header::UPGRADE) || data_streams::wants_events(headers);
+    // In HTTP/1.0 it is ignored.
+    let upgrades = request.version >= Version::HTTP_11 && headers.contains_key(header::UPGRADE);
+    let reads_on = upgrades || data_streams::wants_events(headers);
     !is_safe(&request.method) || reads_on
 }
 
@@ -136,8 +138,7 @@ fn host_header(request: &request::Parts) -> Result<Option<&str>, Problem> {
     let Some(host) = one(&request.headers, &header::HOST)
         .map_err(|()| wrong("the request has more than one Host header"))?
     else {
-        let may_lack =
-            request.version < http::Version::HTTP_11 || request.uri.authority().is_some();
+        let may_lack = request.version < Version::HTTP_11 || request.uri.authority().is_some();
         return match may_lack {
             true => Ok(None),
             false => Err(wrong("the request has no Host header")),

@@ -42,10 +42,7 @@ pub(super) async fn answer(
     Query::parse(&request.uri, &[])?;
     let token = token(headers, &settings.token_header)?;
     let key = idempotency_key(headers)?;
-    let lines = media_type(headers).is_some_and(|kind| {
-        kind.eq_ignore_ascii_case("application/x-ndjson")
-            || kind.eq_ignore_ascii_case("application/ndjson")
-    });
+    let lines = media_type(headers).is_some_and(is_of_lines);
     let body = shared
         .bodies
         .read_from(Sender::Source, headers, body, settings.batch_bytes_max)
@@ -90,6 +87,19 @@ pub(super) async fn answer(
         }
         _ => response,
     })
+}
+
+/// Returns whether a media type is one of JSON values of which each has a line of its own. None of these is registered.
+fn is_of_lines(kind: &str) -> bool {
+    const LINES: [&str; 6] = [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonl",
+        "application/jsonlines",
+        "application/x-jsonlines",
+    ];
+    LINES.iter().any(|one| kind.eq_ignore_ascii_case(one))
 }
 
 /// Returns the most that the answer to a body may have.

@@ -388,9 +388,37 @@ async fn odd_places_are_refused_by_name() {
             "{query}: {problem}"
         );
     }
-    let page = gateway
-        .get("/v1/streams/DataSyncStream/partitions/0/records?from=9223372036854775808")
-        .await
-        .ok();
-    assert_eq!(page["items"], json!([]));
+    // Times as RFC 3339 §5.6 allows them, in small letters too.
+    for query in [
+        "from=9223372036854775808",
+        "at=2026-01-02T03:04:05Z",
+        "at=2026-01-02t03:04:05.5z",
+    ] {
+        let path = format!("/v1/streams/DataSyncStream/partitions/0/records?{query}");
+        let page = gateway.get(&path).await.ok();
+        assert_eq!(page["items"], json!([]), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_a_body_is_taken() {
+    let gateway = Gateway::start();
+    let marked = |body: &Value| format!("\u{feff}{body}");
+    let one = keyed("k", "http://127.0.0.1:9/x", json!(1));
+    let stored = post(&gateway, marked(&one)).await.ok();
+    assert_eq!(stored["offset"], 0, "{stored}");
+    let batch = post(&gateway, marked(&json!([one, one]))).await.ok();
+    assert_eq!(batch["results"].as_array().unwrap().len(), 2, "{batch}");
+    let records = gateway.records("DataSyncStream").await;
+    assert_eq!(records.len(), 3);
+    assert_eq!(records[0]["value"], one["streamMessage"]);
+    for (path, body) in [
+        ("/v1/streams", json!({"name": "Orders"})),
+        ("/services/v2/stream/s1", json!({"source": {"trail": "a1"}})),
+        ("/v1/streams/Orders/purge", json!({"reason": "empty"})),
+        ("/v1/reload", json!({})),
+    ] {
+        let request = gateway.request(Method::POST, path).body(marked(&body));
+        gateway.send(request).await.ok();
+    }
 }

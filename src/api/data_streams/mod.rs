@@ -105,7 +105,7 @@ pub(super) async fn show(
     let query = parse(&uri, &READER)?;
     let (name, known) = find(&shared, &name)?;
     let headers = request.headers();
-    let (socket, events) = (socket::is_meant(headers), events::is_meant(headers));
+    let (socket, events) = (socket::is_meant(&request), events::is_meant(headers));
     // A request for the head alone has no answer that goes on.
     let reads = (socket || events) && request.method() == Method::GET;
     if !reads {

@@ -2,6 +2,10 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::raw::{ALL, Raw, create, handshake, masked, path, post, refused, send};
 use crate::harness::{Gateway, poll, run_on, within};
@@ -103,6 +107,30 @@ async fn only_get_becomes_a_websocket() {
     let foreign = foreign.header("origin", "https://evil.example");
     let answer = gateway.send(foreign).await;
     refused(&answer, 403, "origin_not_allowed", "OGG-12004");
+}
+
+#[tokio::test]
+async fn an_upgrade_over_http_1_0_is_ignored() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    let at = gateway.url.strip_prefix("http://").unwrap();
+    // RFC 9110 §7.8: a server ignores `Upgrade` there, whatever page it comes from.
+    for origin in ["", "origin: https://evil.example\r\n"] {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let ask = format!(
+            "GET {}?begin=now HTTP/1.0\r\nhost: {at}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{origin}\r\n",
+            path("s1")
+        );
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        within("an answer", stream.read_to_end(&mut said))
+            .await
+            .unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.starts_with("HTTP/1.0 200 "), "{said}");
+        assert!(said.contains("\"trail\":\"a1\""), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -300,6 +300,7 @@ async fn a_client_starts_now_or_at_a_time() {
     assert_eq!(unknown.unwrap_err().status(), 400);
     let of_all = records(&mut all, 4).await;
     let time = of_all[2]["op_ts"].as_str().unwrap();
+    let time = time.to_lowercase();
     let mut at = open(&gateway, &format!("?begin={time}")).await.unwrap();
     let of_time = records(&mut at, 2).await;
     assert_eq!(of_time, of_all[2..]);
