@@ -32,6 +32,15 @@ pub struct Message<'a> {
     pub target_rest_api_headers: Option<Vec<MessageHeader<'a>>>,
 }
 
+/// The names of the members.
+pub(crate) const MEMBERS: [&str; 5] = [
+    "vaultSecretName",
+    "targetRestApi",
+    "targetRestApiOperation",
+    "targetRestApiPayload",
+    "targetRestApiHeaders",
+];
+
 /// One entry of `targetRestApiHeaders`.
 #[derive(Debug)]
 pub struct MessageHeader<'a> {

@@ -6,6 +6,8 @@
 
 /// A longer text is no slip of any name of ours, and comparing it would cost.
 const WRONG_BYTES_MAX: usize = 128;
+/// Members that are compared with one that is missing.
+const LOOKED_AT_MAX: usize = 100;
 /// With fewer characters nearly everything begins alike.
 const BEGINNING_LEN_MIN: usize = 3;
 
@@ -40,6 +42,18 @@ pub(crate) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a 
     let near = nearest(wrong, names);
     near.map(|name| format!("; did you mean \"{name}\"?"))
         .unwrap_or_default()
+}
+
+/// Says that the member `name` is missing, and which of the `unknown` members was probably meant to be it.
+pub(crate) fn missing<'a>(name: &str, unknown: impl IntoIterator<Item = &'a str>) -> String {
+    // A body may have a million members.
+    let mut looked_at = unknown.into_iter().take(LOOKED_AT_MAX);
+    match looked_at.find(|other| nearest(other, [name]).is_some()) {
+        Some(other) => {
+            format!("the member is missing; there is \"{other}\": did you mean \"{name}\"?")
+        }
+        None => "the member is missing".into(),
+    }
 }
 
 fn folded(name: &str) -> String {
@@ -83,5 +97,18 @@ mod tests {
             check(wrong, None);
         }
         check(&"begin".repeat(100), None);
+    }
+
+    #[test]
+    fn a_missing_member_is_looked_for_among_the_unknown_ones() {
+        let (none, found) = (
+            "the member is missing",
+            "; there is \"nmae\": did you mean \"name\"?",
+        );
+        assert_eq!(missing("name", []), none);
+        assert_eq!(missing("name", ["other"]), none);
+        let all = ["other", "nmae", "naem"];
+        assert_eq!(missing("name", all), format!("{none}{found}"));
+        assert_eq!(missing("name", ["other"; 100].into_iter().chain(all)), none);
     }
 }

@@ -681,7 +681,7 @@ fn limits() -> Limits {
 fn both_ways_agree(text: &str) {
     let limits = limits();
     let mut faults = Faults::default();
-    explain(text, "", &limits, &mut faults);
+    explain(text, Start::default(), "", &limits, &mut faults);
     assert_eq!(
         Envelope::read(text).is_some_and(|found| envelope::read(found, &limits).is_some()),
         faults.is_empty(),
@@ -703,7 +703,7 @@ proptest! {
         let text = format!("{}{to}{}", &GOOD[..at], &GOOD[end..]);
         both_ways_agree(&text);
         let mut faults = Faults::default();
-        let read = read_leniently(&text, "", &limits(), &mut faults);
+        let read = read_leniently(&text, Start::default(), "", &limits(), &mut faults);
         assert_eq!(read.is_none(), !faults.is_empty());
     }
 }
