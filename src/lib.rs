@@ -49,6 +49,7 @@ mod object;
 pub mod place;
 mod random;
 pub mod record;
+pub mod slip;
 pub mod target;
 
 pub mod log;

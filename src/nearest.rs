@@ -56,6 +56,26 @@ pub(crate) fn missing<'a>(name: &str, unknown: impl IntoIterator<Item = &'a str>
     }
 }
 
+/// Returns the name that `wrong` differs from in two characters at most; `None` if there is no such name. It is for texts
+/// that may well be names of somebody else's: only what can hardly be meant otherwise is a slip.
+pub(crate) fn slip_of<'a>(
+    wrong: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    const SLIPS_MAX: usize = 2;
+    if wrong.len() > WRONG_BYTES_MAX {
+        return None;
+    }
+    let wrong = folded(wrong);
+    let mut names = names.into_iter();
+    names.find(|name| {
+        let name = folded(name);
+        // To compare two texts takes much longer than to compare their lengths.
+        name.len().abs_diff(wrong.len()) <= SLIPS_MAX * char::MAX.len_utf8()
+            && strsim::damerau_levenshtein(&wrong, &name) <= SLIPS_MAX
+    })
+}
+
 fn folded(name: &str) -> String {
     let kept = name.chars().filter(|c| !matches!(c, '_' | '-'));
     kept.flat_map(char::to_lowercase).collect()
@@ -110,5 +130,22 @@ mod tests {
         let all = ["other", "nmae", "naem"];
         assert_eq!(missing("name", all), format!("{none}{found}"));
         assert_eq!(missing("name", ["other"; 100].into_iter().chain(all)), none);
+    }
+
+    #[test]
+    fn a_slip_is_two_characters_at_most() {
+        let ours = ["targetRestApi", "targetRestApiPayload"];
+        for (wrong, expected) in [
+            ("targetRestApiPayloda", Some("targetRestApiPayload")),
+            ("targetrestapipayload", Some("targetRestApiPayload")),
+            ("target_rest_api", Some("targetRestApi")),
+            ("targetRestApis", Some("targetRestApi")),
+            ("targetRestApiTimeout", None),
+            ("target", None),
+            ("payload", None),
+        ] {
+            assert_eq!(slip_of(wrong, ours), expected, "{wrong}");
+        }
+        assert_eq!(slip_of(&"a".repeat(1 << 20), ours), None);
     }
 }

@@ -107,7 +107,11 @@ fn answer_bytes_max(body_bytes: usize, batch_len_max: usize) -> usize {
     // A message has a URL and a method, and a result a stream's name, two numbers, an id and a warning.
     const MESSAGE_BYTES_MIN: usize = 64;
     const RESULT_BYTES_MAX: usize = 512;
-    (body_bytes / MESSAGE_BYTES_MIN).min(batch_len_max) * RESULT_BYTES_MAX
+    // Further warnings are few, however many messages there are (`ingest`).
+    const WARNINGS_BYTES_MAX: usize = 32 << 10;
+    let results = (body_bytes / MESSAGE_BYTES_MIN).min(batch_len_max) * RESULT_BYTES_MAX;
+    let warnings = (2 * body_bytes).min(WARNINGS_BYTES_MAX);
+    results + warnings
 }
 
 fn success(accepted: &Accepted, text: bool) -> Response {
@@ -164,15 +168,33 @@ fn views<'a>(
             partition: itoa::Buffer::new().format(placed.partition.0).into(),
             offset: placed.offset.0,
             message_id: id,
-            warnings: placed.warnings.iter().copied().map(warning).collect(),
+            warnings: placed.warnings.iter().map(warning).collect(),
         })
 }
 
-fn warning(warning: Warning) -> wire::WarningView {
+fn warning(warning: &Warning) -> wire::WarningView {
     match warning {
         Warning::SecretUnknown => wire::WarningView {
             code: "secret_unknown",
-            detail: "no token was presented under vaultSecretName yet; until then dispatch fails with cause secret",
+            detail: "no token was presented under vaultSecretName yet; until then dispatch fails with cause secret"
+                .into(),
+        },
+        Warning::UnknownMember(slip) => wire::WarningView {
+            code: "unknown_member",
+            detail: format!(
+                "streamMessage has \"{}\", which is kept and not looked at; did you mean \"{}\"?",
+                slip.given,
+                slip.meant()
+            )
+            .into(),
+        },
+        Warning::TargetBlocked(why) => wire::WarningView {
+            code: "target_blocked",
+            detail: format!(
+                "the target's address is not called, so dispatch fails with cause blocked; {}",
+                why.words()
+            )
+            .into(),
         },
     }
 }
@@ -239,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_written_as_serde_would_write_it() {
-        for warnings in [vec![], vec![warning(Warning::SecretUnknown)]] {
+        for warnings in [vec![], vec![warning(&Warning::SecretUnknown)]] {
             let view = wire::MessageAccepted {
                 status: "success",
                 stream: "DataSync-1_x",

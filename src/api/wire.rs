@@ -1,6 +1,6 @@
 //! The shapes of the contract (`routes.md`), and nothing else; each is made from values of ours at once.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -74,7 +74,7 @@ impl MessageAccepted<'_> {
 #[derive(Debug, Serialize)]
 pub(super) struct WarningView {
     pub(super) code: &'static str,
-    pub(super) detail: &'static str,
+    pub(super) detail: Cow<'static, str>,
 }
 
 /// Answer of `POST /v1/reload`.

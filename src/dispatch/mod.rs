@@ -29,7 +29,7 @@
 //!
 //! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
 
-mod address;
+pub(crate) mod address;
 pub(crate) mod backoff;
 mod behind;
 mod board;
@@ -71,6 +71,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
+pub use address::Forbidden;
 pub use credentials::{Credential, CredentialError, Credentials, NewestVersions};
 pub use outcome::Cause;
 pub use route::KeyInvalid;

@@ -155,13 +155,7 @@ impl Settings {
             token_header,
             masked_headers: config.push.masked_headers.clone(),
             outward: Outward {
-                rule: AddressRule {
-                    private: dispatch.private_addresses,
-                    loopback: dispatch
-                        .loopback_addresses
-                        .unwrap_or(listen.iter().all(|own| own.ip().is_loopback())),
-                    own: listen.into(),
-                },
+                rule: AddressRule::new(dispatch, listen),
                 tls,
                 addresses_kept: Duration::from_millis(dispatch.dns_ms),
             },

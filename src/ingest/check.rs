@@ -7,11 +7,12 @@ use serde_json::value::RawValue;
 use crate::{
     message::{MEMBERS, Message},
     nearest::{did_you_mean, missing},
+    slip::Slips,
     target::Origin,
 };
 
 use super::{
-    FieldCode, FieldError, Limits,
+    FieldCode, FieldError, Limits, Warning,
     envelope::Checked,
     field::{self, Wrong},
     json::{self, Members, Start},
@@ -206,6 +207,7 @@ pub(super) fn read_leniently<'a>(
             secret_name: None,
             content_type: None,
             layout: None,
+            warnings: slips(value),
         });
     };
     if let Err(wrong) = field::secret_name(message.secret_name().unwrap_or_default()) {
@@ -214,7 +216,23 @@ pub(super) fn read_leniently<'a>(
         return None;
     }
     let target: Option<Origin> = field::url(&message.target_rest_api).ok();
-    Some(Checked::new(key, value, target, message))
+    Some(Checked::new(key, value, target, message, limits))
+}
+
+/// Returns which members of a message that cannot be called are nearly ours: perhaps that is why it cannot.
+fn slips(message: &str) -> Vec<Warning> {
+    let members = Members::parse(message).map_or(Vec::new(), |members| members.0);
+    let mut slips = Slips::default();
+    for (name, _) in &members {
+        if !MEMBERS.contains(&&**name) {
+            slips.look_at(name);
+        }
+    }
+    slips
+        .found
+        .into_iter()
+        .map(Warning::UnknownMember)
+        .collect()
 }
 
 /// The text of a key as the sample takes it; `null`, objects and arrays are no key.

@@ -30,11 +30,13 @@ pub use json::DEPTH_MAX;
 
 use crate::{
     config::Config,
+    dispatch::{Forbidden, address::AddressRule},
     live::Live,
     log::Streams,
     place::{MessageId, Offset, Partition, StreamName},
     record::{HeadersBuilder, Record, header},
     secrets::{PrepareError, Secrets},
+    slip::Slip,
     storage::{Append, AppendKind, Commit, CommitError, Committed, Dedup, Stream},
     tasks::Tasks,
 };
@@ -61,6 +63,10 @@ const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
 /// What a body may have beside its messages to be kept in memory for their sake, while the log's queue counts only them.
 const BODY_SLACK_BYTES: usize = 64 << 10;
 
+/// Warnings of one answer that are made while its messages are read, at most. They are for a person who looks at one of
+/// them, and an answer has a bound.
+const READ_WARNINGS_LEN_MAX: usize = 100;
+
 /// Handle to ingest. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Ingest {
@@ -84,6 +90,8 @@ struct Limits {
     key_bytes_max: usize,
     headers_bytes_max: usize,
     batch_len_max: usize,
+    /// Which addresses dispatch calls.
+    rule: AddressRule,
 }
 
 /// What a source sent. Its `Debug` shows neither body nor token.
@@ -143,15 +151,19 @@ pub struct Placed {
     pub offset: Offset,
     /// Its id.
     pub message_id: MessageId,
-    /// What may keep it from being delivered.
+    /// What somebody should look at.
     pub warnings: Vec<Warning>,
 }
 
-/// What may keep a message from being delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What may keep a message from being delivered, or from doing what was meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     /// It names a secret that nobody has presented yet; if that stays so, its dispatch fails with cause `secret`.
     SecretUnknown,
+    /// A member of it has nearly the name of one of ours, and so is not looked at.
+    UnknownMember(Slip),
+    /// Its target has an address that is not called; if that stays so, its dispatch fails with cause `blocked`.
+    TargetBlocked(Forbidden),
 }
 
 /// Why a submission was not, or may not have been, stored.
@@ -351,6 +363,7 @@ impl Ingest {
         };
         let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
         let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
+        let mut warnings_left = READ_WARNINGS_LEN_MAX;
         for (index, message) in messages.iter().enumerate() {
             let mut headers = HeadersBuilder::default();
             headers.push(header::SOURCE, submission.source);
@@ -381,6 +394,9 @@ impl Ingest {
                     headers.push(header::SECRET_NAME, name);
                 }
             }
+            let told = message.warnings.len().min(warnings_left);
+            warnings.extend_from_slice(&message.warnings[..told]);
+            warnings_left -= told;
             if let Some(content_type) = &message.content_type {
                 headers.push(header::CONTENT_TYPE, content_type);
             }
@@ -456,6 +472,7 @@ impl Limits {
             key_bytes_max: sync.key_bytes_max,
             headers_bytes_max: sync.headers_bytes_max,
             batch_len_max: sync.batch_len_max,
+            rule: AddressRule::new(&config.dispatch, &[config.server.listen]),
         }
     }
 

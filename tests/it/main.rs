@@ -40,3 +40,4 @@ mod tail;
 mod tokens;
 mod users;
 mod verify;
+mod warnings;
