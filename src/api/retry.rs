@@ -69,6 +69,7 @@ pub(super) async fn retry(
     let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
     let settings = shared.settings.get();
     let bounds = Bounds {
+        targets: &settings.targets,
         records_max: settings.redrive_records_max,
         time_budget: settings.redrive_time_budget,
     };

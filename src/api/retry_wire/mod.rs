@@ -7,11 +7,12 @@ mod mapping;
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use serde_json::value::RawValue;
 
 use crate::{
+    dispatch::TargetId,
     ingest::{FieldError, json},
     object::{self, Faults, Object, whole},
     redrive::{Filter, GroupName, GroupNameInvalid},
@@ -60,9 +61,11 @@ pub(super) enum ReadPartition {
     All,
 }
 
-/// What the configuration allows.
+/// What the configuration allows, and knows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct Bounds<'a> {
+    /// Targets by name.
+    pub(super) targets: &'a BTreeMap<String, TargetId>,
     pub(super) records_max: u64,
     /// Also what is meant if nothing is said.
     pub(super) time_budget: Duration,
@@ -70,7 +73,7 @@ pub(super) struct Bounds {
 
 impl Retry {
     /// Reads a body, or names every fault of it.
-    pub(super) fn parse(body: &[u8], bounds: Bounds) -> Result<Self, Faults> {
+    pub(super) fn parse(body: &[u8], bounds: Bounds<'_>) -> Result<Self, Faults> {
         let (object, mut faults) = object::body(body, &MEMBERS)?;
         let stream = object.text("streamOCIDToRetry", &mut faults);
         let most = i128::from(bounds.records_max);
@@ -93,7 +96,7 @@ impl Retry {
         let mapping = object.required("errormapping", &mut faults);
         let mapping = mapping.and_then(|value| mapping::read(&object, value, &mut faults));
         let filter = object.get(filter::NAME);
-        let filter = filter.map(|value| filter::read(&object, value, &mut faults));
+        let filter = filter.map(|value| filter::read(&object, value, bounds.targets, &mut faults));
         let rate = object.get("ratePerSecond").and_then(|value| {
             let rate = in_range(&object, "ratePerSecond", value, 1, RATE_MAX, &mut faults)?;
             NonZeroU32::new(u32::try_from(rate).ok()?)
