@@ -141,6 +141,8 @@ mod tests {
             Timestamp::parse("2026-01-02T04:04:05.000006+01:00"),
             Some(stamp)
         );
+        let small = Timestamp::parse("2026-01-02t03:04:05.000006z");
+        assert_eq!(small, Some(stamp));
         assert_eq!(Timestamp::parse("yesterday"), None);
         assert_eq!(Timestamp(u64::MAX).to_string(), format!("{}us", u64::MAX));
     }

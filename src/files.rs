@@ -6,11 +6,8 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
-
-use rustix::fs::OFlags;
 
 use crate::descriptors::patiently_for_a_while;
 
@@ -26,21 +23,7 @@ pub(crate) const VALUE_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// What the system says; `FileTooLarge` for a longer file, of which nothing is returned.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    read_whole(&patiently_for_a_while(|| File::open(path))?, bytes_max)
-}
-
-/// The same for a file that must not be a link.
-///
-/// # Errors
-/// As [`read`]; what the system says about a link.
-pub(crate) fn read_unlinked(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut options = File::options();
-    let no_link = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    options.read(true).custom_flags(no_link);
-    read_whole(&patiently_for_a_while(|| options.open(path))?, bytes_max)
-}
-
-fn read_whole(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = patiently_for_a_while(|| File::open(path))?;
     let mut bytes = Vec::new();
     file.take(bytes_max.saturating_add(1))
         .read_to_end(&mut bytes)?;
@@ -79,8 +62,6 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(read(&link, 5).unwrap(), b"12345");
-        assert!(read_unlinked(&link, 5).is_err());
-        assert_eq!(read_unlinked(&path, 5).unwrap(), b"12345");
         std::fs::write(&path, b"\xff").unwrap();
         let refused = read_text(&path, 5).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);

@@ -60,7 +60,7 @@ pub(crate) struct Row {
     pending: u64,
     /// Waiting for a retry.
     in_error_streams: u64,
-    difference: i64,
+    pub(crate) difference: i64,
 }
 
 impl Balance {

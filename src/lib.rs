@@ -16,7 +16,7 @@
 //!   [`dispatch`]: calls targets, in order per key. [`redrive`]: the same for error streams, when asked.
 //! - [`message`], [`target`], [`record`], [`place`]: the values that all of them speak of.
 //! - [`push`]: every stream, live, to whoever subscribes.
-//! - [`retention`]: removes what is too old.
+//! - [`retention`]: removes what is too old. [`status`]: how the gateway is, in one look.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
 //!   [`users`]: who may call, by digests of passwords.
 //! - [`tasks`], [`clock`], [`live`], [`telemetry`], `descriptors`, `files`: the ground.
@@ -44,10 +44,12 @@ mod ledger;
 mod loose;
 mod mask;
 pub mod message;
+mod nearest;
 mod object;
 pub mod place;
 mod random;
 pub mod record;
+pub mod slip;
 pub mod target;
 
 pub mod log;
@@ -58,6 +60,8 @@ pub mod redrive;
 pub mod retention;
 
 pub mod push;
+
+pub mod status;
 
 pub mod secrets;
 pub mod storage;

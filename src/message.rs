@@ -7,30 +7,37 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
 
+use crate::slip::{Slip, Slips};
+
 /// A sync message: the members of `streamMessage`. Members of other names are kept in the record and not looked at.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct Message<'a> {
     /// Name of the secret that holds the target's token; empty means none.
-    #[serde(default, borrow)]
     pub vault_secret_name: Option<Cow<'a, str>>,
     /// Absolute http or https URL.
-    #[serde(borrow)]
     pub target_rest_api: Cow<'a, str>,
     /// Method, in capitals.
-    #[serde(borrow)]
     pub target_rest_api_operation: Cow<'a, str>,
     /// Body of the call. `null` is a payload too: the text `null`.
-    #[serde(default, borrow, deserialize_with = "present")]
     pub target_rest_api_payload: Option<&'a RawValue>,
     /// Headers of the call, in order, repeats kept.
-    #[serde(default, borrow)]
     pub target_rest_api_headers: Option<Vec<MessageHeader<'a>>>,
+    /// Other members whose names are nearly ours.
+    pub slips: Vec<Slip>,
 }
+
+const SECRET_NAME: &str = "vaultSecretName";
+const API: &str = "targetRestApi";
+const OPERATION: &str = "targetRestApiOperation";
+const PAYLOAD: &str = "targetRestApiPayload";
+const HEADERS: &str = "targetRestApiHeaders";
+
+/// The names of the members.
+pub(crate) const MEMBERS: [&str; 5] = [SECRET_NAME, API, OPERATION, PAYLOAD, HEADERS];
 
 /// One entry of `targetRestApiHeaders`.
 #[derive(Debug)]
@@ -92,6 +99,112 @@ pub const HEADERS_REFUSED: [&str; 13] = [
     "upgrade",
 ];
 
+impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Serde's own reader passes over a name that it does not know, and nobody would hear of it.
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Message<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message<'de>, A::Error> {
+                let (mut secret_name, mut url, mut operation) = (None, None, None);
+                let (mut payload, mut headers) = (None, None);
+                let mut slips = Slips::default();
+                while let Some(member) = map.next_key_seed(Name(&mut slips))? {
+                    match member {
+                        Member::SecretName => {
+                            let value = map.next_value::<Option<Text<'de>>>()?;
+                            once(&mut secret_name, value, SECRET_NAME)?;
+                        }
+                        Member::Url => once(&mut url, map.next_value::<Text<'de>>()?, API)?,
+                        Member::Operation => {
+                            once(&mut operation, map.next_value::<Text<'de>>()?, OPERATION)?;
+                        }
+                        // `null` is a payload as well.
+                        Member::Payload => once(&mut payload, map.next_value()?, PAYLOAD)?,
+                        Member::Headers => once(&mut headers, map.next_value()?, HEADERS)?,
+                        Member::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                let Text(url) = url.ok_or_else(|| de::Error::missing_field(API))?;
+                let operation = operation.ok_or_else(|| de::Error::missing_field(OPERATION));
+                let Text(operation) = operation?;
+                Ok(Message {
+                    vault_secret_name: secret_name.flatten().map(|Text(name)| name),
+                    target_rest_api: url,
+                    target_rest_api_operation: operation,
+                    target_rest_api_payload: payload,
+                    target_rest_api_headers: headers.flatten(),
+                    slips: slips.found,
+                })
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn once<T, E: de::Error>(place: &mut Option<T>, value: T, name: &'static str) -> Result<(), E> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(de::Error::duplicate_field(name)),
+    }
+}
+
+enum Member {
+    SecretName,
+    Url,
+    Operation,
+    Payload,
+    Headers,
+    Other,
+}
+
+/// Reads the name of a member; one that is none of ours is looked at.
+struct Name<'s>(&'s mut Slips);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Member;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Member;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Member, E> {
+        Ok(match name {
+            SECRET_NAME => Member::SecretName,
+            API => Member::Url,
+            OPERATION => Member::Operation,
+            PAYLOAD => Member::Payload,
+            HEADERS => Member::Headers,
+            other => {
+                self.0.look_at(other);
+                Member::Other
+            }
+        })
+    }
+}
+
 impl<'a> Message<'a> {
     /// Reads a record's value.
     ///
@@ -101,7 +214,7 @@ impl<'a> Message<'a> {
         match std::str::from_utf8(value) {
             // Checked as a whole, and not string by string.
             Ok(text) => Self::read(text),
-            Err(_) => is_object(value).and_then(|()| serde_json::from_slice(value)),
+            Err(_) => serde_json::from_slice(value),
         }
     }
 
@@ -110,7 +223,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// As for [`Message::parse`].
     pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
-        is_object(text.as_bytes()).and_then(|()| serde_json::from_str(text))
+        serde_json::from_str(text)
     }
 
     /// Returns the secret's name, if the message names one.
@@ -201,19 +314,6 @@ fn behind<'a>(name: &'a [u8], part: &str) -> Option<&'a [u8]> {
         }
     }
     Some(name.as_slice())
-}
-
-/// What serde derives reads an array too.
-fn is_object(value: &[u8]) -> Result<(), serde_json::Error> {
-    match value.trim_ascii_start().first() {
-        Some(b'{') => Ok(()),
-        _ => Err(de::Error::custom("not an object")),
-    }
-}
-
-/// Keeps `null` apart from absent.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]

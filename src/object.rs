@@ -4,15 +4,20 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::ingest::{
-    DEPTH_MAX, FieldCode, FieldError,
-    json::{self, Members},
+use crate::{
+    ingest::{
+        DEPTH_MAX, FieldCode, FieldError,
+        json::{self, Members, Start},
+    },
+    nearest::{did_you_mean, missing},
 };
 
 /// An object, and the faults found in it so far.
 #[derive(Debug)]
 pub(crate) struct Object<'a> {
     members: Members<'a>,
+    /// Places of members that are none of the known ones.
+    unknown: Vec<usize>,
     at: String,
 }
 
@@ -64,23 +69,31 @@ impl<'a> Object<'a> {
         known: &[&str],
         faults: &mut Faults,
     ) -> Option<Self> {
-        let Some(members) = Members::parse(text) else {
-            fault(
-                faults,
-                &at,
-                FieldCode::WrongType,
-                "this must be a JSON object",
-            );
-            return None;
+        let members: Members<'_> = match serde_json::from_str(text) {
+            Ok(members) => members,
+            Err(error) => {
+                let broken = json::broken(&error, Start::default());
+                let what = broken.unwrap_or_else(|| "this must be a JSON object".into());
+                fault(faults, &at, FieldCode::WrongType, &what);
+                return None;
+            }
         };
-        for (name, _) in &members.0 {
+        let mut unknown = Vec::new();
+        for (place, (name, _)) in members.0.iter().enumerate() {
             // A body may have a million of them.
             if faults.len() >= FAULTS_LEN_MAX {
                 break;
             }
             if !known.contains(&&**name) {
+                unknown.push(place);
                 let pointer = pointer_to(&at, name);
-                let what = format!("the members are {}", known.join(", "));
+                let what = match known {
+                    [] => "there are no members here".to_owned(),
+                    known => {
+                        let near = did_you_mean(name, known.iter().copied());
+                        format!("the members are {}{near}", known.join(", "))
+                    }
+                };
                 fault(faults, &pointer, FieldCode::UnknownMember, &what);
             }
         }
@@ -91,7 +104,11 @@ impl<'a> Object<'a> {
                 fault(faults, &pointer, FieldCode::WrongType, what);
             }
         }
-        Some(Self { members, at })
+        Some(Self {
+            members,
+            unknown,
+            at,
+        })
     }
 
     /// Returns the pointer of a member.
@@ -113,8 +130,9 @@ impl<'a> Object<'a> {
     pub(crate) fn required(&self, name: &str, faults: &mut Faults) -> Option<&'a RawValue> {
         let value = self.get(name);
         if value.is_none() {
-            let what = "the member is missing";
-            fault(faults, &self.pointer(name), FieldCode::Required, what);
+            let unknown = self.unknown.iter().map(|place| &*self.members.0[*place].0);
+            let what = missing(name, unknown);
+            fault(faults, &self.pointer(name), FieldCode::Required, &what);
         }
         value
     }

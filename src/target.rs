@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{Hash, Hasher},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -31,6 +32,8 @@ pub struct Origin(Arc<Parts>);
 struct Parts {
     https: bool,
     host: String,
+    /// What the host says by itself, without a look-up.
+    address: Option<IpAddr>,
     port: u16,
     /// Says all of the above: no two origins have the same.
     text: String,
@@ -94,6 +97,13 @@ impl Origin {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.0.host
+    }
+
+    /// Returns the address that the host is known by without a look-up: its own text, or the loopback one of `localhost`
+    /// (RFC 6761 §6.3). `None` for every other name.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.0.address
     }
 
     /// Returns the port.
@@ -196,10 +206,14 @@ impl Known {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(UrlInvalid::Credentials);
         }
-        let host = match url.host().ok_or(UrlInvalid::Host)? {
-            Host::Domain(name) => name.to_owned(),
-            Host::Ipv4(address) => address.to_string(),
-            Host::Ipv6(address) => address.to_string(),
+        let (host, address) = match url.host().ok_or(UrlInvalid::Host)? {
+            Host::Domain(name) => {
+                let is_loopback = name == "localhost" || name.ends_with(".localhost");
+                let address = is_loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                (name.to_owned(), address)
+            }
+            Host::Ipv4(address) => (address.to_string(), Some(address.into())),
+            Host::Ipv6(address) => (address.to_string(), Some(address.into())),
         };
         let port = url.port_or_known_default().ok_or(UrlInvalid::Host)?;
         // With the brackets of an IPv6 address.
@@ -214,6 +228,7 @@ impl Known {
                 https,
                 text: format!("{scheme}://{shown}:{port}"),
                 host,
+                address,
                 port,
             })),
             authority: authority.map_err(|_| UrlInvalid::Host)?,
@@ -329,6 +344,22 @@ mod tests {
         check_origin("ftp://a/", Err(UrlInvalid::Scheme));
         check_origin("http://u:p@a/", Err(UrlInvalid::Credentials));
         check_origin("http:///", Err(url::ParseError::EmptyHost.into()));
+    }
+
+    #[test]
+    fn an_address_is_known_of_hosts_that_need_no_look_up() {
+        for (url, expected) in [
+            ("http://10.0.0.1/x", Some("10.0.0.1")),
+            ("http://0x7f.1/", Some("127.0.0.1")),
+            ("http://[fd00::1]:81", Some("fd00::1")),
+            ("https://LocalHost", Some("127.0.0.1")),
+            ("https://a.localhost", Some("127.0.0.1")),
+            ("https://localhost.example", None),
+            ("https://orders.example", None),
+        ] {
+            let address = Origin::of(url).unwrap().address();
+            assert_eq!(address, expected.map(|ip| ip.parse().unwrap()), "{url}");
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@
 //! what that state is then. A panic in work that belongs to one client ends that work only ([`Tasks::spawn_guarded`],
 //! [`Panics::guard`]): it is counted and logged.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::telemetry::metrics::Label;
+use crate::telemetry::metrics::{Label, show_zeros};
 
 /// Starts tasks and waits for them. Clones share one set.
 #[derive(Clone, Debug, Default)]
@@ -89,12 +89,9 @@ pub struct Panics(Family<Label, Counter>);
 
 impl Default for Panics {
     fn default() -> Self {
-        let panics = Self(Family::default());
-        // Each part is shown at zero, because an alert cannot see a series that is not there yet.
-        for part in Part::ALL {
-            drop(panics.counter(part));
-        }
-        panics
+        let counters = Family::default();
+        show_zeros(&counters, "part", Part::ALL.map(Part::word));
+        Self(counters)
     }
 }
 
@@ -112,6 +109,8 @@ impl Panics {
     /// # Cancel safety
     /// That of the work.
     pub async fn guard<T>(&self, part: Part, work: impl Future<Output = T>) -> Option<T> {
+        // Pinned here, because each move of it copies all that any of its steps may need.
+        let work = pin!(work);
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(done) => Some(done),
             // What a panic says may hold a payload, so it is not repeated here.

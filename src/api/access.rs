@@ -4,7 +4,11 @@
 //! ends there, whether or not there is a route. After it the role is compared with what the route asks for
 //! (`router.rs`). In open mode everyone is administrator and `Authorization` is not looked at.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use data_encoding::BASE64;
 use http::{header, request};
@@ -14,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Settings,
+    admin::METRICS,
     guard::one,
     problem::{Code, Problem},
 };
@@ -25,11 +30,10 @@ const GUARDED: [&str; 5] = [
     "/services/v2",
     "/v1",
     "/stream/retry",
+    // Unless `metrics.public` is true.
     METRICS,
     "/asyncapi.yaml",
 ];
-/// Guarded unless `metrics.public` is true.
-const METRICS: &str = "/metrics";
 
 /// Failed logins are told to the log this often at most, with their number.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,9 +70,21 @@ pub(super) struct Caller {
     pub(super) role: Option<Role>,
 }
 
+/// The address that a request comes from; that of a proxy, if one is in between.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 impl Caller {
     fn unnamed(role: Option<Role>) -> Self {
         Self { name: None, role }
+    }
+
+    /// Returns the name of the user, or the address of a caller who has none.
+    pub(super) fn or_address(&self, Peer(address): Peer) -> Arc<str> {
+        match &self.name {
+            Some(name) => name.as_str().into(),
+            None => address.to_string().into(),
+        }
     }
 
     /// Refuses a caller whose role is too low.
@@ -118,6 +134,11 @@ impl Door {
             failed,
             untold: Mutex::default(),
         }
+    }
+
+    /// Returns whether there are users; if not, everyone is administrator.
+    pub(super) fn has_users(&self) -> bool {
+        self.users.is_some()
     }
 
     /// Returns who sends a request.
@@ -202,7 +223,14 @@ fn basic(value: &[u8]) -> Option<Zeroizing<String>> {
     let (scheme, shown) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("basic").then_some(())?;
     let bytes = BASE64.decode(shown.trim_matches(' ').as_bytes()).ok()?;
-    let text = Zeroizing::new(String::from_utf8(bytes).ok()?);
+    let bytes = Zeroizing::new(bytes);
+    // A text that grew would leave its shorter copies in memory.
+    let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
+    match std::str::from_utf8(&bytes) {
+        Ok(shown) => text.push_str(shown),
+        // Older clients send Latin-1, each byte of which is the number of its character.
+        Err(_) => text.extend(bytes.iter().copied().map(char::from)),
+    }
     text.contains(':').then_some(text)
 }
 
@@ -228,6 +256,9 @@ mod tests {
             "bASIC  QWxhZGRpbjpvcGVuIHNlc2FtZQ== ",
             Some("Aladdin:open sesame"),
         );
+        // The same password in Latin-1.
+        check("Basic dGVzdDoxMjOj", Some("test:123\u{a3}"));
+        check("Basic /zr/", Some("\u{ff}:\u{ff}"));
         check("Basic YTpiOmM=", Some("a:b:c"));
         check("Basic Og==", Some(":"));
         for wrong in [
@@ -236,11 +267,11 @@ mod tests {
             "Basic ",
             "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
             "BasicQWxhZGRpbjpvcGVuIHNlc2FtZQ==",
-            // No base64, base64 without its end, no colon, no UTF-8.
+            // No base64, base64 without its end, no colon, in UTF-8 and in Latin-1.
             "Basic a:b",
             "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ",
             "Basic QWxhZGRpbg==",
-            "Basic /zr/",
+            "Basic //8=",
         ] {
             check(wrong, None);
         }

@@ -17,16 +17,24 @@ use crate::{
     telemetry::metrics,
 };
 
-use super::{Shared, problem::Problem, query::Query, wire};
+use super::{Settings, Shared, problem::Problem, query::Query, wire};
+
+/// Where the metrics are.
+pub(super) const METRICS: &str = "/metrics";
 
 /// Returns whether a path is one of a probe of health or readiness.
 pub(super) fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
+/// Returns whether a path is answered whatever `Host` a request has.
+pub(super) fn is_for_any_host(settings: &Settings, path: &str) -> bool {
+    is_probe(path) || path == METRICS && settings.metrics_public
+}
+
 /// Returns whether a path is answered as ever while the gateway stops.
 pub(super) fn answers_while_draining(path: &str) -> bool {
-    is_probe(path) || path == "/metrics"
+    is_probe(path) || path == METRICS
 }
 
 pub(super) async fn healthz(uri: Uri) -> Result<Response, Problem> {

@@ -60,7 +60,7 @@ pub(super) struct Bodies {
     settings: Arc<Live<Settings>>,
 }
 
-/// A body, unpacked; while it lives its bytes count.
+/// A body, unpacked and without a byte order mark; while it lives its bytes count.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) bytes: Bytes,
@@ -132,7 +132,7 @@ impl Bodies {
         };
         if !gzip {
             return Ok(Held {
-                bytes,
+                bytes: without_mark(bytes),
                 _share: share,
             });
         }
@@ -146,7 +146,7 @@ impl Bodies {
             let bytes = unpack(&bytes, bytes_max, &mut share)?;
             drop(turn);
             Ok(Held {
-                bytes,
+                bytes: without_mark(bytes),
                 _share: share,
             })
         });
@@ -269,6 +269,15 @@ fn unpack(packed: &[u8], bytes_max: usize, share: &mut Share) -> Result<Bytes, P
             return Err(too_large(bytes_max));
         }
         share.grow(len)?;
+    }
+}
+
+/// Takes off the UTF-8 byte order mark that editors on Windows write before a text. JSON has no such thing (RFC 8259 §8.1),
+/// but its readers may ignore it.
+fn without_mark(bytes: Bytes) -> Bytes {
+    match bytes.starts_with("\u{feff}".as_bytes()) {
+        true => bytes.slice("\u{feff}".len()..),
+        false => bytes,
     }
 }
 
@@ -424,6 +433,23 @@ mod tests {
             read_packed(20_000_000).await.unwrap_err(),
             Code::BodyTooLarge
         );
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_is_no_part_of_a_body() {
+        for (sent, taken) in [
+            ("\u{feff}{}", "{}"),
+            ("\u{feff}", ""),
+            ("\u{feff}\u{feff}{}", "\u{feff}{}"),
+            (" \u{feff}{}", " \u{feff}{}"),
+        ] {
+            let plain = read(None, sent.into()).await.unwrap();
+            let packed = read(Some("gzip"), gzip(sent.as_bytes())).await.unwrap();
+            assert_eq!(
+                (&*plain.bytes, &*packed.bytes),
+                (taken.as_bytes(), taken.as_bytes())
+            );
+        }
     }
 
     #[tokio::test]

@@ -5,6 +5,9 @@
 //!
 //! Nothing is read from a client whose answer is blocked: answers to requests that it sends ahead would pile up here.
 //! A connection without an answer under way has no clock, and WebSockets leave this type at their upgrade.
+//!
+//! While a request is watched, its client must keep the connection open. A client that closes it, or only its sending half,
+//! has hung up: the connection ends, and with it the work on the request.
 
 use std::{
     io::{self, IoSlice},
@@ -47,6 +50,7 @@ impl Patience {
 pub(super) struct Manners {
     patience_ms: AtomicU64,
     lingers: AtomicBool,
+    watches: AtomicBool,
 }
 
 impl Default for Manners {
@@ -54,6 +58,7 @@ impl Default for Manners {
         let manners = Self {
             patience_ms: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
+            watches: AtomicBool::new(false),
         };
         manners.set_patience(Patience::USUAL);
         manners
@@ -65,6 +70,14 @@ impl Manners {
     pub(super) fn answers(&self, patience: Option<Patience>, lingers: bool) {
         self.set_patience(patience.unwrap_or(Patience::USUAL));
         self.lingers.store(lingers, Ordering::Relaxed);
+        self.watch(false);
+    }
+
+    /// Says whether the connection ends as soon as the client hangs up, and not with the answer to its request.
+    ///
+    /// hyper cannot: it takes an end of what a client sends for one that still reads, or else does so on every route.
+    pub(super) fn watch(&self, watches: bool) {
+        self.watches.store(watches, Ordering::Relaxed);
     }
 
     fn set_patience(&self, Patience(patience): Patience) {
@@ -171,6 +184,14 @@ impl ClientIo {
         }
     }
 
+    /// Returns whether the client has hung up; if not, the task is woken when it does. A request that is sent ahead hides the
+    /// end behind it.
+    fn has_hung_up(&self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        let peeked = self.io.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
+    }
+
     /// What the system still has for a client that takes nothing goes at once, and not after its own time.
     fn reset(&self) {
         if let Err(error) = SockRef::from(&self.io).set_linger(Some(Duration::ZERO)) {
@@ -241,8 +262,13 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // It is called when all is written.
+        // It is called when all is written, and whenever the connection is looked at while its answer is not there yet.
         self.clock = None;
+        if self.manners.watches.load(Ordering::Relaxed) && self.has_hung_up(cx) {
+            let told = "the client has hung up";
+            tracing::debug!("{told}");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, told)));
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -295,15 +321,17 @@ impl Length {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpSocket},
-        time::timeout,
+        time::advance,
     };
 
     use super::*;
+    use crate::dispatch::tests::stub::{stand_still, while_seconds_pass, within};
 
-    const WHOLE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     /// A server's end with this patience, and a client's that has little room.
     async fn pair(patience: Duration) -> (ClientIo, TcpStream) {
@@ -319,71 +347,76 @@ mod tests {
         (ClientIo::new(server, manners), client.unwrap())
     }
 
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_is_reset() {
-        let (mut server, mut client) = pair(Duration::from_millis(200)).await;
-        let written = timeout(WHOLE, server.write_all(&vec![0; 8 << 20])).await;
-        let error = written.expect("an end").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        drop(server);
-        let mut all = Vec::new();
-        let read = timeout(WHOLE, client.read_to_end(&mut all)).await;
-        assert!(read.expect("an end").is_err(), "{} bytes", all.len());
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_reset_after_the_patience_of_its_answer() {
+        for patience in [PATIENCE, 3 * PATIENCE] {
+            let (mut server, mut client) = pair(patience).await;
+            let body = vec![0; 8 << 20];
+            let (written, took) = while_seconds_pass(server.write_all(&body)).await;
+            assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            // The system may take more than it did at first, which begins the time anew.
+            assert!((patience..3 * patience).contains(&took), "{took:?}");
+            drop(server);
+            let mut all = Vec::new();
+            let read = within("an end", client.read_to_end(&mut all)).await;
+            assert!(read.is_err(), "{} bytes", all.len());
+        }
     }
 
-    #[tokio::test]
-    async fn a_client_that_takes_a_byte_at_a_time_is_dropped_too_and_a_slow_one_is_not() {
-        let (mut server, mut client) = pair(Duration::from_secs(1)).await;
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_more_than_the_least_rate_gets_all_however_long_that_takes() {
+        let _still = stand_still();
+        let (mut server, mut client) = pair(PATIENCE).await;
         let body = vec![7; 256 << 10];
+        let begun = Instant::now();
         let reads = async {
-            let mut len = 0;
-            let mut some = [0; 4 << 10];
-            while len < body.len() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                len += client.read(&mut some).await.unwrap();
+            let mut some = [0; 8 << 10];
+            for _ in 0..body.len() / some.len() {
+                advance(PATIENCE * 3 / 10).await;
+                client.read_exact(&mut some).await.unwrap();
             }
         };
         let writes = async {
             server.write_all(&body).await.unwrap();
             server.flush().await.unwrap();
         };
-        timeout(WHOLE, async { tokio::join!(reads, writes) })
-            .await
-            .expect("all of it");
-        // Its window opens by less than it should take.
-        let drips = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                if client.read(&mut [0; 8]).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let large = vec![7; 8 << 20];
-        let writes = async {
-            let error = server.write_all(&large).await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            drop(server);
-        };
-        timeout(WHOLE, async { tokio::join!(drips, writes) })
-            .await
-            .expect("an end");
+        tokio::join!(reads, writes);
+        assert!(begun.elapsed() > 5 * PATIENCE, "{:?}", begun.elapsed());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_less_than_the_least_rate_is_dropped_too() {
+        let _still = stand_still();
+        let (mut server, mut client) = pair(PATIENCE).await;
+        let begun = Instant::now();
+        let drips = async {
+            loop {
+                client.read_exact(&mut [0; 1 << 10]).await.unwrap();
+                advance(Duration::from_secs(2)).await;
+                // The system may take more than it did at first, which begins the time anew.
+                assert!(begun.elapsed() < 6 * PATIENCE, "no end");
+            }
+        };
+        let body = vec![7; 8 << 20];
+        let written = tokio::select! {
+            written = server.write_all(&body) => written,
+            () = drips => unreachable!("it never ends"),
+        };
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= PATIENCE, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_is_read_from_a_client_that_takes_nothing() {
-        let (mut server, mut client) = pair(WHOLE).await;
+        let _still = stand_still();
+        let (mut server, mut client) = pair(PATIENCE).await;
         let body = vec![7; 1 << 20];
         let mut writes = Box::pin(server.write_all(&body));
-        while timeout(Duration::from_millis(50), &mut writes)
-            .await
-            .is_ok()
-        {}
+        assert!(poll!(&mut writes).is_pending());
         drop(writes);
         client.write_all(b"next").await.unwrap();
-        let mut byte = [0];
-        let early = timeout(Duration::from_millis(100), server.read(&mut byte)).await;
-        assert!(early.is_err());
+        server.io.readable().await.unwrap();
+        assert!(poll!(Box::pin(server.read(&mut [0]))).is_pending());
         // A read that waits is woken when the client goes on.
         let (mut read, mut write) = tokio::io::split(server);
         let reads = async {
@@ -399,8 +432,6 @@ mod tests {
             write.write_all(&body).await.unwrap();
             write.shutdown().await.unwrap();
         };
-        timeout(WHOLE, async { tokio::join!(reads, takes, writes) })
-            .await
-            .expect("all of it");
+        within("all of it", async { tokio::join!(reads, takes, writes) }).await;
     }
 }

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, HeaderName, header, request, uri::Authority};
+use http::{HeaderMap, HeaderName, Version, header, request, uri::Authority};
 
 use super::{
     Settings, admin, data_streams,
@@ -53,7 +53,8 @@ impl Guard {
 
     /// Refuses a `Host` that is not ours, and what a foreign page sends if it changes something.
     ///
-    /// Probes of health and readiness come under any name: a prober knows an address alone, and learns nothing else.
+    /// Probes of health and readiness come under any name, because a prober knows an address alone and learns nothing
+    /// else. So do scrapes of metrics that are public.
     pub(super) fn check(
         &self,
         settings: &Settings,
@@ -64,7 +65,8 @@ impl Guard {
             host_header(request)?,
         ];
         let foreign = |host: &&str| !self.is_ours(settings, host);
-        if named.iter().flatten().any(foreign) && !admin::is_probe(request.uri.path()) {
+        let is_for_all = admin::is_for_any_host(settings, request.uri.path());
+        if named.iter().flatten().any(foreign) && !is_for_all {
             return Err(Problem::new(
                 Code::HostNotAllowed,
                 "name the host in server.hosts if it is this server",
@@ -92,7 +94,9 @@ impl Guard {
 /// another one. Readers use GET.
 fn changes(request: &request::Parts) -> bool {
     let headers = &request.headers;
-    let reads_on = headers.contains_key(header::UPGRADE) || data_streams::wants_events(headers);
+    // In HTTP/1.0 it is ignored.
+    let upgrades = request.version >= Version::HTTP_11 && headers.contains_key(header::UPGRADE);
+    let reads_on = upgrades || data_streams::wants_events(headers);
     !is_safe(&request.method) || reads_on
 }
 
@@ -134,8 +138,7 @@ fn host_header(request: &request::Parts) -> Result<Option<&str>, Problem> {
     let Some(host) = one(&request.headers, &header::HOST)
         .map_err(|()| wrong("the request has more than one Host header"))?
     else {
-        let may_lack =
-            request.version < http::Version::HTTP_11 || request.uri.authority().is_some();
+        let may_lack = request.version < Version::HTTP_11 || request.uri.authority().is_some();
         return match may_lack {
             true => Ok(None),
             false => Err(wrong("the request has no Host header")),
@@ -275,6 +278,21 @@ mod tests {
             check_at(probe, "GET", &twice, Err(Code::InvalidRequest));
         }
         check_at("/healthz/x", "GET", &foreign, refused);
+        check_at("/metrics", "GET", &foreign, refused);
+    }
+
+    #[test]
+    fn public_metrics_are_scraped_under_any_name() {
+        let mut config = Config::default();
+        config.metrics.public = true;
+        let settings = Settings::new(&config).unwrap();
+        let guard = Guard::new(SocketAddr::from(([127, 0, 0, 1], 9002)));
+        for (path, is_let_in) in [("/metrics", true), ("/metrics/x", false), ("/v1", false)] {
+            let request = http::Request::builder().uri(path);
+            let request = request.header("host", "10.1.2.3:9002").body(()).unwrap();
+            let checked = guard.check(&settings, &request.into_parts().0);
+            assert_eq!(checked.is_ok(), is_let_in, "{path}");
+        }
     }
 
     #[test]

@@ -13,7 +13,6 @@ mod data_streams;
 mod guard;
 mod ledger;
 mod named;
-mod pages;
 mod problem;
 mod purge;
 mod query;
@@ -25,6 +24,7 @@ mod retry_wire;
 mod router;
 mod server;
 mod settings;
+mod status;
 mod streams;
 mod streams_wire;
 mod sync;
@@ -43,6 +43,7 @@ pub use records::Waits;
 pub use reload::{ReloadError, Reloaded, Reloads};
 pub use retry::Redrives;
 pub use settings::{Settings, TokenHeaderInvalid};
+pub use status::Reports;
 
 use crate::{
     config::Roles,
@@ -74,10 +75,12 @@ pub struct Parts {
     pub users: Option<Users>,
     /// Runs redrives.
     pub redriver: Arc<dyn Redrives>,
-    /// Knows which records wait to be called again.
+    /// Knows what open records wait for.
     pub waits: Arc<dyn Waits>,
     /// Reads the configuration again.
     pub reloads: Arc<dyn Reloads>,
+    /// Knows how the gateway is.
+    pub reports: Arc<dyn Reports>,
     /// Counters, and the text of `/metrics`.
     pub metrics: Metrics,
     /// Who is asked at each scrape.
@@ -101,6 +104,7 @@ struct Shared {
     redriver: Arc<dyn Redrives>,
     waits: Arc<dyn Waits>,
     reloads: Arc<dyn Reloads>,
+    reports: Arc<dyn Reports>,
     metrics: Metrics,
     sources: Vec<Arc<dyn Source>>,
     settings: Arc<Live<Settings>>,

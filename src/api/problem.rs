@@ -42,6 +42,8 @@ pub(super) struct Problem {
     retry_after_secs: Option<u32>,
     /// Member `earliest` of the body.
     earliest: Option<u64>,
+    /// Members `since` and `by` of the body.
+    running: Option<Box<redrive::Taken>>,
     /// The number that the protocol of data streams has for it.
     number: Option<u16>,
     /// For the log alone.
@@ -80,7 +82,7 @@ pub(super) enum Code {
     StreamInUse,
     StreamInConfig,
     PartitionsShrink,
-    RedriveRunning,
+    RetryRunning,
     IdempotencyInFlight,
     OffsetTrimmed,
     RecordLost,
@@ -164,10 +166,10 @@ impl Code {
                 "partitions_shrink",
                 "A stream cannot lose partitions",
             ),
-            Self::RedriveRunning => (
+            Self::RetryRunning => (
                 S::CONFLICT,
-                "redrive_running",
-                "A redrive of this partition is under way",
+                "retry_running",
+                "A retry of this partition is running",
             ),
             Self::IdempotencyInFlight => (
                 S::CONFLICT,
@@ -302,6 +304,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after_secs: None,
             earliest: None,
+            running: None,
             number: None,
             cause: None,
         }
@@ -363,6 +366,11 @@ impl Problem {
 
     pub(super) fn code(&self) -> Code {
         self.code
+    }
+
+    #[cfg(test)]
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// Writes a line to the log if the fault is ours, and if the log has not just heard of one of this kind.
@@ -444,6 +452,8 @@ impl Problem {
             errors: errors.collect(),
             request_id,
             earliest: self.earliest,
+            since: self.running.as_ref().map(|taken| taken.since.to_string()),
+            by: self.running.as_ref().and_then(|taken| taken.by.as_deref()),
         };
         let body = serde_json::to_vec(&view).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
@@ -684,7 +694,16 @@ impl From<redrive::Error> for Problem {
         use redrive::Error;
         let detail = error.to_string();
         match error {
-            Error::Running(_) => Self::new(Code::RedriveRunning, detail),
+            Error::Running(taken) => {
+                let code = match taken.work {
+                    redrive::Work::Retry => Code::RetryRunning,
+                    redrive::Work::Purge => Code::StreamInUse,
+                };
+                Self {
+                    running: Some(Box::new(taken)),
+                    ..Self::new(code, format!("{detail}; send it again when that is over"))
+                }
+            }
             Error::PartitionUnknown(_) => {
                 Self::new(Code::PartitionUnknown, "the stream has just been deleted")
             }

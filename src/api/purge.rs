@@ -6,14 +6,13 @@ use axum::{Extension, Json, extract::State};
 use http::{HeaderMap, Uri};
 
 use crate::{
-    redrive,
     storage::{OpenRecords, PurgeNote, Purged, Stream, StreamError},
     tasks::Part,
 };
 
 use super::{
     Shared,
-    access::Caller,
+    access::{Caller, Peer},
     named::Named,
     problem::{Code, Problem},
     query::Query,
@@ -27,6 +26,7 @@ pub(super) async fn purge(
     State(shared): State<Arc<Shared>>,
     Named(name): Named<String>,
     Extension(caller): Extension<Caller>,
+    Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
     body: axum::body::Body,
@@ -44,12 +44,13 @@ pub(super) async fn purge(
     };
     let note = PurgeNote {
         reason: asked.reason,
-        by: caller.name.map(|name| name.to_string()),
+        by: caller.name.as_ref().map(ToString::to_string),
     };
+    let by = caller.or_address(peer);
     let tasks = shared.tasks.clone();
     // A caller that hangs up loses the answer alone: what is removed is told to the log.
     let purging = tasks.finish(Part::Change, async move {
-        remove(&shared, &stream, open, note).await
+        remove(&shared, &stream, open, note, by).await
     });
     let purged = purging.await;
     purged.unwrap_or_else(|| Err(Problem::internal("the purge has panicked")))
@@ -60,23 +61,11 @@ async fn remove(
     stream: &Stream,
     open: OpenRecords,
     note: PurgeNote,
+    by: Arc<str>,
 ) -> Result<Json<wire::PurgeDone>, Problem> {
     let name = &stream.name;
-    let partitions: Vec<_> = stream.all_partitions().collect();
     // Its calls would be for nothing: what they would end has ended.
-    let _held = shared
-        .redriver
-        .hold(&partitions)
-        .map_err(|error| match error {
-            redrive::Error::Running(of) => {
-                let what = format!(
-                    "a retry of {name}, partition {} is running; send it again when that is over",
-                    of.partition
-                );
-                Problem::new(Code::RedriveRunning, what)
-            }
-            other => other.into(),
-        })?;
+    let _held = shared.redriver.hold(stream, by)?;
     let engine = shared.streams.engine();
     let purged = engine.purge_stream(stream.id, open, note.clone()).await;
     let purged = purged.map_err(|error| match error {

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use http::Uri;
 use url::form_urlencoded;
 
+use crate::nearest::did_you_mean;
+
 use super::problem::{Code, Problem};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -15,21 +17,19 @@ const LIMIT_MAX: usize = 1000;
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// Reads them; an unknown or repeated one is refused.
+    /// Reads them.
+    ///
+    /// # Errors
+    /// One is unknown or repeated: ignoring it would do something else than was asked, such as read all records again.
     pub(super) fn parse(uri: &'a Uri, known: &[&str]) -> Result<Self, Problem> {
         let mut all: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
-                // A name is no secret, but it may be anything: only its beginning is shown.
-                let name: String = name.chars().take(32).collect();
-                let what = match known {
-                    [] => format!("query parameter {name:?}: this route has none"),
-                    known => format!("query parameter {name:?}: there are {}", known.join(", ")),
-                };
-                return Err(invalid(what));
+                return Err(unknown(&name, known));
             }
             if all.iter().any(|(other, _)| *other == name) {
-                return Err(invalid(format!("query parameter {name} is there twice")));
+                let what = format!("query parameter \"{name}\" is there more than once");
+                return Err(invalid(what));
             }
             all.push((name, value));
         }
@@ -66,6 +66,20 @@ impl<'a> Query<'a> {
     }
 }
 
+/// Names a parameter that a route does not take, and those that it takes.
+fn unknown(name: &str, known: &[&str]) -> Problem {
+    // A name may be anything, so only its beginning is shown.
+    let shown: String = name.chars().take(32).collect();
+    invalid(match known {
+        [] => format!("query parameter {shown:?} is unknown: this route takes none"),
+        known => format!(
+            "query parameter {shown:?} is unknown: this route takes {}{}",
+            known.join(", "),
+            did_you_mean(name, known.iter().copied())
+        ),
+    })
+}
+
 pub(super) fn invalid(what: String) -> Problem {
     Problem::new(Code::InvalidRequest, what)
 }
@@ -83,6 +97,32 @@ mod tests {
         });
         let expected = expected.map(|(limit, after)| (limit, after.map(String::from)));
         assert_eq!(read.map_err(|_| ()), expected, "{query}");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_named_with_those_that_there_are() {
+        let told = |query: &str, known: &[&str]| {
+            let uri: Uri = format!("/x?{query}").parse().unwrap();
+            Query::parse(&uri, known).unwrap_err().detail().to_owned()
+        };
+        assert_eq!(
+            told("begn=now", &["begin", "cursor"]),
+            "query parameter \"begn\" is unknown: this route takes begin, cursor; did you mean \"begin\"?"
+        );
+        assert_eq!(
+            told("cursor=a&x", &["cursor"]),
+            "query parameter \"x\" is unknown: this route takes cursor"
+        );
+        assert_eq!(
+            told("a=1", &[]),
+            "query parameter \"a\" is unknown: this route takes none"
+        );
+        assert_eq!(
+            told("cursor=a&cursor=a", &["cursor"]),
+            "query parameter \"cursor\" is there more than once"
+        );
+        let long = told(&"%0A".repeat(1_000), &["cursor"]);
+        assert!(long.len() < 200 && !long.contains('\n'), "{long}");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use http::{HeaderMap, Uri};
 
 use crate::{
     ingest::{FieldCode, FieldError},
-    place::{Offset, Partition, PartitionId},
+    place::{Offset, Partition, StreamName},
     redrive::{
         self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
         Stopped, Waiting,
@@ -18,10 +18,11 @@ use crate::{
 
 use super::{
     Shared,
+    access::{Caller, Peer},
     problem::{Code, Problem},
     query::Query,
     retry_wire::{self, Bounds, ReadPartition, Retry},
-    streams::source,
+    streams::{find_at, source},
     wire,
 };
 
@@ -38,7 +39,7 @@ pub trait Redrives: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Redriver::hold`].
-    fn hold(&self, partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error>;
+    fn hold(&self, stream: &Stream, by: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error>;
 }
 
 #[async_trait]
@@ -47,8 +48,8 @@ impl Redrives for Redriver {
         Self::run(self, request).await
     }
 
-    fn hold(&self, partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
-        let held = Self::hold(self, partitions)?;
+    fn hold(&self, stream: &Stream, by: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error> {
+        let held = Self::hold(self, stream, Some(by))?;
         Ok(Box::new(held))
     }
 }
@@ -59,8 +60,13 @@ const EARLIEST: i64 = -1;
 /// A mapping of a thousand entries fits.
 const BODY_BYTES_MAX: usize = 256 << 10;
 
+/// A client of this path that closes its connection, or only its sending half, ends its retry.
+pub(super) const PATH: &str = "/stream/retry";
+
 pub(super) async fn retry(
     State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
     body: axum::body::Body,
@@ -69,6 +75,7 @@ pub(super) async fn retry(
     let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
     let settings = shared.settings.get();
     let bounds = Bounds {
+        targets: &settings.targets,
         records_max: settings.redrive_records_max,
         time_budget: settings.redrive_time_budget,
     };
@@ -80,8 +87,8 @@ pub(super) async fn retry(
         Problem::invalid(code, errors)
     })?;
     drop(body);
-    let stream = find(&shared, &asked.stream, "/streamOCIDToRetry")?;
-    let partitions = match asked.partition {
+    let stream = find_at(&shared, "/streamOCIDToRetry", &asked.stream)?;
+    let partitions: Vec<_> = match asked.partition {
         ReadPartition::All => stream.all_partitions().collect(),
         ReadPartition::One(number) => {
             let partition = stream.partition(Partition(number)).ok_or_else(|| {
@@ -94,8 +101,17 @@ pub(super) async fn retry(
             vec![partition]
         }
     };
+    if partitions.len() > 1 && asked.after.is_some_and(|after| after != EARLIEST) {
+        let detail =
+            "an offset is one of a single partition: of all partitions give -1, or a group";
+        return Err(wrong("/readAfterOffset".into(), detail.into()));
+    }
+    let mapping = match asked.mapping {
+        Some(entries) => mapping(&shared, entries)?,
+        None => ErrorMapping::default(),
+    };
     let request = RedriveRequest {
-        mapping: mapping(&shared, asked.mapping)?,
+        mapping,
         stream,
         partitions,
         after: asked
@@ -111,37 +127,19 @@ pub(super) async fn retry(
         redeliver: asked.redeliver,
         dry_run: asked.dry_run,
         time_budget: asked.time_budget,
+        by: Some(caller.or_address(peer)),
     };
-    let name = request.stream.name.clone();
-    // The pass is a task of its own: a caller that hangs up loses the report alone.
-    let report = shared
-        .redriver
-        .run(request)
-        .await
-        .map_err(|error| match error {
-            redrive::Error::Running(of) => {
-                let what = format!("a retry of {name}, partition {} is running", of.partition);
-                Problem::new(Code::RedriveRunning, what)
-            }
-            other => other.into(),
-        })?;
+    let report = shared.redriver.run(request).await?;
     let all = asked.partition == ReadPartition::All;
     let after = asked.after.unwrap_or(EARLIEST);
     Ok(Json(done(report, after, all)))
-}
-
-fn find(shared: &Shared, text: &str, pointer: &str) -> Result<Arc<Stream>, Problem> {
-    shared.streams.resolve(text).ok_or_else(|| {
-        let what = format!("{pointer}: no stream has this name or ocid");
-        Problem::new(Code::StreamUnknown, what)
-    })
 }
 
 fn mapping(shared: &Shared, entries: Vec<(String, String)>) -> Result<ErrorMapping, Problem> {
     let mut resolved = Vec::with_capacity(entries.len());
     for (index, (code, stream)) in entries.into_iter().enumerate() {
         let pointer = format!("/errormapping/{index}/stream");
-        let stream = find(shared, &stream, &pointer)?;
+        let stream = find_at(shared, &pointer, &stream)?;
         // A copy there would be dispatched at once, by nobody's wish, and be counted as accepted a second time.
         if source(shared) == Some(&stream.name) {
             let detail =
@@ -182,6 +180,7 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         attempted: report.attempted,
         delivered: report.processed,
         requeued: report.requeued,
+        moved_to: report.moved_to.into_iter().map(copies).collect(),
         skipped: report.skipped,
         unmatched: report.unmatched,
         start_offset: report.start_offset.0,
@@ -220,6 +219,10 @@ fn waiting(waiting: &Waiting) -> wire::RetryWaiting {
         count: waiting.count,
         until: waiting.until.map(|until| until.to_string()),
     }
+}
+
+fn copies((stream, len): (StreamName, u64)) -> (String, u64) {
+    (stream.to_string(), len)
 }
 
 fn stands((partition, last): (Partition, Option<Offset>)) -> (String, i64) {

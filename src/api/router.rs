@@ -7,7 +7,7 @@ use axum::{
     extract::{MatchedPath, Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
-    routing::{get, post, put},
+    routing::{get, post},
 };
 use tokio::time::Instant;
 
@@ -16,14 +16,14 @@ use super::{
     access::{Caller, Who},
     admin, data_streams, ledger,
     problem::{Code, Problem},
-    purge, records, reload, retry, streams, sync,
+    purge, records, reload, retry, status, streams, sync,
 };
 
 /// A route: its path, and its methods, in the order in which `Allow` names them, with who may use them.
 pub(super) type Route = (&'static str, &'static [(&'static str, Who)]);
 
 /// Every route that there is. `POST /stream/sync` is answered before the router; it stands here for the other methods.
-pub(super) const ROUTES: [Route; 20] = [
+pub(super) const ROUTES: [Route; 21] = [
     ("/stream/sync", &[("POST", Who::Source)]),
     ("/stream/retry", &[("POST", Who::Operator)]),
     (
@@ -53,6 +53,7 @@ pub(super) const ROUTES: [Route; 20] = [
         "/v1/streams/{stream}/partitions/{partition}/records/{offset}",
         &[("GET,HEAD", Who::Operator)],
     ),
+    ("/v1/status", &[("GET,HEAD", Who::User)]),
     ("/v1/ledger", &[("GET,HEAD", Who::User)]),
     ("/v1/reload", &[("POST", Who::Administrator)]),
     ("/services/v2/stream", &[("GET,HEAD", Who::User)]),
@@ -73,7 +74,7 @@ pub(super) const ROUTES: [Route; 20] = [
     ),
     (
         "/v1/data-streams/{name}/cursors/{cursor}",
-        &[("PUT,DELETE", Who::Operator)],
+        &[("GET,HEAD", Who::User), ("PUT,DELETE", Who::Operator)],
     ),
     (
         "/v1/data-streams/{name}/cursors/{cursor}/ack",
@@ -90,7 +91,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     let record = "/v1/streams/{stream}/partitions/{partition}/records/{offset}";
     Router::new()
         .route(sync::PATH, post(unreached))
-        .route("/stream/retry", post(retry::retry))
+        .route(retry::PATH, post(retry::retry))
         .route("/v1/streams", get(streams::list).post(streams::create))
         .route(
             "/v1/streams/{stream}",
@@ -102,6 +103,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/streams/{stream}/partitions", get(streams::partitions))
         .route(records, get(records::list))
         .route(record, get(records::show))
+        .route("/v1/status", get(status::show))
         .route("/v1/ledger", get(ledger::show))
         .route("/v1/reload", post(reload::reload))
         .route("/services/v2/stream", get(data_streams::list))
@@ -122,7 +124,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         )
         .route(
             "/v1/data-streams/{name}/cursors/{cursor}",
-            put(data_streams::cursors::put).delete(data_streams::cursors::delete),
+            get(data_streams::cursors::show)
+                .put(data_streams::cursors::put)
+                .delete(data_streams::cursors::delete),
         )
         .route(
             "/v1/data-streams/{name}/cursors/{cursor}/ack",

@@ -39,20 +39,21 @@ use crate::{
     descriptors::Shares,
     random,
     tasks::{Part, Tasks},
+    telemetry::metrics::show_zeros,
 };
 
 use super::{
     Api, Parts, Settings, Shared,
-    access::Door,
+    access::{Door, Peer},
     admin,
     answers::Answers,
     body::Bodies,
     client_io::{ClientIo, Manners, Patience},
-    cors,
+    cors, data_streams,
     guard::{Guard, one},
     problem::{Code, Problem, REQUEST_ID},
     refusals::Refusals,
-    router, sync,
+    retry, router, sync,
 };
 
 /// All headers of a request together, in bytes; longer ones are refused with 431.
@@ -86,9 +87,13 @@ impl Api {
             redriver,
             waits,
             reloads,
+            reports,
             metrics,
             sources,
         } = self.parts;
+        let refusals = sync::REFUSALS.map(Code::word);
+        show_zeros(&metrics.refused, "code", refusals);
+        show_zeros(&metrics.closes, "code", data_streams::close_codes());
         let sync_route = [("route", "/stream/sync".to_owned())];
         let shared = Arc::new(Shared {
             streams,
@@ -97,6 +102,7 @@ impl Api {
             redriver,
             waits,
             reloads,
+            reports,
             sync_seconds: metrics.request_seconds.get_or_create_owned(&sync_route),
             door: Door::new(users, metrics.failed_logins.clone()),
             metrics,
@@ -126,7 +132,7 @@ impl Api {
                 }
                 accepted = accept(&listener, &mut connections) => accepted,
             };
-            let (stream, permit) = match accepted {
+            let (stream, peer, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // It may fail twenty times a second.
@@ -142,6 +148,7 @@ impl Api {
                 shared: shared.clone(),
                 router: router.clone(),
                 http: http(settings.get().request_timeout),
+                peer,
             };
             tasks.spawn_guarded(Part::Connection, async move {
                 connection.serve(stream).await;
@@ -155,7 +162,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        // Who has said all may close that direction and still read the answer.
+        // Who has said all may close that direction and still read the answer; but see `Manners::watch`.
         .half_close(true)
         // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
         // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
@@ -167,10 +174,10 @@ fn http(head_timeout: Duration) -> http1::Builder {
 async fn accept(
     listener: &TcpListener,
     connections: &mut Places,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let permit = connections.take().await?;
-    let (stream, _peer) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, Peer(peer), permit))
 }
 
 /// Places for connections, up to a bound that can change.
@@ -223,6 +230,7 @@ struct Connection {
     shared: Arc<Shared>,
     router: Router,
     http: http1::Builder,
+    peer: Peer,
 }
 
 impl Connection {
@@ -244,7 +252,8 @@ impl Connection {
             #[cfg(test)]
             tasks::provoke(Part::Connection, request.uri().path().as_bytes());
             let manners = manners.clone();
-            async move { Ok::<_, Infallible>(respond(shared, router, request, &manners).await) }
+            let peer = self.peer;
+            async move { Ok::<_, Infallible>(respond(shared, router, request, peer, &manners).await) }
         });
         let served = self.http.serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(served.with_upgrades());
@@ -266,17 +275,19 @@ async fn respond(
     shared: Arc<Shared>,
     router: Router,
     request: Request<Incoming>,
+    peer: Peer,
     manners: &Manners,
 ) -> Response {
     let settings = shared.settings.get();
     let id = shared.ids.of(request.headers());
     let path = request.uri().path().to_owned();
+    manners.watch(path == retry::PATH);
     let origin = cors::origin(&settings, request.headers());
     let changes = !is_safe(request.method());
     let has_body = !request.body().is_end_stream();
     let answered = {
         // Pinned here, because each move of it would copy some kilobytes for every request.
-        let answered = pin!(answer(&shared, &settings, router, request, &id));
+        let answered = pin!(answer(&shared, &settings, router, request, peer, &id));
         shared.tasks.panics().guard(Part::Request, answered).await
     };
     let answered = answered.unwrap_or_else(|| Err(Problem::internal("the handler panicked")));
@@ -312,6 +323,7 @@ async fn answer(
     settings: &Settings,
     mut router: Router,
     request: Request<Incoming>,
+    peer: Peer,
     id: &str,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
@@ -327,6 +339,7 @@ async fn answer(
         let started = Instant::now();
         let answered = sync::answer(shared, settings, &parts, body, id).await;
         if let Err(problem) = &answered {
+            debug_assert!(sync::REFUSALS.contains(&problem.code()));
             let code = [("code", problem.code().word().to_owned())];
             shared.metrics.refused.get_or_create(&code).inc();
         }
@@ -338,6 +351,7 @@ async fn answer(
     }
     let caller = shared.door.caller(settings, &parts).await?;
     parts.extensions.insert(caller);
+    parts.extensions.insert(peer);
     let request = Request::from_parts(parts, Body::new(body));
     match router.call(request).await {
         Ok(response) => Ok(response),

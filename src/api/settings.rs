@@ -1,15 +1,17 @@
 //! What the edge takes from the configuration; it can be replaced while requests are served.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::HeaderName;
 
 use crate::{
     config::{Answer, Config, ROLE_WORDS},
+    dispatch::TargetId,
     place::StreamName,
+    target::Origin,
 };
 
-/// Settings of the edge, from `[server]`, `[sync]`, `[redrive]`, `[metrics]` and `[outcomes]`.
+/// Settings of the edge, from `[server]`, `[sync]`, `[redrive]`, `[metrics]`, `[outcomes]` and `[[targets]]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(super) hosts: Vec<String>,
@@ -22,6 +24,8 @@ pub struct Settings {
     pub(super) token_header: HeaderName,
     pub(super) batch_bytes_max: usize,
     pub(super) batch_len_max: usize,
+    /// Those of the configuration, by name.
+    pub(super) targets: BTreeMap<String, TargetId>,
     pub(super) redrive_records_max: u64,
     pub(super) redrive_time_budget: Duration,
     /// Streams that `[outcomes]` names and that have no role.
@@ -55,9 +59,20 @@ impl Settings {
             token_header: token_header.map_err(|_| TokenHeaderInvalid)?,
             batch_bytes_max: sync.batch_bytes_max,
             batch_len_max: sync.batch_len_max,
+            targets: targets(config),
             redrive_records_max: redrive.records_max,
             redrive_time_budget: Duration::from_millis(redrive.time_budget_ms),
             outcome_streams: named.filter_map(|name| name.parse().ok()).collect(),
         })
     }
+}
+
+/// An origin that cannot be read is found when dispatch takes its settings.
+fn targets(config: &Config) -> BTreeMap<String, TargetId> {
+    let named = config.targets.iter().filter_map(|target| {
+        let origin = Origin::bare(&target.origin).ok()?;
+        let id = TargetId::new(origin, target.path_prefix.as_deref());
+        Some((target.name.clone(), id))
+    });
+    named.collect()
 }

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     Shared,
-    named::Named,
+    named::{self, Named},
     problem::{Code, Problem},
     query::Query,
     streams_wire, wire,
@@ -163,11 +163,33 @@ pub(super) async fn partitions(
     }))
 }
 
-/// Returns the stream of that name; an `ocid` names streams in redrives alone.
+/// Returns the stream of that name or `ocid`.
 pub(super) fn find(shared: &Shared, name: &str) -> Result<Arc<Stream>, Problem> {
-    let stream = name.parse::<StreamName>().ok();
-    let stream = stream.and_then(|name| shared.streams.by_name(&name));
-    stream.ok_or_else(|| Problem::new(Code::StreamUnknown, "no stream has this name"))
+    let found = shared.streams.resolve(name);
+    found.ok_or_else(|| Problem::new(Code::StreamUnknown, unknown(shared, name)))
+}
+
+/// The same for a member of a body: the detail begins with its pointer.
+pub(super) fn find_at(shared: &Shared, pointer: &str, name: &str) -> Result<Arc<Stream>, Problem> {
+    let found = shared.streams.resolve(name);
+    found.ok_or_else(|| {
+        let what = format!("{pointer}: {}", unknown(shared, name));
+        Problem::new(Code::StreamUnknown, what)
+    })
+}
+
+fn unknown(shared: &Shared, name: &str) -> String {
+    let all = shared.streams.engine().streams();
+    let names = all.iter().map(|stream| stream.name.as_str());
+    let ocids = all
+        .iter()
+        .filter_map(|stream| stream.config.ocid.as_deref());
+    named::unknown(
+        "stream",
+        name,
+        names.chain(ocids),
+        "GET /v1/streams lists them",
+    )
 }
 
 enum Refused {

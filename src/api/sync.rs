@@ -15,11 +15,33 @@ use super::{
     body::{Sender, media_type},
     guard::one,
     problem::{Code, Problem},
+    query::Query,
     wire,
 };
 
 /// The route.
 pub(super) const PATH: &str = "/stream/sync";
+
+/// What a submission can be refused with.
+pub(super) const REFUSALS: [Code; 17] = [
+    Code::InvalidRequest,
+    Code::InvalidMessage,
+    Code::TooSlow,
+    Code::SecretNotForTarget,
+    Code::StreamUnknown,
+    Code::IdempotencyInFlight,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::IdempotencyMismatch,
+    Code::HeadersTooLarge,
+    Code::Internal,
+    Code::QueueFull,
+    Code::LogStopped,
+    Code::MaybeStored,
+    Code::DiskFull,
+    Code::SecretsFull,
+    Code::StateFull,
+];
 
 /// Answers that may have no more than this take no space before.
 const SMALL_ANSWER_BYTES_MAX: usize = 16 << 10;
@@ -38,16 +60,10 @@ pub(super) async fn answer(
     request_id: &str,
 ) -> Result<Response, Problem> {
     let headers = &request.headers;
-    if request.uri.query().is_some_and(|query| !query.is_empty()) {
-        let what = "this route has no query parameters";
-        return Err(Problem::new(Code::InvalidRequest, what));
-    }
+    Query::parse(&request.uri, &[])?;
     let token = token(headers, &settings.token_header)?;
     let key = idempotency_key(headers)?;
-    let lines = media_type(headers).is_some_and(|kind| {
-        kind.eq_ignore_ascii_case("application/x-ndjson")
-            || kind.eq_ignore_ascii_case("application/ndjson")
-    });
+    let lines = media_type(headers).is_some_and(is_of_lines);
     let body = shared
         .bodies
         .read_from(Sender::Source, headers, body, settings.batch_bytes_max)
@@ -94,12 +110,29 @@ pub(super) async fn answer(
     })
 }
 
+/// Returns whether a media type is one of JSON values of which each has a line of its own. None of these is registered.
+fn is_of_lines(kind: &str) -> bool {
+    const LINES: [&str; 6] = [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonl",
+        "application/jsonlines",
+        "application/x-jsonlines",
+    ];
+    LINES.iter().any(|one| kind.eq_ignore_ascii_case(one))
+}
+
 /// Returns the most that the answer to a body may have.
 fn answer_bytes_max(body_bytes: usize, batch_len_max: usize) -> usize {
     // A message has a URL and a method, and a result a stream's name, two numbers, an id and a warning.
     const MESSAGE_BYTES_MIN: usize = 64;
     const RESULT_BYTES_MAX: usize = 512;
-    (body_bytes / MESSAGE_BYTES_MIN).min(batch_len_max) * RESULT_BYTES_MAX
+    // Further warnings are few, however many messages there are (`ingest`).
+    const WARNINGS_BYTES_MAX: usize = 32 << 10;
+    let results = (body_bytes / MESSAGE_BYTES_MIN).min(batch_len_max) * RESULT_BYTES_MAX;
+    let warnings = (2 * body_bytes).min(WARNINGS_BYTES_MAX);
+    results + warnings
 }
 
 fn success(accepted: &Accepted, text: bool) -> Response {
@@ -156,15 +189,33 @@ fn views<'a>(
             partition: itoa::Buffer::new().format(placed.partition.0).into(),
             offset: placed.offset.0,
             message_id: id,
-            warnings: placed.warnings.iter().copied().map(warning).collect(),
+            warnings: placed.warnings.iter().map(warning).collect(),
         })
 }
 
-fn warning(warning: Warning) -> wire::WarningView {
+fn warning(warning: &Warning) -> wire::WarningView {
     match warning {
         Warning::SecretUnknown => wire::WarningView {
             code: "secret_unknown",
-            detail: "no token was presented under vaultSecretName yet; until then dispatch fails with cause secret",
+            detail: "no token was presented under vaultSecretName yet; until then dispatch fails with cause secret"
+                .into(),
+        },
+        Warning::UnknownMember(slip) => wire::WarningView {
+            code: "unknown_member",
+            detail: format!(
+                "streamMessage has \"{}\", which is kept and not looked at; did you mean \"{}\"?",
+                slip.given,
+                slip.meant()
+            )
+            .into(),
+        },
+        Warning::TargetBlocked(why) => wire::WarningView {
+            code: "target_blocked",
+            detail: format!(
+                "the target's address is not called, so dispatch fails with cause blocked; {}",
+                why.words()
+            )
+            .into(),
         },
     }
 }
@@ -231,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_written_as_serde_would_write_it() {
-        for warnings in [vec![], vec![warning(Warning::SecretUnknown)]] {
+        for warnings in [vec![], vec![warning(&Warning::SecretUnknown)]] {
             let view = wire::MessageAccepted {
                 status: "success",
                 stream: "DataSync-1_x",

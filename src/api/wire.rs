@@ -1,6 +1,6 @@
 //! The shapes of the contract (`routes.md`), and nothing else; each is made from values of ours at once.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -21,6 +21,12 @@ pub(super) struct ProblemView<'a> {
     pub(super) request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) earliest: Option<u64>,
+    /// Of a retry or purge that is running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<String>,
+    /// The user who asked for it, or the address of a caller without a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,7 +80,7 @@ impl MessageAccepted<'_> {
 #[derive(Debug, Serialize)]
 pub(super) struct WarningView {
     pub(super) code: &'static str,
-    pub(super) detail: &'static str,
+    pub(super) detail: Cow<'static, str>,
 }
 
 /// Answer of `POST /v1/reload`.
@@ -97,6 +103,8 @@ pub(super) struct RetryDone {
     pub(super) attempted: u64,
     pub(super) delivered: u64,
     pub(super) requeued: u64,
+    /// How many copies of failed records each stream got; together they are `requeued`.
+    pub(super) moved_to: BTreeMap<String, u64>,
     pub(super) skipped: u64,
     pub(super) unmatched: u64,
     pub(super) start_offset: u64,
@@ -270,12 +278,22 @@ pub(super) struct ReaderView {
     pub(super) lag: u64,
 }
 
+/// What stands behind `items` in a page of one partition.
 #[derive(Debug, Serialize)]
-pub(super) struct RecordList {
-    pub(super) items: Vec<RecordView>,
+pub(super) struct PageEnd {
     pub(super) next: Option<u64>,
     pub(super) earliest: u64,
     pub(super) tail: u64,
+}
+
+/// What stands behind `items` in a page of all partitions.
+#[derive(Debug, Serialize)]
+pub(super) struct MergedPageEnd {
+    pub(super) next: Option<String>,
+    pub(super) position: String,
+    pub(super) trimmed: u64,
+    pub(super) earliest: BTreeMap<u16, u64>,
+    pub(super) tail: BTreeMap<u16, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -300,13 +318,17 @@ pub(super) struct RecordView {
     pub(super) value_base64: Option<String>,
 }
 
-/// A record that was called in vain and is going to be called again.
+/// What an open record of the source stream waits for.
 #[derive(Debug, Serialize)]
 pub(super) struct WaitingView {
+    pub(super) r#for: &'static str,
     /// Of the last call.
-    pub(super) cause: CauseView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cause: Option<CauseView>,
     pub(super) attempts: u32,
-    pub(super) due: String,
+    /// When it can go on at the earliest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) due: Option<String>,
 }
 
 /// Why a record is in an error stream.

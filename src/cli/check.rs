@@ -6,27 +6,28 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Output, output};
-use crate::config::{self, Overrides, Place, Sources};
+use crate::config::{self, ConfigErrors, Loaded, Overrides, Place, Sources};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The file; without it, defaults and environment are checked.
+    /// The file; without it SYNCGATE_CONFIG names one, else defaults and environment are checked.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let sources = Sources::of_process(arguments.config, Overrides::default());
-    match (config::load(sources), output) {
-        (Ok(loaded), Output::Text) => {
-            let warnings = loaded.warnings.iter();
+    let checked = config::load(sources).and_then(|loaded| warnings(&loaded));
+    match (checked, output) {
+        (Ok(warnings), Output::Text) => {
             let lines: String = warnings
+                .iter()
                 .map(|warning| format!("warning: {warning}\n"))
                 .collect();
             output::print(&format!("{lines}ok\n"))
         }
-        (Ok(loaded), Output::Json) => {
-            output::print_json(&json!({"ok": true, "errors": [], "warnings": loaded.warnings}))
+        (Ok(warnings), Output::Json) => {
+            output::print_json(&json!({"ok": true, "errors": [], "warnings": warnings}))
         }
         (Err(errors), Output::Text) => Err(Failure::usage(errors)),
         (Err(errors), Output::Json) => {
@@ -50,4 +51,24 @@ pub(super) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
             )))
         }
     }
+}
+
+/// Returns what is legal and yet deserves a look.
+///
+/// # Errors
+/// Settings for callers on other machines, where certainly no user exists.
+fn warnings(loaded: &Loaded) -> Result<Vec<String>, ConfigErrors> {
+    let mut warnings = loaded.warnings.clone();
+    if loaded.administrator.is_none()
+        && let Err(wrong) = loaded.check_open_mode()
+    {
+        if !loaded.may_have_users() {
+            return Err(wrong);
+        }
+        // A gateway may be running there, and it alone reads its journal.
+        let dir = loaded.config.data.dir.display();
+        let unless = format!("the start refuses this unless a user is stored in {dir}");
+        warnings.extend(wrong.0.iter().map(|wrong| format!("{unless}: {wrong}")));
+    }
+    Ok(warnings)
 }

@@ -55,6 +55,29 @@ pub(super) enum Error {
     Refused(Box<Refusal>),
 }
 
+/// Reads the address of a gateway: `http://HOST:PORT`, or `HOST:PORT` alone.
+///
+/// # Errors
+/// Why the text is no address. It is not shown, because it may hold a password.
+pub(super) fn address(text: &str) -> Result<Url, Failure> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "--url (or SYNCGATE_URL) is empty; give the address of a gateway, or unset the variable",
+        ));
+    }
+    // `localhost:9002` alone would be a URL of the scheme `localhost`.
+    let url = match text.contains("://") {
+        true => text.parse(),
+        false => format!("http://{text}").parse(),
+    };
+    url.map_err(|why| {
+        Failure::usage(format!(
+            "--url is no address of a gateway ({why}): give http://HOST:PORT, or HOST:PORT"
+        ))
+    })
+}
+
 impl Client {
     /// # Errors
     /// If the address is not one of HTTP.
@@ -315,6 +338,43 @@ impl From<Error> for Failure {
         match error {
             Error::Unreachable(why) | Error::NoAnswer(why) => Self::failed(why),
             Error::Refused(refusal) => Self::failed(refusal.text()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(address(text).unwrap().as_str(), expected);
+    }
+
+    #[test]
+    fn an_address_without_a_scheme_is_one_of_http() {
+        check("http://127.0.0.1:9002", "http://127.0.0.1:9002/");
+        check("https://gate.example", "https://gate.example/");
+        check("127.0.0.1:9002", "http://127.0.0.1:9002/");
+        check("localhost:9002", "http://localhost:9002/");
+        check("[::1]:9002", "http://[::1]:9002/");
+        check("ada:horse@gate:9002", "http://ada:horse@gate:9002/");
+        check("gate.example/under", "http://gate.example/under");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_not_shown() {
+        let empty = address(" ").unwrap_err();
+        assert_eq!(empty.code, 2);
+        assert!(empty.message.contains("SYNCGATE_URL) is empty"));
+        for text in ["ada:horse@gate:port", "http://ada:horse@gate:port"] {
+            let failure = address(text).unwrap_err();
+            assert_eq!(failure.code, 2);
+            let said = failure.message;
+            assert!(
+                said.contains("give http://HOST:PORT") && !said.contains("horse"),
+                "{said}"
+            );
         }
     }
 }

@@ -12,7 +12,9 @@ fn is_obeyed(c: char) -> bool {
             // Marks of direction.
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
             // Ends of lines and paragraphs.
-            | '\u{2028}' | '\u{2029}')
+            | '\u{2028}' | '\u{2029}'
+            // Invisible operators and old format marks, some of which stand for colours in what the commands print.
+            | '\u{2061}'..='\u{2064}' | '\u{206a}'..='\u{206f}')
 }
 
 /// Returns text of one line: blanks for ends of lines and tabs, and for example `\u{1b}` for what a terminal obeys.

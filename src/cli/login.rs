@@ -35,9 +35,12 @@ impl Login {
     ) -> Result<Option<Self>, Failure> {
         let of_url = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(decoded);
         let of_variable = |name: &str| {
-            variable(name).map(|value| {
-                let value = value.into_string();
-                value.map_err(|_| Failure::usage(format!("{name} is not UTF-8")))
+            variable(name).map(|value| match value.into_string() {
+                Ok(value) if value.is_empty() => Err(Failure::usage(format!(
+                    "{name} is empty; give a value, or unset the variable"
+                ))),
+                Ok(value) => Ok(value),
+                Err(_) => Err(Failure::usage(format!("{name} is not UTF-8"))),
             })
         };
         let user = of_url(Some(url.username())).or_else(|| of_variable("SYNCGATE_USER"));
@@ -122,6 +125,8 @@ mod tests {
         check("http://bob@gate:9002", &[], Err("set SYNCGATE_PASSWORD"));
         check(plain, &both[..1], Err("set SYNCGATE_PASSWORD"));
         check(plain, &both[1..], Err("set SYNCGATE_USER"));
+        let empty = [("SYNCGATE_USER", ""), both[1]];
+        check(plain, &empty, Err("SYNCGATE_USER is empty"));
         check("http://bob:%ffhorse@gate:9002", &[], Err("not UTF-8"));
     }
 }

@@ -7,29 +7,41 @@
 mod backup;
 mod check;
 mod client;
+mod completions;
+mod config;
+mod confirm;
+mod cursors;
+mod data_streams;
 mod demo;
 mod doctor;
 mod escape;
 mod healthcheck;
 mod login;
+mod man;
 mod offset_file;
 mod output;
+mod reader;
 mod records;
 mod reload;
 mod retry;
 mod serve;
+mod status;
 mod streams;
 mod sync;
 mod tail;
 mod verify;
+mod when;
 
-use std::{error::Error, fmt, process::ExitCode, time::Duration};
+use std::{error::Error, fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::fs::Mode;
 
 use self::{client::Client, login::Login};
-use crate::telemetry;
+use crate::{
+    config::{Loaded, Overrides, Sources, load},
+    telemetry,
+};
 
 /// What threads that are still blocked at the end have to finish; everything durable was closed before.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
@@ -57,15 +69,28 @@ enum Command {
     Demo(demo::Arguments),
     /// Checks a configuration, and tells everything that is wrong with it.
     Check(check::Arguments),
+    /// Shows what is wrong, and which command comes next.
+    ///
+    /// The exit code is 0 if all is well, and 1 if there is a problem or no answer.
+    Status(status::Arguments),
     /// Posts a message, an array of messages, or one message a line (NDJSON) to a running gateway.
     Sync(sync::Arguments),
     /// Dispatches records of a stream again, by POST /stream/retry.
     Retry(retry::Arguments),
-    /// Lists, shows, creates and purges streams.
+    /// Shows the settings: all defaults, or those that count and where each was said.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Lists, shows, creates, changes, purges and removes streams.
     #[command(subcommand)]
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.
     Records(records::Arguments),
+    /// Lists, shows, makes and removes data streams: streams as clients see them that subscribe.
+    #[command(subcommand)]
+    DataStreams(data_streams::Command),
+    /// Lists, moves and removes cursors: how far the clients of a data stream have come.
+    #[command(subcommand)]
+    Cursors(cursors::Command),
     /// Prints the records of a data stream as they come, over WebSocket.
     Tail(tail::Arguments),
     /// Lets the gateway read its configuration again (POST /v1/reload); tells what counts now and what needs a restart.
@@ -79,6 +104,10 @@ enum Command {
     Backup(backup::Command),
     /// Asks whether the gateway is ready (GET /readyz); tells it by the exit code.
     Healthcheck(healthcheck::Arguments),
+    /// Prints the script that completes commands and options in a shell.
+    Completions(completions::Arguments),
+    /// Prints the manual pages of all commands.
+    Man(man::Arguments),
 }
 
 /// Form of a command's output.
@@ -90,16 +119,44 @@ enum Output {
     Json,
 }
 
+/// Names the data directory of a gateway that is started with the same arguments and variables.
+#[derive(Clone, Debug, Default, Args)]
+struct DataDir {
+    /// Configuration file; without it SYNCGATE_CONFIG names one, else no file is read.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for everything durable (`data.dir`).
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DataDir {
+    fn settings(self) -> Result<Loaded, Failure> {
+        let overrides = Overrides {
+            data: self.data,
+            ..Overrides::default()
+        };
+        settings(self.config, overrides)
+    }
+}
+
+/// Reads the settings, as `serve` does. Every command that needs a data directory works with their `data.dir`.
+fn settings(file: Option<PathBuf>, overrides: Overrides) -> Result<Loaded, Failure> {
+    load(Sources::of_process(file, overrides)).map_err(Failure::usage)
+}
+
+const DEFAULT_URL: &str = "http://127.0.0.1:9002";
+
 /// Which gateway to talk to.
 #[derive(Debug, Args)]
 struct Gateway {
-    /// Address of the gateway. Where it has users, SYNCGATE_USER and SYNCGATE_PASSWORD say who asks, or the address does:
-    /// http://USER:PASSWORD@HOST:PORT.
+    /// Address of the gateway; without a scheme it is http. Where the gateway has users, SYNCGATE_USER and SYNCGATE_PASSWORD
+    /// say who asks, or the address does: http://USER:PASSWORD@HOST:PORT.
     #[arg(
         long,
         env = "SYNCGATE_URL",
         hide_env_values = true,
-        default_value = "http://127.0.0.1:9002"
+        default_value = DEFAULT_URL
     )]
     // A text, as the errors of the command line would show the password of an address that is none.
     url: String,
@@ -107,8 +164,12 @@ struct Gateway {
 
 impl Gateway {
     fn client(&self) -> Result<Client, Failure> {
-        let wrong = |why| Failure::usage(format!("--url is no address of a gateway: {why}"));
-        let mut url = self.url.parse().map_err(wrong)?;
+        if self.url.trim().is_empty() {
+            return Err(Failure::usage(
+                "--url (or SYNCGATE_URL) is empty; give the address of a gateway, or unset the variable",
+            ));
+        }
+        let mut url = client::address(&self.url)?;
         let login = Login::take(&mut url, |name| std::env::var_os(name))?;
         Client::new(&url, login)
     }
@@ -128,6 +189,11 @@ impl Failure {
             code: 1,
             message: message.to_string(),
         }
+    }
+
+    /// What was printed says it all.
+    fn shown() -> Self {
+        Self::failed("")
     }
 
     /// As [`Failure::failed`], with the causes.
@@ -198,7 +264,8 @@ pub fn run(cli: Cli) -> ExitCode {
             let mut text = String::new();
             for (at, line) in failure.message.lines().enumerate() {
                 let before = if at == 0 { "error: " } else { "       " };
-                text += &format!("{before}{}\n", escape::line(line));
+                text += &output::said(&format!("{before}{line}"));
+                text.push('\n');
             }
             telemetry::last_words(&text);
             ExitCode::from(failure.code)
@@ -218,16 +285,22 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Serve(arguments)) => serve::run(arguments).await,
         Some(Command::Demo(arguments)) => demo::run(arguments, output).await,
         Some(Command::Check(arguments)) => check::run(arguments, output),
+        Some(Command::Config(command)) => config::run(command, output),
+        Some(Command::Status(arguments)) => status::run(arguments, output).await,
         Some(Command::Sync(arguments)) => sync::run(arguments, output).await,
         Some(Command::Retry(arguments)) => retry::run(arguments, output).await,
         Some(Command::Streams(command)) => streams::run(command, output).await,
         Some(Command::Records(arguments)) => records::run(arguments, output).await,
+        Some(Command::DataStreams(command)) => data_streams::run(command, output).await,
+        Some(Command::Cursors(command)) => cursors::run(command, output).await,
         Some(Command::Tail(arguments)) => tail::run(arguments, output).await,
         Some(Command::Reload(arguments)) => reload::run(arguments, output).await,
         Some(Command::Verify(arguments)) => verify::run(arguments, output).await,
         Some(Command::Doctor(arguments)) => doctor::run(arguments, output).await,
         Some(Command::Backup(command)) => backup::run(command, output).await,
         Some(Command::Healthcheck(arguments)) => healthcheck::run(arguments, output).await,
+        Some(Command::Completions(arguments)) => completions::run(&arguments, output),
+        Some(Command::Man(arguments)) => man::run(&arguments, output),
     }
 }
 

@@ -1,27 +1,18 @@
 //! `syncgate serve`, and a bare `syncgate`: runs the gateway until a signal, then drains.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, output};
-use crate::{
-    config::{self, Overrides, Sources},
-    descriptors,
-    gateway::Gateway,
-    telemetry,
-};
+use super::{DataDir, Failure, output};
+use crate::{config::Overrides, descriptors, gateway::Gateway, telemetry};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Arguments {
-    /// Configuration file; without it no file is read.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory for everything durable (`data.dir`).
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
     /// Address and port to listen on (`server.listen`); port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -29,11 +20,16 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let overrides = Overrides {
-        data: arguments.data,
+        data: arguments.data_dir.data,
         listen: arguments.listen,
     };
-    let sources = Sources::of_process(arguments.config, overrides);
-    let loaded = config::load(sources).map_err(Failure::usage)?;
+    let loaded = super::settings(arguments.data_dir.config, overrides)?;
+    // With a directory that was used before only its journal tells: `Gateway::bind` looks there.
+    if !loaded.may_have_users() {
+        loaded.check_open_mode().map_err(Failure::usage)?;
+    }
+    let data = std::path::absolute(&loaded.config.data.dir);
+    let data = data.unwrap_or_else(|_| loaded.config.data.dir.clone());
     let level = telemetry::log_to_stderr(&loaded.config.logging)
         .map_err(|error| Failure::start_by("the log", &error))?;
     descriptors::raise_limit();
@@ -52,7 +48,18 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     };
     let gateway = bound.map_err(|error| Failure::start(&error))?;
-    output::print(&format!("listening on http://{}\n", gateway.address()))?;
+    let url = format!("http://{}", gateway.address());
+    output::print(&format!("listening on {url}\n"))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        address = url,
+        mode = match gateway.has_users() {
+            true => "users",
+            false => "open: every caller is administrator",
+        },
+        data = %data.display(),
+        "serving"
+    );
     let stop = CancellationToken::new();
     let reload = gateway.reload();
     let mut ended = Box::pin(gateway.run(stop.clone()));

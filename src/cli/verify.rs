@@ -6,11 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Gateway, Output,
+    DataDir, Failure, Gateway, Output,
     output::{self, Table, cell, counted},
 };
 use crate::{
-    config::{self, Overrides, Sources},
     ledger::Balance,
     storage::embedded::{Verified, verify},
 };
@@ -20,9 +19,11 @@ pub(super) struct Arguments {
     #[command(flatten)]
     gateway: Gateway,
     /// Read the journal in this directory instead of asking a gateway; no index is needed, and nothing but LOCK is written.
+    /// Without DIR it is the directory that the configuration names.
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The configuration that says which stream is the source; only with --data.
+    data: Option<Option<PathBuf>>,
+    /// The configuration that names the directory and says which stream is the source; only with --data. Without it
+    /// SYNCGATE_CONFIG names one.
     #[arg(long, value_name = "FILE", requires = "data")]
     config: Option<PathBuf>,
 }
@@ -33,7 +34,10 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
             let client = arguments.gateway.client()?;
             (client.get(&["v1", "ledger"], &[]).await?, Vec::new())
         }
-        Some(dir) => offline(dir, arguments.config).await?,
+        Some(data) => {
+            let config = arguments.config;
+            offline(DataDir { config, data }).await?
+        }
     };
     match output {
         Output::Json => output::print_json(&report)?,
@@ -50,9 +54,9 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     }
 }
 
-async fn offline(dir: PathBuf, file: Option<PathBuf>) -> Result<(Value, Vec<String>), Failure> {
-    let config = config::load(Sources::of_process(file, Overrides::default()));
-    let source = config.map_err(Failure::usage)?.config.roles.source;
+async fn offline(data_dir: DataDir) -> Result<(Value, Vec<String>), Failure> {
+    let config = data_dir.settings()?.config;
+    let (dir, source) = (config.data.dir, config.roles.source);
     // Reading takes as long as the journal is large.
     let read = tokio::task::spawn_blocking(move || verify(&dir)).await;
     let verified = read

@@ -1,15 +1,17 @@
-//! How the values fit together: ranges, names, sizes. Pure but for one look whether a named file is there.
+//! How the values fit together: names, sizes, what one value means for another. Pure but for one look whether a named file is there.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderName;
 
-use super::{Config, StreamSettings, TargetSettings, errors::did_you_mean};
+use super::{
+    Config, StreamSettings, TargetSettings,
+    headers::{check_secret_header, check_token_header},
+    ranges::out_of_range,
+};
 use crate::{
     files::{self, CERTIFICATES_BYTES_MAX},
+    nearest::did_you_mean,
     place::StreamName,
     target::Origin,
 };
@@ -55,38 +57,29 @@ pub(super) fn outcome_key(text: &str) -> Option<&str> {
     word.copied().or_else(|| status().then_some(text))
 }
 
-const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 60 * MINUTE_MS;
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-
 /// What a record may grow by in storage: the headers that we add, with the cause of a failure.
-pub(super) const RECORD_MARGIN_BYTES: u64 = 64 * KIB;
-/// The log stores 32 MiB at once, at most; a record that fits must fit with its cause too, or it could never end.
-pub(super) const RECORD_BYTES_MAX: u64 = 31 * MIB;
-/// A key's length has two bytes in the log.
-const KEY_BYTES_MAX: u64 = 65_535;
+pub(super) const RECORD_MARGIN_BYTES: u64 = 64 << 10;
+/// The least size of a journal file; with a smaller one its range is what is wrong.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
 pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     let mut check = Check { findings };
+    for (key, message) in out_of_range(config) {
+        check.say([&key], message);
+    }
     check.server(config);
     check.log_and_sync(config);
     check.dispatch(config);
-    check.redrive_retention_and_secrets(config);
+    check.push(config);
+    check.secrets(config);
     check.roles(config);
     check.outcomes(config);
     check.streams(&config.streams);
     check.targets(&config.targets);
 }
 
-/// More than a hundred years; 0 is for ever.
-const RETENTION_HOURS_MAX: u64 = 1_000_000;
-
 /// A longer text is hardly the beginning of many paths.
 const PREFIX_BYTES_MAX: usize = 512;
-/// Calls in a second.
-const RATES: RangeInclusive<u64> = 1..=100_000;
 
 struct Check<'a> {
     findings: &'a mut Vec<Finding>,
@@ -98,14 +91,6 @@ impl Check<'_> {
             keys: keys.map(Into::into).into(),
             message: message.into(),
         });
-    }
-
-    fn range(&mut self, key: &str, value: impl TryInto<u64>, range: RangeInclusive<u64>) {
-        let value = value.try_into().unwrap_or(u64::MAX);
-        if !range.contains(&value) {
-            let (least, most) = (range.start(), range.end());
-            self.say([key], format!("is {value}, but must be {least} to {most}"));
-        }
     }
 
     /// The value of the first key may not exceed that of the second.
@@ -143,23 +128,14 @@ impl Check<'_> {
                 self.say(["server.cors_origins"], format!("\"{origin}\" {why}"));
             }
         }
-        self.range(
-            "server.connections_max",
-            server.connections_max,
-            1..=1_000_000,
-        );
-        self.range(
-            "server.request_timeout_ms",
-            server.request_timeout_ms,
-            10..=HOUR_MS,
-        );
-        self.range(
-            "server.answers_bytes_max",
-            server.answers_bytes_max,
-            MIB..=64 * GIB,
-        );
-        self.range("server.grace_ms", server.grace_ms, 0..=HOUR_MS);
+        self.paths(config);
         let level = &config.logging.level;
+        if level.trim().is_empty() {
+            self.say(
+                ["logging.level"],
+                "is empty; give error, warn, info, debug or trace",
+            );
+        }
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level) {
             let message = format!(
                 "\"{level}\" is no filter ({error}); give error, warn, info, debug or trace, or a list such as info,syncgate::dispatch=debug"
@@ -168,37 +144,25 @@ impl Check<'_> {
         }
     }
 
+    /// An empty path would mean the working directory, which differs from start to start.
+    fn paths(&mut self, config: &Config) {
+        let paths = [
+            ("data.dir", Some(&config.data.dir), "a directory"),
+            (
+                "secrets.master_key_file",
+                config.secrets.master_key_file.as_ref(),
+                "a file",
+            ),
+        ];
+        for (key, path, what) in paths {
+            if path.is_some_and(|path| path.as_os_str().to_string_lossy().trim().is_empty()) {
+                self.say([key], format!("is empty; name {what}"));
+            }
+        }
+    }
+
     fn log_and_sync(&mut self, config: &Config) {
         let (log, sync) = (&config.log, &config.sync);
-        self.range("log.segment_bytes", log.segment_bytes, MIB..=GIB);
-        self.range("log.cache_bytes", log.cache_bytes, 64 * KIB..=64 * GIB);
-        self.range(
-            "log.queue_bytes_max",
-            log.queue_bytes_max,
-            64 * KIB..=16 * GIB,
-        );
-        self.range("log.queue_len_max", log.queue_len_max, 1..=10_000_000);
-        self.range("log.dedup_len_max", log.dedup_len_max, 0..=10_000_000);
-        self.range("log.dedup_age_hours", log.dedup_age_hours, 1..=8_760);
-        self.range(
-            "log.disk_free_bytes_min",
-            log.disk_free_bytes_min,
-            0..=1 << 40,
-        );
-        self.range("log.streams_max", log.streams_max, 1..=16_384);
-        self.range(
-            "sync.record_bytes_max",
-            sync.record_bytes_max,
-            KIB..=RECORD_BYTES_MAX,
-        );
-        self.range(
-            "sync.batch_bytes_max",
-            sync.batch_bytes_max,
-            KIB..=RECORD_BYTES_MAX,
-        );
-        self.range("sync.key_bytes_max", sync.key_bytes_max, 1..=KEY_BYTES_MAX);
-        self.range("sync.headers_bytes_max", sync.headers_bytes_max, 0..=MIB);
-        self.range("sync.batch_len_max", sync.batch_len_max, 1..=100_000);
         let record = ("sync.record_bytes_max", as_u64(sync.record_bytes_max));
         let batch = ("sync.batch_bytes_max", as_u64(sync.batch_bytes_max));
         let headers = ("sync.headers_bytes_max", as_u64(sync.headers_bytes_max));
@@ -207,7 +171,7 @@ impl Check<'_> {
         self.fits(key, record, ": the key is part of the record");
         self.fits(record, batch, ": a single message comes in a body too");
         let half = log.segment_bytes / 2;
-        if log.segment_bytes >= MIB && batch.1 > half {
+        if log.segment_bytes >= SEGMENT_BYTES_MIN && batch.1 > half {
             let message = format!(
                 "sync.batch_bytes_max is {}, but may not exceed half of log.segment_bytes ({half}): a batch is one write",
                 batch.1
@@ -216,67 +180,10 @@ impl Check<'_> {
         }
         let queue = ("log.queue_bytes_max", as_u64(log.queue_bytes_max));
         self.fits(batch, queue, ": no batch could be queued");
-        self.token_header(&sync.token_header);
-        self.operations(&sync.operations);
-    }
-
-    fn token_header(&mut self, name: &str) {
-        // What the gateway or HTTP itself reads, echoes or logs: a token in one of these would be shown.
-        const TAKEN: [&str; 36] = [
-            "accept",
-            "accept-encoding",
-            "accept-language",
-            "connection",
-            "content-encoding",
-            "content-length",
-            "content-type",
-            "date",
-            "expect",
-            "forwarded",
-            "host",
-            "idempotency-key",
-            "if-match",
-            "if-none-match",
-            "keep-alive",
-            "last-event-id",
-            "origin",
-            "prefer",
-            "proxy-authorization",
-            "proxy-connection",
-            "range",
-            "referer",
-            "te",
-            "traceparent",
-            "tracestate",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "user-agent",
-            "via",
-            "x-api-key",
-            "x-forwarded-for",
-            "x-forwarded-host",
-            "x-forwarded-proto",
-            "x-real-ip",
-            "x-request-id",
-        ];
-        const TAKEN_BEGINNINGS: [&str; 3] = ["access-control-", "sec-", "x-message-id"];
-        let lower = name.to_ascii_lowercase();
-        let is_taken = TAKEN.contains(&lower.as_str())
-            || TAKEN_BEGINNINGS
-                .iter()
-                .any(|first| lower.starts_with(first));
-        if name.parse::<HeaderName>().is_err() {
-            let message = format!(
-                "\"{name}\" is no header name: give letters, digits and hyphens, such as authorization"
-            );
-            self.say(["sync.token_header"], message);
-        } else if is_taken {
-            let message = format!(
-                "\"{name}\" has a meaning of its own; take authorization, or a header such as x-target-token"
-            );
-            self.say(["sync.token_header"], message);
+        if let Err(wrong) = check_token_header(&sync.token_header) {
+            self.say(["sync.token_header"], wrong);
         }
+        self.operations(&sync.operations);
     }
 
     fn operations(&mut self, operations: &[String]) {
@@ -308,69 +215,6 @@ impl Check<'_> {
 
     fn dispatch(&mut self, config: &Config) {
         let dispatch = &config.dispatch;
-        self.range("dispatch.in_flight_max", dispatch.in_flight_max, 1..=10_000);
-        if let Some(rate) = dispatch.rate_per_second {
-            self.range("dispatch.rate_per_second", rate, RATES);
-        }
-        self.range("dispatch.attempts_max", dispatch.attempts_max, 1..=1_000);
-        self.range("dispatch.backoff_ms", dispatch.backoff_ms, 1..=HOUR_MS);
-        self.range(
-            "dispatch.backoff_ms_max",
-            dispatch.backoff_ms_max,
-            1..=24 * HOUR_MS,
-        );
-        self.range(
-            "dispatch.retry_after_ms_max",
-            dispatch.retry_after_ms_max,
-            0..=24 * HOUR_MS,
-        );
-        self.range(
-            "dispatch.deferred_ms_max",
-            dispatch.deferred_ms_max,
-            0..=24 * HOUR_MS,
-        );
-        self.range(
-            "dispatch.connect_timeout_ms",
-            dispatch.connect_timeout_ms,
-            1..=HOUR_MS,
-        );
-        self.range("dispatch.dns_ms", dispatch.dns_ms, 0..=HOUR_MS);
-        self.range(
-            "dispatch.response_timeout_ms",
-            dispatch.response_timeout_ms,
-            1..=HOUR_MS,
-        );
-        self.range(
-            "dispatch.attempt_timeout_ms",
-            dispatch.attempt_timeout_ms,
-            1..=HOUR_MS,
-        );
-        self.range(
-            "dispatch.queue_len_max",
-            dispatch.queue_len_max,
-            1..=10_000_000,
-        );
-        self.range(
-            "dispatch.queue_bytes_max",
-            dispatch.queue_bytes_max,
-            KIB..=16 * GIB,
-        );
-        self.range(
-            "dispatch.queues_bytes_max",
-            dispatch.queues_bytes_max,
-            KIB..=64 * GIB,
-        );
-        self.range("dispatch.targets_max", dispatch.targets_max, 1..=100_000);
-        self.range(
-            "dispatch.idle_connections_max",
-            dispatch.idle_connections_max,
-            0..=10_000,
-        );
-        self.range(
-            "dispatch.idle_timeout_ms",
-            dispatch.idle_timeout_ms,
-            1..=24 * HOUR_MS,
-        );
         let queue = ("dispatch.queue_bytes_max", as_u64(dispatch.queue_bytes_max));
         let queues = (
             "dispatch.queues_bytes_max",
@@ -409,9 +253,6 @@ impl Check<'_> {
 
     fn push(&mut self, config: &Config) {
         let push = &config.push;
-        self.range("push.idle_array_ms", push.idle_array_ms, 0..=HOUR_MS);
-        self.range("push.clients_max", push.clients_max, 1..=1_000_000);
-        self.range("push.cursor_unused_days", push.cursor_unused_days, 1..=3650);
         for (alias, stream) in &push.trails {
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_#$/-".contains(&byte);
             let key = format!("push.trails.{alias}");
@@ -470,35 +311,7 @@ impl Check<'_> {
         }
     }
 
-    fn redrive_retention_and_secrets(&mut self, config: &Config) {
-        let redrive = &config.redrive;
-        self.range(
-            "redrive.records_max",
-            redrive.records_max,
-            1..=1_000_000_000,
-        );
-        self.range(
-            "redrive.time_budget_ms",
-            redrive.time_budget_ms,
-            1..=24 * HOUR_MS,
-        );
-        self.range("redrive.in_flight_max", redrive.in_flight_max, 1..=10_000);
-        self.range("redrive.redrives_max", redrive.redrives_max, 1..=1_000_000);
-        let failing = redrive.failing_calls_max;
-        self.range("redrive.failing_calls_max", failing, 0..=1_000_000);
-        let retention = &config.retention;
-        for (key, hours) in [
-            ("retention.source_hours", retention.source_hours),
-            ("retention.error_hours", retention.error_hours),
-        ] {
-            self.range(key, hours, 0..=RETENTION_HOURS_MAX);
-        }
-        self.range(
-            "retention.interval_seconds",
-            retention.interval_seconds,
-            1..=86_400,
-        );
-        self.push(config);
+    fn secrets(&mut self, config: &Config) {
         let secrets = &config.secrets;
         if secrets
             .master_key_env
@@ -590,13 +403,10 @@ impl Check<'_> {
         let mut ocids = BTreeMap::new();
         for (at, stream) in streams.iter().enumerate() {
             let path = |key: &str| format!("streams[{at}].{key}");
-            let hours = u64::from(stream.retention_hours.unwrap_or_default());
-            self.range(&path("retention_hours"), hours, 0..=RETENTION_HOURS_MAX);
             if let Some(first) = names.insert(&stream.name, at) {
                 let message = format!("{} is there already, as streams[{first}]", stream.name);
                 self.say([&path("name")], message);
             }
-            self.range(&path("partitions"), stream.partitions, 1..=256);
             if let Some(ocid) = &stream.ocid {
                 if ocid.is_empty() || ocid.len() > 255 {
                     self.say([&path("ocid")], "must have 1 to 255 bytes");
@@ -654,21 +464,11 @@ impl Check<'_> {
                 );
                 self.say([&path("path_prefix")], message);
             }
-            let mut optional = |key: &str, value: Option<u64>, most: u64| {
-                if let Some(value) = value {
-                    self.range(&path(key), value, 1..=most);
-                }
-            };
-            optional("in_flight_max", target.in_flight_max.map(as_u64), 10_000);
-            optional(
-                "rate_per_second",
-                target.rate_per_second.map(Into::into),
-                *RATES.end(),
-            );
-            optional("attempts_max", target.attempts_max.map(Into::into), 1_000);
-            optional("connect_timeout_ms", target.connect_timeout_ms, HOUR_MS);
-            optional("response_timeout_ms", target.response_timeout_ms, HOUR_MS);
-            optional("attempt_timeout_ms", target.attempt_timeout_ms, HOUR_MS);
+            if let Some(name) = &target.secret_header
+                && let Err(wrong) = check_secret_header(name)
+            {
+                self.say([&path("secret_header")], wrong);
+            }
         }
     }
 }

@@ -80,18 +80,3 @@ impl fmt::Display for Place {
         }
     }
 }
-
-/// Returns `; did you mean "x"?` for the name that is most like `wrong`, or nothing if none is like it.
-pub(super) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    let likeness = |name: &str| {
-        strsim::normalized_damerau_levenshtein(&wrong.to_lowercase(), &name.to_lowercase())
-    };
-    names
-        .into_iter()
-        .map(|name| (likeness(name), name))
-        // Below one half, more of the word is wrong than right, and the proposal would mislead.
-        .filter(|(likeness, _)| *likeness >= 0.5)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, name)| format!("; did you mean \"{name}\"?"))
-        .unwrap_or_default()
-}

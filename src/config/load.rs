@@ -3,7 +3,13 @@
 //! Each value is tried by itself against the struct that will hold it, so that one wrong value hides no other. A value
 //! that is wrong leaves its default behind, and [`check`](super::check) then looks at how the values fit together.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use toml::{
@@ -12,13 +18,14 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, Place, administrator, check,
-    errors::did_you_mean,
-    oci,
+    Config, ConfigError, ConfigErrors, Place, administrator, check, oci,
+    quantity::Unit,
+    ranges::range_of,
     schema::{Shape, shape},
 };
 use crate::{
     files::{self, CONFIG_BYTES_MAX},
+    nearest::did_you_mean,
     users::Administrator,
 };
 
@@ -74,13 +81,15 @@ pub struct Loaded {
 pub(super) type Places = BTreeMap<String, Place>;
 
 impl Sources {
-    /// A file and arguments, with the environment of this process. Variables that are not UTF-8 are read as far as
-    /// they are.
+    /// A file and arguments, with the environment of this process. Without a file, `SYNCGATE_CONFIG` names it. Variables
+    /// that are not UTF-8 are read as far as they are.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, overrides: Overrides) -> Self {
-        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let lossy = |text: OsString| text.to_string_lossy().into_owned();
+        // `add_environment` refuses an empty name.
+        let named = std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
         Self {
-            file,
+            file: file.or(named.map(PathBuf::from)),
             environment: std::env::vars_os()
                 .map(|(name, value)| (lossy(name), lossy(value)))
                 .filter(|(name, _)| name.starts_with(PREFIX))
@@ -105,6 +114,9 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
 }
 
 const PREFIX: &str = "SYNCGATE_";
+
+/// Variable that names the configuration file, where no argument does.
+const FILE_VARIABLE: &str = "SYNCGATE_CONFIG";
 
 /// Variables of the commands that talk to a gateway; they are no settings of one.
 const COMMAND_VARIABLES: [&str; 4] = [
@@ -213,12 +225,12 @@ impl Loader {
         let own_path = format!("{section}[{at}]");
         let own_place = place_of(&own_path);
         let mut right = stand_in(section, at);
-        let Value::Table(element) = element else {
+        let Value::Table(mut element) = element else {
             self.error(own_path, own_place, "must be a table");
             return self.push_element(section, right);
         };
         let errors_before = self.errors.len();
-        for (key, value) in &element {
+        for (key, value) in &mut element {
             let path = format!("{own_path}.{key}");
             let place = place_of(&path);
             if !keys.contains(&key.as_str()) {
@@ -226,12 +238,19 @@ impl Loader {
                 self.error(path, place, format!("unknown key{near}"));
                 continue;
             }
+            match counted(key, value.clone()) {
+                Ok(counted) => *value = counted,
+                Err(message) => {
+                    self.error(path, place, message);
+                    continue;
+                }
+            }
             let mut alone: Table = fillers(section)
                 .iter()
                 .map(|(key, filler)| ((*key).to_owned(), Value::from(*filler)))
                 .collect();
             alone.insert(key.clone(), value.clone());
-            match try_values(section, Value::Array(vec![alone.into()])) {
+            match try_values(section, key, Value::Array(vec![alone.into()])) {
                 Ok(()) => {
                     right.insert(key.clone(), value.clone());
                     self.places.insert(path, place);
@@ -264,8 +283,15 @@ impl Loader {
         let path = format!("{section}.{key}");
         let mut wrong = None;
         for value in candidates {
+            let value = match counted(key, value) {
+                Ok(value) => value,
+                Err(message) => {
+                    wrong = Some(message);
+                    continue;
+                }
+            };
             let alone = Table::from_iter([(key.to_owned(), value.clone())]);
-            match try_values(section, alone.into()) {
+            match try_values(section, key, alone.into()) {
                 Ok(()) => {
                     self.section(section).insert(key.to_owned(), value);
                     self.places.insert(path, place);
@@ -301,7 +327,13 @@ impl Loader {
             if of_others.contains(&name.as_str()) || is_of_kubernetes(rest) {
                 continue;
             }
-            match key_of_variable(rest) {
+            let key = key_of_variable(rest);
+            if let Some(why) = is_none(&text).filter(|_| key.is_some() || name == FILE_VARIABLE) {
+                let path = key.map(|(section, key)| format!("{section}.{key}"));
+                self.error(path.unwrap_or_default(), Place::Environment(name), why);
+                continue;
+            }
+            match key {
                 Some((section, key)) => {
                     let mut candidates = Vec::new();
                     let literal = format!("x = {text}").parse::<Table>();
@@ -311,6 +343,7 @@ impl Loader {
                     candidates.push(Value::String(text));
                     self.add_value(section, &key, candidates, Place::Environment(name));
                 }
+                None if name == FILE_VARIABLE => {}
                 None => unknown.push(name),
             }
         }
@@ -368,6 +401,10 @@ pub(super) fn assemble(
 ) -> (Loaded, Vec<ConfigError>) {
     let (mut findings, mut warnings) = (Vec::new(), Vec::new());
     let mut config = said.clone();
+    if let Some(dir) = &sources.overrides.data {
+        // The setting is text, and the path may not be UTF-8.
+        config.data.dir.clone_from(dir);
+    }
     let is_said = |path: &str| places.contains_key(path);
     oci::apply(&mut config, &is_said, &mut findings, &mut warnings);
     check::check(&config, &mut findings);
@@ -390,6 +427,18 @@ pub(super) fn assemble(
 }
 
 impl Loaded {
+    /// Returns the file that was read.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.sources.file.as_deref()
+    }
+
+    /// Returns every key that was said, with the place where, by key.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &Place)> {
+        let places = self.places.iter();
+        places.map(|(key, place)| (key.as_str(), place))
+    }
+
     /// Returns an error about a key, with the place where it was said.
     pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let place = self.places.get(key).cloned();
@@ -398,6 +447,18 @@ impl Loaded {
             place: place.unwrap_or(Place::Default),
             message: message.into(),
         }
+    }
+}
+
+/// Returns a value in which the text of a quantity, such as `64MiB`, is a number in the unit that the key names.
+fn counted(key: &str, value: Value) -> Result<Value, String> {
+    match (Unit::of_setting(key), value) {
+        (Some(unit), Value::String(text)) => {
+            let number = unit.read(&text)?;
+            let number = i64::try_from(number).map_err(|_| format!("\"{text}\" is too large"))?;
+            Ok(Value::Integer(number))
+        }
+        (_, value) => Ok(value),
     }
 }
 
@@ -431,16 +492,21 @@ fn stand_in(section: &str, at: usize) -> Table {
     values
 }
 
-fn try_values(section: &str, values: Value) -> Result<(), String> {
+/// Tries a section in which `key` is what may be wrong.
+fn try_values(section: &str, key: &str, values: Value) -> Result<(), String> {
     let alone = Table::from_iter([(section.to_owned(), values)]);
     match Config::deserialize(Value::Table(alone)) {
         Ok(_) => Ok(()),
         Err(error) => {
+            let right = match range_of(section, key) {
+                Some(range) => format!("{} to {}", range.start(), range.end()),
+                None => "0 or more".to_owned(),
+            };
             let mut message = error.message().to_owned();
             for number in ["usize", "u64", "u32", "u16"] {
                 message = message.replace(
                     &format!("expected {number}"),
-                    "expected a whole number, 0 or more",
+                    &format!("expected a whole number, {right}"),
                 );
             }
             Err(message)
@@ -461,6 +527,16 @@ fn is_of_kubernetes(rest: &str) -> bool {
     ["SERVICE_HOST", "SERVICE_PORT", "PORT"].contains(&rest)
         || rest.starts_with("SERVICE_PORT_")
         || rest.starts_with("PORT_")
+}
+
+/// Returns why the value of a variable is refused. An empty value would name the working directory, or no file at all.
+fn is_none(text: &str) -> Option<&'static str> {
+    if text.trim().is_empty() {
+        return Some("is empty; give a value, or unset the variable");
+    }
+    // Bytes that are not UTF-8 have become this character by now, so the value would be another one.
+    let is_other = text.contains(char::REPLACEMENT_CHARACTER);
+    is_other.then_some("is not UTF-8; write it in UTF-8")
 }
 
 /// Returns section and key that a variable's name, without the prefix, stands for.
@@ -484,6 +560,7 @@ fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
 fn near_variable(name: &str) -> String {
     let of_administrator = administrator::VARIABLES.iter();
     let mut known: Vec<_> = of_administrator
+        .chain([&FILE_VARIABLE])
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
         .collect();
     for section in sections() {

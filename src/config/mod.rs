@@ -7,8 +7,13 @@
 mod administrator;
 mod check;
 mod errors;
+mod headers;
 mod load;
 mod oci;
+mod open_mode;
+mod origins;
+mod quantity;
+mod ranges;
 mod reload;
 mod schema;
 #[cfg(test)]
@@ -20,6 +25,8 @@ pub use self::{
     check::ROLE_WORDS,
     errors::{ConfigError, ConfigErrors, Place},
     load::{Loaded, Overrides, Sources, load},
+    origins::{Origin, Setting},
+    quantity::Unit,
     reload::{NEEDS_RESTART, Reloaded},
 };
 
@@ -63,6 +70,19 @@ pub struct Config {
     pub targets: Vec<TargetSettings>,
     /// Values taken over from the OCI sample.
     pub oci_sample: Option<OciSample>,
+}
+
+impl Config {
+    /// Returns the headers of messages whose values nobody is shown, beside those that commonly hold credentials: those of
+    /// `push.masked_headers`, and those in which targets get their secrets.
+    #[must_use]
+    pub fn masked_headers(&self) -> Vec<String> {
+        let of_targets = self.targets.iter();
+        let of_targets = of_targets.filter_map(|target| target.secret_header.clone());
+        let mut masked = self.push.masked_headers.clone();
+        masked.extend(of_targets);
+        masked
+    }
 }
 
 /// `[server]`
@@ -159,7 +179,7 @@ impl Default for LogSettings {
 pub struct Sync {
     /// What a success looks like: `json`, or `text` for the sample's `success`.
     pub answer: Answer,
-    /// The request header that holds the target's token.
+    /// The request header that a sender puts the target's token in.
     pub token_header: String,
     /// Store messages that cannot be delivered, as the sample does; they fail at dispatch.
     pub lenient: bool,
@@ -326,6 +346,8 @@ pub struct Push {
     pub clients_max: usize,
     /// A cursor that was not used for so many days is removed.
     pub cursor_unused_days: u32,
+    /// Status of the answer when a data stream is made: 201, or 200.
+    pub create_status: u16,
 }
 
 impl Default for Push {
@@ -339,6 +361,7 @@ impl Default for Push {
             idle_array_ms: 30_000,
             clients_max: 10_000,
             cursor_unused_days: 30,
+            create_status: 201,
         }
     }
 }
@@ -509,6 +532,8 @@ pub struct TargetSettings {
     /// Send the payload with DELETE and GET too.
     #[serde(default)]
     pub body_always: bool,
+    /// The header in which it gets its secret; absent: `Authorization`.
+    pub secret_header: Option<String>,
 }
 
 /// `[oci_sample]`: the nine function keys of the sample, and its manners.

@@ -301,6 +301,7 @@ masked_headers = ["x-other"]
 idle_array_ms = 7
 clients_max = 7
 cursor_unused_days = 7
+create_status = 200
 [retention]
 source_hours = 7
 source_bytes = 7
@@ -341,6 +342,7 @@ connect_timeout_ms = 7
 response_timeout_ms = 7
 attempt_timeout_ms = 7
 body_always = true
+secret_header = "X-Key"
 [oci_sample]
 compat = true
 data_stream_ocid = "ocid1.a"

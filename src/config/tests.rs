@@ -177,6 +177,55 @@ fn variables_hold_every_kind_of_value() {
     assert_eq!(config.streams[0].ocid.as_deref(), Some("ocid1.u"));
 }
 
+/// An empty directory would be the working directory, an empty file one that cannot be named.
+#[test]
+fn an_empty_value_is_refused_wherever_it_was_said() {
+    check_errors(
+        "[data]\ndir = \" \"\n[secrets]\nmaster_key_file = \"\"\n[logging]\nlevel = \"\"\n",
+        &[],
+        &[
+            "t.toml, line 2: data.dir: is empty; name a directory",
+            "t.toml, line 4: secrets.master_key_file: is empty; name a file",
+            "t.toml, line 6: logging.level: is empty; give error, warn, info",
+        ],
+    );
+    check_errors(
+        "",
+        &[
+            ("SYNCGATE_CONFIG", ""),
+            ("SYNCGATE_DATA__DIR", ""),
+            ("SYNCGATE_SECRETS__MASTER_KEY_FILE", " "),
+            ("SYNCGATE_SERVER__HOSTS", ""),
+            ("SYNCGATE_PUSH__NODE", ""),
+            ("SYNCGATE_OUTCOMES__404", ""),
+            ("SYNCGATE_LOGGING__LEVEL", "inf\u{fffd}"),
+            // Of commands.
+            ("SYNCGATE_URL", ""),
+        ],
+        &[
+            "SYNCGATE_CONFIG: is empty; give a value, or unset the variable",
+            "SYNCGATE_DATA__DIR: data.dir: is empty; give a value, or unset the variable",
+            "SYNCGATE_LOGGING__LEVEL: logging.level: is not UTF-8",
+            "SYNCGATE_OUTCOMES__404: outcomes.404: is empty",
+            "SYNCGATE_PUSH__NODE: push.node: is empty",
+            "SYNCGATE_SECRETS__MASTER_KEY_FILE: secrets.master_key_file: is empty",
+            "SYNCGATE_SERVER__HOSTS: server.hosts: is empty",
+        ],
+    );
+    check_errors(
+        "",
+        &[("SYNCGATE_DATA__DIR", "\"\"")],
+        &["SYNCGATE_DATA__DIR: data.dir: is empty; name a directory"],
+    );
+    let said = [
+        ("SYNCGATE_SERVER__HOSTS", "[]"),
+        ("SYNCGATE_PUSH__NODE", "\"\""),
+    ];
+    let loaded = load_text("[server]\nhosts = [\"a\"]\n[push]\nnode = \"n\"", &said).unwrap();
+    assert_eq!(loaded.config.server.hosts, [""; 0]);
+    assert_eq!(loaded.config.push.node, "");
+}
+
 #[test]
 fn every_error_is_told_at_once_with_line_and_nearest_name() {
     check_errors(
@@ -194,10 +243,10 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
         &[
             "t.toml, line 1: sever: unknown section; did you mean \"server\"?",
             "t.toml, line 4: server.listn: unknown key; did you mean \"listen\"?",
-            "t.toml, line 5: server.grace_ms: invalid type: string \"soon\", expected a whole number, 0 or more; the default is 20000",
+            "t.toml, line 5: server.grace_ms: \"soon\" is no duration: give milliseconds, such as 30000, or \"30s\" or \"500ms\"; the default is 20000",
             "t.toml, line 6: server.listen: invalid socket address syntax; the default is \"127.0.0.1:9002\"",
             "t.toml, line 8: dispatch.in_flight_max: is 0, but must be 1 to 10000",
-            "t.toml, line 9: dispatch.attempts_max: invalid value: integer `-1`, expected a whole number, 0 or more",
+            "t.toml, line 9: dispatch.attempts_max: invalid value: integer `-1`, expected a whole number, 1 to 1000; the default is",
             "t.toml, line 11: sync.answer: unknown variant `jsn`, expected `json` or `text`",
             "t.toml, line 12: sync.operations: \"POTS\" is none of POST, PUT, PATCH, DELETE, GET; did you mean \"POST\"?",
             "t.toml, line 14: roles.source: a stream name has 2 to 64 characters",
@@ -265,6 +314,10 @@ fn values_must_fit_together() {
         (
             "[sync]\ntoken_header = \"Sec-WebSocket-Key\"",
             "t.toml, line 2: sync.token_header: \"Sec-WebSocket-Key\" has a meaning of its own",
+        ),
+        (
+            "[[targets]]\nname = \"a\"\norigin = \"http://a\"\nsecret_header = \"Idempotency-Key\"",
+            "t.toml, line 4: targets[0].secret_header: \"Idempotency-Key\" has a meaning of its own; take Authorization",
         ),
         (
             "[sync]\noperations = []",
@@ -351,6 +404,43 @@ fn values_must_fit_together() {
         missing.starts_with("/nowhere/x.toml: cannot be read: No such file"),
         "{missing}"
     );
+}
+
+/// A proposal is a name that somebody may have meant, and no other; a number has both of its bounds.
+#[test]
+fn what_is_proposed_is_near_and_what_is_right_is_said_whole() {
+    let target = "[[targets]]\nname = \"a\"\norigin = \"http://a\"\n";
+    for (text, expected) in [
+        (
+            &*format!("{target}rate = 5"),
+            "t.toml, line 4: targets[0].rate: unknown key; did you mean \"rate_per_second\"?",
+        ),
+        (
+            &format!("{target}retries = 5"),
+            "t.toml, line 4: targets[0].retries: unknown key\n",
+        ),
+        (
+            &format!("{target}attempts_max = -1"),
+            "t.toml, line 4: targets[0].attempts_max: invalid value: integer `-1`, expected a whole number, 1 to 1000\n",
+        ),
+        (
+            "[dispatch]\nretry_after_max_ms = 5",
+            "t.toml, line 2: dispatch.retry_after_max_ms: unknown key; did you mean \"retry_after_ms_max\"?",
+        ),
+        (
+            "[dispatch]\ndeferred_ms_max = -1",
+            "t.toml, line 2: dispatch.deferred_ms_max: invalid value: integer `-1`, expected a whole number, 0 to 86400000; \
+             the default is 3600000\n",
+        ),
+        (
+            "[[streams]]\nname = \"Ab\"\npartitions = 70000",
+            "t.toml, line 3: streams[0].partitions: invalid value: integer `70000`, expected a whole number, 1 to 256\n",
+        ),
+    ] {
+        let said = load_text(text, &[]).unwrap_err().to_string() + "\n";
+        let (_, said) = said.split_at(said.find("t.toml").unwrap());
+        assert!(said.starts_with(expected), "{said}");
+    }
 }
 
 /// What was wrong comes first; the entries behind it are judged under their own numbers.
@@ -463,7 +553,7 @@ fn the_sample_cannot_send_failures_back_to_the_source() {
 
 #[test]
 fn the_greatest_record_fits_into_the_log_with_its_cause() {
-    let stored_max = check::RECORD_BYTES_MAX + check::RECORD_MARGIN_BYTES;
+    let stored_max = ranges::RECORD_BYTES_MAX + check::RECORD_MARGIN_BYTES;
     assert!(stored_max <= crate::storage::embedded::COMMIT_BYTES_MAX as u64);
     let text = "[log]\nsegment_bytes = 1073741824\nqueue_bytes_max = 1073741824\n\
                 [dispatch]\nqueue_bytes_max = 1073741824\n\

@@ -8,6 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::config;
+
 /// The rule of addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressRule {
@@ -32,14 +34,21 @@ enum Kind {
 
 /// Why an address may not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Forbidden {
+pub enum Forbidden {
+    /// It is of a private network.
     Private,
+    /// It is of this machine.
     Loopback,
+    /// It is link-local, of the metadata of a cloud, or reserved.
     Never,
+    /// The gateway itself listens there.
     Own,
 }
 
 impl Forbidden {
+    /// All reasons, in an order that never changes: journals have their places in it.
+    pub(crate) const ALL: [Self; 4] = [Self::Private, Self::Loopback, Self::Never, Self::Own];
+
     /// Says what would allow it.
     pub(crate) fn words(self) -> &'static str {
         match self {
@@ -52,6 +61,16 @@ impl Forbidden {
 }
 
 impl AddressRule {
+    /// Takes the rule out of the settings. Loopback is allowed without a word where we listen there alone.
+    pub(crate) fn new(dispatch: &config::Dispatch, listen: &[SocketAddr]) -> Self {
+        let is_alone = listen.iter().all(|own| own.ip().is_loopback());
+        Self {
+            private: dispatch.private_addresses,
+            loopback: dispatch.loopback_addresses.unwrap_or(is_alone),
+            own: listen.into(),
+        }
+    }
+
     /// Returns whether a call may go to `to`.
     #[cfg(test)]
     pub(crate) fn allows(&self, to: SocketAddr) -> bool {

@@ -27,8 +27,10 @@ use super::{
     outcome::{Cause, Verdict},
     pace::Slots,
     settings::TargetSettings,
+    state::{LastFailure, Moment, TargetState},
     stats::TargetStatus,
     target_id::TargetId,
+    waiting::{Calls, Found, Search, WaitsFor},
 };
 use crate::{
     clock::Timestamp,
@@ -55,6 +57,8 @@ pub(crate) struct Board {
     answers_matter: AtomicBool,
     /// Shared by all boards.
     budget: Arc<Budget>,
+    /// Under a lock of its own, so that calls of a target that fail need not take the other one.
+    last_failure: Mutex<Option<LastFailure>>,
     state: Mutex<State>,
 }
 
@@ -82,6 +86,16 @@ pub(crate) enum Wait {
     Asked,
     /// Its slot of a rate.
     Paced,
+}
+
+impl From<Wait> for WaitsFor {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Backoff => Self::Backoff,
+            Wait::Asked => Self::RetryAfter,
+            Wait::Paced => Self::Rate,
+        }
+    }
 }
 
 impl Limits {
@@ -161,6 +175,8 @@ struct Open {
     offset: Offset,
     /// Its target, on the shared board.
     origin: Option<TargetId>,
+    /// What was tried before.
+    calls: Calls,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -232,19 +248,6 @@ enum Full {
     Lane(Lane, Box<Job>),
 }
 
-/// A record that was called in vain, and is going to be called again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    /// Its offset.
-    pub(crate) offset: Offset,
-    /// What the last call failed with.
-    pub(crate) cause: Cause,
-    /// Calls so far.
-    pub(crate) attempts: u32,
-    /// When it is called again; `None` as soon as its target takes calls.
-    pub(crate) due: Option<Instant>,
-}
-
 /// Someone to work.
 pub(crate) enum Wake {
     /// A sleeping worker.
@@ -286,6 +289,7 @@ impl Board {
             origin,
             answers_matter: AtomicBool::new(true),
             budget,
+            last_failure: Mutex::default(),
             state: Mutex::new(state),
         }
     }
@@ -393,6 +397,7 @@ impl Board {
                 Some(_) => None,
                 None => job.origin.clone(),
             },
+            calls: Calls::of(job),
         })
     }
 
@@ -421,19 +426,44 @@ impl Board {
         }
     }
 
-    /// Adds each record of a partition that was called in vain, and waits here to be called again.
-    pub(crate) fn add_waiting(&self, of: PartitionId, all: &mut Vec<Waiting>) {
+    /// Notes the cause of each record that was called in vain, and waits here to be called again.
+    pub(crate) fn add_causes(&self, causes: &mut HashMap<(PartitionId, Offset), Cause>) {
         let state = self.lock();
-        let delayed = state.delayed.iter();
-        let delayed = delayed.map(|((due, _), delayed)| (&delayed.job, Some(*due)));
-        let ready = state.lanes.iter().chain(&state.ends);
-        for (job, due) in ready.map(|job| (job, None)).chain(delayed) {
-            if let (true, Some(cause)) = (job.is_first() && job.of == of, job.tried.cause) {
-                all.push(Waiting {
-                    offset: job.offset,
-                    cause,
-                    attempts: job.tried.attempts,
-                    due,
+        let delayed = state.delayed.values().map(|delayed| &delayed.job);
+        let lanes = state.lanes.ready().chain(state.lanes.behind());
+        for job in lanes.chain(&state.ends).chain(delayed) {
+            if let (true, Some(cause)) = (job.is_first(), job.tried.cause) {
+                causes.insert((job.of, job.offset), cause);
+            }
+        }
+    }
+
+    /// Says of each record that waits here for its first dispatch, or is in the hands of a worker, what it waits for.
+    ///
+    /// It looks at every job that waits: not for the hot path.
+    pub(crate) fn search(&self, search: &mut Search<'_>) {
+        let state = self.lock();
+        let now = Instant::now();
+        for (at, job) in state.lanes.ready().enumerate() {
+            let (waits_for, due) = state.ready_waits_for(at, now);
+            search.job(job, waits_for, due);
+        }
+        for job in state.lanes.behind() {
+            search.job(job, WaitsFor::Key, None);
+        }
+        for job in &state.ends {
+            search.job(job, WaitsFor::Log, None);
+        }
+        for ((due, _), delayed) in &state.delayed {
+            let (waits_for, due) = state.delayed_waits_for(*due, delayed, now);
+            search.job(&delayed.job, waits_for, Some(due));
+        }
+        for worker in &state.workers {
+            if let (WorkerState::Busy(time), Some(open)) = (worker.state, &worker.open) {
+                search.record(open.of, open.offset, time, || Found {
+                    waits_for: WaitsFor::Answer,
+                    calls: open.calls,
+                    due: None,
                 });
             }
         }
@@ -661,6 +691,29 @@ impl Board {
         }
     }
 
+    /// Notes the call that failed last.
+    pub(super) fn note_failure(&self, failure: LastFailure) {
+        let last = self.last_failure.lock();
+        *last.unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// Returns how the target stands; the shared board has none.
+    pub(super) fn state(&self, now: Moment) -> Option<TargetState> {
+        let id = self.origin.clone()?;
+        let last = self.last_failure.lock();
+        let last_failure = last.unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.lock();
+        let (stand, since) = state.breaker.stand(now.instant);
+        let is_busy = |worker: &&Worker| matches!(worker.state, WorkerState::Busy(_));
+        Some(TargetState {
+            id,
+            breaker: now.breaker(stand),
+            since: since.map(|since| now.time_of(since)),
+            in_flight: state.workers.iter().filter(is_busy).count(),
+            last_failure,
+        })
+    }
+
     /// Returns how the target is called in logs and metrics.
     pub(crate) fn name(&self) -> String {
         self.name_by(&self.lock().settings)
@@ -771,6 +824,35 @@ impl State {
         match (self.breaker.opens_at(), slot_at) {
             (None, slot_at) => slot_at.filter(|_| self.breaker.admits(1, Instant::now) > 0),
             (probe_at, slot_at) => probe_at.max(slot_at),
+        }
+    }
+
+    /// What the job waits for that is ready and has so many ready ones before it.
+    fn ready_waits_for(&self, before: usize, now: Instant) -> (WaitsFor, Option<Instant>) {
+        if self.breaker.is_open() {
+            // Nobody knows when a probe ends that is under way.
+            let until = self.breaker.open_until(now).filter(|until| *until > now);
+            return (WaitsFor::TargetOpen, until);
+        }
+        match &self.rate {
+            Some(rate) if rate.opens_at() > now => (WaitsFor::Rate, rate.opens_at_behind(before)),
+            _ => (WaitsFor::Turn, None),
+        }
+    }
+
+    /// What a job waits for that waits outside its lane: the breaker, if that is open for longer.
+    fn delayed_waits_for(
+        &self,
+        due: Instant,
+        delayed: &Delayed,
+        now: Instant,
+    ) -> (WaitsFor, Instant) {
+        if delayed.job.unstored.is_some() {
+            return (WaitsFor::Log, due);
+        }
+        match self.breaker.open_until(now) {
+            Some(until) if until > due => (WaitsFor::TargetOpen, until),
+            _ => (delayed.wait.into(), due),
         }
     }
 

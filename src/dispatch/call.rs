@@ -48,6 +48,32 @@ pub(crate) struct SecretRef {
     pub(crate) version: Option<u32>,
 }
 
+/// The header in which a target gets its secret.
+#[derive(Clone, Debug)]
+pub(crate) struct SecretHeader {
+    pub(crate) name: HeaderName,
+    /// The name as the configuration has it, if the connection would write it in another case.
+    spelled: Option<Bytes>,
+}
+
+impl SecretHeader {
+    /// Reads a name; `None` if it is none of a header.
+    pub(crate) fn new(text: &str) -> Option<Self> {
+        let name = HeaderName::from_bytes(text.as_bytes()).ok()?;
+        let spelled = (!is_title_case(text)).then(|| Bytes::copy_from_slice(text.as_bytes()));
+        Some(Self { name, spelled })
+    }
+}
+
+impl Default for SecretHeader {
+    fn default() -> Self {
+        Self {
+            name: header::AUTHORIZATION,
+            spelled: None,
+        }
+    }
+}
+
 /// Why no call can be made of a record. Names members and headers, never values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid(pub(crate) String);
@@ -66,12 +92,12 @@ const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("syncgate/", env!("CARGO_PKG_VERSION")));
 
 impl Call {
-    /// Reads a record. `message_id` is that of the first record; `token_header` is the header that secrets travel in;
-    /// `body_always` says whether the target gets the payload with DELETE and GET too.
+    /// Reads a record. `message_id` is that of the first record; `secret_header` is the header in which the target gets
+    /// the secret, and that the message itself cannot set then; `body_always` says whether the target gets the payload with DELETE and GET too.
     pub(crate) fn new(
         record: &Record,
         message_id: MessageId,
-        token_header: &HeaderName,
+        secret_header: &SecretHeader,
         body_always: bool,
     ) -> Result<Self, Invalid> {
         let parts = Parts::of(record).map_err(|error| malformed(&error))?;
@@ -87,12 +113,16 @@ impl Call {
         if parts.headers.len() > HEADERS_LEN_MAX {
             return Err(Invalid(format!("more than {HEADERS_LEN_MAX} headers")));
         }
-        let names = names_as_they_came(&parts, &record.value);
+        let mut names = names_as_they_came(&parts, &record.value);
+        if secret.is_some() {
+            // Behind those of the message: if it names this header, its spelling wins.
+            names.extend(secret_header.spelled.clone());
+        }
         let mut headers = HeaderMap::with_capacity(parts.headers.len() + OWN_HEADERS_LEN);
         headers.insert(header::HOST, url.authority);
         for (name, value) in &parts.headers {
             let (name, value) = checked(name, value, &record.value)?;
-            if secret.is_none() || name != token_header {
+            if secret.is_none() || name != secret_header.name {
                 headers.append(name, value);
             }
         }
@@ -293,7 +323,8 @@ mod tests {
     }
 
     fn call(record: &Record) -> Result<Call, String> {
-        Call::new(record, message_id(1), &header::AUTHORIZATION, false).map_err(|invalid| invalid.0)
+        Call::new(record, message_id(1), &SecretHeader::default(), false)
+            .map_err(|invalid| invalid.0)
     }
 
     fn message_id(offset: u64) -> MessageId {
@@ -383,6 +414,28 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_wants_its_secret_in_another_header_gets_the_messages_authorization() {
+        let own = json!([{"key": "Authorization", "value": "mine"}, {"key": "X-Api-Key", "value": "old"}]);
+        let named = record(&message("POST", own.clone()), &[("secret-name", "s")]);
+        let header = SecretHeader::new("X-API-Key").unwrap();
+        let made = Call::new(&named, message_id(1), &header, false).unwrap();
+        assert_eq!(seen(&made.request, "authorization"), ["mine"]);
+        assert_eq!(seen(&made.request, "x-api-key"), [""; 0]);
+        assert_eq!(made.names, ["X-API-Key"]);
+        // Without a secret there is nothing to make room for.
+        let made = Call::new(
+            &record(&message("POST", own), &[]),
+            message_id(1),
+            &header,
+            false,
+        );
+        let made = made.unwrap();
+        assert_eq!(seen(&made.request, "x-api-key"), ["old"]);
+        assert!(made.names.is_empty());
+        assert!(SecretHeader::new("x key").is_none());
+    }
+
+    #[test]
     fn delete_and_get_have_a_body_only_if_the_target_wants_it() {
         for (operation, always, expected) in [
             ("POST", false, "{\"n\":1}"),
@@ -391,7 +444,7 @@ mod tests {
             ("DELETE", true, "{\"n\":1}"),
         ] {
             let record = record(&message(operation, json!([])), &[]);
-            let made = Call::new(&record, message_id(1), &header::AUTHORIZATION, always).unwrap();
+            let made = Call::new(&record, message_id(1), &SecretHeader::default(), always).unwrap();
             assert_eq!(made.request.method(), operation);
             assert_eq!(body(made), expected, "{operation}");
         }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     log::Streams,
-    place::{MessageId, Offset, PartitionId},
+    place::{MessageId, Offset, PartitionId, StreamName},
     record::{Record, header},
     storage::{CommitError, Epoch, Lease, Stream},
 };
@@ -123,8 +123,8 @@ pub(crate) struct Redriven {
 /// Where a redrive's failures go.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    /// `errormapping`.
-    pub(crate) streams: CauseTable<Arc<Stream>>,
+    /// `errormapping`; what it does not name goes to the default stream. `None` leaves all failures to the outcome table.
+    pub(crate) streams: Option<CauseTable<Arc<Stream>>>,
     /// A record that has failed so many redrives goes to the unrecoverable stream, and stays there as it is.
     pub(crate) redrives_max: u32,
     /// Lanes of which the redrive has left a record open. What it has given out behind that is not called: the order of the
@@ -154,8 +154,8 @@ pub(crate) enum Redone {
     Failed {
         /// Why.
         cause: Cause,
-        /// The record's copy is stored; if not, the record stays where it is.
-        copied: bool,
+        /// The stream that has the record's copy; `None` says that the record stays where it is.
+        moved_to: Option<StreamName>,
     },
     /// The target asks to be called again later; the record is as open as before.
     LeftOpen {

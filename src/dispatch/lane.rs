@@ -222,10 +222,20 @@ impl<J> Lanes<J> {
         self.ready.len()
     }
 
+    /// Returns every job that is ready, in the order in which they start.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &J> {
+        self.ready.iter()
+    }
+
+    /// Returns every job that waits behind another of its lane.
+    pub(crate) fn behind(&self) -> impl Iterator<Item = &J> {
+        let waiting = self.waiting.values().flat_map(|waiting| &waiting.jobs);
+        waiting.map(|(job, _)| job)
+    }
+
     /// Returns every job that waits or is ready.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &J> {
-        let waiting = self.waiting.values().flat_map(|waiting| &waiting.jobs);
-        self.ready.iter().chain(waiting.map(|(job, _)| job))
+        self.ready().chain(self.behind())
     }
 }
 

@@ -426,7 +426,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::dispatch::tests::stub::{DEADLINE, within};
+    use crate::dispatch::tests::stub::{DEADLINE, stand_still, until, within};
 
     const KEPT: Duration = Duration::from_secs(3_600);
     const FEW: Shares = Shares {
@@ -541,21 +541,23 @@ mod tests {
         assert_eq!(resolver.patiently("good.shop", KEPT).await, Ok(addresses()));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_time_of_a_caller_begins_with_its_look_up() {
+        let _still = stand_still();
         let one = Shares { all: 1, ..FEW };
         let resolver = Resolver::new(one);
         resolver.hang("a", "shop").await;
+        let queued = DEADLINE * 3 / 4;
         let (waited, ()) = tokio::join!(
             resolver.lookups.addresses("good", "shop", KEPT, DEADLINE),
             async {
                 // Time that the caller spends in the queue.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::advance(queued).await;
                 resolver.answer.send(()).unwrap();
             }
         );
         let waited = waited.unwrap_or_else(|failure| panic!("{}", failure.reason));
-        assert!(waited.waited >= Duration::from_millis(20));
+        assert_eq!(waited.waited, queued);
     }
 
     #[tokio::test]
@@ -591,12 +593,7 @@ mod tests {
         assert_eq!(resolver.asked("good.x.example"), 1);
         // It is in the queue all the same.
         resolver.answer.send(()).unwrap();
-        within("a newer look-up", async {
-            while resolver.asked("good.x.example") < 2 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until("a newer look-up", || resolver.asked("good.x.example") == 2).await;
     }
 
     #[tokio::test]

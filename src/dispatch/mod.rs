@@ -29,7 +29,7 @@
 //!
 //! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
 
-mod address;
+pub(crate) mod address;
 pub(crate) mod backoff;
 mod behind;
 mod board;
@@ -56,12 +56,14 @@ pub(crate) mod route;
 mod settings;
 mod settle;
 pub(crate) mod sockets;
+mod state;
 mod stats;
 mod target;
 mod target_id;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unanswered;
+mod waiting;
 mod wire;
 mod worker;
 
@@ -71,10 +73,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
+pub use address::Forbidden;
 pub use credentials::{Credential, CredentialError, Credentials, NewestVersions};
 pub use outcome::Cause;
 pub use route::KeyInvalid;
 pub use settings::{SettingInvalid, Settings};
+pub use state::{BreakerState, LastFailure, TargetState};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
 pub use target_id::TargetId;
 use tokio::time::{Instant, timeout};
@@ -82,13 +86,17 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+pub use waiting::WaitsFor;
 
-use self::{connect::Connector, fence::Progress, job::Owned, target::Targets};
+use self::{
+    connect::Connector, fence::Progress, job::Owned, state::Moment, target::Targets,
+    waiting::Search,
+};
 use crate::{
     clock::{Clock, Timestamp},
     live::Live,
     log::Streams,
-    place::{Offset, PartitionId},
+    place::{Offset, Partition, PartitionId, StreamId},
     record::Record,
     storage::{Epoch, Lease, LeaseEvent, Stream},
     tasks::Tasks,
@@ -100,17 +108,21 @@ pub struct Dispatcher {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// A record that was called in vain and is going to be called again.
+/// An open record of the source stream, and what it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitingRecord {
+    /// Its partition.
+    pub partition: Partition,
     /// Its offset.
     pub offset: Offset,
-    /// What the last call failed with.
-    pub cause: Cause,
+    /// What it waits for.
+    pub waits_for: WaitsFor,
+    /// What the last call failed with, if there was any.
+    pub cause: Option<Cause>,
     /// Calls since the record was last taken up, which a restart does anew.
     pub attempts: u32,
-    /// When it is called again, if the breaker of its target lets it.
-    pub due: Timestamp,
+    /// When it can go on at the earliest, if that is known.
+    pub due: Option<Timestamp>,
 }
 
 /// What dispatch needs of others.
@@ -220,22 +232,90 @@ impl Dispatcher {
         self.shared.adjust_boards(settings);
     }
 
-    /// Returns the records of a partition of the source stream whose target has put them off, or that wait for their next
-    /// attempt, by offset. They are as many as boards hold, at most.
+    /// Returns what open records of a stream wait for that are in the queue of their target or called just now: of those that
+    /// `is_sought` names, the `len_max` that were stored first.
     #[must_use]
-    pub fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord> {
-        let (now, instant) = (self.shared.clock.now(), Instant::now());
-        let wait = |due: Instant| due.saturating_duration_since(instant).as_micros();
-        let record = |waiting: board::Waiting| WaitingRecord {
-            offset: waiting.offset,
-            cause: waiting.cause,
-            attempts: waiting.attempts,
-            due: waiting.due.map_or(now, |due| {
-                now.plus_micros(u64::try_from(wait(due)).unwrap_or(u64::MAX))
-            }),
+    pub fn waiting(
+        &self,
+        stream: StreamId,
+        is_sought: &dyn Fn(Partition, Offset) -> bool,
+        len_max: usize,
+    ) -> Vec<WaitingRecord> {
+        let mut search = Search::new(stream, is_sought, len_max);
+        self.shared.targets.search(&mut search);
+        // One look at both clocks, so that records with the same due time show the same.
+        let time_of = self.time_of();
+        let record = |(partition, offset, found): (_, _, waiting::Found)| WaitingRecord {
+            partition,
+            offset,
+            waits_for: found.waits_for,
+            cause: found.calls.cause,
+            attempts: found.calls.attempts,
+            due: found.due.map(&time_of),
         };
-        let waiting = self.shared.targets.waiting(of);
-        waiting.into_iter().map(record).collect()
+        search.found().map(record).collect()
+    }
+
+    /// Returns what an open record waits for that is in no queue, and until when at least: the breaker of its target, or
+    /// its turn to be read.
+    #[must_use]
+    pub fn unqueued(&self, record: &Record) -> (WaitsFor, Option<Timestamp>) {
+        let target = self.shared.target_of(record);
+        match target.and_then(|target| self.shared.open_until(&target)) {
+            Some(until) => {
+                let is_ahead = until > Instant::now();
+                let until = is_ahead.then(|| self.time_of()(until));
+                (WaitsFor::TargetOpen, until)
+            }
+            None => (WaitsFor::Turn, None),
+        }
+    }
+
+    /// Returns what gives the time of day of an instant that lies ahead.
+    fn time_of(&self) -> impl Fn(Instant) -> Timestamp + use<> {
+        let (now, instant) = (self.shared.clock.now(), Instant::now());
+        move |ahead| {
+            let wait = ahead.saturating_duration_since(instant);
+            now.plus_micros(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))
+        }
+    }
+
+    /// Returns what the last call of each record failed with that waits to be called again: of every partition of the source
+    /// stream.
+    #[must_use]
+    pub fn waiting_causes(&self) -> HashMap<(PartitionId, Offset), Cause> {
+        self.shared.targets.waiting_causes()
+    }
+
+    /// Returns how every target stands that has a queue of its own, or an entry in the configuration.
+    #[must_use]
+    pub fn target_states(&self) -> Vec<TargetState> {
+        let now = Moment {
+            time: self.shared.clock.now(),
+            instant: Instant::now(),
+        };
+        self.shared.targets.states(now)
+    }
+
+    /// Returns the target of a record; `None` if it names none that can be called.
+    #[must_use]
+    pub fn target_of(&self, record: &Record) -> Option<TargetId> {
+        self.shared.target_of(record)
+    }
+
+    /// Returns how a target is called in logs and metrics: by its name in the configuration, else by what it is.
+    #[must_use]
+    pub fn target_name(&self, target: &TargetId) -> String {
+        let settings = self.shared.settings.get();
+        let name = settings.target(target).name.clone();
+        name.unwrap_or_else(|| target.to_string())
+    }
+
+    /// Returns how many partitions wait at a record that cannot be read.
+    #[must_use]
+    pub fn unreadable_partitions(&self) -> u64 {
+        let count = self.shared.stats.unreadable_partitions.get();
+        u64::try_from(count).unwrap_or_default()
     }
 
     /// Returns every target in numbers.

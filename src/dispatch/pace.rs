@@ -61,6 +61,12 @@ impl Slots {
         self.next - GRAIN
     }
 
+    /// Returns when the slot can be taken that is so many behind the next one, if all before it are taken in time.
+    pub(crate) fn opens_at_behind(&self, behind: usize) -> Option<Instant> {
+        let wait = self.interval.checked_mul(u32::try_from(behind).ok()?)?;
+        self.opens_at().checked_add(wait)
+    }
+
     /// Changes the interval; the next slot is one of the new interval away, at most.
     pub(crate) fn set_interval(&mut self, interval: Duration, now: Instant) {
         self.next = self.next.min(now + interval);

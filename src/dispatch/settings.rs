@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use http::HeaderName;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 
 use super::{
-    address::AddressRule, backoff::Backoff, board::Limits, route::OutcomeTable, target_id::TargetId,
+    address::AddressRule, backoff::Backoff, board::Limits, call::SecretHeader, route::OutcomeTable,
+    target_id::TargetId,
 };
 use crate::{
     config::{self, Config, Roles},
@@ -17,7 +17,7 @@ use crate::{
     target::Origin,
 };
 
-/// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]`, `sync.token_header` and
+/// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]`, `push.masked_headers` and
 /// `server.grace_ms`.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,7 +35,6 @@ pub struct Settings {
     pub(crate) deferred_max: Option<Duration>,
     pub(crate) outcomes: OutcomeTable,
     pub(crate) roles: Roles,
-    pub(crate) token_header: HeaderName,
     /// Headers of messages that hold credentials, beside those that commonly do.
     pub(crate) masked_headers: Vec<String>,
     pub(crate) outward: Outward,
@@ -71,6 +70,8 @@ pub(crate) struct TargetSettings {
     pub(crate) attempt_timeout: Duration,
     /// Send the payload with DELETE and GET too.
     pub(crate) body_always: bool,
+    /// The header in which it gets its secret.
+    pub(crate) secret_header: SecretHeader,
 }
 
 /// A setting that cannot be used.
@@ -109,7 +110,17 @@ impl Settings {
             match Origin::bare(&target.origin) {
                 Err(invalid) => note(format!("targets.{at}.origin"), invalid.to_string()),
                 Ok(origin) => {
-                    let settings = Arc::new(TargetSettings::new(dispatch, Some(target)));
+                    let mut settings = TargetSettings::new(dispatch, Some(target));
+                    if let Some(name) = &target.secret_header {
+                        match SecretHeader::new(name) {
+                            Some(header) => settings.secret_header = header,
+                            None => note(
+                                format!("targets.{at}.secret_header"),
+                                "no header name".into(),
+                            ),
+                        }
+                    }
+                    let settings = Arc::new(settings);
                     let id = TargetId::new(origin, target.path_prefix.as_deref());
                     if targets.insert(id.clone(), settings).is_some() {
                         let reason = format!("{id} has an entry already");
@@ -118,15 +129,10 @@ impl Settings {
                 }
             }
         }
-        let token_header = HeaderName::from_bytes(config.sync.token_header.as_bytes())
-            .map_err(|_| note("sync.token_header".into(), "no header name".into()))
-            .ok();
         let tls = tls(dispatch.ca_file.as_deref())
             .map_err(|reason| note("dispatch.ca_file".into(), reason))
             .ok();
-        let (Some(outcomes), Some(token_header), Some(tls), true) =
-            (outcomes, token_header, tls, invalid.is_empty())
-        else {
+        let (Some(outcomes), Some(tls), true) = (outcomes, tls, invalid.is_empty()) else {
             return Err(invalid);
         };
         Ok(Self {
@@ -152,16 +158,9 @@ impl Settings {
                 .then(|| Duration::from_millis(dispatch.deferred_ms_max)),
             outcomes,
             roles: config.roles.clone(),
-            token_header,
-            masked_headers: config.push.masked_headers.clone(),
+            masked_headers: config.masked_headers(),
             outward: Outward {
-                rule: AddressRule {
-                    private: dispatch.private_addresses,
-                    loopback: dispatch
-                        .loopback_addresses
-                        .unwrap_or(listen.iter().all(|own| own.ip().is_loopback())),
-                    own: listen.into(),
-                },
+                rule: AddressRule::new(dispatch, listen),
                 tls,
                 addresses_kept: Duration::from_millis(dispatch.dns_ms),
             },
@@ -204,6 +203,7 @@ impl TargetSettings {
                 all.attempt_timeout_ms,
             ),
             body_always: own.is_some_and(|own| own.body_always),
+            secret_header: SecretHeader::default(),
         }
     }
 }
@@ -255,6 +255,7 @@ mod tests {
             response_timeout_ms: Some(7),
             attempt_timeout_ms: None,
             body_always: true,
+            secret_header: None,
         }
     }
 
@@ -292,7 +293,7 @@ mod tests {
         }
         config.outcomes.insert("40x".into(), "default".into());
         config.dispatch.ca_file = Some("/nowhere/ca.pem".into());
-        config.sync.token_header = "no name".into();
+        config.targets[2].secret_header = Some("no name".into());
         let invalid = Settings::new(&config, &[]).unwrap_err();
         let keys: Vec<_> = invalid.iter().map(|wrong| wrong.key.as_str()).collect();
         assert_eq!(
@@ -301,9 +302,9 @@ mod tests {
                 "outcomes.40x",
                 "targets.0.origin",
                 "targets.1.origin",
+                "targets.2.secret_header",
                 "targets.3.origin",
                 "targets.4.origin",
-                "sync.token_header",
                 "dispatch.ca_file",
             ]
         );

@@ -94,8 +94,9 @@ async fn failed(
         Errand::First(owned) => {
             let epoch = Some(owned.lease.epoch);
             let ended = patiently(shared, &job, |size| {
+                let (_, of) = error_stream(shared, settings, &job, cause)?;
                 let kind = AppendKind::Routed;
-                copy(shared, settings, &job, (failure, size), epoch, kind)
+                Ok(copy(shared, &job, (failure, size), of, epoch, kind))
             })
             .await;
             told(shared, job, ended)
@@ -107,8 +108,8 @@ async fn failed(
                 return None;
             }
             if has_nowhere_to_go(shared, settings, &job, cause) {
-                let copied = false;
-                answer(job, Ok(Redone::Failed { cause, copied }));
+                let moved_to = None;
+                answer(job, Ok(Redone::Failed { cause, moved_to }));
                 return None;
             }
             let ends = redriven.ends;
@@ -116,17 +117,18 @@ async fn failed(
                 Some(_) => AppendKind::Moved,
                 None => AppendKind::ReplayFailed,
             };
+            let mut moved_to = None;
             let ended = patiently(shared, &job, |size| {
-                copy(shared, settings, &job, (failure, size), ends, kind)
+                let (stream, of) = error_stream(shared, settings, &job, cause)?;
+                // The last one offered is the one that the log took.
+                moved_to = Some(stream.name.clone());
+                Ok(copy(shared, &job, (failure, size), of, ends, kind))
             })
             .await;
             let redone = match ended {
                 // Only retention ends a record that a redrive has in hand: a purge waits for the redrive.
                 Err(CommitError::AlreadyFinished { .. }) => Ok(Redone::Removed { cause }),
-                ended => ended.map(|()| Redone::Failed {
-                    cause,
-                    copied: true,
-                }),
+                ended => ended.map(|()| Redone::Failed { cause, moved_to }),
             };
             answer(job, redone);
             None
@@ -144,16 +146,15 @@ fn has_nowhere_to_go(shared: &Shared, settings: &Settings, job: &Job, cause: Cau
         && error_stream(shared, settings, job, cause).is_ok_and(|(_, of)| of == job.of)
 }
 
-/// Returns the commit that puts the record's copy into its error stream, and ends the record with it.
+/// Returns the commit that puts the record's copy into a partition of its error stream, and ends the record with it.
 fn copy(
     shared: &Shared,
-    settings: &Settings,
     job: &Job,
     (failure, size): (&Failure, Size),
+    of: PartitionId,
     ends: Option<Epoch>,
     kind: AppendKind,
-) -> Result<Commit, CommitError> {
-    let (_, of) = error_stream(shared, settings, job, failure.cause)?;
+) -> Commit {
     let refers = call::secret(&job.record)
         .map(|s| shared.credentials.state_keys(&s.source, &s.name, s.version))
         .unwrap_or_default();
@@ -168,11 +169,11 @@ fn copy(
         _ => NewEnd::Routed { append: 0 },
     };
     let finish = ends.map(|epoch| finish(job, epoch, end, failure.cause.status()));
-    Ok(Commit {
+    Commit {
         appends: vec![append],
         finishes: finish.into_iter().collect(),
         ..Commit::default()
-    })
+    }
 }
 
 fn finish(job: &Job, epoch: Epoch, end: NewEnd, status: Option<u16>) -> Finish {
@@ -203,10 +204,13 @@ fn error_stream(
         Errand::Redrive(redriven) if redrives(job) >= redriven.mapping.redrives_max.into() => {
             by_name(&roles.unrecoverable)
         }
-        Errand::Redrive(redriven) => match redriven.mapping.streams.find(cause) {
-            // The mapping holds the stream as it was when the redrive began.
-            Some(mapped) => shared.streams.engine().stream_by_id(mapped.id),
-            None => by_name(&roles.default),
+        Errand::Redrive(redriven) => match &redriven.mapping.streams {
+            None => by_name(settings.outcomes.stream(cause)),
+            Some(given) => match given.find(cause) {
+                // The mapping holds the stream as it was when the redrive began.
+                Some(mapped) => shared.streams.engine().stream_by_id(mapped.id),
+                None => by_name(&roles.default),
+            },
         },
     };
     let partition = job.of.partition;

@@ -12,13 +12,16 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    board::{Board, LeaveOut, Waiting, Wake},
+    board::{Board, LeaveOut, Wake},
     budget::Budget,
     job::Job,
     lane::{Lane, Space},
+    outcome::Cause,
     settings::Settings,
+    state::{Moment, TargetState},
     stats::TargetStatus,
     target_id::{Prefixes, TargetId},
+    waiting::Search,
 };
 use crate::{
     place::{Offset, PartitionId},
@@ -144,15 +147,20 @@ impl Targets {
         }
     }
 
-    /// Returns the records of a partition that were called in vain and wait to be called again, by offset; as many as boards
-    /// hold, at most.
-    pub(crate) fn waiting(&self, of: PartitionId) -> Vec<Waiting> {
-        let mut waiting = Vec::new();
+    /// Looks at every board for open records: see [`Board::search`].
+    pub(crate) fn search(&self, search: &mut Search<'_>) {
         for board in self.all() {
-            board.add_waiting(of, &mut waiting);
+            board.search(search);
         }
-        waiting.sort_unstable_by_key(|waiting| waiting.offset);
-        waiting
+    }
+
+    /// Returns the cause of each record that was called in vain and waits to be called again.
+    pub(crate) fn waiting_causes(&self) -> HashMap<(PartitionId, Offset), Cause> {
+        let mut causes = HashMap::new();
+        for board in self.all() {
+            board.add_causes(&mut causes);
+        }
+        causes
     }
 
     /// Takes other settings for every board, and returns the boards that are left: each may have use for more workers.
@@ -195,6 +203,19 @@ impl Targets {
         if boards.may_go(origin, board) {
             boards.resting.insert(origin.clone());
         }
+    }
+
+    /// Returns how every target stands that has a board of its own, or an entry in the configuration.
+    pub(super) fn states(&self, now: Moment) -> Vec<TargetState> {
+        let (own, idle) = {
+            let boards = self.lock();
+            let configured = boards.settings.targets.keys();
+            let idle = configured.filter(|id| !boards.own.contains_key(id));
+            let idle: Vec<_> = idle.cloned().collect();
+            (boards.own.values().cloned().collect::<Vec<_>>(), idle)
+        };
+        let own = own.iter().filter_map(|board| board.state(now));
+        own.chain(idle.into_iter().map(TargetState::idle)).collect()
     }
 
     /// Returns every target in numbers.

@@ -9,6 +9,8 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+use url::Url;
+
 use super::call;
 use crate::{
     layout::Parts,
@@ -28,6 +30,41 @@ impl TargetId {
     pub(crate) fn new(origin: Origin, prefix: Option<&str>) -> Self {
         let prefix = prefix.map(Into::into);
         Self { origin, prefix }
+    }
+
+    /// Reads a target as it is shown: an origin, and the prefix if it has one.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be right.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        const RIGHT: &str = "give a target such as https://orders.example:443, or https://orders.example:443/orders for the URLs \
+                             of it whose path begins so";
+        let wrong = |why: &str| format!("{why}; {RIGHT}");
+        let origin = Origin::of(text).map_err(|error| wrong(&error.to_string()))?;
+        let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(wrong(
+                "there is more than an origin and the beginning of a path",
+            ));
+        }
+        let prefix = Some(url.path()).filter(|path| *path != "/");
+        if prefix.is_some_and(|prefix| prefix.ends_with('/')) {
+            return Err(wrong(
+                "the beginning of a path has whole segments, and no / behind it",
+            ));
+        }
+        Ok(Self::new(origin, prefix))
+    }
+
+    /// Returns whether a record is for this target, or for a part of it that a longer prefix names.
+    pub(crate) fn covers(&self, record: &Record) -> bool {
+        let is_there = call::origin(record).is_some_and(|origin| origin == self.origin);
+        let Some(prefix) = self.prefix.as_deref().filter(|_| is_there) else {
+            return is_there;
+        };
+        let url = Parts::of(record).ok();
+        let url = url.and_then(|parts| TargetUrl::read(&parts.url, &record.value).ok());
+        url.is_some_and(|url| matches(prefix, url.path.path()))
     }
 
     /// Returns the origin: whom to call, and what secrets are bound to.
@@ -110,6 +147,56 @@ mod tests {
         /// The whole origin of a URL.
         pub(crate) fn of(url: &str) -> Self {
             Self::new(Origin::of(url).unwrap(), None)
+        }
+    }
+
+    #[test]
+    fn a_target_is_read_as_it_is_shown() {
+        for (text, shown) in [
+            ("https://a", "https://a:443"),
+            ("http://a:81/", "http://a:81"),
+            ("http://a:80/orders", "http://a:80/orders"),
+            ("HTTP://A/orders/eu", "http://a:80/orders/eu"),
+        ] {
+            let read = TargetId::read(text).unwrap();
+            assert_eq!(read.to_string(), shown);
+            assert_eq!(TargetId::read(shown), Ok(read));
+        }
+        for wrong in [
+            "",
+            "a",
+            "ftp://a",
+            "http://a/orders/",
+            "http://a?x",
+            "http://a/#x",
+            "*",
+        ] {
+            let said = TargetId::read(wrong).unwrap_err();
+            assert!(said.contains("give a target such as https://"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_target_covers_what_lies_below_it() {
+        let covers = |target: &str, url: &str| {
+            let message = json!({"targetRestApi": url, "targetRestApiOperation": "POST"});
+            let record = Record {
+                key: "k".into(),
+                value: message.to_string().into(),
+                headers: Headers::default(),
+            };
+            TargetId::read(target).unwrap().covers(&record)
+        };
+        for (target, url, expected) in [
+            ("http://a", "http://a/x", true),
+            ("http://a", "https://a/x", false),
+            ("http://a/orders", "http://a/orders?x", true),
+            ("http://a/orders", "http://a/orders/eu/7", true),
+            ("http://a/orders", "http://a/orders2", false),
+            ("http://a/orders", "http://a/", false),
+            ("http://a/orders", "http://b/orders", false),
+        ] {
+            assert_eq!(covers(target, url), expected, "{target} {url}");
         }
     }
 

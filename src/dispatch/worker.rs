@@ -34,13 +34,14 @@ use super::{
     settings::{Settings, TargetSettings},
     settle::settle,
     sockets::Socket,
+    state::LastFailure,
     stats::{self, TargetStats},
     target_id::TargetId,
 };
 use crate::{
     live::Followed,
     random,
-    record::header as record_header,
+    record::{Record, header as record_header},
     storage::{Health, Stream},
     target::Origin,
 };
@@ -358,19 +359,23 @@ impl Worker {
             return self.end(all, job, *outcome, taken).await;
         }
         let now = self.shared.clock.now();
-        let attempt = AssertUnwindSafe(async {
-            let unbound = match job.is_first() {
-                true => None,
-                // Boxed, as it is large and rare.
-                false => Box::pin(renew(&*self.shared.credentials, &mut job)).await,
-            };
-            let outcome = self.attempt(&job, all, settings).await;
-            match unbound {
-                Some(unbound) => unbound.tell(outcome),
-                None => outcome,
-            }
-        });
-        let outcome = attempt.catch_unwind().await.unwrap_or_else(|_panic| {
+        let attempted = {
+            // Pinned here, because each move of it copies all that a call may need at any of its steps.
+            let attempt = pin!(async {
+                let unbound = match job.is_first() {
+                    true => None,
+                    // Boxed, as it is large and rare.
+                    false => Box::pin(renew(&*self.shared.credentials, &mut job)).await,
+                };
+                let outcome = self.attempt(&job, all, settings).await;
+                match unbound {
+                    Some(unbound) => unbound.tell(outcome),
+                    None => outcome,
+                }
+            });
+            AssertUnwindSafe(attempt).catch_unwind().await
+        };
+        let outcome = attempted.unwrap_or_else(|_panic| {
             // The connection may be in the middle of something.
             self.connection = None;
             Outcome::Failed(Failure::new(
@@ -402,6 +407,13 @@ impl Worker {
             .stats
             .count(&self.stats, &outcome, began.elapsed());
         self.log(&job, &outcome);
+        if let Outcome::Failed(failure) = &outcome {
+            self.board.note_failure(LastFailure {
+                cause: failure.cause,
+                reason: failure.reason.to_string(),
+                at: now,
+            });
+        }
         if let Outcome::Failed(failure) = &outcome
             && let Some((until, wait)) = again(&mut job, failure, all, settings)
         {
@@ -488,36 +500,40 @@ impl Worker {
     }
 
     async fn attempt(&mut self, job: &Job, all: &Settings, settings: &TargetSettings) -> Outcome {
-        let token_header = &all.token_header;
         let id = job.message_id();
-        let new_call = || Call::new(&job.record, id, token_header, settings.body_always);
+        let secret_header = &settings.secret_header;
+        let new_call = || Call::new(&job.record, id, secret_header, settings.body_always);
         let call = match new_call() {
             Ok(call) => call,
             Err(invalid) => return Outcome::Failed(Failure::new(Cause::Invalid, invalid.0)),
         };
-        let secret = match &call.secret {
-            Some(secret) => match self.reveal(secret, &call.origin).await {
+        let Call {
+            secret,
+            origin,
+            request,
+            names,
+        } = call;
+        let secret = match &secret {
+            Some(secret) => match self.reveal(secret, &origin).await {
                 Ok(value) => Some(value),
                 Err(failure) => return Outcome::Failed(failure),
             },
             None => None,
         };
-        let origin = call.origin.clone();
-        let mut call = Some(call);
+        let mut made = Some((request, names));
         // A second one is rare, so the record is read again for it, and no request is copied in case.
         let request = || {
-            let mut call = match call.take() {
-                Some(call) => call,
-                None => new_call()?,
+            let (mut request, names) = match made.take() {
+                Some(made) => made,
+                None => new_call().map(|call| (call.request, call.names))?,
             };
             if let Some(value) = &secret {
-                let headers = call.request.headers_mut();
-                headers.insert(token_header.clone(), value.clone());
+                let headers = request.headers_mut();
+                headers.insert(secret_header.name.clone(), value.clone());
             }
-            Ok((call.request, call.names))
+            Ok((request, names))
         };
-        let source = job.record.headers.get(record_header::SOURCE);
-        let to = (&origin, source.unwrap_or("default"));
+        let to = (&origin, &job.record);
         match self.exchange(to, request, all, settings).await {
             Ok(answer) if all.outcomes.delivers(answer.status) => Outcome::Delivered {
                 status: answer.status,
@@ -567,7 +583,7 @@ impl Worker {
     /// same request on a fresh one: the target may have closed it while the request was on its way.
     async fn exchange(
         &mut self,
-        (origin, source): (&Origin, &str),
+        (origin, record): (&Origin, &Record),
         mut request: impl FnMut() -> Result<(Request<Full<Bytes>>, Vec<Bytes>), Invalid>,
         all: &Settings,
         settings: &TargetSettings,
@@ -588,6 +604,8 @@ impl Worker {
                 none => {
                     let left = by.saturating_duration_since(Instant::now());
                     let within = settings.connect_timeout.min(left);
+                    let source = record.headers.get(record_header::SOURCE);
+                    let source = source.unwrap_or("default");
                     // Boxed, as it is large and rare.
                     let connector = &self.shared.connector;
                     let opened = Box::pin(connector.connect(&all.outward, origin, source, within));

@@ -9,11 +9,8 @@ use crate::{
     clock::{Clock, Timestamp},
     log::Streams,
     place::StreamName,
-    storage::{
-        Counts, Health, Stream,
-        embedded::Disk as _,
-        shares::{self, SHARES},
-    },
+    secrets::Secrets,
+    storage::{Counts, Health, Stream, embedded::Disk as _, shares::SHARES},
     telemetry::{Samples, Source, metrics},
 };
 
@@ -24,6 +21,7 @@ pub(super) struct Books {
     /// The stream that is dispatched; the records of all others wait for a redrive.
     pub(super) source: StreamName,
     pub(super) clock: Clock,
+    pub(super) secrets: Secrets,
     /// What the free space is asked of.
     pub(super) disk: MeasuredDisk,
     /// The data directory.
@@ -61,8 +59,8 @@ impl Source for Books {
             Ok(bytes) => samples.set_count(metrics::DISK_FREE_BYTES, &[], bytes),
             Err(error) => tracing::warn!(%error, "the free space of the disk cannot be read"),
         }
-        let secrets = self.streams.engine().list(shares::TOKENS_PREFIX).await;
-        samples.set_count(metrics::SECRETS_KEPT, &[], secrets.len() as u64);
+        let tokens = self.secrets.tokens_len().await as u64;
+        samples.set_count(metrics::SECRETS_KEPT, &[], tokens);
         let running = *self.streams.engine().health().borrow() == Health::Running;
         samples.set_count(metrics::LOG_RUNNING, &[], running.into());
         let shares = SHARES.iter().zip(self.streams.engine().share_bytes());

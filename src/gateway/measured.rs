@@ -69,6 +69,10 @@ impl Disk for MeasuredDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         self.disk.free_bytes(dir)
     }
+
+    fn file_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.disk.file_bytes(path)
+    }
 }
 
 #[derive(Debug)]

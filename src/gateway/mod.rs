@@ -33,7 +33,7 @@ pub use self::{
 use crate::{
     api::{self, Api, ListenRefused},
     clock::Clock,
-    config::{Config, Loaded},
+    config::{Config, ConfigErrors, Loaded},
     descriptors::Shares,
     dispatch::{self, Dispatcher, SettingInvalid},
     ingest::Ingest,
@@ -42,7 +42,8 @@ use crate::{
     push::{self, Push},
     redrive::Redriver,
     retention::Retention,
-    secrets::{self, MasterKey, MasterKeyError, Secrets},
+    secrets::{self, Found, Kept, KeyFile, KeySource, MasterKey, MasterKeyError, Secrets},
+    status::{self, Status},
     storage::{
         Engine,
         embedded::{self, Embedded},
@@ -108,6 +109,9 @@ pub enum StartError {
     /// The users do not open, or the first administrator cannot be made.
     #[error(transparent)]
     Users(#[from] users::OpenError),
+    /// There is no user, and the settings are for callers on other machines.
+    #[error(transparent)]
+    OpenMode(#[from] ConfigErrors),
     /// The streams cannot be made as configured.
     #[error(transparent)]
     Streams(#[from] EnsureError),
@@ -169,22 +173,19 @@ impl Gateway {
         let settings = dispatch_settings(config, address).map_err(StartError::Settings)?;
         let edge = Arc::new(Live::new(api::Settings::new(config)?));
 
-        let dir = config.data.dir.clone();
         let disk = MeasuredDisk::default();
         let log = open_log(config, disk.clone(), clock.clone()).await?;
         let append_seconds = log.append_seconds().clone();
         let engine: Arc<dyn Engine> = log;
         let streams = Streams::new(engine.clone());
         streams::ensure(&streams, config).await?;
-        let settings_of_secrets = config.secrets.clone();
-        // A start that is given up ends the command that it waits for.
-        let starting = CancellationToken::new();
-        let given_up = starting.clone().drop_guard();
-        let load = move || MasterKey::load(&settings_of_secrets, &dir, &starting);
-        let master = off_this_thread(load).await?;
-        given_up.disarm();
-        let secrets = Secrets::open(engine.clone(), master).await?;
+        let (master, new_file) = find_key(config, &*engine).await?;
+        let secrets = Secrets::open(engine.clone(), &master).await?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
+        if users.is_none() {
+            loaded.check_open_mode()?;
+        }
+        let has_users = users.is_some();
         let edge_tasks = Tasks::new();
         let settings_of_push = push::Settings::new(config);
         let push = Push::open(
@@ -194,6 +195,10 @@ impl Gateway {
             &edge_tasks,
         )
         .await?;
+        // The new key is kept last: a start that refuses must not leave a key behind, and nothing is sealed with it yet.
+        if let Some(file) = new_file {
+            off_this_thread(move || master.keep(&file)).await?;
+        }
 
         let stats = Arc::new(dispatch::Stats::default());
         let dispatching = edge_tasks.sibling();
@@ -239,6 +244,7 @@ impl Gateway {
             streams: streams.clone(),
             source: config.roles.source.clone(),
             clock: clock.clone(),
+            secrets: secrets.clone(),
             disk,
             dir: config.data.dir.clone(),
         };
@@ -249,13 +255,23 @@ impl Gateway {
         let readers = Readers { push: push.clone() };
         let sources: Vec<Arc<dyn Source>> =
             vec![Arc::new(books), Arc::new(targets), Arc::new(readers)];
-        let last_reload = LastReload::new(clock);
+        let last_reload = LastReload::new(clock.clone());
         metrics.adopt(
             metrics::RELOAD_SUCCESSFUL,
             last_reload.is_successful.clone(),
         );
         metrics.adopt(metrics::RELOAD_TIME_SECONDS, last_reload.seconds.clone());
         let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
+        let status = Status::new(status::Deps {
+            streams: streams.clone(),
+            dispatcher: dispatcher.clone(),
+            push: push.clone(),
+            source: config.roles.source.clone(),
+            // A command may be given elsewhere.
+            dir: std::path::absolute(&config.data.dir).unwrap_or_else(|_| config.data.dir.clone()),
+            clock,
+            tasks: edge_tasks.clone(),
+        });
         let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
         let parts = api::Parts {
@@ -264,6 +280,7 @@ impl Gateway {
             redriver: Arc::new(redriver.clone()),
             waits: Arc::new(dispatcher.clone()),
             reloads: Arc::new(reload.clone()),
+            reports: Arc::new(status),
             streams: streams.clone(),
             users,
             metrics,
@@ -276,10 +293,12 @@ impl Gateway {
             running: loaded,
             asked,
             address,
+            has_users,
             streams,
             ingest,
             dispatcher,
             redriver,
+            push: push.clone(),
             kept,
             edge,
             grace: grace.clone(),
@@ -305,6 +324,12 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns whether callers must be users; if not, the gateway is in open mode.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        self.reloader.has_users
     }
 
     /// Returns what asks for reloads. They begin once it serves.
@@ -389,6 +414,34 @@ async fn open_log(
     };
     let opened = off_this_thread(move || Embedded::open(options, Arc::new(disk), clock));
     Ok(opened.await?)
+}
+
+/// Finds the master key. Where its file is missing and no token is sealed, the key is a new one for that file. Over sealed
+/// tokens a new key would only hide that the right one is missing.
+async fn find_key(
+    config: &Config,
+    engine: &dyn Engine,
+) -> Result<(MasterKey, Option<KeyFile>), StartError> {
+    let source = KeySource::of(&config.secrets, &config.data.dir);
+    // A start that is given up ends the command that it waits for.
+    let starting = CancellationToken::new();
+    let given_up = starting.clone().drop_guard();
+    let found = off_this_thread(move || source.find(&starting)).await?;
+    given_up.disarm();
+    let file = match found {
+        Found::Key(master) => return Ok((master, None)),
+        Found::Missing(file) => file,
+    };
+    let sealed_len = Kept::in_engine(engine).await.tokens_len();
+    if sealed_len > 0 {
+        let missing = MasterKeyError::Missing {
+            path: file.path().into(),
+            sealed_len,
+            data_dir: config.data.dir.clone(),
+        };
+        return Err(missing.into());
+    }
+    Ok((MasterKey::random()?, Some(file)))
 }
 
 /// Runs what may block for long: the journal's tail is read after a crash, a command may give the master key. Whoever

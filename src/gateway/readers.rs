@@ -22,19 +22,19 @@ pub(super) struct Readers {
 impl Source for Readers {
     async fn sample(&self, samples: &mut Samples) {
         let mut cursors_len = 0;
-        for stream in self.push.list() {
-            let name = stream.name.as_str();
-            let label = [("data_stream", name)];
-            let subscribers = stream.clients_len() as u64;
+        for stream in self.push.readers() {
+            let label = [("data_stream", stream.name.as_str())];
+            let subscribers = stream.clients_len as u64;
             samples.set_count(metrics::SUBSCRIBERS, &label, subscribers);
             let mut other: Option<u64> = None;
-            for (cursor, lag) in self.push.cursor_lags(&stream) {
+            for cursor in &stream.cursors {
                 cursors_len += 1;
+                let lag = cursor.records_behind;
                 if cursors_len > CURSORS_LEN_MAX {
                     other = other.max(Some(lag));
                     continue;
                 }
-                let labels = [label[0], ("cursor", cursor.as_str())];
+                let labels = [label[0], ("cursor", cursor.name.as_str())];
                 samples.set_count(metrics::CURSOR_LAG_RECORDS, &labels, lag);
             }
             if let Some(lag) = other {

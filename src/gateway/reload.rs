@@ -24,6 +24,7 @@ use crate::{
     ingest::Ingest,
     live::Live,
     log::Streams,
+    push::Push,
     redrive::Redriver,
     telemetry::LogLevel,
 };
@@ -64,10 +65,12 @@ pub(super) struct Reloader {
     pub(super) running: Loaded,
     pub(super) asked: mpsc::Receiver<Ask>,
     pub(super) address: SocketAddr,
+    pub(super) has_users: bool,
     pub(super) streams: Streams,
     pub(super) ingest: Ingest,
     pub(super) dispatcher: Dispatcher,
     pub(super) redriver: Redriver,
+    pub(super) push: Push,
     pub(super) kept: Arc<Live<config::Retention>>,
     pub(super) edge: Arc<Live<api::Settings>>,
     pub(super) grace: Arc<Live<Duration>>,
@@ -140,8 +143,8 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let (running, address) = (self.running.clone(), self.address);
-        let prepared = off_this_thread(move || Prepared::new(&running, address)).await;
+        let (running, address, has_users) = (self.running.clone(), self.address, self.has_users);
+        let prepared = off_this_thread(move || Prepared::new(&running, address, has_users)).await;
         let Prepared {
             read,
             dispatch,
@@ -162,6 +165,7 @@ impl Reloader {
         self.redriver.reload(config.redrive.clone());
         self.kept.set(Arc::new(config.retention.clone()));
         self.ingest.reload(config);
+        self.push.reload(config);
         self.edge.set(Arc::new(edge));
         let grace = Duration::from_millis(config.server.grace_ms);
         self.grace.set(Arc::new(grace));
@@ -195,9 +199,12 @@ impl Reloader {
 }
 
 impl Prepared {
-    fn new(running: &Loaded, address: SocketAddr) -> Result<Self, ConfigErrors> {
+    fn new(running: &Loaded, address: SocketAddr, has_users: bool) -> Result<Self, ConfigErrors> {
         let read = running.reload()?;
         let loaded = &read.loaded;
+        if !has_users {
+            loaded.check_open_mode()?;
+        }
         let dispatch = dispatch_settings(&loaded.config, address).map_err(|wrong| {
             let wrong = wrong.iter().map(|one| loaded.error(&one.key, &*one.reason));
             ConfigErrors(wrong.collect())

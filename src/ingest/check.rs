@@ -4,13 +4,18 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::{message::Message, target::Origin};
+use crate::{
+    message::{MEMBERS, Message},
+    nearest::{did_you_mean, missing},
+    slip::Slips,
+    target::Origin,
+};
 
 use super::{
-    FieldCode, FieldError, Limits,
+    FieldCode, FieldError, Limits, Warning,
     envelope::Checked,
     field::{self, Wrong},
-    json::{self, Members},
+    json::{self, Members, Start},
 };
 
 /// Faults named for one submission, at most.
@@ -52,25 +57,27 @@ impl Faults {
     }
 }
 
+/// The members of an envelope.
+const OUTER: [&str; 2] = ["streamKey", "streamMessage"];
+
 /// Adds every fault of one message; `at` is its place, empty for a message that is alone.
-pub(super) fn explain(text: &str, at: &str, limits: &Limits, faults: &mut Faults) {
-    let Some(members) = members(text, at, faults) else {
+pub(super) fn explain(text: &str, start: Start, at: &str, limits: &Limits, faults: &mut Faults) {
+    let Some(members) = members(text, start, at, faults) else {
         return;
     };
-    for (name, _) in &members.0 {
+    for name in unknown(&members, &OUTER) {
         // A body may have a million of them.
         if faults.is_full() {
             break;
         }
-        if !matches!(&**name, "streamKey" | "streamMessage") {
-            let what = "a message has streamKey and streamMessage, nothing else";
-            faults.add(
-                format!("{at}/{}", escaped(name)),
-                (FieldCode::UnknownMember, what.into()),
-            );
-        }
+        let near = did_you_mean(name, OUTER);
+        let what = format!("a message has streamKey and streamMessage, nothing else{near}");
+        faults.add(
+            format!("{at}/{}", escaped(name)),
+            (FieldCode::UnknownMember, what),
+        );
     }
-    repeated(&members, &["streamKey", "streamMessage"], at, faults);
+    repeated(&members, &OUTER, at, faults);
     if let Some(key) = members.last("streamKey").filter(|key| !json::is_null(key)) {
         let at = format!("{at}/streamKey");
         match json::string(key) {
@@ -80,23 +87,16 @@ pub(super) fn explain(text: &str, at: &str, limits: &Limits, faults: &mut Faults
     }
     let at = format!("{at}/streamMessage");
     match members.last("streamMessage") {
-        None => faults.add(at, required()),
+        None => faults.add(at, required("streamMessage", &members, &OUTER)),
         Some(message) => explain_message(message, &at, limits, faults),
     }
 }
 
 fn explain_message(message: &RawValue, at: &str, limits: &Limits, faults: &mut Faults) {
-    let Some(members) = members(message.get(), at, faults) else {
+    let Some(members) = members(message.get(), Start::default(), at, faults) else {
         return;
     };
-    let known = [
-        "vaultSecretName",
-        "targetRestApi",
-        "targetRestApiOperation",
-        "targetRestApiPayload",
-        "targetRestApiHeaders",
-    ];
-    repeated(&members, &known, at, faults);
+    repeated(&members, &MEMBERS, at, faults);
     for (name, rule) in [
         (
             "targetRestApi",
@@ -108,7 +108,7 @@ fn explain_message(message: &RawValue, at: &str, limits: &Limits, faults: &mut F
     ] {
         let at = format!("{at}/{name}");
         match members.last(name) {
-            None => faults.add(at, required()),
+            None => faults.add(at, required(name, &members, &MEMBERS)),
             Some(value) => match json::string(value) {
                 Some(text) => faults.check(&at, rule(&text)),
                 None => faults.add(at, wrong_type("a string")),
@@ -146,14 +146,15 @@ fn explain_headers(headers: &RawValue, at: &str, limits: &Limits, faults: &mut F
             return;
         }
         let at = format!("{at}/{index}");
-        let Some(members) = members(entry.get(), &at, faults) else {
+        let Some(members) = members(entry.get(), Start::default(), &at, faults) else {
             continue;
         };
-        repeated(&members, &["key", "value"], &at, faults);
+        let known = ["key", "value"];
+        repeated(&members, &known, &at, faults);
         let mut text = |name: &str, rule: &Rule<'_>| {
             let at = format!("{at}/{name}");
             let Some(value) = members.last(name) else {
-                faults.add(at, required());
+                faults.add(at, required(name, &members, &known));
                 return Cow::Borrowed("");
             };
             match json::string(value) {
@@ -179,13 +180,15 @@ fn explain_headers(headers: &RawValue, at: &str, limits: &Limits, faults: &mut F
 /// What cannot be called has no target, and fails at dispatch as `invalid`.
 pub(super) fn read_leniently<'a>(
     text: &'a str,
+    start: Start,
     at: &str,
     limits: &Limits,
     faults: &mut Faults,
 ) -> Option<Checked<'a>> {
-    let members = members(text, at, faults)?;
+    let members = members(text, start, at, faults)?;
     let Some(message) = members.last("streamMessage") else {
-        faults.add(format!("{at}/streamMessage"), required());
+        let wrong = required("streamMessage", &members, &OUTER);
+        faults.add(format!("{at}/streamMessage"), wrong);
         return None;
     };
     let key = members
@@ -204,6 +207,7 @@ pub(super) fn read_leniently<'a>(
             secret_name: None,
             content_type: None,
             layout: None,
+            warnings: slips(value),
         });
     };
     if let Err(wrong) = field::secret_name(message.secret_name().unwrap_or_default()) {
@@ -212,7 +216,23 @@ pub(super) fn read_leniently<'a>(
         return None;
     }
     let target: Option<Origin> = field::url(&message.target_rest_api).ok();
-    Some(Checked::new(key, value, target, message))
+    Some(Checked::new(key, value, target, message, limits))
+}
+
+/// Returns which members of a message that cannot be called are nearly ours: perhaps that is why it cannot.
+fn slips(message: &str) -> Vec<Warning> {
+    let members = Members::parse(message).map_or(Vec::new(), |members| members.0);
+    let mut slips = Slips::default();
+    for (name, _) in &members {
+        if !MEMBERS.contains(&&**name) {
+            slips.look_at(name);
+        }
+    }
+    slips
+        .found
+        .into_iter()
+        .map(Warning::UnknownMember)
+        .collect()
 }
 
 /// The text of a key as the sample takes it; `null`, objects and arrays are no key.
@@ -224,18 +244,20 @@ fn key_text(value: &RawValue) -> Cow<'_, str> {
     }
 }
 
-fn members<'a>(text: &'a str, at: &str, faults: &mut Faults) -> Option<Members<'a>> {
+fn members<'a>(text: &'a str, start: Start, at: &str, faults: &mut Faults) -> Option<Members<'a>> {
     match serde_json::from_str(text) {
         Ok(members) => Some(members),
         Err(error) => {
-            let wrong = match error.classify() {
-                serde_json::error::Category::Data => wrong_type("an object"),
-                _ => not_json(&error),
-            };
-            faults.add(at.into(), wrong);
+            faults.add(at.into(), unread(&error, start, "an object"));
             None
         }
     }
+}
+
+/// Returns the names of members that are not among the `known` ones.
+fn unknown<'a>(members: &'a Members<'_>, known: &[&str]) -> impl Iterator<Item = &'a str> {
+    let names = members.0.iter().map(|(name, _)| &**name);
+    names.filter(|name| !known.contains(name))
 }
 
 fn repeated(members: &Members<'_>, names: &[&str], at: &str, faults: &mut Faults) {
@@ -247,22 +269,17 @@ fn repeated(members: &Members<'_>, names: &[&str], at: &str, faults: &mut Faults
     }
 }
 
-/// Says where the JSON breaks, and quotes nothing.
-pub(super) fn not_json(error: &serde_json::Error) -> Wrong {
-    // serde counts columns from 1: nothing was there.
-    if (error.line(), error.column()) == (1, 0) {
-        return (FieldCode::WrongType, "there is nothing to read".into());
+/// Says where a text breaks that was to be JSON, or what it must be if it is JSON.
+pub(super) fn unread(error: &serde_json::Error, start: Start, expected: &str) -> Wrong {
+    match json::broken(error, start) {
+        Some(what) => (FieldCode::WrongType, what),
+        None => wrong_type(expected),
     }
-    let what = format!(
-        "this is not JSON: it breaks at line {}, column {}",
-        error.line(),
-        error.column()
-    );
-    (FieldCode::WrongType, what)
 }
 
-fn required() -> Wrong {
-    (FieldCode::Required, "the member is missing".into())
+fn required(name: &str, members: &Members<'_>, known: &[&str]) -> Wrong {
+    let what = missing(name, unknown(members, known));
+    (FieldCode::Required, what)
 }
 
 pub(super) fn wrong_type(expected: &str) -> Wrong {

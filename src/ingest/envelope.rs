@@ -2,14 +2,14 @@
 //!
 //! It answers for what is right. Anything else goes to `check.rs`, which looks slowly and names every fault.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::SocketAddr};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{layout::layout, message::Message, target::Origin};
 
-use super::{Limits, field, json};
+use super::{Limits, Warning, field, json};
 
 /// A message that may be stored.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Checked<'a> {
     pub(super) content_type: Option<Cow<'a, str>>,
     /// Where its parts lie, if it can be called.
     pub(super) layout: Option<String>,
+    /// What somebody should look at. Hardly any message has some.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Longer ones are not kept as a record header; the target gets them all the same.
@@ -124,7 +126,7 @@ pub(super) fn read<'a>(envelope: Envelope<'a>, limits: &Limits) -> Option<Checke
     }
     field::headers_len(message.headers(), limits.headers_bytes_max).ok()?;
     field::secret_name(message.secret_name().unwrap_or_default()).ok()?;
-    Some(Checked::new(key, value, Some(target), message))
+    Some(Checked::new(key, value, Some(target), message, limits))
 }
 
 impl<'a> Checked<'a> {
@@ -133,7 +135,11 @@ impl<'a> Checked<'a> {
         value: &'a str,
         target: Option<Origin>,
         message: Message<'a>,
+        limits: &Limits,
     ) -> Self {
+        let slips = message.slips.iter().cloned();
+        let mut warnings: Vec<_> = slips.map(Warning::UnknownMember).collect();
+        warnings.extend(target.as_ref().and_then(|target| blocked(target, limits)));
         let layout = target.is_some().then(|| layout(&message, value)).flatten();
         let content_type = message.target_rest_api_headers.and_then(|headers| {
             let mut named = headers
@@ -149,6 +155,7 @@ impl<'a> Checked<'a> {
             secret_name: message.vault_secret_name.filter(|name| !name.is_empty()),
             content_type,
             layout,
+            warnings,
         }
     }
 
@@ -156,6 +163,13 @@ impl<'a> Checked<'a> {
     pub(super) fn bytes_len(&self) -> usize {
         self.key.len() + self.value.len()
     }
+}
+
+/// Returns why a target will not be called, as far as its URL tells. An address that a look-up finds may be another one by
+/// the time of the call.
+fn blocked(target: &Origin, limits: &Limits) -> Option<Warning> {
+    let to = SocketAddr::new(target.address()?, target.port());
+    limits.rule.forbids(to).map(Warning::TargetBlocked)
 }
 
 #[cfg(test)]

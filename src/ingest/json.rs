@@ -54,6 +54,31 @@ fn opened(text: &[u8]) -> usize {
         .sum()
 }
 
+/// Where a text begins in the body that it is a part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) lines_before: usize,
+    /// In its first line.
+    pub(crate) bytes_before: usize,
+}
+
+/// Says where in the body a text breaks that is no JSON, and quotes nothing; `None` if it is JSON, and of a wrong type.
+pub(crate) fn broken(error: &serde_json::Error, start: Start) -> Option<String> {
+    if error.is_data() {
+        return None;
+    }
+    let (line, column) = (error.line(), error.column());
+    // serde counts columns from 1: nothing was there.
+    if (line, column) == (1, 0) {
+        return Some("there is nothing to read".into());
+    }
+    let before = if line == 1 { start.bytes_before } else { 0 };
+    let (line, column) = (start.lines_before + line, before + column);
+    Some(format!(
+        "this is not JSON: it breaks at line {line}, column {column}"
+    ))
+}
+
 /// Returns what is behind the blanks of JSON, which are fewer than those of ASCII.
 pub(crate) fn behind_blanks(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\n', '\r'])

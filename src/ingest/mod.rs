@@ -30,20 +30,23 @@ pub use json::DEPTH_MAX;
 
 use crate::{
     config::Config,
+    dispatch::{Forbidden, address::AddressRule},
     live::Live,
     log::Streams,
     place::{MessageId, Offset, Partition, StreamName},
     record::{HeadersBuilder, Record, header},
     secrets::{PrepareError, Secrets},
+    slip::Slip,
     storage::{Append, AppendKind, Commit, CommitError, Committed, Dedup, Stream},
     tasks::Tasks,
 };
 
 use self::{
-    check::{Faults, explain, not_json, read_leniently, wrong_type},
+    check::{Faults, explain, read_leniently, unread, wrong_type},
     envelope::{Checked, Envelope},
     heavy::Heavy,
     idempotency::{InFlight, Known, Name},
+    json::Start,
     memo::Memo,
 };
 
@@ -59,6 +62,10 @@ const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a body may have beside its messages to be kept in memory for their sake, while the log's queue counts only them.
 const BODY_SLACK_BYTES: usize = 64 << 10;
+
+/// Warnings of one answer that are made while its messages are read, at most. They are for a person who looks at one of
+/// them, and an answer has a bound.
+const READ_WARNINGS_LEN_MAX: usize = 100;
 
 /// Handle to ingest. Clones share everything.
 #[derive(Clone, Debug)]
@@ -83,6 +90,8 @@ struct Limits {
     key_bytes_max: usize,
     headers_bytes_max: usize,
     batch_len_max: usize,
+    /// Which addresses dispatch calls.
+    rule: AddressRule,
 }
 
 /// What a source sent. Its `Debug` shows neither body nor token.
@@ -142,15 +151,19 @@ pub struct Placed {
     pub offset: Offset,
     /// Its id.
     pub message_id: MessageId,
-    /// What may keep it from being delivered.
+    /// What somebody should look at.
     pub warnings: Vec<Warning>,
 }
 
-/// What may keep a message from being delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What may keep a message from being delivered, or from doing what was meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     /// It names a secret that nobody has presented yet; if that stays so, its dispatch fails with cause `secret`.
     SecretUnknown,
+    /// A member of it has nearly the name of one of ours, and so is not looked at.
+    UnknownMember(Slip),
+    /// Its target has an address that is not called; if that stays so, its dispatch fails with cause `blocked`.
+    TargetBlocked(Forbidden),
 }
 
 /// Why a submission was not, or may not have been, stored.
@@ -350,6 +363,7 @@ impl Ingest {
         };
         let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
         let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
+        let mut warnings_left = READ_WARNINGS_LEN_MAX;
         for (index, message) in messages.iter().enumerate() {
             let mut headers = HeadersBuilder::default();
             headers.push(header::SOURCE, submission.source);
@@ -380,6 +394,9 @@ impl Ingest {
                     headers.push(header::SECRET_NAME, name);
                 }
             }
+            let told = message.warnings.len().min(warnings_left);
+            warnings.extend_from_slice(&message.warnings[..told]);
+            warnings_left -= told;
             if let Some(content_type) = &message.content_type {
                 headers.push(header::CONTENT_TYPE, content_type);
             }
@@ -455,6 +472,7 @@ impl Limits {
             key_bytes_max: sync.key_bytes_max,
             headers_bytes_max: sync.headers_bytes_max,
             batch_len_max: sync.batch_len_max,
+            rule: AddressRule::new(&config.dispatch, &[config.server.listen]),
         }
     }
 
@@ -475,54 +493,57 @@ impl Limits {
             if !json::depth_is_legal(body) {
                 return Err(deep());
             }
-            return Ok((false, vec![self.read_one(text, None)?]));
+            return Ok((false, vec![self.read_one(Piece::whole(text), None)?]));
         }
         let len_max = self.batch_len_max;
         let too_many = || {
             let what = format!("a batch has at most {len_max} messages");
             alone(FieldCode::TooLong, what)
         };
-        let texts: Vec<&str> = if array {
+        let pieces: Vec<Piece<'_>> = if array {
             // One more level is the array's own, and not the messages'.
             let inner = text.trim_ascii_start().as_bytes().get(1..);
             if !json::depth_is_legal(inner.unwrap_or_default()) {
                 return Err(deep());
             }
             let elements = json::elements(text, len_max).map_err(|error| {
-                let (code, what) = not_json(&error);
+                let (code, what) = unread(&error, Start::default(), "an array");
                 alone(code, what)
             })?;
-            let elements = elements.ok_or_else(too_many)?;
-            elements.into_iter().map(RawValue::get).collect()
+            let elements = elements.ok_or_else(too_many)?.into_iter();
+            // That they are JSON is known by now, so nobody asks where they begin.
+            let texts = elements.map(RawValue::get);
+            texts.map(Piece::whole).collect()
         } else {
-            let lines = text.split('\n').map(str::trim_ascii);
-            let lines = lines.filter(|line| !line.is_empty());
+            let lines = text.split('\n').enumerate();
+            let lines = lines.map(|(at, line)| Piece::line(line, at));
+            let lines = lines.filter(|line| !line.text.is_empty());
             lines.take(len_max + 1).collect()
         };
-        if texts.is_empty() {
+        if pieces.is_empty() {
             return Err(alone(FieldCode::Required, "the batch is empty".into()));
         }
-        if texts.len() > len_max {
+        if pieces.len() > len_max {
             return Err(too_many());
         }
         if !array
-            && !texts
+            && !pieces
                 .iter()
-                .all(|line| json::depth_is_legal(line.as_bytes()))
+                .all(|line| json::depth_is_legal(line.text.as_bytes()))
         {
             return Err(deep());
         }
-        Ok((true, self.read_batch(&texts)?))
+        Ok((true, self.read_batch(&pieces)?))
     }
 
-    fn read_batch<'a>(&self, texts: &[&'a str]) -> Result<Vec<Checked<'a>>, Error> {
+    fn read_batch<'a>(&self, pieces: &[Piece<'a>]) -> Result<Vec<Checked<'a>>, Error> {
         let mut faults = Faults::default();
-        let mut messages = Vec::with_capacity(texts.len());
-        for (index, text) in texts.iter().enumerate() {
+        let mut messages = Vec::with_capacity(pieces.len());
+        for (index, piece) in pieces.iter().enumerate() {
             if faults.is_full() {
                 break;
             }
-            match self.read_one(text, Some(index)) {
+            match self.read_one(*piece, Some(index)) {
                 Ok(message) => messages.push(message),
                 Err(Error::TooLarge { bytes_max, .. }) => {
                     let what = format!("a message has at most {bytes_max} bytes");
@@ -546,7 +567,8 @@ impl Limits {
     /// Reads a message; `index` is its place in a batch.
     ///
     /// One that is too large is not looked at any closer: a list of its members could take ten times its bytes.
-    fn read_one<'a>(&self, text: &'a str, index: Option<usize>) -> Result<Checked<'a>, Error> {
+    fn read_one<'a>(&self, piece: Piece<'a>, index: Option<usize>) -> Result<Checked<'a>, Error> {
+        let Piece { text, start } = piece;
         let bytes_max = self.record_bytes_max;
         let envelope = Envelope::read(text);
         if let Some(bytes) = envelope.as_ref().map(Envelope::bytes_len)
@@ -565,7 +587,7 @@ impl Limits {
         let at = &index.map_or_else(String::new, |index| format!("/{index}"));
         let mut faults = Faults::default();
         if self.lenient {
-            if let Some(message) = read_leniently(text, at, self, &mut faults) {
+            if let Some(message) = read_leniently(text, start, at, self, &mut faults) {
                 let bytes = message.bytes_len();
                 return match bytes > bytes_max {
                     true => Err(Error::TooLarge { bytes, bytes_max }),
@@ -573,13 +595,40 @@ impl Limits {
                 };
             }
         } else {
-            explain(text, at, self, &mut faults);
+            explain(text, start, at, self, &mut faults);
         }
         if faults.is_empty() {
             // The two ways disagree; refusing is the side on which nothing is lost.
             faults.add(at.into(), wrong_type("a sync message"));
         }
         Err(Error::Invalid(faults.into_errors()))
+    }
+}
+
+/// The text of one message, and where in the body it begins.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    text: &'a str,
+    start: Start,
+}
+
+impl<'a> Piece<'a> {
+    fn whole(text: &'a str) -> Self {
+        let start = Start::default();
+        Self { text, start }
+    }
+
+    /// Takes a line without the blanks around it.
+    fn line(line: &'a str, lines_before: usize) -> Self {
+        let behind = line.trim_ascii_start();
+        let bytes_before = line.len() - behind.len();
+        Self {
+            text: behind.trim_ascii_end(),
+            start: Start {
+                lines_before,
+                bytes_before,
+            },
+        }
     }
 }
 

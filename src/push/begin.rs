@@ -92,7 +92,7 @@ fn time(text: &str) -> Option<Timestamp> {
     let clock = chrono::NaiveTime::parse_from_str(clock, "%H:%M:%S").ok()?;
     let moment = NaiveDateTime::new(date, clock);
     let zone = match zone {
-        "" | "Z" => 0,
+        "" | "Z" | "z" => 0,
         _ => {
             // A `+` that was not percent-encoded arrives as a blank.
             let legal = ["+00:00", "-00:00", " 00:00"];
@@ -151,6 +151,8 @@ mod tests {
             ("2026-01-02", day),
             ("2026-01-02T03:04:05Z", MOMENT),
             ("2026-01-02t03:04:05", MOMENT),
+            ("2026-01-02t03:04:05.1z", MOMENT + 100_000),
+            ("2026-01-02T03:04:05z", MOMENT),
             ("2026-01-02 03:04:05", MOMENT),
             ("2026-01-02T03:04:05.1", MOMENT + 100_000),
             ("2026-01-02T03:04:05.000001Z", MOMENT + 1),
@@ -186,7 +188,6 @@ mod tests {
             "2026-01-02T03:04:05+24:00",
             "2026-01-02T03:04:05+02:60",
             "2026-01-02T03:04:05Z ",
-            "2026-01-02T03:04:05z",
             "+026-01-02",
             "2026-01-0\u{665}",
             "p1",

@@ -18,8 +18,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock::{Clock, Timestamp},
+    config::Config,
     ingest::{FieldCode, FieldError},
     log::Streams,
+    nearest::nearest,
     random,
     storage::{Commit, CommitError, STATE_BYTES_MAX, StateChange, StateEntry, Stream},
     tasks::{Part, Tasks},
@@ -173,6 +175,12 @@ impl Push {
         &self.0.settings
     }
 
+    /// Takes what counts at once of new settings: the headers that are not shown, from the next frame on.
+    pub fn reload(&self, config: &Config) {
+        let masked = Arc::new(config.masked_headers());
+        self.settings().masked_headers.set(masked);
+    }
+
     /// Returns how many gaps there were behind which clients went on.
     #[must_use]
     pub fn gaps(&self) -> &Counter {
@@ -191,6 +199,19 @@ impl Push {
                 .get(trail)
                 .and_then(|name| streams.by_name(name))
         })
+    }
+
+    /// Returns what is wrong with a trail that names nothing, with the name that was probably meant.
+    fn trail_unknown(&self, trail: &str) -> String {
+        let streams = self.0.streams.engine().streams();
+        let names = streams.iter().map(|stream| stream.name.as_str());
+        let settings = self.settings();
+        let aliases = settings.trails.keys().map(String::as_str);
+        let what = "this names no stream, and no alias of [push.trails]";
+        match nearest(trail, names.chain(aliases)) {
+            Some(meant) => format!("{what}; did you mean `{meant}`?"),
+            None => what.to_owned(),
+        }
     }
 
     /// Makes a data stream, durably.
@@ -308,7 +329,7 @@ impl Push {
             return Err(ChangeError::Invalid(vec![FieldError {
                 pointer: "/source/trail".into(),
                 code: FieldCode::WrongType,
-                detail: "this names no stream, and no alias of [push.trails]".into(),
+                detail: self.trail_unknown(&resource.trail),
             }]));
         };
         let append = self.settings().append_table(Some(&log.name));

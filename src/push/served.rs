@@ -8,10 +8,19 @@ use super::{
     settings::Settings,
 };
 
+/// How the reader of a document reaches us.
+#[derive(Clone, Copy, Debug)]
+pub struct Reached<'a> {
+    /// The address, as in `https://sync.example`.
+    pub base: &'a str,
+    /// Clients need the name and password of a user.
+    pub needs_login: bool,
+}
+
 impl Push {
-    /// Returns the document that we make for a data stream; `base` is the address under which the reader reaches us.
+    /// Returns the document that we make for a data stream.
     #[must_use]
-    pub fn document_of(&self, stream: &DataStream, base: &str, layout: Layout) -> String {
+    pub fn document_of(&self, stream: &DataStream, at: &Reached<'_>, layout: Layout) -> String {
         let settings = self.settings();
         let append = self.append_table(stream);
         let listed = Listed {
@@ -19,12 +28,12 @@ impl Push {
             resource: &stream.resource,
             append: &append,
         };
-        document::of_one(&server(base, settings), &listed, layout)
+        document::of_one(&server(at, settings), &listed, layout)
     }
 
     /// Returns the document of all data streams.
     #[must_use]
-    pub fn document_of_all(&self, base: &str) -> String {
+    pub fn document_of_all(&self, at: &Reached<'_>) -> String {
         let settings = self.settings();
         let all = self.list();
         let tables: Vec<_> = all.iter().map(|stream| self.append_table(stream)).collect();
@@ -33,7 +42,7 @@ impl Push {
             resource: &stream.resource,
             append,
         });
-        document::of_all(&server(base, settings), &Vec::from_iter(listed))
+        document::of_all(&server(at, settings), &Vec::from_iter(listed))
     }
 
     /// Returns the append table of the log stream that a data stream shows.
@@ -48,17 +57,18 @@ impl Push {
     }
 }
 
-/// Returns the server that a reader reaches at `base`.
-fn server<'a>(base: &'a str, settings: &'a Settings) -> Server<'a> {
-    let (protocol, host) = match base.split_once("://") {
+/// Returns the server as a reader reaches it.
+fn server<'a>(at: &Reached<'a>, settings: &'a Settings) -> Server<'a> {
+    let (protocol, host) = match at.base.split_once("://") {
         Some(("https", host)) => (Protocol::Wss, host),
         Some((_, host)) => (Protocol::Ws, host),
-        None => (Protocol::Ws, base),
+        None => (Protocol::Ws, at.base),
     };
     Server {
         protocol,
         host,
         base_path: "",
         event_prefix: &settings.event_type_prefix,
+        needs_login: at.needs_login,
     }
 }

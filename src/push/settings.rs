@@ -1,8 +1,10 @@
 //! What push takes of the configuration.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::{config::Config, place::StreamName};
+use http::StatusCode;
+
+use crate::{config::Config, live::Live, place::StreamName};
 
 use super::resource::ObjectName;
 
@@ -17,8 +19,9 @@ pub struct Settings {
     pub node: String,
     /// What the types of CloudEvents begin with.
     pub event_type_prefix: String,
-    /// Headers of a message whose values are not shown.
-    pub masked_headers: Vec<String>,
+    /// Headers of a message whose values are not shown, beside those that commonly hold credentials. A reload replaces
+    /// them, because targets name some.
+    pub masked_headers: Arc<Live<Vec<String>>>,
     /// The address under which clients reach the gateway, without a slash at the end.
     pub public_url: Option<String>,
     /// An empty array is sent after that much silence; never, if it is zero.
@@ -27,6 +30,8 @@ pub struct Settings {
     pub clients_max: usize,
     /// A cursor that was not used for so long is removed.
     pub cursor_unused: Duration,
+    /// Status of the answer when a data stream is made.
+    pub create_status: StatusCode,
 }
 
 impl Settings {
@@ -43,11 +48,12 @@ impl Settings {
             namespace: push.namespace.clone(),
             node: push.node.clone(),
             event_type_prefix: push.event_type_prefix.clone(),
-            masked_headers: push.masked_headers.clone(),
+            masked_headers: Arc::new(Live::new(config.masked_headers())),
             public_url: url.map(|url| url.trim_end_matches('/').to_owned()),
             idle_array: Duration::from_millis(push.idle_array_ms),
             clients_max: push.clients_max,
             cursor_unused: Duration::from_secs(u64::from(push.cursor_unused_days) * 24 * 3600),
+            create_status: StatusCode::from_u16(push.create_status).unwrap_or(StatusCode::CREATED),
         }
     }
 

@@ -1,13 +1,13 @@
 //! Cursors from outside: listed with how far behind they are, moved, removed, and moved forward for clients that cannot
 //! say it on their connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Timestamp,
-    place::{Offset, PartitionId},
+    place::{Offset, PartitionId, StreamName},
     storage::{Bounds, ReadError, StreamBounds},
 };
 
@@ -16,8 +16,9 @@ use super::{
     cursors::{CursorError, CursorName, State},
     data_stream::DataStream,
     feed,
-    position::{Position, PositionInvalid},
+    position::PositionInvalid,
     registry::Push,
+    resource::ResourceName,
     start::StartRefused,
 };
 
@@ -38,6 +39,32 @@ pub struct CursorStatus {
     pub records_behind: u64,
     /// Age of the first of them.
     pub behind: Duration,
+}
+
+/// A data stream, and those who read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataStreamReaders {
+    /// Its name.
+    pub name: ResourceName,
+    /// The log stream that it shows; `None` if that is gone.
+    pub log: Option<StreamName>,
+    /// Clients that read it now.
+    pub clients_len: usize,
+    /// Its cursors, by name.
+    pub cursors: Vec<CursorLag>,
+}
+
+/// A cursor, and how many records it is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorLag {
+    /// Its name.
+    pub name: CursorName,
+    /// A client has it.
+    pub is_connected: bool,
+    /// When a client last acknowledged something.
+    pub acked_at: Option<Timestamp>,
+    /// Records that are kept and not acknowledged.
+    pub records_behind: u64,
 }
 
 /// Why a cursor is not put somewhere else.
@@ -69,6 +96,36 @@ pub enum AckError {
 }
 
 impl Push {
+    /// Returns every data stream with those who read it. Nothing is read for it.
+    #[must_use]
+    pub fn readers(&self) -> Vec<DataStreamReaders> {
+        let mut cursors: HashMap<_, Vec<_>> = HashMap::new();
+        for (stream, name, state) in self.0.cursors.all() {
+            cursors.entry(stream).or_default().push((name, state));
+        }
+        let readers = |stream: Arc<DataStream>| {
+            let log = self.trail(&stream.resource.trail);
+            let found = log.as_ref();
+            let found = found.and_then(|log| self.0.streams.engine().bounds(log.id));
+            let lag = |(name, state): (CursorName, State)| CursorLag {
+                name,
+                is_connected: state.is_held(),
+                acked_at: state.acked_at,
+                records_behind: unacked(&state, found.as_ref())
+                    .map(|(_, of)| of.end.0 - of.start.0)
+                    .sum(),
+            };
+            let cursors = cursors.remove(&stream.name).unwrap_or_default();
+            DataStreamReaders {
+                name: stream.name.clone(),
+                clients_len: stream.clients_len(),
+                cursors: cursors.into_iter().map(lag).collect(),
+                log: log.map(|log| log.name.clone()),
+            }
+        };
+        self.list().into_iter().map(readers).collect()
+    }
+
     /// Returns the cursors of a data stream by name, at most `limit` behind `after`, and whether there are more.
     ///
     /// # Errors
@@ -92,23 +149,11 @@ impl Push {
         Ok((list, more))
     }
 
-    /// Returns how many records each cursor of a data stream is behind, by name of the cursor.
+    /// Returns the names of all cursors of a data stream.
     #[must_use]
-    pub fn cursor_lags(&self, stream: &Arc<DataStream>) -> Vec<(CursorName, u64)> {
-        let log = self.source(stream.clone()).ok();
-        let found = log.and_then(|source| self.0.streams.engine().bounds(source.log.id));
-        let lag = |(name, state): (CursorName, State)| {
-            let unread = found
-                .iter()
-                .flat_map(|found| unread(&state.at.position, found));
-            (name, unread.map(|(_, next, tail)| tail.0 - next.0).sum())
-        };
-        self.0
-            .cursors
-            .list(&stream.name)
-            .into_iter()
-            .map(lag)
-            .collect()
+    pub fn cursor_names(&self, stream: &DataStream) -> Vec<CursorName> {
+        let all = self.0.cursors.list(&stream.name).into_iter();
+        all.map(|(name, _)| name).collect()
     }
 
     /// Returns a cursor.
@@ -130,7 +175,8 @@ impl Push {
             .map(Some)
     }
 
-    /// Puts a cursor somewhere else, durably; one that is not there is made.
+    /// Puts a cursor somewhere else, durably; one that is not there is made. Without `begin` a new one stands at the first
+    /// record that is kept, and one that is there stays where it is, because to move it would send everything again.
     ///
     /// # Errors
     /// [`MoveError`]; it stands where it stood.
@@ -138,12 +184,20 @@ impl Push {
         &self,
         stream: &Arc<DataStream>,
         name: &CursorName,
-        begin: &str,
+        begin: Option<&str>,
     ) -> Result<(), MoveError> {
-        let begin = self.begin(Some(begin))?;
+        let cursors = &self.0.cursors;
+        if begin.is_none() && cursors.get(&stream.name, name).is_some() {
+            return Ok(());
+        }
+        let place = self.begin(begin)?;
         let source = self.source(stream.clone())?;
-        let at = self.at(&source, &begin).await?;
-        Ok(self.0.cursors.put(&stream.name, name, at).await?)
+        let at = self.at(&source, &place).await?;
+        let put = match begin {
+            Some(_) => cursors.put(&stream.name, name, at).await,
+            None => cursors.make(&stream.name, name, at).await,
+        };
+        Ok(put?)
     }
 
     /// Removes a cursor that no client has, durably.
@@ -193,12 +247,11 @@ impl Push {
         state: &State,
         found: Option<&StreamBounds>,
     ) -> Result<CursorStatus, ReadError> {
-        let position = &state.at.position;
         let (mut records_behind, mut oldest) = (0, None);
-        for (of, next, tail) in found.into_iter().flat_map(|found| unread(position, found)) {
-            records_behind += tail.0 - next.0;
-            if next < tail {
-                let page = self.0.streams.engine().read(of, next, 1).await;
+        for (of, unacked) in unacked(state, found) {
+            records_behind += unacked.end.0 - unacked.start.0;
+            if !unacked.is_empty() {
+                let page = self.0.streams.engine().read(of, unacked.start, 1).await;
                 let page = match page {
                     // Retention came in between.
                     Err(ReadError::Trimmed { .. }) => continue,
@@ -211,7 +264,7 @@ impl Push {
         let now = self.0.clock.now();
         Ok(CursorStatus {
             name,
-            pos: self.0.key.text(position),
+            pos: self.0.key.text(&state.at.position),
             acked_at: state.acked_at,
             used_at: state.used_at,
             is_connected: state.is_held(),
@@ -221,19 +274,22 @@ impl Push {
     }
 }
 
-/// Returns what lies behind a position in each partition: the next offset to read, and the tail.
-fn unread<'a>(
-    position: &'a Position,
-    found: &'a StreamBounds,
-) -> impl Iterator<Item = (PartitionId, Offset, Offset)> + 'a {
-    // A position of another life of the log says nothing about this one.
-    let same_life = found.stream.incarnation == position.incarnation;
-    let partitions = found.stream.all_partitions().zip(&found.partitions);
-    partitions.map(move |(of, Bounds { earliest, tail })| {
-        let next = match same_life {
-            true => feed::next_of(&position.place, of.partition),
-            false => Offset(0),
-        };
-        (of, next.clamp(*earliest, *tail), *tail)
+/// Returns which offsets of each partition a cursor has yet to acknowledge, of those that are kept.
+fn unacked<'a>(
+    state: &'a State,
+    found: Option<&'a StreamBounds>,
+) -> impl Iterator<Item = (PartitionId, Range<Offset>)> + 'a {
+    let position = &state.at.position;
+    found.into_iter().flat_map(move |found| {
+        // A position of another life of the log says nothing about this one.
+        let same_life = found.stream.incarnation == position.incarnation;
+        let partitions = found.stream.all_partitions().zip(&found.partitions);
+        partitions.map(move |(of, Bounds { earliest, tail })| {
+            let next = match same_life {
+                true => feed::next_of(&position.place, of.partition),
+                false => Offset(0),
+            };
+            (of, next.clamp(*earliest, *tail)..*tail)
+        })
     })
 }

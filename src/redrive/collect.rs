@@ -20,7 +20,7 @@ use crate::{
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Pass {
-    /// Waits until something of what was given out has changed; `false` if the time is over or the gateway stops.
+    /// Waits until something of what was given out has changed; `false` if the time is over or the pass is to stop.
     ///
     /// # Cancel safety
     /// No answer is lost.
@@ -33,7 +33,7 @@ impl Pass {
             biased;
             Some(answered) = in_flight.next() => self.count(answered, progress, in_flight)?,
             () = sleep_until(self.look_at.min(self.deadline())) => self.look(progress, in_flight),
-            () = self.shared.stop.cancelled() => {}
+            () = self.stop.cancelled() => {}
         }
         Ok(!self.is_over())
     }
@@ -52,8 +52,8 @@ impl Pass {
         let holes_by = self.by.max(self.least_by) + HOLES_PATIENCE;
         while !in_flight.is_empty() {
             let over = self.is_over();
-            let stopped = self.shared.stop.is_cancelled();
-            // When the gateway stops, boards give nothing out any more.
+            let stopped = self.stop.is_cancelled();
+            // When the gateway stops, boards give nothing out any more; and for a caller who is gone nothing is called.
             let fills =
                 self.calls_again() && !stopped && result.is_ok() && Instant::now() < holes_by;
             if over || result.is_err() {
@@ -79,7 +79,7 @@ impl Pass {
                 () = sleep_until(until.map_or(self.look_at, |until| until.min(self.look_at))), if until.is_some() => {
                     self.look(progress, in_flight);
                 }
-                () = self.shared.stop.cancelled(), if !stopped => {}
+                () = self.stop.cancelled(), if !stopped => {}
             }
         }
         result
@@ -112,9 +112,12 @@ impl Pass {
                 report.processed += 1;
                 status.to_string()
             }
-            Some(Redone::Failed { cause, copied }) => {
+            Some(Redone::Failed { cause, moved_to }) => {
                 report.failed += 1;
-                report.requeued += u64::from(copied);
+                if let Some(stream) = moved_to {
+                    report.requeued += 1;
+                    *report.moved_to.entry(stream).or_default() += 1;
+                }
                 failed = Some(cause);
                 cause.to_string()
             }

@@ -40,6 +40,19 @@ impl Failing {
         }
     }
 
+    /// Returns how many calls of a target may be under way, so that no more of them fail alike than end the pass; `None` sets
+    /// no bound.
+    pub(super) fn room(&self, target: &TargetId) -> Option<usize> {
+        let calls = match self.targets.get(target) {
+            Some(Seen::Answers) => return None,
+            Some(Seen::Alike { calls, .. }) => *calls,
+            None if self.targets.len() >= TARGETS_LEN_MAX => return None,
+            None => 0,
+        };
+        let room = self.calls_max.saturating_sub(calls);
+        (self.calls_max > 0).then(|| usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
     /// Notes what a call came to, `None` if the target took the record; returns the target once it is worth no more.
     pub(super) fn note(
         &mut self,

@@ -4,10 +4,9 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    dispatch::{KeyInvalid, call, error_record::cause, route::CauseTable},
+    dispatch::{KeyInvalid, TargetId, error_record::cause, route::CauseTable},
     layout::Parts,
     record::Record,
-    target::Origin,
 };
 
 /// What a record must be like; the default is met by every record.
@@ -16,7 +15,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     /// Where it goes.
-    pub targets: Vec<Origin>,
+    pub targets: Vec<TargetId>,
     /// Why it failed. The source stream's records have not, so they meet none.
     pub causes: Causes,
     /// Its key; an empty one is met by records without a key.
@@ -55,12 +54,10 @@ impl Causes {
 impl Filter {
     /// Returns whether a record, stored in time, is one of those.
     pub(super) fn is_met_by(&self, record: &Record) -> bool {
-        let is_one = |targets: &[Origin]| {
-            call::origin(record).is_some_and(|origin| targets.contains(&origin))
-        };
+        let is_covered = || self.targets.iter().any(|target| target.covers(record));
         (self.keys.is_empty() || self.keys.contains(&record.key))
             && self.causes.contain(record)
-            && (self.targets.is_empty() || is_one(&self.targets))
+            && (self.targets.is_empty() || is_covered())
             && (self.operations.is_empty() || self.has_operation(record))
     }
 
@@ -145,9 +142,12 @@ mod tests {
 
     #[test]
     fn each_condition_must_be_met_by_one_of_its_entries() {
-        let origin = |url: &str| Origin::of(url).unwrap();
+        let target = |text: &str| TargetId::read(text).unwrap();
         let whole = Filter {
-            targets: vec![origin("http://b.example"), origin("https://a.example:443")],
+            targets: vec![
+                target("http://b.example"),
+                target("https://a.example:443/x"),
+            ],
             causes: causes(&["503"]),
             keys: vec!["k1".into(), Bytes::new()],
             operations: vec!["PUT".into(), "DELETE".into()],
@@ -166,7 +166,7 @@ mod tests {
         }
         assert!(!whole.is_met_by(&record("k1", "PUT", &[])));
         let elsewhere = Filter {
-            targets: vec![origin("https://a.example:8443")],
+            targets: vec![target("https://a.example:8443")],
             ..whole.clone()
         };
         assert!(!elsewhere.is_met_by(&record("k1", "PUT", &down)));
@@ -198,7 +198,7 @@ mod tests {
             ..Filter::default()
         };
         let target = Filter {
-            targets: vec![Origin::of("http://a").unwrap()],
+            targets: vec![TargetId::read("http://a").unwrap()],
             ..Filter::default()
         };
         for filter in [key, cause, operation, target] {

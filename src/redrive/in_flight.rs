@@ -73,6 +73,12 @@ impl InFlight {
         self.given.len()
     }
 
+    /// Returns how many are for a target.
+    pub(super) fn len_of(&self, target: &TargetId) -> usize {
+        let of_target = |given: &&Given| given.target.as_ref() == Some(target);
+        self.given.values().filter(of_target).count()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.given.is_empty()
     }

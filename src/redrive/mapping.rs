@@ -1,4 +1,4 @@
-//! `errormapping`: from what a redriven call came to, to the stream that gets the record. Pure.
+//! `errormapping`: from what a retried call came to, to the stream that gets the record. Pure.
 
 use std::sync::Arc;
 
@@ -7,9 +7,12 @@ use crate::{
     storage::Stream,
 };
 
-/// Where the failures of a redrive go. What it does not name goes to the stream of the role `default`.
+/// Where the failures of a retry go.
+///
+/// The default leaves that to the gateway's outcome table, as a first dispatch does. What a given mapping does not name goes
+/// to the stream of the role `default`, also if the mapping names nothing at all.
 #[derive(Clone, Debug, Default)]
-pub struct ErrorMapping(pub(super) CauseTable<Arc<Stream>>);
+pub struct ErrorMapping(pub(super) Option<CauseTable<Arc<Stream>>>);
 
 /// An entry that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +41,13 @@ impl ErrorMapping {
                 .set(code.as_ref(), stream)
                 .map_err(|reason| MappingInvalid { index, reason })?;
         }
-        Ok(Self(table))
+        Ok(Self(Some(table)))
+    }
+
+    /// Returns whether it was given, and failures are not left to the outcome table.
+    #[cfg(test)]
+    pub(crate) fn is_given(&self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -86,11 +95,11 @@ mod tests {
             (Cause::Invalid, "unexpected"),
         ];
         for (cause, expected) in cases {
-            let found = mapping.0.find(cause).unwrap();
+            let found = mapping.0.as_ref().unwrap().find(cause).unwrap();
             assert_eq!(found.name.as_str(), expected, "{cause}");
         }
         let none = ErrorMapping::parse([("404", stream("exact"))]).unwrap();
-        assert!(none.0.find(Cause::Connect).is_none());
+        assert!(none.0.unwrap().find(Cause::Connect).is_none());
     }
 
     #[test]

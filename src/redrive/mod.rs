@@ -19,17 +19,23 @@
 //! no failure of it is counted. Where dispatch puts nothing off, that answer is a failure like any other.
 //!
 //! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
-//! them would only be moved.
+//! them would only be moved. Until one of its calls comes out otherwise, no more of them are under way than are needed to
+//! tell, so no more records than that are moved.
+//!
+//! A record that fails goes where the outcome table says, as after its first dispatch, unless the request maps failures.
 //!
 //! With a group a pass goes on where the last one of that group came to (`group.rs`).
 //!
-//! All ends of a pass are stored before its report is given. A caller that goes away does not end a pass. A panic ends the
-//! pass that it comes up in: what was not called is taken back, what was called is waited for, and then the partition is
-//! free for the next pass.
+//! All ends of a pass are stored before its report is given. A caller that goes away ends its pass as a stop of the gateway
+//! does: what was not called is taken back, what was called is waited for. A panic ends the pass that it comes up in in the
+//! same way. Then the partition is free for the next pass.
+//!
+//! One pass at a time goes over a partition (`running.rs`). A dry run changes nothing, so it needs no partition for itself.
 
 mod collect;
 mod failing;
 mod filter;
+mod give;
 mod group;
 mod in_flight;
 mod mapping;
@@ -39,25 +45,27 @@ mod progress;
 mod rate;
 mod reader;
 mod report;
+mod running;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashSet,
-    fmt,
-    num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 pub use failing::TargetFailing;
 pub use filter::{Causes, Filter};
 pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid, GroupStand, groups};
 pub use mapping::{ErrorMapping, MappingInvalid};
 pub use report::{GroupReport, PartitionReport, RedriveReport, Stopped, Waiting};
+pub use running::{Taken, Work};
 use tokio::{sync::oneshot, time::Instant};
 
-use self::{failing::Failing, group::Standing, open::OpenTargets, rate::Rate};
+use self::{
+    failing::Failing,
+    group::Standing,
+    open::OpenTargets,
+    rate::Rate,
+    running::{Claim, Running},
+};
 use crate::{
     config,
     dispatch::{
@@ -77,7 +85,7 @@ pub struct Redriver(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     settings: Live<config::Redrive>,
-    running: Mutex<HashSet<PartitionId>>,
+    running: Arc<Running>,
     /// Held by whoever makes a group.
     making_group: tokio::sync::Mutex<()>,
 }
@@ -109,14 +117,16 @@ pub struct RedriveRequest {
     /// least two seconds. Where records are called again (a
     /// replay, or `redeliver`) there is more to it, see the module. The setting `redrive.time_budget_ms` bounds it.
     pub time_budget: Duration,
+    /// The user who asks, or the address of a caller without a name; told to others who ask meanwhile.
+    pub by: Option<Arc<str>>,
 }
 
 /// Why there is no report.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// A redrive of this partition is running, or it is held; nothing was done.
-    #[error("a redrive of {0} is running")]
-    Running(PartitionId),
+    /// A retry of a partition is running, or it is held; nothing was done.
+    #[error("{0}")]
+    Running(Taken),
     /// There is no such partition; nothing was done.
     #[error("partition {0} is unknown")]
     PartitionUnknown(PartitionId),
@@ -163,7 +173,7 @@ impl Redriver {
         Self(Arc::new(Inner {
             shared,
             settings: Live::new(settings),
-            running: Mutex::default(),
+            running: Arc::default(),
             making_group: tokio::sync::Mutex::default(),
         }))
     }
@@ -179,7 +189,7 @@ impl Redriver {
     /// Each variant of [`Error`] says what was done.
     ///
     /// # Cancel safety
-    /// A pass that has begun goes on when the call is dropped; only its report is lost.
+    /// When the call is dropped its pass calls no further record. What was under way is settled, as a task of its own.
     pub async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, Error> {
         let inner = &self.0;
         if inner.shared.stop.is_cancelled() {
@@ -193,11 +203,20 @@ impl Redriver {
                 return Err(Error::LogRefuses(CommitError::Stopped(why.clone())));
             }
         }
-        let running = Running::begin(inner, &request.partitions)?;
+        let claim = match request.dry_run {
+            true => None,
+            false => {
+                let by = request.by.clone();
+                Some(inner.claim(&request.stream, &request.partitions, Work::Retry, by)?)
+            }
+        };
         let settings = inner.settings.get();
+        let stop = inner.shared.stop.child_token();
+        let _hangs_up = stop.clone().drop_guard();
         let time_budget = Duration::from_millis(settings.time_budget_ms);
         let pass = pass::Pass {
             shared: inner.shared.clone(),
+            stop,
             in_flight_max: settings.in_flight_max.max(1),
             records_max: request.records_max.min(settings.records_max),
             by: Instant::now() + request.time_budget.min(time_budget),
@@ -229,8 +248,8 @@ impl Redriver {
                 None => pass.run(&request.partitions).await,
                 Some(group) => this.run_with(group, pass, &request.partitions).await,
             };
-            drop(running);
-            // Whoever asked may be gone; what was done is stored all the same.
+            drop(claim);
+            // The caller may be gone; what was done is stored all the same.
             drop(answer.send(report));
         });
         // The task has ended without an answer: by a panic, or with the runtime.
@@ -244,59 +263,26 @@ impl Redriver {
 }
 
 impl Redriver {
-    /// Keeps redrives away from partitions until the answer is dropped.
+    /// Keeps retries away from a stream, for a purge that `by` asks for, until the answer is dropped.
     ///
     /// # Errors
-    /// [`Error::Running`] if one is under way there.
-    pub fn hold(&self, partitions: &[PartitionId]) -> Result<Held, Error> {
-        let running = Running::begin(&self.0, partitions)?;
-        Ok(Held { _running: running })
+    /// [`Error::Running`] if one is under way there, or another purge.
+    pub fn hold(&self, stream: &Stream, by: Option<Arc<str>>) -> Result<Held, Error> {
+        let partitions: Vec<_> = stream.all_partitions().collect();
+        let claim = self.0.claim(stream, &partitions, Work::Purge, by)?;
+        Ok(Held { _claim: claim })
     }
 }
 
-/// No redrive begins in these partitions as long as it is there.
+/// No retry begins in this stream as long as it is there.
+#[derive(Debug)]
 pub struct Held {
-    _running: Running,
-}
-
-impl fmt::Debug for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").finish_non_exhaustive()
-    }
+    _claim: Claim,
 }
 
 impl fmt::Debug for Redriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redriver").finish_non_exhaustive()
-    }
-}
-
-/// Partitions with a pass under way, or held; they are free again when it is dropped.
-struct Running {
-    inner: Arc<Inner>,
-    partitions: Vec<PartitionId>,
-}
-
-impl Running {
-    fn begin(inner: &Arc<Inner>, partitions: &[PartitionId]) -> Result<Self, Error> {
-        let mut running = inner.running();
-        if let Some(taken) = partitions.iter().find(|of| running.contains(of)) {
-            return Err(Error::Running(*taken));
-        }
-        running.extend(partitions);
-        Ok(Self {
-            inner: inner.clone(),
-            partitions: partitions.to_vec(),
-        })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let mut running = self.inner.running();
-        for of in &self.partitions {
-            running.remove(of);
-        }
     }
 }
 
@@ -314,7 +300,22 @@ impl Inner {
         pass.run(partitions).await
     }
 
-    fn running(&self) -> MutexGuard<'_, HashSet<PartitionId>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn claim(
+        &self,
+        stream: &Stream,
+        partitions: &[PartitionId],
+        work: Work,
+        by: Option<Arc<str>>,
+    ) -> Result<Claim, Error> {
+        let since = self.shared.clock.now();
+        let taken = |of| Taken {
+            stream: stream.name.clone(),
+            of,
+            work,
+            since,
+            by: by.clone(),
+        };
+        let claim = self.running.take(partitions, taken);
+        claim.map_err(Error::Running)
     }
 }

@@ -6,7 +6,7 @@ use super::{GroupName, TargetFailing};
 use crate::{
     clock::Timestamp,
     dispatch::TargetId,
-    place::{Offset, Partition, PartitionId},
+    place::{Offset, Partition, PartitionId, StreamName},
 };
 
 /// What a redrive came to.
@@ -19,9 +19,11 @@ pub struct RedriveReport {
     pub processed: u64,
     /// Records that it did not take.
     pub failed: u64,
-    /// Copies that failures left in the mapped streams. A record of the unrecoverable stream that has failed
+    /// Copies that failures left in error streams. A record of the unrecoverable stream that has failed
     /// `redrive.redrives_max` redrives leaves none: it stays as it is.
     pub requeued: u64,
+    /// How many of these copies each stream got.
+    pub moved_to: BTreeMap<StreamName, u64>,
     /// Records passed over: resolved, or still waiting for their first dispatch.
     pub skipped: u64,
     /// Records left out by the filter; one that is resolved counts as skipped if its time is within that of the filter.

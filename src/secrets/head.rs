@@ -138,6 +138,11 @@ pub(super) fn version_key(source: &str, name: &str, version: u32) -> Arc<str> {
     format!("secret/{source}/{name}/{version}").into()
 }
 
+/// Returns whether a state key is one of [`version_key`]. Neither a source nor a name has a `/`.
+pub(super) fn is_version(key: &str) -> bool {
+    key.matches('/').count() == 3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,7 @@
-//! The master key: from a command, else from the environment, else from a file that is made at the first start.
+//! The master key: from a command, else from the environment, else from a file.
+//!
+//! A missing file is made by a start, but only where nothing is sealed yet: [`KeySource::find`] makes none, and the caller
+//! keeps a new key ([`MasterKey::keep`]) once nothing speaks against it.
 
 use std::{
     fmt, fs,
@@ -8,7 +11,10 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{CWD, OFlags, RenameFlags, renameat_with},
+    io::Errno,
+};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -18,10 +24,41 @@ use crate::config;
 /// More than any spelling of a key has.
 pub(super) const TEXT_BYTES_MAX: u64 = 4096;
 
+/// Where the master key comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A command prints the key.
+    Command {
+        /// The program.
+        program: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+    /// The key is in an environment variable.
+    Variable(String),
+    /// The key is in a file.
+    File(KeyFile),
+}
+
+/// A file with a master key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFile {
+    path: PathBuf,
+    links: Links,
+}
+
+/// The result of a look for the key.
+#[derive(Debug)]
+pub enum Found {
+    /// The key.
+    Key(MasterKey),
+    /// Its file is not there.
+    Missing(KeyFile),
+}
+
 /// 32 bytes from which all keys of the secrets come. Wiped from memory when dropped.
 pub struct MasterKey {
     bytes: Zeroizing<[u8; 32]>,
-    made_now: bool,
 }
 
 impl fmt::Debug for MasterKey {
@@ -34,8 +71,23 @@ impl fmt::Debug for MasterKey {
 #[derive(Debug, thiserror::Error)]
 pub enum MasterKeyError {
     /// The environment variable that the settings name is not there.
-    #[error("environment variable {0} with the master key is not set")]
+    #[error("environment variable {0} with the master key is not set, or is empty")]
     EnvMissing(String),
+    /// The file is not there, and sealed tokens need it.
+    #[error(
+        "the master key file {} is missing, and tokens are sealed with it ({sealed_len}); put it back, or give these tokens \
+         up: `syncgate doctor --data {} --forget-secrets`; no new key was made",
+        path.display(),
+        data_dir.display()
+    )]
+    Missing {
+        /// Where the file should be.
+        path: PathBuf,
+        /// How many tokens are sealed.
+        sealed_len: usize,
+        /// The data directory with these tokens.
+        data_dir: PathBuf,
+    },
     /// The command could not be run, failed, or took longer than 30 s.
     #[error("the master key command {program} {what}")]
     Command {
@@ -73,37 +125,98 @@ pub enum MasterKeyError {
     NoRandom,
 }
 
-impl MasterKey {
-    /// Finds the key: command, else environment, else file. A missing file is made, readable by its owner alone, and
-    /// is durable when this returns, so no secret is ever sealed with a key that a crash could take away.
+impl KeySource {
+    /// Returns where the settings say that the key is.
+    #[must_use]
+    pub fn of(settings: &config::Secrets, data_dir: &Path) -> Self {
+        if let Some((program, arguments)) = settings.master_key_command.split_first() {
+            return Self::Command {
+                program: program.clone(),
+                arguments: arguments.to_vec(),
+            };
+        }
+        if let Some(name) = &settings.master_key_env {
+            return Self::Variable(name.clone());
+        }
+        Self::File(match &settings.master_key_file {
+            Some(path) => KeyFile {
+                path: path.clone(),
+                links: Links::Followed,
+            },
+            None => KeyFile::in_dir(data_dir),
+        })
+    }
+
+    /// Finds the key.
     ///
     /// Blocks for as long as the command takes, 30 s at most; call it before the runtime serves anyone. When `stop` fires, the
     /// command is ended: it must not outlive the process that asked.
     ///
     /// # Errors
     /// Each variant of [`MasterKeyError`] says what to change.
-    pub fn load(
-        settings: &config::Secrets,
-        data_dir: &Path,
-        stop: &CancellationToken,
-    ) -> Result<Self, MasterKeyError> {
-        if let Some((program, arguments)) = settings.master_key_command.split_first() {
-            let text = master_command::run(program, arguments, stop)?;
-            return Self::parse(&text, || format!("the command {program}"));
-        }
-        if let Some(name) = &settings.master_key_env {
-            let text = std::env::var(name).map(Zeroizing::new);
-            let text = text.map_err(|_| MasterKeyError::EnvMissing(name.clone()))?;
-            return Self::parse(&text, || format!("environment variable {name}"));
-        }
-        let (path, links) = match &settings.master_key_file {
-            Some(path) => (path.clone(), Links::Followed),
-            None => (data_dir.join("master.key"), Links::Refused),
+    pub fn find(&self, stop: &CancellationToken) -> Result<Found, MasterKeyError> {
+        let text = match self {
+            Self::Command { program, arguments } => master_command::run(program, arguments, stop)?,
+            Self::Variable(name) => {
+                let text = std::env::var(name).map(Zeroizing::new);
+                let text = text.ok().filter(|text| !text.trim().is_empty());
+                text.ok_or_else(|| MasterKeyError::EnvMissing(name.clone()))?
+            }
+            Self::File(file) => match read_file(file)? {
+                Some(text) => text,
+                None => return Ok(Found::Missing(file.clone())),
+            },
         };
-        match read_file(&path, links)? {
-            Some(text) => Self::parse(&text, || path.display().to_string()),
-            None => Self::make(&path),
+        MasterKey::parse(&text, self).map(Found::Key)
+    }
+}
+
+/// An argument of the command may be a secret, so only its program is shown.
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command { program, .. } => write!(f, "the command {program}"),
+            Self::Variable(name) => write!(f, "the environment variable {name}"),
+            Self::File(file) => write!(f, "the file {}", file.path.display()),
         }
+    }
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeySource({self})")
+    }
+}
+
+impl KeyFile {
+    /// Name of the file in a data directory.
+    pub const NAME: &str = "master.key";
+
+    /// The file that lies in a data directory if the settings name none.
+    #[must_use]
+    pub fn in_dir(data_dir: &Path) -> Self {
+        Self {
+            path: data_dir.join(Self::NAME),
+            links: Links::Refused,
+        }
+    }
+
+    /// Returns its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl MasterKey {
+    /// Makes a new key, which no file has yet.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::NoRandom`].
+    pub fn random() -> Result<Self, MasterKeyError> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *bytes).map_err(|_| MasterKeyError::NoRandom)?;
+        Ok(Self { bytes })
     }
 
     /// Takes a key that the caller has.
@@ -111,40 +224,42 @@ impl MasterKey {
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self {
             bytes: Zeroizing::new(bytes),
-            made_now: false,
         }
+    }
+
+    /// Writes the key to a new file, readable by its owner alone. The file is durable when this returns, so that no secret is
+    /// ever sealed with a key that a crash could take away.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::File`], also for a file that another process has made meanwhile.
+    pub fn keep(&self, file: &KeyFile) -> Result<(), MasterKeyError> {
+        let text = Zeroizing::new(BASE64.encode(&*self.bytes) + "\n");
+        let written = write_file(&file.path, text.as_bytes()).and_then(|()| {
+            // Two processes that make the file at the same moment may exchange the files that they write beside it.
+            match fs::read(&file.path)? == text.as_bytes() {
+                true => Ok(()),
+                false => Err(io::ErrorKind::AlreadyExists.into()),
+            }
+        });
+        written.map_err(|source| MasterKeyError::File {
+            doing: "make",
+            path: file.path.clone(),
+            source,
+        })
     }
 
     pub(super) fn bytes(&self) -> &[u8; 32] {
         &self.bytes
     }
 
-    /// Returns whether there was no key file, so that this key is new.
-    pub(super) fn made_now(&self) -> bool {
-        self.made_now
-    }
-
-    fn parse(text: &str, from: impl Fn() -> String) -> Result<Self, MasterKeyError> {
-        let malformed = || MasterKeyError::Malformed { from: from() };
+    fn parse(text: &str, from: &KeySource) -> Result<Self, MasterKeyError> {
+        let malformed = || MasterKeyError::Malformed {
+            from: from.to_string(),
+        };
         let decoded = BASE64.decode(text.trim().as_bytes());
         let decoded = Zeroizing::new(decoded.map_err(|_| malformed())?);
         let bytes = <[u8; 32]>::try_from(&decoded[..]).map_err(|_| malformed())?;
         Ok(Self::from_bytes(bytes))
-    }
-
-    fn make(path: &Path) -> Result<Self, MasterKeyError> {
-        let mut bytes = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *bytes).map_err(|_| MasterKeyError::NoRandom)?;
-        let text = Zeroizing::new(BASE64.encode(&*bytes) + "\n");
-        write_file(path, text.as_bytes()).map_err(|source| MasterKeyError::File {
-            doing: "make",
-            path: path.into(),
-            source,
-        })?;
-        Ok(Self {
-            bytes,
-            made_now: true,
-        })
     }
 }
 
@@ -157,7 +272,8 @@ enum Links {
     Refused,
 }
 
-fn read_file(path: &Path, links: Links) -> Result<Option<Zeroizing<String>>, MasterKeyError> {
+fn read_file(file: &KeyFile) -> Result<Option<Zeroizing<String>>, MasterKeyError> {
+    let path = file.path();
     let failed = |source| MasterKeyError::File {
         doing: "read",
         path: path.into(),
@@ -165,7 +281,7 @@ fn read_file(path: &Path, links: Links) -> Result<Option<Zeroizing<String>>, Mas
     };
     let mut options = fs::OpenOptions::new();
     options.read(true);
-    if links == Links::Refused {
+    if file.links == Links::Refused {
         let no_link = OFlags::NOFOLLOW.bits();
         options.custom_flags(i32::try_from(no_link).unwrap_or_default());
     }
@@ -199,7 +315,7 @@ pub(super) fn empty_text() -> Zeroizing<String> {
     Zeroizing::new(String::with_capacity(room + 1))
 }
 
-/// Writes beside the file and renames, so that a crash leaves a whole key or none.
+/// Writes beside the file and renames, so that a crash leaves a whole key or none. A key that is there stays.
 fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -218,10 +334,26 @@ fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&beside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
+    let named = file
+        .write_all(text)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| rename(&beside, path));
+    if named.is_err() {
+        let _removed = fs::remove_file(&beside).is_ok();
+    }
+    named?;
     fs::File::open(dir)?.sync_all()
+}
+
+/// Renames a file, unless another file has the name already.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems cannot look and rename at once.
+        Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(to).is_err() => {
+            fs::rename(from, to)
+        }
+        renamed => Ok(renamed?),
+    }
 }
 
 #[cfg(test)]
@@ -235,31 +367,37 @@ mod tests {
         }
     }
 
-    fn load(settings: &config::Secrets, dir: &Path) -> Result<MasterKey, MasterKeyError> {
-        MasterKey::load(settings, dir, &CancellationToken::new())
+    fn find(settings: &config::Secrets, dir: &Path) -> Result<Found, MasterKeyError> {
+        KeySource::of(settings, dir).find(&CancellationToken::new())
+    }
+
+    #[track_caller]
+    fn found(settings: &config::Secrets, dir: &Path) -> [u8; 32] {
+        match find(settings, dir).unwrap() {
+            Found::Key(key) => *key.bytes(),
+            Found::Missing(file) => panic!("{file:?}"),
+        }
     }
 
     #[test]
     fn a_link_is_followed_only_where_the_settings_name_the_file() {
         use std::os::unix::fs::symlink;
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let made = load(&config::Secrets::default(), elsewhere.path()).unwrap();
+        let made = MasterKey::random().unwrap();
+        made.keep(&KeyFile::in_dir(elsewhere.path())).unwrap();
         let key = elsewhere.path().join("master.key");
         let (own, named) = (dir.path().join("master.key"), dir.path().join("named"));
         symlink(&key, &own).unwrap();
         symlink(&key, &named).unwrap();
-        let refused = load(&config::Secrets::default(), dir.path()).unwrap_err();
+        let refused = find(&config::Secrets::default(), dir.path()).unwrap_err();
         assert!(matches!(
             refused,
             MasterKeyError::File { doing: "read", .. }
         ));
-        assert_eq!(
-            load(&file(named.clone()), dir.path()).unwrap().bytes(),
-            made.bytes()
-        );
+        assert_eq!(&found(&file(named.clone()), dir.path()), made.bytes());
         // A key that is not there yet is not replaced by another one.
         fs::remove_file(&key).unwrap();
-        let refused = load(&file(named.clone()), dir.path()).unwrap_err();
+        let refused = find(&file(named.clone()), dir.path()).unwrap_err();
         assert!(matches!(
             refused,
             MasterKeyError::File { doing: "read", .. }
@@ -270,14 +408,20 @@ mod tests {
     #[test]
     fn the_file_is_made_once_for_the_owner_alone_and_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let made = load(&config::Secrets::default(), dir.path()).unwrap();
-        assert!(made.made_now());
+        let settings = config::Secrets::default();
+        let missing = find(&settings, dir.path()).unwrap();
+        assert!(matches!(missing, Found::Missing(_)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let made = MasterKey::random().unwrap();
+        made.keep(&KeyFile::in_dir(dir.path())).unwrap();
         let path = dir.path().join("master.key");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let read = load(&config::Secrets::default(), dir.path()).unwrap();
-        assert!(!read.made_now());
-        assert_eq!(read.bytes(), made.bytes());
+        assert_eq!(&found(&settings, dir.path()), made.bytes());
+        // Another process may have made one meanwhile.
+        let late = MasterKey::random().unwrap();
+        assert!(late.keep(&KeyFile::in_dir(dir.path())).is_err());
+        assert_eq!(&found(&settings, dir.path()), made.bytes());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -287,16 +431,16 @@ mod tests {
         let path = dir.path().join("k");
         fs::write(&path, BASE64.encode(&[1; 32])).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let refused = load(&file(path.clone()), dir.path()).unwrap_err();
+        let refused = find(&file(path.clone()), dir.path()).unwrap_err();
         assert!(matches!(
             refused,
             MasterKeyError::Exposed { mode: 0o644, .. }
         ));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(load(&file(path.clone()), dir.path()).is_ok());
+        assert!(find(&file(path.clone()), dir.path()).is_ok());
         for wrong in ["", "short", &BASE64.encode(&[1; 31]), "!!!!"] {
             fs::write(&path, wrong).unwrap();
-            let refused = load(&file(path.clone()), dir.path()).unwrap_err();
+            let refused = find(&file(path.clone()), dir.path()).unwrap_err();
             assert!(
                 matches!(refused, MasterKeyError::Malformed { .. }),
                 "{wrong}"
@@ -311,20 +455,24 @@ mod tests {
             master_key_env: Some("SYNCGATE_TEST_NO_SUCH_VARIABLE".into()),
             ..config::Secrets::default()
         };
-        let refused = load(&settings, dir.path()).unwrap_err();
+        let refused = find(&settings, dir.path()).unwrap_err();
         assert!(matches!(refused, MasterKeyError::EnvMissing(_)));
         let key = BASE64.encode(&[9; 32]);
-        settings.master_key_command = vec!["echo".into(), key];
-        let loaded = load(&settings, dir.path()).unwrap();
-        assert_eq!(loaded.bytes(), &[9; 32]);
+        settings.master_key_command = vec!["echo".into(), key.clone()];
+        assert_eq!(found(&settings, dir.path()), [9; 32]);
+        let source = KeySource::of(&settings, dir.path());
+        for shown in [format!("{source:?}"), source.to_string()] {
+            assert!(shown.contains("echo") && !shown.contains(&key), "{shown}");
+        }
         for (command, said) in [
             (vec!["false".into()], "failed"),
             (vec!["/no/such/program".into()], "cannot be run"),
         ] {
             settings.master_key_command = command;
-            let refused = load(&settings, dir.path()).unwrap_err();
+            let refused = find(&settings, dir.path()).unwrap_err();
             assert!(refused.to_string().contains(said), "{refused}");
         }
+        let loaded = MasterKey::from_bytes([9; 32]);
         assert_eq!(format!("{loaded:?}"), "MasterKey(***)");
     }
 }

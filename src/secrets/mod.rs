@@ -11,6 +11,7 @@
 
 mod draft;
 mod head;
+mod kept;
 mod master;
 mod master_command;
 mod room;
@@ -31,7 +32,8 @@ use prometheus_client::metrics::counter::Counter;
 use zeroize::Zeroizing;
 
 pub use draft::{Changes, Draft, PrepareError, Prepared, Used};
-pub use master::{MasterKey, MasterKeyError};
+pub use kept::Kept;
+pub use master::{Found, KeyFile, KeySource, MasterKey, MasterKeyError};
 
 use crate::{
     cache::Cache,
@@ -41,6 +43,7 @@ use crate::{
 
 use self::{
     head::{Head, KEY_CHECK, PASSED, Version, head_key, version_key},
+    kept::Fit,
     room::Room,
     sealed::{About, Keys},
 };
@@ -98,13 +101,10 @@ struct Opened {
 pub enum OpenError {
     /// The secrets were sealed with another key.
     #[error(
-        "the master key is not the one that the stored secrets were sealed with{}",
-        if *.made_now { "; the key file was missing and a new one was made: put the old file back" } else { "" }
+        "the master key is not the one that the stored secrets were sealed with; put that one in its place, or give the \
+         secrets up: `syncgate doctor --data DIR --forget-secrets`"
     )]
-    WrongKey {
-        /// The key file was missing at this start.
-        made_now: bool,
-    },
+    WrongKey,
     /// The mark of the master key could not be stored.
     #[error("cannot store the mark of the master key")]
     Commit(#[from] CommitError),
@@ -158,37 +158,42 @@ pub fn name_is_valid(name: &str) -> bool {
 const DERIVED: (&str, usize) = ("auto-", 25);
 
 /// Returns whether no message can be expected to name this secret: its name was derived from its token.
-fn is_derived(name: &str) -> bool {
+#[must_use]
+pub fn is_derived(name: &str) -> bool {
     name.starts_with(DERIVED.0) && name.len() == DERIVED.1
 }
 
 impl Secrets {
-    /// Opens the secrets of an engine. The first time it stores a mark of the master key; later the mark must fit.
+    /// Opens the secrets of an engine. A mark of the master key is stored with the first one; as long as anything is sealed,
+    /// the key must fit it.
     ///
     /// # Errors
     /// [`OpenError::WrongKey`], or what hindered storing the mark.
-    pub async fn open(engine: Arc<dyn Engine>, master: MasterKey) -> Result<Self, OpenError> {
-        let keys = Keys::of(&master);
-        if engine.get(KEY_CHECK).await.is_none() {
-            let mark = StateChange {
-                key: KEY_CHECK.into(),
-                value: Some(Bytes::copy_from_slice(keys.check())),
-                expected: Some(0),
-            };
-            let commit = Commit {
-                state: vec![mark],
-                ..Commit::default()
-            };
-            match engine.commit(commit).await {
-                Ok(_) | Err(CommitError::StateConflict { .. }) => {}
-                Err(error) => return Err(error.into()),
+    pub async fn open(engine: Arc<dyn Engine>, master: &MasterKey) -> Result<Self, OpenError> {
+        let keys = Keys::of(master);
+        match Kept::in_engine(&*engine).await.fit(&keys) {
+            Fit::Marked => {}
+            Fit::Wrong => return Err(OpenError::WrongKey),
+            Fit::Unmarked(revision) => {
+                let mark = StateChange {
+                    key: KEY_CHECK.into(),
+                    value: Some(Bytes::copy_from_slice(keys.check())),
+                    expected: Some(revision),
+                };
+                let commit = Commit {
+                    state: vec![mark],
+                    ..Commit::default()
+                };
+                match engine.commit(commit).await {
+                    Ok(_) | Err(CommitError::StateConflict { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                // Another caller may have opened them with another key at the same moment.
+                let mark = engine.get(KEY_CHECK).await;
+                if mark.is_none_or(|mark| mark.value[..] != keys.check()[..]) {
+                    return Err(OpenError::WrongKey);
+                }
             }
-        }
-        let mark = engine.get(KEY_CHECK).await;
-        if mark.is_none_or(|mark| mark.value[..] != keys.check()[..]) {
-            return Err(OpenError::WrongKey {
-                made_now: master.made_now(),
-            });
         }
         Ok(Self {
             shared: Arc::new(Shared {
@@ -201,6 +206,13 @@ impl Secrets {
                 heads: Mutex::new(Cache::new(HEADS_LEN_MAX)),
             }),
         })
+    }
+
+    /// Returns how many tokens are kept, each version of a secret counted.
+    pub async fn tokens_len(&self) -> usize {
+        let entries = self.shared.engine.list(shares::TOKENS_PREFIX).await;
+        let versions = entries.iter().filter(|(key, _)| head::is_version(key));
+        versions.count()
     }
 
     /// Counts versions that gave way to newer ones; shown by whoever shows metrics.

@@ -10,7 +10,7 @@ fn origin(url: &str) -> Origin {
 
 async fn open(engine: &Arc<Memory>) -> Secrets {
     let master = MasterKey::from_bytes([7; 32]);
-    Secrets::open(engine.clone(), master).await.unwrap()
+    Secrets::open(engine.clone(), &master).await.unwrap()
 }
 
 /// Presents a token and stores what that changes.
@@ -141,7 +141,7 @@ async fn a_token_without_a_name_gets_one_of_its_own() {
     );
     let (other, ..) = present(&engine, &secrets, None, "t2", "http://a/").await;
     assert_ne!(name, other);
-    let elsewhere = Secrets::open(Memory::new(), MasterKey::from_bytes([8; 32]))
+    let elsewhere = Secrets::open(Memory::new(), &MasterKey::from_bytes([8; 32]))
         .await
         .unwrap();
     let prepared = elsewhere
@@ -256,13 +256,78 @@ async fn nothing_readable_is_stored_and_nothing_is_shown() {
 #[tokio::test]
 async fn another_master_key_stops_the_start() {
     let engine = Memory::new();
+    let secrets = open(&engine).await;
+    present(&engine, &secrets, Some("n"), "t1", "http://a/").await;
     open(&engine).await;
+    let wrong = MasterKey::from_bytes([8; 32]);
+    for _ in 0..2 {
+        let refused = Secrets::open(engine.clone(), &wrong).await;
+        assert!(matches!(refused, Err(OpenError::WrongKey)));
+        // Without the mark it is what is sealed that tells.
+        let mark = StateChange {
+            key: head::KEY_CHECK.into(),
+            value: None,
+            expected: None,
+        };
+        let commit = Commit {
+            state: vec![mark],
+            ..Commit::default()
+        };
+        storage::Log::commit(&*engine, commit).await.unwrap();
+    }
+    let secrets = open(&engine).await;
+    assert_eq!(
+        revealed(&secrets, "n", None, "http://a").await.unwrap(),
+        "t1"
+    );
+}
+
+#[tokio::test]
+async fn a_key_for_which_nothing_is_sealed_may_be_replaced() {
+    let engine = Memory::new();
     open(&engine).await;
-    let wrong = Secrets::open(engine, MasterKey::from_bytes([8; 32])).await;
-    assert!(matches!(
-        wrong,
-        Err(OpenError::WrongKey { made_now: false })
-    ));
+    let other = MasterKey::from_bytes([8; 32]);
+    let secrets = Secrets::open(engine.clone(), &other).await.unwrap();
+    present(&engine, &secrets, Some("n"), "t1", "http://a/").await;
+    let before = MasterKey::from_bytes([7; 32]);
+    let refused = Secrets::open(engine.clone(), &before).await;
+    assert!(matches!(refused, Err(OpenError::WrongKey)));
+    assert!(Kept::in_engine(&*engine).await.is_opened_by(&other));
+}
+
+#[tokio::test]
+async fn secrets_that_are_given_up_free_the_key_and_no_version_is_used_again() {
+    let engine = Memory::new();
+    let secrets = open(&engine).await;
+    for token in ["t1", "t2", "t3"] {
+        present(&engine, &secrets, Some("n"), token, "http://a/").await;
+    }
+    present(&engine, &secrets, Some("m"), "t", "http://a/").await;
+    let (derived, ..) = present(&engine, &secrets, None, "t", "http://a/").await;
+    let kept = Kept::in_engine(&*engine).await;
+    assert_eq!(kept.tokens_len(), 5);
+    for (source, name, is_kept) in [
+        ("default", "n", true),
+        ("default", &*derived, true),
+        ("default", "o", false),
+        ("other", "n", false),
+    ] {
+        assert_eq!(kept.has(source, name), is_kept, "{source} {name}");
+    }
+    assert_eq!(Kept::forget(&*engine).await.unwrap(), 5);
+    assert_eq!(engine.state_text().trim(), "secret/passed=3");
+    // Again changes nothing.
+    assert_eq!(Kept::forget(&*engine).await.unwrap(), 0);
+    assert_eq!(engine.state_text().trim(), "secret/passed=3");
+    let other = MasterKey::from_bytes([8; 32]);
+    let secrets = Secrets::open(engine.clone(), &other).await.unwrap();
+    let gone = revealed(&secrets, "n", Some(3), "http://a").await;
+    assert_eq!(gone, Err(RevealError::Unknown));
+    let again = present(&engine, &secrets, Some("n"), "t4", "http://a/").await;
+    assert_eq!(
+        again.1, 4,
+        "a record that names version 3 finds no other token"
+    );
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ impl Gateway {
             return None;
         }
         let master = MasterKey::from_bytes([7; 32]);
-        let secrets = match Secrets::open(engine.clone(), master).await {
+        let secrets = match Secrets::open(engine.clone(), &master).await {
             Ok(secrets) => secrets,
             Err(error) => {
                 must(&error);

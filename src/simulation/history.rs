@@ -195,6 +195,7 @@ async fn redrive(
         redeliver: false,
         dry_run: false,
         time_budget: Duration::from_secs(60),
+        by: None,
     };
     gateway.redriver.run(request).await
 }

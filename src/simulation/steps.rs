@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{
     gateway::{Gateway, settings},
@@ -281,8 +281,7 @@ fn purge(world: &World, gateway: &Gateway) {
         let Ok(_pause) = ingest.pause().await else {
             return;
         };
-        let partitions: Vec<_> = stream.all_partitions().collect();
-        let Ok(_held) = redriver.hold(&partitions) else {
+        let Ok(_held) = redriver.hold(&stream, None) else {
             return;
         };
         let purged = engine.purge_stream(stream.id, open, PurgeNote::default());
@@ -320,15 +319,23 @@ fn retry(world: &World, gateway: &Gateway) {
         redeliver: world.percent(10),
         dry_run: world.percent(10),
         time_budget: Duration::from_millis(world.below(5_000) as u64),
+        by: None,
         stream,
     };
     if request.redeliver || is_source(&request.stream) {
         world.lock().witness.replays = true;
     }
     world.tell(|| format!("retry of {}", request.stream.name));
+    // Some callers hang up before the pass is over.
+    let stays = match world.percent(20) {
+        true => Duration::from_millis(world.below(2_000) as u64),
+        false => Duration::MAX,
+    };
     let (world, redriver) = (world.clone(), gateway.redriver.clone());
     gateway.tasks.spawn("retry", async move {
-        let done = redriver.run(request).await;
+        let Ok(done) = timeout(stays, redriver.run(request)).await else {
+            return world.tell(|| "the caller of a retry has hung up".to_owned());
+        };
         world.tell(|| format!("retried: {done:?}"));
         if let Ok(report) = done {
             let dry = report.partitions.is_empty();

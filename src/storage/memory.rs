@@ -21,7 +21,7 @@ use crate::{
 use super::{
     Appended, Bounds, Caps, Commit, CommitError, Committed, ControlEvent, ControlEventKind, Counts,
     DedupId, Finish, Finished, Health, Keep, LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords,
-    Page, PartitionStatus, PurgeNote, Purged, PurgedPartition, ReadError, State, StateEntry,
+    Page, PartitionStatus, PurgeNote, Purged, PurgedPartition, ReadError, Space, State, StateEntry,
     Stream, StreamBounds, StreamConfig, StreamError, StreamLedger,
     shares::{ShareBytes, exceeded, share_of, state_cost},
 };
@@ -86,7 +86,7 @@ impl Memory {
         self.silent.store(true, Ordering::Relaxed);
     }
 
-    /// From now on commits wait, as behind a slow disk, or no longer.
+    /// From now on commits, and looks at the disk, wait as behind a slow disk, or no longer.
     pub(crate) fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
@@ -102,7 +102,17 @@ impl Memory {
         inner.partitions.get_mut(&of).unwrap().damaged = damaged;
     }
 
-    /// How many commits were stored.
+    /// A record was stored at another time, as by a clock that was wrong.
+    pub(crate) fn stored_at(&self, of: PartitionId, offset: Offset, time: Timestamp) {
+        let mut inner = self.inner.lock().unwrap();
+        let part = inner.partitions.get_mut(&of).unwrap();
+        let record = part
+            .records
+            .iter_mut()
+            .find(|record| record.offset == offset);
+        record.unwrap().time = time;
+    }
+
     /// Has lost records to damage, which somebody has accepted.
     pub(crate) fn lose(&self, of: PartitionId, offsets: Range<u64>) {
         let mut inner = self.inner.lock().unwrap();
@@ -110,6 +120,7 @@ impl Memory {
         inner.partitions.get_mut(&of).unwrap().lost.push(lost);
     }
 
+    /// How many commits were stored.
     pub(crate) fn commits_len(&self) -> usize {
         self.inner.lock().unwrap().commits_len
     }
@@ -434,6 +445,20 @@ impl Log for Memory {
         Ok(finished)
     }
 
+    fn open_offsets(
+        &self,
+        of: PartitionId,
+        from: Offset,
+        len_max: usize,
+    ) -> Result<Vec<Offset>, ReadError> {
+        let inner = self.inner.lock().unwrap();
+        let part = inner.part(of)?;
+        let Bounds { earliest, tail } = part.bounds();
+        let all = (from.max(earliest).0..tail.0).map(Offset);
+        let open = all.filter(|offset| !part.ended.contains(offset));
+        Ok(open.take(len_max).collect())
+    }
+
     async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError> {
         let inner = self.inner.lock().unwrap();
         let part = inner.part(of)?;
@@ -616,6 +641,12 @@ impl Log for Memory {
 
     fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    async fn space(&self) -> Result<Space, ReadError> {
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held).await.unwrap();
+        Ok(Space::default())
     }
 
     async fn close(&self) {}

@@ -119,6 +119,17 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// [`ReadError::PartitionUnknown`].
     fn finished(&self, of: PartitionId, offsets: Range<Offset>) -> Result<Finished, ReadError>;
 
+    /// Returns the first offsets without an end at or after `from`, in order, `len_max` at most. What is trimmed has ended.
+    ///
+    /// # Errors
+    /// [`ReadError::PartitionUnknown`].
+    fn open_offsets(
+        &self,
+        of: PartitionId,
+        from: Offset,
+        len_max: usize,
+    ) -> Result<Vec<Offset>, ReadError>;
+
     /// Returns the first offset whose time is at or after `time`; the tail if there is none.
     ///
     /// # Errors
@@ -208,6 +219,12 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// Says whether the log takes appends.
     fn health(&self) -> watch::Receiver<Health>;
+
+    /// Returns what the log takes of its disk, and what is left there. A disk that hangs keeps the caller waiting.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    async fn space(&self) -> Result<Space, ReadError>;
 
     /// Writes what is queued, marks the end of the journal and stops. Later commits are refused as `Stopped`.
     async fn close(&self);
@@ -956,6 +973,21 @@ pub enum LeaseEvent {
     Revoking(PartitionId, oneshot::Sender<()>),
     /// It is gone.
     Lost(PartitionId),
+}
+
+/// What a log takes of its disk, and what is left there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that may still be written there.
+    pub free_bytes: u64,
+    /// Bytes that are to stay free: below that, records from outside are refused. 0 = no bound.
+    pub free_bytes_min: u64,
+    /// Bytes set aside for ends and for copies of failed records, 0 while there are none.
+    pub reserve_bytes: u64,
+    /// Files of the journal.
+    pub files_len: usize,
+    /// Their bytes.
+    pub files_bytes: u64,
 }
 
 /// Whether the log takes appends.

@@ -102,6 +102,12 @@ impl Lines {
         true
     }
 
+    /// Takes what waits, for a test without the thread.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> Vec<u8> {
+        std::mem::take(&mut self.state().waiting)
+    }
+
     fn write_to(&self, mut out: impl Write) {
         let mut batch = Vec::new();
         self.state().writer = Some(thread::current().id());

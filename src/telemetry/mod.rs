@@ -2,6 +2,7 @@
 //!
 //! [`metrics`] holds the one list of metric names. Nothing here knows a payload, a header value or a secret.
 
+mod json_line;
 mod lines;
 pub mod metrics;
 mod process;
@@ -17,8 +18,8 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::{EnvFilter, fmt::Subscriber, reload::Handle};
 
-use self::lines::Lines;
 pub use self::metrics::{Metrics, Samples, Source};
+use self::{json_line::JsonLine, lines::Lines};
 use crate::config::{LogFormat, Logging};
 
 /// How long the end of the process waits for a standard error that is read slowly, or not at all.
@@ -85,7 +86,7 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
     let builder = Subscriber::builder()
         .with_env_filter(filter(logging))
         .with_writer(lines.clone())
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(takes_colours(&std::io::stderr()))
         // It would tell of a failed write on the same standard error, and panic when that fails too.
         .log_internal_errors(false);
     let (set, level) = match logging.format {
@@ -96,7 +97,9 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
             (set, level)
         }
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            // No escapes for colours in the text of a span.
+            let builder = builder.with_ansi(false).event_format(JsonLine);
+            let builder = builder.with_filter_reloading();
             let level = LogLevel::of(builder.reload_handle(), lines.clone());
             let set = tracing::subscriber::set_global_default(builder.finish());
             (set, level)
@@ -109,6 +112,14 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
     // The usual hook writes to standard error itself, so a thread that panics would wait for who reads it.
     panic::set_hook(Box::new(log_panic));
     Ok(level)
+}
+
+/// Returns whether an output shows colours: it is a terminal that knows them (`TERM` is set, and not `dumb`), and nobody has
+/// said no by `NO_COLOR` (<https://no-color.org>: set and not empty).
+pub fn takes_colours(output: &impl IsTerminal) -> bool {
+    let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let knows = said("TERM").is_some_and(|term| term != "dumb");
+    output.is_terminal() && knows && said("NO_COLOR").is_none()
 }
 
 /// Waits until the log's lines are written, one second at most. For the end of the process.

@@ -388,9 +388,160 @@ async fn odd_places_are_refused_by_name() {
             "{query}: {problem}"
         );
     }
-    let page = gateway
-        .get("/v1/streams/DataSyncStream/partitions/0/records?from=9223372036854775808")
-        .await
-        .ok();
-    assert_eq!(page["items"], json!([]));
+    // Times as RFC 3339 §5.6 allows them, in small letters too.
+    for query in [
+        "from=9223372036854775808",
+        "at=2026-01-02T03:04:05Z",
+        "at=2026-01-02t03:04:05.5z",
+    ] {
+        let path = format!("/v1/streams/DataSyncStream/partitions/0/records?{query}");
+        let page = gateway.get(&path).await.ok();
+        assert_eq!(page["items"], json!([]), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn broken_json_is_told_by_line_and_column_on_every_route() {
+    let gateway = Gateway::start();
+    let config = json!({"source": {"trail": "a1"}});
+    gateway.post("/services/v2/stream/s1", &config).await.ok();
+    // The second colon of the third line.
+    let broken = "{\n  \"a\": 1,\n  \"b\": : 2\n}";
+    let told = "this is not JSON: it breaks at line 3, column 8";
+    for (method, path) in [
+        (Method::POST, "/stream/sync"),
+        (Method::POST, "/stream/retry"),
+        (Method::POST, "/v1/streams"),
+        (Method::PATCH, "/v1/streams/DataSyncStream"),
+        (Method::POST, "/v1/streams/DataSyncStream/purge"),
+        (Method::POST, "/v1/reload"),
+        (Method::POST, "/services/v2/stream/s2"),
+        (Method::PATCH, "/services/v2/stream/s1"),
+        (Method::PUT, "/v1/data-streams/s1/cursors/c1"),
+        (Method::POST, "/v1/data-streams/s1/cursors/c1/ack"),
+    ] {
+        let request = gateway.request(method, path).body(broken);
+        let answer = gateway.send(request).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.body);
+        assert!(
+            answer.body.to_string().contains(told),
+            "{path}: {}",
+            answer.body
+        );
+    }
+    let batch = format!("[\n{},\n{{]", message("http://127.0.0.1:9/", json!(1)));
+    let problem = post(&gateway, batch).await.problem(400, "invalid_message");
+    let told = "this is not JSON: it breaks at line 3, column 2";
+    assert_eq!(problem["detail"], told, "{problem}");
+    assert_eq!(gateway.records("DataSyncStream").await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_broken_line_is_told_by_its_line_of_the_body() {
+    let gateway = Gateway::start();
+    let good = message("http://127.0.0.1:9/", json!(1));
+    let body = format!("{good}\r\n\n  {{\"streamKey\" 1}}\r\n{good}\n");
+    for kind in [
+        "application/x-ndjson",
+        "application/jsonl",
+        "application/jsonlines; charset=utf-8",
+        "Application/X-JsonLines",
+    ] {
+        let request = gateway.request(Method::POST, "/stream/sync");
+        let request = request.header("content-type", kind).body(body.clone());
+        let problem = gateway.send(request).await;
+        let problem = problem.problem(400, "invalid_message");
+        // Empty lines are no messages, but lines of the body.
+        assert_eq!(problem["errors"][0]["pointer"], "/1", "{problem}");
+        let told = "this is not JSON: it breaks at line 3, column 16";
+        assert_eq!(problem["detail"], told, "{kind}: {problem}");
+        let lines = format!("{good}\n{good}");
+        let request = gateway.request(Method::POST, "/stream/sync");
+        let request = request.header("content-type", kind).body(lines);
+        let stored = gateway.send(request).await.ok();
+        assert_eq!(stored["results"].as_array().unwrap().len(), 2, "{stored}");
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_a_body_is_taken() {
+    let gateway = Gateway::start();
+    let marked = |body: &Value| format!("\u{feff}{body}");
+    let one = keyed("k", "http://127.0.0.1:9/x", json!(1));
+    let stored = post(&gateway, marked(&one)).await.ok();
+    assert_eq!(stored["offset"], 0, "{stored}");
+    let batch = post(&gateway, marked(&json!([one, one]))).await.ok();
+    assert_eq!(batch["results"].as_array().unwrap().len(), 2, "{batch}");
+    let records = gateway.records("DataSyncStream").await;
+    assert_eq!(records.len(), 3);
+    assert_eq!(records[0]["value"], one["streamMessage"]);
+    for (path, body) in [
+        ("/v1/streams", json!({"name": "Orders"})),
+        ("/services/v2/stream/s1", json!({"source": {"trail": "a1"}})),
+        ("/v1/streams/Orders/purge", json!({"reason": "empty"})),
+        ("/v1/reload", json!({})),
+    ] {
+        let request = gateway.request(Method::POST, path).body(marked(&body));
+        gateway.send(request).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_missing_member_that_is_nearly_there_is_named() {
+    let gateway = Gateway::start();
+    let wrong = json!({"streamMesage": {}, "streamKey": "k"});
+    let inner = json!({"streamMessage": {
+        "targetRestAPIs": "http://127.0.0.1:9/x", "targetRestApiOperation": "POST",
+        "targetRestApiHeaders": [{"key": "a", "valeu": "b"}] }});
+    let retry = json!({"streamOCIDToRetry": "DataSyncStream", "noOfMesagesToProcess": 1, "readAfterOffset": -1,
+        "readPartition": "0", "errormapping": []});
+    let missing = |wrong: &str, meant: &str| {
+        format!("the member is missing; there is \"{wrong}\": did you mean \"{meant}\"?")
+    };
+    for (path, body, pointer, detail) in [
+        (
+            "/stream/sync",
+            &wrong,
+            "/streamMessage",
+            missing("streamMesage", "streamMessage"),
+        ),
+        (
+            "/stream/sync",
+            &inner,
+            "/streamMessage/targetRestApi",
+            missing("targetRestAPIs", "targetRestApi"),
+        ),
+        (
+            "/stream/sync",
+            &inner,
+            "/streamMessage/targetRestApiHeaders/0/value",
+            missing("valeu", "value"),
+        ),
+        (
+            "/stream/retry",
+            &retry,
+            "/noOfMessagesToProcess",
+            missing("noOfMesagesToProcess", "noOfMessagesToProcess"),
+        ),
+        (
+            "/v1/streams",
+            &json!({"nmae": "Orders"}),
+            "/name",
+            missing("nmae", "name"),
+        ),
+    ] {
+        let answer = gateway.post(path, body).await;
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        let told = answer.body["errors"].as_array().unwrap();
+        let told = told.iter().find(|error| error["pointer"] == pointer);
+        let told = told.unwrap_or_else(|| panic!("{pointer}: {}", answer.body));
+        assert_eq!(told["detail"], *detail, "{told}");
+    }
+    let answer = gateway
+        .post("/v1/streams", &json!({"nmae": "Orders"}))
+        .await;
+    let unknown = &answer.body["errors"][0];
+    assert_eq!(unknown["pointer"], "/nmae", "{unknown}");
+    let detail = unknown["detail"].as_str().unwrap();
+    assert!(detail.ends_with("; did you mean \"name\"?"), "{detail}");
 }

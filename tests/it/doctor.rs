@@ -1,10 +1,10 @@
-//! `syncgate doctor` and `syncgate backup`: a damaged directory is explained, a copy is a directory of its own.
+//! `syncgate doctor`: a damaged directory is explained, and what cannot be opened any more is given up.
 
 use std::{fs, path::Path};
 
 use serde_json::json;
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
+use crate::harness::{Gateway, Place, StubTarget, keyed, run_on, syncgate};
 
 /// A stopped gateway with some messages delivered and some failed, and files of two runs.
 async fn lived() -> Place {
@@ -115,7 +115,7 @@ async fn damage_in_the_newest_file_is_why_a_gateway_does_not_start() {
     let (code, report, said) = run_on(&["doctor"], &place.data());
     assert_eq!((code, &report["starts"]), (Some(1), &json!(false)));
     assert!(said.contains("is damaged at byte"), "{said}");
-    let refused = place.start_refused();
+    let refused = place.start_refused().await;
     assert_eq!(refused.status.code(), Some(3));
     let why = String::from_utf8(refused.stderr).unwrap();
     assert!(why.contains("syncgate doctor"), "{why}");
@@ -135,80 +135,4 @@ async fn an_index_is_made_anew_on_request() {
     );
     let gateway = place.start();
     assert_eq!(gateway.all_records("DataSyncStream").await.len(), 12);
-}
-
-#[tokio::test]
-async fn a_copy_made_while_the_gateway_runs_goes_on_where_it_was_made_with_new_incarnations() {
-    let target = StubTarget::with(|_| Act::Hold).await;
-    let gateway = Gateway::start();
-    let message = |n: usize| keyed(&format!("k{n}"), &target.url("/x"), json!({ "n": n }));
-    for n in 0..20 {
-        gateway.sync(&message(n)).await;
-    }
-    let first = gateway
-        .get("/v1/streams/DataSyncStream/partitions/0/records/0")
-        .await
-        .ok();
-    let copies = tempfile::tempdir().unwrap();
-    let copy = copies.path().join("copy");
-    let to = copy.to_str().unwrap();
-    let (code, report, said) = run_on(&["backup", "create", to], &gateway.place().data());
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("master key is not in the copy"), "{said}");
-    assert!(report["files"].as_u64() >= Some(1), "{report}");
-    let (code, _, said) = run_on(&["backup", "create", to], &gateway.place().data());
-    assert_eq!(code, Some(1));
-    assert!(said.contains("is not empty"), "{said}");
-    gateway.sync(&message(20)).await;
-    let (code, _, said) = run_on(&["verify"], &copy);
-    assert_eq!((code, said.as_str()), (Some(0), ""));
-
-    // Everything after the copy is lost, with the directory.
-    let place = gateway.kill();
-    // With its permissions.
-    let key = copies.path().join("key");
-    fs::copy(place.data().join("master.key"), &key).unwrap();
-    fs::remove_dir_all(place.data()).unwrap();
-    let (code, _, said) = run_on(&["backup", "restore", to], &place.data());
-    assert_eq!(code, Some(0), "{said}");
-    let (code, _, said) = run_on(&["backup", "restore", to], &place.data());
-    assert_eq!(code, Some(1));
-    assert!(said.contains("is not empty"), "{said}");
-    fs::copy(key, place.data().join("master.key")).unwrap();
-    target.now(|_| Act::status(200));
-    let gateway = place.start();
-    gateway.drained("DataSyncStream").await;
-    assert_eq!(gateway.count("DataSyncStream", "delivered").await, 20);
-    let again = gateway
-        .get("/v1/streams/DataSyncStream/partitions/0/records/0")
-        .await
-        .ok();
-    assert_eq!(again["streamMessage"], first["streamMessage"]);
-    assert_ne!(again["messageId"], first["messageId"]);
-    assert_eq!(gateway.sync(&message(21)).await, 20);
-}
-
-#[tokio::test]
-async fn the_master_key_goes_along_only_when_asked_for_and_stays_private() {
-    use std::os::unix::fs::PermissionsExt;
-    let place = lived().await;
-    let copies = tempfile::tempdir().unwrap();
-    for (with_key, name) in [(false, "without"), (true, "with")] {
-        let copy = copies.path().join(name);
-        let mut arguments = vec!["backup", "create", copy.to_str().unwrap()];
-        arguments.extend(with_key.then_some("--with-master-key"));
-        let (code, _, said) = run_on(&arguments, &place.data());
-        assert_eq!(code, Some(0), "{said}");
-        let key = copy.join("master.key");
-        assert_eq!(key.exists(), with_key);
-        if with_key {
-            let mode = fs::metadata(&key).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-            let restored = copies.path().join("restored");
-            let (code, _, said) = run_on(&["backup", "restore", copy.to_str().unwrap()], &restored);
-            assert_eq!(code, Some(0), "{said}");
-            let (here, there) = (place.data().join("master.key"), restored.join("master.key"));
-            assert_eq!(fs::read(here).unwrap(), fs::read(there).unwrap());
-        }
-    }
 }

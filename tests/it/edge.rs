@@ -151,9 +151,8 @@ async fn a_slow_reader_gets_all_of_its_page_and_an_idle_connection_stays() {
     healthy(&mut idle).await;
     let mut slow = slow_reader(&gateway, PAGE).await;
     let mut page = Vec::new();
-    // Longer than a client may take nothing, in pauses that are shorter.
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        healthy(&mut idle).await;
         let mut some = vec![0; 100 << 10];
         within("more", slow.read_exact(&mut some)).await.unwrap();
         page.extend(some);
@@ -167,13 +166,15 @@ async fn a_slow_reader_gets_all_of_its_page_and_an_idle_connection_stays() {
     healthy(&mut idle).await;
 }
 
-/// Sends a request for a body of 8 MiB, and so much of it.
-async fn begin(gateway: &Gateway, sent_bytes: usize) -> TcpStream {
+const LARGE_BYTES: usize = 8 << 20;
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Sends a request for a body of that size, and so much of it.
+async fn begin(gateway: &Gateway, bytes: usize, sent_bytes: usize) -> TcpStream {
     let at = address(gateway);
     let mut stream = TcpStream::connect(at).await.unwrap();
     let head = format!(
-        "POST /stream/sync HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        8 << 20
+        "POST /stream/sync HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     // It may be refused meanwhile.
@@ -181,48 +182,71 @@ async fn begin(gateway: &Gateway, sent_bytes: usize) -> TcpStream {
     stream
 }
 
-#[tokio::test]
-async fn slow_senders_of_large_bodies_leave_space_for_everybody_else() {
-    let gateway = Gateway::with_config("[server]\nrequest_timeout_ms = 300000\n");
-    let mut slow = Vec::new();
-    for _ in 0..20 {
-        slow.push(begin(&gateway, 7 << 20).await);
+/// Sends a little more of each body, so that none is given up as too slow in the next seconds.
+async fn drip(slow: &mut [TcpStream]) {
+    for stream in slow {
+        let _refused = stream.write_all(&[b' '; 8 << 10]).await;
     }
-    let drips = async {
-        loop {
-            for stream in &mut slow {
-                let _refused = stream.write_all(&[b' '; 2 << 10]).await;
+}
+
+#[tokio::test]
+async fn slow_senders_leave_space_for_small_bodies_and_these_leave_some_for_users() {
+    let gateway = Gateway::with_config("[server]\nrequest_timeout_ms = 300000\n");
+    let begun = Instant::now();
+    let blanks = async |bytes: usize| {
+        let request = gateway.request(Method::POST, "/stream/sync");
+        gateway.send(request.body(" ".repeat(bytes))).await
+    };
+    let mut slow = Vec::new();
+    let is_full = async || {
+        slow.push(begin(&gateway, LARGE_BYTES, LARGE_BYTES * 3 / 4).await);
+        drip(&mut slow).await;
+        // Again and again, because bodies that are still on their way may be refused and leave space.
+        for _ in 0..20 {
+            if blanks(SMALL_BYTES + 1).await.status != 503 {
+                return None;
             }
+        }
+        Some(())
+    };
+    poll("the space for large bodies to be full", is_full).await;
+    // They go on for as long as the test takes, and however long that is.
+    let _dripping = tokio::spawn(async move {
+        loop {
+            drip(&mut slow).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-    };
-    let others = async {
-        // Who sends all before it reads anything reads why it was refused.
-        let refused = async || {
-            let mut stream = begin(&gateway, 8 << 20).await;
-            let (status, said) = answer(&mut stream).await;
-            let told = said.to_lowercase().contains("\r\nretry-after: 1\r\n");
-            (status == 503 && told && said.contains("queue_full")).then_some(())
-        };
-        poll("the space for large bodies to be full", refused).await;
-        for n in 0..50 {
-            gateway
-                .sync(&keyed(&n.to_string(), "http://127.0.0.1:9/x", json!(n)))
-                .await;
-        }
-        let name = json!({"name": "Orders"});
-        gateway.post("/v1/streams", &name).await.ok();
-        for _ in 0..100 {
-            let large = gateway.request(Method::POST, "/stream/sync");
-            let large = large.body(" ".repeat(65 << 10));
-            gateway.send(large).await.problem(503, "queue_full");
-        }
-    };
-    let begun = Instant::now();
-    tokio::select! {
-        () = drips => unreachable!("it never ends"),
-        () = others => {}
+    });
+    // Who sends all before it reads anything reads why it was refused.
+    let mut refused = begin(&gateway, LARGE_BYTES, LARGE_BYTES).await;
+    let (status, said) = answer(&mut refused).await;
+    assert_eq!(status, 503, "{said}");
+    let head = said.to_lowercase();
+    assert!(head.contains("\r\nretry-after: 1\r\n"), "{said}");
+    assert!(said.contains("queue_full"), "{said}");
+    for n in 0..50 {
+        gateway
+            .sync(&keyed(&n.to_string(), "http://127.0.0.1:9/x", json!(n)))
+            .await;
     }
+    let name = json!({"name": "Orders"});
+    gateway.post("/v1/streams", &name).await.ok();
+    for _ in 0..100 {
+        blanks(SMALL_BYTES + 1).await.problem(503, "queue_full");
+    }
+    let mut small = Vec::new();
+    let is_full = async || {
+        for _ in 0..32 {
+            small.push(begin(&gateway, SMALL_BYTES, SMALL_BYTES * 3 / 4).await);
+        }
+        (blanks(SMALL_BYTES).await.status == 503).then_some(())
+    };
+    poll("the space for small bodies to be full", is_full).await;
+    // As large as one of those that were refused.
+    let named = json!({"name": "Payments"}).to_string();
+    let blank = " ".repeat(SMALL_BYTES - named.len());
+    let request = gateway.request(Method::POST, "/v1/streams");
+    gateway.send(request.body(named + &blank)).await.ok();
     let log = gateway.place().log();
     let lines = log.lines().filter(|line| line.contains("request refused"));
     let lines = lines.filter(|line| line.contains("queue_full")).count() as u64;
@@ -234,7 +258,7 @@ async fn slow_senders_of_large_bodies_leave_space_for_everybody_else() {
 async fn a_body_that_hardly_comes_is_given_up_after_five_seconds() {
     let gateway = Gateway::with_config("[server]\nrequest_timeout_ms = 3600000\n");
     for sent_bytes in [0, 1, 7 << 20] {
-        let mut stream = begin(&gateway, sent_bytes).await;
+        let mut stream = begin(&gateway, LARGE_BYTES, sent_bytes).await;
         let (status, said) = answer(&mut stream).await;
         assert_eq!(status, 408, "{said}");
         assert!(said.contains("less than 1 KiB a second"), "{said}");
@@ -326,7 +350,7 @@ async fn a_foreign_page_takes_no_cursor_from_its_client() {
 #[tokio::test]
 async fn a_reserved_name_of_the_configuration_is_refused_before_anything_is_made() {
     let place = Place::with_config("[[streams]]\nname = \"audit\"\n");
-    let refused = place.start_refused();
+    let refused = place.start_refused().await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(3), "{said}");
     assert!(

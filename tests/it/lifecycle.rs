@@ -174,7 +174,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
         newer[at] = 99;
     }
     fs::write(&segment, &newer).unwrap();
-    let output = place.start_refused();
+    let output = place.start_refused().await;
     assert_eq!(output.status.code(), Some(3));
     assert!(fs::read(&segment).unwrap() == newer, "the file was changed");
     fs::write(&segment, &before).unwrap();
@@ -195,7 +195,7 @@ async fn a_flipped_bit_in_the_middle_is_named_and_nothing_is_touched() {
     let mut bad = good.clone();
     bad[at] ^= 1;
     fs::write(&segment, &bad).unwrap();
-    let output = place.start_refused();
+    let output = place.start_refused().await;
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     let name = segment.file_name().unwrap().to_string_lossy().into_owned();
     assert!(said(&output).contains(&name), "{}", said(&output));
@@ -311,7 +311,7 @@ async fn another_master_key_stops_the_start() {
     file.write_all(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n")
         .unwrap();
     drop(file);
-    let output = place.start_refused();
+    let output = place.start_refused().await;
     assert_eq!(output.status.code(), Some(3));
     assert!(said(&output).contains("master key"), "{}", said(&output));
     fs::write(&key, good).unwrap();
@@ -325,6 +325,10 @@ async fn metrics_health_and_readiness_are_served() {
     let messages = [target.url("/x"), "http://127.0.0.1:1/refuses".to_owned()];
     let messages = messages.map(|url| keyed("k", &url, json!(1)));
     gateway.sync_all(&messages).await;
+    let with_token = gateway.request(Method::POST, "/stream/sync");
+    let with_token = with_token.header("authorization", "Bearer a-token");
+    let message = keyed("k", &target.url("/x"), json!(1));
+    gateway.send(with_token.json(&message)).await.ok();
     gateway.drained("DataSyncStream").await;
     let config = json!({"source": {"trail": "DataSyncStream"}});
     gateway.post("/services/v2/stream/s", &config).await;
@@ -353,19 +357,19 @@ async fn metrics_health_and_readiness_are_served() {
     assert_eq!(served, named, "{text}");
     let data_stream = r#"{data_stream="s"}"#;
     for sample in [
-        "syncgate_accepted_messages_total 2".to_owned(),
+        "syncgate_accepted_messages_total 3".to_owned(),
         format!("syncgate_push_subscribers{data_stream} 0.0"),
-        r#"syncgate_cursor_lag_records{data_stream="s",cursor="c"} 2.0"#.to_owned(),
+        r#"syncgate_cursor_lag_records{data_stream="s",cursor="c"} 3.0"#.to_owned(),
         format!(
-            r#"syncgate_target_attempts_total{{target="{}"}} 1"#,
+            r#"syncgate_target_attempts_total{{target="{}"}} 2"#,
             target.url("")
         ),
         r#"syncgate_target_failures_total{target="http://127.0.0.1:1",outcome="connect"} 1"#
             .to_owned(),
-        r#"syncgate_settled_records_total{stream="DataSyncStream",end="delivered"} 1.0"#.to_owned(),
+        r#"syncgate_settled_records_total{stream="DataSyncStream",end="delivered"} 2.0"#.to_owned(),
         r#"syncgate_settled_records_total{stream="DataSyncStream",end="moved"} 1.0"#.to_owned(),
         r#"syncgate_settled_records_total{stream="DataSyncStream",end="expired"} 0.0"#.to_owned(),
-        "syncgate_secrets 0.0".to_owned(),
+        "syncgate_secrets 1.0".to_owned(),
         "syncgate_reload_successful 1".to_owned(),
     ] {
         assert!(
@@ -402,4 +406,30 @@ async fn metrics_say_whether_the_last_reload_was_applied() {
     gateway.post("/v1/reload", &json!({})).await.ok();
     let (is_applied, at) = figures().await;
     assert!(is_applied == 1.0 && at > begun, "{is_applied} {at} {begun}");
+}
+
+#[tokio::test]
+async fn counters_whose_values_are_known_are_there_from_the_start() {
+    let gateway = Gateway::start();
+    let text = gateway.get("/metrics").await.ok();
+    let lines: Vec<_> = text.as_str().expect("a text").lines().collect();
+    for (name, values, len) in [
+        (
+            "refused_requests_total{code",
+            ["invalid_message", "queue_full", "secrets_full"],
+            16,
+        ),
+        ("push_closes_total{code", ["1001", "4408", "4429"], 13),
+        ("panics_total{part", ["connection", "retry", "target"], 10),
+        ("attempts_total{outcome", ["delivered", "5xx", "timeout"], 0),
+    ] {
+        for value in values {
+            let line = format!("syncgate_{name}=\"{value}\"}} 0");
+            assert!(lines.contains(&&*line), "{line} is not in {text}");
+        }
+        let name = format!("syncgate_{name}=");
+        let shown = lines.iter().filter(|line| line.starts_with(&name));
+        let shown = shown.count();
+        assert!(len == 0 || shown == len, "{shown} of {name}");
+    }
 }

@@ -59,7 +59,7 @@ async fn a_damaged_newest_file_is_given_up_as_far_as_it_cannot_be_read_and_the_r
     let file = spoil(&place, "birch");
     let spoilt = fs::read(&file).unwrap();
     let name = file.to_str().unwrap();
-    let refused = place.start_refused();
+    let refused = place.start_refused().await;
     let why = String::from_utf8(refused.stderr).unwrap();
     assert!(why.contains("--accept-loss") && why.contains(name), "{why}");
 

@@ -161,7 +161,7 @@ async fn a_retry_that_runs_keeps_a_purge_away_and_the_other_way_round_nothing_is
     let (report, ()) = tokio::join!(gateway.retry(UNAVAILABLE, -1, 1), async {
         target.wait_for_calls(2).await;
         let refused = purge(&gateway, UNAVAILABLE, &reason).await;
-        refused.problem(409, "redrive_running");
+        refused.problem(409, "retry_running");
         target.release(1);
     });
     assert_eq!(report["processedmessages"], 1);

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use data_encoding::BASE64;
 use reqwest::Method;
 use serde_json::json;
 
@@ -94,6 +95,22 @@ async fn what_is_guarded_needs_the_password_and_what_is_public_does_not() {
     let metrics = gateway.get_as(USER, PASSWORD, "/metrics").await.ok();
     let failed = "syncgate_failed_logins_total 21";
     assert!(metrics.as_str().unwrap().contains(failed), "{metrics}");
+}
+
+#[tokio::test]
+async fn credentials_in_latin_1_are_those_of_the_same_characters() {
+    let gateway = with_users().start();
+    let ask = async |password: &str| {
+        let text = format!("{USER}:{password}");
+        let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).unwrap()).collect();
+        assert!(String::from_utf8(bytes.clone()).is_err());
+        let shown = format!("Basic {}", BASE64.encode(&bytes));
+        let request = gateway.request(Method::GET, "/v1/streams");
+        gateway.send(request.header("authorization", shown)).await
+    };
+    ask(PASSWORD).await.ok();
+    let wrong = PASSWORD.replace('\u{e4}', "\u{e5}");
+    ask(&wrong).await.problem(401, "unauthenticated");
 }
 
 #[tokio::test]
@@ -213,7 +230,7 @@ async fn variables_that_are_wrong_refuse_the_start_by_name_and_show_nothing() {
                 check.env(name, value);
             }
         }
-        for output in [place.start_refused(), check.output().unwrap()] {
+        for output in [place.start_refused().await, check.output().unwrap()] {
             let said = said(&output);
             assert_eq!(output.status.code(), Some(2), "{said}");
             assert!(said.contains(expected), "{said}");

@@ -6,20 +6,21 @@ use std::{any::Any, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTim
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use syncgate::{
-    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Waits},
-    clock::Clock,
+    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Reports, Waits},
+    clock::{Clock, Timestamp},
     config::Config,
-    dispatch::WaitingRecord,
+    dispatch::{WaitingRecord, WaitsFor},
     ingest::Ingest,
     live::Live,
     log::Streams,
-    place::PartitionId,
+    place::{Offset, Partition, PartitionId, StreamId},
     push::{self, Push},
     record::{Headers, Record},
     redrive::{self, RedriveReport, RedriveRequest},
     secrets::{MasterKey, Secrets},
+    status::Report,
     storage::{
-        Append, AppendKind, Commit, Log, StreamConfig,
+        Append, AppendKind, Commit, Log, Stream, StreamConfig,
         embedded::{Embedded, Options, RealDisk},
     },
     tasks::Tasks,
@@ -46,14 +47,23 @@ impl Redrives for Nothing {
         Err(redrive::Error::Stopping)
     }
 
-    fn hold(&self, _partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
+    fn hold(&self, _: &Stream, _: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error> {
         Err(redrive::Error::Stopping)
     }
 }
 
 impl Waits for Nothing {
-    fn waiting(&self, _of: PartitionId) -> Vec<WaitingRecord> {
+    fn waiting(
+        &self,
+        _stream: StreamId,
+        _is_sought: &dyn Fn(Partition, Offset) -> bool,
+        _len_max: usize,
+    ) -> Vec<WaitingRecord> {
         Vec::new()
+    }
+
+    fn unqueued(&self, _record: &Record) -> (WaitsFor, Option<Timestamp>) {
+        (WaitsFor::Turn, None)
     }
 }
 
@@ -61,6 +71,13 @@ impl Waits for Nothing {
 impl Reloads for Nothing {
     async fn reload(&self) -> Result<Reloaded, ReloadError> {
         Err(ReloadError::Stopping)
+    }
+}
+
+#[async_trait]
+impl Reports for Nothing {
+    async fn report(&self) -> Arc<Report> {
+        std::future::pending().await
     }
 }
 
@@ -101,7 +118,8 @@ pub async fn serve() -> ExitCode {
             push.create(resource, config).await.unwrap()
         }
     };
-    let secrets = Secrets::open(engine.clone(), MasterKey::from_bytes([7; 32]));
+    let master = MasterKey::from_bytes([7; 32]);
+    let secrets = Secrets::open(engine.clone(), &master);
     let parts = api::Parts {
         ingest: Ingest::new(streams.clone(), secrets.await.unwrap(), &config, &tasks),
         streams,
@@ -110,6 +128,7 @@ pub async fn serve() -> ExitCode {
         redriver: Arc::new(Nothing),
         waits: Arc::new(Nothing),
         reloads: Arc::new(Nothing),
+        reports: Arc::new(Nothing),
         metrics: Metrics::new(&Clock::system()),
         sources: Vec::new(),
     };

@@ -41,6 +41,23 @@ pub(super) enum Close {
 }
 
 impl Close {
+    /// Every reason.
+    pub(super) const ALL: [Self; 13] = [
+        Self::Drain,
+        Self::Protocol,
+        Self::Unsupported,
+        Self::NotUtf8,
+        Self::TooLarge,
+        Self::Internal,
+        Self::BadMessage,
+        Self::Deleted,
+        Self::Stalled,
+        Self::TakenOver,
+        Self::PositionGone,
+        Self::ConfigChanged,
+        Self::TooMany,
+    ];
+
     /// Returns what a client is told, and says in the log what only people can mend.
     pub(super) fn told(end: &End) -> Self {
         if let End::Failed(error) = end {

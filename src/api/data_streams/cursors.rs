@@ -1,6 +1,6 @@
 //! `/v1/data-streams/{name}/cursors`: cursors, shown and moved (`push-decisions.md` §9).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{Json, body::Body, extract::State};
 use http::{HeaderMap, StatusCode, Uri};
@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::{
     api::{
         Shared,
-        named::Named,
+        named::{self, Named},
         problem::{Code, Problem},
         query::Query,
         wire::List,
     },
     ingest::FieldError,
     object,
-    push::{CursorName, CursorNameInvalid, CursorStatus},
+    push::{AckError, CursorError, CursorName, CursorNameInvalid, CursorStatus, DataStream},
 };
 
 use super::find;
@@ -70,6 +70,19 @@ pub(in crate::api) async fn list(
     }))
 }
 
+pub(in crate::api) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Named((name, cursor)): Named<(String, String)>,
+    uri: Uri,
+) -> Result<Json<CursorView>, Problem> {
+    Query::parse(&uri, &[])?;
+    let (_, stream) = find(&shared, &name)?;
+    let unknown = || unknown(&shared, &stream, &cursor);
+    let cursor = cursor.parse().map_err(|_| unknown())?;
+    let found = shared.push.cursor(&stream, &cursor).await?;
+    Ok(Json(found.ok_or_else(unknown)?.into()))
+}
+
 pub(in crate::api) async fn put(
     State(shared): State<Arc<Shared>>,
     Named((name, cursor)): Named<(String, String)>,
@@ -80,11 +93,16 @@ pub(in crate::api) async fn put(
     Query::parse(&uri, &[])?;
     let (_, stream) = find(&shared, &name)?;
     let cursor = named(&cursor)?;
-    let begin = member(&shared, &headers, body, "begin").await?;
-    shared.push.put_cursor(&stream, &cursor, &begin).await?;
+    let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
+    let begin = optional_text(&body.bytes, "begin").map_err(invalid)?;
+    shared
+        .push
+        .put_cursor(&stream, &cursor, begin.as_deref())
+        .await?;
     let put = shared.push.cursor(&stream, &cursor).await?;
     // Somebody may have removed it in between.
-    Ok(Json(put.ok_or_else(unknown)?.into()))
+    let put = put.ok_or_else(|| unknown(&shared, &stream, cursor.as_str()))?;
+    Ok(Json(put.into()))
 }
 
 pub(in crate::api) async fn delete(
@@ -94,8 +112,13 @@ pub(in crate::api) async fn delete(
 ) -> Result<StatusCode, Problem> {
     Query::parse(&uri, &[])?;
     let (_, stream) = find(&shared, &name)?;
-    let cursor = cursor.parse().map_err(|_| unknown())?;
-    shared.push.remove_cursor(&stream, &cursor).await?;
+    let unknown = || unknown(&shared, &stream, &cursor);
+    let cursor: CursorName = cursor.parse().map_err(|_| unknown())?;
+    let removed = shared.push.remove_cursor(&stream, &cursor).await;
+    removed.map_err(|error| match error {
+        CursorError::Unknown => unknown(),
+        other => other.into(),
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -108,21 +131,16 @@ pub(in crate::api) async fn ack(
 ) -> Result<StatusCode, Problem> {
     Query::parse(&uri, &[])?;
     let (_, stream) = find(&shared, &name)?;
-    let cursor = cursor.parse().map_err(|_| unknown())?;
-    let pos = member(&shared, &headers, body, "ack").await?;
-    shared.push.ack_cursor(&stream, &cursor, &pos).await?;
+    let unknown = || unknown(&shared, &stream, &cursor);
+    let cursor: CursorName = cursor.parse().map_err(|_| unknown())?;
+    let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
+    let pos = one_text(&body.bytes, "ack").map_err(invalid)?;
+    let acked = shared.push.ack_cursor(&stream, &cursor, &pos).await;
+    acked.map_err(|error| match error {
+        AckError::Cursor(CursorError::Unknown) => unknown(),
+        other => other.into(),
+    })?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Reads a body that has one text, under that name.
-async fn member(
-    shared: &Shared,
-    headers: &HeaderMap,
-    body: Body,
-    name: &'static str,
-) -> Result<String, Problem> {
-    let body = shared.bodies.read(headers, body, BODY_BYTES_MAX).await?;
-    one_text(&body.bytes, name).map_err(|faults| Problem::invalid(Code::InvalidRequest, faults))
 }
 
 /// Returns the text that is the only member of an object.
@@ -134,11 +152,29 @@ pub(super) fn one_text(body: &[u8], name: &str) -> Result<String, Vec<FieldError
     }
 }
 
+/// Returns the text that is the only member of an object; `None` if the object is empty.
+fn optional_text(body: &[u8], name: &str) -> Result<Option<String>, Vec<FieldError>> {
+    let (object, mut faults) = object::body(body, &[name])?;
+    let given = object.get(name);
+    let text = given.and_then(|_| object.text(name, &mut faults));
+    match faults.is_empty() {
+        true => Ok(text.map(Cow::into_owned)),
+        false => Err(faults),
+    }
+}
+
+fn invalid(faults: Vec<FieldError>) -> Problem {
+    Problem::invalid(Code::InvalidRequest, faults)
+}
+
 fn named(cursor: &str) -> Result<CursorName, Problem> {
     let invalid = |error: CursorNameInvalid| Problem::new(Code::InvalidRequest, error.to_string());
     cursor.parse().map_err(invalid)
 }
 
-fn unknown() -> Problem {
-    Problem::new(Code::NotFound, "there is no cursor of that name")
+fn unknown(shared: &Shared, stream: &DataStream, name: &str) -> Problem {
+    let all = shared.push.cursor_names(stream);
+    let names = all.iter().map(CursorName::as_str);
+    let list = format!("GET /v1/data-streams/{}/cursors lists them", stream.name);
+    Problem::new(Code::NotFound, named::unknown("cursor", name, names, &list))
 }

@@ -14,23 +14,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use url::form_urlencoded;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
 use crate::{
     push::{
-        Asked, ChangeError, CursorNameInvalid, DataStream, Subscription,
+        Asked, ChangeError, CursorNameInvalid, DataStream, Reached, Subscription,
         document::{self, Layout},
         resource::ResourceName,
     },
     storage::STATE_BYTES_MAX,
 };
 
+use self::close::Close;
 use super::{
     Shared,
-    named::Named,
+    named::{self, Named},
     problem::{Code, Problem},
-    query::Query,
+    query::{Query, invalid},
 };
 
 pub(super) use envelope::{PATCH_INVALID, QUERY_INVALID, Wrong, problem};
@@ -40,16 +40,20 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Data streams in one page, and about how many bytes of configurations: a page that has more ends early.
 const LIST_LEN_MAX: usize = 1_000;
 const LIST_BYTES_MAX: usize = 1 << 20;
-/// Parameters that clients give; each once, and any other is ignored.
-const KNOWN: [&str; 3] = ["begin", "cursor", "takeover"];
+/// What a client may say of where it starts to read. A request for the configuration does not look at it.
+const READER: [&str; 3] = ["begin", "cursor", "takeover"];
+
+/// Returns the codes with which clients are closed from here.
+pub(super) fn close_codes() -> impl Iterator<Item = u16> {
+    Close::ALL.into_iter().map(Close::code)
+}
 
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(&uri, &["limit", "after"]);
-    let query = query.map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))?;
+    let query = parse(&uri, &["limit", "after"])?;
     let limit = query.limit_or(LIST_LEN_MAX);
     let limit = limit.map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))?;
     let after = query.get("after");
@@ -77,9 +81,11 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     Named(name): Named<String>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    parse(&uri, &[])?;
     let name = name.parse::<ResourceName>().map_err(|error| {
         Problem::new(Code::InvalidRequest, error.to_string()).of_protocol(envelope::URI_INVALID)
     })?;
@@ -87,7 +93,7 @@ pub(super) async fn create(
     let made = shared.push.create(name, &body.bytes).await?;
     let base = base(&shared, &headers);
     let mut response = envelope::one(&base, &made, shared.push.now());
-    *response.status_mut() = StatusCode::CREATED;
+    *response.status_mut() = shared.push.settings().create_status;
     let location = HeaderValue::from_str(&made.name.path());
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
@@ -101,9 +107,11 @@ pub(super) async fn show(
     Named(name): Named<String>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let uri = request.uri().clone();
+    let query = parse(&uri, &READER)?;
     let (name, known) = find(&shared, &name)?;
-    let (uri, headers) = (request.uri().clone(), request.headers());
-    let (socket, events) = (socket::is_meant(headers), events::is_meant(headers));
+    let headers = request.headers();
+    let (socket, events) = (socket::is_meant(&request), events::is_meant(headers));
     // A request for the head alone has no answer that goes on.
     let reads = (socket || events) && request.method() == Method::GET;
     if !reads {
@@ -115,7 +123,7 @@ pub(super) async fn show(
     }
     let last = headers.get(LAST_EVENT_ID).filter(|_| !socket);
     let last = last.map(|last| String::from_utf8_lossy(last.as_bytes()).into_owned());
-    let subscription = subscribe(&shared, &name, &uri, last).await?;
+    let subscription = subscribe(&shared, &name, &query, last).await?;
     match socket {
         true => socket::upgrade(&shared, request, subscription),
         false => Ok(events::response(&shared, subscription)),
@@ -125,9 +133,11 @@ pub(super) async fn show(
 pub(super) async fn change(
     State(shared): State<Arc<Shared>>,
     Named(name): Named<String>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    parse(&uri, &[])?;
     let (name, known) = find(&shared, &name)?;
     let revision = stated(&headers, &known)?;
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
@@ -142,8 +152,10 @@ pub(super) async fn change(
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
     Named(name): Named<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    parse(&uri, &[])?;
     let (name, known) = find(&shared, &name)?;
     let revision = stated(&headers, &known)?;
     shared.push.delete(&name, revision).await?;
@@ -156,27 +168,39 @@ pub(super) async fn yaml(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let layout = layout(&parse(&uri, &["layout"])?)?;
     let (_, known) = find(&shared, &name)?;
-    let layout = layout(&uri)?;
     let text = match known.document() {
         Some(text) => text.to_string(),
-        None => shared
-            .push
-            .document_of(&known, &base(&shared, &headers), layout),
+        None => {
+            let base = base(&shared, &headers);
+            let at = reached(&shared, &base);
+            shared.push.document_of(&known, &at, layout)
+        }
     };
     Ok(document(text))
 }
 
-pub(super) async fn all_yaml(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    document(shared.push.document_of_all(&base(&shared, &headers)))
+pub(super) async fn all_yaml(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    let base = base(&shared, &headers);
+    Ok(document(
+        shared.push.document_of_all(&reached(&shared, &base)),
+    ))
 }
 
 pub(super) async fn change_yaml(
     State(shared): State<Arc<Shared>>,
     Named(name): Named<String>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    parse(&uri, &[])?;
     let (name, known) = find(&shared, &name)?;
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
     let invalid = |what: String| Problem::new(Code::InvalidDocument, what);
@@ -191,53 +215,42 @@ pub(super) async fn change_yaml(
     ]))
 }
 
+/// Reads query parameters; what is wrong with them has the protocol's number.
+fn parse<'a>(uri: &'a Uri, known: &[&str]) -> Result<Query<'a>, Problem> {
+    Query::parse(uri, known).map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))
+}
+
 fn find(shared: &Shared, name: &str) -> Result<(ResourceName, Arc<DataStream>), Problem> {
     let known = name.parse().ok().and_then(|name: ResourceName| {
         let known = shared.push.get(&name)?;
         Some((name, known))
     });
-    known.ok_or_else(|| Problem::new(Code::NotFound, "there is no data stream of that name"))
+    known.ok_or_else(|| {
+        let all = shared.push.list();
+        let names = all.iter().map(|known| known.name.as_str());
+        let list = "GET /services/v2/stream lists them";
+        let what = named::unknown("data stream", name, names, list);
+        Problem::new(Code::NotFound, what)
+    })
 }
 
 async fn subscribe(
     shared: &Shared,
     name: &ResourceName,
-    uri: &Uri,
+    query: &Query<'_>,
     last_event_id: Option<String>,
 ) -> Result<Subscription, Problem> {
-    let mut asked = Asked::default();
-    let mut seen = [false; KNOWN.len()];
-    let wrong = |what: String| {
-        Problem::new(Code::InvalidRequest, what).of_protocol(envelope::QUERY_INVALID)
+    let of_query = |problem: Problem| problem.of_protocol(envelope::QUERY_INVALID);
+    let cursor = query.get("cursor").map(str::parse).transpose();
+    let asked = Asked {
+        begin: last_event_id.or_else(|| query.get("begin").map(str::to_owned)),
+        cursor: cursor.map_err(|error: CursorNameInvalid| of_query(invalid(error.to_string())))?,
+        takeover: query.flag("takeover").map_err(of_query)?,
     };
-    let query = uri.query().unwrap_or_default();
-    for (parameter, value) in form_urlencoded::parse(query.as_bytes()) {
-        let Some(at) = KNOWN.iter().position(|known| *known == parameter) else {
-            continue;
-        };
-        if std::mem::replace(&mut seen[at], true) {
-            return Err(wrong(format!("query parameter {parameter} is there twice")));
-        }
-        match &*parameter {
-            "begin" => asked.begin = Some(value.into_owned()),
-            "cursor" => {
-                let cursor = value.parse();
-                let cursor = cursor.map_err(|error: CursorNameInvalid| wrong(error.to_string()));
-                asked.cursor = Some(cursor?);
-            }
-            _ => match &*value {
-                "true" => asked.takeover = true,
-                "false" => asked.takeover = false,
-                _ => return Err(wrong(format!("{parameter} is true or false"))),
-            },
-        }
-    }
     if asked.takeover && asked.cursor.is_none() {
-        return Err(wrong(
-            "takeover is for a cursor; name one with cursor=".into(),
-        ));
+        let what = "takeover is for a cursor; name one with cursor=";
+        return Err(of_query(invalid(what.into())));
     }
-    asked.begin = last_event_id.or(asked.begin);
     Ok(shared.push.subscribe(name, asked).await?)
 }
 
@@ -271,16 +284,21 @@ fn base(shared: &Shared, headers: &HeaderMap) -> String {
     }
 }
 
-fn layout(uri: &Uri) -> Result<Layout, Problem> {
-    let query = uri.query().unwrap_or_default().as_bytes();
-    let mut layouts = form_urlencoded::parse(query).filter(|(name, _)| name == "layout");
-    let wrong =
-        |what: &str| Problem::new(Code::InvalidRequest, what).of_protocol(envelope::QUERY_INVALID);
-    match (layouts.next(), layouts.next()) {
-        (None, _) => Ok(Layout::Address),
-        (Some((_, layout)), None) if layout == "pathname" => Ok(Layout::Pathname),
-        (Some(_), None) => Err(wrong("layout is pathname, or absent")),
-        (Some(_), Some(_)) => Err(wrong("query parameter layout is there twice")),
+fn reached<'a>(shared: &Shared, base: &'a str) -> Reached<'a> {
+    Reached {
+        base,
+        needs_login: shared.door.has_users(),
+    }
+}
+
+fn layout(query: &Query<'_>) -> Result<Layout, Problem> {
+    match query.get("layout") {
+        None => Ok(Layout::Address),
+        Some("pathname") => Ok(Layout::Pathname),
+        Some(_) => {
+            let wrong = invalid("layout is pathname, or absent".into());
+            Err(wrong.of_protocol(envelope::QUERY_INVALID))
+        }
     }
 }
 

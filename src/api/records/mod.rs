@@ -1,6 +1,9 @@
-//! Records for people: a page of a partition, one record, one record's exact bytes.
+//! Records for people: a page of one or all partitions, one record, one record's exact bytes.
 
-mod open;
+mod begin;
+mod page;
+mod reading;
+mod token;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -15,33 +18,57 @@ use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
-    dispatch::{Dispatcher, WaitingRecord},
+    dispatch::{Cause, Dispatcher, WaitingRecord, WaitsFor},
     log::Streams,
     mask::mask,
-    place::{Offset, Partition, PartitionId},
-    record::{StoredRecord, header as record_header},
+    place::{Offset, Partition, PartitionId, StreamId},
+    record::{Record, StoredRecord, header as record_header},
     storage::Stream,
 };
 
+use self::{
+    begin::{Begin, of_all, of_one},
+    page::{Page, Waiting},
+    reading::Reading,
+};
 use super::{
     Shared,
     named::Named,
-    pages::Page,
     problem::{Code, Problem},
-    query::{Query, invalid},
+    query::Query,
     streams::{find, source},
     wire,
 };
 
-/// Knows which records were called in vain and are going to be called again: the dispatcher, or a test.
+/// In the place of a partition: all of them.
+const ALL: &str = "*";
+
+/// Knows what open records of the source stream wait for: the dispatcher, or a test.
 pub trait Waits: fmt::Debug + Send + Sync + 'static {
     /// As [`Dispatcher::waiting`].
-    fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord>;
+    fn waiting(
+        &self,
+        stream: StreamId,
+        is_sought: &dyn Fn(Partition, Offset) -> bool,
+        len_max: usize,
+    ) -> Vec<WaitingRecord>;
+
+    /// As [`Dispatcher::unqueued`].
+    fn unqueued(&self, record: &Record) -> (WaitsFor, Option<Timestamp>);
 }
 
 impl Waits for Dispatcher {
-    fn waiting(&self, of: PartitionId) -> Vec<WaitingRecord> {
-        Self::waiting(self, of)
+    fn waiting(
+        &self,
+        stream: StreamId,
+        is_sought: &dyn Fn(Partition, Offset) -> bool,
+        len_max: usize,
+    ) -> Vec<WaitingRecord> {
+        Self::waiting(self, stream, is_sought, len_max)
+    }
+
+    fn unqueued(&self, record: &Record) -> (WaitsFor, Option<Timestamp>) {
+        Self::unqueued(self, record)
     }
 }
 
@@ -54,57 +81,34 @@ pub(super) async fn list(
     let limit = query.limit()?;
     let open = query.flag("open")?;
     let stream = find(&shared, &stream)?;
-    let of = find_partition(&stream, &partition)?;
-    let engine = shared.streams.engine();
-    let from = match (query.get("from"), query.get("at")) {
-        (Some(_), Some(_)) => return Err(invalid("give from or at, not both".into())),
-        (None, Some(time)) => {
-            let time = Timestamp::parse(time)
-                .ok_or_else(|| invalid("at is a time as in RFC 3339".into()))?;
-            engine.offset_at(of, time).await?
+    let from = Begin::parse(&query)?;
+    let (stream, reading, of) = match partition == ALL {
+        true => of_all(&shared, &stream, from, open).await?,
+        false => {
+            let of = find_partition(&stream, &partition)?;
+            let (reading, of) = of_one(&shared, of, from, open).await?;
+            (stream, reading, of)
         }
-        (Some("tail"), None) => engine.status(of)?.bounds.tail,
-        (None | Some("earliest"), None) => engine.status(of)?.bounds.earliest,
-        (Some(offset), None) => Offset(
-            offset
-                .parse()
-                .map_err(|_| invalid("from is an offset, earliest or tail".into()))?,
-        ),
     };
-    match open {
-        true => list_open(&shared, &stream, of, from, limit).await,
-        false => Page::new(shared, stream, of, from, limit)?.answer().await,
-    }
+    let is_source = source(&shared) == Some(&stream.name);
+    let waiting = (open && is_source).then(|| waiting(&shared, &stream, &reading, limit));
+    let page = Page::new(shared, stream, reading, of, waiting, limit);
+    page.answer().await
 }
 
-/// Answers with records that have no end. They are looked up before they are read, so the page is made in one piece.
-async fn list_open(
-    shared: &Shared,
-    stream: &Stream,
-    of: PartitionId,
-    from: Offset,
-    limit: usize,
-) -> Result<Response, Problem> {
-    let engine = shared.streams.engine();
-    let (records, next) = open::read(&**engine, of, from, limit).await?;
-    let bounds = engine.status(of)?.bounds;
-    let waiting = match source(shared) == Some(&stream.name) {
-        true => shared.waits.waiting(of),
-        false => Vec::new(),
+/// Looks up what open records wait for, once for a page: those that it shows are the first ones from its places on.
+fn waiting(shared: &Shared, stream: &Stream, reading: &Reading, limit: usize) -> Waiting {
+    let places: HashMap<_, _> = reading.places().collect();
+    let is_sought = |partition: Partition, offset: Offset| {
+        let of = PartitionId {
+            stream: stream.id,
+            partition,
+        };
+        places.get(&of).is_some_and(|next| *next <= offset)
     };
-    let waiting: HashMap<_, _> = waiting.iter().map(|one| (one.offset, one)).collect();
-    let items = records.iter().map(|record| wire::RecordView {
-        waiting: waiting.get(&record.offset).map(|one| waits(one)),
-        // It had no end when it was looked up.
-        ..view(shared, stream, of.partition, record, false)
-    });
-    let list = wire::RecordList {
-        items: items.collect(),
-        next: (next < bounds.tail).then_some(next.0),
-        earliest: bounds.earliest.0,
-        tail: bounds.tail.0,
-    };
-    Ok(Json(list).into_response())
+    let found = shared.waits.waiting(stream.id, &is_sought, limit);
+    let by_place = |one: WaitingRecord| ((one.partition, one.offset), one);
+    found.into_iter().map(by_place).collect()
 }
 
 pub(super) async fn show(
@@ -134,30 +138,48 @@ pub(super) async fn show(
     if raw {
         return Ok(download(&stream, of.partition, record));
     }
-    let finished = shared
-        .streams
-        .engine()
-        .finished(of, offset..offset.next())?;
-    let view = view(
-        &shared,
-        &stream,
-        of.partition,
-        &record,
-        finished.contains(offset),
-    );
+    let range = offset..offset.next();
+    let finished = shared.streams.engine().finished(of, range)?;
+    let finished = finished.contains(offset);
+    let waits_here = !finished && source(&shared) == Some(&stream.name);
+    let waiting = waits_here.then(|| {
+        let is_sought = |at: Partition, other: Offset| at == of.partition && other == offset;
+        let found = shared.waits.waiting(stream.id, &is_sought, 1);
+        match found.first() {
+            Some(found) => waits(found),
+            None => unqueued(&shared, &record.record),
+        }
+    });
+    let view = wire::RecordView {
+        waiting,
+        ..view(&shared, &stream, of.partition, &record, finished)
+    };
     Ok(Json(view).into_response())
 }
 
 fn waits(waiting: &WaitingRecord) -> wire::WaitingView {
+    let cause = |cause: Cause| wire::CauseView {
+        class: cause.word().to_owned(),
+        status: cause.status(),
+        reason: None,
+        body: None,
+    };
     wire::WaitingView {
-        cause: wire::CauseView {
-            class: waiting.cause.word().to_owned(),
-            status: waiting.cause.status(),
-            reason: None,
-            body: None,
-        },
+        r#for: waiting.waits_for.word(),
+        cause: waiting.cause.map(cause),
         attempts: waiting.attempts,
-        due: waiting.due.to_string(),
+        due: waiting.due.map(|due| due.to_string()),
+    }
+}
+
+/// What an open record waits for that is in no queue.
+fn unqueued(shared: &Shared, record: &Record) -> wire::WaitingView {
+    let (waits_for, due) = shared.waits.unqueued(record);
+    wire::WaitingView {
+        r#for: waits_for.word(),
+        cause: None,
+        attempts: 0,
+        due: due.map(|due| due.to_string()),
     }
 }
 
@@ -189,7 +211,7 @@ fn find_partition(stream: &Stream, text: &str) -> Result<PartitionId, Problem> {
     })
 }
 
-pub(super) fn view(
+fn view(
     shared: &Shared,
     stream: &Stream,
     partition: Partition,
@@ -204,8 +226,8 @@ pub(super) fn view(
         Err(_) => (None, Some(BASE64.encode(&record.key))),
     };
     let text = std::str::from_utf8(&record.value).ok();
-    let masked = &shared.push.settings().masked_headers;
-    let json = text.and_then(|text| RawValue::from_string(mask(text, masked).into_owned()).ok());
+    let masked = shared.push.settings().masked_headers.get();
+    let json = text.and_then(|text| RawValue::from_string(mask(text, &masked).into_owned()).ok());
     let value_base64 = json.is_none().then(|| BASE64.encode(&record.value));
     let header = |name: &str| record.headers.get(name).map(String::from);
     let cause = header(record_header::CAUSE_CLASS).map(|class| wire::CauseView {

@@ -1,15 +1,15 @@
 //! `filter`: an object, each member of which must be met. A string is kept free for an expression.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
+    dispatch::TargetId,
     ingest::{FieldCode, json},
     object::{Faults, Object, fault, whole},
     redrive::Filter,
-    target::Origin,
 };
 
 /// Its name in the body.
@@ -20,7 +20,14 @@ const OPERATIONS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 pub(super) const ENTRIES_LEN_MAX: usize = 100;
 
 /// Reads a filter; what is wrong with it is noted.
-pub(super) fn read(object: &Object<'_>, value: &RawValue, faults: &mut Faults) -> Filter {
+///
+/// `targets` are those of the configuration by name.
+pub(super) fn read(
+    object: &Object<'_>,
+    value: &RawValue,
+    targets: &BTreeMap<String, TargetId>,
+    faults: &mut Faults,
+) -> Filter {
     let mut filter = Filter::default();
     if !value.get().starts_with('{') {
         let what = format!(
@@ -34,10 +41,9 @@ pub(super) fn read(object: &Object<'_>, value: &RawValue, faults: &mut Faults) -
         return filter;
     };
     each(&members, "target", faults, |text| {
-        let origin = Origin::bare(&text).map_err(|error| {
-            format!("this must be an origin such as https://orders.example:443: {error}")
-        })?;
-        filter.targets.push(origin);
+        let named = targets.get(&*text).cloned().map(Ok);
+        let target = named.unwrap_or_else(|| TargetId::read(&text));
+        filter.targets.push(target?);
         Ok(())
     });
     each(&members, "cause", faults, |text| {

@@ -1,4 +1,4 @@
-//! Body of `POST /stream/retry`: the sample's five members, and ours.
+//! Body of `POST /stream/retry`: the sample's five members, and ours. Of the five, `errormapping` may be left out.
 //!
 //! Numbers may come as strings and strings of digits as numbers, since the sample takes both.
 
@@ -7,11 +7,12 @@ mod mapping;
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use serde_json::value::RawValue;
 
 use crate::{
+    dispatch::TargetId,
     ingest::{FieldError, json},
     object::{self, Faults, Object, whole},
     redrive::{Filter, GroupName, GroupNameInvalid},
@@ -42,8 +43,9 @@ pub(super) struct Retry {
     pub(super) after: Option<i64>,
     pub(super) group: Option<GroupName>,
     pub(super) partition: ReadPartition,
-    /// `responsecode` and `stream` of each entry.
-    pub(super) mapping: Vec<(String, String)>,
+    /// `responsecode` and `stream` of each entry; `None`, if the member is absent or `null`, leaves failures to the outcome
+    /// table.
+    pub(super) mapping: Option<Vec<(String, String)>>,
     pub(super) filter: Filter,
     /// Calls that begin in a second.
     pub(super) rate: Option<NonZeroU32>,
@@ -60,9 +62,11 @@ pub(super) enum ReadPartition {
     All,
 }
 
-/// What the configuration allows.
+/// What the configuration allows, and knows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct Bounds<'a> {
+    /// Targets by name.
+    pub(super) targets: &'a BTreeMap<String, TargetId>,
     pub(super) records_max: u64,
     /// Also what is meant if nothing is said.
     pub(super) time_budget: Duration,
@@ -70,7 +74,7 @@ pub(super) struct Bounds {
 
 impl Retry {
     /// Reads a body, or names every fault of it.
-    pub(super) fn parse(body: &[u8], bounds: Bounds) -> Result<Self, Faults> {
+    pub(super) fn parse(body: &[u8], bounds: Bounds<'_>) -> Result<Self, Faults> {
         let (object, mut faults) = object::body(body, &MEMBERS)?;
         let stream = object.text("streamOCIDToRetry", &mut faults);
         let most = i128::from(bounds.records_max);
@@ -90,10 +94,11 @@ impl Retry {
         };
         let partition = object.required("readPartition", &mut faults);
         let partition = partition.and_then(|value| read_partition(&object, value, &mut faults));
-        let mapping = object.required("errormapping", &mut faults);
-        let mapping = mapping.and_then(|value| mapping::read(&object, value, &mut faults));
+        let mapping = object.get("errormapping");
+        let mapping = mapping.filter(|value| value.get() != "null");
+        let mapping = mapping.map(|value| mapping::read(&object, value, &mut faults));
         let filter = object.get(filter::NAME);
-        let filter = filter.map(|value| filter::read(&object, value, &mut faults));
+        let filter = filter.map(|value| filter::read(&object, value, bounds.targets, &mut faults));
         let rate = object.get("ratePerSecond").and_then(|value| {
             let rate = in_range(&object, "ratePerSecond", value, 1, RATE_MAX, &mut faults)?;
             NonZeroU32::new(u32::try_from(rate).ok()?)
@@ -108,26 +113,24 @@ impl Retry {
                 ms.map(|ms| Duration::from_millis(ms.unsigned_abs()))
             }
         };
-        match (stream, records_max, partition, mapping, time_budget) {
-            (
-                Some(stream),
-                Some(records_max),
-                Some(partition),
-                Some(mapping),
-                Some(time_budget),
-            ) if faults.is_empty() => Ok(Self {
-                stream: stream.into_owned(),
-                records_max: records_max.unsigned_abs(),
-                after,
-                group: group.flatten(),
-                partition,
-                mapping,
-                filter: filter.unwrap_or_default(),
-                rate,
-                dry_run,
-                redeliver,
-                time_budget,
-            }),
+        match (stream, records_max, partition, time_budget) {
+            (Some(stream), Some(records_max), Some(partition), Some(time_budget))
+                if faults.is_empty() =>
+            {
+                Ok(Self {
+                    stream: stream.into_owned(),
+                    records_max: records_max.unsigned_abs(),
+                    after,
+                    group: group.flatten(),
+                    partition,
+                    mapping: mapping.flatten(),
+                    filter: filter.unwrap_or_default(),
+                    rate,
+                    dry_run,
+                    redeliver,
+                    time_budget,
+                })
+            }
             _ => Err(faults),
         }
     }

@@ -1,9 +1,12 @@
 //! What bodies are taken, and what is said about the others.
 
 use super::{filter::ENTRIES_LEN_MAX, mapping::MAPPING_LEN_MAX, *};
-use crate::{clock::Timestamp, ingest::FieldCode, target::Origin};
+use crate::{clock::Timestamp, ingest::FieldCode};
 
-const BOUNDS: Bounds = Bounds {
+static NO_TARGETS: BTreeMap<String, TargetId> = BTreeMap::new();
+
+const BOUNDS: Bounds<'_> = Bounds {
+    targets: &NO_TARGETS,
     records_max: 100_000,
     time_budget: Duration::from_millis(240_000),
 };
@@ -45,10 +48,10 @@ fn check(name: &str, value: &str, expected: impl Fn(&mut Retry)) {
         after: Some(405),
         group: None,
         partition: ReadPartition::One(0),
-        mapping: vec![
+        mapping: Some(vec![
             ("404".into(), "A1".into()),
             ("unexpectedError".into(), "B1".into()),
-        ],
+        ]),
         filter: Filter::default(),
         rate: None,
         dry_run: false,
@@ -89,12 +92,17 @@ fn what_the_sample_takes_is_taken() {
     check("readPartition", r#""*""#, |retry| {
         retry.partition = ReadPartition::All
     });
-    check("errormapping", "[]", |retry| retry.mapping.clear());
+    check("errormapping", "[]", |retry| {
+        retry.mapping = Some(Vec::new())
+    });
+    for absent in ["", "null", " null "] {
+        check("errormapping", absent, |retry| retry.mapping = None);
+    }
     check(
         "errormapping",
         r#"[{"responsecode":404,"stream":"A1"}]"#,
         |retry| {
-            retry.mapping.truncate(1);
+            retry.mapping.as_mut().unwrap().truncate(1);
         },
     );
     for (value, rate) in [("1", 1), ("100000", 100_000), ("\"25\"", 25)] {
@@ -114,7 +122,7 @@ fn what_the_sample_takes_is_taken() {
 #[test]
 fn each_bad_input_has_its_answer() {
     use FieldCode::{Required, TooLong, UnknownMember, WrongType};
-    for name in &MEMBERS[..5] {
+    for name in &MEMBERS[..4] {
         check_refused(name, "", &format!("/{name}"), Required);
         let pointer = format!("/{name}");
         check_refused(name, "null", &pointer, WrongType);
@@ -153,7 +161,7 @@ fn each_bad_input_has_its_answer() {
             "readPartition",
             &["-1", "\"x\"", "65536", "\"\"", "0.5", "true"],
         ),
-        ("errormapping", &["\"x\"", "1"]),
+        ("errormapping", &["\"x\"", "1", "{}", "false"]),
         (
             "group",
             &[
@@ -215,7 +223,7 @@ fn a_body_that_is_no_object_is_refused_and_all_faults_come_at_once() {
             "{body}"
         );
     }
-    assert_eq!(Retry::parse(b"{}", BOUNDS).unwrap_err().len(), 5);
+    assert_eq!(Retry::parse(b"{}", BOUNDS).unwrap_err().len(), 4);
     assert_eq!(
         Retry::parse(b"\xff", BOUNDS).unwrap_err()[0].code,
         FieldCode::NotUtf8
@@ -229,7 +237,6 @@ fn a_filter_is_an_object_of_conditions() {
             retry.filter.causes.add(word).unwrap();
         }
     };
-    let origin = |text| Origin::of(text).unwrap();
     check("filter", "{}", |_| {});
     check("filter", r#"{"cause":503}"#, |retry| {
         causes(retry, &["503"])
@@ -242,12 +249,11 @@ fn a_filter_is_an_object_of_conditions() {
         },
     );
     check("filter", r#"{"target":"HTTPS://A.example"}"#, |retry| {
-        retry.filter.targets = vec![origin("https://a.example:443")];
+        retry.filter.targets = vec![target("https://a.example:443")];
     });
-    let two =
-        r#"{"target":["http://a:1/","http://b"],"operation":["PUT","GET"],"key":["k\u0031",2,""]}"#;
+    let two = r#"{"target":["http://a:1/","http://b/x"],"operation":["PUT","GET"],"key":["k\u0031",2,""]}"#;
     check("filter", two, |retry| {
-        retry.filter.targets = vec![origin("http://a:1"), origin("http://b:80")];
+        retry.filter.targets = vec![target("http://a:1"), target("http://b:80/x")];
         retry.filter.operations = vec!["PUT".into(), "GET".into()];
         retry.filter.keys = vec!["k1".into(), "2".into(), "".into()];
     });
@@ -256,6 +262,24 @@ fn a_filter_is_an_object_of_conditions() {
         retry.filter.from = Some(Timestamp(1_767_323_045_000_000));
         retry.filter.to = Some(Timestamp(1_767_326_645_500_000));
     });
+}
+
+fn target(text: &str) -> TargetId {
+    TargetId::read(text).unwrap()
+}
+
+#[test]
+fn a_target_of_the_configuration_is_known_by_its_name_too() {
+    let orders = target("https://orders.example/new");
+    let targets = BTreeMap::from([("orders".to_owned(), orders.clone())]);
+    let bounds = Bounds {
+        targets: &targets,
+        ..BOUNDS
+    };
+    let parse = |filter: &str| Retry::parse(with("filter", filter).as_bytes(), bounds);
+    let retry = parse(r#"{"target":["orders","http://a"]}"#).unwrap();
+    assert_eq!(retry.filter.targets, [orders, target("http://a")]);
+    assert!(parse(r#"{"target":"order"}"#).is_err());
 }
 
 #[test]
@@ -275,7 +299,8 @@ fn what_is_wrong_with_a_filter_has_its_own_code() {
         (r#"{"cause":{}}"#, "/filter/cause", WrongType),
         (r#"{"key":[["k"]]}"#, "/filter/key/0", WrongType),
         (r#"{"target":"a.example"}"#, "/filter/target", WrongType),
-        (r#"{"target":"http://a/x"}"#, "/filter/target", WrongType),
+        (r#"{"target":"http://a/x/"}"#, "/filter/target", WrongType),
+        (r#"{"target":"*"}"#, "/filter/target", WrongType),
         (r#"{"target":"ftp://a"}"#, "/filter/target", WrongType),
         (r#"{"operation":"post"}"#, "/filter/operation", WrongType),
         (r#"{"from":"yesterday"}"#, "/filter/from", WrongType),

@@ -5,7 +5,7 @@ use data_encoding::BASE64;
 use super::{super::access::Who, *};
 use crate::users::{Administrator, Password, Role, UserName, tests::add};
 
-const PASSWORD: &str = "correct horse battery";
+pub(super) const PASSWORD: &str = "correct horse battery";
 
 /// Every route that is built, as the page of all routes has it: method, path, who.
 const PAGE: &str = "
@@ -25,6 +25,8 @@ const PAGE: &str = "
     HEAD /v1/streams/{stream}/partitions/{partition}/records Operator
     GET /v1/streams/{stream}/partitions/{partition}/records/{offset} Operator
     HEAD /v1/streams/{stream}/partitions/{partition}/records/{offset} Operator
+    GET /v1/status User
+    HEAD /v1/status User
     GET /v1/ledger User
     HEAD /v1/ledger User
     POST /v1/reload Administrator
@@ -40,6 +42,8 @@ const PAGE: &str = "
     PATCH /services/v2/stream/{name}/yaml Administrator
     GET /v1/data-streams/{name}/cursors User
     HEAD /v1/data-streams/{name}/cursors User
+    GET /v1/data-streams/{name}/cursors/{cursor} User
+    HEAD /v1/data-streams/{name}/cursors/{cursor} User
     PUT /v1/data-streams/{name}/cursors/{cursor} Operator
     DELETE /v1/data-streams/{name}/cursors/{cursor} Operator
     POST /v1/data-streams/{name}/cursors/{cursor}/ack Operator
@@ -53,7 +57,7 @@ const PAGE: &str = "
     HEAD /metrics User";
 
 /// An edge with `ada`, an administrator, `olga`, an operator, and `uwe`, a user.
-async fn guarded(change: impl FnOnce(&mut Config)) -> Edge {
+pub(super) async fn guarded(change: impl FnOnce(&mut Config)) -> Edge {
     let engine = Memory::new();
     let mut config = Config::default();
     change(&mut config);
@@ -71,13 +75,13 @@ async fn guarded(change: impl FnOnce(&mut Config)) -> Edge {
     Edge::with_users(users.unwrap(), engine.clone(), engine, &config).await
 }
 
-fn basic(name: &str, password: &str) -> String {
+pub(super) fn basic(name: &str, password: &str) -> String {
     let shown = format!("{name}:{password}");
     format!("Basic {}", BASE64.encode(shown.as_bytes()))
 }
 
 impl Edge {
-    async fn with_header(&self, method: &str, path: &str, authorization: &str) -> Reply {
+    pub(super) async fn with_header(&self, method: &str, path: &str, authorization: &str) -> Reply {
         self.send(method, path, &[("authorization", authorization)], "")
             .await
     }

@@ -3,11 +3,14 @@
 mod access;
 mod durable;
 mod idempotency;
+mod merged;
+mod names;
 mod records;
 mod reload;
 mod retry;
 mod routes;
 mod server;
+mod status;
 mod streams;
 mod sync;
 
@@ -24,7 +27,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,13 +35,17 @@ use super::{router::ROUTES, *};
 use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
-    dispatch::WaitingRecord,
+    dispatch::{
+        WaitingRecord, WaitsFor,
+        tests::stub::{stand_still, until, while_seconds_pass},
+    },
     ingest::NotPaused,
-    place::{Offset, Partition, PartitionId},
+    place::{Offset, Partition, PartitionId, StreamId},
     push::{self, Push},
     record::{HeadersBuilder, Record, header},
-    redrive::{self, PartitionReport, RedriveReport, RedriveRequest},
+    redrive::{self, PartitionReport, RedriveReport, RedriveRequest, Taken, Work},
     secrets::{MasterKey, Secrets},
+    status::Report,
     storage::{
         Append, AppendKind, Commit, CommitError, Engine, Epoch, Finish, Health, Log as _, MadeBy,
         NewEnd, Stream, StreamConfig, memory::Memory,
@@ -48,11 +55,16 @@ use crate::{
 
 const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"789","targetRestApi":"http://127.0.0.1:9/orders","targetRestApiOperation":"POST","targetRestApiPayload":{"orderid":"18jan","n": 1.10},"targetRestApiHeaders":[{"key":"Content-Type","value":"application/json"}]}}"#;
 
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// No test waits longer for an answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+
 #[derive(Debug, Default)]
 struct CannedRedrives {
     asked: Mutex<Vec<RedriveRequest>>,
     answers: Mutex<Vec<Result<RedriveReport, redrive::Error>>>,
-    running: Mutex<Option<PartitionId>>,
+    running: Mutex<Option<Taken>>,
 }
 
 #[async_trait]
@@ -63,9 +75,11 @@ impl Redrives for CannedRedrives {
         answer.expect("the test has no answer ready")
     }
 
-    fn hold(&self, partitions: &[PartitionId]) -> Result<Box<dyn Any + Send>, redrive::Error> {
-        match *self.running.lock().unwrap() {
-            Some(of) if partitions.contains(&of) => Err(redrive::Error::Running(of)),
+    fn hold(&self, stream: &Stream, _: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error> {
+        match &*self.running.lock().unwrap() {
+            Some(taken) if taken.stream == stream.name => {
+                Err(redrive::Error::Running(taken.clone()))
+            }
             _ => Ok(Box::new(())),
         }
     }
@@ -83,13 +97,35 @@ impl Reloads for CannedReloads {
     }
 }
 
-/// Says what a test has put there, of every partition.
+/// Has one report, in which everything is wrong.
+#[derive(Debug)]
+struct CannedReports;
+
+#[async_trait]
+impl Reports for CannedReports {
+    async fn report(&self) -> Arc<Report> {
+        Arc::new(status::report())
+    }
+}
+
+/// Says what a test has put there, of every stream; what is not there waits for its turn.
 #[derive(Debug, Default)]
 struct CannedWaits(Mutex<Vec<WaitingRecord>>);
 
 impl Waits for CannedWaits {
-    fn waiting(&self, _: PartitionId) -> Vec<WaitingRecord> {
-        self.0.lock().unwrap().clone()
+    fn waiting(
+        &self,
+        _: StreamId,
+        is_sought: &dyn Fn(Partition, Offset) -> bool,
+        len_max: usize,
+    ) -> Vec<WaitingRecord> {
+        let canned = self.0.lock().unwrap().clone().into_iter();
+        let sought = canned.filter(|one| is_sought(one.partition, one.offset));
+        sought.take(len_max).collect()
+    }
+
+    fn unqueued(&self, _: &Record) -> (WaitsFor, Option<Timestamp>) {
+        (WaitsFor::Turn, None)
     }
 }
 
@@ -128,7 +164,7 @@ impl Edge {
         config: &Config,
     ) -> Self {
         let master = MasterKey::from_bytes([7; 32]);
-        let secrets = Secrets::open(log.clone(), master).await.unwrap();
+        let secrets = Secrets::open(log.clone(), &master).await.unwrap();
         let streams = Streams::new(log);
         let redrives = Arc::new(CannedRedrives::default());
         let reloads = Arc::new(CannedReloads::default());
@@ -145,6 +181,7 @@ impl Edge {
             redriver: redrives.clone(),
             waits: waits.clone(),
             reloads: reloads.clone(),
+            reports: Arc::new(CannedReports),
             metrics: Metrics::new(&Clock::manual(Timestamp(1))),
             sources: Vec::new(),
         };
@@ -223,9 +260,23 @@ impl Edge {
         self.stream(stream).partition(Partition(partition)).unwrap()
     }
 
+    /// Asks for something on a connection of its own, and reads nothing.
+    async fn open(&self, path: &str, headers: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut open = socket.connect(self.address).await.unwrap();
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+        open.write_all(ask.as_bytes()).await.unwrap();
+        open
+    }
+
     async fn append(&self, stream: &str, records: Vec<Record>) {
+        self.append_to(stream, 0, records).await;
+    }
+
+    async fn append_to(&self, stream: &str, partition: u16, records: Vec<Record>) {
         let append = Append {
-            of: self.partition(stream, 0),
+            of: self.partition(stream, partition),
             records,
             kind: AppendKind::Accepted,
             refers: Vec::new(),
@@ -265,7 +316,7 @@ impl Reply {
         let mut bytes = Vec::new();
         let read = connection.read_to_end(&mut bytes);
         drop(
-            tokio::time::timeout(Duration::from_secs(10), read)
+            tokio::time::timeout(ANSWER_PATIENCE, read)
                 .await
                 .expect("an answer"),
         );
@@ -368,6 +419,25 @@ impl Reply {
     }
 }
 
+/// Reads a whole answer to [`HEALTH`].
+async fn is_served(open: &mut TcpStream) {
+    let mut said = Vec::new();
+    while !said.ends_with(b"\"ok\"}") {
+        let byte = tokio::time::timeout(ANSWER_PATIENCE, open.read_u8());
+        said.push(byte.await.expect("an answer").unwrap());
+    }
+}
+
+/// Checks that a connection that has asked gets no answer while another one gets many.
+async fn waits(open: &TcpStream, served: &mut TcpStream) {
+    for _ in 0..20 {
+        served.write_all(HEALTH).await.unwrap();
+        is_served(served).await;
+    }
+    let early = open.try_read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(early, Err(std::io::ErrorKind::WouldBlock));
+}
+
 /// Returns the chunks of a whole body (RFC 9112 §7.1).
 #[track_caller]
 fn unchunked(mut body: &[u8]) -> Vec<Vec<u8>> {
@@ -381,6 +451,17 @@ fn unchunked(mut body: &[u8]) -> Vec<Vec<u8>> {
         }
         chunks.push(rest[2..2 + len].to_vec());
         body = &rest[2 + len + 2..];
+    }
+}
+
+/// Partition 0 of the unavailable or the default stream, as a retry or a purge has taken it.
+fn taken(edge: &Edge, stream: &str, work: Work) -> Taken {
+    Taken {
+        stream: stream.parse().unwrap(),
+        of: edge.partition(stream, 0),
+        work,
+        since: Timestamp::parse("2026-01-02T03:04:05Z").unwrap(),
+        by: Some("alice".into()),
     }
 }
 

@@ -302,23 +302,28 @@ async fn open_records_are_found_however_many_have_ended_around_them() {
 }
 
 #[tokio::test]
-async fn an_open_record_that_waits_to_be_called_again_says_why() {
+async fn an_open_record_says_what_it_waits_for() {
     let edge = Edge::plain().await;
-    let due = Timestamp::parse("2026-01-02T03:04:05Z").unwrap();
-    let waiting = |offset, cause| WaitingRecord {
+    let due = Timestamp::parse("2026-01-02T03:04:05Z");
+    let waiting = |offset, waits_for, cause, due| WaitingRecord {
+        partition: Partition(0),
         offset: Offset(offset),
+        waits_for,
         cause,
-        attempts: 2,
+        attempts: u32::from(cause.is_some()) * 2,
         due,
     };
-    *edge.waits.0.lock().unwrap() =
-        vec![waiting(1, Cause::Status(429)), waiting(2, Cause::Timeout)];
+    *edge.waits.0.lock().unwrap() = vec![
+        waiting(1, WaitsFor::RetryAfter, Some(Cause::Status(429)), due),
+        waiting(2, WaitsFor::Key, None, None),
+        waiting(3, WaitsFor::TargetOpen, Some(Cause::Timeout), due),
+    ];
     for stream in ["DataSyncStream", "DefaultErrorStream"] {
-        let records = (0..3).map(|n| record("", &n.to_string())).collect();
+        let records = (0..4).map(|n| record("", &n.to_string())).collect();
         edge.append(stream, records).await;
     }
     let shown = async |stream: &str, query: &str| {
-        let path = format!("/v1/streams/{stream}/partitions/0/records?{query}");
+        let path = format!("/v1/streams/{stream}/partitions/{query}");
         let page = edge.get(&path).await.json();
         let items = page["items"].as_array().unwrap().iter();
         items
@@ -326,14 +331,23 @@ async fn an_open_record_that_waits_to_be_called_again_says_why() {
             .collect::<Vec<_>>()
     };
     let due = "2026-01-02T03:04:05.000000Z";
-    let status = json!({"cause": {"class": "status", "status": 429}, "attempts": 2, "due": due});
-    let timeout = json!({"cause": {"class": "timeout"}, "attempts": 2, "due": due});
+    let all = [
+        json!({"for": "turn", "attempts": 0}),
+        json!({"for": "retry_after", "cause": {"class": "status", "status": 429}, "attempts": 2, "due": due}),
+        json!({"for": "key", "attempts": 0}),
+        json!({"for": "target_open", "cause": {"class": "timeout"}, "attempts": 2, "due": due}),
+    ];
+    assert_eq!(shown("DataSyncStream", "0/records?open=true").await, all);
+    assert_eq!(shown("DataSyncStream", "*/records?open=true").await, all);
+    let path = "/v1/streams/DataSyncStream/partitions/0/records/3";
+    assert_eq!(edge.get(path).await.json()["waiting"], all[3]);
+    // Only what is dispatched waits, and in a page only where open records were asked for.
+    let none = vec![Value::Null; 4];
+    assert_eq!(shown("DataSyncStream", "*/records?open=false").await, none);
     assert_eq!(
-        shown("DataSyncStream", "open=true").await,
-        [Value::Null, status, timeout]
+        shown("DefaultErrorStream", "*/records?open=true").await,
+        none
     );
-    // Only what is dispatched waits, and only who asks for open records is told.
-    let none = [Value::Null, Value::Null, Value::Null];
-    assert_eq!(shown("DataSyncStream", "open=false").await, none);
-    assert_eq!(shown("DefaultErrorStream", "open=true").await, none);
+    edge.finish("DataSyncStream", 3).await;
+    assert!(edge.get(path).await.json().get("waiting").is_none());
 }

@@ -101,36 +101,23 @@ async fn places_for_connections_become_more_and_fewer() {
     let edge = Edge::start(|config| config.server.connections_max = 2).await;
     let open = || async {
         let mut open = TcpStream::connect(edge.address).await.unwrap();
-        let ask = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        open.write_all(ask).await.unwrap();
+        open.write_all(HEALTH).await.unwrap();
         open
     };
-    let served = |mut open: TcpStream| async move {
-        let mut byte = [0];
-        let read = open.read_exact(&mut byte);
-        drop(
-            tokio::time::timeout(Duration::from_secs(10), read)
-                .await
-                .expect("an answer"),
-        );
-        open
-    };
-    let waits = |mut open: TcpStream| async move {
-        let mut byte = [0];
-        let early = tokio::time::timeout(Duration::from_millis(50), open.read_exact(&mut byte));
-        assert!(early.await.is_err(), "it was served beside the others");
-        open
-    };
-    let (first, second) = (served(open().await).await, served(open().await).await);
-    let third = waits(open().await).await;
+    let (mut first, mut second) = (open().await, open().await);
+    is_served(&mut first).await;
+    is_served(&mut second).await;
+    let mut third = open().await;
+    waits(&third, &mut first).await;
     edge.set(|config| config.server.connections_max = 3);
-    let third = served(third).await;
+    is_served(&mut third).await;
     edge.set(|config| config.server.connections_max = 1);
-    let fourth = waits(open().await).await;
+    let mut fourth = open().await;
+    waits(&fourth, &mut first).await;
     drop(first);
-    let fourth = waits(fourth).await;
+    waits(&fourth, &mut second).await;
     drop(second);
-    let fourth = waits(fourth).await;
+    waits(&fourth, &mut third).await;
     drop(third);
-    served(fourth).await;
+    is_served(&mut fourth).await;
 }

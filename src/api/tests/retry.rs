@@ -33,6 +33,7 @@ async fn a_retry_answers_the_four_members_always() {
         processed: 2,
         failed: 1,
         requeued: 1,
+        moved_to: BTreeMap::from([("UnrecoverableErrorStream".parse().unwrap(), 1)]),
         skipped: 4,
         unmatched: 6,
         trimmed: 0,
@@ -49,7 +50,7 @@ async fn a_retry_answers_the_four_members_always() {
     edge.redrives.answers.lock().unwrap().push(Ok(report));
     let answer = edge.post("/stream/retry", retry_body(&[])).await;
     let expected = json!({"lastReadOffset": 1_u64 << 40, "processedmessages": 2, "failedMessages": 1, "endOfStream": true,
-        "attempted": 3, "delivered": 2, "requeued": 1, "skipped": 4, "unmatched": 6, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
+        "attempted": 3, "delivered": 2, "requeued": 1, "movedTo": {"UnrecoverableErrorStream": 1}, "skipped": 4, "unmatched": 6, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
         "tail": (1_u64 << 40) + 1, "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
     assert_eq!(answer.json(), expected);
     let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
@@ -169,7 +170,7 @@ async fn a_retry_names_what_is_wrong() {
         .post("/stream/retry", "{}")
         .await
         .check_problem(400, "invalid_request");
-    assert_eq!(problem["errors"].as_array().unwrap().len(), 5);
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 4);
     edge.post("/stream/retry", "[]")
         .await
         .check_problem(400, "invalid_request");
@@ -208,7 +209,6 @@ async fn a_retry_names_what_is_wrong() {
     assert_eq!(problem["errors"][0]["pointer"], "/filter");
     let of = edge.partition("ServerUnavailableStream", 0);
     for (error, status, code) in [
-        (redrive::Error::Running(of), 409, "redrive_running"),
         (
             redrive::Error::PartitionUnknown(of),
             404,
@@ -237,6 +237,70 @@ async fn a_retry_names_what_is_wrong() {
         edge.post("/stream/retry", retry_body(&[]))
             .await
             .check_problem(status, code);
+    }
+}
+
+/// As long as there is one, the next one is told whose it is; and a purge is no retry.
+#[tokio::test]
+async fn what_is_running_is_told_with_its_time_and_its_user() {
+    let edge = Edge::plain().await;
+    for (work, code, word) in [
+        (Work::Retry, "retry_running", "retry"),
+        (Work::Purge, "stream_in_use", "purge"),
+    ] {
+        let running = redrive::Error::Running(taken(&edge, "ServerUnavailableStream", work));
+        edge.redrives.answers.lock().unwrap().push(Err(running));
+        let answer = edge.post("/stream/retry", retry_body(&[])).await;
+        let problem = answer.check_problem(409, code);
+        let detail = format!(
+            "a {word} of ServerUnavailableStream, partition 0, has been running since \
+             2026-01-02T03:04:05.000000Z, by alice; send it again when that is over"
+        );
+        assert_eq!(problem["detail"], detail);
+        let expected = (&json!("2026-01-02T03:04:05.000000Z"), &json!("alice"));
+        assert_eq!((&problem["since"], &problem["by"]), expected);
+    }
+    // In open mode nobody has a name, so the address stands for the caller.
+    let by = edge.redrives.asked.lock().unwrap().pop().unwrap().by;
+    let by: SocketAddr = by.unwrap().parse().unwrap();
+    assert!(by.ip().is_loopback(), "{by}");
+}
+
+#[tokio::test]
+async fn an_offset_needs_a_partition_if_the_stream_has_several() {
+    let edge = Edge::plain().await;
+    edge.post("/v1/streams", r#"{"name":"Several","partitions":2}"#)
+        .await;
+    let answer = |more: &[(&str, Value)]| {
+        let all = [
+            ("streamOCIDToRetry", json!("Several")),
+            ("readPartition", json!("*")),
+        ];
+        let ok = Ok(RedriveReport::default());
+        edge.redrives.answers.lock().unwrap().push(ok);
+        edge.post("/stream/retry", retry_body(&[&all[..], more].concat()))
+    };
+    for group in [None, Some(("group", json!("nightly")))] {
+        let more: Vec<_> = group.into_iter().collect();
+        let problem = answer(&more).await.check_problem(400, "invalid_request");
+        assert_eq!(problem["errors"][0]["pointer"], "/readAfterOffset");
+    }
+    let earliest = answer(&[("readAfterOffset", json!(-1))]).await;
+    assert_eq!(earliest.status, 200, "{}", earliest.text());
+    let one = answer(&[("readPartition", json!("1"))]).await;
+    assert_eq!(one.status, 200, "{}", one.text());
+}
+
+#[tokio::test]
+async fn a_mapping_that_is_not_there_is_not_an_empty_one() {
+    let edge = Edge::plain().await;
+    for (mapping, is_given) in [(json!(null), false), (json!([]), true)] {
+        let ok = Ok(RedriveReport::default());
+        edge.redrives.answers.lock().unwrap().push(ok);
+        let body = retry_body(&[("errormapping", mapping.clone())]);
+        assert_eq!(edge.post("/stream/retry", body).await.status, 200);
+        let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+        assert_eq!(asked.mapping.is_given(), is_given, "{mapping}");
     }
 }
 

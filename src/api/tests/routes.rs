@@ -20,15 +20,7 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
     for (path, methods) in ROUTES {
         let methods: Vec<_> = methods.iter().map(|(names, _)| *names).collect();
         let methods = methods.join(",");
-        let path = path
-            .replace("{stream}", "DataSyncStream")
-            .replace("{name}/yaml", "s2/yaml")
-            .replace("{name}/cursors", "s2/cursors")
-            .replace("{cursor}/ack", "c2/ack")
-            .replace("{cursor}", "c1")
-            .replace("{name}", "s1")
-            .replace("{partition}", "0")
-            .replace("{offset}", "0");
+        let path = filled(path);
         for method in [
             "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
         ] {
@@ -66,6 +58,78 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
     ] {
         edge.get(path).await.check_problem(404, "not_found");
     }
+}
+
+/// Returns a path of a route, with names of what is there in place of its variable parts.
+fn filled(route: &str) -> String {
+    route
+        .replace("{stream}", "DataSyncStream")
+        .replace("{name}/yaml", "s2/yaml")
+        .replace("{name}/cursors", "s2/cursors")
+        .replace("{cursor}/ack", "c2/ack")
+        .replace("{cursor}", "c1")
+        .replace("{name}", "s1")
+        .replace("{partition}", "0")
+        .replace("{offset}", "0")
+}
+
+#[tokio::test]
+async fn no_route_does_anything_for_a_request_with_a_parameter_that_it_does_not_know() {
+    let edge = Edge::plain().await;
+    edge.append("DataSyncStream", vec![record("k", "{}")]).await;
+    let config = r#"{"source":{"trail":"DataSyncStream"}}"#;
+    let made = edge.post("/services/v2/stream/s2", config).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let upgrade = [
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+    ];
+    let readers: [&[(&str, &str)]; 3] = [&[], &upgrade, &[("accept", "text/event-stream")]];
+    for (route, methods) in ROUTES {
+        let path = filled(route);
+        let methods = methods.iter().flat_map(|(names, _)| names.split(','));
+        for (method, headers) in methods.flat_map(|method| readers.map(|headers| (method, headers)))
+        {
+            for query in ["begn=now", "x=1&x=1", "=", "Limit=1"] {
+                let at = format!("{path}?{query}");
+                let answer = edge.send(method, &at, headers, config).await;
+                assert_eq!(answer.status, 400, "{method} {at}: {}", answer.text());
+                if method == "HEAD" {
+                    continue;
+                }
+                let problem = answer.check_problem(400, "invalid_request");
+                let detail = problem["detail"].as_str().unwrap();
+                let name = query.split('=').next().unwrap();
+                let named = format!("query parameter \"{name}\" is unknown: this route takes ");
+                assert!(detail.starts_with(&named), "{method} {at}: {detail}");
+                // What the route does have is told, and is no parameter that it refuses.
+                let known = detail[named.len()..].split(';').next().unwrap();
+                for known in known.split(", ").filter(|known| *known != "none") {
+                    let at = format!("{path}?{known}=1&{known}=1");
+                    let answer = edge.send(method, &at, headers, config).await;
+                    let problem = answer.check_problem(400, "invalid_request");
+                    let twice = format!("query parameter \"{known}\" is there more than once");
+                    assert_eq!(problem["detail"], twice, "{method} {at}");
+                }
+            }
+        }
+    }
+    let stream = edge.get("/services/v2/stream/s1").await;
+    stream.check_problem(404, "not_found");
+    assert_eq!(edge.get("/services/v2/stream/s2").await.status, 200);
+    assert_eq!(
+        edge.get("/v1/data-streams/s2/cursors").await.json()["items"],
+        json!([])
+    );
+    let begn = edge.get("/services/v2/stream/s2?begn=now").await;
+    let said = begn.json()["messages"][0].clone();
+    assert_eq!(said["code"], "OGG-12135", "{said}");
+    let title = said["title"].as_str().unwrap();
+    assert!(
+        title.ends_with("takes begin, cursor, takeover; did you mean \"begin\"?"),
+        "{title}"
+    );
 }
 
 #[tokio::test]

@@ -68,17 +68,13 @@ async fn what_is_no_readable_request_gets_a_status_without_a_body() {
 async fn connections_beyond_the_bound_wait_their_turn() {
     let edge = Edge::start(|config| config.server.connections_max = 1).await;
     let mut first = TcpStream::connect(edge.address).await.unwrap();
-    let ask = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    first.write_all(ask).await.unwrap();
-    let mut byte = [0];
-    first.read_exact(&mut byte).await.unwrap();
+    first.write_all(HEALTH).await.unwrap();
+    is_served(&mut first).await;
     let mut second = TcpStream::connect(edge.address).await.unwrap();
-    second.write_all(ask).await.unwrap();
-    let early =
-        tokio::time::timeout(Duration::from_millis(100), second.read_exact(&mut byte)).await;
-    assert!(early.is_err(), "the second was served beside the first");
+    second.write_all(HEALTH).await.unwrap();
+    waits(&second, &mut first).await;
     drop(first);
-    second.read_exact(&mut byte).await.unwrap();
+    is_served(&mut second).await;
 }
 
 #[tokio::test]
@@ -203,5 +199,39 @@ async fn a_sender_that_reads_at_last_reads_why_it_was_refused() {
             .await
             .expect("the whole body is taken");
         assert_eq!(Reply::read(&mut open).await.status, status, "{headers}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_a_page_may_take_nothing_for_ten_seconds_and_one_of_events_for_thirty() {
+    let edge = Edge::plain().await;
+    let trail = edge.post("/services/v2/stream/s1", r#"{"source":{"trail":"a1"}}"#);
+    assert_eq!(trail.await.status, 201);
+    // More than the system takes for a client.
+    let large = GOOD.replace("18jan", &"x".repeat(700 << 10));
+    for _ in 0..16 {
+        assert_eq!(edge.sync(&large).await.status, 200);
+    }
+    for (path, headers, secs) in [
+        ("/v1/streams/DataSyncStream/partitions/0/records", "", 10),
+        (
+            "/services/v2/stream/s1?begin=earliest",
+            "accept: text/event-stream\r\n",
+            30,
+        ),
+    ] {
+        let mut open = edge.open(path, headers).await;
+        let mut said = [0; 12];
+        open.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"HTTP/1.1 200", "{path}");
+        let reset = async {
+            while open.take_error().unwrap().is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let ((), took) = while_seconds_pass(reset).await;
+        // The system may take a little more than it did at first, which begins the time anew.
+        let patience = Duration::from_secs(secs);
+        assert!((patience..patience * 3 / 2).contains(&took), "{took:?}");
     }
 }

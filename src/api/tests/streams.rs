@@ -278,14 +278,14 @@ async fn a_stream_is_not_purged_while_a_retry_of_it_runs() {
     let edge = Edge::plain().await;
     edge.append("DefaultErrorStream", vec![record("", "{}")])
         .await;
-    let running = edge.partition("DefaultErrorStream", 0);
     let purge = async |stream: &str| {
         let path = format!("/v1/streams/{stream}/purge");
         edge.post(&path, r#"{"reason":"x"}"#).await
     };
+    let running = taken(&edge, "DefaultErrorStream", Work::Retry);
     *edge.redrives.running.lock().unwrap() = Some(running);
     let refused = purge("DefaultErrorStream").await;
-    let problem = refused.check_problem(409, "redrive_running");
+    let problem = refused.check_problem(409, "retry_running");
     let detail = problem["detail"].as_str().unwrap();
     assert!(
         detail.contains("DefaultErrorStream, partition 0"),
@@ -316,4 +316,34 @@ async fn a_stream_of_the_config_is_purged_as_any_other() {
         )
         .await;
     assert_eq!(done.json()["discarded"], 1, "no If-Match is looked at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_growth_behind_a_log_that_does_not_answer_gives_up_after_ten_seconds_and_messages_go_on()
+{
+    let _still = stand_still();
+    let edge = Edge::plain().await;
+    edge.engine.hold(true);
+    let on_its_way = || edge.engine.held_len() > 0;
+    let grows = async {
+        until("the first message", on_its_way).await;
+        let grow = r#"{"partitions":2}"#;
+        let grown = edge.send("PATCH", "/v1/streams/DataSyncStream", &[], grow);
+        let (grown, took) = while_seconds_pass(grown).await;
+        let ten = Duration::from_secs(10);
+        assert!((ten..2 * ten).contains(&took), "{took:?}");
+        let problem = grown.check_problem(503, "queue_full");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("nothing was changed"), "{detail}");
+        // The message that has waited with it is on its way too.
+        until("the second message", || edge.engine.held_len() == 2).await;
+        edge.engine.hold(false);
+    };
+    let second = async {
+        until("the first message", on_its_way).await;
+        edge.sync(GOOD).await
+    };
+    let (first, second, ()) = tokio::join!(edge.sync(GOOD), second, grows);
+    assert_eq!((first.status, second.status), (200, 200));
+    assert_eq!(edge.stream("DataSyncStream").partitions, 1);
 }

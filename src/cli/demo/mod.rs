@@ -20,7 +20,7 @@ use super::{
     Failure, Output,
     client::Client,
     output::{self, Table, cell},
-    tail::{self, Session, Shape},
+    tail::{self, Columns, Session, Shape},
 };
 use crate::{
     config::{Loaded, Overrides, Sources},
@@ -317,6 +317,7 @@ impl Show {
         let shape = Shape::of(&Session::config(&self.client, NAME).await?);
         let begin = [("begin", "now".to_owned())];
         let mut session = Session::open(&self.client, NAME, &begin).await?;
+        let mut columns = Columns::default();
         self.post(STORIES.len(), &LIVE).await?;
         let mut arrived = Vec::new();
         while arrived.len() < LIVE.len() {
@@ -325,7 +326,7 @@ impl Show {
                 message.map_err(|ended| Failure::failed(format!("the data stream: {ended:?}")))?;
             for record in shape.read(&message).map_err(Failure::failed)? {
                 if record.is_change() {
-                    let line = tail::line(&shape, &record, RECORD_CHARS_MAX);
+                    let line = tail::line(&shape, &mut columns, &record, RECORD_CHARS_MAX);
                     self.line("pushed", &line)?;
                     arrived.push(line);
                 }

@@ -137,6 +137,10 @@ impl<R: BufRead> Batches<R> {
             }
             line += 1;
             bytes_read += read as u64;
+            // The gateway ignores this mark before a body, and would not find it before the first of several.
+            if line == 1 && start.starts_with("\u{feff}".as_bytes()) {
+                start.drain(.."\u{feff}".len());
+            }
         }
         let is_message = start.trim_ascii_start().starts_with(b"{")
             && serde_json::from_slice::<&RawValue>(&start).is_ok();
@@ -322,6 +326,13 @@ mod tests {
         check("{\"a\":1}", &[("{\"a\":1}\n", 1)]);
         check("{\"a\":", &[("{\"a\":", 1)]);
         check("{\"a\":1}\nnonsense\n", &[("{\"a\":1}\nnonsense\n", 2)]);
+        // A byte order mark is no part of any of them.
+        check(
+            "\u{feff}{\"a\":1}\n{\"a\":2}",
+            &[("{\"a\":1}\n{\"a\":2}\n", 2)],
+        );
+        check("\u{feff}[{\"a\":1}]", &[("[{\"a\":1}]", 1)]);
+        check("\u{feff}\n", &[]);
     }
 
     #[test]

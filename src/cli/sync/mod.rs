@@ -303,7 +303,7 @@ impl Done {
         }
         let mut text = format!("{} accepted", output::counted(self.accepted, "message"));
         if self.batches > 1 {
-            text = format!("{text} in {} batches", output::grouped(self.batches));
+            text = format!("{text} in {} batches", self.batches);
         }
         let place = |answer: &Value| {
             let part = |name| output::cell(answer, name);

@@ -5,47 +5,53 @@
 //! the gateway named in its handshake, so that what is posted while there is no connection is not skipped. Where that is
 //! not known either, a lost connection is the end. With a cursor the gateway goes on behind the last ack: what
 //! was printed after it is printed again.
+//!
+//! A name that no data stream has may be that of a log stream: see `polled`.
 
 mod acks;
+mod columns;
 mod cut;
+mod polled;
 mod print;
 mod record;
 mod session;
+mod writing;
 
-use std::{io, pin::pin, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use reqwest::StatusCode;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::{
     acks::Acks,
     cut::Cut,
+    polled::Polled,
     record::{Kind, Record},
+    writing::{Outcome, Writer},
 };
 use super::{
     Failure, Gateway, Output,
     client::{self, Client},
-    output,
-    serve::Stops,
+    output, when,
 };
 use crate::random;
 
-pub(super) use self::{print::line, record::Shape, session::Session};
+pub(super) use self::{columns::Columns, print::line, record::Shape, session::Session};
 
 /// A connection that lasted so long counts as one that worked.
 const WORKED: Duration = Duration::from_secs(30);
-/// How long a stop waits for what is being printed.
-const PRINTING_MAX: Duration = Duration::from_secs(1);
 const NO_POSITIONS: &str = "its records have no position (encoding.json.metaFields.pos is off)";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Name of the data stream.
+    /// Name of the data stream. If there is none of that name, the log stream of that name or OCID is read.
     name: String,
     #[command(flatten)]
     gateway: Gateway,
-    /// Where to begin: now, earliest, a time such as 2026-01-02T03:04:05Z, or the pos of a record, to begin behind it.
-    #[arg(long, value_name = "PLACE", default_value = "now")]
+    /// Where to begin: now, earliest, a time (2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago"; UTC), or the pos of a record, to
+    /// begin behind it.
+    #[arg(long, value_name = "PLACE", default_value = "now", value_parser = when::begin)]
     begin: String,
     /// Ends after so many records.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -62,7 +68,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let mut stops = Stops::new()?;
+    let mut writer = Writer::new()?;
     let mut tail = Tail {
         client: arguments.gateway.client()?,
         output,
@@ -72,9 +78,10 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         left: arguments.count,
         connected: false,
         progress: false,
+        columns: Columns::default(),
         arguments,
     };
-    tail.run(&mut stops).await
+    tail.run(&mut writer).await
 }
 
 /// A run of the command.
@@ -94,16 +101,17 @@ struct Tail {
     connected: bool,
     /// Something was printed since the last connection was made.
     progress: bool,
+    columns: Columns,
 }
 
 impl Tail {
-    async fn run(&mut self, stops: &mut Stops) -> Result<(), Failure> {
+    async fn run(&mut self, writer: &mut Writer) -> Result<(), Failure> {
         let (mut failures, mut other_shape) = (0, false);
         loop {
             let begun = Instant::now();
             let connected = tokio::select! {
                 biased;
-                () = stops.next() => return Ok(()),
+                () = writer.ended() => return Ok(()),
                 connected = self.connect() => connected,
             };
             self.progress = false;
@@ -114,12 +122,15 @@ impl Tail {
                         "no cursor is kept: {NO_POSITIONS}"
                     )));
                 }
-                Ok(session) => match self.follow(session, stops).await {
+                Ok(session) => match self.follow(session, writer).await {
                     Ok(()) => return Ok(()),
                     Err(cut) => cut,
                 },
                 // The first one is like any other command.
-                Err(error) if !self.connected => return Err(error.into()),
+                Err(error) if !self.connected => {
+                    let mut polled = self.polled(error).await?;
+                    return polled.run(writer).await;
+                }
                 Err(error) => Cut::refused(error),
             };
             if self.progress || begun.elapsed() >= WORKED {
@@ -146,9 +157,30 @@ impl Tail {
             ));
             tokio::select! {
                 biased;
-                () = stops.next() => return Ok(()),
+                () = writer.ended() => return Ok(()),
                 () = sleep(wait) => {}
             }
+        }
+    }
+
+    /// Returns what reads the log stream of that name, if the first handshake was refused because no data stream has it.
+    async fn polled(&self, refused: client::Error) -> Result<Polled, Failure> {
+        let name = &self.arguments.name;
+        match &refused {
+            client::Error::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
+            _ => return Err(refused.into()),
+        }
+        match polled::log_stream(&self.client, name).await {
+            Ok(Ok(stream)) => {
+                let client = self.client.clone();
+                Polled::new(client, &self.arguments, self.output, stream)
+            }
+            // Either may have been meant.
+            Ok(Err(unknown)) => {
+                let refused = Failure::from(refused);
+                Err(Failure::failed(format!("{}\n{unknown}", refused.message)))
+            }
+            Err(_also_refused) => Err(refused.into()),
         }
     }
 
@@ -180,13 +212,13 @@ impl Tail {
     }
 
     /// Prints what comes until it is enough.
-    async fn follow(&mut self, mut session: Session, stops: &mut Stops) -> Result<(), Cut> {
+    async fn follow(&mut self, mut session: Session, writer: &mut Writer) -> Result<(), Cut> {
         let mut acks = Acks::default();
         loop {
             let ack_at = acks.due_at(Instant::now());
             let message = tokio::select! {
                 biased;
-                () = stops.next() => break,
+                () = writer.ended() => break,
                 () = async { sleep_until(ack_at.unwrap_or_else(Instant::now)).await }, if ack_at.is_some() => {
                     if let Some(ack) = acks.take(Instant::now()) {
                         session.say(ack).await.map_err(Cut::ended)?;
@@ -196,25 +228,10 @@ impl Tail {
                 message = session.next() => message.map_err(Cut::ended)?,
             };
             let (lines, printed) = self.lines(&message)?;
-            let mut stopped = false;
-            if !lines.is_empty() {
-                let mut writing = pin!(print::write(lines));
-                let written = tokio::select! {
-                    biased;
-                    () = stops.next() => {
-                        stopped = true;
-                        // Its reader may have it already, and then it is to be acked.
-                        timeout(PRINTING_MAX, writing).await
-                    }
-                    written = &mut writing => Ok(written),
-                };
-                match written {
-                    Ok(Ok(())) => {}
-                    Err(_nobody_reads) => break,
-                    // `syncgate tail NAME | head` has seen enough.
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                    Ok(Err(error)) => return Err(Cut::Final(format!("cannot print: {error}"))),
-                }
+            match writer.write(lines).await {
+                Outcome::Written => {}
+                Outcome::Ended => break,
+                Outcome::Failed(why) => return Err(Cut::Final(why)),
             }
             if let Some(pos) = printed {
                 self.progress = true;
@@ -226,7 +243,7 @@ impl Tail {
                 self.next.clone_from(&pos);
                 self.last = pos;
             }
-            if stopped || self.left == Some(0) {
+            if self.left == Some(0) {
                 break;
             }
         }
@@ -243,6 +260,7 @@ impl Tail {
         let Some(shape) = &self.shape else {
             return Ok((lines, last));
         };
+        let columns = &mut self.columns;
         let records = shape.read(message).map_err(|error| Cut::unread(&error))?;
         for record in records {
             if self.left == Some(0) {
@@ -258,7 +276,7 @@ impl Tail {
             } else if !self.arguments.all {
                 continue;
             }
-            print::push(self.output, shape, &record, &mut lines);
+            print::push(self.output, shape, columns, &record, &mut lines);
         }
         Ok((lines, last))
     }

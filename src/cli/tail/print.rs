@@ -6,7 +6,10 @@ use serde_json::{Value, value::RawValue};
 
 use crate::cli::{Output, escape};
 
-use super::record::{Kind, Members, Record, Shape, string};
+use super::{
+    columns::Columns,
+    record::{Kind, Members, Record, Shape, string},
+};
 
 /// Characters of a line that no terminal shows.
 const LINE_CHARS_MAX: usize = 400;
@@ -27,60 +30,74 @@ pub(super) fn line_chars_max() -> usize {
 
 /// Appends a record and the end of its line. For programs that is the record as it was sent; a terminal gets the same value
 /// with what it would obey escaped.
-pub(super) fn push(output: Output, shape: &Shape, record: &Record<'_>, out: &mut Vec<u8>) {
+pub(super) fn push(
+    output: Output,
+    shape: &Shape,
+    columns: &mut Columns,
+    record: &Record<'_>,
+    out: &mut Vec<u8>,
+) {
     match output {
-        Output::Json => {
-            let text = match io::stdout().is_terminal() {
-                true => escape::json(record.text),
-                false => record.text.into(),
-            };
-            // A line's end can only stand between tokens: in a string it would not be JSON.
-            out.extend(text.bytes().map(|byte| {
-                if matches!(byte, b'\n' | b'\r') {
-                    b' '
-                } else {
-                    byte
-                }
-            }));
-        }
+        Output::Json => push_json(record.text, out),
         Output::Text => {
-            let line = line(shape, record, line_chars_max());
+            let line = line(shape, columns, record, line_chars_max());
             out.extend_from_slice(line.as_bytes());
+            out.push(b'\n');
         }
     }
+}
+
+/// Appends JSON on one line.
+pub(super) fn push_json(text: &str, out: &mut Vec<u8>) {
+    let text = match io::stdout().is_terminal() {
+        true => escape::json(text),
+        false => text.into(),
+    };
+    // A line's end can only stand between tokens: in a string it would not be JSON.
+    let bytes = text.bytes().map(|byte| match byte {
+        b'\n' | b'\r' => b' ',
+        byte => byte,
+    });
+    out.extend(bytes);
     out.push(b'\n');
 }
 
-/// Returns a record for people: time, object, operation, transaction and a short form of the row, on one line.
-pub(in crate::cli) fn line(shape: &Shape, record: &Record<'_>, chars_max: usize) -> String {
-    let of = |name: &Option<String>| name.as_ref().and_then(|name| string(&record.members, name));
-    let cells = match &record.kind {
-        Kind::Change { .. } => [
-            of(&shape.time),
-            of(&shape.object),
-            of(&shape.op),
-            of(&shape.xid),
-            Some(row(shape, &record.members)),
-        ],
+/// Returns a record for people: time, object, operation, transaction, key where rows have one, and a short form of the row,
+/// on one line.
+pub(in crate::cli) fn line(
+    shape: &Shape,
+    columns: &mut Columns,
+    record: &Record<'_>,
+    chars_max: usize,
+) -> String {
+    let of = |name: &Option<String>| name.as_ref().map(|name| string(&record.members, name));
+    match &record.kind {
+        Kind::Change { .. } => {
+            let names = [&shape.time, &shape.object, &shape.op, &shape.xid];
+            // A member that is off has no column.
+            let cells = names.into_iter().filter_map(of);
+            let cells = cells.map(|cell| cell.unwrap_or_default());
+            let (key, row) = row(shape, &record.members);
+            columns.line(cells.chain(key), &row, chars_max)
+        }
         Kind::About => {
             let op = shape.metadata_op(&record.members);
             let kind = op.unwrap_or_else(|| "schema".to_owned());
-            [Some(kind), Some(record.text.to_owned()), None, None, None]
+            cut(&format!("{kind}  {}", record.text), chars_max)
         }
-    };
-    let cells = cells.into_iter().flatten().filter(|cell| !cell.is_empty());
-    cut(&cells.collect::<Vec<_>>().join("  "), chars_max)
+    }
 }
 
-fn row(shape: &Shape, members: &Members<'_>) -> String {
+/// Returns the key, where rows have one, and the row.
+fn row(shape: &Shape, members: &Members<'_>) -> (Option<String>, String) {
     if let Some(statement) = string(members, "ddl") {
-        return statement;
+        return (None, statement);
     }
     let image = [&shape.after, &shape.before].map(|name| members.get(name).copied());
     match image {
         [Some(image), _] | [None, Some(image)] => match appended(image) {
-            Some(text) => text,
-            None => image.get().to_owned(),
+            Some((key, text)) => (Some(key), text),
+            None => (None, image.get().to_owned()),
         },
         // Columns stand beside the metadata.
         [None, None] => {
@@ -94,16 +111,17 @@ fn row(shape: &Shape, members: &Members<'_>) -> String {
             let is_meta = |name: &String| meta.iter().any(|meta| meta.as_ref() == Some(name));
             let columns = members.iter().filter(|(name, _)| !is_meta(name));
             let columns = columns.map(|(name, value)| format!("{}:{value}", Value::from(&**name)));
-            match columns.collect::<Vec<_>>().join(",") {
+            let row = match columns.collect::<Vec<_>>().join(",") {
                 columns if columns.is_empty() => columns,
                 columns => format!("{{{columns}}}"),
-            }
+            };
+            (None, row)
         }
     }
 }
 
-/// Returns a row of the log itself: its key, the call that it asks for, and why it failed in an error stream.
-fn appended(image: &RawValue) -> Option<String> {
+/// Returns the key of a row of the log itself, and the call that it asks for, with why it failed in an error stream.
+fn appended(image: &RawValue) -> Option<(String, String)> {
     let row: Members<'_> = serde_json::from_str(image.get()).ok()?;
     if !["PARTITION", "OFFSET", "HEADERS"]
         .iter()
@@ -112,19 +130,28 @@ fn appended(image: &RawValue) -> Option<String> {
         return None;
     }
     let data = match (row.get("DATA"), row.get("DATA_BASE64")) {
-        (Some(data), _) => Some(call(data).unwrap_or_else(|| data.get().to_owned())),
-        (None, base64) => base64.map(|base64| format!("base64 {base64}")),
+        (Some(data), _) => called(data),
+        (None, Some(base64)) => format!("base64 {base64}"),
+        (None, None) => String::new(),
     };
     let cause = serde_json::from_str(row["HEADERS"].get())
         .ok()
         .and_then(|headers| cause(&headers));
-    let cells = [string(&row, "KEY"), cause, data].into_iter().flatten();
-    Some(
-        cells
-            .filter(|cell| !cell.is_empty())
-            .collect::<Vec<_>>()
-            .join("  "),
-    )
+    let key = string(&row, "KEY").unwrap_or_default();
+    Some((key, caused(cause, &data)))
+}
+
+/// Returns a message as the call that it asks for, or as it is.
+pub(super) fn called(message: &RawValue) -> String {
+    call(message).unwrap_or_else(|| message.get().to_owned())
+}
+
+/// Puts a cause in front, if there is one.
+pub(super) fn caused(cause: Option<String>, text: &str) -> String {
+    match cause {
+        Some(cause) => format!("{cause}  {text}"),
+        None => text.to_owned(),
+    }
 }
 
 /// `POST https://api.example/orders {"orderid":"18jan"}`.
@@ -144,14 +171,18 @@ fn call(data: &RawValue) -> Option<String> {
 /// `(status 503)`, `(connect)`.
 fn cause(headers: &Members<'_>) -> Option<String> {
     let class = string(headers, "cause-class")?;
-    Some(match string(headers, "cause-status") {
+    Some(of_cause(&class, string(headers, "cause-status").as_deref()))
+}
+
+pub(super) fn of_cause(class: &str, status: Option<&str>) -> String {
+    match status {
         Some(status) => format!("({class} {status})"),
         None => format!("({class})"),
-    })
+    }
 }
 
 /// One record is one line, whatever it holds.
-fn cut(text: &str, chars_max: usize) -> String {
+pub(super) fn cut(text: &str, chars_max: usize) -> String {
     let text = escape::line(text.trim_end());
     match text.char_indices().nth(chars_max) {
         None => text.into_owned(),
@@ -186,7 +217,8 @@ mod tests {
         let shape = Shape::of(config);
         let message = format!("[{record}]");
         let records = shape.read(&message).unwrap();
-        assert_eq!(line(&shape, &records[0], 100), expected);
+        let mut columns = Columns::default();
+        assert_eq!(line(&shape, &mut columns, &records[0], 100), expected);
     }
 
     #[test]
@@ -222,12 +254,20 @@ mod tests {
         check(&plain, &binary, &format!("{head}  base64 1"));
         let ddl =
             r#"{"op_type":"DDL","pos":"p1a","xid":"ddl.1","ddl":"CREATE STREAM S PARTITIONS 1"}"#;
-        check(&plain, ddl, "DDL  ddl.1  CREATE STREAM S PARTITIONS 1");
-        check(&plain, r#"{"op_type":"TRUNCATE","pos":"p1a"}"#, "TRUNCATE");
+        check(
+            &plain,
+            ddl,
+            "-  -  DDL  ddl.1  CREATE STREAM S PARTITIONS 1",
+        );
+        check(
+            &plain,
+            r#"{"op_type":"TRUNCATE","pos":"p1a"}"#,
+            "-  -  TRUNCATE  -",
+        );
         check(
             &plain,
             r#"{"op_type":"DELETE","pos":"p1a","before":{"id":"\u001b[31m"}}"#,
-            r#"DELETE  {"id":"\u001b[31m"}"#,
+            r#"-  -  DELETE  -  {"id":"\u001b[31m"}"#,
         );
     }
 
@@ -252,10 +292,12 @@ mod tests {
         let shape = Shape::of(&json!({}));
         let message = format!("[{text}]");
         let mut out = Vec::new();
+        let record = &shape.read(&message).unwrap()[0];
         push(
             Output::Json,
             &shape,
-            &shape.read(&message).unwrap()[0],
+            &mut Columns::default(),
+            record,
             &mut out,
         );
         let expected = "{\"pos\":\"p1a\",   \"after\": {\"n\":1.10e+2,\"t\":\"\\n\"}}\n";

@@ -50,8 +50,26 @@ pub(crate) struct Breaker {
     halved_at: Option<Instant>,
     window: Window,
     open: Option<Open>,
+    /// When it opened, the first time in a row, or closed; `None` before that.
+    since: Option<Instant>,
     /// Openings in a row.
     openings: u32,
+}
+
+/// Whether calls may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// They may.
+    Closed,
+    /// None does before then.
+    Open {
+        /// When one call may probe.
+        until: Instant,
+        /// The target has asked for that by `Retry-After`.
+        is_asked: bool,
+    },
+    /// One call probes, or the next one will.
+    HalfOpen,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +168,7 @@ impl Breaker {
             halved_at: None,
             window: Window::default(),
             open: None,
+            since: None,
             openings: 0,
         }
     }
@@ -208,6 +227,19 @@ impl Breaker {
         (open.probing || now < open.until()).then(|| open.until())
     }
 
+    /// Returns whether calls may begin, and since when that is so; `None` if it was never otherwise.
+    pub(crate) fn stand(&self, now: Instant) -> (Stand, Option<Instant>) {
+        let stand = match &self.open {
+            None => Stand::Closed,
+            Some(open) if open.probing || now >= open.until() => Stand::HalfOpen,
+            Some(open) => Stand::Open {
+                until: open.until(),
+                is_asked: open.asked_until.is_some_and(|asked| asked > open.own_until),
+            },
+        };
+        (stand, self.since)
+    }
+
     /// Notes that a call begins.
     pub(crate) fn begin(&mut self) -> Begun {
         self.calls += 1;
@@ -259,6 +291,7 @@ impl Breaker {
                 let closes = self.open.take().is_some();
                 if closes {
                     self.begin_phase();
+                    self.since = Some(now);
                     self.openings = 0;
                 }
                 self.window.push(Finished::Available);
@@ -294,6 +327,9 @@ impl Breaker {
 
     fn open(&mut self, now: Instant, pause: impl FnOnce(u32) -> Duration) -> Instant {
         self.openings = self.openings.saturating_add(1);
+        if self.open.is_none() {
+            self.since = Some(now);
+        }
         let open = Open {
             own_until: now + pause(self.openings),
             asked_until: self.window.asked_until(),

@@ -332,3 +332,30 @@ fn slots_follow_their_bound_and_there_is_always_one() {
     bench.breaker.set_slots_max(2);
     assert_eq!(slots(&bench), 2);
 }
+
+#[test]
+fn it_says_whether_calls_may_begin_and_since_when() {
+    let mut bench = Bench::new(8);
+    let stand = |bench: &Bench| bench.breaker.stand(bench.now());
+    assert_eq!(stand(&bench), (Stand::Closed, None));
+    bench.millis = 1_000;
+    for _ in 0..4 {
+        bench.call(DOWN);
+    }
+    assert_eq!(stand(&bench), (Stand::Closed, None));
+    let until = bench.opens(DOWN);
+    let opened = Some(bench.at(1_000));
+    let open = |until, is_asked| Stand::Open { until, is_asked };
+    assert_eq!(stand(&bench), (open(until, false), opened));
+    // Its pause is over; a probe is under way.
+    bench.millis = 1_200;
+    assert_eq!(stand(&bench), (Stand::HalfOpen, opened));
+    let probe = bench.breaker.begin();
+    assert_eq!(stand(&bench), (Stand::HalfOpen, opened));
+    // It asks for more than our own pause; it is open since the first time in a row.
+    bench.judge(probe, asked(60));
+    assert_eq!(stand(&bench), (open(bench.at(61_200), true), opened));
+    bench.millis = 61_200;
+    assert_eq!(bench.call(ANSWERS), Some(Change::Closed));
+    assert_eq!(stand(&bench), (Stand::Closed, Some(bench.at(61_200))));
+}

@@ -44,7 +44,7 @@ const PAGE_BYTES_LEAST: usize = 4 * 1024;
 /// Records given to a board together; those that it refuses were copied in vain.
 const RUN_LEN_MAX: usize = 64;
 /// How often a hint may be stored; tests have no time.
-pub(super) const HINT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
+const HINT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
 /// Ends looked at together when finished records are skipped.
 const SKIP_LEN: u64 = 16_384;
 /// Dispatches a partition until its lease is gone, its stream is deleted, or the gateway stops.

@@ -18,7 +18,6 @@ use crate::{
     dispatch::{
         Cause,
         job::{Errand, LeftLanes, Mapping, Redone, Redriven, Start},
-        route::CauseTable,
     },
     record::Record,
     storage::{CommitError, Log, OpenRecords, StreamConfig},
@@ -321,7 +320,7 @@ async fn retry(gateway: &Harness, offset: u64) -> (Start, oneshot::Receiver<Redo
     let errand = Errand::Redrive(Redriven {
         stream: gateway.stream(UNAVAILABLE),
         mapping: Arc::new(Mapping {
-            streams: CauseTable::default(),
+            streams: None,
             redrives_max: 20,
             left_lanes: LeftLanes::default(),
         }),

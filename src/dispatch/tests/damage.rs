@@ -1,13 +1,13 @@
 //! A log that cannot be read in one place.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use serde_json::json;
 
 use super::{
     harness::{Harness, SOURCE, message},
     hints::crashed,
-    stub::{StubTarget, within},
+    stub::{StubTarget, until},
 };
 use crate::storage::{Log, OpenRecords};
 
@@ -25,12 +25,8 @@ fn spoil_oldest(journal: &Path) {
 
 async fn unreadable(gateway: &Harness, count: i64) {
     let partitions = &gateway.stats.unreadable_partitions;
-    within(&format!("{count} unreadable partitions"), async {
-        while partitions.get() != count {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    let what = format!("{count} unreadable partitions");
+    until(&what, || partitions.get() == count).await;
 }
 
 #[tokio::test]

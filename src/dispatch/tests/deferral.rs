@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    dispatch::{Cause, WaitingRecord},
+    dispatch::{Cause, WaitingRecord, WaitsFor},
     place::Offset,
 };
 
@@ -18,11 +18,18 @@ fn soon(config: &mut Config) {
     config.dispatch.retry_after_ms_max = 1;
 }
 
+/// Returns the records that were called in vain and are to be called again.
+fn waiting(gateway: &Harness) -> Vec<WaitingRecord> {
+    let stream = gateway.partition(SOURCE, 0).stream;
+    let mut all = gateway.dispatcher.waiting(stream, &|_, _| true, 1_000);
+    all.retain(|one| one.cause.is_some() && one.waits_for != WaitsFor::Answer);
+    all
+}
+
 async fn until_waiting(gateway: &Harness, len: usize) -> Vec<WaitingRecord> {
-    let of = gateway.partition(SOURCE, 0);
     within("records to wait", async {
         loop {
-            let waiting = gateway.dispatcher.waiting(of);
+            let waiting = waiting(gateway);
             if waiting.len() == len {
                 return waiting;
             }
@@ -148,9 +155,17 @@ async fn a_record_that_waits_shows_its_last_cause_and_a_reload_can_end_that() {
     first.answer_with(503, &[("retry-after", "1800")], "");
     let waiting = until_waiting(&gateway, 1).await;
     let [one] = waiting[..] else { unreachable!() };
-    let shown = (one.offset, one.cause, one.attempts);
-    assert_eq!(shown, (Offset(0), Cause::Status(503), 1));
-    let wait = one.due.since(before).as_secs();
+    let shown = (one.offset, one.waits_for, one.cause, one.attempts);
+    let cause = Some(Cause::Status(503));
+    assert_eq!(shown, (Offset(0), WaitsFor::RetryAfter, cause, 1));
+    let wait = one.due.unwrap().since(before).as_secs();
+    let stream = gateway.partition(SOURCE, 0).stream;
+    let all = gateway.dispatcher.waiting(stream, &|_, _| true, 1_000);
+    let others = all.iter().map(|one| (one.offset, one.waits_for));
+    assert_eq!(
+        others.skip(1).collect::<Vec<_>>(),
+        [(Offset(1), WaitsFor::Key), (Offset(2), WaitsFor::Answer)]
+    );
     assert!((1795..=1801).contains(&wait), "{wait}");
     let queued: usize = gateway
         .dispatcher
@@ -190,9 +205,26 @@ async fn what_is_put_off_waits_no_shorter_than_our_own_pause() {
         gateway.sync("k", &message(target.address, "/1")).await;
         target.next_call().await.answer_with(429, headers, "");
         let due = until_waiting(&gateway, 1).await[0].due;
-        let wait = due.since(before).as_secs();
+        let wait = due.unwrap().since(before).as_secs();
         assert!((1_000..=2_100).contains(&wait), "{headers:?}: {wait}");
     }
+}
+
+#[tokio::test]
+async fn a_target_whose_clock_is_wrong_gets_the_time_that_it_asks_for() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|_| {}).await;
+    let before = crate::clock::Clock::system().now();
+    gateway.sync("k", &message(target.address, "/1")).await;
+    let half_an_hour = [
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("retry-after", "Sun, 06 Nov 1994 09:19:37 GMT"),
+    ];
+    let call = target.next_call().await;
+    call.answer_with(429, &half_an_hour, "");
+    let due = until_waiting(&gateway, 1).await[0].due;
+    let wait = due.unwrap().since(before).as_secs();
+    assert!((1_790..=1_830).contains(&wait), "{wait}");
 }
 
 #[tokio::test]
@@ -218,12 +250,7 @@ async fn what_is_put_off_is_bounded_by_the_queue() {
                 if let Some(call) = target.waiting_call() {
                     return Some(call);
                 }
-                if gateway
-                    .dispatcher
-                    .waiting(gateway.partition(SOURCE, 0))
-                    .len()
-                    >= 7
-                {
+                if waiting(&gateway).len() >= 7 {
                     return None;
                 }
                 tokio::task::yield_now().await;
@@ -236,6 +263,6 @@ async fn what_is_put_off_is_bounded_by_the_queue() {
             (Some(call), _) => call.answer(200),
         }
     }
-    let waiting = gateway.dispatcher.waiting(gateway.partition(SOURCE, 0));
+    let waiting = waiting(&gateway);
     assert!((7..=10).contains(&waiting.len()), "{}", waiting.len());
 }

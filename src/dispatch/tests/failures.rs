@@ -13,6 +13,7 @@ use super::{
         DEFAULT, Harness, INTERNAL, OWN_ADDRESS, SOURCE, UNAVAILABLE, UNRECOVERABLE, header,
         message, record,
     },
+    reload::named,
     stub::{StubTarget, raw_target, read_head, within},
 };
 use crate::{clock::Timestamp, config::Config, storage::AppendKind};
@@ -77,13 +78,18 @@ async fn statuses_are_routed_by_the_outcome_table() {
 
 #[tokio::test]
 async fn nothing_is_kept_of_an_answer_that_echoes_a_credential() {
-    let gateway = Harness::start(|config| config.push.masked_headers = vec!["X-Own".into()]).await;
     let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| {
+        config.push.masked_headers = vec!["X-Own".into()];
+        config.targets = vec![named("orders", &target)];
+        config.targets[0].secret_header = Some("X-Pass".into());
+    })
+    .await;
     let mut message = message(target.address, "/x");
     message["vaultSecretName"] = json!("long");
     message["targetRestApiHeaders"] = json!([
         {"key": "X-Api-Key", "value": "key-of-the-list"}, {"key": "X-Own", "value": "key-of-the-setting"},
-        {"key": "Cookie", "value": "a=1; session=c00k1e-0f-it"}, {"key": "X-Note", "value": "nothing secret"}]);
+        {"key": "Cookie", "value": "a=1; session=c00k1e-0f-it"}, {"key": "X-Pass", "value": "pass-of-the-message"}, {"key": "X-Note", "value": "nothing secret"}]);
     let bodies = [
         ("no Bearer token-of-the-target", "-"),
         (r#"{"sent":"token\u002dof-the\u002dtarget"}"#, "-"),
@@ -91,6 +97,7 @@ async fn nothing_is_kept_of_an_answer_that_echoes_a_credential() {
         ("bad key key-of-the-list", "-"),
         ("bad key key%2Dof-the-setting", "-"),
         ("c00k1e-0f-it is over", "-"),
+        ("pass-of-the-message was not sent", "-"),
         ("nothing secret", "nothing secret"),
     ];
     for (at, (body, kept)) in bodies.into_iter().enumerate() {

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Mutex,
-    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     harness::{DEFAULT, Harness, INTERNAL, SOURCE, UNAVAILABLE, UNRECOVERABLE, message, record},
     order::Numbers,
-    stub::{StubTarget, within},
+    stub::{StubTarget, until, within},
 };
 use crate::{
     config::Config,
@@ -72,13 +71,8 @@ fn open_len(gateway: &Harness) -> u64 {
 }
 
 async fn all_ended(gateway: &Harness) {
-    within("all records to end", async {
-        while open_len(gateway) > 0 {
-            // Ends of deliveries move no tail that one could wait for.
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    // Ends of deliveries move no tail that one could wait for.
+    until("all records to end", || open_len(gateway) == 0).await;
 }
 
 /// Numbers the records of each lane, and checks that its calls come in that order.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::stub::within;
+use super::stub::{until, within};
 use crate::{
     clock::Clock,
     config::Config,
@@ -189,17 +189,10 @@ impl Harness {
 
     /// Waits until every record of the source's partition 0 has an end.
     pub(crate) async fn settled(&self) -> Counts {
-        within("all records to end", async {
-            loop {
-                let counts = self.counts(SOURCE);
-                if counts.open_len() == 0 {
-                    return counts;
-                }
-                // Ends of deliveries move no tail that one could wait for.
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        })
-        .await
+        // Ends of deliveries move no tail that one could wait for.
+        let open_len = || self.counts(SOURCE).open_len();
+        until("all records to end", || open_len() == 0).await;
+        self.counts(SOURCE)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     harness::{Harness, SOURCE, message, record},
-    stub::{DEADLINE, StubTarget, within},
+    stub::{DEADLINE, StubTarget, until, within},
 };
 use crate::config::Config;
 
@@ -18,7 +18,7 @@ const SILENT_LEN: usize = 400;
 /// Names that were asked for.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A resolver that knows every name but those that end in `silent.example`: these hang until the sender is dropped.
+/// A resolver that knows every name but those of a silent server: these hang until the sender is dropped.
 fn resolver() -> (
     impl Fn(&str) -> std::io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     Asked,
@@ -29,7 +29,7 @@ fn resolver() -> (
     let list = asked.clone();
     let find = move |host: &str| {
         list.lock().unwrap().push(host.to_owned());
-        if host.ends_with("silent.example") {
+        if host.contains(".silent") {
             // One thread waits in the channel and the others for the lock.
             let _ended = released.lock().unwrap().recv_timeout(DEADLINE);
             return Err(std::io::ErrorKind::TimedOut.into());
@@ -118,6 +118,32 @@ async fn names_that_no_server_answers_fail_no_healthy_target() {
         (counts.delivered, counts.routed),
         (40, SILENT_LEN as u64 + 1)
     );
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn names_that_hang_leave_look_ups_to_the_records_of_other_sources() {
+    let target = StubTarget::always(200).await;
+    let (find, asked, release) = resolver();
+    let gateway = Harness::start_finding(find, set).await;
+    // Each zone has one of them, so only the source bounds them.
+    let silent = |at| {
+        let host = format!("t.silent{at}.example");
+        record("", &named(&host, target), &[("source", "bank")])
+    };
+    gateway
+        .append(SOURCE, 0, (0..100).map(silent).collect())
+        .await;
+    until("look-ups that hang", || asked.lock().unwrap().len() == 64).await;
+    let host = "api.good.example";
+    let healthy = record("", &named(host, target), &[("source", "shop")]);
+    gateway.append(SOURCE, 0, vec![healthy]).await;
+    until("the healthy target", || {
+        gateway.counts(SOURCE).delivered == 1
+    })
+    .await;
+    drop(release);
+    assert_eq!(gateway.settled().await.routed, 100);
     gateway.stop().await;
 }
 

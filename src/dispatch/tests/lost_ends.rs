@@ -3,7 +3,7 @@
 
 use super::{
     harness::{DEFAULT, Harness, SOURCE, UNAVAILABLE, header, message},
-    stub::{StubTarget, within},
+    stub::{StubTarget, until, within},
 };
 use crate::storage::{CommitError, Log, OpenRecords, State};
 
@@ -24,15 +24,6 @@ fn full() -> CommitError {
         kind: "tokens",
         bytes_max: 1,
     }
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    within(what, async {
-        while !holds() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -170,4 +161,48 @@ async fn an_end_that_was_lost_is_not_in_the_checkpoint() {
     }
     assert_eq!(gateway.settled().await.delivered, 5);
     gateway.stop().await;
+}
+
+/// Its call is made already: without the end it would be made again after the start.
+#[tokio::test]
+async fn an_end_that_waits_for_a_busy_log_is_stored_while_the_gateway_stops() {
+    let cases: [(u16, fn() -> CommitError); 3] = [
+        (200, || CommitError::Busy),
+        (503, || CommitError::Busy),
+        // A disk may stay full for longer than a stop may take.
+        (503, || CommitError::DiskFull),
+    ];
+    for (status, error) in cases {
+        let mut target = StubTarget::start().await;
+        let gateway = Harness::start(|_| {}).await;
+        let stats = gateway.stats.clone();
+        gateway.sync("k", &message(target.address, "/")).await;
+        let call = target.next_call().await;
+        let ends = gateway.engine.ends();
+        if status == 200 {
+            // The one that travels with others.
+            ends.refuse(CommitError::Busy);
+        }
+        ends.hold(true);
+        call.answer(status);
+        until("the end to be on its way", || ends.held_len() == 1).await;
+        gateway.stop.cancel();
+        for _ in 0..3 {
+            ends.refuse(error());
+        }
+        ends.hold(false);
+        let dir = gateway.stop().await;
+        let is_lost = matches!(error(), CommitError::DiskFull);
+        assert_eq!(stats.lost_ends.get(), u64::from(is_lost), "{status}");
+
+        let gateway = Harness::start_in(dir, 1, |_| {}).await;
+        if is_lost {
+            target.next_call().await.answer(status);
+        }
+        let counts = gateway.settled().await;
+        let failed = u64::from(status == 503);
+        assert_eq!((counts.delivered, counts.routed), (1 - failed, failed));
+        assert!(target.waiting_call().is_none(), "{status}");
+        gateway.stop().await;
+    }
 }

@@ -6,6 +6,7 @@ use super::{
     stub::{StubTarget, within},
 };
 use crate::{
+    dispatch::WaitsFor,
     ledger::Balance,
     place::Offset,
     storage::{Log, OpenRecords, PurgeNote, Purged},
@@ -116,9 +117,15 @@ async fn a_record_that_was_put_off_and_is_purged_holds_its_lane_up_no_longer() {
         }
         call.answer_with(429, &[("retry-after", "600")], "");
         if !purged_during_call {
-            let of = gateway.partition(SOURCE, 0);
+            let stream = gateway.partition(SOURCE, 0).stream;
+            let is_put_off = || {
+                let waiting = gateway.dispatcher.waiting(stream, &|_, _| true, 1);
+                waiting
+                    .iter()
+                    .any(|one| one.waits_for == WaitsFor::RetryAfter)
+            };
             within("the record to be put off", async {
-                while gateway.dispatcher.waiting(of).is_empty() {
+                while !is_put_off() {
                     tokio::task::yield_now().await;
                 }
             })

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     harness::{Harness, SOURCE, UNAVAILABLE, message, record},
-    stub::{StubTarget, within},
+    stub::{StubTarget, stand_still, within},
 };
 use crate::{
     config::Redrive,
@@ -74,6 +74,7 @@ async fn a_retry_takes_the_slots_of_its_target() {
         redeliver: false,
         dry_run: false,
         time_budget: Duration::from_secs(20),
+        by: None,
     };
     let retry = redriver.run(request);
     let calls = async {
@@ -117,6 +118,23 @@ async fn what_was_purged_takes_no_slot_of_its_target() {
     assert_eq!(next.path, "/new");
     next.answer(200);
     assert_eq!(gateway.settled().await.delivered, 1);
+}
+
+/// With a slot for each of them the next record would be called after 40 seconds, and here no time passes.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_called_takes_no_slot_of_its_target() {
+    let _still = stand_still();
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.dispatch.rate_per_second = Some(1)).await;
+    let message = message(target.address, "/x");
+    let unknown = |_| record("k", &message, &[("secret-name", "of nobody")]);
+    gateway
+        .append(SOURCE, 0, (0..40).map(unknown).collect())
+        .await;
+    gateway.sync("k", &message).await;
+    target.next_call().await.answer(200);
+    let counts = gateway.settled().await;
+    assert_eq!((counts.delivered, counts.routed), (1, 40));
 }
 
 #[tokio::test]

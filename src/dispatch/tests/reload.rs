@@ -25,6 +25,7 @@ pub(super) fn named(name: &str, target: &StubTarget) -> TargetSettings {
         response_timeout_ms: None,
         attempt_timeout_ms: None,
         body_always: false,
+        secret_header: None,
     }
 }
 

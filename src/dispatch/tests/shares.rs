@@ -10,9 +10,9 @@ use tempfile::TempDir;
 
 use super::{
     harness::{Harness, SOURCE, message, record},
-    stub::{StubTarget, within},
+    stub::{StubTarget, stand_still, until, within},
 };
-use crate::{config::Config, dispatch::owner::HINT_EVERY, record::Record};
+use crate::{config::Config, record::Record};
 
 /// A record that its target can tell: `/key/number`.
 fn numbered(target: &StubTarget, key: &str, at: usize) -> Record {
@@ -91,8 +91,10 @@ async fn a_lane_with_large_records_is_left_out_by_its_bytes() {
     assert_eq!(gateway.settled().await.delivered, 31);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_target_that_takes_its_last_record_gets_the_next_though_others_fill_all_memory() {
+    // Only news of room wakes the owner: its timer for hints, which would wake it too, is never over.
+    let _still = stand_still();
     let mut hanging = StubTarget::start().await;
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| {
@@ -118,15 +120,11 @@ async fn a_target_that_takes_its_last_record_gets_the_next_though_others_fill_al
         assert_eq!(call.path, format!("/{at}"));
         // The owner has put the next record on the queue, and asks for room for the one behind it.
         let wanted = 1 + usize::from(at < 5);
-        within("the next record to wait", async {
-            let all = || gateway.dispatcher.targets().into_iter();
-            while all().map(|one| one.queued_len).sum::<usize>() != wanted {
-                tokio::task::yield_now().await;
-            }
+        until("the next record to wait", || {
+            let all = gateway.dispatcher.targets().into_iter();
+            all.map(|one| one.queued_len).sum::<usize>() == wanted
         })
         .await;
-        // Once the owner's timer for hints is over, which would wake it too, only news of room does.
-        tokio::time::sleep(HINT_EVERY * 3).await;
         call.answer(200);
     }
 }

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, advance, timeout},
 };
 
 use crate::tasks::Tasks;
@@ -31,6 +31,55 @@ pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
     timeout(DEADLINE, wait)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Waits for a fact that nothing announces. Looks at the time of the system, because a paused clock stands still meanwhile.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DEADLINE, "waited in vain for {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Makes the paused clock of a test stand still until [`advance`] moves it. By itself a paused clock jumps to
+/// the next timer whenever no task is ready, so it overtakes real sockets and threads.
+#[must_use]
+pub(crate) fn stand_still() -> StandStill {
+    let (running, dropped) = std::sync::mpsc::channel();
+    // The clock does not jump while a blocking task runs. With the deadline over it does, so that waits still fail.
+    drop(tokio::task::spawn_blocking(move || {
+        dropped.recv_timeout(DEADLINE)
+    }));
+    StandStill { _running: running }
+}
+
+/// Lets second after second pass on a paused clock until a future ends, and returns how long that took. Whatever is ready
+/// has its turn before each of them.
+pub(crate) async fn while_seconds_pass<T>(future: impl Future<Output = T>) -> (T, Duration) {
+    const TURNS: usize = 100;
+    let _still = stand_still();
+    let begun = Instant::now();
+    let seconds = async {
+        loop {
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+            advance(Duration::from_secs(1)).await;
+            assert!(begun.elapsed() < Duration::from_secs(3_600), "no end");
+        }
+    };
+    tokio::select! {
+        biased;
+        value = future => (value, begun.elapsed()),
+        () = seconds => unreachable!("it never ends"),
+    }
+}
+
+/// The clock stands still while this lives.
+#[derive(Debug)]
+pub(crate) struct StandStill {
+    _running: std::sync::mpsc::Sender<()>,
 }
 
 /// A target that hands over each call.

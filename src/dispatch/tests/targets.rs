@@ -4,7 +4,7 @@ use crate::config::TargetSettings;
 
 use super::{
     harness::{Harness, message},
-    stub::{StubTarget, within},
+    stub::{StubTarget, until},
 };
 
 #[tokio::test]
@@ -40,12 +40,7 @@ async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
         call.answer(200);
     }
     assert_eq!(gateway.settled().await.delivered, 3);
-    within("the idle board to go", async {
-        while gateway.dispatcher.targets().len() > 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until_boards(&gateway, 1).await;
     gateway.sync("k", &message(others[0].address, "/y")).await;
     others[0].next_call().await.answer(200);
     assert_eq!(gateway.settled().await.delivered, 4);
@@ -58,12 +53,7 @@ async fn open(gateway: &Harness, target: &mut StubTarget) -> String {
         target.next_call().await.answer(502);
     }
     let name = format!("http://{}", target.address);
-    within("the breaker to open", async {
-        while !is_open(gateway, &name) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("the breaker to open", || is_open(gateway, &name)).await;
     gateway.settled().await;
     name
 }
@@ -76,12 +66,8 @@ fn is_open(gateway: &Harness, name: &str) -> bool {
 }
 
 async fn until_boards(gateway: &Harness, len: usize) {
-    within("the boards", async {
-        while gateway.dispatcher.targets().len() != len {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    let boards_len = || gateway.dispatcher.targets().len();
+    until("the boards", || boards_len() == len).await;
 }
 
 #[tokio::test]
@@ -138,12 +124,7 @@ async fn a_target_stays_on_the_shared_board_while_a_lane_of_it_is_busy_there() {
     gateway.sync("k", &message(other.address, "/1")).await;
     let held = other.next_call().await;
     owner.answer(200);
-    within("the idle board to go", async {
-        while gateway.dispatcher.targets().len() > 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until_boards(&gateway, 1).await;
     // There is room for a board now, but on one the second call of the key would not know of the first.
     gateway.sync("k", &message(other.address, "/2")).await;
     gateway.sync("l", &message(other.address, "/3")).await;
@@ -177,6 +158,7 @@ async fn a_targets_own_settings_are_used() {
         response_timeout_ms: None,
         attempt_timeout_ms: None,
         body_always: true,
+        secret_header: None,
     };
     let gateway = Harness::start(|config| {
         config.targets.push(own);

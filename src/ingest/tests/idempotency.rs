@@ -309,7 +309,7 @@ async fn a_memo_that_does_not_read_stores_nothing() {
         )],
         dedup: Some(Dedup {
             id: key("k").dedup_id("default"),
-            memo: Bytes::from_static(&[2, 0]),
+            memo: Bytes::from_static(&[9, 0]),
         }),
         ..Commit::default()
     };
@@ -345,6 +345,13 @@ fn ids_digests_and_memos_are_what_they_always_were() {
         hex,
         "0107230d8358dc8e8890b4c58deeb62912ee0001000202010000010101"
     );
+    let (_, memo) = memo_of(&[0, 0], &further());
+    let hex = data_encoding::HEXLOWER.encode(&memo);
+    assert_eq!(
+        hex,
+        "0205230d8358dc8e8890b4c58deeb62912ee02030000000003147461726765745265737441706950\
+         61796c6f646101000000100100000013"
+    );
 }
 
 #[test]
@@ -371,8 +378,31 @@ fn append(partition: u16, first: u64, len: u64) -> Appended {
     }
 }
 
-/// Appends, and the memo of a batch over them with these numbers of appends.
+/// Warnings of two messages: all kinds there are.
+fn further() -> [Vec<Warning>; 2] {
+    let slip = Slip::new("targetRestApiPayloda", 3).unwrap();
+    [
+        vec![Warning::UnknownMember(slip)],
+        vec![
+            Warning::SecretUnknown,
+            Warning::TargetBlocked(Forbidden::Private),
+            Warning::TargetBlocked(Forbidden::Own),
+        ],
+    ]
+}
+
+/// Appends, and the memo of a batch over them with these numbers of appends; some of its messages have unknown secrets.
 fn memo(order: &[usize], warned: &[usize]) -> (Vec<Appended>, Bytes) {
+    let warnings: Vec<_> = (0..order.len())
+        .map(|at| match warned.contains(&at) {
+            true => vec![Warning::SecretUnknown],
+            false => Vec::new(),
+        })
+        .collect();
+    memo_of(order, &warnings)
+}
+
+fn memo_of(order: &[usize], warnings: &[Vec<Warning>]) -> (Vec<Appended>, Bytes) {
     let mut appends: Vec<_> = (0..3).map(|n| append(n, 100, 0)).collect();
     let mut places = Vec::new();
     for number in order {
@@ -384,18 +414,12 @@ fn memo(order: &[usize], warned: &[usize]) -> (Vec<Appended>, Bytes) {
         appends[*number].len += 1;
     }
     appends.retain(|append| append.len > 0);
-    let warnings: Vec<_> = (0..order.len())
-        .map(|at| match warned.contains(&at) {
-            true => vec![Warning::SecretUnknown],
-            false => Vec::new(),
-        })
-        .collect();
     let digest = BodyDigest::of(b"body");
-    let bytes = Memo::encode(digest, true, &places, &warnings);
+    let bytes = Memo::encode(digest, true, &places, warnings);
     let read = Memo::decode(&bytes, &appends).unwrap();
     assert_eq!(
         (read.digest, read.batch, read.places, read.warnings),
-        (digest, true, places, warnings)
+        (digest, true, places, warnings.to_vec())
     );
     (appends, bytes)
 }
@@ -409,6 +433,7 @@ fn a_memo_reads_back_and_a_changed_one_is_refused_or_says_something_else() {
         memo(&[0, 1, 0, 2, 2, 1, 0, 0, 1, 0], &[]),
         memo(&[0, 1, 0, 2, 2, 1, 0, 0, 1, 0], &[0, 7, 8]),
         memo(&[0], &[0]),
+        memo_of(&[0, 1], &further()),
     ] {
         for cut in 0..bytes.len() {
             assert!(Memo::decode(&bytes[..cut], &appends).is_none(), "{cut}");
@@ -428,6 +453,11 @@ fn a_memo_reads_back_and_a_changed_one_is_refused_or_says_something_else() {
 #[test]
 fn the_largest_batch_that_can_be_configured_has_a_memo_that_fits() {
     let order: Vec<usize> = (0..100_000).map(|n| n % 3).collect();
-    let (_, bytes) = memo(&order, &[5]);
+    let slip = Slip::new(&"-".repeat(Slip::GIVEN_BYTES_MAX), 3).unwrap();
+    let mut warnings = vec![vec![Warning::SecretUnknown]; order.len()];
+    for warnings in warnings.iter_mut().take(READ_WARNINGS_LEN_MAX) {
+        warnings.push(Warning::UnknownMember(slip.clone()));
+    }
+    let (_, bytes) = memo_of(&order, &warnings);
     assert!(bytes.len() <= crate::storage::MEMO_BYTES_MAX);
 }

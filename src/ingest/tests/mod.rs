@@ -27,7 +27,7 @@ async fn bench(partitions: u16, change: impl FnOnce(&mut Config)) -> Bench {
     let made = engine
         .create_stream(name, partitions, StreamConfig::default())
         .await;
-    let secrets = Secrets::open(engine.clone(), MasterKey::from_bytes([7; 32]))
+    let secrets = Secrets::open(engine.clone(), &MasterKey::from_bytes([7; 32]))
         .await
         .unwrap();
     Bench {
@@ -639,7 +639,7 @@ async fn a_pause_ends_its_wait_for_a_log_that_does_not_answer() {
     assert!(futures_util::poll!(&mut sent).is_pending());
     let begun = Instant::now();
     assert!(bench.ingest.pause().await.is_err());
-    assert_eq!(begun.elapsed(), PAUSE_PATIENCE);
+    assert_eq!(begun.elapsed(), Duration::from_secs(10));
     // Those that come later are not kept waiting any more.
     assert!(bench.ingest.gate.try_read().is_ok());
     drop(sent);
@@ -681,7 +681,7 @@ fn limits() -> Limits {
 fn both_ways_agree(text: &str) {
     let limits = limits();
     let mut faults = Faults::default();
-    explain(text, "", &limits, &mut faults);
+    explain(text, Start::default(), "", &limits, &mut faults);
     assert_eq!(
         Envelope::read(text).is_some_and(|found| envelope::read(found, &limits).is_some()),
         faults.is_empty(),
@@ -703,7 +703,7 @@ proptest! {
         let text = format!("{}{to}{}", &GOOD[..at], &GOOD[end..]);
         both_ways_agree(&text);
         let mut faults = Faults::default();
-        let read = read_leniently(&text, "", &limits(), &mut faults);
+        let read = read_leniently(&text, Start::default(), "", &limits(), &mut faults);
         assert_eq!(read.is_none(), !faults.is_empty());
     }
 }

@@ -127,6 +127,16 @@ impl Cursors {
         of.into_iter().map(state).collect()
     }
 
+    /// Returns the cursors of all data streams, by data stream and name.
+    pub(super) fn all(&self) -> Vec<(ResourceName, CursorName, State)> {
+        let known = self.known();
+        let all = known.values().map(|cursor| {
+            let (stream, name) = cursor.id.clone();
+            (stream, name, cursor.state().clone())
+        });
+        all.collect()
+    }
+
     /// Returns where a cursor stands.
     pub(super) fn get(&self, stream: &ResourceName, name: &CursorName) -> Option<State> {
         let cursor = self.find(stream, name)?;

@@ -30,6 +30,8 @@ pub struct Server<'a> {
     pub base_path: &'a str,
     /// What types of events begin with.
     pub event_prefix: &'a str,
+    /// Clients need the name and password of a user.
+    pub needs_login: bool,
 }
 
 /// How clients speak to the server.
@@ -76,6 +78,8 @@ pub fn of_one(server: &Server<'_>, listed: &Listed<'_>, layout: Layout) -> Strin
         address: address.into(),
         operation: "onRecords".into(),
         message: "records".into(),
+        title: title(listed),
+        summary: summary(listed),
         payload: payload(server, listed),
     };
     document(server, &about, pathname, vec![part])
@@ -94,6 +98,8 @@ pub fn of_all(server: &Server<'_>, all: &[Listed<'_>]) -> String {
             address: format!("{}{}", server.base_path, listed.name.path()),
             operation: format!("onRecords_{key}"),
             message: format!("records_{key}"),
+            title: title(listed),
+            summary: summary(listed),
             payload: payload(server, listed),
             key,
         }
@@ -108,7 +114,23 @@ struct Part {
     address: String,
     operation: String,
     message: String,
+    title: String,
+    summary: &'static str,
     payload: Json,
+}
+
+/// Returns the title of a message, for people.
+fn title(listed: &Listed<'_>) -> String {
+    format!("Records of {}", listed.name)
+}
+
+fn summary(listed: &Listed<'_>) -> &'static str {
+    match listed.resource.cloud_events_format {
+        true => "An array of CloudEvents, one for each record, in commit order",
+        false => {
+            "An array of records in commit order, after the schemas and metadata of the connection"
+        }
+    }
 }
 
 /// Returns the key of a channel: the name with `.` and `-` written `_`, and `_` appended while it is taken.
@@ -126,6 +148,9 @@ fn document(server: &Server<'_>, about: &str, pathname: Option<&str>, parts: Vec
         operations.push((part.operation.clone(), operation(&part)));
         channels.push((part.key.clone(), channel(&part)));
         let message = Json::object([
+            ("name", (&*part.message).into()),
+            ("title", (&*part.title).into()),
+            ("summary", part.summary.into()),
             ("contentType", "application/json".into()),
             ("payload", part.payload),
         ]);
@@ -138,6 +163,13 @@ fn document(server: &Server<'_>, about: &str, pathname: Option<&str>, parts: Vec
     let mut main = vec![("host".to_owned(), server.host.into())];
     main.extend(pathname.map(|path| ("pathname".to_owned(), path.into())));
     main.push(("protocol".into(), protocol.into()));
+    let mut components = vec![("messages".to_owned(), Json::Object(messages))];
+    if server.needs_login {
+        let scheme = reference(&["components", "securitySchemes", LOGIN]);
+        main.push(("security".into(), Json::Array(vec![scheme])));
+        let schemes = Json::object([(LOGIN, login())]);
+        components.push(("securitySchemes".into(), schemes));
+    }
     let license = Json::object([
         ("name", "Apache 2.0".into()),
         ("url", "https://www.apache.org/licenses/LICENSE-2.0".into()),
@@ -155,15 +187,26 @@ fn document(server: &Server<'_>, about: &str, pathname: Option<&str>, parts: Vec
         ("defaultContentType", "application/json".into()),
         ("channels", Json::Object(channels)),
         ("operations", Json::Object(operations)),
-        (
-            "components",
-            Json::object([("messages", Json::Object(messages))]),
-        ),
+        ("components", Json::Object(components)),
     ]))
 }
 
 /// Generators make it the name of an npm package, which has no blanks and no capitals.
 const TITLE: &str = "syncgate_data_streams";
+
+/// Name of the security scheme, where there are users.
+const LOGIN: &str = "user";
+
+fn login() -> Json {
+    Json::object([
+        ("type", "http".into()),
+        ("scheme", "basic".into()),
+        (
+            "description",
+            "A user of the gateway; to subscribe takes the role operator".into(),
+        ),
+    ])
+}
 
 fn channel(part: &Part) -> Json {
     let begin = Json::object([

@@ -13,6 +13,7 @@ const LOCAL: Server<'_> = Server {
     host: "127.0.0.1:9002",
     base_path: "",
     event_prefix: "syncgate.datastream",
+    needs_login: false,
 };
 
 fn parsed(body: &str) -> Resource {
@@ -120,7 +121,15 @@ fn check_needs(text: &str, server: &Server<'_>, path: &str, layout: Layout) {
     };
     assert_eq!(channel["address"], address);
     assert_eq!(main.get("pathname"), pathname.as_ref());
-    assert_eq!(main.len(), 2 + usize::from(pathname.is_some()));
+    let more = usize::from(pathname.is_some()) + usize::from(server.needs_login);
+    assert_eq!(main.len(), 2 + more);
+    if server.needs_login {
+        let scheme = followed(&document, &main["security"][0]);
+        assert_eq!(
+            (&scheme["type"], &scheme["scheme"]),
+            (&"http".into(), &"basic".into())
+        );
+    }
     // The binding has properties of a query, and begin alone: with two the clients are broken.
     let binding = channel["bindings"]["ws"].as_object().unwrap();
     assert_eq!(binding["bindingVersion"], "0.1.0");
@@ -132,7 +141,12 @@ fn check_needs(text: &str, server: &Server<'_>, path: &str, layout: Layout) {
     assert_eq!(messages.len(), 1);
     let message = messages.values().next().unwrap();
     assert_eq!(followed(&document, &operation["messages"][0]), message);
-    let payload = &followed(&document, message)["payload"];
+    let (key, message) = (messages.keys().next(), followed(&document, message));
+    assert_eq!(message["name"].as_str(), key.map(String::as_str));
+    for name in ["title", "summary"] {
+        assert!(message[name].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    let payload = &message["payload"];
     assert_eq!(payload["type"], "array");
     assert!(!payload["items"]["oneOf"].as_array().unwrap().is_empty());
     // These stand in a package.json as they are, and the title is the package's name.
@@ -164,6 +178,7 @@ fn the_document_is_what_generators_of_clients_need() {
         host: "gw.example:8443",
         base_path: "/gate",
         event_prefix: "x",
+        needs_login: true,
     };
     for body in [
         SMALLEST,

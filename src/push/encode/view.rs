@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    live::Live,
     mask::{HEADERS, mask, may_hide},
     place::Partition,
     push::resource::{
@@ -97,7 +98,7 @@ pub(super) struct Viewed {
 #[derive(Debug)]
 pub(super) struct Viewer {
     entries: Vec<Entry>,
-    masked: Vec<String>,
+    masked: Arc<Live<Vec<String>>>,
 }
 
 /// An entry of `x-syncgate.objects`.
@@ -167,7 +168,7 @@ impl Name<'_> {
 }
 
 impl Viewer {
-    pub(super) fn new(view: &View, masked: &[String]) -> Self {
+    pub(super) fn new(view: &View, masked: Arc<Live<Vec<String>>>) -> Self {
         let entries = match view {
             View::Append => &[][..],
             View::Operations(entries) => entries,
@@ -185,7 +186,7 @@ impl Viewer {
         };
         Self {
             entries: entries.iter().filter_map(entry).collect(),
-            masked: masked.to_vec(),
+            masked,
         }
     }
 
@@ -252,7 +253,7 @@ impl Viewer {
         text.clear();
         members.clear();
         let masked = match std::str::from_utf8(value) {
-            Ok(value) => mask(value, &self.masked),
+            Ok(value) => mask(value, &self.masked.get()),
             // A message is text, so this has no header either.
             Err(_not_text) => return (false, value),
         };
@@ -270,10 +271,10 @@ impl Viewer {
             if !json::is_text(&text[name.clone()], HEADERS) || value == harmless {
                 continue;
             }
-            let mut found = false;
+            let (mut found, masked) = (false, self.masked.get());
             json::strings(value, |text| {
                 found |= match json::unquoted_lossy(text) {
-                    Some(text) => may_hide(&text, &self.masked),
+                    Some(text) => may_hide(&text, &masked),
                     None => true,
                 };
             });

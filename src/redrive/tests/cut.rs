@@ -1,11 +1,17 @@
 //! Passes that their time cuts.
 
 use futures_util::poll;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, advance},
+};
 
 use super::*;
 use crate::{
-    dispatch::job::{LeftLanes, Mapping, Redone, Start},
+    dispatch::{
+        job::{LeftLanes, Mapping, Redone, Start},
+        tests::stub::stand_still,
+    },
     redrive::{
         failing::Failing,
         in_flight::InFlight,
@@ -15,8 +21,9 @@ use crate::{
     },
 };
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_time_budget_ends_a_pass_at_an_offset_without_gap_or_repeat() {
+    let _still = stand_still();
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
     let redriver = gateway.redriver();
@@ -27,7 +34,12 @@ async fn the_time_budget_ends_a_pass_at_an_offset_without_gap_or_repeat() {
         target.next_call().await.answer(200);
         let second = target.next_call().await;
         // Held until the budget is over: it has begun, so it is waited for.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        advance(Duration::from_millis(300)).await;
+        until("the rest to be taken back", || {
+            let targets = gateway.dispatcher.targets();
+            targets.iter().all(|one| one.queued_len == 0)
+        })
+        .await;
         second.answer(200);
     });
     assert_eq!(counts(&report), (2, 0, 0));
@@ -53,6 +65,7 @@ async fn the_time_budget_ends_a_pass_at_an_offset_without_gap_or_repeat() {
 async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
     let mut pass = Pass {
         shared: gateway.dispatcher.shared.clone(),
+        stop: gateway.dispatcher.shared.stop.clone(),
         stream: gateway.stream(UNAVAILABLE),
         replay: false,
         after: None,
@@ -127,8 +140,9 @@ async fn a_pass_that_is_cut_calls_what_it_has_called_others_behind_of() {
     assert_eq!(cut(&gateway, soon).await, (false, Offset(1)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pass_that_calls_again_gives_out_nothing_that_may_take_too_long() {
+    let _still = stand_still();
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.redrive.in_flight_max = 1).await;
     gateway.failed(UNAVAILABLE, target.address, 2).await;
@@ -139,7 +153,7 @@ async fn a_pass_that_calls_again_gives_out_nothing_that_may_take_too_long() {
     let (report, ()) = tokio::join!(redrive(&redriver, request), async {
         let call = target.next_call().await;
         // A target that takes more than half of the time.
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        advance(Duration::from_millis(250)).await;
         call.answer(200);
     });
     assert_eq!(counts(&report), (1, 0, 0));

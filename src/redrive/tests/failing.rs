@@ -162,3 +162,38 @@ async fn a_failing_target_ends_the_pass_over_all_partitions() {
         .collect();
     assert_eq!(next, [2, 1, 0]);
 }
+
+/// Each of them waits for its answer: without a bound of their own they would all be under way, and moved.
+#[tokio::test]
+async fn no_more_records_are_moved_than_it_takes_to_see_that_all_calls_fail_alike() {
+    let mut down = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.redrive.failing_calls_max = 3).await;
+    gateway.failed(UNAVAILABLE, down.address, 20).await;
+    let redriver = gateway.redriver();
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let held = [
+            down.next_call().await,
+            down.next_call().await,
+            down.next_call().await,
+        ];
+        for call in held {
+            call.answer(404);
+        }
+    });
+    assert_eq!((report.attempted, counts(&report)), (3, (0, 3, 0)));
+    assert_eq!(report.stopped, failing(down.address, Cause::Status(404)));
+    assert!(down.waiting_call().is_none());
+
+    // One that is delivered lifts the bound for the rest of the pass.
+    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        down.next_call().await.answer(200);
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(down.next_call().await);
+        }
+        for call in held {
+            call.answer(404);
+        }
+    });
+    assert_eq!((counts(&report), report.end_of_stream), ((1, 16, 3), true));
+}

@@ -94,6 +94,44 @@ async fn a_stream_mapped_to_itself_ends_at_its_first_tail_and_records_leave_afte
     );
 }
 
+/// Enhancement E9: one delivery engine. What the mapping would say is for those who give one.
+#[tokio::test]
+async fn without_a_mapping_a_record_fails_into_the_stream_that_its_first_dispatch_would_choose() {
+    for (status, stream) in [
+        (503, UNAVAILABLE),
+        (500, INTERNAL),
+        (404, UNRECOVERABLE),
+        (401, DEFAULT),
+        (418, DEFAULT),
+    ] {
+        let target = StubTarget::always(status).await;
+        let gateway = Harness::start(|_| {}).await;
+        gateway.sync("k", &message(target, "/x")).await;
+        gateway.settled().await;
+        let first = gateway.record_at(stream, 0).await;
+        let mut request = gateway.request(stream);
+        request.mapping = ErrorMapping::default();
+        let report = redrive(&gateway.redriver(), request).await;
+        assert_eq!((counts(&report), report.end_of_stream), ((0, 1, 0), true));
+        assert_eq!(report.moved_to, [(stream.parse().unwrap(), 1)].into());
+        let again = gateway.record_at(stream, 1).await;
+        for name in [
+            "cause-class",
+            "cause-status",
+            "cause-reason",
+            "origin-offset",
+        ] {
+            assert_eq!(
+                header(&again, name),
+                header(&first, name),
+                "{status} {name}"
+            );
+        }
+        assert_eq!(header(&again, "redrives"), "1");
+        assert_eq!(gateway.counts(stream).open_len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
     let target = StubTarget::always(404).await;
@@ -114,6 +152,8 @@ async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
     assert_eq!(report.by_status, by_status.into());
     assert_eq!(gateway.counts(DEFAULT).open_len(), 2);
     assert_eq!(gateway.counts(INTERNAL).open_len(), 1);
+    let moved = [(DEFAULT, 2), (INTERNAL, 1)].map(|(name, len)| (name.parse().unwrap(), len));
+    assert_eq!(report.moved_to, moved.into());
 }
 
 #[tokio::test]

@@ -34,10 +34,8 @@ async fn a_record_whose_look_up_could_not_begin_is_called_once_it_can() {
     let hanging = |at| named(&format!("t{at}.silent.example"), "");
     let hanging = (0..HANGING_LEN).map(hanging).collect();
     gateway.append(SOURCE, 0, hanging).await;
-    within("the look-ups to be used up", async {
-        while gateway.counts(SOURCE).routed < 16 {
-            tokio::task::yield_now().await;
-        }
+    until("the look-ups to be used up", || {
+        gateway.counts(SOURCE).routed >= 16
     })
     .await;
     let retried = vec![named("r.silent.example", "k")];
@@ -51,12 +49,8 @@ async fn a_record_whose_look_up_could_not_begin_is_called_once_it_can() {
             one.map(|one| (one.in_flight, one.queued_len))
         };
         for state in [(1, 0), (0, 1)] {
-            within("the retried record to be put off", async {
-                while retried() != Some(state) {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            })
-            .await;
+            let put_off = "the retried record to be put off";
+            until(put_off, || retried() == Some(state)).await;
         }
         drop(release);
         // Those that waited with it are called too.

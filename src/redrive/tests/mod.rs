@@ -23,7 +23,7 @@ use crate::{
         harness::{
             DEFAULT, Harness, INTERNAL, SOURCE, UNAVAILABLE, UNRECOVERABLE, header, message, record,
         },
-        stub::{StubTarget, within},
+        stub::{StubTarget, until, within},
     },
     place::{Offset, Partition},
     storage::{AppendKind, CommitError, Log},
@@ -34,7 +34,7 @@ impl Harness {
         Redriver::new(&self.dispatcher, self.config.redrive.clone())
     }
 
-    /// A request for all of partition 0, with no mapping.
+    /// A request for all of partition 0, with a mapping that names nothing.
     fn request(&self, stream: &str) -> RedriveRequest {
         RedriveRequest {
             stream: self.stream(stream),
@@ -43,11 +43,12 @@ impl Harness {
             records_max: 1_000,
             group: None,
             filter: Filter::default(),
-            mapping: ErrorMapping::default(),
+            mapping: self.mapping(&[]),
             rate: None,
             redeliver: false,
             dry_run: false,
             time_budget: Duration::from_secs(20),
+            by: None,
         }
     }
 

@@ -1,7 +1,10 @@
 //! A pass beside others, and what ends it early.
 
 use super::*;
-use crate::storage::{Commit, Epoch, Finish, NewEnd};
+use crate::{
+    redrive::Work,
+    storage::{Commit, Epoch, Finish, NewEnd},
+};
 
 #[tokio::test]
 async fn while_the_log_takes_nothing_a_redrive_is_refused_and_calls_nobody() {
@@ -50,37 +53,68 @@ async fn a_redrive_and_a_first_dispatch_of_one_key_never_overlap() {
 }
 
 #[tokio::test]
-async fn one_redrive_at_a_time_and_a_caller_that_hangs_up_ends_none() {
+async fn one_retry_at_a_time_and_the_next_one_is_told_whose_it_is() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
     let redriver = gateway.redriver();
-    gateway.failed(UNAVAILABLE, target.address, 2).await;
-    let caller = CancellationToken::new();
-    let (hung_up, ()) = tokio::join!(
-        caller.run_until_cancelled(redriver.run(gateway.request(UNAVAILABLE))),
-        async {
-            let held = [target.next_call().await, target.next_call().await];
-            let second = redriver.run(gateway.request(UNAVAILABLE)).await;
-            assert!(matches!(second, Err(Error::Running(_))), "{second:?}");
-            let elsewhere = redrive(&redriver, gateway.request(INTERNAL)).await;
-            assert!(elsewhere.end_of_stream);
-            caller.cancel();
-            for call in held {
-                call.answer(200);
+    gateway.failed(UNAVAILABLE, target.address, 1).await;
+    let mut request = gateway.request(UNAVAILABLE);
+    request.by = Some("alice".into());
+    let begun = gateway.dispatcher.shared.clock.now();
+    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        let held = target.next_call().await;
+        let second = redriver.run(gateway.request(UNAVAILABLE)).await;
+        let Err(Error::Running(taken)) = second else {
+            panic!("{second:?}");
+        };
+        assert_eq!(taken.by.as_deref(), Some("alice"));
+        assert_eq!(
+            (taken.work, taken.of),
+            (Work::Retry, gateway.partition(UNAVAILABLE, 0))
+        );
+        assert!(taken.since >= begun, "{taken}");
+        let elsewhere = redrive(&redriver, gateway.request(INTERNAL)).await;
+        assert!(elsewhere.end_of_stream);
+        // It changes nothing, so it needs no partition for itself.
+        let mut dry = gateway.request(UNAVAILABLE);
+        dry.dry_run = true;
+        assert_eq!(redrive(&redriver, dry).await.attempted, 1);
+        held.answer(200);
+    });
+    assert_eq!(counts(&report), (1, 0, 0));
+}
+
+/// Also where later passes call again: a caller who is gone keeps no offset.
+#[tokio::test]
+async fn a_caller_that_hangs_up_ends_its_pass_after_the_calls_in_flight() {
+    for redeliver in [false, true] {
+        let mut target = StubTarget::start().await;
+        let gateway = Harness::start(|config| config.dispatch.in_flight_max = 2).await;
+        let redriver = gateway.redriver();
+        gateway.failed(UNAVAILABLE, target.address, 9).await;
+        let mut request = gateway.request(UNAVAILABLE);
+        request.redeliver = redeliver;
+        let caller = CancellationToken::new();
+        let (hung_up, ()) =
+            tokio::join!(caller.run_until_cancelled(redriver.run(request)), async {
+                let held = [target.next_call().await, target.next_call().await];
+                caller.cancel();
+                for call in held {
+                    call.answer(200);
+                }
+            });
+        assert!(hung_up.is_none());
+        let stream = gateway.stream(UNAVAILABLE);
+        within("the pass to end by itself", async {
+            while redriver.hold(&stream, None).is_err() {
+                tokio::task::yield_now().await;
             }
-        }
-    );
-    assert!(hung_up.is_none());
-    let report = within("the pass to end by itself", async {
-        loop {
-            match redriver.run(gateway.request(UNAVAILABLE)).await {
-                Err(Error::Running(_)) => tokio::task::yield_now().await,
-                other => return other.unwrap(),
-            }
-        }
-    })
-    .await;
-    assert_eq!(counts(&report), (0, 0, 2), "both were delivered and ended");
+        })
+        .await;
+        let ended = gateway.counts(UNAVAILABLE);
+        assert_eq!((ended.delivered, ended.open_len()), (2, 7));
+        assert!(target.waiting_call().is_none());
+    }
 }
 
 #[tokio::test]
@@ -151,19 +185,29 @@ async fn partitions_are_held_or_redriven_and_never_both() {
     let gateway = Harness::start(|_| {}).await;
     let redriver = gateway.redriver();
     gateway.failed(UNAVAILABLE, target.address, 1).await;
-    let partitions = [gateway.partition(UNAVAILABLE, 0)];
-    let held = redriver.hold(&partitions).unwrap();
-    let refused = redriver.run(gateway.request(UNAVAILABLE)).await;
-    assert!(matches!(refused, Err(Error::Running(_))), "{refused:?}");
+    let stream = gateway.stream(UNAVAILABLE);
+    let held = redriver.hold(&stream, Some("bob".into())).unwrap();
+    let refused = redriver
+        .run(gateway.request(UNAVAILABLE))
+        .await
+        .unwrap_err();
+    let told = refused.to_string();
+    assert!(
+        told.starts_with(
+            "a purge of ServerUnavailableStream, partition 0, has been running since 2"
+        ),
+        "{told}"
+    );
+    assert!(told.ends_with(", by bob"), "{told}");
     let elsewhere = redrive(&redriver, gateway.request(INTERNAL)).await;
     assert!(elsewhere.end_of_stream);
     drop(held);
     let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
         let call = target.next_call().await;
-        let refused = redriver.hold(&partitions);
+        let refused = redriver.hold(&stream, None);
         assert!(matches!(refused, Err(Error::Running(_))), "{refused:?}");
         call.answer(200);
     });
     assert_eq!(counts(&report), (1, 0, 0));
-    redriver.hold(&partitions).unwrap();
+    redriver.hold(&stream, None).unwrap();
 }

@@ -5,7 +5,7 @@ use super::{
     record, refused, reopened, stored,
 };
 use crate::{
-    place::{Offset, PartitionId},
+    place::{Offset, Partition, PartitionId},
     storage::{AppendKind, Commit, CommitError, Engine, Epoch, Finish, NewEnd},
 };
 
@@ -46,6 +46,36 @@ pub(crate) async fn every_end_is_counted_and_moves_the_low_mark(place: &dyn Plac
         (6, 1, 1)
     );
     assert_eq!((counts.appended_len(), counts.open_len()), (8, 0));
+    reopened(engine, place).await;
+}
+
+pub(crate) async fn records_without_an_end_are_named_in_order(place: &dyn Place) {
+    let engine = place.open();
+    let of = one_partition(engine.as_ref()).await;
+    let open = |engine: &dyn Engine, from, len_max| -> Vec<u64> {
+        let open = engine.open_offsets(of, Offset(from), len_max).unwrap();
+        open.into_iter().map(|offset| offset.0).collect()
+    };
+    assert_eq!(open(engine.as_ref(), 0, 9), [0; 0]);
+    stored(engine.as_ref(), numbered(of, 0..8)).await;
+    for ended in [0, 1, 3, 6] {
+        stored(engine.as_ref(), vec![finish(of, ended, NewEnd::Delivered)]).await;
+    }
+    let engine = reopened(engine, place).await;
+    assert_eq!(open(engine.as_ref(), 0, 9), [2, 4, 5, 7]);
+    assert_eq!(open(engine.as_ref(), 0, 2), [2, 4]);
+    assert_eq!(open(engine.as_ref(), 5, 9), [5, 7]);
+    assert_eq!(open(engine.as_ref(), 8, 9), [0; 0]);
+    assert_eq!(open(engine.as_ref(), u64::MAX, 9), [0; 0]);
+    if engine.caps().trim {
+        engine.trim(of, Offset(5)).await.unwrap();
+        assert_eq!(open(engine.as_ref(), 0, 9), [5, 7]);
+    }
+    let elsewhere = PartitionId {
+        partition: Partition(9),
+        ..of
+    };
+    assert!(engine.open_offsets(elsewhere, Offset(0), 1).is_err());
     reopened(engine, place).await;
 }
 

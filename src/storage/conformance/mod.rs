@@ -59,6 +59,7 @@ macro_rules! suite {
                 bounds_show_a_commit_in_all_partitions_or_in_none;
             refusals: a_refused_part_refuses_all;
             ends: every_end_is_counted_and_moves_the_low_mark,
+                records_without_an_end_are_named_in_order,
                 a_record_ends_once,
                 a_routed_record_and_its_copy_are_one_commit,
                 finish_soon_is_stored_with_the_next_write,

@@ -3,6 +3,8 @@
 //! A copy is a directory of its own: `verify` and `doctor` read it, and a gateway starts with it. It holds what was
 //! durable at one moment: files are copied oldest first, the newest one up to its last whole frame. Files that the gateway
 //! frees meanwhile are left out, and those that it shortens are copied in either form: both say the same.
+//!
+//! A copy has its name only when it is whole, durable, and was opened once (`making`).
 
 use std::{
     collections::BTreeMap,
@@ -13,15 +15,30 @@ use std::{
     sync::Arc,
 };
 
+use tokio_util::sync::CancellationToken;
+
+use crate::storage::StateEntry;
+
 use super::{
+    OpenError,
+    at_rest::AtRest,
     codec::to_usize,
     disk::{self, Disk, DiskFile, RealDisk},
+    making::{self, Making},
     scan::Frames,
     segment::{self, SNAPSHOT_AT, SegmentHeader, file_name, number_of, read_snapshot},
 };
 
 /// So often the journal may run ahead of the copy by another file.
 const ROUNDS_MAX: usize = 1_000;
+
+/// A copy that is not in its place yet: [`Copy::finish`] puts it there, and dropping it removes it.
+#[derive(Debug)]
+pub struct Copy {
+    making: Making,
+    copied: Copied,
+    at_rest: AtRest,
+}
 
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +47,6 @@ pub struct Copied {
     pub files_len: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// Number of the last frame.
-    pub last_frame: u64,
 }
 
 /// Why there is no copy.
@@ -40,9 +55,30 @@ pub enum BackupError {
     /// There is something in the directory already.
     #[error("{} is not empty; choose another directory, nothing was changed", .0.display())]
     NotEmpty(PathBuf),
+    /// There is a file in its place.
+    #[error("{} is no directory; choose another name, nothing was changed", .0.display())]
+    NoDirectory(PathBuf),
+    /// There is a link in its place, which may lead to a place of somebody else.
+    #[error("{} is a link; name the directory that it leads to, or another one; nothing was changed", .0.display())]
+    Link(PathBuf),
+    /// A mount point cannot be replaced by the copy at the end.
+    #[error("{} is the root of a mounted disk; name a directory in it, such as {}; nothing was changed", .0.display(), .0.join("backup").display())]
+    Mounted(PathBuf),
+    /// The path ends without a name, as `..` does.
+    #[error("{} has no name of its own; give the directory's name, nothing was changed", .0.display())]
+    NoName(PathBuf),
     /// There is no journal in the directory.
     #[error("{} holds no journal", .0.display())]
     NoJournal(PathBuf),
+    /// Another process works on the same directory.
+    #[error("{} is in use by another process", .0.display())]
+    UnderWay(PathBuf),
+    /// A directory has the name of a leftover, and holds other files.
+    #[error("{} is in the way, and it is no leftover of a backup; move it away, nothing was changed", .0.display())]
+    Foreign(PathBuf),
+    /// The caller was told to stop.
+    #[error("ended by a signal; nothing was left")]
+    Stopped,
     /// A file is damaged.
     #[error("{} is damaged at byte {at}; `syncgate doctor` tells more", file.display())]
     Damaged {
@@ -51,6 +87,9 @@ pub enum BackupError {
         /// Where.
         at: u64,
     },
+    /// A gateway would not start with the copy.
+    #[error("what was copied does not open")]
+    Opens(#[source] OpenError),
     /// The journal grew faster than it could be copied.
     #[error("the journal grows faster than it is copied; try again when there is less to do")]
     TooFast,
@@ -64,6 +103,40 @@ pub enum BackupError {
     },
 }
 
+impl Copy {
+    /// Returns the directory in which it is made; files that are put there come along.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.making.dir()
+    }
+
+    /// Returns what was copied.
+    #[must_use]
+    pub fn copied(&self) -> Copied {
+        self.copied
+    }
+
+    /// Returns every value of state in it whose name begins with `prefix`.
+    #[must_use]
+    pub fn state(&self, prefix: &str) -> Vec<(Arc<str>, StateEntry)> {
+        self.at_rest.state(prefix)
+    }
+
+    /// Returns whether a run that was killed had left something in its way, which is gone now.
+    #[must_use]
+    pub fn replaced_leftover(&self) -> bool {
+        self.making.replaced
+    }
+
+    /// Gives it its place.
+    ///
+    /// # Errors
+    /// [`BackupError::Io`]; nothing of it is left then.
+    pub fn finish(self) -> Result<(), BackupError> {
+        self.making.finish()
+    }
+}
+
 /// What came of copying one file.
 enum One {
     /// All of it up to the file that follows, or up to its end so far.
@@ -74,31 +147,82 @@ enum One {
 
 #[derive(Clone, Copy)]
 struct Part {
-    /// Number of the frame behind the last one.
-    next_frame: u64,
     bytes: u64,
     /// No frame will follow in it.
     is_whole: bool,
 }
 
-/// Copies the journal of `from` into `to`, which must be empty or absent.
+/// Copies the journal of `from`, for a directory `to` that must be empty or absent.
 ///
 /// # Errors
-/// Each variant of [`BackupError`]; what was copied until then stays in `to`.
-pub fn create(from: &Path, to: &Path) -> Result<Copied, BackupError> {
-    let (from, to) = (from.join("journal"), begin(to)?.join("journal"));
-    disk::make_dir(&to).map_err(|source| io_error(&to, source))?;
+/// Each variant of [`BackupError`].
+pub fn create(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, BackupError> {
+    let from = from.join("journal");
+    // Without a journal nothing is made.
+    if numbers(&from)?.is_empty() {
+        return Err(BackupError::NoJournal(from));
+    }
+    let making = Making::beside(to)?;
+    let copied = copy_running(&from, &making.dir().join("journal"), stop)?;
+    copy_made(making, copied)
+}
+
+/// Copies a copy, for a data directory `to` that must be empty or absent. Its streams need a new incarnation
+/// ([`renew`](super::doctor::renew)) before it is finished.
+///
+/// # Errors
+/// As [`create`].
+pub fn restore(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, BackupError> {
+    let from = from.join("journal");
+    let numbers = numbers(&from)?;
+    if numbers.is_empty() {
+        return Err(BackupError::NoJournal(from));
+    }
+    let making = Making::inside(to)?;
+    let journal = making.dir().join("journal");
+    let mut copied = Copied::default();
+    for number in numbers {
+        if stop.is_cancelled() {
+            return Err(BackupError::Stopped);
+        }
+        let path = journal.join(file_name(number));
+        let written = copy_whole(&from.join(file_name(number)), &path);
+        copied.bytes += written.map_err(|source| io_error(&path, source))?;
+        copied.files_len += 1;
+    }
+    sync(&journal)?;
+    copy_made(making, copied)
+}
+
+/// Returns what backups that were killed have left beside the place of another one, at most ten of them.
+#[must_use]
+pub fn leftovers(to: &Path) -> Vec<PathBuf> {
+    making::left_beside(to)
+}
+
+/// Opens the copied journal once, as a start would.
+fn copy_made(making: Making, copied: Copied) -> Result<Copy, BackupError> {
+    let at_rest = AtRest::of(making.dir(), None).map_err(BackupError::Opens)?;
+    Ok(Copy {
+        making,
+        copied,
+        at_rest,
+    })
+}
+
+/// Copies a journal to which a gateway may write meanwhile.
+fn copy_running(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copied, BackupError> {
     let mut parts: BTreeMap<u64, Part> = BTreeMap::new();
     for _ in 0..ROUNDS_MAX {
-        let numbers = numbers(&from)?;
+        let numbers = numbers(from)?;
         let Some((oldest, newest)) = numbers.first().copied().zip(numbers.last().copied()) else {
-            return Err(BackupError::NoJournal(from));
+            return Err(BackupError::NoJournal(from.into()));
         };
         for number in numbers {
             if parts.get(&number).is_some_and(|part| part.is_whole) {
                 continue;
             }
-            match copy(&from, &to, number, newest)? {
+            match copy(from, to, number, newest, stop)? {
                 One::Copied(part) => drop(parts.insert(number, part)),
                 One::Gone => break,
             }
@@ -113,40 +237,15 @@ pub fn create(from: &Path, to: &Path) -> Result<Copied, BackupError> {
             kept
         });
         let is_dense = (oldest..=newest).all(|number| parts.contains_key(&number));
-        if is_dense && self::numbers(&from)?.last() == Some(&newest) {
-            sync(&to)?;
+        if is_dense && self::numbers(from)?.last() == Some(&newest) {
+            sync(to)?;
             return Ok(Copied {
                 files_len: parts.len(),
                 bytes: parts.values().map(|part| part.bytes).sum(),
-                last_frame: parts.get(&newest).map_or(0, |part| part.next_frame - 1),
             });
         }
     }
     Err(BackupError::TooFast)
-}
-
-/// Puts a copy into `to`, which must be empty or absent; its streams need a new incarnation then
-/// ([`renew`](super::renew)).
-///
-/// # Errors
-/// As [`create`].
-pub fn restore(from: &Path, to: &Path) -> Result<Copied, BackupError> {
-    let from = from.join("journal");
-    let numbers = numbers(&from)?;
-    if numbers.is_empty() {
-        return Err(BackupError::NoJournal(from));
-    }
-    let to = begin(to)?.join("journal");
-    disk::make_dir(&to).map_err(|source| io_error(&to, source))?;
-    let mut copied = Copied::default();
-    for number in numbers {
-        let path = to.join(file_name(number));
-        let written = copy_whole(&from.join(file_name(number)), &path);
-        copied.bytes += written.map_err(|source| io_error(&path, source))?;
-        copied.files_len += 1;
-    }
-    sync(&to)?;
-    Ok(copied)
 }
 
 /// Copies a file for its owner alone, whoever could read the one that is copied; returns its bytes.
@@ -154,16 +253,6 @@ fn copy_whole(from: &Path, to: &Path) -> io::Result<u64> {
     let mut from = disk::private().read(true).open(from)?;
     let mut to = disk::private().write(true).create_new(true).open(to)?;
     io::copy(&mut from, &mut to)
-}
-
-/// Makes sure that a directory is there and empty.
-fn begin(dir: &Path) -> Result<&Path, BackupError> {
-    let failed = |source| io_error(dir, source);
-    disk::make_dirs(dir).map_err(failed)?;
-    match fs::read_dir(dir).map_err(failed)?.next() {
-        None => Ok(dir),
-        Some(_) => Err(BackupError::NotEmpty(dir.into())),
-    }
 }
 
 fn numbers(journal: &Path) -> Result<Vec<u64>, BackupError> {
@@ -178,7 +267,13 @@ fn numbers(journal: &Path) -> Result<Vec<u64>, BackupError> {
     Ok(numbers)
 }
 
-fn copy(from: &Path, to: &Path, number: u64, newest: u64) -> Result<One, BackupError> {
+fn copy(
+    from: &Path,
+    to: &Path,
+    number: u64,
+    newest: u64,
+    stop: &CancellationToken,
+) -> Result<One, BackupError> {
     let path = from.join(file_name(number));
     let failed = |source| io_error(&path, source);
     let damaged = |at| BackupError::Damaged {
@@ -208,18 +303,37 @@ fn copy(from: &Path, to: &Path, number: u64, newest: u64) -> Result<One, BackupE
     head.resize(to_usize(header.frames_at()), 0);
     copy.write_all_at(&head, 0).map_err(copy_failed)?;
 
-    let first = header.first_frame;
-    let mut frames = Frames::new(file, header.life, header.frames_at(), first).map_err(failed)?;
+    let frames_from = |place, number| {
+        let frames = Frames::new(file.clone(), header.life, place, number);
+        frames.map_err(failed)
+    };
+    let mut frames = frames_from(header.frames_at(), header.first_frame)?;
     let mut last = false;
+    let mut read_again = false;
     while !last {
+        if stop.is_cancelled() {
+            return Err(BackupError::Stopped);
+        }
         let place = frames.place();
         match frames.next().map_err(failed)? {
             Ok(frame) => {
                 copy.write_all_at(&frame.bytes, place)
                     .map_err(copy_failed)?;
                 last = frame.header.last;
+                read_again = false;
             }
-            Err(_) => break,
+            // A frame is written once the frame before it is whole. So a good frame behind a bad one tells damage, unless the
+            // bad one was read while it was written.
+            Err(_) => match frames.find_behind().map_err(failed)? {
+                None => break,
+                Some(_) if read_again => {
+                    return gone_or(&path, Some(&header), damaged(frames.place()));
+                }
+                Some(_) => {
+                    frames = frames_from(frames.place(), frames.number())?;
+                    read_again = true;
+                }
+            },
         }
     }
     let end = frames.place();
@@ -236,7 +350,6 @@ fn copy(from: &Path, to: &Path, number: u64, newest: u64) -> Result<One, BackupE
         last = true;
     }
     Ok(One::Copied(Part {
-        next_frame: frames.number(),
         bytes: end,
         is_whole: last,
     }))
@@ -281,7 +394,7 @@ fn sync(journal: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-fn io_error(path: &Path, source: io::Error) -> BackupError {
+pub(super) fn io_error(path: &Path, source: io::Error) -> BackupError {
     BackupError::Io {
         path: path.into(),
         source,

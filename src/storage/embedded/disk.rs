@@ -61,6 +61,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the system says.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
+    /// Returns the length of a file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn file_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.open(path)?.len()
+    }
 }
 
 /// An open file. Positions are given with each call, so it is shared without a lock.
@@ -182,6 +190,10 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let found = rustix::fs::statvfs(dir)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    fn file_bytes(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
 }
 

@@ -15,12 +15,13 @@ use crate::{
 
 use super::{
     Embedded, OpenError, Options, RealDisk,
+    at_rest::Untouched,
     codec::to_usize,
     dedup::Dedup,
     disk::{Disk, DiskFile},
     exposure,
     index::Index,
-    lock, lookup, mend,
+    lock, lookup, making, mend,
     recovery::{self, check_neighbours, find},
     scan::Frames,
     segment::{self, Files, HeaderError, SNAPSHOT_AT, SegmentHeader, number_of, read_snapshot},
@@ -97,6 +98,7 @@ pub struct Damage {
 /// # Errors
 /// [`OpenError`] for a directory that is in use, or cannot be read at all.
 pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
+    making::check_finished(dir)?;
     let journal_dir = dir.join("journal");
     // A directory that is not there is not made.
     fs::read_dir(&journal_dir).map_err(|source| OpenError::io("list", &journal_dir, source))?;
@@ -298,71 +300,4 @@ pub enum RenewError {
     /// The system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-/// The real disk, of which nothing is changed: what recovery writes is thrown away.
-#[derive(Debug)]
-struct Untouched;
-
-#[derive(Debug)]
-struct UntouchedFile(Box<dyn DiskFile>);
-
-fn refused<T>() -> io::Result<T> {
-    Err(io::ErrorKind::PermissionDenied.into())
-}
-
-impl Disk for Untouched {
-    fn create(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        refused()
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(UntouchedFile(RealDisk.open(path)?)))
-    }
-
-    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        refused()
-    }
-
-    fn remove(&self, _path: &Path) -> io::Result<()> {
-        refused()
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(dir)
-    }
-
-    fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        refused()
-    }
-
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        refused()
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        RealDisk.free_bytes(dir)
-    }
-}
-
-impl DiskFile for UntouchedFile {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, at)
-    }
-
-    fn write_at(&self, bytes: &[u8], _at: u64) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn truncate(&self, _len: u64) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -20,7 +20,7 @@ use crate::{
     storage::{
         Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
         LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged,
-        ReadError, State, StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
+        ReadError, Space, State, StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
         shares::ShareBytes,
     },
     telemetry::metrics::latency,
@@ -290,6 +290,18 @@ impl Log for Embedded {
         Ok(book.finished.of(offsets.start.0..end))
     }
 
+    fn open_offsets(
+        &self,
+        of: PartitionId,
+        from: Offset,
+        len_max: usize,
+    ) -> Result<Vec<Offset>, ReadError> {
+        let view = lock::read(&self.shared.view);
+        let found = view.books.partition_of(of);
+        let (_, book) = found.ok_or(ReadError::PartitionUnknown(of))?;
+        Ok(book.finished.open(from.0..book.next, len_max))
+    }
+
     async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError> {
         self.reader.offset_at(of, time).await
     }
@@ -395,6 +407,15 @@ impl Log for Embedded {
 
     fn health(&self) -> watch::Receiver<Health> {
         self.shared.condition.health()
+    }
+
+    async fn space(&self) -> Result<Space, ReadError> {
+        let housekeeper = self.housekeeper.clone();
+        let looked = self.reader.on_disk(move |_| {
+            let space = housekeeper.space();
+            space.map_err(|error| ReadError::Io(Arc::new(error)))
+        });
+        looked.await
     }
 
     async fn close(&self) {

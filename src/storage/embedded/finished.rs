@@ -106,6 +106,25 @@ impl FinishedSet {
         finished
     }
 
+    /// Returns the first offsets of a range that have no end, `len_max` at most.
+    pub(super) fn open(&self, offsets: Range<u64>, len_max: usize) -> Vec<Offset> {
+        let mut open = Vec::new();
+        let mut at = offsets.start.max(self.low);
+        while at < offsets.end && open.len() < len_max {
+            let number = at / CHUNK_LEN;
+            let found = match self.chunks.get(&number) {
+                None => Some(at % CHUNK_LEN),
+                Some(chunk) => chunk.first_open(at % CHUNK_LEN),
+            };
+            at = number * CHUNK_LEN + found.unwrap_or(CHUNK_LEN);
+            if found.is_some() && at < offsets.end {
+                open.push(Offset(at));
+                at += 1;
+            }
+        }
+        open
+    }
+
     fn raise(&mut self) {
         loop {
             let number = self.low / CHUNK_LEN;
@@ -348,6 +367,8 @@ mod tests {
         assert_eq!(set.low_mark(), 0);
         assert_eq!(set.chunks[&1], Chunk::Full);
         assert_eq!(stored(&set), set);
+        let open = [0, 3 * CHUNK_LEN, 3 * CHUNK_LEN + 1].map(Offset);
+        assert_eq!(set.open(0..3 * CHUNK_LEN + 2, 9), open);
         assert!(set.insert(0));
         assert_eq!(set.low_mark(), 3 * CHUNK_LEN);
     }
@@ -378,9 +399,16 @@ mod tests {
             }
             assert_eq!(set.len(), low + model.range(low..).count() as u64);
             let read = stored(&set);
-            for offset in 0..3 * CHUNK_LEN + 300 {
+            let end = 3 * CHUNK_LEN + 300;
+            for offset in 0..end {
                 assert_eq!(read.contains(offset), model.contains(&offset));
             }
+            let open: Vec<_> = (0..end).filter(|offset| !model.contains(offset)).map(Offset).collect();
+            assert_eq!(read.open(0..end, usize::MAX), open);
+            let middle = open.len() / 2;
+            let from = open[middle].0;
+            assert_eq!(read.open(from..end, 2), open[middle..].iter().take(2).copied().collect::<Vec<_>>());
+            assert_eq!(read.open(from..from, 2), []);
         }
     }
 }

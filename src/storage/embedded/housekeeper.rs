@@ -3,12 +3,13 @@
 
 use std::{
     collections::VecDeque,
+    io,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::clock::Clock;
+use crate::{clock::Clock, storage::Space};
 
 use super::{disk::Disk, lock, lookup, reclaim::Reclaimer, shared::Shared, spare::Spares};
 
@@ -134,6 +135,32 @@ impl Housekeeper {
             // The writer finds out when it is full.
             Err(error) => tracing::debug!(%error, "cannot see how much space is free"),
         }
+    }
+
+    /// Returns what the journal takes of the disk.
+    pub(super) fn space(&self) -> io::Result<Space> {
+        let FreeSpace { disk, dir, min } = &self.space;
+        let files = &self.shared.files;
+        let numbers = files.all();
+        let mut files_bytes = 0;
+        for (number, _life) in &numbers {
+            match disk.file_bytes(&files.path(*number)) {
+                Ok(bytes) => files_bytes += bytes,
+                // It was given back just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Space {
+            free_bytes: disk.free_bytes(dir)?,
+            free_bytes_min: *min,
+            reserve_bytes: match self.spares.has_reserve() {
+                true => self.spares.reserve_bytes(),
+                false => 0,
+            },
+            files_len: numbers.len(),
+            files_bytes,
+        })
     }
 
     /// Says that a file takes no more frames.

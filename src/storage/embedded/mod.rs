@@ -20,11 +20,13 @@
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
 //! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
 //! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `verify` goes over
-//! all of it, `doctor` says what is damaged, `backup` copies; `salvage`, `fold`, `ranges`, `loss`, `mend`, `mended` go on
+//! all of it, `doctor` says what is damaged, `at_rest` reads without changing, `backup` copies into a directory in the
+//! `making`; `salvage`, `fold`, `ranges`, `loss`, `mend`, `mended` go on
 //! without what is lost; `usage` says what files are needed for, `reclaim` and `rewrite` give space back; `spare` and
 //! `housekeeper` work ahead.
 
 mod alone;
+pub mod at_rest;
 pub mod backup;
 mod block;
 mod blocks;
@@ -48,6 +50,7 @@ mod limits;
 mod lock;
 mod lookup;
 mod loss;
+mod making;
 mod mend;
 mod mended;
 mod opened;
@@ -135,6 +138,9 @@ pub enum OpenError {
         /// What is wrong there.
         what: &'static str,
     },
+    /// A restore was begun here, and its journal is not there yet.
+    #[error("a restore into {} was cut off or is under way, and nothing else is there; restore the copy again: `syncgate backup restore COPY --data {}`", .0.display(), .0.display())]
+    RestoreCutOff(PathBuf),
     /// The system refused.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {

@@ -19,7 +19,7 @@ use super::{
     housekeeper::{FreeSpace, Housekeeper, STEP_WAIT},
     index::Index,
     lock::{self, DirLock},
-    lookup,
+    lookup, making,
     opened::{Beginning, is_full, name_segment},
     pending::Pending,
     queue::Queue,
@@ -63,6 +63,7 @@ pub(super) fn open(
 ) -> Result<Opened, OpenError> {
     let start = Instant::now();
     let Options { dir, log } = options;
+    making::check_finished(&dir)?;
     let lock = lock::take_dir(&dir)?;
     // Not narrowed here: somebody may have opened it for a reason.
     if let Some(mode) = exposure::mode_for_others(&dir) {

@@ -172,7 +172,7 @@ impl Reader {
         Ok(kept)
     }
 
-    async fn on_disk<T: Send + 'static>(
+    pub(super) async fn on_disk<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {

@@ -20,7 +20,7 @@ use super::{
     cache::Cache,
     disk::{Disk, DiskFile, RealDisk},
     frame::Frame,
-    lock,
+    lock, making,
     ops::Op,
     recovery::{BAD_SNAPSHOT, Found, Replay, check_neighbours, find},
     scan::Frames,
@@ -58,6 +58,7 @@ pub struct Verified {
 /// # Errors
 /// [`OpenError`] for a directory that is in use, and for what cannot be read at all.
 pub fn verify(dir: &Path) -> Result<Verified, OpenError> {
+    making::check_finished(dir)?;
     let journal_dir = dir.join("journal");
     // A directory that is not there is not made.
     std::fs::read_dir(&journal_dir)

@@ -50,6 +50,17 @@ use crate::clock::Clock;
 /// One label.
 pub type Label = [(&'static str, String); 1];
 
+/// Shows a counter for each value of its label at zero, because an alert cannot see a series that is not there yet.
+pub fn show_zeros(
+    counters: &Family<Label, Counter>,
+    label: &'static str,
+    values: impl IntoIterator<Item = impl ToString>,
+) {
+    for value in values {
+        drop(counters.get_or_create_owned(&[(label, value.to_string())]));
+    }
+}
+
 /// Handles to count with. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Metrics {

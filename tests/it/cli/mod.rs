@@ -1,8 +1,11 @@
 //! The command line from outside.
 
 mod commands;
+mod config;
+mod data_streams;
 mod on_terminal;
 mod process;
 mod retry;
+mod streams;
 mod sync;
 mod whole;

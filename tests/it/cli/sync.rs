@@ -59,7 +59,7 @@ fn a_batch_whose_answer_was_lost_is_sent_again_and_stored_once() {
     let lines = vec![target.message("/200"); 1_500];
     let messages = file(dir.path(), "m.ndjson", &lines.join("\n"));
     let ended = run(&["sync", messages.to_str().unwrap(), "--url", &url]).expect(0);
-    let out = "1,500 messages accepted in 2 batches: first DataSyncStream/0 offset 0, last DataSyncStream/0 offset 1499\n";
+    let out = "1500 messages accepted in 2 batches: first DataSyncStream/0 offset 0, last DataSyncStream/0 offset 1499\n";
     assert_eq!(ended.out, out);
     assert_eq!(served.dispatched(), 1_500);
 }
@@ -84,7 +84,7 @@ fn another_run_with_the_same_prefix_goes_on_where_the_first_one_stopped() {
     let again = ["sync", messages, "--idempotency-prefix", prefix];
     for _ in 0..2 {
         let ended = served.run(&again).expect(0);
-        let out = "2,500 messages accepted in 3 batches: first DataSyncStream/0 offset 0, last DataSyncStream/0 offset 2499\n";
+        let out = "2500 messages accepted in 3 batches: first DataSyncStream/0 offset 0, last DataSyncStream/0 offset 2499\n";
         assert_eq!(ended.out, out);
         assert_eq!(served.dispatched(), 2_500);
     }

@@ -14,6 +14,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Place, keyed};
@@ -221,12 +222,30 @@ async fn documents_are_valid() {
         fetch(&gateway, path, &file(number)).await;
         arguments.push(file(number).to_str().unwrap().to_owned());
     }
+    // One more has a security scheme.
+    let guarded = Place::new()
+        .env("SYNCGATE_ADMIN_USER", "ada")
+        .env("SYNCGATE_ADMIN_PASSWORD", "correct-horse-battery")
+        .start();
+    let as_ada = async |method, path: &str| {
+        let request = guarded.request(method, path);
+        let request = request.basic_auth("ada", Some("correct-horse-battery"));
+        let config = json!({"source": {"trail": "a1"}});
+        guarded.send(request.json(&config)).await
+    };
+    as_ada(Method::POST, "/services/v2/stream/s1").await.ok();
+    let served = as_ada(Method::GET, "/asyncapi.yaml").await;
+    let text = served.body.as_str().unwrap();
+    assert!(text.contains("securitySchemes:"), "{text}");
+    let number = paths.len();
+    std::fs::write(file(number), text).unwrap();
+    arguments.push(file(number).to_str().unwrap().to_owned());
     let arguments = Vec::from_iter(arguments.iter().map(String::as_str));
     let parsed = node(&tools, "documents.cjs", &arguments).await;
     let one = |number| format!("{number}.yaml 3.0.0 1");
     let expected = ["0.yaml 3.0.0 4".to_owned()]
         .into_iter()
-        .chain((1..9).map(one));
+        .chain((1..=number).map(one));
     assert_eq!(parsed, Vec::from_iter(expected));
 
     // That it can fail.

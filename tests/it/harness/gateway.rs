@@ -5,14 +5,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, poll, within};
+use super::{poll, within};
 
 /// A directory, and what the next start will be told.
 pub struct Place {
@@ -176,18 +175,14 @@ impl Place {
     }
 
     /// Starts the gateway where it must not start, and returns what it said.
-    pub fn start_refused(&self) -> Output {
+    pub async fn start_refused(&self) -> Output {
         let mut command = self.command();
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
-        let begun = Instant::now();
-        while child.try_wait().expect("it is ours").is_none() {
-            if begun.elapsed() >= PATIENCE {
-                let _dead = child.kill();
-                panic!("it started: {:?}", child.wait_with_output());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        poll("the refused gateway to end", async || {
+            child.try_wait().expect("it is ours")
+        })
+        .await;
         let output = child.wait_with_output().expect("it has ended");
         assert!(!output.status.success(), "it started");
         output

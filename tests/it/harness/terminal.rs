@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{Read, Write},
     process::{Command, ExitStatus, Stdio},
 };
 
@@ -12,9 +12,42 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-/// Runs a command on a terminal of so many columns until it ends: how it ended, and all that it wrote there. The
-/// terminal's own line ends (`\r\n`) are `\n` in the text.
+/// Runs a command on a terminal of so many columns until it ends: how it ended, and all that it wrote there, without
+/// colours. The terminal's own line ends (`\r\n`) are `\n` in the text. It is one with colours, unless the command has
+/// another `TERM`.
 pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) {
+    on_terminal_typing("", columns, command)
+}
+
+/// The same with what someone types there, before it is asked for; the terminal shows it too.
+pub fn on_terminal_typing(
+    typed: &str,
+    columns: u16,
+    command: &mut Command,
+) -> (ExitStatus, String) {
+    let (status, text) = run(typed, columns, command);
+    (status, without_colours(&text))
+}
+
+/// As [`on_terminal`], with the escape sequences of colours.
+pub fn on_terminal_in_colour(columns: u16, command: &mut Command) -> (ExitStatus, String) {
+    run("", columns, command)
+}
+
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit() && c != ';');
+        match end.map(|end| part.split_at(end)) {
+            Some((_, rest)) if rest.starts_with('m') => plain += &rest[1..],
+            _ => plain = plain + "\u{1b}[" + part,
+        }
+    }
+    plain
+}
+
+fn run(typed: &str, columns: u16, command: &mut Command) -> (ExitStatus, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
     grantpt(&master).expect("a pseudo-terminal that is ours");
     unlockpt(&master).expect("a pseudo-terminal to open");
@@ -29,11 +62,10 @@ pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) 
     };
     tcsetwinsize(&terminal, size).expect("a terminal with a size");
     let end = || Stdio::from(terminal.try_clone().expect("another descriptor"));
-    command
-        .env("TERM", "xterm-256color")
-        .stdin(end())
-        .stdout(end())
-        .stderr(end());
+    if !command.get_envs().any(|(name, _)| name == "TERM") {
+        command.env("TERM", "xterm-256color");
+    }
+    command.stdin(end()).stdout(end()).stderr(end());
     let mut child = command.spawn().expect("the binary runs");
     // The command keeps three ends open too, and the terminal would stay open with them.
     command
@@ -42,6 +74,9 @@ pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) 
         .stderr(Stdio::null());
     drop(terminal);
     let mut master = File::from(master);
+    master
+        .write_all(typed.as_bytes())
+        .expect("a terminal that is typed on");
     let mut written = Vec::new();
     let mut part = [0; 4096];
     // A read of a terminal that nobody has open any more fails; that is its end.
@@ -51,14 +86,4 @@ pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) 
     let status = child.wait().expect("the binary ends");
     let text = String::from_utf8(written).expect("text");
     (status, text.replace("\r\n", "\n"))
-}
-
-/// Returns a text without what gives it colours and weights.
-pub fn without_colours(text: &str) -> String {
-    let mut parts = text.split("\u{1b}[");
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        plain += part.split_once('m').map_or(part, |(_, rest)| rest);
-    }
-    plain
 }

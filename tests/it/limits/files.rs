@@ -101,7 +101,7 @@ async fn a_lock_file_that_is_a_link_or_another_files_second_name_is_not_written(
     let (code, _, said) = run_on(&["doctor"], &place.data());
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert!(code == Some(1) && said.contains("LOCK"), "{said}");
-    let refused = place.start_refused();
+    let refused = place.start_refused().await;
     assert_eq!(refused.status.code(), Some(3));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("LOCK"), "{said}");
@@ -130,7 +130,7 @@ async fn no_link_inside_of_a_data_directory_is_followed() {
     fs::rename(&segment, &victim).unwrap();
     symlink(&victim, &segment).unwrap();
     let before = fs::read(&victim).unwrap();
-    assert_eq!(place.start_refused().status.code(), Some(3));
+    assert_eq!(place.start_refused().await.status.code(), Some(3));
     assert_eq!(fs::read(&victim).unwrap(), before);
     fs::remove_file(&segment).unwrap();
     fs::rename(&victim, &segment).unwrap();
@@ -138,7 +138,7 @@ async fn no_link_inside_of_a_data_directory_is_followed() {
     let key = place.data().join("master.key");
     fs::rename(&key, &victim).unwrap();
     symlink(&victim, &key).unwrap();
-    let said = String::from_utf8(place.start_refused().stderr).unwrap();
+    let said = String::from_utf8(place.start_refused().await.stderr).unwrap();
     assert!(said.contains("cannot read the master key file"), "{said}");
     let copy = place.path().join("copy");
     let create = [
@@ -162,8 +162,8 @@ async fn no_link_inside_of_a_data_directory_is_followed() {
     assert_eq!(gateway.records("DataSyncStream").await.len(), 1);
 }
 
-#[test]
-fn files_without_an_end_are_refused() {
+#[tokio::test]
+async fn files_without_an_end_are_refused() {
     let place = Place::new();
     let check = |arguments: &[&str]| {
         let output = syncgate().args(arguments).output().unwrap();
@@ -179,7 +179,7 @@ fn files_without_an_end_are_refused() {
     let offsets = ["retry", "DataSyncStream", "--offset-file", "/dev/zero"];
     check(&offsets);
     let place = place.configured("[secrets]\nmaster_key_file = \"/dev/zero\"\n");
-    assert_eq!(place.start_refused().status.code(), Some(3));
+    assert_eq!(place.start_refused().await.status.code(), Some(3));
 }
 
 #[tokio::test]

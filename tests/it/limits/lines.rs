@@ -1,13 +1,14 @@
-//! Log lines that nobody reads.
+//! Log lines: each member once, and lines that nobody reads.
 
 use std::{
     fs::File,
     io::{Read, Write, pipe},
 };
 
-use serde_json::json;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_json::{Value, json};
 
-use crate::harness::{Place, StubTarget, message, poll};
+use crate::harness::{Act, Place, StubTarget, message, poll};
 
 /// More than a pipe and the lines that may wait hold together.
 const MESSAGES: usize = 9_000;
@@ -63,7 +64,7 @@ async fn a_standard_error_that_nobody_reads_stops_nothing_and_what_is_lost_is_co
 async fn a_start_that_fails_ends_though_nobody_reads_why_and_says_why_if_somebody_does() {
     let place = Place::new();
     std::fs::write(place.data(), "no directory").unwrap();
-    let said = place.start_refused();
+    let said = place.start_refused().await;
     assert_eq!(said.status.code(), Some(3));
     let text = String::from_utf8(said.stderr).unwrap();
     let last = text.lines().last().unwrap();
@@ -78,4 +79,71 @@ async fn a_start_that_fails_ends_though_nobody_reads_why_and_says_why_if_somebod
     let status = poll("the process to end", async || child.try_wait().unwrap()).await;
     assert_eq!(status.code(), Some(3));
     drop(reader);
+}
+
+/// An object, read by a reader that refuses a member that is there twice.
+struct Once(serde_json::Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+                let mut members = serde_json::Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if members.insert(name.clone(), value).is_some() {
+                        return Err(A::Error::custom(format!("{name} is there twice")));
+                    }
+                }
+                Ok(Once(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+#[tokio::test]
+async fn a_json_line_has_each_member_once() {
+    let target = StubTarget::with(|_| Act::status(503)).await;
+    let config = "[dispatch]\nattempts_max = 2\nbackoff_ms = 1\n[logging]\nlevel = \"debug\"\nformat = \"json\"\n";
+    let gateway = Place::with_config(config).start();
+    let messages = vec![message(&target.url("/"), json!(1)); 20];
+    gateway.sync_all(&messages).await;
+    // The breaker opens, and closes once the target is well again.
+    target.wait_for_calls(10).await;
+    target.now(|_| Act::status(200));
+    gateway.drained("DataSyncStream").await;
+    gateway.retry("ServerUnavailableStream", -1, 100).await;
+    gateway.get("/v1/nowhere").await.problem(404, "not_found");
+    let place = gateway.stop().await;
+    let log = place.log();
+    let lines: Vec<_> = log
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Once>(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        })
+        .map(|Once(members)| members)
+        .collect();
+    for line in &lines {
+        for name in ["timestamp", "level", "module", "message"] {
+            assert!(line[name].is_string(), "{line:?}");
+        }
+    }
+    // Those that had two: what is called, and the module that calls.
+    for said in [
+        "attempt failed",
+        "breaker opened: the target is not called for now",
+        "record delivered",
+    ] {
+        let line = lines.iter().find(|line| line["message"] == said);
+        let line = line.unwrap_or_else(|| panic!("{said} is not in {log}"));
+        assert_eq!(line["target"], target.url(""), "{line:?}");
+        assert_eq!(line["module"], "syncgate::dispatch::worker");
+    }
 }

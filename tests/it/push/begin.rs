@@ -93,8 +93,18 @@ async fn what_is_no_beginning_is_refused_under_every_quality_of_service() {
             "OGG-12135",
         )
         .await;
-        // What is unknown is ignored, however often it is there; a name is one in any form.
-        let query = format!("x=1&x=1&%62egin={}", pos.replace('p', "%70"));
+        let unknown = format!("x=1&begin={pos}");
+        check_refused(
+            &gateway,
+            quality,
+            &unknown,
+            400,
+            "invalid_request",
+            "OGG-12135",
+        )
+        .await;
+        // A name is one in any form.
+        let query = format!("%62egin={}", pos.replace('p', "%70"));
         let request = handshake(&gateway, Method::GET, &format!("{}?{query}", path(quality)));
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 101);

@@ -243,6 +243,39 @@ async fn cursors_are_listed_with_their_lag_moved_and_removed() {
 }
 
 #[tokio::test]
+async fn a_cursor_is_made_by_an_empty_object_and_shown_alone() {
+    let gateway = with_five().await;
+    gateway.get(C1).await.problem(404, "not_found");
+    let put = async |body: Value| send(&gateway, Method::PUT, C1, body).await.ok();
+    let made = put(json!({})).await;
+    assert_eq!(
+        (&made["name"], &made["recordsBehind"]),
+        (&json!("c1"), &json!(5))
+    );
+    let shown = gateway.get(C1).await.ok();
+    assert_eq!(
+        (&shown["name"], &shown["pos"]),
+        (&made["name"], &made["pos"])
+    );
+    // One that is there is not moved, as that would send everything again.
+    let moved = put(json!({"begin": "now"})).await;
+    assert_eq!(moved["recordsBehind"], 0);
+    assert_eq!(put(json!({})).await["pos"], moved["pos"]);
+    assert_eq!(gateway.get(C1).await.ok()["pos"], moved["pos"]);
+    // A client may have it.
+    let _reader = open(&gateway, "?cursor=c1").await.unwrap();
+    assert_eq!(put(json!({})).await["connected"], true);
+    let listed = gateway.get(CURSORS).await.ok();
+    assert_eq!(listed["items"][0], gateway.get(C1).await.ok());
+    for path in ["1x", "nobody"] {
+        let path = format!("{CURSORS}/{path}");
+        gateway.get(&path).await.problem(404, "not_found");
+    }
+    let unknown = gateway.get(&format!("{C1}?limit=1")).await;
+    unknown.problem(400, "invalid_request");
+}
+
+#[tokio::test]
 async fn wrong_cursors_and_positions_are_named() {
     let gateway = with_five().await;
     for (query, word) in [
@@ -260,7 +293,6 @@ async fn wrong_cursors_and_positions_are_named() {
     assert_eq!(gateway.get(CURSORS).await.body["items"], json!([]));
     let put = async |body: Value| send(&gateway, Method::PUT, C1, body).await;
     for (body, pointer) in [
-        (json!({}), "/begin"),
         (json!({"begin": 1}), "/begin"),
         (json!({"begin": "never"}), "/begin"),
         (json!({"begin": "now", "to": "now"}), "/to"),

@@ -128,3 +128,36 @@ async fn every_frame_is_what_the_document_says_and_a_wrong_one_is_not() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_document_says_that_clients_need_a_user_where_there_are_users() {
+    let (user, password) = ("ada", "correct horse battery");
+    let place = Place::new()
+        .env("SYNCGATE_ADMIN_USER", user)
+        .env("SYNCGATE_ADMIN_PASSWORD", password);
+    let gateway = place.start();
+    let send = async |method, path: &str| {
+        let request = gateway.request(method, path);
+        let request = request.basic_auth(user, Some(password));
+        let config = json!({"source": {"trail": "a1"}});
+        gateway.send(request.json(&config)).await
+    };
+    send(Method::POST, S1).await.ok();
+    for path in [&format!("{S1}/yaml"), "/asyncapi.yaml"] {
+        let served = send(Method::GET, path).await;
+        let document = read_yaml(served.body.as_str().unwrap());
+        let security = document["servers"]["main"]["security"].as_array();
+        let scheme = followed(&document, &security.unwrap()[0]);
+        assert_eq!(
+            (&scheme["type"], &scheme["scheme"]),
+            (&json!("http"), &json!("basic"))
+        );
+    }
+    // In open mode a client that asked for a password would ask for nothing.
+    let gateway = Gateway::start();
+    made(&gateway, &json!({})).await.ok();
+    let served = gateway.get("/asyncapi.yaml").await;
+    let document = read_yaml(served.body.as_str().unwrap());
+    assert!(document["servers"]["main"].get("security").is_none());
+    assert!(document["components"].get("securitySchemes").is_none());
+}

@@ -2,9 +2,13 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::raw::{ALL, Raw, create, handshake, masked, path, post, refused, send};
-use crate::harness::{Gateway, poll, run_on, within};
+use crate::harness::{Gateway, Place, poll, run_on, within};
 
 #[tokio::test]
 async fn each_fault_of_a_configuration_has_its_number() {
@@ -45,6 +49,50 @@ async fn each_fault_of_a_configuration_has_its_number() {
         assert_eq!(answer.headers["allow"], allow);
         refused(&answer, 405, "method_not_allowed", "OGG-12011");
     }
+}
+
+#[tokio::test]
+async fn pages_of_data_streams_lead_to_each_other() {
+    let gateway = Gateway::start();
+    for name in ["s2", "s1", "s3"] {
+        create(&gateway, name, json!({})).await;
+    }
+    let (mut at, mut names) = (format!("{ALL}?limit=2"), Vec::new());
+    loop {
+        let page = gateway.get(&at).await.ok();
+        let items = page["response"]["items"].as_array().unwrap();
+        names.extend(items.iter().map(|item| item["name"].clone()));
+        let links = page["links"].as_array().unwrap();
+        let next = links.iter().find(|link| link["rel"] == "next");
+        let Some(next) = next else { break };
+        assert_eq!(names.len(), 2);
+        let href = next["href"].as_str().unwrap();
+        at = href.strip_prefix(&gateway.url).unwrap().to_owned();
+        assert_eq!(at, format!("{ALL}?limit=2&after=s2"));
+    }
+    assert_eq!(names, ["s1", "s2", "s3"]);
+    for query in ["limit=0", "limit=1001", "limit=2&limit=2", "more=1"] {
+        let answer = gateway.get(&format!("{ALL}?{query}")).await;
+        refused(&answer, 400, "invalid_request", "OGG-12135");
+    }
+}
+
+#[tokio::test]
+async fn a_data_stream_is_made_with_200_for_clients_that_want_that() {
+    let gateway = Gateway::with_config("[push]\ncreate_status = 200\n");
+    let config = json!({"source": {"trail": "a1"}});
+    let made = gateway.post(&path("s1"), &config).await;
+    assert_eq!(made.status, 200);
+    assert_eq!(made.headers["location"], path("s1"));
+    let again = gateway.post(&path("s1"), &config).await;
+    refused(&again, 409, "exists", "OGG-12004");
+    let place = Place::with_config("[push]\ncreate_status = 202\n");
+    let said = place.start_refused().await;
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.contains("push.create_status: is 202, but must be 200 to 201"),
+        "{said}"
+    );
 }
 
 /// What is wrong with the patch itself has other numbers than what is wrong with its result.
@@ -103,6 +151,30 @@ async fn only_get_becomes_a_websocket() {
     let foreign = foreign.header("origin", "https://evil.example");
     let answer = gateway.send(foreign).await;
     refused(&answer, 403, "origin_not_allowed", "OGG-12004");
+}
+
+#[tokio::test]
+async fn an_upgrade_over_http_1_0_is_ignored() {
+    let gateway = Gateway::start();
+    create(&gateway, "s1", json!({})).await;
+    let at = gateway.url.strip_prefix("http://").unwrap();
+    // RFC 9110 §7.8: a server ignores `Upgrade` there, whatever page it comes from.
+    for origin in ["", "origin: https://evil.example\r\n"] {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let ask = format!(
+            "GET {}?begin=now HTTP/1.0\r\nhost: {at}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{origin}\r\n",
+            path("s1")
+        );
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        within("an answer", stream.read_to_end(&mut said))
+            .await
+            .unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.starts_with("HTTP/1.0 200 "), "{said}");
+        assert!(said.contains("\"trail\":\"a1\""), "{said}");
+    }
 }
 
 #[tokio::test]

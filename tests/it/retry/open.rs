@@ -223,3 +223,52 @@ async fn with_the_manners_of_the_sample_or_if_nothing_is_put_off_a_429_is_a_fail
         assert_eq!(gateway.count(INTERNAL, "open").await, 0);
     }
 }
+
+#[tokio::test]
+async fn a_filter_takes_the_target_that_an_answer_names() {
+    let target = StubTarget::start().await;
+    let entry = format!(
+        "[[targets]]\nname = \"orders\"\norigin = \"{}\"\npath_prefix = \"/orders\"\n",
+        target.url("")
+    );
+    let long = format!("{LONG}{entry}");
+    let gateway = Place::with_config(&long).patient().start();
+    target.now(|_| Act::status(500));
+    for (n, path) in ["/orders/1", "/x/1", "/orders/2", "/x/2"]
+        .iter()
+        .enumerate()
+    {
+        let message = keyed(path, &target.url(path), json!(n));
+        gateway.post("/stream/sync", &message).await.ok();
+        gateway.record(INTERNAL, n + 1).await;
+    }
+    target.now(|_| Act::Answer(429, vec![("retry-after", "2000".to_owned())]));
+    let report = gateway.retry(INTERNAL, -1, 1).await;
+    let named = report["waiting"][0]["target"].clone();
+    assert_eq!(named, target.url("/orders"), "{report}");
+
+    target.now(|_| Act::status(200));
+    let short = long.replace("3600000", "1");
+    let short = short.replace("[redrive]", "retry_after_ms_max = 0\n[redrive]");
+    gateway.reload(&short).await.ok();
+    let retry = async |filtered: &Value| {
+        let body = json!({ "streamOCIDToRetry": INTERNAL, "noOfMessagesToProcess": 100, "readAfterOffset": -1,
+            "readPartition": "0", "errormapping": [], "filter": {"target": filtered} });
+        gateway.post("/stream/retry", &body).await
+    };
+    let calls = target.calls().len();
+    let report = retry(&named).await.ok();
+    let counts = (&report["processedmessages"], &report["unmatched"]);
+    assert_eq!(counts, (&json!(2), &json!(2)), "{report}");
+    let calls = target.calls().split_off(calls);
+    assert!(calls.iter().all(|call| call.path.starts_with("/orders/")));
+    // The name that its metrics have is as good, and the origin stands for all of it.
+    let report = retry(&json!("orders")).await.ok();
+    assert_eq!(report["processedmessages"], 0, "{report}");
+    let report = retry(&json!([origin(&target), "orders"])).await.ok();
+    assert_eq!(report["processedmessages"], 2, "{report}");
+    let problem = retry(&json!("order")).await;
+    let problem = problem.problem(400, "filter_invalid");
+    let told = problem["detail"].as_str().unwrap();
+    assert!(told.contains("give a target such as https://"), "{told}");
+}

@@ -1,5 +1,6 @@
 //! `syncgate tail`: records as they come, over as many connections as it takes, none twice and none left out.
 
+mod log_stream;
 mod records;
 mod scripted;
 

@@ -21,14 +21,14 @@ use crate::harness::{Gateway, Place, keyed, poll, syncgate, within};
 const S1: &str = "/services/v2/stream/s1";
 
 /// An address that stays, in front of a gateway that comes and goes.
-struct Door {
-    url: String,
+pub(super) struct Door {
+    pub(super) url: String,
     open: Arc<Mutex<Option<String>>>,
     connections: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Door {
-    async fn to(gateway: &Gateway) -> Self {
+    pub(super) async fn to(gateway: &Gateway) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let door = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -48,13 +48,13 @@ impl Door {
         door
     }
 
-    fn open(&self, gateway: &Gateway) {
+    pub(super) fn open(&self, gateway: &Gateway) {
         let address = gateway.url.trim_start_matches("http://");
         *self.open.lock().unwrap() = Some(address.to_owned());
     }
 
     /// From now on nobody comes through, and who is in the middle is cut off.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         *self.open.lock().unwrap() = None;
         self.connections.lock().unwrap().abort_all();
     }
@@ -180,7 +180,7 @@ async fn people_get_a_line_for_each_record_and_no_more_than_they_asked_for() {
     );
     assert!(
         lines[2].ends_with(
-            r#"  SYNCGATE.DataSyncStream  INSERT  0.1  k1  POST http://127.0.0.1:9/x {"n":1}"#
+            r#"  SYNCGATE.DataSyncStream  INSERT  0.1    k1  POST http://127.0.0.1:9/x {"n":1}"#
         ),
         "{}",
         lines[2]
@@ -306,6 +306,18 @@ async fn what_cannot_be_is_told_and_ends_it() {
     };
     fails(&["s2"], 1, "the gateway answered 404 not_found: ").await;
     fails(
+        &["s2"],
+        1,
+        "no data stream is called `s2`; GET /services/v2/stream lists them",
+    )
+    .await;
+    fails(
+        &["DataSyncStrem"],
+        1,
+        "no stream is called `DataSyncStrem`; did you mean `DataSyncStream`?",
+    )
+    .await;
+    fails(
         &["s1", "--begin", "yesterday"],
         1,
         "the gateway answered 400 begin_invalid: ",
@@ -390,7 +402,7 @@ async fn only_users_read_where_there_are_users() {
 }
 
 #[tokio::test]
-async fn who_has_seen_enough_ends_it_without_a_word() {
+async fn a_reader_that_goes_ends_it_without_a_word_also_while_nothing_comes() {
     let gateway = Gateway::start();
     made(&gateway, &json!({})).await;
     let mut child = syncgate()
@@ -401,7 +413,7 @@ async fn who_has_seen_enough_ends_it_without_a_word() {
         .unwrap();
     clients(&gateway, true).await;
     drop(child.stdout.take());
-    sync(&gateway, 0..1).await;
+    // No record comes: only its pipe can tell.
     let status = poll("its end", async || child.try_wait().unwrap()).await;
     let mut said = String::new();
     child
@@ -411,6 +423,25 @@ async fn who_has_seen_enough_ends_it_without_a_word() {
         .read_to_string(&mut said)
         .unwrap();
     assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+    // The connection was closed, and not left.
+    clients(&gateway, false).await;
+}
+
+#[tokio::test]
+async fn columns_stay_in_place_where_there_is_no_key() {
+    let gateway = Gateway::start();
+    made(&gateway, &json!({})).await;
+    for key in ["order-17", "", "k"] {
+        let message = keyed(key, "http://127.0.0.1:9/x", json!(1));
+        gateway.sync(&message).await;
+    }
+    let arguments = ["s1", "--begin", "earliest", "--count", "4"];
+    let (_, lines, _) = Tail::start(&gateway.url, &arguments).end().await;
+    let calls: Vec<_> = lines[1..].iter().map(|line| line.find("POST ")).collect();
+    assert!(calls[0].is_some(), "{lines:?}");
+    assert_eq!(calls, [calls[0]; 3], "{lines:?}");
+    let words: Vec<_> = lines[2].split_whitespace().collect();
+    assert_eq!(words[4..6], ["-", "POST"], "{lines:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
 use data_encoding::BASE64;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -84,9 +84,10 @@ pub(in crate::api::data_streams) fn upgrade(
     Ok(response)
 }
 
-/// Returns whether a request wants to switch to WebSocket.
-pub(in crate::api::data_streams) fn is_meant(headers: &HeaderMap) -> bool {
-    has_word(headers, &header::UPGRADE, "websocket")
+/// Returns whether a request wants to switch to WebSocket. In HTTP/1.0 `Upgrade` says nothing (RFC 9110 §7.8).
+pub(in crate::api::data_streams) fn is_meant(request: &Request) -> bool {
+    let may_upgrade = request.version() >= Version::HTTP_11;
+    may_upgrade && has_word(request.headers(), &header::UPGRADE, "websocket")
 }
 
 fn accept(headers: &HeaderMap) -> Result<HeaderValue, Problem> {

@@ -33,6 +33,7 @@ fn frames(resource: &Resource) -> Validator {
         host: "h",
         base_path: "",
         event_prefix: "syncgate.datastream",
+        needs_login: false,
     };
     let listed = Listed {
         name: &name,

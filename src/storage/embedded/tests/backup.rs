@@ -1,19 +1,35 @@
 //! Copies of a journal that is being written, freed and shortened meanwhile.
 
-use std::fs;
+use std::{fs, path::Path};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     place::Offset,
     storage::{
         Log,
         embedded::{
-            backup::{BackupError, create, restore},
+            backup::{self, BackupError, Copied, Copy},
             verify::verify,
         },
     },
 };
 
 use super::{Bench, open, partition};
+
+fn create(from: &Path, to: &Path) -> Result<Copied, BackupError> {
+    finished(backup::create(from, to, &CancellationToken::new()))
+}
+
+fn restore(from: &Path, to: &Path) -> Result<Copied, BackupError> {
+    finished(backup::restore(from, to, &CancellationToken::new()))
+}
+
+fn finished(copy: Result<Copy, BackupError>) -> Result<Copied, BackupError> {
+    let copy = copy?;
+    let copied = copy.copied();
+    copy.finish().map(|()| copied)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_holds_all_that_was_stored_before_it_began_whatever_goes_on_meanwhile() {
@@ -75,6 +91,35 @@ async fn a_copy_of_nothing_or_onto_something_is_refused() {
         matches!(refused, Err(BackupError::NotEmpty(_))),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_copy_that_is_not_finished_or_told_to_stop_leaves_nothing() {
+    let bench = Bench::new();
+    let of = partition(&*bench.stream("orders", 1).await, 0);
+    bench.append(of, &["a"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let names = || fs::read_dir(dir.path()).unwrap().count();
+    let (from, to) = (bench.dir.path(), dir.path().join("a/copy"));
+    let go_on = CancellationToken::new();
+    let copy = backup::create(from, &to, &go_on).unwrap();
+    assert!(copy.dir().join("journal").is_dir() && !to.exists());
+    drop(copy);
+    assert_eq!(names(), 0);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let stopped = backup::create(from, &to, &stop).map(drop);
+    assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
+    assert_eq!(names(), 0);
+    create(from, &to).unwrap();
+    let restored = dir.path().join("restored");
+    drop(backup::restore(&to, &restored, &go_on).unwrap());
+    let stopped = backup::restore(&to, &restored, &stop).map(drop);
+    assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
+    assert!(!restored.exists());
+    restore(&to, &restored).unwrap();
+    let engine = open(&restored, &bench.log, &bench.clock).unwrap();
+    assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(1));
 }
 
 #[tokio::test]

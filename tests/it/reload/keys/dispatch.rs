@@ -44,6 +44,7 @@ effects! {
     "targets.response_timeout_ms" => a_response_of_one_target_is_given_up,
     "targets.attempt_timeout_ms" => a_response_of_one_target_is_cut,
     "targets.body_always" => one_target_gets_a_body_with_delete,
+    "targets.secret_header" => one_target_gets_its_secret_in_another_header,
 }
 
 /// An hour for everything: no test lives to see the end of it.
@@ -561,4 +562,46 @@ async fn one_target_gets_a_body_with_delete() {
     let text = entry(&target.url(""), "body_always = true");
     take(&gateway, "targets[0].body_always", &text).await;
     assert_eq!(deleted(&gateway, &target).await, b"7");
+}
+
+/// A message whose own headers name the one that the target will want, with a token for the target or none.
+async fn send_with_key(gateway: &Gateway, target: &StubTarget, token: Option<&str>) {
+    let mut one = message(&target.url("/x"), json!(1));
+    let headers = &mut one["streamMessage"]["targetRestApiHeaders"];
+    *headers = json!([{"key": "X-Pass", "value": "of-the-message"}]);
+    let mut request = gateway.request(Method::POST, "/stream/sync").json(&one);
+    if let Some(token) = token {
+        request = request.header("authorization", token);
+    }
+    gateway.send(request).await.ok();
+}
+
+async fn one_target_gets_its_secret_in_another_header() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::with_config(&entry(&target.url(""), ""));
+    let page = "/v1/streams/DataSyncStream/partitions/0/records";
+    let shown = async |at: usize| {
+        let page = gateway.get(page).await.ok();
+        page["items"][at]["value"]["targetRestApiHeaders"][0]["value"].clone()
+    };
+    send_with_key(&gateway, &target, Some("Bearer t1")).await;
+    let call = target.next_call().await;
+    assert_eq!(call.header("authorization"), Some("Bearer t1"));
+    assert_eq!(call.header("x-pass"), Some("of-the-message"));
+    assert_eq!(shown(0).await, "of-the-message");
+
+    let text = entry(&target.url(""), "secret_header = \"X-Pass\"");
+    take(&gateway, "targets[0].secret_header", &text).await;
+    send_with_key(&gateway, &target, Some("t2")).await;
+    let call = target.next_call().await;
+    assert_eq!(call.header("authorization"), None);
+    assert_eq!(call.header("x-pass"), Some("t2"));
+    // Without a secret the message's own header goes out. It is a credential now, and nobody is shown it.
+    send_with_key(&gateway, &target, None).await;
+    let call = target.next_call().await;
+    assert_eq!(call.header("x-pass"), Some("of-the-message"));
+    assert_eq!(
+        (shown(0).await, shown(2).await),
+        (json!("***"), json!("***"))
+    );
 }

@@ -20,7 +20,7 @@ effects! {
     "server.cors_origins" => another_origin_may_change_things,
     "metrics.public" => metrics_are_for_everyone,
     "sync.answer" => a_success_looks_otherwise,
-    "sync.token_header" => the_token_comes_and_goes_in_another_header,
+    "sync.token_header" => the_token_comes_in_another_header,
     "sync.lenient" => messages_that_cannot_be_delivered_are_taken,
     "sync.operations" => another_operation_is_refused,
     "sync.record_bytes_max" => a_smaller_message_is_too_large,
@@ -43,22 +43,33 @@ async fn post(gateway: &Gateway, body: &Value) -> Answer {
     gateway.post("/stream/sync", body).await
 }
 
+const USER: (&str, &str) = ("ada", "correct horse battery");
+
+/// A gateway with users, some settings of which need them.
+fn with_users() -> Gateway {
+    let place = Place::with_config("# nothing yet\n");
+    let place = place.env("SYNCGATE_ADMIN_USER", USER.0);
+    place.env("SYNCGATE_ADMIN_PASSWORD", USER.1).start()
+}
+
+/// As [`take`], where there are users.
+async fn take_as_user(gateway: &Gateway, key: &str, config: &str) {
+    gateway.write_config(config);
+    let request = gateway.request(Method::POST, "/v1/reload");
+    let answer = gateway.send(request.basic_auth(USER.0, Some(USER.1))).await;
+    assert_eq!(answer.ok(), told(&[key], &[]), "{config}");
+}
+
 async fn another_name_is_ours() {
-    let gateway = plain();
+    let gateway = with_users();
     let ask = || {
-        gateway.send(
-            gateway
-                .request(Method::GET, "/v1/streams")
-                .header("host", "gate.example"),
-        )
+        let request = gateway.request(Method::GET, "/v1/streams");
+        let request = request.basic_auth(USER.0, Some(USER.1));
+        gateway.send(request.header("host", "gate.example"))
     };
     ask().await.problem(421, "host_not_allowed");
-    take(
-        &gateway,
-        "server.hosts",
-        "[server]\nhosts = [\"gate.example\"]",
-    )
-    .await;
+    let hosts = "[server]\nhosts = [\"gate.example\"]";
+    take_as_user(&gateway, "server.hosts", hosts).await;
     ask().await.ok();
 }
 
@@ -133,24 +144,13 @@ async fn answers_that_wait_take_all_there_is() {
             .await;
     }
     let page = "/v1/streams/DataSyncStream/partitions/0/records";
-    // It takes so little at a time that one part is always waiting, and enough to be no client that takes nothing.
     let mut slow = slow_reader(&gateway, page).await;
-    let drips = async {
-        loop {
-            slow.read_exact(&mut [0; 2 << 10]).await.unwrap();
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-    };
-    let reads = async {
-        gateway.get(page).await.ok();
-        let text = "[server]\nanswers_bytes_max = 1048576";
-        take(&gateway, "server.answers_bytes_max", text).await;
-        gateway.get(page).await.problem(503, "queue_full");
-    };
-    tokio::select! {
-        () = drips => unreachable!("it never ends"),
-        () = reads => {}
-    }
+    gateway.get(page).await.ok();
+    // So little that one part is still waiting, and enough to be no client that takes nothing.
+    slow.read_exact(&mut [0; 32 << 10]).await.unwrap();
+    let text = "[server]\nanswers_bytes_max = 1048576";
+    take(&gateway, "server.answers_bytes_max", text).await;
+    gateway.get(page).await.problem(503, "queue_full");
 }
 
 async fn a_stop_waits_for_less() {
@@ -163,20 +163,19 @@ async fn a_stop_waits_for_less() {
 }
 
 async fn metrics_are_for_everyone() {
-    let (user, password) = ("ada", "correct horse battery");
-    let place = Place::with_config("# nothing yet\n")
-        .env("SYNCGATE_ADMIN_USER", user)
-        .env("SYNCGATE_ADMIN_PASSWORD", password);
-    let gateway = place.start();
+    let gateway = with_users();
+    let elsewhere = || {
+        let request = gateway.request(Method::GET, "/metrics");
+        gateway.send(request.header("host", "10.1.2.3:9090"))
+    };
     gateway
         .get("/metrics")
         .await
         .problem(401, "unauthenticated");
-    gateway.write_config("[metrics]\npublic = true");
-    let request = gateway.request(Method::POST, "/v1/reload");
-    let answer = gateway.send(request.basic_auth(user, Some(password))).await;
-    assert_eq!(answer.ok(), told(&["metrics.public"], &[]));
+    elsewhere().await.problem(421, "host_not_allowed");
+    take_as_user(&gateway, "metrics.public", "[metrics]\npublic = true").await;
     gateway.get("/metrics").await.ok();
+    elsewhere().await.ok();
 }
 
 async fn a_success_looks_otherwise() {
@@ -187,7 +186,7 @@ async fn a_success_looks_otherwise() {
     assert_eq!(gateway.send(request()).await.ok(), "success");
 }
 
-async fn the_token_comes_and_goes_in_another_header() {
+async fn the_token_comes_in_another_header() {
     let target = StubTarget::start().await;
     let gateway = plain();
     take(
@@ -204,8 +203,8 @@ async fn the_token_comes_and_goes_in_another_header() {
         .await
         .ok();
     let call = target.next_call().await;
-    assert_eq!(call.header("x-target-token"), Some("the-token"));
-    assert_eq!(call.header("authorization"), None);
+    assert_eq!(call.header("authorization"), Some("the-token"));
+    assert_eq!(call.header("x-target-token"), None);
 }
 
 async fn messages_that_cannot_be_delivered_are_taken() {

@@ -1,12 +1,15 @@
 //! `syncgate doctor`: what is damaged in a data directory, what that means, and what can be done.
 
+mod tokens;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::tokens::Tokens;
 use super::{
-    Failure, Output,
+    DataDir, Failure, Output,
     output::{self, Table, counted},
 };
 use crate::{
@@ -23,9 +26,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The data directory; no gateway may work with it meanwhile.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    data: PathBuf,
+    #[command(flatten)]
+    data_dir: DataDir,
     /// Makes the index anew from the journal; the old one is moved to damaged/index.
     #[arg(long)]
     rebuild_index: bool,
@@ -37,13 +39,21 @@ pub(super) struct Arguments {
     /// exactly what is lost. The file is kept in damaged/. Once for each file that is damaged.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rebuild_index", "restored"])]
     accept_loss: Vec<PathBuf>,
+    /// Gives up all tokens of targets that are sealed in the directory, as nobody can open them without their master key;
+    /// says which records wait for them. A gateway starts then, and makes a new key where none is.
+    #[arg(long, conflicts_with_all = ["rebuild_index", "restored", "accept_loss"])]
+    forget_secrets: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let dir = arguments.data;
+    let settings = arguments.data_dir.settings()?.config;
+    let dir = settings.data.dir.clone();
     super::make_private_files();
+    if arguments.forget_secrets {
+        return tokens::forget(&settings, output).await;
+    }
     if arguments.restored {
-        let streams_len = renewed(&dir).await?;
+        let streams_len = renewed(&dir, &settings.log).await?;
         return match output {
             Output::Json => output::print_json(&json!({"renewedStreams": streams_len})),
             Output::Text => {
@@ -76,9 +86,24 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     let shown_dir = dir.clone();
     let examined = off_this_thread(move || examine(&dir)).await?;
     let examined = examined.map_err(|error| Failure::failed_by(&error))?;
+    let tokens = match &examined.refusal {
+        None => Some(Tokens::look(&settings).await?),
+        // Without the journal nobody knows which tokens are sealed.
+        Some(_) => None,
+    };
     match output {
-        Output::Json => output::print_json(&report(&examined))?,
-        Output::Text => output::print(&text(&examined, &shown_dir))?,
+        Output::Json => {
+            let mut report = report(&examined);
+            if let Some(tokens) = &tokens {
+                report["tokens"] = tokens.json();
+                report["starts"] = tokens.refusal().is_none().into();
+            }
+            output::print_json(&report)?;
+        }
+        Output::Text => output::print(&text(&examined, tokens.as_ref(), &shown_dir))?,
+    }
+    if let Some(refusal) = tokens.as_ref().and_then(Tokens::refusal) {
+        return Err(Failure::failed(refusal));
     }
     let damaged = examined.files.iter().any(|file| !file.damages.is_empty());
     match (&examined.refusal, damaged) {
@@ -92,10 +117,10 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
 }
 
 /// Gives every stream of a directory a new incarnation.
-pub(super) async fn renewed(dir: &Path) -> Result<usize, Failure> {
+pub(super) async fn renewed(dir: &Path, log: &LogSettings) -> Result<usize, Failure> {
     let options = Options {
         dir: dir.into(),
-        log: LogSettings::default(),
+        log: log.clone(),
     };
     // Whoever mistypes the name of the directory must not get a new one.
     if !dir.join("journal").is_dir() {
@@ -272,7 +297,7 @@ fn loss_text(report: &LossReport, tense: Tense) -> String {
     text
 }
 
-fn text(examined: &Examined, dir: &Path) -> String {
+fn text(examined: &Examined, tokens: Option<&Tokens>, dir: &Path) -> String {
     let mut table = Table::new(&["FILE", ">BYTES", ">FRAMES", "STATE"]);
     for file in &examined.files {
         let name = file.path.file_name().unwrap_or_default();
@@ -323,7 +348,10 @@ fn text(examined: &Examined, dir: &Path) -> String {
     if let Some(loss) = &examined.loss {
         text += &loss_text(loss, Tense::Future);
     }
-    if examined.refusal.is_none() {
+    if let Some(tokens) = tokens {
+        text += &tokens.text();
+    }
+    if examined.refusal.is_none() && tokens.is_none_or(|tokens| tokens.refusal().is_none()) {
         text += "a gateway starts with this directory\n";
     }
     text
@@ -332,7 +360,7 @@ fn text(examined: &Examined, dir: &Path) -> String {
 fn entries(len: usize) -> String {
     match len {
         1 => "one file or directory".into(),
-        len => format!("{} files and directories", output::grouped(len as u64)),
+        len => format!("{len} files and directories"),
     }
 }
 

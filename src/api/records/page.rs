@@ -3,7 +3,7 @@
 //! The first part is made before the answer begins, so that what is wrong is said by a status. What goes wrong later ends
 //! the page early: `next` says where to go on, and the client that asks there is told what is wrong.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -12,21 +12,25 @@ use http::{HeaderValue, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    place::{Offset, PartitionId},
-    storage::{Bounds, Finished, Stream},
+    dispatch::WaitingRecord,
+    place::{Offset, Partition},
+    storage::{Bounds, Stream},
 };
 
 use super::{
+    reading::{Held, Reading},
+    token::Token,
+    view, waits,
+};
+use crate::api::{
     Shared,
     answers::{self, Share},
     problem::Problem,
-    records,
+    wire,
 };
 
 /// A page ends early rather than hold more than this of keys, values and headers; `next` says where to go on.
 const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Asked of the log at a time.
-const READ_BYTES: usize = 64 << 10;
 /// A part ends with the record that reaches this, as JSON.
 const PART_BYTES: usize = 64 << 10;
 /// What a part takes of the space for answers while it is made, if its records are not large.
@@ -36,9 +40,10 @@ const PART_BYTES_MAX: usize = 2 * PART_BYTES;
 pub(super) struct Page {
     shared: Arc<Shared>,
     stream: Arc<Stream>,
-    of: PartitionId,
-    next: Offset,
-    bounds: Bounds,
+    reading: Reading,
+    of: Of,
+    /// What open records wait for, if the page says that.
+    waiting: Option<Waiting>,
     /// Records that it may still have.
     left: usize,
     /// Bytes of its records so far.
@@ -47,7 +52,20 @@ pub(super) struct Page {
     over: bool,
     /// Held by the part that is not written yet.
     turn: Arc<Semaphore>,
+    /// What the page itself takes of the space for answers.
+    _own: Option<Share>,
 }
+
+/// Of what it is a page; that decides about its end.
+pub(super) enum Of {
+    /// One partition: its bounds are those at the end of the page.
+    One(Bounds),
+    /// All partitions, with their bounds when the page began.
+    All(Vec<Bounds>),
+}
+
+/// What open records wait for that are in queues.
+pub(super) type Waiting = HashMap<(Partition, Offset), WaitingRecord>;
 
 /// What making a part came to.
 enum Made {
@@ -57,27 +75,28 @@ enum Made {
 }
 
 impl Page {
-    /// A page of up to `limit` records of a partition.
+    /// A page of up to `limit` records.
     pub(super) fn new(
         shared: Arc<Shared>,
         stream: Arc<Stream>,
-        of: PartitionId,
-        from: Offset,
+        reading: Reading,
+        of: Of,
+        waiting: Option<Waiting>,
         limit: usize,
-    ) -> Result<Self, Problem> {
-        let bounds = shared.streams.engine().status(of)?.bounds;
-        Ok(Self {
+    ) -> Self {
+        Self {
             shared,
             stream,
+            reading,
             of,
-            next: from,
-            bounds,
+            waiting,
             left: limit,
             bytes: 0,
             begun: false,
             over: false,
             turn: Arc::new(Semaphore::new(1)),
-        })
+            _own: None,
+        }
     }
 
     /// Answers with the page.
@@ -87,7 +106,8 @@ impl Page {
     pub(super) async fn answer(mut self) -> Result<Response, Problem> {
         let settings = self.shared.settings.get();
         let answers = self.shared.answers.clone();
-        let mut share = answers.take_or_refuse(&settings, PART_BYTES_MAX)?;
+        self._own = Some(answers.take_or_refuse(&settings, self.own_bytes())?);
+        let mut share = answers.take_or_refuse(&settings, self.part_bytes())?;
         let first = loop {
             match self.part(share.bytes()).await? {
                 Made::Part(part) => break part,
@@ -119,6 +139,20 @@ impl Page {
         Ok(response)
     }
 
+    /// What the page takes for as long as it is written, whatever is in its parts.
+    fn own_bytes(&self) -> usize {
+        let waiting = self.waiting.as_ref().map_or(0, HashMap::capacity);
+        self.reading.bytes_len() + waiting * size_of::<((Partition, Offset), WaitingRecord)>()
+    }
+
+    /// What a part takes while it is made, if its records are not large.
+    fn part_bytes(&self) -> usize {
+        match self.of {
+            Of::One(_) => PART_BYTES_MAX,
+            Of::All(_) => PART_BYTES_MAX + self.reading.held_bytes_max(),
+        }
+    }
+
     /// Waits until the last part is written.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
@@ -133,11 +167,11 @@ impl Page {
         let turn = self.turn().await;
         let settings = self.shared.settings.get();
         let answers = self.shared.answers.clone();
-        let mut bytes = PART_BYTES_MAX;
+        let mut bytes = self.part_bytes();
         loop {
             let share = answers.take_in_time(&settings, bytes).await;
             let Some(share) = share else {
-                // The end alone is a few bytes.
+                // The end alone is a few bytes for each partition.
                 let share = answers.take(&settings, 0)?;
                 return Some(keep(share, self.end(Vec::new()), turn));
             };
@@ -154,30 +188,26 @@ impl Page {
 
     /// Makes the next part in at most `space` bytes, which is more only if that is the bound for all answers.
     async fn part(&mut self, space: usize) -> Result<Made, Problem> {
-        let engine = self.shared.streams.engine().clone();
-        let page = engine.read(self.of, self.next, READ_BYTES).await?;
-        if let Some(first) = page.records.first() {
-            let bytes = shown_bytes(first.record.bytes_len());
-            let settings = self.shared.settings.get();
-            if bytes > space && space < answers::bytes_max(&settings) {
-                return Ok(Made::TooLarge(bytes));
-            }
-        }
-        let finished = match (page.records.first(), page.records.last()) {
-            (Some(first), Some(last)) => {
-                engine.finished(self.of, first.offset..last.offset.next())?
-            }
-            _ => Finished::default(),
-        };
         let mut part = Vec::with_capacity(PART_BYTES_MAX.min(space));
-        if page.records.is_empty() {
-            // Nothing but lost records may be left before the tail.
-            self.next = self.next.max(page.next);
-            return Ok(Made::Part(self.end(part)));
-        }
-        for record in &page.records {
-            let bytes = record.record.bytes_len();
-            if !part.is_empty() && part.len() + shown_bytes(bytes) > space {
+        loop {
+            let lane = match self.reading.next().await {
+                Ok(Some(lane)) => lane,
+                Ok(None) => return Ok(Made::Part(self.end(part))),
+                Err(error) if part.is_empty() => return Err(error.into()),
+                // Who asks for what comes next is told.
+                Err(_told_then) => return Ok(Made::Part(self.end(part))),
+            };
+            let Some((partition, held)) = self.reading.first(lane) else {
+                return Ok(Made::Part(self.end(part)));
+            };
+            let bytes = held.record.record.bytes_len();
+            let shown = part.len() + shown_bytes(bytes);
+            if part.is_empty() {
+                let settings = self.shared.settings.get();
+                if shown > space && space < answers::bytes_max(&settings) {
+                    return Ok(Made::TooLarge(shown));
+                }
+            } else if shown > space {
                 break;
             }
             part.extend_from_slice(match self.begun {
@@ -185,11 +215,9 @@ impl Page {
                 false => br#"{"items":["#,
             });
             self.begun = true;
-            let is_finished = finished.contains(record.offset);
-            let (of, stream) = (self.of.partition, &self.stream);
-            let view = records::view(&self.shared, stream, of, record, is_finished);
+            let view = self.view(partition, held);
             serde_json::to_writer(&mut part, &view).map_err(Problem::internal)?;
-            self.next = record.offset.next();
+            self.reading.pass(lane);
             self.left -= 1;
             self.bytes += bytes;
             if self.left == 0 || self.bytes >= PAGE_BYTES_MAX {
@@ -199,11 +227,24 @@ impl Page {
                 break;
             }
         }
-        let tail = engine.status(self.of)?.bounds.tail;
-        Ok(Made::Part(match self.next < tail {
-            true => part,
-            false => self.end(part),
-        }))
+        // Who reads the page may be slow.
+        self.reading.let_go();
+        Ok(Made::Part(part))
+    }
+
+    fn view(&self, partition: Partition, held: &Held) -> wire::RecordView {
+        let Held { record, finished } = held;
+        let waiting = self.waiting.as_ref().map(|waiting| {
+            let known = waiting.get(&(partition, record.offset));
+            match known {
+                Some(known) => waits(known),
+                None => super::unqueued(&self.shared, &record.record),
+            }
+        });
+        wire::RecordView {
+            waiting,
+            ..view(&self.shared, &self.stream, partition, record, *finished)
+        }
     }
 
     /// Ends the page behind this part of it.
@@ -212,18 +253,45 @@ impl Page {
         if !self.begun {
             part.extend_from_slice(br#"{"items":["#);
         }
-        // A stream that has just been deleted is shown as it was.
-        if let Ok(status) = self.shared.streams.engine().status(self.of) {
-            self.bounds = status.bounds;
-        }
-        let Bounds { earliest, tail } = self.bounds;
-        let next = match self.next < tail {
-            true => self.next.to_string(),
-            false => "null".to_owned(),
+        part.extend_from_slice(b"],");
+        let written = match &self.of {
+            Of::One(bounds) => serde_json::to_string(&self.end_of_one(*bounds)),
+            Of::All(bounds) => serde_json::to_string(&self.end_of_all(bounds)),
         };
-        let end = format!(r#"],"next":{next},"earliest":{earliest},"tail":{tail}}}"#);
-        part.extend_from_slice(end.as_bytes());
+        // Texts and numbers always encode. The end's own brace is left out.
+        let written = written.unwrap_or_default();
+        part.extend_from_slice(written.trim_start_matches('{').as_bytes());
         part
+    }
+
+    fn end_of_one(&self, bounds: Bounds) -> wire::PageEnd {
+        let place = self.reading.places().next();
+        let of = place.map(|(of, _)| of);
+        let engine = self.shared.streams.engine();
+        // A stream that has just been deleted is shown as it was.
+        let now = of.and_then(|of| engine.status(of).ok());
+        let Bounds { earliest, tail } = now.map_or(bounds, |status| status.bounds);
+        let next = place.map(|(_, next)| next).filter(|next| *next < tail);
+        wire::PageEnd {
+            next: next.map(|next| next.0),
+            earliest: earliest.0,
+            tail: tail.0,
+        }
+    }
+
+    fn end_of_all(&self, bounds: &[Bounds]) -> wire::MergedPageEnd {
+        let token = Token {
+            incarnation: self.stream.incarnation,
+            next: self.reading.places().map(|(_, next)| next).collect(),
+        };
+        let position = token.text();
+        wire::MergedPageEnd {
+            next: (!self.reading.is_over()).then(|| position.clone()),
+            position,
+            trimmed: self.reading.trimmed(),
+            earliest: (0..).zip(bounds.iter().map(|of| of.earliest.0)).collect(),
+            tail: (0..).zip(bounds.iter().map(|of| of.tail.0)).collect(),
+        }
     }
 }
 

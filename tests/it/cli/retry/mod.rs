@@ -1,6 +1,9 @@
 //! `syncgate retry`: loops, and what it says about a call that was stopped.
 
-use serde_json::json;
+mod loops;
+mod partitions;
+
+use serde_json::{Value, json};
 
 use super::process::{DEADLINE, Served, Target, file};
 
@@ -20,6 +23,16 @@ fn failed(dir: &tempfile::TempDir, len: usize) -> (Served, Target) {
     (served, target)
 }
 
+/// Runs a command whose calls fail and deliver nothing, and returns what it printed as JSON.
+#[track_caller]
+fn in_vain(served: &Served, arguments: &[&str]) -> Value {
+    let ended = served.run(&[arguments, &["--output", "json"]].concat());
+    let ended = ended.expect(1);
+    let said = " failed again, and none was delivered";
+    assert!(ended.err.contains(said), "{ended:?}");
+    ended.json()
+}
+
 /// What fails comes back behind the end: the default stream is its own default.
 #[test]
 fn a_loop_over_a_stream_mapped_to_itself_calls_each_record_once() {
@@ -27,7 +40,8 @@ fn a_loop_over_a_stream_mapped_to_itself_calls_each_record_once() {
     let (served, _target) = failed(&dir, 5);
     for first in [0, 5] {
         let after = (first - 1).to_string();
-        let looped = served.json(&["retry", DEFAULT, "--loop", "--max", "2", "--after", &after]);
+        let arguments = ["retry", DEFAULT, "--loop", "--max", "2", "--after", &after];
+        let looped = in_vain(&served, &arguments);
         let pass = &looped["partitions"][0];
         assert_eq!(
             (
@@ -106,6 +120,20 @@ fn a_target_that_is_open_ends_a_loop_with_an_error_that_says_until_when() {
     assert!(shown["bounds"][0]["open"].as_u64().unwrap() >= failed);
 }
 
+/// A loop asks for calls of three seconds by itself.
+#[test]
+fn a_loop_takes_what_time_the_gateway_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(dir.path(), "gate.toml", "[redrive]\ntime_budget_ms = 500\n");
+    let served = Served::start(dir.path(), &["--config", config.to_str().unwrap()]);
+    let looped = served.json(&["retry", DEFAULT, "--loop"]);
+    assert_eq!(looped["partitions"][0]["endOfStream"], true, "{looped}");
+    let long = ["retry", DEFAULT, "--loop", "--time-budget-ms", "501"];
+    let ended = served.run(&long).expect(1);
+    let said = "/timeBudgetMs: this must be a whole number from 1 to 500";
+    assert!(ended.err.contains(said), "{ended:?}");
+}
+
 #[test]
 fn a_dry_run_leaves_the_offset_file_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,7 +142,11 @@ fn a_dry_run_leaves_the_offset_file_where_it_was() {
     let file = offsets.to_str().unwrap();
     let after = |arguments: &[&str]| {
         let kept = ["retry", DEFAULT, "--max", "1", "--offset-file", file];
-        let told = served.json(&[&kept[..], arguments].concat());
+        let arguments = [&kept[..], arguments].concat();
+        let told = match arguments.contains(&"--dry-run") {
+            true => served.json(&arguments),
+            false => in_vain(&served, &arguments),
+        };
         let last = told["partitions"][0]["lastReadOffset"].clone();
         (last, std::fs::read(&offsets).ok())
     };
@@ -160,7 +192,12 @@ fn a_group_goes_on_in_the_next_run_and_a_dry_run_leaves_it() {
         let arguments = [
             "retry", DEFAULT, "--max", "2", "--map", elsewhere, "--group", "cron",
         ];
-        let report = served.json(&[&arguments, more].concat());
+        let arguments = [&arguments, more].concat();
+        let ended = served.run(&[&arguments[..], &["--output", "json"]].concat());
+        let report = ended.json();
+        let failed = report["partitions"][0]["failedMessages"].as_u64();
+        let code = i32::from(failed != Some(0));
+        assert_eq!(ended.code, Some(code), "{ended:?}");
         let pass = &report["partitions"][0];
         (pass["attempted"].clone(), pass["lastReadOffset"].clone())
     };

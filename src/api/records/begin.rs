@@ -1,0 +1,135 @@
+//! Where a page begins: in one partition, or in all of them.
+
+use std::sync::Arc;
+
+use super::{
+    page::Of,
+    reading::Reading,
+    token::{Token, TokenInvalid},
+};
+use crate::{
+    api::{
+        Shared,
+        problem::{Code, Problem},
+        query::{Query, invalid},
+    },
+    clock::Timestamp,
+    place::{Offset, PartitionId},
+    storage::{Bounds, ReadError, Stream, StreamBounds},
+};
+
+/// Where a page begins.
+pub(super) enum Begin {
+    Earliest,
+    Tail,
+    At(Timestamp),
+    /// What else a caller gave: an offset, or the `next` of a page of all partitions.
+    Place(String),
+}
+
+impl Begin {
+    pub(super) fn parse(query: &Query<'_>) -> Result<Self, Problem> {
+        match (query.get("from"), query.get("at")) {
+            (Some(_), Some(_)) => Err(invalid("give from or at, not both".into())),
+            (None, Some(time)) => {
+                let time = Timestamp::parse(time);
+                let wrong = || invalid("at is a time as in RFC 3339".into());
+                time.map(Self::At).ok_or_else(wrong)
+            }
+            (None | Some("earliest"), None) => Ok(Self::Earliest),
+            (Some("tail"), None) => Ok(Self::Tail),
+            (Some(place), None) => Ok(Self::Place(place.to_owned())),
+        }
+    }
+}
+
+/// Returns what a page of one partition reads.
+pub(super) async fn of_one(
+    shared: &Shared,
+    of: PartitionId,
+    from: Begin,
+    open: bool,
+) -> Result<(Reading, Of), Problem> {
+    let engine = shared.streams.engine();
+    let status = engine.status(of)?;
+    let Bounds { earliest, tail } = status.bounds;
+    let mut from = match from {
+        Begin::Earliest => earliest,
+        Begin::Tail => tail,
+        Begin::At(time) => engine.offset_at(of, time).await?,
+        Begin::Place(offset) => {
+            let wrong = || match Token::parse(&offset) {
+                Err(TokenInvalid::NotOne) => "from is an offset, earliest or tail",
+                _ => "this from goes on with all partitions; give * as the partition",
+            };
+            let number = offset.parse().map_err(|_| invalid(wrong().into()))?;
+            Offset(number)
+        }
+    };
+    if open {
+        if from < earliest {
+            let wanted = from;
+            return Err(ReadError::Trimmed { wanted, earliest }.into());
+        }
+        from = from.max(status.low_mark.min(tail));
+    }
+    let reading = Reading::one(engine.clone(), (of, from, tail), open);
+    Ok((reading, Of::One(status.bounds)))
+}
+
+/// Returns what a page of all partitions reads, and the stream as it is when the page begins: it may have more partitions than it had a moment ago.
+pub(super) async fn of_all(
+    shared: &Shared,
+    stream: &Stream,
+    from: Begin,
+    open: bool,
+) -> Result<(Arc<Stream>, Reading, Of), Problem> {
+    let engine = shared.streams.engine();
+    let gone = || Problem::new(Code::StreamUnknown, "the stream has just been deleted");
+    let StreamBounds {
+        stream, partitions, ..
+    } = engine.bounds(stream.id).ok_or_else(gone)?;
+    let places = match &from {
+        Begin::Place(text) => places(&stream, &partitions, text)?,
+        _ => Vec::new(),
+    };
+    let mut lanes = Vec::with_capacity(partitions.len());
+    for (number, (of, bounds)) in stream.all_partitions().zip(&partitions).enumerate() {
+        let next = match from {
+            Begin::Earliest => bounds.earliest,
+            Begin::Tail => bounds.tail,
+            Begin::At(time) => engine.offset_at(of, time).await?.min(bounds.tail),
+            Begin::Place(_) => places.get(number).copied().unwrap_or_default(),
+        };
+        let ended = match open {
+            true => engine.status(of)?.low_mark.min(bounds.tail),
+            false => Offset::default(),
+        };
+        lanes.push((of, next.max(ended), bounds.tail));
+    }
+    let reading = Reading::all(engine.clone(), lanes, open);
+    Ok((stream, reading, Of::All(partitions)))
+}
+
+/// Returns where a page goes on behind another one.
+fn places(stream: &Stream, bounds: &[Bounds], text: &str) -> Result<Vec<Offset>, Problem> {
+    let token = Token::parse(text).map_err(|wrong| {
+        let is_offset = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+        match is_offset {
+            true => {
+                invalid("from: an offset is one of a partition; name that in place of *".into())
+            }
+            false => invalid(format!("from: {wrong}")),
+        }
+    })?;
+    let is_there = |(next, bounds): (&Offset, &Bounds)| *next <= bounds.tail;
+    let is_of_stream = token.incarnation == stream.incarnation
+        && token.next.len() <= bounds.len()
+        && token.next.iter().zip(bounds).all(is_there);
+    match is_of_stream {
+        true => Ok(token.next),
+        false => Err(invalid(
+            "from: this next is of another stream, or of this one before it was made again or restored; begin with earliest or with at".into(),
+        )),
+    }
+}

@@ -1,0 +1,114 @@
+//! What a reading holds, and where it ends.
+
+use super::*;
+use crate::{
+    record::{Headers, Record},
+    storage::{Append, AppendKind, Commit, Log as _, StreamConfig, memory::Memory},
+};
+
+#[tokio::test]
+async fn what_is_held_is_bounded_whatever_the_partitions_and_the_size_of_records() {
+    const PARTITIONS: u16 = 40;
+    const RECORD_BYTES: usize = 200 << 10;
+    let engine = Memory::new();
+    let made = engine.create_stream("Wide".parse().unwrap(), PARTITIONS, StreamConfig::default());
+    let stream = made.await.unwrap();
+    let record = Record {
+        key: "".into(),
+        value: vec![b'1'; RECORD_BYTES].into(),
+        headers: Headers::default(),
+    };
+    for _ in 0..2 {
+        for of in stream.all_partitions() {
+            let append = Append {
+                of,
+                records: vec![record.clone()],
+                kind: AppendKind::Accepted,
+                refers: Vec::new(),
+            };
+            let commit = Commit {
+                appends: vec![append],
+                ..Commit::default()
+            };
+            engine.commit(commit).await.unwrap();
+        }
+    }
+    let lanes = stream.all_partitions().map(|of| (of, Offset(0), Offset(2)));
+    let mut reading = Reading::all(engine, lanes.collect(), false);
+    let (mut held_max, mut places) = (0, Vec::new());
+    while let Some(lane) = reading.next().await.unwrap() {
+        let held = reading.lanes.iter().flat_map(|lane| &lane.held);
+        let held: usize = held.map(|held| held.record.record.bytes_len()).sum();
+        assert_eq!(held, reading.held_bytes);
+        held_max = held_max.max(held);
+        let (partition, first) = reading.first(lane).unwrap();
+        places.push((first.record.offset.0, partition.0));
+        reading.pass(lane);
+        if places.len() % 7 == 0 {
+            reading.let_go();
+            assert_eq!(reading.held_bytes, 0);
+        }
+    }
+    let all = [0, 1].map(|offset| (0..PARTITIONS).map(move |partition| (offset, partition)));
+    assert_eq!(places, all.into_iter().flatten().collect::<Vec<_>>());
+    assert!(reading.is_over());
+    assert!(held_max <= HELD_BYTES_MAX + RECORD_BYTES, "{held_max}");
+}
+
+#[tokio::test]
+async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at() {
+    let engine = Memory::new();
+    let made = engine.create_stream("Wide".parse().unwrap(), 2, StreamConfig::default());
+    let stream = made.await.unwrap();
+    let record = Record {
+        key: "".into(),
+        value: "1".into(),
+        headers: Headers::default(),
+    };
+    for of in stream.all_partitions() {
+        let append = Append {
+            of,
+            records: vec![record.clone(); 10],
+            kind: AppendKind::Accepted,
+            refers: Vec::new(),
+        };
+        let finish = |offset| crate::storage::Finish {
+            of,
+            offset: Offset(offset),
+            end: crate::storage::NewEnd::Delivered,
+            attempts: 1,
+            status: Some(200),
+            epoch: crate::storage::Epoch(1),
+        };
+        let append = Commit {
+            appends: vec![append],
+            ..Commit::default()
+        };
+        engine.commit(append).await.unwrap();
+        let finishes = Commit {
+            finishes: (0..9).map(finish).collect(),
+            ..Commit::default()
+        };
+        engine.commit(finishes).await.unwrap();
+    }
+    let mut next: Vec<_> = stream.all_partitions().map(|of| (of, Offset(0))).collect();
+    let (mut found, mut pages) = (Vec::new(), 0);
+    loop {
+        let lanes = next.iter().map(|(of, next)| (*of, *next, Offset(10)));
+        let mut reading = Reading::all(engine.clone(), lanes.collect(), true);
+        reading.looks_left = 4;
+        while let Some(lane) = reading.next().await.unwrap() {
+            let (partition, first) = reading.first(lane).unwrap();
+            found.push((partition.0, first.record.offset.0));
+            reading.pass(lane);
+        }
+        pages += 1;
+        next = reading.places().collect();
+        if reading.is_over() {
+            break;
+        }
+        assert!(pages < 20, "no page may end where it began: {next:?}");
+    }
+    assert_eq!(found, [(0, 9), (1, 9)]);
+    assert!(pages > 3, "{pages}");
+}

@@ -1,0 +1,243 @@
+//! `syncgate backup`: a copy of a data directory while its gateway runs, and back.
+
+mod needs;
+
+use std::path::{Path, PathBuf, absolute};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use self::needs::{KeyPlace, Needs};
+use super::{
+    DataDir, Failure, Output,
+    doctor::{off_this_thread, renewed},
+    output::{self, counted},
+    serve::Stops,
+};
+use crate::{
+    secrets::{Found, Kept, KeyFile, KeySource, MasterKey},
+    storage::{
+        embedded::backup::{self, BackupError, Copied, Copy},
+        shares::TOKENS_PREFIX,
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Copies what is durable in a data directory, whether its gateway runs or not, and says what the copy needs.
+    Create(Create),
+    /// Puts a copy into a data directory that is empty or absent, and gives each stream a new incarnation.
+    Restore(Restore),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// Directory for the copy; empty, or absent. It is DIR.incomplete until it is whole.
+    to: PathBuf,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Copies the file with the master key, too: anyone who has the copy can then open all tokens in it.
+    #[arg(long)]
+    with_master_key: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// Directory with the copy.
+    from: PathBuf,
+    #[command(flatten)]
+    data_dir: DataDir,
+}
+
+pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    super::make_private_files();
+    match command {
+        Command::Create(arguments) => create(arguments, output).await,
+        Command::Restore(arguments) => restore(arguments, output).await,
+    }
+}
+
+async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
+    let Create {
+        to,
+        data_dir,
+        with_master_key,
+    } = arguments;
+    let settings = data_dir.settings()?;
+    let data = settings.config.data.dir.clone();
+    let source = KeySource::of(&settings.config.secrets, &data);
+    // The key is read before the copy is made, because a missing or malformed key fails without a copy too.
+    let master = match with_master_key {
+        true => Some(key_of_file(&source)?),
+        false => None,
+    };
+    let (needs, copied) = until_a_signal(async |stop| {
+        let (told, copy_to) = (stop.clone(), to.clone());
+        let copy = off_this_thread(move || backup::create(&data, &copy_to, &told)).await?;
+        let copy = copy.map_err(|error| Failure::failed_by(&error))?;
+        say_replaced(&copy);
+        for left in backup::leftovers(&to) {
+            output::say(&format!(
+                "note: {} is what a backup has left that was cut off; remove it",
+                left.display()
+            ));
+        }
+        let kept = Kept::of(copy.state(TOKENS_PREFIX));
+        if let Some(master) = &master {
+            put_key(master, &source, &kept, copy.dir())?;
+        }
+        let key_place = KeyPlace::of(&source, &kept, with_master_key);
+        let needs = Needs::of(&settings, &to, key_place, kept.tokens_len())?;
+        let copied = finish(copy, &stop)?;
+        Ok((needs, copied))
+    })
+    .await?;
+    match output {
+        Output::Json => {
+            let mut report = needs.json();
+            report["directory"] = json!(to);
+            report["files"] = copied.files_len.into();
+            report["bytes"] = copied.bytes.into();
+            output::print_json(&report)
+        }
+        Output::Text => output::print(&format!("{}\n{}", line(copied, &to), needs.text())),
+    }
+}
+
+async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
+    let Restore { from, data_dir } = arguments;
+    let settings = data_dir.settings()?;
+    let data = settings.config.data.dir.clone();
+    let source = KeySource::of(&settings.config.secrets, &data);
+    let (tokens_len, copied) = until_a_signal(async |stop| {
+        let (told, copy_from, copy_to) = (stop.clone(), from.clone(), data.clone());
+        let copy = off_this_thread(move || backup::restore(&copy_from, &copy_to, &told)).await?;
+        let copy = copy.map_err(|error| Failure::failed_by(&error))?;
+        say_replaced(&copy);
+        let kept = Kept::of(copy.state(TOKENS_PREFIX));
+        // The key of the copy goes into the data directory only where the start looks for it there.
+        let in_copy = KeySource::File(KeyFile::in_dir(&from));
+        if is_in(&source, &data)
+            && let Found::Key(master) = found(&in_copy)?
+        {
+            put_key(&master, &in_copy, &kept, copy.dir())?;
+        }
+        renewed(copy.dir(), &settings.config.log).await?;
+        let copied = finish(copy, &stop)?;
+        Ok((kept.tokens_len(), copied))
+    })
+    .await?;
+    let missing = missing_key(&source).filter(|_| tokens_len > 0);
+    match output {
+        Output::Json => {
+            let (files, bytes) = (copied.files_len, copied.bytes);
+            let missing = missing.map(KeyFile::path);
+            output::print_json(&json!({
+                "directory": data, "files": files, "bytes": bytes, "missingMasterKey": missing,
+            }))?;
+        }
+        Output::Text => output::print(&line(copied, &data))?,
+    }
+    if let Some(file) = missing {
+        let tokens = counted(tokens_len as u64, "token");
+        output::say(&format!(
+            "note: the master key of {tokens} is not there yet: put it at {} before the start, or give the tokens up: \
+             syncgate doctor --data {} --forget-secrets",
+            file.path().display(),
+            data.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Makes a copy until a signal asks for its end, which removes the copy. A second signal does not wait for the removal.
+async fn until_a_signal<T>(
+    make: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut stops = Stops::new()?;
+    let stop = CancellationToken::new();
+    let mut made = std::pin::pin!(make(stop.clone()));
+    loop {
+        tokio::select! {
+            made = &mut made => return made,
+            () = stops.next() => match stop.is_cancelled() {
+                false => stop.cancel(),
+                true => return Err(Failure::failed(
+                    "ended by a second signal; the next run tells what is left, and removes it",
+                )),
+            }
+        }
+    }
+}
+
+/// Puts a copy into its place, unless a signal has come meanwhile.
+fn finish(copy: Copy, stop: &CancellationToken) -> Result<Copied, Failure> {
+    let copied = copy.copied();
+    let finished = match stop.is_cancelled() {
+        true => Err(BackupError::Stopped),
+        false => copy.finish(),
+    };
+    finished.map_err(|error| Failure::failed_by(&error))?;
+    Ok(copied)
+}
+
+fn say_replaced(copy: &Copy) {
+    if copy.replaced_leftover() {
+        output::say("note: an earlier run was cut off here; what it had left is removed");
+    }
+}
+
+fn found(source: &KeySource) -> Result<Found, Failure> {
+    let found = source.find(&CancellationToken::new());
+    found.map_err(|error| Failure::failed_by(&error))
+}
+
+fn key_of_file(source: &KeySource) -> Result<MasterKey, Failure> {
+    if !matches!(source, KeySource::File(_)) {
+        return Err(Failure::usage(format!(
+            "the master key comes from {source}, so there is no file to copy; leave --with-master-key out"
+        )));
+    }
+    match found(source)? {
+        Found::Key(master) => Ok(master),
+        Found::Missing(file) => Err(Failure::failed(format!(
+            "the master key file {} is missing; leave --with-master-key out, or put it back",
+            file.path().display()
+        ))),
+    }
+}
+
+/// Puts a key into the directory of a copy. A key that does not open the tokens there would mislead, so it is refused.
+fn put_key(master: &MasterKey, from: &KeySource, kept: &Kept, dir: &Path) -> Result<(), Failure> {
+    if !kept.is_opened_by(master) {
+        return Err(Failure::failed(format!(
+            "the master key from {from} is not the one that the tokens in the copy were sealed with"
+        )));
+    }
+    let put = master.keep(&KeyFile::in_dir(dir));
+    put.map_err(|error| Failure::failed_by(&error))
+}
+
+/// Returns whether a start looks for the key in the data directory, under the usual name.
+fn is_in(source: &KeySource, data: &Path) -> bool {
+    match source {
+        KeySource::File(file) => {
+            absolute(file.path()).ok() == absolute(data.join(KeyFile::NAME)).ok()
+        }
+        KeySource::Command { .. } | KeySource::Variable(_) => false,
+    }
+}
+
+/// Returns the key file that a start needs, if it is not there.
+fn missing_key(source: &KeySource) -> Option<&KeyFile> {
+    match source {
+        KeySource::File(file) if !file.path().exists() => Some(file),
+        KeySource::File(_) | KeySource::Command { .. } | KeySource::Variable(_) => None,
+    }
+}
+
+fn line(copied: Copied, to: &Path) -> String {
+    let files = counted(copied.files_len as u64, "file");
+    format!("{files}, {} bytes, in {}\n", copied.bytes, to.display())
+}

@@ -1,0 +1,119 @@
+//! `syncgate config default|show`: the reference of all settings, and those that count with where each was said.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Output,
+    output::{self, Table},
+};
+use crate::config::{self, Config, Origin, Overrides, Place, Setting, Sources};
+
+/// Every setting at its default, with its unit and effect.
+const REFERENCE: &str = include_str!("../../config/syncgate.toml");
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Prints every setting at its default, with unit and effect, as a file to begin with.
+    Default,
+    /// Shows every setting as `serve` would have it with the same arguments and variables, and where it was said: in the file, a
+    /// variable, an argument, or nowhere (default).
+    Show(Show),
+}
+
+/// The arguments of `serve`.
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Configuration file; without it SYNCGATE_CONFIG names one, else no file is read.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for everything durable (`data.dir`).
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address and port to listen on (`server.listen`).
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) fn run(command: Command, output: Output) -> Result<(), Failure> {
+    match (command, output) {
+        (Command::Default, Output::Text) => output::print(REFERENCE),
+        (Command::Default, Output::Json) => {
+            let defaults = serde_json::to_value(Config::default());
+            output::print_json(&defaults.map_err(|error| Failure::failed_by(&error))?)
+        }
+        (Command::Show(arguments), output) => show(arguments, output),
+    }
+}
+
+fn show(arguments: Show, output: Output) -> Result<(), Failure> {
+    let overrides = Overrides {
+        data: arguments.data,
+        listen: arguments.listen,
+    };
+    let sources = Sources::of_process(arguments.config, overrides);
+    let loaded = config::load(sources).map_err(Failure::usage)?;
+    let settings = loaded.settings();
+    if output == Output::Json {
+        let list: Vec<_> = settings.iter().map(as_json).collect();
+        return output::print_json(&json!({"settings": list, "warnings": loaded.warnings}));
+    }
+    for warning in &loaded.warnings {
+        output::say(&format!("warning: {warning}"));
+    }
+    let mut table = Table::new(&["SETTING", "VALUE", "ORIGIN"]);
+    for setting in &settings {
+        table.row([
+            setting.key.clone(),
+            value_text(setting),
+            origin_text(&setting.origin),
+        ]);
+    }
+    output::print(&table.text())
+}
+
+fn as_json(setting: &Setting) -> Value {
+    let (origin, line) = match &setting.origin {
+        Origin::OciSample => ("oci_sample", None),
+        Origin::Said(Place::Default) => ("default", None),
+        Origin::Said(Place::File { line, .. }) => ("file", *line),
+        Origin::Said(Place::Environment(_)) => ("variable", None),
+        Origin::Said(Place::Argument(_)) => ("argument", None),
+    };
+    let name = match &setting.origin {
+        Origin::Said(Place::File { path, .. }) => Some(path.display().to_string()),
+        Origin::Said(Place::Environment(name)) => Some(name.clone()),
+        Origin::Said(Place::Argument(name)) => Some((*name).to_owned()),
+        Origin::OciSample | Origin::Said(Place::Default) => None,
+    };
+    json!({
+        "key": setting.key,
+        "value": setting.value,
+        "origin": {"kind": origin, "name": name, "line": line},
+    })
+}
+
+/// A text bare, a list with commas, a number of a quantity with its unit beside it: `67108864 (64MiB)`.
+fn value_text(setting: &Setting) -> String {
+    let text = output::cell(&setting.value, "");
+    match (&setting.value, setting.unit) {
+        (Value::Number(number), Some(unit)) => match number.as_u64() {
+            Some(number) => format!("{text} ({})", unit.words(number)),
+            None => text,
+        },
+        (Value::Array(elements), _) if !elements.is_empty() => {
+            let elements = elements.iter().map(|element| output::cell(element, ""));
+            elements.collect::<Vec<_>>().join(", ")
+        }
+        _ => text,
+    }
+}
+
+fn origin_text(origin: &Origin) -> String {
+    match origin {
+        Origin::OciSample => "[oci_sample]".into(),
+        Origin::Said(place) => place.to_string(),
+    }
+}

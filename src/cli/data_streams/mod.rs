@@ -1,0 +1,315 @@
+//! `syncgate data-streams ls|show|create|rm`: streams as subscribers see them, `/services/v2/stream`.
+//!
+//! Configurations stay text here: a rule may compare with a number that no number of ours can hold.
+
+mod config;
+mod rule;
+
+use std::borrow::Cow;
+
+use clap::{Args, Subcommand};
+use reqwest::{Method, header::CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use self::config::Shape;
+use super::{
+    Failure, Gateway, Output,
+    client::Client,
+    confirm::confirm,
+    cursors,
+    output::{self, Table, cell, counted},
+};
+use crate::loose;
+
+const ALL: [&str; 3] = ["services", "v2", "stream"];
+/// Pages of data streams: a server that is no gateway may name another page for ever.
+const PAGES_MAX: usize = 1_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  Each record of a stream, as a row of the stream's own table:
+    syncgate data-streams create all --stream DataSyncStream
+
+  Changes of orders alone, known by the URL of the call; no deletions:
+    syncgate data-streams create orders --stream DataSyncStream \\
+      --object 'SHOP.ORDERS=https://*/orders/{id}' \\
+      --object 'SHOP.ORDERS=https://*/orders' \\
+      --column SHOP.ORDERS.qty=number \\
+      --rule 'include object=SHOP.ORDERS and type=INSERT,UPSERT,UPDATE'
+
+  Large orders, without those of test sources, as flat CloudEvents:
+    syncgate data-streams create large --stream DataSyncStream \\
+      --rule 'exclude tag:source=test*' \\
+      --rule 'include column:DATA/targetRestApiPayload/qty>=100' \\
+      --encoding model=row --cloud-events
+
+  What failed with 404; only prints the configuration:
+    syncgate data-streams create lost --stream UnrecoverableErrorStream \\
+      --rule 'include tag:cause-status=404' --dry-run
+";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists all data streams.
+    Ls(List),
+    /// Shows a data stream, and how clients reach it.
+    Show(Show),
+    /// Makes a data stream: which records of a stream its clients get, and in which form.
+    Create(Box<Create>),
+    /// Removes a data stream with its cursors. The records stay in the log.
+    Rm(Remove),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Name of the data stream.
+    name: String,
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Create {
+    /// Name of the data stream.
+    name: String,
+    #[command(flatten)]
+    shape: Shape,
+    /// Prints the configuration that would be posted, and posts nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// Name of the data stream.
+    name: String,
+    /// Does not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Ls(arguments) => list(&arguments.gateway.client()?, output).await,
+        Command::Show(arguments) => show(&arguments, output).await,
+        Command::Create(arguments) => create(&arguments, output).await,
+        Command::Rm(arguments) => remove(&arguments, output).await,
+    }
+}
+
+/// What the gateway answers, as far as it is looked at.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    response: &'a RawValue,
+    links: Vec<Link>,
+    messages: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    rel: String,
+    href: String,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(text: &'a str, client: &Client) -> Result<Self, Failure> {
+        let wrong = |_| Failure::failed(format!("{} sent no data stream", client.base()));
+        serde_json::from_str(text).map_err(wrong)
+    }
+
+    fn link(&self, rel: &str) -> Option<&str> {
+        let link = self.links.iter().find(|link| link.rel == rel);
+        link.map(|link| &*link.href)
+    }
+}
+
+/// The members of an object, values as they stand; none of what is no object.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Members<'a> {
+    fn of(text: &'a str) -> Self {
+        Self(loose::members(text).unwrap_or_default())
+    }
+
+    fn raw(&self, name: &str) -> &'a str {
+        loose::member(&self.0, name).map_or("", RawValue::get)
+    }
+
+    fn inner(&self, name: &str) -> Self {
+        Self::of(self.raw(name))
+    }
+
+    fn list(&self, name: &str) -> Vec<&'a RawValue> {
+        loose::elements(self.raw(name)).unwrap_or_default()
+    }
+
+    fn text(&self, name: &str) -> String {
+        let text = loose::member(&self.0, name).and_then(loose::string);
+        text.unwrap_or_default().into_owned()
+    }
+}
+
+async fn list(client: &Client, output: Output) -> Result<(), Failure> {
+    let mut table = Table::new(&["NAME", "STREAM", "STATUS", "VIEW", ">RULES"]);
+    let (mut items, mut query) = (Vec::new(), Vec::new());
+    for _ in 0..PAGES_MAX {
+        let request = client.request(Method::GET, &ALL, &query);
+        let text = client.send_for_text(request).await?;
+        let page = Envelope::read(&text, client)?;
+        let mut last = None;
+        for item in Members::of(page.response.get()).list("items") {
+            let config = Members::of(item.get());
+            table.row([
+                config.text("name"),
+                config.inner("source").text("trail"),
+                config.text("status"),
+                config.inner("x-syncgate").text("view"),
+                config.list("rules").len().to_string(),
+            ]);
+            items.push(item.get().to_owned());
+            last = Some(config.text("name"));
+        }
+        match (page.link("next"), last) {
+            (Some(_), Some(last)) => query = vec![("after", last)],
+            _ => {
+                return match output {
+                    Output::Json => {
+                        output::print_json_line(&format!("{{\"items\":[{}]}}", items.join(",")))
+                    }
+                    Output::Text => output::print(&table.text()),
+                };
+            }
+        }
+    }
+    Err(Failure::failed(format!(
+        "{} has more than {PAGES_MAX} pages of data streams, which no gateway has",
+        client.base()
+    )))
+}
+
+async fn show(arguments: &Show, output: Output) -> Result<(), Failure> {
+    let client = arguments.gateway.client()?;
+    let request = client.request(Method::GET, &path(&arguments.name), &[]);
+    let text = client.send_for_text(request).await?;
+    print(&client, &arguments.name, &text, output)
+}
+
+async fn create(arguments: &Create, output: Output) -> Result<(), Failure> {
+    let config = arguments.shape.config()?;
+    if arguments.dry_run {
+        return match output {
+            Output::Json => output::print_json_line(&config.json()),
+            Output::Text => output::print(&config.lines()),
+        };
+    }
+    let client = arguments.gateway.client()?;
+    let request = client.request(Method::POST, &path(&arguments.name), &[]);
+    let request = request.header(CONTENT_TYPE, "application/json");
+    let text = client.send_for_text(request.body(config.json())).await?;
+    print(&client, &arguments.name, &text, output)
+}
+
+async fn remove(arguments: &Remove, output: Output) -> Result<(), Failure> {
+    let client = arguments.gateway.client()?;
+    let name = &arguments.name;
+    if !arguments.yes {
+        // This also says that there is no such data stream, before anybody is asked.
+        let with = match cursors::all(&client, name).await?.len() as u64 {
+            0 => String::new(),
+            len => format!(" with its {}", counted(len, "cursor")),
+        };
+        let question = format!(
+            "Remove data stream {name}{with}? Its clients are closed; the records stay in the log."
+        );
+        confirm(&question, false)?;
+    }
+    client
+        .send(client.request(Method::DELETE, &path(name), &[]))
+        .await?;
+    match output {
+        Output::Json => output::print_json(&json!({ "removed": name })),
+        Output::Text => output::print(&format!("{name} removed\n")),
+    }
+}
+
+fn path(name: &str) -> [&str; 4] {
+    let [first, second, third] = ALL;
+    [first, second, third, name]
+}
+
+/// Prints a data stream: what it shows, where clients reach it, and the command that reads it.
+fn print(client: &Client, name: &str, text: &str, output: Output) -> Result<(), Failure> {
+    let envelope = Envelope::read(text, client)?;
+    let config = envelope.response.get();
+    // The addresses are those that the gateway is reached by from outside.
+    let address = envelope.link("canonical").unwrap_or_default();
+    let address = match address.split_once("://") {
+        Some(("https", rest)) => format!("wss://{rest}"),
+        Some((_, rest)) => format!("ws://{rest}"),
+        None => address.to_owned(),
+    };
+    let document = envelope.link("describedby").unwrap_or_default();
+    for message in &envelope.messages {
+        output::say(&format!("warning: {}", cell(message, "/title")));
+    }
+    if output == Output::Json {
+        let [name, address, document] = [name, &address, document].map(|text| json!(text));
+        return output::print_json_line(&format!(
+            "{{\"name\":{name},\"address\":{address},\"document\":{document},\"config\":{config}}}"
+        ));
+    }
+    let config = Members::of(config);
+    let mut shown = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            shown += &format!("{name:<12}{value}\n");
+        }
+    };
+    line("name", name);
+    line("stream", &config.inner("source").text("trail"));
+    line("description", &config.text("description"));
+    let view = config.inner("x-syncgate");
+    line("view", &view.text("view"));
+    for entry in view.list("objects") {
+        line("object", &object(&Members::of(entry.get())));
+    }
+    for entry in config.list("rules") {
+        line("rule", &rule::line(entry));
+    }
+    let model = config.inner("encoding").inner("json").text("model");
+    let events = match config.raw("cloudEventsFormat") {
+        "true" => ", as CloudEvents",
+        _ => "",
+    };
+    line("encoding", &format!("model {model}{events}"));
+    line("quality", &config.text("qualityOfService"));
+    line("subscribe", &address);
+    line("document", document);
+    line("next", &format!("syncgate tail {name}"));
+    output::print(&shown)
+}
+
+/// `SHOP.ORDERS from https://*/orders/{id}, key id`
+fn object(entry: &Members<'_>) -> String {
+    let keys = entry.list("keys");
+    let keys = keys.iter().filter_map(|key| loose::string(key));
+    let keys = keys.collect::<Vec<_>>().join(", ");
+    let key = match keys.is_empty() {
+        true => String::new(),
+        false => format!(", key {keys}"),
+    };
+    format!("{} from {}{key}", entry.text("object"), entry.text("url"))
+}

@@ -1,0 +1,92 @@
+//! What commands print: tables and sentences for people, JSON for programs.
+
+mod age;
+mod screen;
+mod style;
+mod table;
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use self::screen::Screen;
+pub(super) use self::table::Table;
+use super::{Failure, escape};
+
+/// Writes text to standard output; what a terminal would obey is shown escaped.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    write(&shown(text))
+}
+
+/// Returns what [`print`] writes, for a command that draws on its terminal itself.
+pub(super) fn shown(text: &str) -> String {
+    style::painted(text, Screen::of_stdout().has_colours)
+}
+
+/// Writes a text of this program as it is: it may have characters that stand for something else in what [`print`] gets.
+pub(super) fn print_verbatim(text: &str) -> Result<(), Failure> {
+    write(text)
+}
+
+/// Writes a line to standard error, in the same way.
+pub(super) fn say(text: &str) {
+    eprintln!("{}", said(text));
+}
+
+/// Writes lines to standard error, such as a table that a question is about.
+pub(super) fn say_text(text: &str) {
+    eprint!("{}", style::painted(text, Screen::of_stderr().has_colours));
+}
+
+/// Returns a line for standard error: escaped, and with a colour for the word that it begins with.
+pub(super) fn said(text: &str) -> String {
+    let line = escape::line(text);
+    style::first_word(&line, Screen::of_stderr().has_colours)
+}
+
+fn write(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        // `syncgate records | head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::failed(format!("cannot print: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Writes one JSON document and a line's end.
+pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
+    print_json_line(&value.to_string())
+}
+
+/// Writes a JSON document of one line, which may hold what a [`Value`] cannot, and a line's end.
+pub(super) fn print_json_line(json: &str) -> Result<(), Failure> {
+    write(&escape::json(&format!("{json}\n")))
+}
+
+/// Returns the value of a member as a cell: a text bare, other values as JSON, nothing for null and absent.
+pub(super) fn cell(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Returns `1 message`, `13000 messages`: digits are never grouped, so that a number can be searched for and copied.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{s}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_counted_without_groups() {
+        assert_eq!(counted(1_234_567, "message"), "1234567 messages");
+        assert_eq!(counted(1, "message"), "1 message");
+    }
+}

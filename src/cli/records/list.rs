@@ -1,0 +1,189 @@
+//! Records as a table, of all partitions or of one.
+
+use reqwest::Method;
+
+use super::{
+    page::{Item, Page},
+    words,
+};
+use crate::{
+    cli::{
+        Failure, Output,
+        client::Client,
+        output::{self, Table, cell},
+    },
+    loose,
+};
+
+/// Pages that ended early, as over millions of settled records: what is no gateway may name another one for ever.
+const PAGES_MAX: usize = 1_000;
+/// In the place of a partition: all of them.
+const ALL: &str = "*";
+
+/// What is to be shown.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) stream: String,
+    pub(super) partition: Option<String>,
+    pub(super) from: Option<String>,
+    pub(super) at: Option<String>,
+    pub(super) limit: usize,
+    pub(super) open: bool,
+}
+
+impl Asked {
+    async fn page(
+        &self,
+        client: &Client,
+        partition: &str,
+        limit: usize,
+    ) -> Result<String, Failure> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(self.from.clone().map(|from| ("from", from)));
+        query.extend(self.at.clone().map(|at| ("at", at)));
+        query.extend(self.open.then(|| ("open", "true".to_owned())));
+        let path = [
+            "v1",
+            "streams",
+            &self.stream,
+            "partitions",
+            partition,
+            "records",
+        ];
+        let request = client.request(Method::GET, &path, &query);
+        Ok(client.send_for_text(request).await?)
+    }
+}
+
+pub(super) async fn show(client: &Client, mut asked: Asked, output: Output) -> Result<(), Failure> {
+    let partition = partition(client, &asked).await?;
+    if output == Output::Json {
+        let text = asked.page(client, &partition, asked.limit).await?;
+        // A line's end can only stand between tokens: in a string it would not be JSON.
+        return output::print_json_line(&text.replace(['\n', '\r'], " "));
+    }
+    let unread = |_| Failure::failed(format!("{} sent no page of records", client.base()));
+    let mut rows = Rows::new(asked.open);
+    let mut trimmed = 0;
+    for _ in 0..PAGES_MAX {
+        let text = asked
+            .page(client, &partition, asked.limit - rows.len)
+            .await?;
+        let page: Page<'_> = serde_json::from_str(&text).map_err(unread)?;
+        for item in &page.items {
+            rows.add(&serde_json::from_str(item.get()).map_err(unread)?);
+        }
+        trimmed += page.trimmed;
+        let next = cell(&page.next, "");
+        // A page may end early, and what it has not looked at is no end.
+        if next.is_empty() || rows.len >= asked.limit {
+            if trimmed > 0 {
+                output::say(&format!(
+                    "note: {} were trimmed before they could be shown",
+                    output::counted(trimmed, "record")
+                ));
+            }
+            let end = end(&partition, &page, &next, &rows);
+            return output::print(&format!("{}{end}\n", rows.table.text()));
+        }
+        (asked.from, asked.at) = (Some(next), None);
+    }
+    Err(Failure::failed(format!(
+        "{} has more than {PAGES_MAX} pages of records without an end, which no gateway has",
+        client.base()
+    )))
+}
+
+/// All partitions, if none is named. An offset is one of a partition, and needs no name where there is one alone.
+async fn partition(client: &Client, asked: &Asked) -> Result<String, Failure> {
+    let from = asked.from.as_deref().unwrap_or_default();
+    let is_offset = !from.is_empty() && from.bytes().all(|byte| byte.is_ascii_digit());
+    match &asked.partition {
+        Some(partition) => return Ok(partition.clone()),
+        None if !is_offset => return Ok(ALL.to_owned()),
+        None => {}
+    }
+    let stream = client.get(&["v1", "streams", &asked.stream], &[]).await?;
+    match stream["partitions"].as_u64() {
+        Some(1) => Ok("0".to_owned()),
+        partitions => Err(Failure::usage(format!(
+            "--from {from} is an offset of one partition, and {} has {}: give --partition too",
+            asked.stream,
+            partitions.map_or_else(|| "several".to_owned(), |number| number.to_string()),
+        ))),
+    }
+}
+
+/// The table so far.
+struct Rows {
+    table: Table,
+    open: bool,
+    len: usize,
+}
+
+impl Rows {
+    fn new(open: bool) -> Self {
+        let state = if open { "WAITS FOR" } else { "STATE" };
+        let table = Table::new(&[
+            ">PARTITION",
+            ">OFFSET",
+            "TIME",
+            "KEY",
+            "OPERATION",
+            "TARGET",
+            state,
+            "CAUSE",
+        ]);
+        Self {
+            table,
+            open,
+            len: 0,
+        }
+    }
+
+    fn add(&mut self, item: &Item<'_>) {
+        let message = item.value.and_then(|value| loose::members(value.get()));
+        let message = message.unwrap_or_default();
+        let text = |name: &str| {
+            let text = loose::member(&message, name).and_then(loose::string);
+            text.unwrap_or_default().into_owned()
+        };
+        let state = match self.open {
+            true => words::waits_for(&item.cause, &item.waiting),
+            false => words::state(item.finished).to_owned(),
+        };
+        self.table.row([
+            cell(&item.partition, ""),
+            cell(&item.offset, ""),
+            cell(&item.time, ""),
+            cell(&item.key, ""),
+            text("targetRestApiOperation"),
+            text("targetRestApi"),
+            state,
+            words::failed(&item.cause, &item.waiting),
+        ]);
+        self.len += 1;
+    }
+}
+
+/// Says how far that goes: the end is named only where all was read.
+fn end(partition: &str, page: &Page<'_>, next: &str, rows: &Rows) -> String {
+    let what = if rows.open { "open record" } else { "record" };
+    let count = output::counted(rows.len as u64, what);
+    let of = match (
+        partition,
+        page.tail.as_object().map_or(1, serde_json::Map::len),
+    ) {
+        (ALL, 1) => "of the only partition".to_owned(),
+        (ALL, partitions) => format!("of {partitions} partitions"),
+        (partition, _) => format!(
+            "of partition {partition} (earliest {}, tail {})",
+            cell(&page.earliest, ""),
+            cell(&page.tail, "")
+        ),
+    };
+    match next {
+        "" => format!("{count} {of}, up to the end"),
+        next => format!("{count} {of}, not up to the end: go on with --from {next}"),
+    }
+}

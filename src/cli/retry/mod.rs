@@ -1,0 +1,110 @@
+//! `syncgate retry STREAM`: dispatches records of a stream again, a call or a loop of calls, for people and for cron.
+//!
+//! Each partition has an offset of its own, so a retry of a whole stream makes calls for each of its partitions.
+//!
+//! Ctrl-C closes the connection of the call that is under way. By that the gateway knows that it has to begin nothing more.
+
+mod pass;
+mod progress;
+mod report;
+mod request;
+mod rounds;
+mod stopped;
+
+use std::{future::Future, path::PathBuf};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::rounds::Rounds;
+use super::{Failure, Gateway, Output, offset_file::OffsetFile};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Name or id of the stream.
+    stream: String,
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Calls again, a few seconds each, until the end that the stream had at first. Waits meanwhile for a target that is not
+    /// called for up to 90 seconds, and for another retry of the stream.
+    #[arg(long = "loop")]
+    until_end: bool,
+    /// The partition; `*` means all of them.
+    #[arg(long, value_name = "P", default_value = "*")]
+    partition: String,
+    /// Reads after this offset of one partition; -1 means from the earliest record.
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        conflicts_with = "offset_file"
+    )]
+    after: Option<i64>,
+    /// Goes on where the last call with this group came to, and keeps in the gateway how far this one came. With --after it
+    /// begins there and takes the group along.
+    #[arg(long, value_name = "NAME", conflicts_with = "offset_file")]
+    group: Option<String>,
+    /// Records of one call.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    max: u64,
+    /// Where failures of a status or cause go, such as 404=UnrecoverableErrorStream; can be given several times. What no
+    /// --map names goes to the default stream. Without any --map the outcome table of the gateway counts, so a record that
+    /// fails with 503 stays in the stream for unavailable targets.
+    #[arg(long, value_name = "CAUSE=STREAM", value_parser = request::mapping)]
+    map: Vec<(String, String)>,
+    /// Only records of which this is true: target, cause, key, operation, from or to; can be given several times, and of
+    /// several with one name one must be true. Such as cause=503, cause=network, target=https://orders.example,
+    /// from=2026-12-01, to="1h ago".
+    #[arg(long, value_name = "NAME=VALUE", value_parser = request::condition)]
+    filter: Vec<(String, String)>,
+    /// Calls that begin in a second, at most.
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// Only counts; nothing is called.
+    #[arg(long)]
+    dry_run: bool,
+    /// Also dispatches records again that were delivered or moved already.
+    #[arg(long)]
+    redeliver: bool,
+    /// Milliseconds that one call may take, or a time with a unit, such as 30s; 3000 with --loop, if nothing is said.
+    #[arg(long, value_name = "MS", value_parser = request::milliseconds)]
+    time_budget_ms: Option<u64>,
+    /// Keeps the last offset read of each partition in this file, and begins behind it the next time.
+    #[arg(long, value_name = "FILE")]
+    offset_file: Option<PathBuf>,
+}
+
+pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let client = arguments.gateway.client()?;
+    let offsets = match &arguments.offset_file {
+        Some(path) => Some(OffsetFile::open(path, &arguments.stream)?),
+        None => None,
+    };
+    let interrupted = interrupted()?;
+    let mut rounds = Rounds::new(&client, &arguments, offsets);
+    let ended = tokio::select! {
+        ended = rounds.run() => Some(ended),
+        () = interrupted => None,
+    };
+    rounds.progress.clear();
+    let passes = &rounds.passes;
+    let ended = ended.unwrap_or_else(|| {
+        let done = rounds.progress.text();
+        Err(report::interrupted(&done, passes, &arguments))
+    });
+    // Also after a failure: the calls were made.
+    let any = passes.iter().any(|pass| pass.calls > 0);
+    if ended.is_ok() || any || output == Output::Json && !passes.is_empty() {
+        report::print(passes, &arguments, output)?;
+    }
+    ended.and_then(|()| report::check(passes))
+}
+
+/// Returns what ends with Ctrl-C.
+fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::failed(format!("Ctrl-C cannot be waited for: {error}")))?;
+    Ok(async move {
+        interrupts.recv().await;
+    })
+}

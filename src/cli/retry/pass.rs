@@ -1,0 +1,131 @@
+//! What became of one partition, call by call.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Arguments, request::Call};
+
+/// So many calls without a record read, and the loop gives up: the time budget is too short for even one.
+const IDLE_CALLS_MAX: u32 = 3;
+
+/// What became of one partition.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    pub(super) partition: String,
+    /// The last offset read.
+    pub(super) after: i64,
+    pub(super) calls: u64,
+    pub(super) attempted: u64,
+    pub(super) delivered: u64,
+    pub(super) failed: u64,
+    pub(super) skipped: u64,
+    pub(super) unmatched: u64,
+    /// How many failed records each stream got.
+    pub(super) moved_to: BTreeMap<String, u64>,
+    pub(super) end_of_stream: bool,
+    pub(super) last_answer: Value,
+    /// The tail that the stream had when the loop began, which is where it ends.
+    end: Option<u64>,
+    /// Where the next call begins.
+    next: u64,
+    /// Calls in a row that have settled nothing.
+    idle_calls: u32,
+}
+
+impl Pass {
+    pub(super) fn new(partition: String, after: i64, end: Option<u64>) -> Self {
+        Self {
+            partition,
+            after,
+            calls: 0,
+            attempted: 0,
+            delivered: 0,
+            failed: 0,
+            skipped: 0,
+            unmatched: 0,
+            moved_to: BTreeMap::new(),
+            end_of_stream: false,
+            last_answer: Value::Null,
+            end,
+            next: 0,
+            idle_calls: 0,
+        }
+    }
+
+    /// Returns what the next call asks for.
+    pub(super) fn call(
+        &self,
+        arguments: &Arguments,
+        dry_run: bool,
+        time_budget_ms: Option<u64>,
+    ) -> Call<'_> {
+        let left = self.end.map(|end| end.saturating_sub(self.next).max(1));
+        // A group knows where it stands, but for a dry run, which leaves it where it was.
+        let says_offset = match (&arguments.group, self.calls) {
+            (None, _) => true,
+            (Some(_), 0) => arguments.after.is_some(),
+            (Some(_), _) => dry_run,
+        };
+        Call {
+            partition: &self.partition,
+            after: says_offset.then_some(self.after),
+            records_max: arguments.max.min(left.unwrap_or(u64::MAX)),
+            time_budget_ms,
+            dry_run,
+        }
+    }
+
+    /// Adds an answer; `None` if it is no report of a retry.
+    pub(super) fn add(&mut self, answer: Value) -> Option<()> {
+        let before = (self.after, self.delivered + self.failed);
+        let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let last = answer.get("lastReadOffset").and_then(Value::as_i64)?;
+        let end = answer.get("endOfStream").and_then(Value::as_bool)?;
+        self.calls += 1;
+        self.attempted += number("attempted");
+        self.delivered += number("processedmessages");
+        self.failed += number("failedMessages");
+        self.skipped += number("skipped");
+        self.unmatched += number("unmatched");
+        let moved = answer.get("movedTo").and_then(Value::as_object);
+        for (stream, len) in moved.into_iter().flatten() {
+            *self.moved_to.entry(stream.clone()).or_default() += len.as_u64().unwrap_or(0);
+        }
+        self.after = last;
+        self.next = number("nextOffset");
+        // What fails may come back behind the end; a loop that went on until there is none would run after it.
+        self.end_of_stream = end || self.end.is_some_and(|end| self.next >= end);
+        self.last_answer = answer;
+        // Behind records that wait for their target, records of others are settled while the offset stands.
+        let moves = before != (self.after, self.delivered + self.failed);
+        self.idle_calls = if moves { 0 } else { self.idle_calls + 1 };
+        Some(())
+    }
+
+    /// Notes that the next call may find what the last one did not.
+    pub(super) fn has_waited(&mut self) {
+        self.idle_calls = 0;
+    }
+
+    /// Returns whether calls settle nothing any more.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.idle_calls >= IDLE_CALLS_MAX
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "partition": self.partition,
+            "calls": self.calls,
+            "attempted": self.attempted,
+            "processedmessages": self.delivered,
+            "failedMessages": self.failed,
+            "movedTo": self.moved_to,
+            "skipped": self.skipped,
+            "unmatched": self.unmatched,
+            "lastReadOffset": self.after,
+            "endOfStream": self.end_of_stream,
+            "lastAnswer": self.last_answer,
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! `syncgate status`: how a gateway is, in one look, by `GET /v1/status`.
+
+mod page;
+mod report;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use clap::Args;
+use serde_json::Value;
+use tokio::{task::spawn_blocking, time::sleep};
+
+use self::{page::Page, report::Report};
+use super::{
+    DEFAULT_URL, Failure, Gateway, Output,
+    client::{self, Client},
+    escape, output,
+    serve::Stops,
+};
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(2);
+/// A page is no longer than that, whatever the terminal has.
+const LINES_MAX: usize = 40;
+/// A terminal that says less than this is not believed.
+const LINES_MIN: usize = 20;
+const COLUMNS_MIN: usize = 40;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Looks again every 2 seconds, until Ctrl-C: draws the page anew on a terminal, and prints one report behind the other in
+    /// a pipe.
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let look = Look {
+        client: arguments.gateway.client()?,
+        address: address(&arguments.gateway),
+        output,
+    };
+    if arguments.watch {
+        return look.watch().await;
+    }
+    let (text, is_well) = look.shown(look.ask().await?)?;
+    match output {
+        Output::Json => output::print_json_line(text.trim_end())?,
+        Output::Text => output::print(&text)?,
+    }
+    match is_well {
+        true => Ok(()),
+        false => Err(Failure::shown()),
+    }
+}
+
+/// Asks a gateway and shows the answer.
+struct Look {
+    client: Client,
+    /// The option with which further commands ask the same gateway.
+    address: String,
+    output: Output,
+}
+
+impl Look {
+    async fn ask(&self) -> Result<Value, client::Error> {
+        self.client.get(&["v1", "status"], &[]).await
+    }
+
+    /// Returns an answer as text, and whether all is well.
+    fn shown(&self, answer: Value) -> Result<(String, bool), Failure> {
+        let json = format!("{answer}\n");
+        let report: Report = serde_json::from_value(answer)
+            .map_err(|_| Failure::failed(format!("{} sent no status", self.client.base())))?;
+        let text = match self.output {
+            Output::Json => json,
+            Output::Text => {
+                let (columns, lines_max) = size();
+                let page = Page {
+                    columns,
+                    lines_max,
+                    address: &self.address,
+                };
+                page.text(&report)
+            }
+        };
+        Ok((text, report.is_well()))
+    }
+
+    /// Looks again and again. A gateway that does not answer any more is shown as that: it may come back.
+    async fn watch(&self) -> Result<(), Failure> {
+        let mut stops = Stops::new()?;
+        let draws = io::stdout().is_terminal() && self.output == Output::Text;
+        let mut is_first = true;
+        loop {
+            let asked = tokio::select! {
+                biased;
+                () = stops.next() => return Ok(()),
+                asked = self.ask() => asked,
+            };
+            let text = match asked {
+                Ok(answer) => self.shown(answer)?.0,
+                Err(error) if is_first => return Err(error.into()),
+                Err(error) => {
+                    let why = Failure::from(error).message;
+                    if !draws {
+                        output::say(&format!("warning: {why}"));
+                    }
+                    match draws {
+                        true => format!("{why}\n"),
+                        false => String::new(),
+                    }
+                }
+            };
+            let text = match (draws, self.output) {
+                (true, _) => drawn(&text, is_first),
+                (false, Output::Json) => escape::json(&text).into_owned(),
+                (false, Output::Text) if is_first || text.is_empty() => output::shown(&text),
+                (false, Output::Text) => format!("\n{}", output::shown(&text)),
+            };
+            is_first = false;
+            // On a thread, because a reader that takes nothing must not keep Ctrl-C from ending this.
+            let written = tokio::select! {
+                biased;
+                () = stops.next() => return Ok(()),
+                written = spawn_blocking(move || write(&text)) => written,
+            };
+            match written {
+                Ok(Ok(())) => {}
+                // `syncgate status --watch | head` has seen enough.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                Ok(Err(error)) => return Err(Failure::failed(format!("cannot print: {error}"))),
+                Err(error) => return Err(Failure::failed_by(&error)),
+            }
+            tokio::select! {
+                biased;
+                () = stops.next() => return Ok(()),
+                () = sleep(EVERY) => {}
+            }
+        }
+    }
+}
+
+/// Returns what draws a page over the one before: each line is written over the old one, which flickers less than an empty
+/// screen in between.
+fn drawn(page: &str, is_first: bool) -> String {
+    let begin = if is_first {
+        "\u{1b}[2J\u{1b}[H"
+    } else {
+        "\u{1b}[H"
+    };
+    let page = output::shown(page);
+    let lines = page.lines().map(|line| format!("{line}\u{1b}[K\n"));
+    format!("{begin}{}\u{1b}[J", lines.collect::<String>())
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Returns the columns of the terminal, `None` in a pipe, and how many lines a page may have.
+fn size() -> (Option<usize>, usize) {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return (None, LINES_MAX);
+    }
+    match rustix::termios::tcgetwinsize(&out) {
+        Ok(size) => {
+            let columns = usize::from(size.ws_col).max(COLUMNS_MIN);
+            // The last line is the prompt's.
+            let lines = usize::from(size.ws_row).saturating_sub(1);
+            (Some(columns), lines.clamp(LINES_MIN, LINES_MAX))
+        }
+        Err(_) => (None, LINES_MAX),
+    }
+}
+
+/// Returns what a further command needs to ask the same gateway: nothing if it finds the address by itself. A user and a
+/// password of the address are not shown.
+fn address(gateway: &Gateway) -> String {
+    let known = std::env::var("SYNCGATE_URL").unwrap_or_else(|_| DEFAULT_URL.into());
+    if gateway.url == known {
+        return String::new();
+    }
+    let Ok(mut url) = gateway.url.parse::<url::Url>() else {
+        return String::new();
+    };
+    match (url.set_username(""), url.set_password(None)) {
+        (Ok(()), Ok(())) => format!(" --url {}", url.as_str().trim_end_matches('/')),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,271 @@
+//! A log stream that no data stream shows: its records are asked for again and again, by the records route.
+//!
+//! Each request goes on at the position of the answer before, so that no record is printed twice and none is left out, also
+//! over lost connections.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::{
+    Arguments,
+    columns::Columns,
+    cut::{self, Cut},
+    print,
+    writing::{Outcome, Writer},
+};
+use crate::{
+    cli::{
+        Failure, Output,
+        client::{self, Client},
+        output::{self, cell, counted},
+        records::{Item, Page},
+    },
+    random,
+};
+
+/// How long the command waits at the end of the stream before it asks again.
+const POLL_EVERY: Duration = Duration::from_millis(500);
+/// Most records of one request.
+const PAGE_LEN_MAX: u64 = 1_000;
+/// The longest name of a data stream.
+const NAME_LEN_MAX: usize = 32;
+
+/// A run of the command.
+pub(super) struct Polled {
+    client: Client,
+    output: Output,
+    /// Said once the place is known where it begins.
+    note: String,
+    /// Name of the log stream.
+    stream: String,
+    /// Where the next request begins.
+    begin: (&'static str, String),
+    /// The last record that was printed.
+    last: Option<String>,
+    /// How many records are still to come.
+    left: Option<u64>,
+    columns: Columns,
+}
+
+/// What is printed of a page.
+struct Lines {
+    text: Vec<u8>,
+    /// How many records that are, and the last of them.
+    len: u64,
+    last: Option<String>,
+    /// Where the next request goes on.
+    position: String,
+    is_at_the_end: bool,
+}
+
+/// Why the records are not asked for again at once.
+enum Pause {
+    /// All was printed.
+    AtTheEnd,
+    /// The gateway could not be asked.
+    Failed(Cut),
+}
+
+/// Returns the name of the log stream that is called so, or what the gateway says if there is none.
+pub(super) async fn log_stream(
+    client: &Client,
+    name: &str,
+) -> Result<Result<String, String>, client::Error> {
+    match client.get(&["v1", "streams", name], &[]).await {
+        Ok(stream) => match stream["name"].as_str() {
+            Some(name) => Ok(Ok(name.to_owned())),
+            None => Err(client::Error::NoAnswer("the answer is no stream".into())),
+        },
+        Err(client::Error::Refused(refusal)) if refusal.code == "stream_unknown" => {
+            Ok(Err(refusal.detail))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Polled {
+    /// # Errors
+    /// A cursor and a `pos` belong to data streams.
+    pub(super) fn new(
+        client: Client,
+        arguments: &Arguments,
+        output: Output,
+        stream: String,
+    ) -> Result<Self, Failure> {
+        let name: String = stream.chars().take(NAME_LEN_MAX).collect();
+        let how = format!("syncgate data-streams create {name} --stream {stream}");
+        if arguments.cursor.is_some() {
+            return Err(Failure::usage(format!(
+                "{stream} is a log stream, and a cursor is kept by a data stream; make one with: {how}"
+            )));
+        }
+        let begin = match arguments.begin.as_str() {
+            "now" => ("from", "tail".to_owned()),
+            "earliest" => ("from", "earliest".to_owned()),
+            pos if pos.starts_with("p1") => {
+                return Err(Failure::usage(format!(
+                    "{stream} is a log stream, and a pos is a place in a data stream; make one with: {how}"
+                )));
+            }
+            position if position.starts_with("r1") => ("from", position.to_owned()),
+            time => ("at", time.to_owned()),
+        };
+        Ok(Self {
+            client,
+            output,
+            note: format!(
+                "note: no data stream is called {}, so the log stream is read, twice a second; to have its records pushed: {how}",
+                arguments.name
+            ),
+            stream,
+            begin,
+            last: None,
+            left: arguments.count,
+            columns: Columns::default(),
+        })
+    }
+
+    pub(super) async fn run(&mut self, writer: &mut Writer) -> Result<(), Failure> {
+        let (mut failures, mut has_begun) = (0, false);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = writer.ended() => return Ok(()),
+                answer = self.ask() => answer,
+            };
+            let pause = match answer {
+                // The first one is like any other command.
+                Err(error) if !has_begun => return Err(error.into()),
+                Err(error) => Pause::Failed(Cut::refused(error)),
+                Ok(page) => {
+                    if !has_begun {
+                        output::say(&self.note);
+                    }
+                    (failures, has_begun) = (0, true);
+                    let lines = self.lines(&page).ok_or_else(|| {
+                        let base = self.client.base();
+                        self.over(&format!("{base} sent no page of records"))
+                    })?;
+                    match writer.write(lines.text).await {
+                        Outcome::Written => {}
+                        Outcome::Ended => return Ok(()),
+                        Outcome::Failed(why) => return Err(self.over(&why)),
+                    }
+                    self.begin = ("from", lines.position);
+                    self.last = lines.last.or(self.last.take());
+                    self.left = self.left.map(|left| left.saturating_sub(lines.len));
+                    match (self.left, lines.is_at_the_end) {
+                        (Some(0), _) => return Ok(()),
+                        (_, true) => Pause::AtTheEnd,
+                        (_, false) => continue,
+                    }
+                }
+            };
+            let wait = match pause {
+                Pause::AtTheEnd => POLL_EVERY,
+                Pause::Failed(Cut::Final(why) | Cut::OtherShape(why)) => {
+                    return Err(self.over(&why));
+                }
+                Pause::Failed(Cut::Passing { why, retry_after }) => {
+                    failures += 1;
+                    let random = random::u64().unwrap_or(u64::MAX);
+                    let wait = cut::wait(failures, retry_after, random);
+                    let seconds = wait.as_secs_f32();
+                    output::say(&format!("warning: {why}; asking again in {seconds:.1} s"));
+                    wait
+                }
+            };
+            tokio::select! {
+                biased;
+                () = writer.ended() => return Ok(()),
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<String, client::Error> {
+        let path = ["v1", "streams", &self.stream, "partitions", "*", "records"];
+        let limit = self
+            .left
+            .map_or(PAGE_LEN_MAX, |left| left.min(PAGE_LEN_MAX));
+        let query = [("limit", limit.to_string()), self.begin.clone()];
+        let request = self.client.request(Method::GET, &path, &query);
+        self.client.send_for_text(request).await
+    }
+
+    /// Returns the lines of a page; `None` if it is none.
+    fn lines(&mut self, page: &str) -> Option<Lines> {
+        let page: Page<'_> = serde_json::from_str(page).ok()?;
+        if page.trimmed > 0 {
+            let trimmed = counted(page.trimmed, "record");
+            output::say(&format!(
+                "warning: {trimmed} were trimmed before they could be printed"
+            ));
+        }
+        let mut lines = Lines {
+            text: Vec::new(),
+            len: page.items.len() as u64,
+            last: None,
+            position: page.position?,
+            is_at_the_end: page.next.is_null(),
+        };
+        for text in page.items {
+            let item: Item<'_> = serde_json::from_str(text.get()).ok()?;
+            let place = format!("{}.{}", cell(&item.partition, ""), cell(&item.offset, ""));
+            match self.output {
+                Output::Json => print::push_json(text.get(), &mut lines.text),
+                Output::Text => {
+                    let stream = self.stream.clone();
+                    let cells = [cell(&item.time, ""), stream, place.clone(), key(&item)];
+                    let chars_max = print::line_chars_max();
+                    let line = self.columns.line(cells.into_iter(), &row(&item), chars_max);
+                    lines.text.extend_from_slice(line.as_bytes());
+                    lines.text.push(b'\n');
+                }
+            }
+            lines.last = Some(place);
+        }
+        Some(lines)
+    }
+
+    /// Says how far it came.
+    fn over(&self, why: &str) -> Failure {
+        match &self.last {
+            Some(place) => Failure::failed(format!(
+                "{why}\nthe last record printed is {place} (partition.offset); go on behind it with --begin {}",
+                self.begin.1
+            )),
+            None => Failure::failed(why),
+        }
+    }
+}
+
+fn key(item: &Item<'_>) -> String {
+    match cell(&item.key_base64, "") {
+        base64 if base64.is_empty() => cell(&item.key, ""),
+        base64 => format!("base64 {base64}"),
+    }
+}
+
+/// The call that a record asks for, and why it failed in an error stream.
+fn row(item: &Item<'_>) -> String {
+    let message = match item.value {
+        Some(value) => print::called(value),
+        None => match cell(&item.value_base64, "") {
+            base64 if base64.is_empty() => base64,
+            base64 => format!("base64 {base64}"),
+        },
+    };
+    let cause = match &item.cause {
+        Value::Null => None,
+        cause => {
+            let status = cell(cause, "/status");
+            let status = (!status.is_empty()).then_some(&*status);
+            Some(print::of_cause(&cell(cause, "/class"), status))
+        }
+    };
+    print::caused(cause, &message)
+}

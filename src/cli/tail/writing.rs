@@ -1,0 +1,76 @@
+//! Writing lines for as long as somebody reads them and nobody has stopped the command.
+
+use std::{io, pin::pin, time::Duration};
+
+use tokio::time::timeout;
+
+use super::print;
+use crate::cli::{Failure, reader::Reader, serve::Stops};
+
+/// How long a stop waits for what is being printed.
+const PRINTING_MAX: Duration = Duration::from_secs(1);
+
+/// Standard output, and what ends the command.
+pub(super) struct Writer {
+    stops: Stops,
+    reader: Reader,
+    is_stopped: bool,
+}
+
+/// What became of lines.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The reader has them, or its pipe.
+    Written,
+    /// Nobody reads any more, or the stop came before all was read.
+    Ended,
+    /// The system refuses them.
+    Failed(String),
+}
+
+impl Writer {
+    pub(super) fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            stops: Stops::new()?,
+            reader: Reader::of_stdout(),
+            is_stopped: false,
+        })
+    }
+
+    /// Returns when the command was stopped, or nobody reads any more.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the call is dropped.
+    pub(super) async fn ended(&mut self) {
+        if self.is_stopped {
+            return;
+        }
+        tokio::select! {
+            () = self.stops.next() => self.is_stopped = true,
+            () = self.reader.gone() => {}
+        }
+    }
+
+    /// Writes lines. A stop meanwhile waits a moment: their reader may have them already, and then they are to be acked.
+    pub(super) async fn write(&mut self, lines: Vec<u8>) -> Outcome {
+        if lines.is_empty() {
+            return Outcome::Written;
+        }
+        let mut writing = pin!(print::write(lines));
+        let written = tokio::select! {
+            biased;
+            () = self.stops.next() => {
+                self.is_stopped = true;
+                timeout(PRINTING_MAX, writing).await
+            }
+            written = &mut writing => Ok(written),
+        };
+        match written {
+            Ok(Ok(())) => Outcome::Written,
+            Err(_nobody_reads) => Outcome::Ended,
+            // `syncgate tail NAME | head` has seen enough.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Ended,
+            Ok(Err(error)) => Outcome::Failed(format!("cannot print: {error}")),
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! What is wrong, the worst first, and the command that comes next. Pure.
+//!
+//! A target whose breaker is not closed is one problem together with the records that a retry delivers once it answers.
+//! What else is open in an error stream is one problem for each stream.
+
+use std::{cmp::Reverse, collections::BTreeMap, path::Path, time::Duration};
+
+use super::{Aim, Group, Report, Target};
+use crate::{
+    clock::Timestamp,
+    dispatch::{BreakerState, Cause},
+    place::StreamName,
+    storage::{Health, Stream},
+};
+
+/// Records that wait for longer than this although their target may be called are a problem.
+const LATE: Duration = Duration::from_secs(300);
+/// Targets and causes that the text about a stream names.
+const NAMED_LEN_MAX: usize = 2;
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// A word for programs.
+    pub code: &'static str,
+    /// The problem with names and numbers, and the next step.
+    pub text: String,
+    /// The words of the log, or of a target. For operators.
+    pub reason: Option<String>,
+    /// Since when, where that is known.
+    pub since: Option<Timestamp>,
+    /// The command that comes next, for a POSIX shell.
+    pub command: String,
+}
+
+/// Returns all problems, the worst first.
+pub(super) fn find(report: &Report, source: &StreamName) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    problems.extend(of_log(report));
+    if report.unreadable_partitions > 0 {
+        let waits = counted(
+            report.unreadable_partitions,
+            "partition waits",
+            "partitions wait",
+        );
+        problems.push(Problem {
+            code: "records_unreadable",
+            text: format!(
+                "The dispatch of {waits} at a record that is damaged. Stop the gateway, then look what is lost:"
+            ),
+            reason: None,
+            since: None,
+            command: format!("syncgate doctor --data {}", quoted(&report.dir)),
+        });
+    }
+    if !report.ledger.is_balanced {
+        let streams = report.ledger.streams.iter().take(NAMED_LEN_MAX);
+        let streams: Vec<_> = streams
+            .map(|(name, difference)| format!("{difference} in {name}"))
+            .collect();
+        let at = match streams.is_empty() {
+            true => format!("{} in total", report.ledger.difference),
+            false => streams.join(", "),
+        };
+        problems.push(Problem {
+            code: "ledger_difference",
+            text: format!("The books do not balance: the difference is {at}."),
+            reason: None,
+            since: None,
+            command: "syncgate verify".into(),
+        });
+    }
+    let groups = &report.open.counted.groups;
+    let mut failed: Vec<&Group> = groups.iter().filter(|group| !group.is_source).collect();
+    let mut open: BTreeMap<&StreamName, (&Stream, u64)> = BTreeMap::new();
+    for (stream, len) in &report.open.streams {
+        if stream.name != *source {
+            open.insert(&stream.name, (&**stream, *len));
+        }
+    }
+    let mut weighed = Vec::new();
+    for target in &report.targets {
+        let claimed = claim(target, &mut failed);
+        for group in &claimed {
+            if let Some((_, len)) = open.get_mut(&group.stream.name) {
+                *len = len.saturating_sub(group.len);
+            }
+        }
+        let aim = Aim::Target(target.id.clone());
+        let pending = groups
+            .iter()
+            .filter(|group| group.is_source && group.aim == aim);
+        let pending: Vec<_> = pending.collect();
+        weighed.extend(of_target(target, &claimed, &pending, source));
+    }
+    for (stream, len) in open.into_values().filter(|(_, len)| *len > 0) {
+        let left = failed.iter().filter(|group| group.stream.id == stream.id);
+        let problem = of_stream(stream, len, &left.copied().collect::<Vec<_>>(), report);
+        weighed.push((len, problem));
+    }
+    // Stable: targets that are not called come before streams of as many records.
+    weighed.sort_by_key(|(len, _)| Reverse(*len));
+    problems.extend(weighed.into_iter().map(|(_, problem)| problem));
+    problems.extend(late(report, source));
+    problems
+}
+
+fn of_log(report: &Report) -> Option<Problem> {
+    let dir = quoted(&report.dir);
+    let df = format!("df -h {dir}");
+    let full = "Free space there; the gateway goes on by itself.";
+    let (code, text, reason, command) = match &report.health {
+        Health::Running if report.space.is_some() => return None,
+        Health::Stopped(reason) => (
+            "log_stopped",
+            "The log has stopped: nothing is stored until the gateway is restarted. If it does not start, see what is \
+             damaged:"
+                .to_owned(),
+            Some(reason.to_string()),
+            format!("syncgate doctor --data {dir}"),
+        ),
+        Health::Running => (
+            "disk_stalled",
+            format!("The disk of {dir} has not answered for 5 seconds: records cannot be counted."),
+            None,
+            df,
+        ),
+        Health::DiskStalled => (
+            "disk_stalled",
+            format!("The disk of {dir} has not answered for 10 seconds: nothing is stored until it does."),
+            None,
+            df,
+        ),
+        Health::DiskFull => (
+            "disk_full",
+            format!("The disk of {dir} is full: nothing is stored and no target is called. {full}"),
+            None,
+            df,
+        ),
+        Health::SpaceLow => {
+            let space = report.space.unwrap_or_default();
+            let (free, min) = (size(space.free_bytes), size(space.free_bytes_min));
+            let text = format!(
+                "Messages are refused with 507: {free} are free on the disk of {dir}, and {min} must stay free. {full}"
+            );
+            ("disk_free_min", text, None, df)
+        }
+    };
+    Some(Problem {
+        code,
+        text,
+        reason,
+        since: None,
+        command,
+    })
+}
+
+/// Takes the groups of a target that is not called which a retry delivers once it answers: those of the stream that has
+/// most of them.
+fn claim<'a>(target: &Target, failed: &mut Vec<&'a Group>) -> Vec<&'a Group> {
+    if target.breaker == BreakerState::Closed {
+        return Vec::new();
+    }
+    let aim = Aim::Target(target.id.clone());
+    let is_its = |group: &Group| group.aim == aim && group.is_transient();
+    let mut streams: BTreeMap<&StreamName, u64> = BTreeMap::new();
+    for group in failed.iter().filter(|group| is_its(group)) {
+        *streams.entry(&group.stream.name).or_default() += group.len;
+    }
+    let most = streams.into_iter().max_by_key(|(_, len)| *len);
+    let Some((most, _)) = most else {
+        return Vec::new();
+    };
+    failed
+        .extract_if(.., |group| is_its(group) && group.stream.name == *most)
+        .collect()
+}
+
+fn of_target(
+    target: &Target,
+    claimed: &[&Group],
+    pending: &[&Group],
+    source: &StreamName,
+) -> Option<(u64, Problem)> {
+    let state = match target.breaker {
+        BreakerState::Closed => return None,
+        BreakerState::Open {
+            until,
+            is_asked: true,
+        } => format!("is not called before {until}, as it asked by Retry-After"),
+        BreakerState::Open { .. } => "is not called for now, its breaker is open".to_owned(),
+        BreakerState::HalfOpen => "has not answered yet, its breaker is half-open".to_owned(),
+    };
+    let failed: u64 = claimed.iter().map(|group| group.len).sum();
+    let waits = |len| counted(len, "record waits", "records wait");
+    let (waiting, next, command) = match (claimed.first(), target.pending) {
+        (None, 0) => return None,
+        (None, len) => (
+            format!("{} in {source}", waits(len)),
+            "They are called by themselves once it answers; look at them:",
+            look(source, pending),
+        ),
+        (Some(group), 0) => (
+            format!("{} in {}", waits(failed), group.stream.name),
+            "Once it answers, deliver them:",
+            retry(&group.stream),
+        ),
+        (Some(group), len) => (
+            format!(
+                "{} in {}, and {len} in {source}",
+                waits(failed),
+                group.stream.name
+            ),
+            "Once it answers, deliver the first; the others are called by themselves:",
+            retry(&group.stream),
+        ),
+    };
+    let last = target.last_failure.as_ref();
+    let cause = last.map(|last| last.cause);
+    let cause = cause.or_else(|| claimed.first()?.cause);
+    let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let first = claimed.iter().map(|group| group.first).min();
+    let problem = Problem {
+        code: "target_open",
+        text: format!("{} {state}{cause}: {waiting}. {next}", target.name),
+        reason: last.map(|last| last.reason.clone()),
+        since: target.since.into_iter().chain(first).min(),
+        command,
+    };
+    Some((failed + target.pending, problem))
+}
+
+/// The step that helps a record of an error stream.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Help {
+    Retry,
+    Token,
+    Look,
+}
+
+fn of_stream(stream: &Stream, len: u64, groups: &[&Group], report: &Report) -> Problem {
+    let help = |group: &&&Group| match group.cause {
+        Some(cause) if cause.is_transient() => Help::Retry,
+        Some(Cause::Status(401 | 403) | Cause::Secret) => Help::Token,
+        _ => Help::Look,
+    };
+    let of = |wanted| -> u64 {
+        let groups = groups.iter().filter(|group| help(group) == wanted);
+        groups.map(|group| group.len).sum()
+    };
+    let helps = [Help::Retry, Help::Token, Help::Look].map(|help| (of(help), help));
+    let most = helps.into_iter().max_by_key(|(len, help)| (*len, *help));
+    let help = most.map_or(Help::Look, |(_, help)| help);
+    let (next, command) = match help {
+        Help::Retry => ("A retry may deliver them:", retry(stream)),
+        Help::Token => (
+            "Send a message with a new token for the target, then retry them. See which they are:",
+            look(&stream.name, groups),
+        ),
+        Help::Look => (
+            "The same call would fail again. See why, and once that is changed retry them, or purge the stream:",
+            look(&stream.name, groups),
+        ),
+    };
+    let name = |group: &Group| {
+        let target = match &group.aim {
+            Aim::Target(id) => {
+                let mut targets = report.targets.iter();
+                let found = targets.find(|target| target.id == *id);
+                found.map_or_else(|| id.to_string(), |target| target.name.clone())
+            }
+            Aim::Nowhere => "no target".to_owned(),
+            Aim::Others => "other targets".to_owned(),
+        };
+        let all = match group.len == len {
+            true => "all".to_owned(),
+            false => group.len.to_string(),
+        };
+        match group.cause {
+            Some(cause) => format!("{all} of {target} ({cause})"),
+            None => format!("{all} of {target}"),
+        }
+    };
+    let mut named: Vec<_> = groups
+        .iter()
+        .take(NAMED_LEN_MAX)
+        .map(|group| name(group))
+        .collect();
+    if groups.len() > NAMED_LEN_MAX {
+        named.push("others".into());
+    }
+    let named = match named.is_empty() {
+        true => String::new(),
+        false => format!(", {}", named.join(", ")),
+    };
+    let waits = counted(len, "record waits", "records wait");
+    Problem {
+        code: "records_open",
+        text: format!("{waits} in {} for a retry{named}. {next}", stream.name),
+        reason: groups
+            .first()
+            .and_then(|group| group.reason.as_deref().map(String::from)),
+        since: groups.iter().map(|group| group.first).min(),
+        command,
+    }
+}
+
+/// Records that wait for their dispatch although their target may be called.
+fn late(report: &Report, source: &StreamName) -> Option<Problem> {
+    let is_called = |group: &Group| {
+        let mut targets = report.targets.iter();
+        let target = targets.find(|target| group.aim == Aim::Target(target.id.clone()));
+        target.is_none_or(|target| target.breaker == BreakerState::Closed)
+    };
+    let groups = report.open.counted.groups.iter();
+    let late: Vec<_> = groups
+        .filter(|group| group.is_source && report.at.since(group.first) > LATE)
+        .filter(|group| is_called(group))
+        .collect();
+    let len = late.iter().map(|group| group.len).sum::<u64>();
+    let waits = counted(len, "record waits", "records wait");
+    (len > 0).then(|| Problem {
+        code: "dispatch_late",
+        text: format!(
+            "{waits} in {source}, the first for more than 5 minutes, and no breaker is why. See what they wait for:"
+        ),
+        reason: None,
+        since: late.iter().map(|group| group.first).min(),
+        command: look(source, &late),
+    })
+}
+
+fn retry(stream: &Stream) -> String {
+    let all = match stream.partitions {
+        1 => "",
+        _ => " --partition '*'",
+    };
+    format!("syncgate retry {} --loop{all}", stream.name)
+}
+
+/// Returns the command that shows open records of a stream: those of the partition with the newest one.
+fn look(stream: &StreamName, groups: &[&Group]) -> String {
+    let group = groups.iter().find(|group| group.stream.name == *stream);
+    let partition = match group {
+        Some(group) if group.stream.partitions > 1 => {
+            format!(" --partition {}", group.newest.0.partition)
+        }
+        _ => String::new(),
+    };
+    format!("syncgate records {stream} --open{partition}")
+}
+
+/// Returns a path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    match text.chars().all(is_plain) && !text.is_empty() {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// Returns `1 record waits`, `13 records wait`.
+fn counted(len: u64, one: &str, many: &str) -> String {
+    match len {
+        1 => format!("1 {one}"),
+        len => format!("{len} {many}"),
+    }
+}
+
+/// Returns a number of bytes as people say it.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut tenths, mut unit) = (u128::from(bytes) * 10 / 1_024, 0);
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1_024;
+        unit += 1;
+    }
+    match tenths {
+        0..100 => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+        _ => format!("{} {}", tenths / 10, UNITS[unit]),
+    }
+}
