@@ -406,6 +406,25 @@ mod tests {
         assert!(begun.elapsed() >= PATIENCE, "{:?}", begun.elapsed());
     }
 
+    /// Sockets take in steps of their own, so this one says itself how much was taken.
+    #[tokio::test(start_paused = true)]
+    async fn only_as_much_as_the_least_rate_begins_the_time_anew() {
+        let rate = usize::try_from(TAKEN_PER_SECOND_MIN).unwrap();
+        for (taken_per_second, is_dropped) in [(rate - 1, true), (rate, false)] {
+            let (mut server, _client) = pair(PATIENCE).await;
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let seconds = PATIENCE.as_secs();
+            for second in 1..=seconds {
+                let blocked = server.poll_blocked(&mut cx);
+                assert!(blocked.is_pending(), "{taken_per_second} at {second}");
+                advance(Duration::from_secs(1)).await;
+                server.progressed(taken_per_second, &mut cx);
+            }
+            let blocked = server.poll_blocked(&mut cx);
+            assert_eq!(blocked.is_ready(), is_dropped, "{taken_per_second}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_read_from_a_client_that_takes_nothing() {
         let _still = stand_still();
