@@ -101,7 +101,7 @@ pub const HEADERS_REFUSED: [&str; 13] = [
 
 impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Serde's own reader passes over a name that it does not know, and nobody would hear of it.
+        /// Serde's own reader passes over a name that it does not know, so no warning could name it.
         struct Members;
 
         impl<'de> Visitor<'de> for Members {

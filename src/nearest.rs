@@ -56,8 +56,8 @@ pub(crate) fn missing<'a>(name: &str, unknown: impl IntoIterator<Item = &'a str>
     }
 }
 
-/// Returns the name that `wrong` differs from in two characters at most; `None` if there is no such name. It is for texts
-/// that may well be names of somebody else's: only what can hardly be meant otherwise is a slip.
+/// Returns the name that `wrong` differs from in two characters at most; `None` if there is no such name. A sender may have
+/// members of its own, with names of its own: only a text that can hardly be one of these is a slip.
 pub(crate) fn slip_of<'a>(
     wrong: &str,
     names: impl IntoIterator<Item = &'a str>,

@@ -1,4 +1,5 @@
-//! Members of a message that have nearly the name of one of ours: nobody looks at them, so their senders are told. Pure.
+//! Members of a message that have nearly the name of one of ours. The gateway does not look at them, so the answer warns
+//! the sender. Pure.
 
 use crate::{message::MEMBERS, nearest::slip_of};
 

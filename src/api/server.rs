@@ -162,7 +162,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        // Who has said all may close that direction and still read the answer; but see `Manners::watch`.
+        // A client that has sent all may close that direction and still read the answer; but see `Manners::watch`.
         .half_close(true)
         // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
         // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.

@@ -1,5 +1,5 @@
-//! `GET /v1/status`: how the gateway is, in one look. A user sees names, counts, states and causes; reasons, which may tell
-//! what a target said, are for operators.
+//! `GET /v1/status`: how the gateway is, in one look. A user sees names, counts, states and causes. Two things are for
+//! operators: reasons, because they may tell what a target said, and the path of the data directory.
 
 use std::{fmt, sync::Arc};
 
@@ -58,7 +58,7 @@ pub(super) struct StatusView {
     version: &'static str,
     at: String,
     started_at: String,
-    /// The caller's role is one that sees reasons.
+    /// The caller's role is one that sees reasons, and the data directory.
     shows_reasons: bool,
     problems: Vec<ProblemView>,
     more_problems: usize,
@@ -81,7 +81,8 @@ struct ProblemView {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     since: Option<String>,
-    command: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,7 +143,8 @@ struct StreamOpenView {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct DiskView {
-    dir: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dir: Option<String>,
     /// `null` = the disk has not answered.
     free_bytes: Option<u64>,
     free_bytes_min: Option<u64>,
@@ -214,7 +216,7 @@ impl StatusView {
             text: trouble.text.clone(),
             reason: trouble.reason.clone().filter(|_| shows_reasons),
             since: text(trouble.since),
-            command: trouble.command.clone(),
+            command: (shows_reasons || !trouble.is_for_machine).then(|| trouble.command.clone()),
         };
         let space = report.space;
         Self {
@@ -241,7 +243,7 @@ impl StatusView {
                 streams: first(streams, ENTRIES_MAX, stream),
             },
             disk: DiskView {
-                dir: report.dir.display().to_string(),
+                dir: shows_reasons.then(|| report.dir.display().to_string()),
                 free_bytes: space.map(|space| space.free_bytes),
                 free_bytes_min: space.map(|space| space.free_bytes_min),
                 reserve_bytes: space.map(|space| space.reserve_bytes),

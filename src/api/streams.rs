@@ -10,10 +10,10 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use crate::{
-    place::{Partition, StreamName},
+    place::{Offset, Partition, StreamName},
     redrive,
     storage::{
-        ControlEventKind, MadeBy, OpenRecords, ReadError, Stream, StreamConfig, StreamError,
+        Bounds, ControlEventKind, MadeBy, OpenRecords, ReadError, Stream, StreamConfig, StreamError,
     },
 };
 
@@ -301,14 +301,13 @@ async fn detailed(shared: &Shared, stream: &Stream) -> Result<Response, Problem>
         });
     }
     for group in redrive::groups(&**shared.streams.engine(), stream.id).await {
-        // What was trimmed before the group saw it is not there to be read.
-        let behind = |(at, partition): (u16, &wire::PartitionView)| {
-            let next = group.next.get(&Partition(at)).map_or(0, |next| next.0);
-            partition.tail - next.clamp(partition.earliest, partition.tail)
-        };
+        let partitions = (0..).zip(&bounds).map(|(at, view)| {
+            let (earliest, tail) = (Offset(view.earliest), Offset(view.tail));
+            (Partition(at), Bounds { earliest, tail })
+        });
         readers.push(wire::ReaderView {
             name: format!("redrive/{}", group.name),
-            lag: (0..).zip(&bounds).map(behind).sum(),
+            lag: group.lag(partitions),
         });
     }
     let view = wire::StreamDetail {

@@ -1,15 +1,14 @@
 //! `syncgate config default|show`: the reference of all settings, and those that count with where each was said.
 
-use std::{net::SocketAddr, path::PathBuf};
-
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
     Failure, Output,
     output::{self, Table},
+    serve,
 };
-use crate::config::{self, Config, Origin, Overrides, Place, Setting, Sources};
+use crate::config::{Config, Origin, Place, Setting};
 
 /// Every setting at its default, with its unit and effect.
 const REFERENCE: &str = include_str!("../../config/syncgate.toml");
@@ -18,23 +17,9 @@ const REFERENCE: &str = include_str!("../../config/syncgate.toml");
 pub(super) enum Command {
     /// Prints every setting at its default, with unit and effect, as a file to begin with.
     Default,
-    /// Shows every setting as `serve` would have it with the same arguments and variables, and where it was said: in the file, a
-    /// variable, an argument, or nowhere (default).
-    Show(Show),
-}
-
-/// The arguments of `serve`.
-#[derive(Debug, Args)]
-pub(super) struct Show {
-    /// Configuration file; without it SYNCGATE_CONFIG names one, else no file is read.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory for everything durable (`data.dir`).
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Address and port to listen on (`server.listen`).
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
+    /// Shows every setting as `serve` would have it with the same arguments and variables, and where it was said. That is the
+    /// file, a variable, an argument, or nowhere (default).
+    Show(serve::Arguments),
 }
 
 pub(super) fn run(command: Command, output: Output) -> Result<(), Failure> {
@@ -48,13 +33,8 @@ pub(super) fn run(command: Command, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn show(arguments: Show, output: Output) -> Result<(), Failure> {
-    let overrides = Overrides {
-        data: arguments.data,
-        listen: arguments.listen,
-    };
-    let sources = Sources::of_process(arguments.config, overrides);
-    let loaded = config::load(sources).map_err(Failure::usage)?;
+fn show(arguments: serve::Arguments, output: Output) -> Result<(), Failure> {
+    let loaded = arguments.settings()?;
     let settings = loaded.settings();
     if output == Output::Json {
         let list: Vec<_> = settings.iter().map(as_json).collect();

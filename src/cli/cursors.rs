@@ -9,6 +9,7 @@ use super::{
     client::Client,
     confirm::confirm,
     output::{self, Table, cell, counted},
+    when,
 };
 
 /// Pages of cursors: a server that is no gateway may name another page for ever.
@@ -38,9 +39,9 @@ pub(super) struct Set {
     data_stream: String,
     /// Name of the cursor.
     cursor: String,
-    /// Where its client goes on: earliest, now, a time such as 2026-01-02T03:04:05Z, or the pos of a record, to go on behind
-    /// it.
-    #[arg(long, value_name = "PLACE")]
+    /// Where its client goes on: earliest, now, a time (2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago"; UTC), or the pos of a
+    /// record, to go on behind it.
+    #[arg(long, value_name = "PLACE", value_parser = when::begin)]
     begin: String,
     #[command(flatten)]
     gateway: Gateway,

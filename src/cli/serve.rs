@@ -7,7 +7,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{DataDir, Failure, output};
-use crate::{config::Overrides, descriptors, gateway::Gateway, telemetry};
+use crate::{
+    config::{Loaded, Overrides},
+    descriptors,
+    gateway::Gateway,
+    telemetry,
+};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Arguments {
@@ -18,12 +23,19 @@ pub(super) struct Arguments {
     listen: Option<SocketAddr>,
 }
 
+impl Arguments {
+    /// Reads the settings that a gateway with these arguments has.
+    pub(super) fn settings(self) -> Result<Loaded, Failure> {
+        let overrides = Overrides {
+            data: self.data_dir.data,
+            listen: self.listen,
+        };
+        super::settings(self.data_dir.config, overrides)
+    }
+}
+
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let overrides = Overrides {
-        data: arguments.data_dir.data,
-        listen: arguments.listen,
-    };
-    let loaded = super::settings(arguments.data_dir.config, overrides)?;
+    let loaded = arguments.settings()?;
     // With a directory that was used before only its journal tells: `Gateway::bind` looks there.
     if !loaded.may_have_users() {
         loaded.check_open_mode().map_err(Failure::usage)?;

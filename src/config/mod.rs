@@ -495,7 +495,7 @@ pub struct StreamSettings {
     /// 1 to 256; more can be added later, never fewer.
     #[serde(default = "one")]
     pub partitions: u16,
-    /// Another name under which a redrive can name it.
+    /// Another name of the stream, for requests and commands.
     pub ocid: Option<String>,
     /// As `retention.source_hours` or `error_hours`, for this stream.
     pub retention_hours: Option<u32>,

@@ -245,8 +245,6 @@ impl Gateway {
             source: config.roles.source.clone(),
             clock: clock.clone(),
             secrets: secrets.clone(),
-            disk,
-            dir: config.data.dir.clone(),
         };
         let targets = Targets {
             dispatcher: dispatcher.clone(),

@@ -26,7 +26,7 @@ use crate::{
     clock::Timestamp,
     dispatch::Shared,
     place::{Offset, Partition, PartitionId, StreamId},
-    storage::{Commit, CommitError, Engine, StateChange, StateEntry},
+    storage::{Bounds, Commit, CommitError, Engine, StateChange, StateEntry},
 };
 
 /// Groups of one stream.
@@ -86,6 +86,19 @@ pub struct GroupStand {
     pub name: String,
     /// The first offset that is not done; a partition that no pass has looked at is not there.
     pub next: BTreeMap<Partition, Offset>,
+}
+
+impl GroupStand {
+    /// Returns how many kept records of these partitions the group has yet to look at.
+    #[must_use]
+    pub fn lag(&self, partitions: impl IntoIterator<Item = (Partition, Bounds)>) -> u64 {
+        let behind = partitions.into_iter().map(|(partition, bounds)| {
+            // Records that were trimmed before the group saw them are not there to be read.
+            let next = self.next.get(&partition).copied().unwrap_or_default();
+            bounds.tail.0 - next.clamp(bounds.earliest, bounds.tail).0
+        });
+        behind.sum()
+    }
 }
 
 /// Returns the groups of a stream, by name.

@@ -19,16 +19,16 @@
 //! no failure of it is counted. Where dispatch puts nothing off, that answer is a failure like any other.
 //!
 //! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
-//! them would only be moved. Until one of its calls comes out otherwise, no more of them are under way than are needed to
-//! tell, so no more records than that are moved.
+//! them would only be moved. Until one of its calls comes out otherwise, no more calls are under way than may still fail.
+//! So no more records than these are moved.
 //!
 //! A record that fails goes where the outcome table says, as after its first dispatch, unless the request maps failures.
 //!
 //! With a group a pass goes on where the last one of that group came to (`group.rs`).
 //!
 //! All ends of a pass are stored before its report is given. A caller that goes away ends its pass as a stop of the gateway
-//! does: what was not called is taken back, what was called is waited for. A panic ends the pass that it comes up in in the
-//! same way. Then the partition is free for the next pass.
+//! does: records that were not called are taken back, and calls under way are waited for. A panic ends its pass in the same
+//! way. Then the partition is free for the next pass.
 //!
 //! One pass at a time goes over a partition (`running.rs`). A dry run changes nothing, so it needs no partition for itself.
 

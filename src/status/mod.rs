@@ -277,13 +277,10 @@ impl Inner {
                 }));
             }
             for group in groups {
-                // Records that were trimmed before the group saw them are not there to be read.
-                let behind = statuses.iter().map(|(of, status)| {
-                    let next = group.next.get(&of.partition).map_or(0, |next| next.0);
-                    let bounds = status.bounds;
-                    bounds.tail.0 - next.clamp(bounds.earliest.0, bounds.tail.0)
-                });
-                let lag = behind.sum();
+                let partitions = statuses
+                    .iter()
+                    .map(|(of, status)| (of.partition, status.bounds));
+                let lag = group.lag(partitions);
                 readers.push(reader(ReaderKind::Retry(group.name), lag, None));
             }
         }

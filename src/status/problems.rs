@@ -31,6 +31,8 @@ pub struct Problem {
     pub since: Option<Timestamp>,
     /// The command that comes next, for a POSIX shell.
     pub command: String,
+    /// The command names the data directory, and runs on the machine of the gateway. For operators.
+    pub is_for_machine: bool,
 }
 
 /// Returns all problems, the worst first.
@@ -51,6 +53,7 @@ pub(super) fn find(report: &Report, source: &StreamName) -> Vec<Problem> {
             reason: None,
             since: None,
             command: format!("syncgate doctor --data {}", quoted(&report.dir)),
+            is_for_machine: true,
         });
     }
     if !report.ledger.is_balanced {
@@ -68,6 +71,7 @@ pub(super) fn find(report: &Report, source: &StreamName) -> Vec<Problem> {
             reason: None,
             since: None,
             command: "syncgate verify".into(),
+            is_for_machine: false,
         });
     }
     let groups = &report.open.counted.groups;
@@ -86,12 +90,7 @@ pub(super) fn find(report: &Report, source: &StreamName) -> Vec<Problem> {
                 *len = len.saturating_sub(group.len);
             }
         }
-        let aim = Aim::Target(target.id.clone());
-        let pending = groups
-            .iter()
-            .filter(|group| group.is_source && group.aim == aim);
-        let pending: Vec<_> = pending.collect();
-        weighed.extend(of_target(target, &claimed, &pending, source));
+        weighed.extend(of_target(target, &claimed, source));
     }
     for (stream, len) in open.into_values().filter(|(_, len)| *len > 0) {
         let left = failed.iter().filter(|group| group.stream.id == stream.id);
@@ -121,19 +120,19 @@ fn of_log(report: &Report) -> Option<Problem> {
         ),
         Health::Running => (
             "disk_stalled",
-            format!("The disk of {dir} has not answered for 5 seconds: records cannot be counted."),
+            "The data directory's disk has not answered for 5 seconds: records cannot be counted.".to_owned(),
             None,
             df,
         ),
         Health::DiskStalled => (
             "disk_stalled",
-            format!("The disk of {dir} has not answered for 10 seconds: nothing is stored until it does."),
+            "The data directory's disk has not answered for 10 seconds: nothing is stored until it does.".to_owned(),
             None,
             df,
         ),
         Health::DiskFull => (
             "disk_full",
-            format!("The disk of {dir} is full: nothing is stored and no target is called. {full}"),
+            format!("The data directory's disk is full: nothing is stored and no target is called. {full}"),
             None,
             df,
         ),
@@ -141,7 +140,7 @@ fn of_log(report: &Report) -> Option<Problem> {
             let space = report.space.unwrap_or_default();
             let (free, min) = (size(space.free_bytes), size(space.free_bytes_min));
             let text = format!(
-                "Messages are refused with 507: {free} are free on the disk of {dir}, and {min} must stay free. {full}"
+                "Messages are refused with 507: {free} are free on the data directory's disk, and {min} must stay free. {full}"
             );
             ("disk_free_min", text, None, df)
         }
@@ -152,6 +151,7 @@ fn of_log(report: &Report) -> Option<Problem> {
         reason,
         since: None,
         command,
+        is_for_machine: true,
     })
 }
 
@@ -176,12 +176,7 @@ fn claim<'a>(target: &Target, failed: &mut Vec<&'a Group>) -> Vec<&'a Group> {
         .collect()
 }
 
-fn of_target(
-    target: &Target,
-    claimed: &[&Group],
-    pending: &[&Group],
-    source: &StreamName,
-) -> Option<(u64, Problem)> {
+fn of_target(target: &Target, claimed: &[&Group], source: &StreamName) -> Option<(u64, Problem)> {
     let state = match target.breaker {
         BreakerState::Closed => return None,
         BreakerState::Open {
@@ -198,7 +193,7 @@ fn of_target(
         (None, len) => (
             format!("{} in {source}", waits(len)),
             "They are called by themselves once it answers; look at them:",
-            look(source, pending),
+            look(source),
         ),
         (Some(group), 0) => (
             format!("{} in {}", waits(failed), group.stream.name),
@@ -226,6 +221,7 @@ fn of_target(
         reason: last.map(|last| last.reason.clone()),
         since: target.since.into_iter().chain(first).min(),
         command,
+        is_for_machine: false,
     };
     Some((failed + target.pending, problem))
 }
@@ -255,11 +251,11 @@ fn of_stream(stream: &Stream, len: u64, groups: &[&Group], report: &Report) -> P
         Help::Retry => ("A retry may deliver them:", retry(stream)),
         Help::Token => (
             "Send a message with a new token for the target, then retry them. See which they are:",
-            look(&stream.name, groups),
+            look(&stream.name),
         ),
         Help::Look => (
             "The same call would fail again. See why, and once that is changed retry them, or purge the stream:",
-            look(&stream.name, groups),
+            look(&stream.name),
         ),
     };
     let name = |group: &Group| {
@@ -302,6 +298,7 @@ fn of_stream(stream: &Stream, len: u64, groups: &[&Group], report: &Report) -> P
             .and_then(|group| group.reason.as_deref().map(String::from)),
         since: groups.iter().map(|group| group.first).min(),
         command,
+        is_for_machine: false,
     }
 }
 
@@ -326,28 +323,19 @@ fn late(report: &Report, source: &StreamName) -> Option<Problem> {
         ),
         reason: None,
         since: late.iter().map(|group| group.first).min(),
-        command: look(source, &late),
+        command: look(source),
+        is_for_machine: false,
     })
 }
 
+/// Returns the command that delivers the records of a stream, of all partitions.
 fn retry(stream: &Stream) -> String {
-    let all = match stream.partitions {
-        1 => "",
-        _ => " --partition '*'",
-    };
-    format!("syncgate retry {} --loop{all}", stream.name)
+    format!("syncgate retry {} --loop", stream.name)
 }
 
-/// Returns the command that shows open records of a stream: those of the partition with the newest one.
-fn look(stream: &StreamName, groups: &[&Group]) -> String {
-    let group = groups.iter().find(|group| group.stream.name == *stream);
-    let partition = match group {
-        Some(group) if group.stream.partitions > 1 => {
-            format!(" --partition {}", group.newest.0.partition)
-        }
-        _ => String::new(),
-    };
-    format!("syncgate records {stream} --open{partition}")
+/// Returns the command that shows the open records of a stream, of all partitions.
+fn look(stream: &StreamName) -> String {
+    format!("syncgate records {stream} --open")
 }
 
 /// Returns a path as a shell takes it.

@@ -23,7 +23,7 @@ pub struct Report {
     pub started_at: Timestamp,
     /// The problems, the worst first.
     pub problems: Vec<Problem>,
-    /// Those with problems first.
+    /// The targets, those with problems first.
     pub targets: Vec<Target>,
     /// Open records.
     pub open: Open,

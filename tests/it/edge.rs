@@ -217,7 +217,7 @@ async fn slow_senders_leave_space_for_small_bodies_and_these_leave_some_for_user
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
-    // Who sends all before it reads anything reads why it was refused.
+    // A client that sends all before it reads still reads why it was refused.
     let mut refused = begin(&gateway, LARGE_BYTES, LARGE_BYTES).await;
     let (status, said) = answer(&mut refused).await;
     assert_eq!(status, 503, "{said}");

@@ -194,7 +194,7 @@ impl Page {
                 Ok(Some(lane)) => lane,
                 Ok(None) => return Ok(Made::Part(self.end(part))),
                 Err(error) if part.is_empty() => return Err(error.into()),
-                // Who asks for what comes next is told.
+                // The caller hears of the error with the next page.
                 Err(_told_then) => return Ok(Made::Part(self.end(part))),
             };
             let Some((partition, held)) = self.reading.first(lane) else {
@@ -227,7 +227,7 @@ impl Page {
                 break;
             }
         }
-        // Who reads the page may be slow.
+        // The reader of the page may be slow.
         self.reading.let_go();
         Ok(Made::Part(part))
     }

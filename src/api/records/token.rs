@@ -6,8 +6,8 @@
 //!       | CRC-32C of all of that 4, little-endian
 //! ```
 //!
-//! The checksum is there against damage, as from copying a part of it. Nobody gets to see more by making up a token: who may
-//! read records may read them from any offset.
+//! The checksum is there against damage, as from copying a part of it. A token that is made up shows nobody more: a caller
+//! that may read records may read them from any offset.
 
 use data_encoding::BASE64URL_NOPAD;
 

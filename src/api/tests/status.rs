@@ -1,4 +1,4 @@
-//! `GET /v1/status`: its form, and what only operators see.
+//! `GET /v1/status`: its form, and the members that only operators see.
 
 use super::{
     access::{PASSWORD, basic, guarded},
@@ -11,6 +11,7 @@ use crate::{
 };
 
 const REASON: &str = "the target said something private";
+const DIR: &str = "/var/lib/hidden";
 
 pub(super) fn report() -> Report {
     let stream = Arc::new(Stream {
@@ -64,6 +65,15 @@ pub(super) fn report() -> Report {
         reason: Some(REASON.into()),
         since: Some(Timestamp(1_000_000)),
         command: "syncgate retry ServerUnavailableStream --loop".into(),
+        is_for_machine: false,
+    };
+    let stopped = Problem {
+        code: "log_stopped",
+        text: "The log has stopped".into(),
+        reason: None,
+        since: None,
+        command: format!("syncgate doctor --data {DIR}"),
+        is_for_machine: true,
     };
     let reader = |at: u16| Reader {
         kind: ReaderKind::Dispatch(Partition(at)),
@@ -74,7 +84,7 @@ pub(super) fn report() -> Report {
     Report {
         at: Timestamp(4_000_000),
         started_at: Timestamp(0),
-        problems: vec![problem],
+        problems: vec![problem, stopped],
         targets: vec![target],
         open: Open {
             streams: vec![(stream, 2)],
@@ -85,7 +95,7 @@ pub(super) fn report() -> Report {
                 ..Counted::default()
             },
         },
-        dir: "/data".into(),
+        dir: DIR.into(),
         space: Some(Space::default()),
         health: Health::Stopped(REASON.into()),
         unreadable_partitions: 0,
@@ -156,7 +166,7 @@ async fn a_status_has_everything_and_long_lists_are_cut() {
 }
 
 #[tokio::test]
-async fn reasons_are_for_operators() {
+async fn reasons_and_the_data_directory_are_for_operators() {
     let edge = guarded(|_| {}).await;
     for (name, sees) in [("uwe", false), ("olga", true), ("ada", true)] {
         let login = basic(name, PASSWORD);
@@ -167,8 +177,14 @@ async fn reasons_are_for_operators() {
             answer.text().matches("private").count(),
             if sees { 4 } else { 0 }
         );
+        assert_eq!(
+            answer.text().matches(DIR).count(),
+            if sees { 2 } else { 0 },
+            "{name}"
+        );
         let answer = answer.json();
         assert_eq!(answer["showsReasons"], sees);
+        assert!(answer["problems"][0]["command"].is_string(), "{answer}");
         // Names, numbers, states and causes are for all.
         assert_eq!(answer["open"][0]["cause"]["status"], 503);
         assert_eq!(answer["targets"][0]["lastCause"]["class"], "status");

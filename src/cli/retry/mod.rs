@@ -52,8 +52,8 @@ pub(super) struct Arguments {
     /// fails with 503 stays in the stream for unavailable targets.
     #[arg(long, value_name = "CAUSE=STREAM", value_parser = request::mapping)]
     map: Vec<(String, String)>,
-    /// Only records of which this is true: target, cause, key, operation, from or to; can be given several times, and of
-    /// several with one name one must be true. Such as cause=503, cause=network, target=https://orders.example,
+    /// Only records of which this is true: target, cause, key, operation, from or to. Can be given several times; of several
+    /// with one name, one must be true. Such as cause=503, cause=network, target=https://orders.example,
     /// from=2026-12-01, to="1h ago".
     #[arg(long, value_name = "NAME=VALUE", value_parser = request::condition)]
     filter: Vec<(String, String)>,

@@ -87,17 +87,9 @@ impl Page<'_> {
         for line in &mut lines {
             *line = self.cut(line);
         }
-        let is_ours = problem.command.starts_with("syncgate ")
-            && !problem.command.starts_with("syncgate doctor");
-        let address = if is_ours { self.address } else { "" };
-        let command = format!("{}{address}", problem.command);
-        let mut is_quoted = false;
-        let words = command.split(|c| {
-            is_quoted ^= c == '\'';
-            c == ' ' && !is_quoted
-        });
-        // A command is never cut: it is to be copied.
-        lines.extend(self.wrapped(INDENT, words, " \\"));
+        if let Some(command) = &problem.command {
+            lines.extend(self.command(command));
+        }
         let since = problem.since.as_ref().map(|since| {
             let age = report.age(Some(since));
             format!("since {} ({age})", second(since))
@@ -107,6 +99,19 @@ impl Page<'_> {
             lines.push(self.cut(&format!("{INDENT}{}", told.join(": "))));
         }
         lines
+    }
+
+    /// Returns the lines of a command. It is never cut, because it is to be copied.
+    fn command(&self, command: &str) -> Vec<String> {
+        let is_ours = command.starts_with("syncgate ") && !command.starts_with("syncgate doctor");
+        let address = if is_ours { self.address } else { "" };
+        let command = format!("{command}{address}");
+        let mut is_quoted = false;
+        let words = command.split(|c| {
+            is_quoted ^= c == '\'';
+            c == ' ' && !is_quoted
+        });
+        self.wrapped(INDENT, words, " \\")
     }
 
     fn targets(&self, report: &Report) -> Vec<String> {
@@ -308,14 +313,17 @@ fn second(time: &str) -> String {
 
 fn disk(report: &Report) -> String {
     let disk = &report.disk;
+    let dir = disk.dir.as_deref();
     match (disk.free_bytes, disk.free_bytes_min) {
-        (Some(free), Some(min)) => format!(
-            "disk     {} free in {}, {} must stay free",
-            size(free),
-            disk.dir,
-            size(min)
-        ),
-        _ => format!("disk     the disk of {} has not answered", disk.dir),
+        (Some(free), Some(min)) => {
+            let place = dir.map_or_else(String::new, |dir| format!(" in {dir}"));
+            let (free, min) = (size(free), size(min));
+            format!("disk     {free} free{place}, {min} must stay free")
+        }
+        _ => {
+            let dir = dir.unwrap_or("the data directory");
+            format!("disk     the disk of {dir} has not answered")
+        }
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) struct Problem {
     pub(super) text: String,
     pub(super) reason: Option<String>,
     pub(super) since: Option<String>,
-    pub(super) command: String,
+    /// `None` if it is for operators alone.
+    pub(super) command: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,7 +76,8 @@ pub(super) struct OpenRecords {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Disk {
-    pub(super) dir: String,
+    /// `None` if it is for operators alone.
+    pub(super) dir: Option<String>,
     pub(super) free_bytes: Option<u64>,
     pub(super) free_bytes_min: Option<u64>,
 }

@@ -94,7 +94,7 @@ async fn a_stream_mapped_to_itself_ends_at_its_first_tail_and_records_leave_afte
     );
 }
 
-/// Enhancement E9: one delivery engine. What the mapping would say is for those who give one.
+/// Dispatch and retries have one outcome table. A mapping counts only in a request that gives one.
 #[tokio::test]
 async fn without_a_mapping_a_record_fails_into_the_stream_that_its_first_dispatch_would_choose() {
     for (status, stream) in [

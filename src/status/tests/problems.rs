@@ -239,18 +239,17 @@ fn what_is_open_in_an_error_stream_says_what_helps() {
 }
 
 #[test]
-fn several_partitions_are_in_the_command() {
+fn a_command_is_for_all_partitions() {
     let mut open = group("AbcStream", "http://a", DOWN, 5);
     open.stream = stream("AbcStream", 4);
-    open.newest.0.partition = Partition(3);
-    let all = "syncgate retry AbcStream --loop --partition '*'";
+    let all = "syncgate retry AbcStream --loop";
     check(
         &report(Vec::new(), vec![open.clone()]),
         &[("records_open", all)],
     );
     open.cause = Some(Cause::Invalid);
-    let newest = "syncgate records AbcStream --open --partition 3";
-    check(&report(Vec::new(), vec![open]), &[("records_open", newest)]);
+    let all = "syncgate records AbcStream --open";
+    check(&report(Vec::new(), vec![open]), &[("records_open", all)]);
 }
 
 #[test]
@@ -297,6 +296,13 @@ fn the_disk_the_log_and_the_books_come_first() {
             ],
         );
         assert!(!found[0].text.contains("fdatasync"), "{found:?}");
+        for problem in &found {
+            assert!(!problem.text.contains("sync gate"), "{problem:?}");
+            assert_eq!(
+                problem.is_for_machine,
+                problem.command.contains("sync gate")
+            );
+        }
         assert!(found[2].text.contains("-2 in AbcStream"), "{found:?}");
         if code == "disk_free_min" {
             let text = &found[0].text;

@@ -96,10 +96,16 @@ impl Making {
             // Some network file systems lock files only.
             Err(TryLockError::Error(_)) => None,
         };
-        for name in RealDisk.list(to).map_err(failed)? {
-            if name != RESTORE && name != LOST_AND_FOUND {
-                return Err(BackupError::NotEmpty(to.into()));
-            }
+        let names = RealDisk.list(to).map_err(failed)?;
+        let is_left = names.iter().any(|name| name == RESTORE);
+        let is_taken = |name: &String| match &**name {
+            RESTORE | LOST_AND_FOUND => false,
+            // A run that was killed in its last moment has moved these already, and not the journal.
+            "index" | "master.key" => !is_left,
+            _ => true,
+        };
+        if names.iter().any(is_taken) {
+            return Err(BackupError::NotEmpty(to.into()));
         }
         Self::begin(to.join(RESTORE), to.into(), true, made, above)
     }
@@ -163,7 +169,9 @@ impl Making {
             let from = self.dir.join(name);
             // The lock file is that of this process; a start makes its own.
             if !["journal", "LOCK"].contains(&name) && fs::symlink_metadata(&from).is_ok() {
-                fs::rename(&from, self.to.join(name))?;
+                let to = self.to.join(name);
+                make_way(&from, &to)?;
+                fs::rename(&from, to)?;
                 self.moved.push(name);
             }
         }
@@ -191,6 +199,18 @@ impl Drop for Making {
         }
         let _removed = fs::remove_dir_all(&self.dir).is_ok();
         drop(Made(std::mem::take(&mut self.made)));
+    }
+}
+
+/// Removes an entry that a run which was killed has moved to `to`. A file stays if it is not the same as `from`, because
+/// the only master key may have been put there since.
+fn make_way(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(to) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(to),
+        Ok(_) if fs::read(from)? == fs::read(to)? => Ok(()),
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

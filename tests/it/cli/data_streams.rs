@@ -381,6 +381,8 @@ async fn cursors_are_listed_moved_and_removed() {
         json_of(&gateway, &set("2026-01-02T03:04:05Z"))["recordsBehind"],
         3
     );
+    assert_eq!(json_of(&gateway, &set("1h ago"))["recordsBehind"], 3);
+    assert_eq!(json_of(&gateway, &set("10m"))["recordsBehind"], 3);
     for columns in [80, 200] {
         let (status, text) = on_terminal(columns, &mut command(&gateway, &["cursors", "ls", "s1"]));
         assert_eq!(status.code(), Some(0));

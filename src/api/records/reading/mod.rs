@@ -177,7 +177,7 @@ impl Reading {
         }
     }
 
-    /// Lets the records go that are held: who reads the page may be slow.
+    /// Lets the records go that are held, because the reader of the page may be slow.
     pub(super) fn let_go(&mut self) {
         for lane in &mut self.lanes {
             self.held_bytes -= lane.let_go();

@@ -122,6 +122,39 @@ async fn a_copy_that_is_not_finished_or_told_to_stop_leaves_nothing() {
     assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(1));
 }
 
+/// All entries but the journal are in their place then.
+#[tokio::test]
+async fn a_restore_that_was_killed_at_its_end_is_done_again() {
+    let bench = Bench::new();
+    let of = partition(&*bench.stream("orders", 1).await, 0);
+    bench.append(of, &["a"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (copy, to) = (dir.path().join("copy"), dir.path().join("restored"));
+    create(bench.dir.path(), &copy).unwrap();
+    fs::create_dir_all(to.join("index")).unwrap();
+    fs::write(to.join("index/old"), "old").unwrap();
+    fs::write(to.join("master.key"), "key").unwrap();
+    let refused = restore(&copy, &to);
+    assert!(
+        matches!(refused, Err(BackupError::NotEmpty(_))),
+        "{refused:?}"
+    );
+    let again = |key: &str| {
+        fs::create_dir_all(to.join("restore.incomplete/journal")).unwrap();
+        let again = backup::restore(&copy, &to, &CancellationToken::new()).unwrap();
+        fs::create_dir(again.dir().join("index")).unwrap();
+        fs::write(again.dir().join("master.key"), key).unwrap();
+        again.finish()
+    };
+    let other = again("another key");
+    assert!(matches!(other, Err(BackupError::Io { .. })), "{other:?}");
+    assert_eq!(fs::read_to_string(to.join("master.key")).unwrap(), "key");
+    again("key").unwrap();
+    assert!(!to.join("index/old").exists() && to.join("journal").is_dir());
+    let engine = open(&to, &bench.log, &bench.clock).unwrap();
+    assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(1));
+}
+
 #[tokio::test]
 async fn a_damaged_file_is_named_and_not_copied_as_if_it_were_good() {
     let mut bench = Bench::new();
