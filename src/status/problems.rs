@@ -119,8 +119,10 @@ fn of_log(report: &Report) -> Option<Problem> {
             format!("syncgate doctor --data {dir}"),
         ),
         Health::Running => (
-            "disk_stalled",
-            "The data directory's disk has not answered for 5 seconds: records cannot be counted.".to_owned(),
+            "not_looked",
+            "The gateway was too busy for 5 seconds to look at its disk and to count records. Ask again; if that stays, look \
+             at the disk:"
+                .to_owned(),
             None,
             df,
         ),

@@ -213,3 +213,45 @@ async fn secrets_of_a_directory_in_use_or_of_none_are_left_alone() {
     assert_eq!(code, Some(1));
     assert!(said.contains("nowhere") && !nowhere.exists(), "{said}");
 }
+
+#[tokio::test]
+async fn tokens_whose_key_is_elsewhere_are_not_given_up() {
+    let target = StubTarget::start().await;
+    let place = without_key(&target).await;
+    let kept = place.path().join("kept");
+    let forget = |secrets: &str| {
+        let config = place.path().join("key.toml");
+        fs::write(&config, format!("[secrets]\n{secrets}\n")).unwrap();
+        let config = config.to_str().unwrap();
+        run_on(
+            &["doctor", "--forget-secrets", "--config", config],
+            &place.data(),
+        )
+    };
+    let command = |program: &str| {
+        format!(
+            "master_key_command = [\"{program}\", \"{}\"]",
+            kept.display()
+        )
+    };
+    for (secrets, why) in [
+        // The command is run, because what is given up is gone.
+        (command("cat"), "opens the tokens"),
+        (command("false"), "nothing was changed"),
+        // The gateway has it, and this shell has not.
+        (
+            "master_key_env = \"NO_SUCH_KEY\"".to_owned(),
+            "was not found here",
+        ),
+    ] {
+        let (code, _, said) = forget(&secrets);
+        assert_eq!(code, Some(1), "{secrets}: {said}");
+        assert!(
+            said.contains(why) && said.contains("nothing was changed"),
+            "{secrets}: {said}"
+        );
+    }
+    // Nothing was given up meanwhile.
+    let (code, _, said) = run_on(&["doctor", "--forget-secrets"], &place.data());
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -157,11 +157,22 @@ impl Tokens {
 
 /// Gives the tokens up, unless the key is there that opens them.
 pub(super) async fn forget(settings: &Config, output: Output) -> Result<(), Failure> {
-    let (tokens, at_rest) = Tokens::open(settings).await?;
+    let (mut tokens, at_rest) = Tokens::open(settings).await?;
     if tokens.kept.tokens_len() == 0 {
         return Err(Failure::failed(
             "no token is sealed in the directory; nothing was changed",
         ));
+    }
+    // What cannot be undone is worth a run of the command.
+    if tokens.key == Key::NotTried {
+        tokens.key = try_key(&tokens.source, &tokens.kept);
+    }
+    if tokens.key == Key::NotTried {
+        return Err(Failure::failed(format!(
+            "the master key from {} was not found here, so it may well open the tokens; make it available to this command, \
+             or take that setting away if the key is lost; nothing was changed",
+            tokens.source
+        )));
     }
     if let Key::Unreadable(why) = &tokens.key {
         return Err(Failure::failed(format!("{why}; nothing was changed")));
@@ -206,6 +217,10 @@ fn key(source: &KeySource, kept: &Kept) -> Key {
     if matches!(source, KeySource::Command { .. }) {
         return Key::NotTried;
     }
+    try_key(source, kept)
+}
+
+fn try_key(source: &KeySource, kept: &Kept) -> Key {
     match source.find(&CancellationToken::new()) {
         Ok(Found::Key(master)) if kept.is_opened_by(&master) => Key::Fits,
         Ok(Found::Missing(_)) => Key::Missing,

@@ -81,7 +81,7 @@ async fn a_disk_that_hangs_is_told_of_and_what_was_counted_before_is_kept() {
     memory.hold(true);
     for _ in 0..3 {
         let hangs = next(&status).await;
-        assert_eq!(codes(&hangs), ["disk_stalled", "records_open"]);
+        assert_eq!(codes(&hangs), ["not_looked", "records_open"]);
         let counted = &hangs.open.counted;
         assert_eq!((counted.looked_at, counted.is_complete), (1, false));
     }

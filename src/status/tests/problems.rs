@@ -318,7 +318,7 @@ fn the_disk_the_log_and_the_books_come_first() {
 fn a_disk_that_does_not_answer_is_told_though_the_log_has_nothing_to_write() {
     let mut hangs = report(Vec::new(), Vec::new());
     hangs.space = None;
-    check(&hangs, &[("disk_stalled", "df -h '/var/lib/sync gate'")]);
+    check(&hangs, &[("not_looked", "df -h '/var/lib/sync gate'")]);
 }
 
 #[test]

@@ -67,6 +67,9 @@ pub enum BackupError {
     /// The path ends without a name, as `..` does.
     #[error("{} has no name of its own; give the directory's name, nothing was changed", .0.display())]
     NoName(PathBuf),
+    /// The place lies in the directory that is copied.
+    #[error("{} lies in the data directory itself; choose a directory outside, nothing was changed", .0.display())]
+    Within(PathBuf),
     /// There is no journal in the directory.
     #[error("{} holds no journal", .0.display())]
     NoJournal(PathBuf),
@@ -157,6 +160,7 @@ struct Part {
 /// # Errors
 /// Each variant of [`BackupError`].
 pub fn create(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, BackupError> {
+    check_outside(from, to)?;
     let from = from.join("journal");
     // Without a journal nothing is made.
     if numbers(&from)?.is_empty() {
@@ -165,6 +169,17 @@ pub fn create(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, 
     let making = Making::beside(to)?;
     let copied = copy_running(&from, &making.dir().join("journal"), stop)?;
     copy_made(making, copied)
+}
+
+/// A copy in the directory that it is of would be lost with it, and in its journal it would stop the gateway.
+fn check_outside(from: &Path, to: &Path) -> Result<(), BackupError> {
+    let absolute = std::path::absolute(to).map_err(|source| io_error(to, source))?;
+    // The place need not be there, nor all the directories above it.
+    let found = absolute.ancestors().find_map(|dir| dir.canonicalize().ok());
+    match (from.canonicalize(), found) {
+        (Ok(from), Some(found)) if found.starts_with(&from) => Err(BackupError::Within(to.into())),
+        _ => Ok(()),
+    }
 }
 
 /// Copies a copy, for a data directory `to` that must be empty or absent. Its streams need a new incarnation

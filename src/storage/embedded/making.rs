@@ -29,8 +29,12 @@ use super::{
 const INCOMPLETE: &str = ".incomplete";
 /// The directory in which a restore works, inside its place.
 const RESTORE: &str = "restore.incomplete";
+/// A file in a directory in the making, from its beginning until it is whole: without it a directory of the same name is no
+/// leftover, but perhaps a data directory that somebody has called so.
+const MARK: &str = "incomplete";
 /// All names that a directory in the making can have in it.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
+    MARK,
     "journal",
     "index",
     "damaged",
@@ -121,9 +125,17 @@ impl Making {
         made.dirs(parent_of(&dir)).map_err(failed)?;
         let replaced = fs::symlink_metadata(&dir).is_ok();
         if replaced {
-            remove_left(&dir)?;
+            remove_left(&dir, is_inside)?;
         }
         disk::make_dir(&dir).map_err(failed)?;
+        if let Err(source) = disk::private()
+            .write(true)
+            .create_new(true)
+            .open(dir.join(MARK))
+        {
+            let _removed = fs::remove_dir_all(&dir).is_ok();
+            return Err(failed(source));
+        }
         let lock = make_locked(&dir.join("journal")).map_err(|source| {
             // This process has just made the directory.
             let _removed = fs::remove_dir_all(&dir).is_ok();
@@ -158,6 +170,7 @@ impl Making {
     }
 
     fn rename(&mut self) -> io::Result<()> {
+        fs::remove_file(self.dir.join(MARK))?;
         RealDisk.sync_dir(&self.dir)?;
         fs::rename(&self.dir, &self.to)?;
         self.dir.clone_from(&self.to);
@@ -168,7 +181,7 @@ impl Making {
         for name in NAMES {
             let from = self.dir.join(name);
             // The lock file is that of this process; a start makes its own.
-            if !["journal", "LOCK"].contains(&name) && fs::symlink_metadata(&from).is_ok() {
+            if ![MARK, "journal", "LOCK"].contains(&name) && fs::symlink_metadata(&from).is_ok() {
                 let to = self.to.join(name);
                 make_way(&from, &to)?;
                 fs::rename(&from, to)?;
@@ -266,7 +279,8 @@ pub(super) fn left_beside(to: &Path) -> Vec<PathBuf> {
     let is_left = |dir: &PathBuf| {
         let journal = dir.join("journal");
         let is_dir = fs::symlink_metadata(&journal).is_ok_and(|found| found.is_dir());
-        is_dir && lock(&journal).is_ok()
+        let is_marked = fs::symlink_metadata(dir.join(MARK)).is_ok();
+        is_marked && is_dir && lock(&journal).is_ok()
     };
     let left = dirs.filter(|dir| is_named(dir) && is_left(dir));
     left.take(LEFT_LEN_MAX).collect()
@@ -297,8 +311,8 @@ fn check_place(to: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Removes the leftover of a run that was killed, and no other directory.
-fn remove_left(dir: &Path) -> Result<(), BackupError> {
+/// Removes the leftover of a run that was killed, and no other directory. The name of a restore's is in use for nothing else.
+fn remove_left(dir: &Path, is_inside: bool) -> Result<(), BackupError> {
     let failed = |source| io_error(dir, source);
     let foreign = || BackupError::Foreign(dir.into());
     let found = fs::symlink_metadata(dir).map_err(failed)?;
@@ -306,7 +320,8 @@ fn remove_left(dir: &Path) -> Result<(), BackupError> {
         return Err(foreign());
     }
     let names = RealDisk.list(dir).map_err(failed)?;
-    if !names.iter().all(|name| NAMES.contains(&name.as_str())) {
+    let is_marked = is_inside || names.is_empty() || names.iter().any(|name| name == MARK);
+    if !is_marked || !names.iter().all(|name| NAMES.contains(&name.as_str())) {
         return Err(foreign());
     }
     let journal = dir.join("journal");

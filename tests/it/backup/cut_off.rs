@@ -50,11 +50,15 @@ async fn what_only_looks_like_a_leftover_stays() {
     refused("is in the way");
     assert_eq!(names(&incomplete), ["journal", "letter"]);
     fs::remove_file(incomplete.join("letter")).unwrap();
+    // Somebody may have called a data directory so.
+    refused("is in the way");
+    assert_eq!(names(&incomplete), ["journal"]);
     // Another process works on it.
+    fs::write(incomplete.join("incomplete"), "").unwrap();
     let journal = fs::File::open(incomplete.join("journal")).unwrap();
     journal.lock().unwrap();
     refused("is in use by another process");
-    assert_eq!(names(&incomplete), ["journal"]);
+    assert_eq!(names(&incomplete), ["incomplete", "journal"]);
     drop(journal);
     fs::remove_dir_all(&incomplete).unwrap();
     // A link, which somebody may have put there to have its target written to or removed.
@@ -109,4 +113,34 @@ async fn a_restore_that_is_killed_does_not_start_and_is_done_again() {
         "{}",
         said(&onto)
     );
+}
+
+#[tokio::test]
+async fn a_data_directory_with_the_name_of_a_leftover_stays() {
+    let place = lived().await;
+    let copies = tempfile::tempdir().unwrap();
+    let at = |name: &str| copies.path().join(name).to_str().unwrap().to_owned();
+    let create = |name: &str| run_on(&["backup", "create", &at(name)], &place.data());
+    assert_eq!(create("monday").0, Some(0));
+    let renamed = copies.path().join("monday.incomplete");
+    fs::rename(copies.path().join("monday"), &renamed).unwrap();
+    let before = names(&renamed);
+    assert!(before.iter().any(|name| name == "journal"), "{before:?}");
+    let (code, _, said) = create("monday");
+    assert!(code == Some(1) && said.contains("is in the way"), "{said}");
+    assert_eq!(names(&renamed), before);
+}
+
+#[tokio::test]
+async fn a_copy_is_not_made_in_the_directory_that_it_is_of() {
+    let place = lived().await;
+    let before = names(&place.data());
+    for inside in ["copy", "journal/copy", "journal/new/copy", "../data/copy"] {
+        let to = place.data().join(inside).to_str().unwrap().to_owned();
+        let (code, _, said) = run_on(&["backup", "create", &to], &place.data());
+        assert_eq!(code, Some(1), "{inside}: {said}");
+        assert!(said.contains("lies in the data directory itself"), "{said}");
+    }
+    assert_eq!(names(&place.data()), before);
+    assert!(!place.data().join("journal/new").exists());
 }
