@@ -1,13 +1,13 @@
 //! The version of a secret that a retry sends. A record keeps the token that it came with, and that token may have expired.
 //!
-//! A record whose last cause was 401, 403 or `secret` is retried with the newest version of its secret that is bound to its
-//! target. The record in hand then names that version, so the call, the copy that a failure leaves and what that copy
+//! A record whose last cause was 401, 403 or `secret`, or whose own version is gone, is retried with the newest version of its
+//! secret that is bound to its target. The record in hand then names that version, so the call, the copy that a failure leaves and what that copy
 //! refers to all agree. If a newer version is bound to other targets only, the failure's reason says so: a token never
 //! goes to a target for which nobody has presented it.
 
 use super::{
     call::{self, SecretRef},
-    credentials::Credentials,
+    credentials::{CredentialError, Credentials},
     error_record::cause,
     job::Job,
     outcome::{Cause, Outcome},
@@ -23,7 +23,7 @@ pub(super) struct Unbound(u32);
 /// The version is replaced only by one that opens for this target. A record that names a secret without a version needs no
 /// help: each of its calls takes the newest version.
 pub(super) async fn renew(credentials: &dyn Credentials, job: &mut Job) -> Option<Unbound> {
-    if job.is_first() || !cause(&job.record).is_some_and(is_about_secret) {
+    if job.is_first() {
         return None;
     }
     let secret = call::secret(&job.record)?;
@@ -36,6 +36,14 @@ pub(super) async fn renew(credentials: &dyn Credentials, job: &mut Job) -> Optio
         return None;
     };
     let target = job.origin.as_ref()?.origin();
+    if !cause(&job.record).is_some_and(is_about_secret) {
+        let opened = credentials.reveal(&source, &name, Some(own), target).await;
+        // Somebody has given it up, as with `doctor --forget-secrets`.
+        let is_gone = matches!(opened, Err(CredentialError::Unknown));
+        if !is_gone {
+            return None;
+        }
+    }
     let newest = credentials.newest(&source, &name, target).await?;
     let mut sent = own;
     if let Some(version) = newest.for_target.filter(|version| *version != own) {

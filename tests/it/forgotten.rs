@@ -255,3 +255,27 @@ async fn tokens_whose_key_is_elsewhere_are_not_given_up() {
     let (code, _, said) = run_on(&["doctor", "--forget-secrets"], &place.data());
     assert_eq!(code, Some(0), "{said}");
 }
+
+#[tokio::test]
+async fn a_new_token_serves_waiting_records_whatever_they_failed_with() {
+    let target = StubTarget::start().await;
+    let place = without_key(&target).await;
+    let (code, _, said) = run_on(&["doctor", "--forget-secrets"], &place.data());
+    assert_eq!(code, Some(0), "{said}");
+    let gateway = place.start();
+    target.now(|_| Act::status(200));
+    post(&gateway, &named("e", &target), NEW).await;
+    gateway.drained("DataSyncStream").await;
+    let before = target.calls().len();
+    let report = gateway.retry("ServerUnavailableStream", -1, 10).await;
+    // The one whose token has no name cannot get another.
+    assert_eq!(
+        (&report["processedmessages"], &report["failedMessages"]),
+        (&json!(3), &json!(1))
+    );
+    let calls = target.calls().split_off(before);
+    let renewed = calls
+        .iter()
+        .filter(|call| call.header("authorization") == Some(NEW));
+    assert_eq!((calls.len(), renewed.count()), (3, 2));
+}

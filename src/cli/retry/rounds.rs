@@ -37,6 +37,8 @@ const COUNT_MAX: Duration = Duration::from_secs(2);
 const IDLE_MAX: Duration = Duration::from_secs(90);
 /// The shortest wait for a target: the clocks of the gateway and of this machine may differ.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Dispatch and retries share the calls that a target takes at the same time.
+const NO_TURN: &str = "waiting for a turn: new messages take all calls of the targets";
 /// How long another retry of the partition is waited for.
 const RUNNING_MAX: Duration = Duration::from_secs(3_600);
 /// How often that is looked for.
@@ -191,6 +193,18 @@ impl<'a> Rounds<'a> {
                 None if !self.arguments.until_end => return Ok(Ended::Done),
                 None => {}
             }
+            if pass.is_stuck() && self.had_no_turn(at) {
+                if self.delivered_at.elapsed() > IDLE_MAX {
+                    return Err(Failure::failed(format!(
+                        "no record of partition {partition} was called for {} s, because new messages take all calls of its \
+                         targets; run this again later",
+                        IDLE_MAX.as_secs()
+                    )));
+                }
+                self.progress.show(self.done(), NO_TURN);
+                sleep(PAUSE_MIN).await;
+                continue;
+            }
             if pass.is_stuck() {
                 return Err(Failure::failed(format!(
                     "calls in a row settled nothing of partition {partition}, and it is not at its end; \
@@ -198,6 +212,13 @@ impl<'a> Rounds<'a> {
                 )));
             }
         }
+    }
+
+    /// Returns whether a loop's last call for a partition has called nothing, although it had time for that.
+    fn had_no_turn(&self, at: usize) -> bool {
+        let attempted = self.passes[at].last_answer.get("attempted");
+        let has_time = self.arguments.time_budget_ms.is_none() && self.arguments.until_end;
+        has_time && attempted.and_then(Value::as_u64) == Some(0)
     }
 
     /// Waits until a target may be called, if that is worth it.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{kept_len, partitions, stream, sum};
 use crate::cli::{
     Failure, Gateway, Output,
-    client::Client,
+    client::{Client, Error},
     confirm::confirm,
     output::{self, Table, cell, counted},
 };
@@ -38,7 +38,7 @@ pub(super) async fn run(arguments: &Purge, output: Output) -> Result<(), Failure
         "discardPending": arguments.discard_pending,
     });
     let path = ["v1", "streams", &arguments.name, "purge"];
-    let done = client.post(&path, &body).await?;
+    let done = client.post(&path, &body).await.map_err(told)?;
     match output {
         Output::Json => output::print_json(&done),
         Output::Text => output::print(&format!(
@@ -48,6 +48,16 @@ pub(super) async fn run(arguments: &Purge, output: Output) -> Result<(), Failure
             cell(&done, "/discarded"),
         )),
     }
+}
+
+/// Names the option of this command where the gateway names its member.
+fn told(error: Error) -> Failure {
+    let failure = Failure::from(error);
+    let message = failure.message.replace(
+        "\"discardPending\": true gives them up",
+        "--discard-pending gives them up",
+    );
+    Failure { message, ..failure }
 }
 
 /// Shows on standard error what would go, and asks.

@@ -75,6 +75,22 @@ async fn a_purge_shows_what_it_would_discard_and_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_is_refused_names_the_option_that_helps() {
+    let target = StubTarget::with(|_| Act::Hold).await;
+    let gateway = Gateway::start();
+    gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
+    let purge = ["purge", "DataSyncStream", "--reason", "known", "--yes"];
+    let ended = piped(&mut streams(&gateway, &purge));
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(
+        ended.err.contains("--discard-pending gives them up"),
+        "{}",
+        ended.err
+    );
+    assert!(!ended.err.contains("discardPending"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_changed_and_shown_in_words() {
     let gateway = Gateway::start();
     let create = ["create", "Orders", "--retention", "36h"];

@@ -122,11 +122,13 @@ impl Table {
         lean.blocks(columns, has_colours, now)
     }
 
-    /// Returns the table without columns of numbers that are all zero or empty: as many, from the right, as it is too wide.
+    /// Returns the table without columns of numbers that are all zero or empty: as many, from the right, as it is too wide. A
+    /// partition and an offset name a record, so they stay.
     fn without_zeros(&self, laid: &Laid, columns: u16) -> Self {
         let tells = |column: usize| {
             let mut cells = self.rows.iter().filter_map(|row| row.get(column));
-            !self.right[column] || cells.any(|cell| !["0", EMPTY].contains(&&**cell))
+            let is_place = ["PARTITION", "OFFSET"].contains(&&*self.headings[column]);
+            is_place || !self.right[column] || cells.any(|cell| !["0", EMPTY].contains(&&**cell))
         };
         let mut width = laid.natural_width();
         let mut kept = vec![true; self.headings.len()];

@@ -195,3 +195,15 @@ fn headings_and_states_have_colours_that_take_no_room() {
          b       \u{1b}[32mclosed\u{1b}[0m\n"
     );
 }
+
+#[test]
+fn the_place_of_a_record_stays_whatever_the_width() {
+    let mut table = Table::new(&[">PARTITION", ">OFFSET", ">CALLS", "URL"]);
+    table.row(["0", "0", "0", "http://127.0.0.1:9003/orders"].map(str::to_owned));
+    let text = table.text_for(terminal(24), NOW);
+    assert!(
+        text.contains("PARTITION") && text.contains("OFFSET"),
+        "{text}"
+    );
+    assert!(!text.contains("CALLS"), "{text}");
+}

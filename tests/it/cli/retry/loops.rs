@@ -1,6 +1,10 @@
 //! `syncgate retry --loop`: what it shows, what it waits for, and Ctrl-C.
 
-use std::process::{Child, Command, Output, Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::{Child, Command, Output, Stdio},
+};
 
 use serde_json::{Value, json};
 
@@ -174,4 +178,71 @@ async fn a_loop_waits_for_another_retry_and_says_whose_it_is_and_one_call_does_n
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     });
     assert_eq!(first["processedmessages"], 6, "{first}");
+}
+
+/// Answers each request for a retry with the next report, and those for a count with one that is at its end.
+fn scripted(reports: Vec<Value>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut reports = reports.into_iter();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                let mut part = [0; 4096];
+                let len = stream.read(&mut part).unwrap();
+                assert!(len > 0, "a whole request");
+                request.extend_from_slice(&part[..len]);
+            }
+            let is_count = String::from_utf8_lossy(&request).contains(r#""dryRun":true"#);
+            let report = match is_count {
+                true => report(1, 0, true),
+                false => reports.next().expect("a report for each call"),
+            };
+            let body = report.to_string();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    url
+}
+
+fn report(attempted: u64, delivered: u64, is_end: bool) -> Value {
+    let next = u64::from(is_end);
+    json!({
+        "lastReadOffset": -1, "processedmessages": delivered, "failedMessages": 0, "endOfStream": is_end,
+        "attempted": attempted, "delivered": delivered, "requeued": 0, "skipped": 0, "unmatched": 0,
+        "startOffset": 0, "nextOffset": next, "tail": 1, "trimmed": 0, "byStatus": {}, "movedTo": {}
+    })
+}
+
+#[tokio::test]
+async fn a_loop_waits_for_its_turn_beside_new_messages() {
+    let mut reports = vec![report(0, 0, false); 7];
+    reports.push(report(1, 1, true));
+    let url = scripted(reports.clone());
+    let retry = |url: String| {
+        let mut command = syncgate();
+        command
+            .args(["retry", "S", "--loop", "--partition", "0", "--url"])
+            .arg(url);
+        command
+    };
+    let ended = run(retry(url)).await;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    // A time that is too short for any call is told.
+    let mut short = retry(scripted(reports));
+    let ended = run({
+        short.args(["--time-budget-ms", "1"]);
+        short
+    })
+    .await;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("--time-budget-ms"), "{said}");
 }
