@@ -346,7 +346,7 @@ fn told(shared: &Shared, job: Box<Job>, ended: Result<(), CommitError>) -> Optio
 fn answer(job: Box<Job>, redone: Result<Redone, CommitError>) {
     if let Errand::Redrive(redriven) = job.errand {
         let redone = redone.unwrap_or_else(Redone::NotStored);
-        // Whoever asked may be gone; the end is stored all the same.
+        // The caller may have gone away; the end is stored regardless.
         drop(redriven.answer.send(redone));
     }
 }

@@ -249,7 +249,7 @@ impl Redriver {
                 Some(group) => this.run_with(group, pass, &request.partitions).await,
             };
             drop(claim);
-            // The caller may be gone; what was done is stored all the same.
+            // The caller may have gone away; the work that was done is stored regardless.
             drop(answer.send(report));
         });
         // The task has ended without an answer: by a panic, or with the runtime.
