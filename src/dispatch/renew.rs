@@ -1,9 +1,9 @@
 //! The version of a secret that a retry sends. A record keeps the token that it came with, and that token may have expired.
 //!
-//! A record whose last cause was 401, 403 or `secret`, or whose own version is gone, is retried with the newest version of its
-//! secret that is bound to its target. The record in hand then names that version, so the call, the copy that a failure leaves and what that copy
-//! refers to all agree. If a newer version is bound to other targets only, the failure's reason says so: a token never
-//! goes to a target for which nobody has presented it.
+//! A record whose last cause was 401, 403 or `secret`, or whose own version is gone, is retried with the newest version of
+//! its secret that is bound to its target. The record in hand then names that version, so the call, the copy that a failure
+//! leaves and what that copy refers to all agree. If a newer version is bound to other targets only, the failure's reason
+//! says so: a token never goes to a target for which nobody has presented it.
 
 use super::{
     call::{self, SecretRef},
