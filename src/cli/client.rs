@@ -9,7 +9,7 @@ use reqwest::{
 use serde_json::Value;
 use url::Url;
 
-use super::{Failure, login::Login};
+use super::{Failure, login::Login, next::Options};
 
 /// A command's answer must be here after this time, unless it says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -27,6 +27,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
     login: Option<Login>,
+    /// Of the commands that come next.
+    options: Options,
 }
 
 /// What a gateway answered that was no success.
@@ -78,6 +80,13 @@ pub(super) fn address(text: &str) -> Result<Url, Failure> {
     })
 }
 
+/// Returns an address without its user and password.
+pub(super) fn without_login(mut url: Url) -> Url {
+    // An address that can have none stays as it is.
+    let _none = (url.set_username(""), url.set_password(None));
+    url
+}
+
 impl Client {
     /// # Errors
     /// If the address is not one of HTTP.
@@ -101,7 +110,19 @@ impl Client {
             http,
             base: url.clone(),
             login,
+            options: Options::default(),
         })
+    }
+
+    /// Takes the options with which the next commands find this gateway.
+    pub(super) fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Returns a command that asks the same gateway, of these words, as a shell reads it.
+    pub(super) fn next<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> String {
+        self.options.command(words)
     }
 
     pub(super) fn base(&self) -> &Url {

@@ -18,6 +18,7 @@ mod escape;
 mod healthcheck;
 mod login;
 mod man;
+mod next;
 mod offset_file;
 mod output;
 mod reader;
@@ -32,10 +33,11 @@ mod tail;
 mod verify;
 mod when;
 
-use std::{error::Error, fmt, path::PathBuf, process::ExitCode, time::Duration};
+use std::{env::VarError, error::Error, fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::fs::Mode;
+use url::Url;
 
 use self::{client::Client, login::Login};
 use crate::{
@@ -150,28 +152,48 @@ const DEFAULT_URL: &str = "http://127.0.0.1:9002";
 /// Which gateway to talk to.
 #[derive(Debug, Args)]
 struct Gateway {
-    /// Address of the gateway; without a scheme it is http. Where the gateway has users, SYNCGATE_USER and SYNCGATE_PASSWORD
-    /// say who asks, or the address does: http://USER:PASSWORD@HOST:PORT.
-    #[arg(
-        long,
-        env = "SYNCGATE_URL",
-        hide_env_values = true,
-        default_value = DEFAULT_URL
-    )]
-    // A text, as the errors of the command line would show the password of an address that is none.
-    url: String,
+    /// Address of the gateway; without a scheme it is http. Without this option it is that of SYNCGATE_URL, and without that
+    /// variable http://127.0.0.1:9002. Where the gateway has users, SYNCGATE_USER and SYNCGATE_PASSWORD say who asks, or the
+    /// address does: http://USER:PASSWORD@HOST:PORT.
+    // A text, as the errors of the command line would show the password of an address that is none. The variable is not
+    // clap's, whose usage lines show an option with a variable that is set as one that must be given.
+    #[arg(long)]
+    url: Option<String>,
 }
 
 impl Gateway {
     fn client(&self) -> Result<Client, Failure> {
-        if self.url.trim().is_empty() {
-            return Err(Failure::usage(
-                "--url (or SYNCGATE_URL) is empty; give the address of a gateway, or unset the variable",
-            ));
-        }
-        let mut url = client::address(&self.url)?;
+        let mut url = match &self.url {
+            Some(url) => client::address(url)?,
+            None => usual_address()?,
+        };
         let login = Login::take(&mut url, |name| std::env::var_os(name))?;
-        Client::new(&url, login)
+        Ok(Client::new(&url, login)?.with_options(self.options()))
+    }
+
+    /// Returns what the next commands need to ask the same gateway: nothing if they find the address by themselves. A user
+    /// and a password of the address are not shown.
+    fn options(&self) -> next::Options {
+        let own = self.url.as_deref().map(client::address);
+        let Some(Ok(own)) = own.map(|url| url.map(client::without_login)) else {
+            return next::Options::default();
+        };
+        match usual_address().map(client::without_login) {
+            Ok(usual) if usual == own => next::Options::default(),
+            _ => {
+                let url = own.as_str().trim_end_matches('/').to_owned();
+                next::Options::given([("--url", url)])
+            }
+        }
+    }
+}
+
+/// Returns the address that counts without --url.
+fn usual_address() -> Result<Url, Failure> {
+    match std::env::var("SYNCGATE_URL") {
+        Ok(url) => client::address(&url),
+        Err(VarError::NotPresent) => client::address(DEFAULT_URL),
+        Err(VarError::NotUnicode(_)) => Err(Failure::usage("SYNCGATE_URL is not UTF-8")),
     }
 }
 

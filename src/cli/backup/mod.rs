@@ -12,6 +12,7 @@ use self::needs::{KeyPlace, Needs};
 use super::{
     DataDir, Failure, Output,
     doctor::{off_this_thread, renewed},
+    next,
     output::{self, counted},
     serve::Stops,
 };
@@ -141,11 +142,11 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
     }
     if let Some(file) = missing {
         let tokens = counted(tokens_len as u64, "token");
+        let options = next::Options::given([("--data", data.display().to_string())]);
         output::say(&format!(
-            "note: the master key of {tokens} is not there yet: put it at {} before the start, or give the tokens up: \
-             syncgate doctor --data {} --forget-secrets",
+            "note: the master key of {tokens} is not there yet: put it at {} before the start, or give the tokens up: {}",
             file.path().display(),
-            data.display()
+            options.command(["doctor", "--forget-secrets"])
         ));
     }
     Ok(())

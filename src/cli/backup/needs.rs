@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Failure, output::counted},
+    cli::{Failure, next, output::counted},
     config::{Loaded, Place},
     secrets::{Kept, KeyFile, KeySource},
 };
@@ -246,28 +246,12 @@ fn short(key: &str) -> String {
 
 /// Returns a path as a shell reads it.
 fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
-    match text.chars().all(is_plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
+    next::quoted(&path.to_string_lossy())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shell_reads_a_quoted_path_as_it_is() {
-        for path in ["/a/b-c_d.e", "/with blank", "/it's", "/a$b`c\\d\"e", "-x"] {
-            let script = format!("printf %s {}", quoted(Path::new(path)));
-            let said = std::process::Command::new("sh")
-                .args(["-c", &script])
-                .output();
-            assert_eq!(String::from_utf8(said.unwrap().stdout).unwrap(), path);
-        }
-    }
 
     #[test]
     fn keys_are_named_without_the_entries_of_lists_and_maps() {

@@ -298,7 +298,7 @@ fn print(client: &Client, name: &str, text: &str, output: Output) -> Result<(), 
     line("quality", &config.text("qualityOfService"));
     line("subscribe", &address);
     line("document", document);
-    line("next", &format!("syncgate tail {name}"));
+    line("next", &client.next(["tail", name]));
     output::print(&shown)
 }
 

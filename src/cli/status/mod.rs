@@ -14,7 +14,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use self::{page::Page, report::Report};
 use super::{
-    DEFAULT_URL, Failure, Gateway, Output,
+    Failure, Gateway, Output,
     client::{self, Client},
     escape, output,
     serve::Stops,
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let look = Look {
         client: arguments.gateway.client()?,
-        address: address(&arguments.gateway),
+        address: arguments.gateway.options().to_string(),
         output,
     };
     if arguments.watch {
@@ -61,7 +61,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
 /// Asks a gateway and shows the answer.
 struct Look {
     client: Client,
-    /// The option with which further commands ask the same gateway.
+    /// The options with which the next commands ask the same gateway.
     address: String,
     output: Output,
 }
@@ -177,21 +177,5 @@ fn size() -> (Option<usize>, usize) {
             (Some(columns), lines.clamp(LINES_MIN, LINES_MAX))
         }
         Err(_) => (None, LINES_MAX),
-    }
-}
-
-/// Returns what a further command needs to ask the same gateway: nothing if it finds the address by itself. A user and a
-/// password of the address are not shown.
-fn address(gateway: &Gateway) -> String {
-    let known = std::env::var("SYNCGATE_URL").unwrap_or_else(|_| DEFAULT_URL.into());
-    if gateway.url == known {
-        return String::new();
-    }
-    let Ok(mut url) = gateway.url.parse::<url::Url>() else {
-        return String::new();
-    };
-    match (url.set_username(""), url.set_password(None)) {
-        (Ok(()), Ok(())) => format!(" --url {}", url.as_str().trim_end_matches('/')),
-        _ => String::new(),
     }
 }

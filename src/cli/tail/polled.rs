@@ -96,7 +96,7 @@ impl Polled {
         stream: String,
     ) -> Result<Self, Failure> {
         let name: String = stream.chars().take(NAME_LEN_MAX).collect();
-        let how = format!("syncgate data-streams create {name} --stream {stream}");
+        let how = client.next(["data-streams", "create", &name, "--stream", &stream]);
         if arguments.cursor.is_some() {
             return Err(Failure::usage(format!(
                 "{stream} is a log stream, and a cursor is kept by a data stream; make one with: {how}"

@@ -225,7 +225,7 @@ encoding    model op
 quality     exactlyOnce
 subscribe   {socket}{path}
 document    {url}{path}/yaml
-next        syncgate tail orders
+next        syncgate tail orders --url {url}
 ",
         url = gateway.url
     );
