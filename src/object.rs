@@ -72,7 +72,7 @@ impl<'a> Object<'a> {
         let members: Members<'_> = match serde_json::from_str(text) {
             Ok(members) => members,
             Err(error) => {
-                let broken = json::broken(&error, Start::default());
+                let broken = json::broken(text, &error, Start::default());
                 let what = broken.unwrap_or_else(|| "this must be a JSON object".into());
                 fault(faults, &at, FieldCode::WrongType, &what);
                 return None;

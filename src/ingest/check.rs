@@ -248,7 +248,7 @@ fn members<'a>(text: &'a str, start: Start, at: &str, faults: &mut Faults) -> Op
     match serde_json::from_str(text) {
         Ok(members) => Some(members),
         Err(error) => {
-            faults.add(at.into(), unread(&error, start, "an object"));
+            faults.add(at.into(), unread(text, &error, start, "an object"));
             None
         }
     }
@@ -270,8 +270,8 @@ fn repeated(members: &Members<'_>, names: &[&str], at: &str, faults: &mut Faults
 }
 
 /// Says where a text breaks that was to be JSON, or what it must be if it is JSON.
-pub(super) fn unread(error: &serde_json::Error, start: Start, expected: &str) -> Wrong {
-    match json::broken(error, start) {
+pub(super) fn unread(text: &str, error: &serde_json::Error, start: Start, expected: &str) -> Wrong {
+    match json::broken(text, error, start) {
         Some(what) => (FieldCode::WrongType, what),
         None => wrong_type(expected),
     }

@@ -63,9 +63,12 @@ pub(crate) struct Start {
 }
 
 /// Says where in the body a text breaks that is no JSON, and quotes nothing; `None` if it is JSON, and of a wrong type.
-pub(crate) fn broken(error: &serde_json::Error, start: Start) -> Option<String> {
+/// `error` is what a reader of this text said.
+pub(crate) fn broken(text: &str, error: &serde_json::Error, start: Start) -> Option<String> {
     if error.is_data() {
-        return None;
+        // That reader stopped at the wrong type and saw nothing behind it: `[1` is no object, and no JSON either.
+        let error = serde_json::from_str::<&RawValue>(text).err()?;
+        return (!error.is_data()).then(|| broken(text, &error, start))?;
     }
     let (line, column) = (error.line(), error.column());
     // serde counts columns from 1: nothing was there.

@@ -507,7 +507,7 @@ impl Limits {
                 return Err(deep());
             }
             let elements = json::elements(text, len_max).map_err(|error| {
-                let (code, what) = unread(&error, Start::default(), "an array");
+                let (code, what) = unread(text, &error, Start::default(), "an array");
                 alone(code, what)
             })?;
             let elements = elements.ok_or_else(too_many)?.into_iter();

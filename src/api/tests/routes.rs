@@ -133,6 +133,58 @@ async fn no_route_does_anything_for_a_request_with_a_parameter_that_it_does_not_
 }
 
 #[tokio::test]
+async fn every_route_that_takes_json_says_where_a_body_breaks() {
+    let edge = Edge::plain().await;
+    edge.append("DataSyncStream", vec![record("k", "{}")]).await;
+    for name in ["s1", "s2"] {
+        let path = format!("/services/v2/stream/{name}");
+        let made = edge
+            .post(&path, r#"{"source":{"trail":"DataSyncStream"}}"#)
+            .await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
+    for cursor in ["c1", "c2"] {
+        let path = format!("/v1/data-streams/s2/cursors/{cursor}");
+        let put = edge.send("PUT", &path, &[], r#"{"begin":"now"}"#).await;
+        assert_eq!(put.status, 200, "{}", put.text());
+    }
+    let routes = ROUTES.iter().flat_map(|(route, methods)| {
+        let methods = methods.iter().flat_map(|(names, _)| names.split(','));
+        methods.map(move |method| (method, *route))
+    });
+    let takes_json = |(method, route): &(&str, &str)| {
+        matches!(*method, "POST" | "PUT" | "PATCH") && !route.ends_with("/yaml")
+    };
+    let routes: Vec<_> = routes.filter(takes_json).collect();
+    assert!(routes.len() >= 10, "{routes:?}");
+    for (method, route) in routes {
+        let path = filled(route);
+        for (body, line, column) in [
+            ("[1", 1, 2),
+            ("[1'", 1, 3),
+            ("[\n1,\n}", 3, 1),
+            ("{\"a\":1", 1, 6),
+            ("{\"a\" 1}", 1, 6),
+            ("\n {]", 2, 3),
+            ("\"abc", 1, 4),
+            ("nul", 1, 3),
+            ("1 2", 1, 3),
+            ("{}\n}", 2, 1),
+        ] {
+            let answer = edge.send(method, &path, &[], body).await;
+            assert_eq!(answer.status, 400, "{method} {path}: {}", answer.text());
+            let told = format!("this is not JSON: it breaks at line {line}, column {column}");
+            let said = answer.text();
+            assert!(said.contains(&told), "{method} {path} {body:?}: {said}");
+        }
+        // What is JSON, and no object, is told as that.
+        let answer = edge.send(method, &path, &[], "[1]").await;
+        assert_eq!(answer.status, 400, "{method} {path}: {}", answer.text());
+        assert!(answer.text().contains("object"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn foreign_hosts_and_origins_are_refused() {
     let edge = Edge::plain().await;
     for path in ["/metrics", "/v1/streams", "/nowhere"] {
