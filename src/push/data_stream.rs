@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     hub::Hub,
+    misfits::Misfits,
     resource::{Resource, ResourceName},
 };
 
@@ -25,6 +26,7 @@ pub struct DataStream {
     /// The same as JSON, with all defaults.
     pub config: Bytes,
     pub(super) clients: AtomicUsize,
+    pub(super) misfits: Arc<Misfits>,
     hub: Mutex<Weak<Hub>>,
     document: Mutex<Option<Arc<str>>>,
     ended: watch::Sender<Option<Ended>>,
@@ -51,6 +53,7 @@ impl DataStream {
             config,
             document: Mutex::default(),
             clients: AtomicUsize::new(0),
+            misfits: Arc::default(),
             hub: Mutex::default(),
             ended: watch::Sender::new(None),
         }

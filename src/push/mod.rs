@@ -11,7 +11,7 @@
 //! - `registry`: the data streams that there are. `served`: their documents. `subscribe`: letting a client in, with
 //!   `begin`, `start` and `position`: where it starts.
 //! - `cursors`: how far clients have come, kept for them. `tended`: reading, moving and removing them.
-//! - `gaps`: what clients never had is told of. `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
+//! - `gaps`: what clients never had is told of. `misfits`: records that are not what a configuration declares. `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
 
 mod begin;
 mod cursors;
@@ -24,6 +24,7 @@ mod frames;
 mod gaps;
 mod hub;
 mod json;
+mod misfits;
 mod position;
 mod reader;
 mod registry;

@@ -1,4 +1,4 @@
-//! The AsyncAPI documents that we serve, for readers that reach us somewhere.
+//! The AsyncAPI documents that we serve, for readers that reach us somewhere, and warnings beside configurations.
 
 use super::{
     data_stream::DataStream,
@@ -43,6 +43,15 @@ impl Push {
             append,
         });
         document::of_all(&server(at, settings), &Vec::from_iter(listed))
+    }
+
+    /// Returns what somebody should look at: what is most likely not meant in a configuration, and records that broke it.
+    #[must_use]
+    pub fn warnings(&self, stream: &DataStream) -> Vec<String> {
+        let append = self.append_table(stream);
+        let mut warnings = stream.resource.warnings(&append);
+        warnings.extend(stream.misfits.text(&append));
+        warnings
     }
 
     /// Returns the append table of the log stream that a data stream shows.

@@ -101,11 +101,15 @@ pub(super) fn etag(stream: &DataStream) -> String {
 }
 
 /// Answers with one configuration, and with its warnings as of `now`.
-pub(super) fn one(base: &str, stream: &DataStream, now: Timestamp) -> Response {
+pub(super) fn one(
+    base: &str,
+    stream: &DataStream,
+    warnings: Vec<String>,
+    now: Timestamp,
+) -> Response {
     let at = format!("{base}{}", stream.name.path());
     let config = std::str::from_utf8(&stream.config).unwrap_or("{}");
-    let warning =
-        |what: &&'static str| message("WARNING", OTHER, "warning", (*what).to_owned(), now);
+    let warning = |what: String| message("WARNING", OTHER, "warning", what, now);
     let envelope = Envelope {
         schema: "api:standardResponse",
         links: vec![
@@ -113,7 +117,7 @@ pub(super) fn one(base: &str, stream: &DataStream, now: Timestamp) -> Response {
             link("canonical", at.clone(), JSON),
             link("describedby", format!("{at}/yaml"), "application/yaml"),
         ],
-        messages: stream.resource.warnings().iter().map(warning).collect(),
+        messages: warnings.into_iter().map(warning).collect(),
         response: RawValue::from_string(config.to_owned()).ok(),
     };
     let mut response = response(StatusCode::OK, &envelope);

@@ -91,8 +91,7 @@ pub(super) async fn create(
     })?;
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
     let made = shared.push.create(name, &body.bytes).await?;
-    let base = base(&shared, &headers);
-    let mut response = envelope::one(&base, &made, shared.push.now());
+    let mut response = one(&shared, &headers, &made);
     *response.status_mut() = shared.push.settings().create_status;
     let location = HeaderValue::from_str(&made.name.path());
     if let Ok(location) = location {
@@ -115,11 +114,7 @@ pub(super) async fn show(
     // A request for the head alone has no answer that goes on.
     let reads = (socket || events) && request.method() == Method::GET;
     if !reads {
-        return Ok(envelope::one(
-            &base(&shared, headers),
-            &known,
-            shared.push.now(),
-        ));
+        return Ok(one(&shared, headers, &known));
     }
     let last = headers.get(LAST_EVENT_ID).filter(|_| !socket);
     let last = last.map(|last| String::from_utf8_lossy(last.as_bytes()).into_owned());
@@ -142,11 +137,7 @@ pub(super) async fn change(
     let revision = stated(&headers, &known)?;
     let body = shared.bodies.read(&headers, body, STATE_BYTES_MAX).await?;
     let changed = shared.push.change(&name, &body.bytes, revision).await?;
-    Ok(envelope::one(
-        &base(&shared, &headers),
-        &changed,
-        shared.push.now(),
-    ))
+    Ok(one(&shared, &headers, &changed))
 }
 
 pub(super) async fn delete(
@@ -213,6 +204,12 @@ pub(super) async fn change_yaml(
         ("canonical", &path, "application/yaml"),
         ("self", &path, "application/yaml"),
     ]))
+}
+
+/// Answers with one data stream.
+fn one(shared: &Shared, headers: &HeaderMap, stream: &DataStream) -> Response {
+    let warnings = shared.push.warnings(stream);
+    envelope::one(&base(shared, headers), stream, warnings, shared.push.now())
 }
 
 /// Reads query parameters; what is wrong with them has the protocol's number.

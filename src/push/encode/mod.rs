@@ -108,7 +108,11 @@ impl Encoder {
         });
         let writer = Writer::new(&resource, &append);
         Self {
-            viewer: Viewer::new(&resource.view, settings.masked_headers.clone()),
+            viewer: Viewer::new(
+                &resource.view,
+                settings.masked_headers.clone(),
+                stream.misfits.clone(),
+            ),
             rules: Rules::new(&resource.rules, writer.tables_len()),
             writer,
             node: settings.node.clone(),

@@ -10,9 +10,12 @@ use std::{
 use crate::{
     live::Live,
     mask::{HEADERS, mask, may_hide},
-    place::Partition,
-    push::resource::{
-        AppendColumn, ColumnType, Image, ObjectName, ObjectView, UrlParts, UrlPattern, View,
+    place::{Offset, Partition},
+    push::{
+        misfits::{Misfit, Misfits},
+        resource::{
+            AppendColumn, ColumnType, Image, ObjectName, ObjectView, UrlParts, UrlPattern, View,
+        },
     },
     record::{StoredRecord, header},
 };
@@ -99,6 +102,7 @@ pub(super) struct Viewed {
 pub(super) struct Viewer {
     entries: Vec<Entry>,
     masked: Arc<Live<Vec<String>>>,
+    misfits: Arc<Misfits>,
 }
 
 /// An entry of `x-syncgate.objects`.
@@ -111,6 +115,7 @@ struct Entry {
 /// What is known of an object.
 #[derive(Debug)]
 struct Object {
+    name: ObjectName,
     table: usize,
     keys: Names<()>,
     columns: Names<ColumnType>,
@@ -151,6 +156,7 @@ impl Object {
         let columns = view.columns.iter();
         let columns = columns.map(|column| (column.name.clone(), column.kind));
         Self {
+            name: view.object.clone(),
             table,
             keys: Names::new(keys),
             columns: Names::new(columns),
@@ -168,7 +174,7 @@ impl Name<'_> {
 }
 
 impl Viewer {
-    pub(super) fn new(view: &View, masked: Arc<Live<Vec<String>>>) -> Self {
+    pub(super) fn new(view: &View, masked: Arc<Live<Vec<String>>>, misfits: Arc<Misfits>) -> Self {
         let entries = match view {
             View::Append => &[][..],
             View::Operations(entries) => entries,
@@ -187,6 +193,7 @@ impl Viewer {
         Self {
             entries: entries.iter().filter_map(entry).collect(),
             masked,
+            misfits,
         }
     }
 
@@ -207,7 +214,7 @@ impl Viewer {
         let (is_json, text) = self.shown(&record.record.value, text, members, harmless);
         if is_json
             && !self.entries.is_empty()
-            && let Some(change) = self.operation(text, members)
+            && let Some(change) = self.operation(text, members, (partition, record.offset))
         {
             return change;
         }
@@ -291,7 +298,12 @@ impl Viewer {
     }
 
     /// Returns the change of an object that a message asks its target for.
-    fn operation<'a>(&'a self, text: &'a [u8], members: &[Member]) -> Option<Change<'a>> {
+    fn operation<'a>(
+        &'a self,
+        text: &'a [u8],
+        members: &[Member],
+        place: (Partition, Offset),
+    ) -> Option<Change<'a>> {
         let member = |wanted: &str| {
             // A repeated member is what it is the last time.
             let mut members = members.iter().rev();
@@ -319,7 +331,13 @@ impl Viewer {
             Some(payload) if payload.first() == Some(&b'{') => Some(payload),
             _ => return None,
         };
-        let columns = columns(object, captures, payload)?;
+        let columns = match columns(object, captures, payload)? {
+            Ok(columns) => columns,
+            Err((column, misfit)) => {
+                self.misfits.note(place, &object.name, &column, misfit);
+                return None;
+            }
+        };
         let (image, columns) = match op {
             Op::Delete => {
                 let is_key = |column: &Column<'_>| object.keys.get(column.name.as_str()).is_some();
@@ -338,13 +356,13 @@ impl Viewer {
     }
 }
 
-/// Returns the columns, captured ones first; `None` if one breaks its declared type, or has half of a surrogate pair in its
-/// name: under another name it would not be what was sent.
+/// Returns the columns, captured ones first, or one that breaks what is declared; `None` if one has half of a surrogate pair
+/// in its name: under another name it would not be what was sent.
 fn columns<'a>(
     object: &Object,
     captures: Vec<(String, String)>,
     payload: Option<&'a [u8]>,
-) -> Option<Vec<Column<'a>>> {
+) -> Option<Result<Vec<Column<'a>>, (String, Misfit)>> {
     let mut of_payload: Vec<Column<'a>> = Vec::new();
     let mut all_named = true;
     json::members(
@@ -385,18 +403,21 @@ fn columns<'a>(
         });
     }
     columns.append(&mut of_payload);
-    let fits = |column: &Column<'_>| {
+    let misfit = |column: &Column<'_>| {
         let null = &*column.value == b"null";
         let name = column.name.as_str();
-        match null {
-            true => object.keys.get(name).is_none(),
-            false => object
-                .columns
-                .get(name)
-                .is_none_or(|kind| is_of(&column.value, *kind)),
-        }
+        let misfit = match null {
+            true => object.keys.get(name).map(|()| Misfit::NullKey),
+            false => {
+                let kind = object.columns.get(name);
+                let kind = kind.filter(|kind| !is_of(&column.value, **kind));
+                kind.map(|kind| Misfit::IsNo(*kind))
+            }
+        };
+        misfit.map(|misfit| (name.to_owned(), misfit))
     };
-    columns.iter().all(fits).then_some(columns)
+    let first = columns.iter().find_map(misfit);
+    Some(first.map_or(Ok(columns), Err))
 }
 
 /// Says so of many columns without looking.

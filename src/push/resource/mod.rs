@@ -16,6 +16,7 @@ mod scalar;
 #[cfg(test)]
 pub(crate) mod strategy;
 mod url_pattern;
+mod warnings;
 mod write;
 
 pub use append::AppendColumn;

@@ -38,14 +38,6 @@ impl Resource {
         add("x-syncgate", view(&self.view));
         Json::Object(members).text()
     }
-
-    /// Returns what is legal and yet most likely not meant, in words for people.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<&'static str> {
-        let has_pos = self.encoding.meta_fields.name(MetaField::Pos).is_some();
-        let what = "encoding.json.metaFields.pos is off: a client of this stream cannot resume where it was";
-        if has_pos { Vec::new() } else { vec![what] }
-    }
 }
 
 fn word<T: PartialEq>(value: &T, words: &[(T, &str)]) -> Json {
