@@ -9,6 +9,7 @@ use reqwest::{
 use serde_json::Value;
 use url::Url;
 
+pub(super) use super::refusal::Refusal;
 use super::{Failure, login::Login, next::Options};
 
 /// A command's answer must be here after this time, unless it says otherwise.
@@ -16,8 +17,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Far above the longest page of records: a server that is no gateway may send without an end.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const HOW_TO_LOG_IN: &str =
-    "set SYNCGATE_USER and SYNCGATE_PASSWORD, or give --url http://USER:PASSWORD@HOST:PORT";
 /// Routes that ask for no user, and so are told none. To the first, `Authorization` is the token of the target.
 const PUBLIC: [&[&str]; 3] = [&["stream", "sync"], &["healthz"], &["readyz"]];
 
@@ -29,21 +28,6 @@ pub(super) struct Client {
     login: Option<Login>,
     /// Of the commands that come next.
     options: Options,
-}
-
-/// What a gateway answered that was no success.
-#[derive(Clone, Debug)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    /// Problem code, if the answer was a problem.
-    pub(super) code: String,
-    pub(super) detail: String,
-    /// Pointer and sentence of each wrong member.
-    pub(super) members: Vec<(String, String)>,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) request_id: Option<String>,
-    /// The whole answer.
-    pub(super) body: Value,
 }
 
 /// Why there is no success.
@@ -240,11 +224,8 @@ impl Client {
         if status.is_success() {
             return Ok(text);
         }
-        Err(Error::Refused(Box::new(refusal(
-            status,
-            retry_after,
-            value(&text),
-        ))))
+        let refusal = Refusal::read(status, retry_after, value(&text), &self.options);
+        Err(Error::Refused(Box::new(refusal)))
     }
 
     fn no_response(&self, error: &reqwest::Error) -> Error {
@@ -270,88 +251,6 @@ impl Client {
 /// Returns the JSON that a text is, or the text as a JSON string.
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
-}
-
-fn refusal(status: StatusCode, retry_after: Option<Duration>, body: Value) -> Refusal {
-    if let Some((code, detail)) = of_envelope(&body) {
-        return Refusal {
-            status,
-            code,
-            detail,
-            members: Vec::new(),
-            retry_after,
-            request_id: None,
-            body,
-        };
-    }
-    let text = |pointer: &str| {
-        body.pointer(pointer)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    let members = body
-        .pointer("/errors")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|error| {
-            let of = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
-            let sentence = match (of("code"), of("detail")) {
-                (code, "") => code.to_owned(),
-                (_, detail) => detail.to_owned(),
-            };
-            (of("pointer").to_owned(), sentence)
-        })
-        .collect();
-    let title = text("/title").or_else(|| body.as_str().map(str::to_owned));
-    Refusal {
-        status,
-        code: text("/code").unwrap_or_default(),
-        detail: text("/detail").or(title).unwrap_or_default(),
-        members,
-        retry_after,
-        request_id: text("/requestId"),
-        body,
-    }
-}
-
-/// Returns code and text of what the envelope under `/services/v2` says.
-fn of_envelope(body: &Value) -> Option<(String, String)> {
-    let messages = body.get("messages")?.as_array()?;
-    let text = |message: &Value, name: &str| Some(message.get(name)?.as_str()?.to_owned());
-    let kind = text(messages.first()?, "type")?;
-    let code = kind.strip_prefix("urn:syncgate:problem:").unwrap_or(&kind);
-    let titles = messages.iter().filter_map(|message| text(message, "title"));
-    let titles: Vec<_> = titles.collect();
-    Some((code.to_owned(), titles.join("\n")))
-}
-
-impl Refusal {
-    /// One line for what is wrong, and one for each wrong member.
-    pub(super) fn text(&self) -> String {
-        let mut text = format!("the gateway answered {}", self.status.as_u16());
-        if !self.code.is_empty() {
-            text = format!("{text} {}", self.code);
-        }
-        if !self.detail.is_empty() {
-            text = format!("{text}: {}", self.detail);
-        }
-        for (pointer, sentence) in &self.members {
-            let pointer = if pointer.is_empty() {
-                "(the whole)"
-            } else {
-                pointer
-            };
-            text = format!("{text}\n{pointer}: {sentence}");
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            text = format!("{text}\n{HOW_TO_LOG_IN}");
-        }
-        if let Some(id) = &self.request_id {
-            text = format!("{text}\nrequest {id}");
-        }
-        text
-    }
 }
 
 impl From<Error> for Failure {

@@ -23,6 +23,7 @@ mod offset_file;
 mod output;
 mod reader;
 mod records;
+mod refusal;
 mod reload;
 mod retry;
 mod serve;

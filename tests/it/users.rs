@@ -333,8 +333,9 @@ async fn commands_ask_as_the_user_of_the_environment_or_of_the_address() {
     ] {
         let (code, said) = run(arguments, &gateway.url, None).await;
         assert_eq!(code, Some(1), "{arguments:?}: {said}");
-        let how = "answered 401 unauthenticated: send the name and the password";
+        let how = "error: send the name and the password";
         assert!(said.contains(how), "{arguments:?}: {said}");
+        assert!(said.contains("answered 401 unauthenticated"), "{said}");
         assert!(
             said.contains("set SYNCGATE_USER and SYNCGATE_PASSWORD, or"),
             "{said}"

@@ -14,7 +14,10 @@ use serde_json::{
 };
 
 use super::{Failure, rule};
-use crate::{files, loose};
+use crate::{
+    cli::{client::Error, next::quoted},
+    files, loose,
+};
 
 /// The gateway takes no longer one.
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -31,11 +34,16 @@ pub(super) struct Shape {
     /// Shows records whose target has such a URL as changes of this object, and not as rows of the stream's own table.
     ///
     /// OBJECT has two or three parts, as in SHOP.ORDERS. In the URL, * is any run without a slash, and {id} is one segment
-    /// that becomes the column id. What an object's first URL with such segments names is its key. May be given several
-    /// times, also for one object; the first URL that fits counts.
+    /// that becomes the column id. What an object's first URL with such segments names is its key. POST becomes INSERT, PUT
+    /// UPSERT, PATCH UPDATE and DELETE DELETE. May be given several times, also for one object; the first URL that fits
+    /// counts.
     #[arg(long = "object", value_name = "OBJECT=URL", value_parser = object)]
     objects: Vec<(String, String)>,
     /// Type of a column of an object: string, number, integer, boolean, object or array. Other columns may have any.
+    ///
+    /// A record whose column has another type, or whose key is null, is no change of the object: it comes as a row of the
+    /// stream's own table, SYNCGATE.<stream>. A rule that includes the object alone therefore leaves it out.
+    /// `data-streams show` warns of such records, counts them and names the last one.
     #[arg(long = "column", value_name = "OBJECT.COLUMN=TYPE", value_parser = column)]
     columns: Vec<(String, String, String)>,
     /// Sends records or leaves them out: "include CONDITION" or "exclude CONDITION"
@@ -45,8 +53,9 @@ pub(super) struct Shape {
     /// out. The conditions, several of them joined by the word and:
     ///
     ///   object=NAME[,NAME]   an object, or SYNCGATE.<stream>; * is any run
-    ///   type=WORD[,WORD]     INSERT, UPSERT, UPDATE, DELETE, TRUNCATE,
-    ///                        DDL, or DML for all but DDL
+    ///   type=WORD[,WORD]     INSERT (POST), UPSERT (PUT), UPDATE (PATCH),
+    ///                        DELETE, TRUNCATE (a purge), DDL (the stream
+    ///                        was made or has grown), or DML for all but DDL
     ///   column:COLUMN=VALUE  a column, or a JSON pointer into one, as in
     ///                        DATA/targetRestApiPayload/qty; also != < <=
     ///                        > >=
@@ -54,8 +63,22 @@ pub(super) struct Shape {
     ///                        or cause-class; * is any run
     #[arg(long = "rule", value_name = "RULE", value_parser = rule::read, verbatim_doc_comment)]
     rules: Vec<Box<RawValue>>,
-    /// A member of encoding.json: model=row, flatten=true, metaFields.csn=true, staticFields.from=shop …
-    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    /// A member of encoding.json, which is the form of a record
+    ///
+    /// May be given several times. The members that are needed most:
+    ///
+    ///   model=row                  columns at the top, not below after
+    ///   flatten=true               columns at the top, as after.qty
+    ///   omitNullColumnValues=true  no columns that are null
+    ///   treatAllColumnsAsStrings=true
+    ///   staticFields.NAME=VALUE    a member that each record has
+    ///   metaFields.NAME=BOOLEAN    a member beside the columns: pos,
+    ///                              qualifiedTable, opType, opTs and xid are
+    ///                              on; csn, opSeqno, transInd, primaryKeys,
+    ///                              tokens, catalog, schema, table, opTsMicroSecs,
+    ///                              currentTs and currentTsMicroSecs are off
+    ///   metaFields.NAME=TEXT       the same, on, under that name
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting, verbatim_doc_comment)]
     encoding: Vec<(String, Option<String>, Box<RawValue>)>,
     /// What counts when retention has removed a client's next records: exactlyOnce and atLeastOnce refuse the client,
     /// atMostOnce goes on with the records that are left. Without this argument it is exactlyOnce.
@@ -137,6 +160,49 @@ impl Shape {
             config.set("x-syncgate", &view);
         }
         Ok(config)
+    }
+
+    /// Names in a refusal the arguments in place of members of the configuration that they have made. Members that come from
+    /// the file keep their pointers.
+    pub(super) fn named(&self, error: Error) -> Error {
+        let Error::Refused(mut refusal) = error else {
+            return error;
+        };
+        for (pointer, _) in &mut refusal.members {
+            if let Some(argument) = self.argument(pointer) {
+                *pointer = argument;
+            }
+        }
+        Error::Refused(refusal)
+    }
+
+    /// Returns the argument that has made a member; `None` if none has.
+    fn argument(&self, pointer: &str) -> Option<String> {
+        let mut parts = pointer.strip_prefix('/')?.split('/');
+        let (member, rest) = (parts.next()?, Vec::from_iter(parts));
+        let numbered = |at: &str| at.parse::<usize>().ok();
+        match (member, &*rest) {
+            ("source", _) => self.stream.as_ref().map(|_| "--stream".into()),
+            ("description", _) => self.description.as_ref().map(|_| "--description".into()),
+            ("qualityOfService", _) => self.qos.as_ref().map(|_| "--qos".into()),
+            ("rules", [at, ..]) => {
+                let rule = self.rules.get(numbered(at)?)?;
+                Some(format!("--rule {}", quoted(&rule::line(rule))))
+            }
+            ("encoding", ["json", inner @ ..]) if !self.encoding.is_empty() => Some(
+                format!("--encoding {}", inner.join("."))
+                    .trim_end()
+                    .to_owned(),
+            ),
+            ("x-syncgate", ["objects", at, inner @ ..]) => {
+                let (object, url) = self.objects.get(numbered(at)?)?;
+                Some(match inner {
+                    ["columns", column, ..] => format!("--column {object}.{column}"),
+                    _ => format!("--object {}", quoted(&format!("{object}={url}"))),
+                })
+            }
+            _ => None,
+        }
     }
 
     /// Returns the objects. Keys and columns stand in one entry of an object, and hold for all of them.
@@ -404,6 +470,46 @@ mod tests {
             std::fs::write(file, text).unwrap();
             let wrong = config(&["--file", file]).unwrap_err();
             assert!(wrong.contains(what), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_member_of_the_configuration_is_named_by_the_argument_that_made_it() {
+        let arguments = [
+            "create",
+            "--stream",
+            "S",
+            "--rule",
+            "exclude type=ddl",
+            "--rule",
+            "include tag:a=b c",
+            "--object",
+            "A.B=https://*/b",
+            "--column",
+            "A.B.n=number",
+            "--encoding",
+            "model=rows",
+        ];
+        let shape = Arguments::try_parse_from(arguments).unwrap().shape;
+        for (pointer, expected) in [
+            ("/source/trail", Some("--stream")),
+            ("/rules/1/filter/tags/0", Some("--rule 'include tag:a=b c'")),
+            ("/rules/2", None),
+            ("/encoding/json/model", Some("--encoding model")),
+            ("/encoding/json", Some("--encoding")),
+            (
+                "/x-syncgate/objects/0/url",
+                Some("--object 'A.B=https://*/b'"),
+            ),
+            (
+                "/x-syncgate/objects/0/columns/n/type",
+                Some("--column A.B.n"),
+            ),
+            ("/description", None),
+            ("/bufferSize", None),
+            ("", None),
+        ] {
+            assert_eq!(shape.argument(pointer).as_deref(), expected, "{pointer}");
         }
     }
 

@@ -27,10 +27,21 @@ const ALL: [&str; 3] = ["services", "v2", "stream"];
 const PAGES_MAX: usize = 1_000;
 
 const EXAMPLES: &str = "\
-Examples:
-  Each record of a stream, as a row of the stream's own table:
-    syncgate data-streams create all --stream DataSyncStream
+What a record comes as:
+  Without --object it is an INSERT into the stream's own table, which is called
+  SYNCGATE.<stream>, with the columns PARTITION, OFFSET, KEY, TS, DATA (the
+  message) and HEADERS.
+  With --object a record whose URL fits is a change of that object: POST is
+  INSERT, PUT is UPSERT, PATCH is UPDATE, DELETE is DELETE. Its columns are what
+  the URL captures, and each member of targetRestApiPayload. Any other record
+  comes as without --object.
 
+  Rules choose records, also by the value of a column. A chosen record comes
+  with all its columns: no option leaves out a column, but null ones can be left
+  out (--encoding omitNullColumnValues=true) and the members beside the columns
+  are switched one by one (--encoding metaFields.NAME=true or false).
+
+Examples:
   Changes of orders alone, known by the URL of the call; no deletions:
     syncgate data-streams create orders --stream DataSyncStream \\
       --object 'SHOP.ORDERS=https://*/orders/{id}' \\
@@ -47,11 +58,17 @@ Examples:
   What failed with 404; only prints the configuration:
     syncgate data-streams create lost --stream UnrecoverableErrorStream \\
       --rule 'include tag:cause-status=404' --dry-run
+
+  Then read it, and see what each rule lets through:
+    syncgate tail orders --begin earliest
 ";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists all data streams.
+    ///
+    /// STATUS is `running` while a subscriber reads the data stream, and `idle` while none does: it waits for one, and
+    /// nothing is wrong. With --output json the word for `idle` is `stopped`, which is the protocol's.
     Ls(List),
     /// Shows a data stream, and how clients reach it.
     Show(Show),
@@ -175,7 +192,7 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
             table.row([
                 config.text("name"),
                 config.inner("source").text("trail"),
-                config.text("status"),
+                status(config.text("status")),
                 config.inner("x-syncgate").text("view"),
                 config.list("rules").len().to_string(),
             ]);
@@ -200,6 +217,15 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
     )))
 }
 
+/// Returns the status of a data stream in a word that does not sound like a fault. The protocol says `stopped` of one that
+/// has no subscriber.
+fn status(word: String) -> String {
+    match &*word {
+        "stopped" => "idle".into(),
+        _ => word,
+    }
+}
+
 async fn show(arguments: &Show, output: Output) -> Result<(), Failure> {
     let client = arguments.gateway.client()?;
     let request = client.request(Method::GET, &path(&arguments.name), &[]);
@@ -218,7 +244,8 @@ async fn create(arguments: &Create, output: Output) -> Result<(), Failure> {
     let client = arguments.gateway.client()?;
     let request = client.request(Method::POST, &path(&arguments.name), &[]);
     let request = request.header(CONTENT_TYPE, "application/json");
-    let text = client.send_for_text(request.body(config.json())).await?;
+    let sent = client.send_for_text(request.body(config.json())).await;
+    let text = sent.map_err(|error| arguments.shape.named(error))?;
     print(&client, &arguments.name, &text, output)
 }
 

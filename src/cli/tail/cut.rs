@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::{
-    cli::{Failure, client},
-    dispatch::backoff::Backoff,
-};
+use crate::{cli::client, dispatch::backoff::Backoff};
 
 use super::{record::ReadError, session};
 
@@ -30,6 +27,10 @@ pub(super) enum Cut {
     OtherShape(String),
     /// Another connection would end as well.
     Final(String),
+    /// There is nothing any more that could be read.
+    Gone(String),
+    /// What comes next was removed: only another place to begin helps.
+    Trimmed(String),
 }
 
 impl Cut {
@@ -50,11 +51,15 @@ impl Cut {
                 // The connection that was lost may have it: the gateway has not heard of its end yet.
                 if passes || refusal.code == "cursor_in_use" {
                     return Self::Passing {
-                        why: refusal.text(),
+                        why: refusal.line(),
                         retry_after: refusal.retry_after,
                     };
                 }
-                Self::Final(Failure::from(client::Error::Refused(refusal)).message)
+                match refusal.status {
+                    StatusCode::NOT_FOUND => Self::Gone(refusal.text()),
+                    StatusCode::GONE => Self::Trimmed(refusal.text()),
+                    _ => Self::Final(refusal.text()),
+                }
             }
         }
     }
@@ -93,11 +98,16 @@ fn closed(code: u16, reason: &str) -> Cut {
         4403 => "the user may not read this data stream any more",
         4404 => "the data stream was deleted, or the stream that it shows",
         4409 => "another client has taken the cursor over",
-        4410 => "what came next was removed before it was read; begin with earliest, now or a time",
+        4410 => "what came next was removed before it was read",
         4000..=4999 => "this client does not know why",
         _ => return Cut::passing(told),
     };
-    Cut::Final(format!("{told}: {hint}"))
+    let told = format!("{told}: {hint}");
+    match code {
+        4404 => Cut::Gone(told),
+        4410 => Cut::Trimmed(told),
+        _ => Cut::Final(told),
+    }
 }
 
 /// Returns how long to wait before the `failures`th connection in a row (1 = the first).
@@ -130,8 +140,10 @@ mod tests {
             1002, 1003, 1007, 1009, 4400, 4401, 4403, 4404, 4409, 4410, 4999,
         ];
         for code in ends {
-            let Cut::Final(told) = closed(code, "word\u{1b}") else {
-                panic!("{code} is passing");
+            let told = match (code, closed(code, "word\u{1b}")) {
+                (4404, Cut::Gone(told)) | (4410, Cut::Trimmed(told)) => told,
+                (code, Cut::Final(told)) if !matches!(code, 4404 | 4410) => told,
+                (code, cut) => panic!("{code}: {cut:?}"),
             };
             let begins = format!("the gateway closed the connection ({code} word): ");
             assert!(told.starts_with(&begins), "{told}");

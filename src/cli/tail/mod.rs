@@ -9,6 +9,7 @@
 //! A name that no data stream has may be that of a log stream: see `polled`.
 
 mod acks;
+mod again;
 mod columns;
 mod cut;
 mod polled;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::{
     acks::Acks,
+    again::Again,
     cut::Cut,
     polled::Polled,
     record::{Kind, Record},
@@ -69,6 +71,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let mut writer = Writer::new()?;
+    let again = Again::of(&arguments, output);
     let mut tail = Tail {
         client: arguments.gateway.client()?,
         output,
@@ -79,6 +82,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         connected: false,
         progress: false,
         columns: Columns::default(),
+        again,
         arguments,
     };
     tail.run(&mut writer).await
@@ -102,16 +106,34 @@ struct Tail {
     /// Something was printed since the last connection was made.
     progress: bool,
     columns: Columns,
+    again: Again,
+}
+
+/// How a run ended that did not fail.
+enum Ended {
+    /// All was printed that was asked for.
+    Enough,
+    /// Nobody wants more.
+    Stopped,
+    /// A log stream was read, and has told its end.
+    Polled,
 }
 
 impl Tail {
     async fn run(&mut self, writer: &mut Writer) -> Result<(), Failure> {
+        if let Ended::Stopped = self.read(writer).await? {
+            writer.say_why(self.last.is_some(), &self.so_far());
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, writer: &mut Writer) -> Result<Ended, Failure> {
         let (mut failures, mut other_shape) = (0, false);
         loop {
             let begun = Instant::now();
             let connected = tokio::select! {
                 biased;
-                () = writer.ended() => return Ok(()),
+                () = writer.ended() => return Ok(Ended::Stopped),
                 connected = self.connect() => connected,
             };
             self.progress = false;
@@ -123,13 +145,15 @@ impl Tail {
                     )));
                 }
                 Ok(session) => match self.follow(session, writer).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) if self.left == Some(0) => return Ok(Ended::Enough),
+                    Ok(()) => return Ok(Ended::Stopped),
                     Err(cut) => cut,
                 },
                 // The first one is like any other command.
                 Err(error) if !self.connected => {
                     let mut polled = self.polled(error).await?;
-                    return polled.run(writer).await;
+                    polled.run(writer).await?;
+                    return Ok(Ended::Polled);
                 }
                 Err(error) => Cut::refused(error),
             };
@@ -143,6 +167,8 @@ impl Tail {
                     (why, None)
                 }
                 Cut::OtherShape(why) | Cut::Final(why) => return Err(self.over(&why)),
+                Cut::Gone(why) => return Err(Failure::failed(self.with_last(&why))),
+                Cut::Trimmed(why) => return Err(self.trimmed(&why)),
             };
             other_shape &= !self.progress;
             if self.next.is_none() {
@@ -157,7 +183,7 @@ impl Tail {
             ));
             tokio::select! {
                 biased;
-                () = writer.ended() => return Ok(()),
+                () = writer.ended() => return Ok(Ended::Stopped),
                 () = sleep(wait) => {}
             }
         }
@@ -175,11 +201,7 @@ impl Tail {
                 let client = self.client.clone();
                 Polled::new(client, &self.arguments, self.output, stream)
             }
-            // Either may have been meant.
-            Ok(Err(unknown)) => {
-                let refused = Failure::from(refused);
-                Err(Failure::failed(format!("{}\n{unknown}", refused.message)))
-            }
+            Ok(Err(unknown)) => Err(self.unknown(&refused, &unknown)),
             Err(_also_refused) => Err(refused.into()),
         }
     }
@@ -285,11 +307,61 @@ impl Tail {
         self.shape.as_ref().is_some_and(Shape::has_positions)
     }
 
-    /// Says how far it came.
+    /// Says that neither a data stream nor a log stream is called so; either may have been meant.
+    fn unknown(&self, refused: &client::Error, unknown: &str) -> Failure {
+        let data_stream = match refused {
+            client::Error::Refused(refusal) => refusal.detail.as_str(),
+            client::Error::Unreachable(why) | client::Error::NoAnswer(why) => why,
+        };
+        // With a name that is like it, the gateway says more than that there is none.
+        let near = [data_stream, unknown].into_iter();
+        let near: Vec<_> = near.filter(|told| told.contains("did you mean")).collect();
+        if !near.is_empty() {
+            return Failure::failed(near.join("\n"));
+        }
+        Failure::failed(format!(
+            "no data stream and no stream is called `{}`; list them with: {}, or: {}",
+            self.arguments.name,
+            self.client.next(["data-streams", "ls"]),
+            self.client.next(["streams", "ls"])
+        ))
+    }
+
+    /// Says how far it came, and how to go on.
     fn over(&self, why: &str) -> Failure {
         match &self.last {
-            Some(pos) => Failure::failed(format!("{why}\nthe last record printed has pos {pos}")),
+            Some(_) => Failure::failed(format!("{why}\n{}", self.so_far())),
             None => Failure::failed(why),
+        }
+    }
+
+    /// Says that the records behind the last one are gone, and how to begin anew.
+    fn trimmed(&self, why: &str) -> Failure {
+        let why = self.with_last(why);
+        let again = self.again.at(&self.client, "earliest", self.left);
+        Failure::failed(format!(
+            "{why}\nbegin with the earliest record that is left: {again}"
+        ))
+    }
+
+    fn with_last(&self, why: &str) -> String {
+        match &self.last {
+            Some(pos) => format!("{why}\nthe last record printed has pos {pos}"),
+            None => why.to_owned(),
+        }
+    }
+
+    /// Returns how far it came, and the command that goes on there.
+    fn so_far(&self) -> String {
+        let Some(next) = &self.next else {
+            return format!("where it stopped cannot be named, because {NO_POSITIONS}");
+        };
+        let again = self.again.at(&self.client, next, self.left);
+        match &self.last {
+            Some(pos) => {
+                format!("the last record printed has pos {pos}; go on behind it with: {again}")
+            }
+            None => format!("no record was printed; go on with: {again}"),
         }
     }
 

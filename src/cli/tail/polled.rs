@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::time::sleep;
 
 use super::{
     Arguments,
+    again::Again,
     columns::Columns,
     cut::{self, Cut},
     print,
@@ -23,6 +24,7 @@ use crate::{
         output::{self, cell, counted},
         records::{Item, Page},
     },
+    clock::Clock,
     random,
 };
 
@@ -37,6 +39,7 @@ const NAME_LEN_MAX: usize = 32;
 pub(super) struct Polled {
     client: Client,
     output: Output,
+    again: Again,
     /// Said once the place is known where it begins.
     note: String,
     /// Name of the log stream.
@@ -116,6 +119,7 @@ impl Polled {
         Ok(Self {
             client,
             output,
+            again: Again::of(arguments, output),
             note: format!(
                 "note: no data stream is called {}, so the log stream is read, twice a second; to have its records pushed: {how}",
                 arguments.name
@@ -129,6 +133,15 @@ impl Polled {
     }
 
     pub(super) async fn run(&mut self, writer: &mut Writer) -> Result<(), Failure> {
+        self.read(writer).await?;
+        if self.left != Some(0) {
+            writer.say_why(self.last.is_some(), &self.so_far());
+        }
+        Ok(())
+    }
+
+    /// Prints records until it is enough, or nobody wants more.
+    async fn read(&mut self, writer: &mut Writer) -> Result<(), Failure> {
         let (mut failures, mut has_begun) = (0, false);
         loop {
             let answer = tokio::select! {
@@ -168,6 +181,9 @@ impl Polled {
                 Pause::AtTheEnd => POLL_EVERY,
                 Pause::Failed(Cut::Final(why) | Cut::OtherShape(why)) => {
                     return Err(self.over(&why));
+                }
+                Pause::Failed(Cut::Gone(why) | Cut::Trimmed(why)) => {
+                    return Err(Failure::failed(why));
                 }
                 Pause::Failed(Cut::Passing { why, retry_after }) => {
                     failures += 1;
@@ -218,10 +234,7 @@ impl Polled {
             match self.output {
                 Output::Json => print::push_json(text.get(), &mut lines.text),
                 Output::Text => {
-                    let stream = self.stream.clone();
-                    let cells = [cell(&item.time, ""), stream, place.clone(), key(&item)];
-                    let chars_max = print::line_chars_max();
-                    let line = self.columns.line(cells.into_iter(), &row(&item), chars_max);
+                    let line = self.line(&item, &place);
                     lines.text.extend_from_slice(line.as_bytes());
                     lines.text.push(b'\n');
                 }
@@ -231,14 +244,42 @@ impl Polled {
         Some(lines)
     }
 
+    /// Returns a record for people. What a short line has no room for is the same for all records, or can be had with
+    /// `records`.
+    fn line(&mut self, item: &Item<'_>, place: &str) -> String {
+        let chars_max = print::line_chars_max();
+        let time = cell(&item.time, "");
+        if print::is_short(chars_max) {
+            let now = Clock::system().now().to_string();
+            let cells = [place.to_owned(), print::short_time(&time, &now)];
+            let row = row(item, print::called_shortly);
+            return self.columns.line(cells.into_iter(), &row, chars_max);
+        }
+        let cells = [time, self.stream.clone(), place.to_owned(), key(item)];
+        let row = row(item, print::called);
+        self.columns.line(cells.into_iter(), &row, chars_max)
+    }
+
     /// Says how far it came.
     fn over(&self, why: &str) -> Failure {
         match &self.last {
-            Some(place) => Failure::failed(format!(
-                "{why}\nthe last record printed is {place} (partition.offset); go on behind it with --begin {}",
-                self.begin.1
-            )),
+            Some(_) => Failure::failed(format!("{why}\n{}", self.so_far())),
             None => Failure::failed(why),
+        }
+    }
+
+    /// Returns how far it came, and the command that goes on there.
+    fn so_far(&self) -> String {
+        let begin = match &self.begin {
+            ("from", tail) if tail == "tail" => "now",
+            (_, begin) => begin.as_str(),
+        };
+        let again = self.again.at(&self.client, begin, self.left);
+        match &self.last {
+            Some(place) => format!(
+                "the last record printed is {place} (partition.offset); go on behind it with: {again}"
+            ),
+            None => format!("no record was printed; go on with: {again}"),
         }
     }
 }
@@ -251,9 +292,9 @@ fn key(item: &Item<'_>) -> String {
 }
 
 /// The call that a record asks for, and why it failed in an error stream.
-fn row(item: &Item<'_>) -> String {
+fn row(item: &Item<'_>, called: fn(&RawValue) -> String) -> String {
     let message = match item.value {
-        Some(value) => print::called(value),
+        Some(value) => called(value),
         None => match cell(&item.value_base64, "") {
             base64 if base64.is_empty() => base64,
             base64 => format!("base64 {base64}"),

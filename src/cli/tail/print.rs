@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde_json::{Value, value::RawValue};
 
-use crate::cli::{Output, escape};
+use crate::{
+    cli::{Output, escape},
+    clock::Clock,
+};
 
 use super::{
     columns::Columns,
@@ -15,6 +18,10 @@ use super::{
 const LINE_CHARS_MAX: usize = 400;
 /// A terminal that says less than this is not believed.
 const LINE_CHARS_MIN: usize = 40;
+/// A shorter line has no room for whole times and addresses, and shows the short form of a record.
+const WHOLE_CHARS_MIN: usize = 120;
+/// Blanks between the parts of a line.
+const GAP: &str = "  ";
 
 /// Returns how many characters a line for people may have.
 pub(super) fn line_chars_max() -> usize {
@@ -62,8 +69,30 @@ pub(super) fn push_json(text: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Returns a record for people: time, object, operation, transaction, key where rows have one, and a short form of the row,
-/// on one line.
+/// Returns whether lines of so many characters show the short form of a record: its place, a time without its fractions,
+/// and the call without the address of its target. Of a longer line the call would be cut off.
+pub(super) fn is_short(chars_max: usize) -> bool {
+    chars_max < WHOLE_CHARS_MIN
+}
+
+/// Returns a time as short as it can be told: `07:30:12` on the day of `now`, and `11-30 07:30` on another one. What is no
+/// time stays as it is.
+pub(super) fn short_time(time: &str, now: &str) -> String {
+    let parts = (
+        time.get(..10),
+        time.get(5..10),
+        time.get(11..16),
+        time.get(11..19),
+    );
+    match parts {
+        (Some(day), _, _, Some(clock)) if now.get(..10) == Some(day) => clock.to_owned(),
+        (_, Some(day), Some(clock), Some(_)) => format!("{day} {clock}"),
+        _ => time.to_owned(),
+    }
+}
+
+/// Returns a record for people on one line: time, object, operation, transaction, key where rows have one, and a short form
+/// of the row. A line without room for them has transaction and time, and in front of the row of an object what happened.
 pub(in crate::cli) fn line(
     shape: &Shape,
     columns: &mut Columns,
@@ -73,11 +102,14 @@ pub(in crate::cli) fn line(
     let of = |name: &Option<String>| name.as_ref().map(|name| string(&record.members, name));
     match &record.kind {
         Kind::Change { .. } => {
+            if is_short(chars_max) {
+                return short_line(shape, columns, &record.members, chars_max);
+            }
             let names = [&shape.time, &shape.object, &shape.op, &shape.xid];
             // A member that is off has no column.
             let cells = names.into_iter().filter_map(of);
             let cells = cells.map(|cell| cell.unwrap_or_default());
-            let (key, row) = row(shape, &record.members);
+            let (key, row) = row(shape, &record.members, called);
             columns.line(cells.chain(key), &row, chars_max)
         }
         Kind::About => {
@@ -88,14 +120,36 @@ pub(in crate::cli) fn line(
     }
 }
 
-/// Returns the key, where rows have one, and the row.
-fn row(shape: &Shape, members: &Members<'_>) -> (Option<String>, String) {
+fn short_line(
+    shape: &Shape,
+    columns: &mut Columns,
+    members: &Members<'_>,
+    chars_max: usize,
+) -> String {
+    let now = Clock::system().now().to_string();
+    let of = |name: &Option<String>| name.as_ref().map(|name| string(members, name));
+    let time = of(&shape.time).map(|time| short_time(&time.unwrap_or_default(), &now));
+    let xid = of(&shape.xid).map(Option::unwrap_or_default);
+    let (key, row) = row(shape, members, called_shortly);
+    // The row of the stream's own table says what the record is.
+    let what = [&shape.op, &shape.object].into_iter().filter_map(of);
+    let what: Vec<_> = what.flatten().filter(|_| key.is_none()).collect();
+    let text = what.into_iter().chain([row]).collect::<Vec<_>>().join(GAP);
+    columns.line(xid.into_iter().chain(time), &text, chars_max)
+}
+
+/// Returns the key, where rows have one, and the row; `called` shows a message.
+fn row(
+    shape: &Shape,
+    members: &Members<'_>,
+    called: fn(&RawValue) -> String,
+) -> (Option<String>, String) {
     if let Some(statement) = string(members, "ddl") {
         return (None, statement);
     }
     let image = [&shape.after, &shape.before].map(|name| members.get(name).copied());
     match image {
-        [Some(image), _] | [None, Some(image)] => match appended(image) {
+        [Some(image), _] | [None, Some(image)] => match appended(image, called) {
             Some((key, text)) => (Some(key), text),
             None => (None, image.get().to_owned()),
         },
@@ -121,7 +175,7 @@ fn row(shape: &Shape, members: &Members<'_>) -> (Option<String>, String) {
 }
 
 /// Returns the key of a row of the log itself, and the call that it asks for, with why it failed in an error stream.
-fn appended(image: &RawValue) -> Option<(String, String)> {
+fn appended(image: &RawValue, called: fn(&RawValue) -> String) -> Option<(String, String)> {
     let row: Members<'_> = serde_json::from_str(image.get()).ok()?;
     if !["PARTITION", "OFFSET", "HEADERS"]
         .iter()
@@ -143,19 +197,31 @@ fn appended(image: &RawValue) -> Option<(String, String)> {
 
 /// Returns a message as the call that it asks for, or as it is.
 pub(super) fn called(message: &RawValue) -> String {
-    call(message).unwrap_or_else(|| message.get().to_owned())
+    call(message, |url| url).unwrap_or_else(|| message.get().to_owned())
+}
+
+/// Returns the same with the path of the address alone.
+pub(super) fn called_shortly(message: &RawValue) -> String {
+    call(message, path).unwrap_or_else(|| message.get().to_owned())
+}
+
+/// Returns the path of an address, with its query; `/` if there is none.
+fn path(url: &str) -> &str {
+    let behind_scheme = url.find("://").map_or(0, |at| at + 3);
+    let rest = &url[behind_scheme..];
+    rest.find(['/', '?']).map_or("/", |at| &rest[at..])
 }
 
 /// Puts a cause in front, if there is one.
 pub(super) fn caused(cause: Option<String>, text: &str) -> String {
     match cause {
-        Some(cause) => format!("{cause}  {text}"),
+        Some(cause) => format!("{cause}{GAP}{text}"),
         None => text.to_owned(),
     }
 }
 
-/// `POST https://api.example/orders {"orderid":"18jan"}`.
-fn call(data: &RawValue) -> Option<String> {
+/// `POST https://api.example/orders {"orderid":"18jan"}`; `shown` is what is shown of the address.
+fn call(data: &RawValue, shown: fn(&str) -> &str) -> Option<String> {
     let data: Members<'_> = serde_json::from_str(data.get()).ok()?;
     let operation = string(&data, "targetRestApiOperation")?;
     let target = string(&data, "targetRestApi")?;
@@ -163,7 +229,8 @@ fn call(data: &RawValue) -> Option<String> {
         .get("targetRestApiPayload")
         .map(|payload| payload.get());
     Some(format!(
-        "{operation} {target} {}",
+        "{operation} {} {}",
+        shown(&target),
         payload.unwrap_or_default()
     ))
 }
@@ -214,11 +281,17 @@ mod tests {
 
     #[track_caller]
     fn check(config: &Value, record: &str, expected: &str) {
+        check_at(120, config, record, expected);
+    }
+
+    #[track_caller]
+    fn check_at(chars_max: usize, config: &Value, record: &str, expected: &str) {
         let shape = Shape::of(config);
         let message = format!("[{record}]");
         let records = shape.read(&message).unwrap();
         let mut columns = Columns::default();
-        assert_eq!(line(&shape, &mut columns, &records[0], 100), expected);
+        let line = line(&shape, &mut columns, &records[0], chars_max);
+        assert_eq!(line, expected);
     }
 
     #[test]
@@ -248,7 +321,7 @@ mod tests {
         check(
             &plain,
             &appended("{}", &long),
-            &format!("{head}  \"{}…", "ä".repeat(38)),
+            &format!("{head}  \"{}…", "ä".repeat(58)),
         );
         let binary = appended("{}", "1").replace("DATA", "DATA_BASE64");
         check(&plain, &binary, &format!("{head}  base64 1"));
@@ -269,6 +342,42 @@ mod tests {
             r#"{"op_type":"DELETE","pos":"p1a","before":{"id":"\u001b[31m"}}"#,
             r#"-  -  DELETE  -  {"id":"\u001b[31m"}"#,
         );
+    }
+
+    #[test]
+    fn a_short_line_shows_the_place_the_time_the_path_and_the_payload() {
+        let plain = json!({});
+        let record = |url: &str, headers: &str| {
+            format!(
+                r#"{{"qual_table":"SYNCGATE.S","op_type":"INSERT","op_ts":"2026-01-02T03:04:05.000006Z","pos":"p1k","xid":"0.27",
+                "after":{{"PARTITION":"0","OFFSET":27,"KEY":"k1","TS":"x","DATA":{{"targetRestApi":"{url}","targetRestApiOperation":"POST",
+                "targetRestApiPayload":{{"n":"{}"}}}},"HEADERS":{headers}}}}}"#,
+                "x".repeat(100)
+            )
+        };
+        let long = "https://api.a-long-name.example:8443/latest/orders?a=1";
+        let head = "0.27  01-02 03:04  POST /latest/orders?a=1 {\"n\":\"";
+        let expected = format!("{head}{}…", "x".repeat(79 - head.chars().count()));
+        check_at(80, &plain, &record(long, "{}"), &expected);
+        let failed = r#"{"cause-class":"status","cause-status":"503"}"#;
+        let head = "0.27  01-02 03:04  (status 503)  POST / {\"n\":\"";
+        let expected = format!("{head}{}…", "x".repeat(79 - head.chars().count()));
+        check_at(80, &plain, &record("http://gate", failed), &expected);
+        check_at(
+            80,
+            &plain,
+            r#"{"qual_table":"SHOP.ORDERS","op_type":"UPSERT","op_ts":"2026-01-02T03:04:05.000006Z","pos":"p1k","xid":"0.28","after":{"id":7}}"#,
+            r#"0.28  01-02 03:04  UPSERT  SHOP.ORDERS  {"id":7}"#,
+        );
+    }
+
+    #[test]
+    fn a_time_is_told_without_what_the_reader_knows() {
+        let short = |time: &str| short_time(time, "2026-12-01T23:59:59.000001Z");
+        assert_eq!(short("2026-12-01T07:30:12.000006Z"), "07:30:12");
+        assert_eq!(short("2026-11-30T07:30:12.000006Z"), "11-30 07:30");
+        assert_eq!(short("soon"), "soon");
+        assert_eq!(short(""), "");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{io, pin::pin, time::Duration};
 use tokio::time::timeout;
 
 use super::print;
-use crate::cli::{Failure, reader::Reader, serve::Stops};
+use crate::cli::{Failure, output, reader::Reader, serve::Stops};
 
 /// How long a stop waits for what is being printed.
 const PRINTING_MAX: Duration = Duration::from_secs(1);
@@ -49,6 +49,17 @@ impl Writer {
             () = self.stops.next() => self.is_stopped = true,
             () = self.reader.gone() => {}
         }
+    }
+
+    /// Says why the command has ended before its end, and how far it came. A reader that has gone before the first record
+    /// knows all of that.
+    pub(super) fn say_why(&self, has_printed: bool, so_far: &str) {
+        let why = match self.is_stopped {
+            true => "stopped",
+            false if has_printed => "the reader of the output has gone",
+            false => return,
+        };
+        output::say(&format!("note: {why}; {so_far}"));
     }
 
     /// Writes lines. A stop meanwhile waits a moment: their reader may have them already, and then they are to be acked.

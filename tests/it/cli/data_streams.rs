@@ -75,7 +75,7 @@ async fn a_filtered_data_stream_is_made_from_the_help_alone() {
         let (status, text) = on_terminal(columns, syncgate().args(help).env("NO_COLOR", "1"));
         assert!(status.success(), "{text}");
         fits(&text, columns.into());
-        assert_eq!(examples(&text).len(), 4, "{text}");
+        assert_eq!(examples(&text).len(), 3, "{text}");
     }
     let help = ok_without_gateway(&help);
     let examples = examples(&help);
@@ -86,9 +86,20 @@ async fn a_filtered_data_stream_is_made_from_the_help_alone() {
     let names = listed["items"].as_array().unwrap().iter();
     let names: Vec<_> = names.map(|item| item["name"].as_str().unwrap()).collect();
     // The last one was tried only.
-    assert_eq!(names, ["all", "large", "orders"]);
+    assert_eq!(names, ["large", "orders"]);
+    // What becomes of a call, which rules there are, and that columns are not chosen.
+    for told in [
+        "POST is\n  INSERT, PUT is UPSERT, PATCH is UPDATE, DELETE is DELETE",
+        "INSERT (POST), UPSERT (PUT), UPDATE (PATCH)",
+        "no option leaves out a column",
+        "metaFields.NAME=BOOLEAN",
+        "PARTITION, OFFSET, KEY, TS, DATA (the\n  message) and HEADERS",
+        "A record whose column has another type",
+    ] {
+        assert!(help.contains(told), "{told}: {help}");
+    }
 
-    // What the filter of the second example lets through.
+    // What the filter of the first example lets through.
     for (operation, path, payload) in [
         ("POST", "/orders", json!({"qty": 1, "id": "o1"})),
         ("DELETE", "/orders/o1", json!({})),
@@ -126,7 +137,7 @@ async fn a_filtered_data_stream_is_made_from_the_help_alone() {
             [shop, json!("UPSERT"), json!(2)]
         ]
     );
-    // And of the third.
+    // And of the second.
     let events = tail("large", "1");
     assert_eq!(
         events[0]["data"]["DATA"]["targetRestApi"],
@@ -238,7 +249,7 @@ next        syncgate tail orders --url {url}
         let (status, text) = on_terminal(columns, &mut command(&gateway, &["data-streams", "ls"]));
         assert_eq!(status.code(), Some(0));
         fits(&text, columns.into());
-        for part in ["orders", "DataSyncStream", "stopped", "operations"] {
+        for part in ["orders", "DataSyncStream", "idle", "operations"] {
             assert!(text.contains(part), "{text}");
         }
     }
@@ -248,7 +259,7 @@ next        syncgate tail orders --url {url}
     // What is there, and what is wrong with the configuration, the gateway says.
     refused(&gateway, &CREATE, 1, "409 exists");
     let strange = ["data-streams", "create", "s2", "--stream", "Nowhere"];
-    refused(&gateway, &strange, 1, "/source/trail: this names no stream");
+    refused(&gateway, &strange, 1, "--stream: this names no stream");
     let wrong = [
         "data-streams",
         "create",
@@ -258,7 +269,7 @@ next        syncgate tail orders --url {url}
         "--rule",
         "include type=READ",
     ];
-    refused(&gateway, &wrong, 1, "/rules/0/filter/objectTypes/0");
+    refused(&gateway, &wrong, 1, "--rule 'include type=READ': ");
 
     let remove = ["data-streams", "rm", "orders"];
     refused(
@@ -296,6 +307,168 @@ next        syncgate tail orders --url {url}
         json_of(&gateway, &["data-streams", "ls"]),
         json!({"items": []})
     );
+}
+
+/// Runs a command as a shell reads it, without the variables that say which gateway is meant.
+#[track_caller]
+fn in_a_bare_shell(command: &str) -> Output {
+    let mut ended = Command::new("sh");
+    ended.args(["-c", &command.replacen("syncgate", "\"$BINARY\"", 1)]);
+    ended.env("BINARY", syncgate().get_program());
+    ended.env_remove("SYNCGATE_URL").output().unwrap()
+}
+
+#[tokio::test]
+async fn a_next_command_finds_the_same_gateway_and_shows_no_password() {
+    let gateway = Gateway::start();
+    order(&gateway, "POST", "/orders", json!({"n": 1})).await;
+    let create = ["data-streams", "create", "s1", "--stream", "DataSyncStream"];
+    let next_of = |shown: &str| {
+        let next = shown.lines().find_map(|line| line.strip_prefix("next"));
+        next.unwrap_or_else(|| panic!("{shown}")).trim().to_owned()
+    };
+    let next = next_of(&ok(&gateway, &create));
+    let tailed = in_a_bare_shell(&format!("{next} --begin earliest --count 2"));
+    assert!(tailed.status.success(), "{next}: {tailed:?}");
+    let tailed = String::from_utf8(tailed.stdout).unwrap();
+    assert_eq!(tailed.lines().count(), 2, "{tailed}");
+
+    // An address with a user and a password.
+    let host = gateway.url.strip_prefix("http://").unwrap();
+    let show = ["data-streams", "show", "s1", "--url"];
+    let with_login = format!("{}ada:horse@{host}", "http://");
+    let ended = syncgate().args(show).arg(&with_login).output().unwrap();
+    let shown = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(
+        next_of(&shown),
+        format!("syncgate tail s1 --url {}", gateway.url)
+    );
+    assert!(!shown.contains("horse"), "{shown}");
+    // The address of the variable is found again.
+    let shown = in_a_shell(&gateway, "syncgate data-streams show s1");
+    assert_eq!(next_of(&shown), "syncgate tail s1");
+    // One that is spelled otherwise is the same.
+    let shown = in_a_shell(
+        &gateway,
+        &format!("syncgate data-streams show s1 --url {host}/"),
+    );
+    assert_eq!(next_of(&shown), "syncgate tail s1");
+}
+
+#[tokio::test]
+async fn a_name_that_nothing_has_leads_to_the_command_that_lists_names() {
+    let gateway = Gateway::start();
+    let url = &gateway.url;
+    ok(
+        &gateway,
+        &["data-streams", "create", "orders", "--stream", "a1"],
+    );
+    for (arguments, told) in [
+        (
+            &["data-streams", "show", "nobody"][..],
+            format!(
+                "error: no data stream is called `nobody`; list them with: syncgate data-streams ls --url {url}\n"
+            ),
+        ),
+        (
+            &["data-streams", "rm", "ordres"],
+            "error: no data stream is called `ordres`; did you mean `orders`?\n".into(),
+        ),
+        (
+            &["cursors", "rm", "orders", "c1"],
+            format!(
+                "error: no cursor is called `c1`; list them with: syncgate cursors ls orders --url {url}\n"
+            ),
+        ),
+        (
+            &["streams", "show", "nobody"],
+            format!(
+                "error: no stream is called `nobody`; list them with: syncgate streams ls --url {url}\n"
+            ),
+        ),
+    ] {
+        let (code, out, said) = run(&gateway, arguments);
+        assert_eq!((code, &*out), (Some(1), ""), "{said}");
+        assert!(said.starts_with(&told), "{arguments:?}: {said}");
+        assert!(!said.contains("GET /"), "{said}");
+        // Each sentence is there once.
+        let sentence = told.trim_start_matches("error: ").trim_end();
+        assert_eq!(said.matches(sentence).count(), 1, "{said}");
+    }
+    let (_, _, said) = run(
+        &gateway,
+        &["cursors", "set", "orders", "c1", "--begin", "never"],
+    );
+    assert_eq!(said.matches("begin is earliest, now").count(), 1, "{said}");
+    assert!(said.starts_with("error: --begin: begin is "), "{said}");
+}
+
+#[tokio::test]
+async fn a_rule_for_an_object_that_is_not_there_is_warned_of() {
+    let gateway = Gateway::start();
+    let create = |name, rule| {
+        let object = "SHOP.ORDERS=https://*/orders";
+        let arguments = [
+            "data-streams",
+            "create",
+            name,
+            "--stream",
+            "DataSyncStream",
+            "--object",
+            object,
+            "--rule",
+            rule,
+        ];
+        let (code, _, said) = run(&gateway, &arguments);
+        assert_eq!(code, Some(0), "{said}");
+        said
+    };
+    assert_eq!(create("s1", "include object=SHOP.ORDERS"), "");
+    assert_eq!(
+        create("s2", "include object=SHOP.ORDER"),
+        "warning: rule 1 names SHOP.ORDER, which fits no object of this data stream; did you mean SHOP.ORDERS? \
+         It has SHOP.ORDERS, SYNCGATE.DataSyncStream\n"
+    );
+    let said = create("s3", "include object=S.NOPE");
+    assert!(
+        said.contains(
+            "fits no object of this data stream: it has SHOP.ORDERS, SYNCGATE.DataSyncStream"
+        ),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_record_that_breaks_a_declared_column_is_counted_where_the_data_stream_is_shown() {
+    let gateway = Gateway::start();
+    let create = [
+        "data-streams",
+        "create",
+        "orders",
+        "--stream",
+        "DataSyncStream",
+        "--object",
+        "SHOP.ORDERS=https://*/orders",
+        "--column",
+        "SHOP.ORDERS.qty=number",
+        "--rule",
+        "include object=SHOP.ORDERS",
+    ];
+    ok(&gateway, &create);
+    order(&gateway, "POST", "/orders", json!({"qty": "seven"})).await;
+    order(&gateway, "POST", "/orders", json!({"qty": 7})).await;
+    let show = ["data-streams", "show", "orders"];
+    assert_eq!(run(&gateway, &show).2, "");
+    for _ in 0..2 {
+        let tail = [
+            "tail", "orders", "--begin", "earliest", "--count", "1", "--output", "json",
+        ];
+        let record: Value = serde_json::from_str(&ok(&gateway, &tail)).unwrap();
+        assert_eq!(record["after"]["qty"], 7);
+    }
+    let told = "warning: 1 record breaks a declared column and comes as a row of SYNCGATE.DataSyncStream; \
+                the last one: in 0.0 SHOP.ORDERS.qty is no number\n";
+    assert_eq!(run(&gateway, &show).2, told);
 }
 
 #[tokio::test]
@@ -370,7 +543,7 @@ async fn cursors_are_listed_moved_and_removed() {
         &gateway,
         &set("never"),
         1,
-        "/begin: begin is earliest, now, a time",
+        "--begin: begin is earliest, now, a time",
     );
     assert_eq!(
         ok(&gateway, &set("earliest")),

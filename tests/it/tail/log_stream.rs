@@ -51,8 +51,22 @@ async fn its_records_are_printed_as_they_come_over_all_partitions() {
     sync(&gateway, 9..20).await;
     assert_eq!(numbers(&mut tail, 11).await, (9..20).collect::<Vec<_>>());
     tail.interrupt();
-    let (code, lines, _) = tail.end().await;
+    let (code, lines, said) = tail.end().await;
     assert_eq!((code, lines.len()), (Some(0), 0));
+    // The command that is told goes on there.
+    let (told, next) = said
+        .trim_end()
+        .split_once("; go on behind it with: ")
+        .unwrap();
+    let (_, last) = told
+        .rsplit_once("note: stopped; the last record printed is ")
+        .unwrap();
+    assert!(last.ends_with(" (partition.offset)"), "{said}");
+    let next = next.strip_prefix("syncgate tail ").unwrap();
+    let next: Vec<_> = next.split(' ').filter(|word| *word != "--url").collect();
+    sync(&gateway, 20..21).await;
+    let mut tail = Tail::start(&gateway.url, &next[..next.len() - 1]);
+    assert_eq!(numbers(&mut tail, 1).await, [20]);
     // For people: columns that stay in place, and an end after a count.
     let (code, lines, said) = Tail::start(
         &gateway.url,
@@ -129,6 +143,7 @@ async fn what_cannot_be_is_told() {
     let (code, lines, said) = tail.end().await;
     assert_eq!((code, lines.len()), (Some(1), 0), "{said}");
     assert!(said.contains("404 stream_unknown"), "{said}");
+    assert!(!said.contains("go on"), "{said}");
 }
 
 #[tokio::test]
@@ -137,23 +152,26 @@ async fn on_a_terminal_a_record_is_a_line_of_it() {
     sync(&gateway, 0..2).await;
     for columns in [80, 200] {
         let mut command = syncgate();
-        command.args([
-            "tail",
-            STREAM,
-            "--begin",
-            "earliest",
-            "--count",
-            "2",
-            "--url",
-            &gateway.url,
-        ]);
+        command.args(["tail", STREAM, "--begin", "earliest", "--count", "2"]);
+        command.args(["--url", &gateway.url]);
         let (status, text) = on_terminal(columns, &mut command);
         assert!(status.success(), "{text}");
-        let records: Vec<_> = text
-            .lines()
-            .filter(|line| line.contains("  DataSyncStream  0."))
-            .collect();
+        let records = |with: &str| {
+            let lines = text.lines().filter(|line| line.contains(with));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        // At 80 columns there is no room for the name of the one stream that is read, nor for the address of the target.
+        let records = match columns {
+            80 => records("  POST /x {\"n\":"),
+            _ => records("  DataSyncStream  0."),
+        };
         assert_eq!(records.len(), 2, "{text}");
+        assert!(records[1].ends_with("{\"n\":1}"), "{text}");
+        if columns == 80 {
+            let words: Vec<_> = records[1].split_whitespace().collect();
+            assert_eq!(words[0], "0.1", "{text}");
+            assert_eq!(words[1].matches(':').count(), 2, "{text}");
+        }
         let widest = records.iter().map(|line| line.chars().count()).max();
         assert!(widest <= Some(usize::from(columns)), "{text}");
         assert!(

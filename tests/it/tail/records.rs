@@ -158,7 +158,13 @@ async fn records_are_printed_as_they_come_and_as_they_were_sent() {
     assert_eq!(lines.last(), Some(&line));
 
     now.interrupt();
-    assert_eq!(now.end().await, (Some(0), Vec::new(), String::new()));
+    let (code, lines, said) = now.end().await;
+    assert_eq!((code, lines.len()), (Some(0), 0), "{said}");
+    assert!(
+        said.starts_with("note: stopped; the last record printed has pos p1"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
     drop(socket);
     clients(&gateway, false).await;
 }
@@ -304,13 +310,13 @@ async fn what_cannot_be_is_told_and_ends_it() {
         let tail = Tail::start(&gateway.url, arguments);
         tail.fails(code, words).await;
     };
-    fails(&["s2"], 1, "the gateway answered 404 not_found: ").await;
-    fails(
-        &["s2"],
-        1,
-        "no data stream is called `s2`; GET /services/v2/stream lists them",
-    )
-    .await;
+    let lists = ["data-streams ls", "streams ls"]
+        .map(|list| format!("syncgate {list} --url {}", gateway.url));
+    let none = |name: &str| {
+        let lists = lists.join(", or: ");
+        format!("error: no data stream and no stream is called `{name}`; list them with: {lists}\n")
+    };
+    fails(&["s2"], 1, &none("s2")).await;
     fails(
         &["DataSyncStrem"],
         1,
@@ -320,7 +326,7 @@ async fn what_cannot_be_is_told_and_ends_it() {
     fails(
         &["s1", "--begin", "yesterday"],
         1,
-        "the gateway answered 400 begin_invalid: ",
+        "(the gateway answered 400 begin_invalid)",
     )
     .await;
     fails(
@@ -330,7 +336,7 @@ async fn what_cannot_be_is_told_and_ends_it() {
     )
     .await;
     fails(&["s1", "--begin", ""], 1, "400 begin_invalid").await;
-    fails(&["a/b?c"], 1, "404 not_found").await;
+    fails(&["a/b?c"], 1, &none("a/b?c")).await;
     fails(&["s1", "--count", "0"], 2, "--count").await;
     fails(&["s1", "--takeover"], 2, "--cursor").await;
     fails(&[], 2, "NAME").await;
@@ -348,7 +354,7 @@ async fn what_cannot_be_is_told_and_ends_it() {
     assert_eq!((code, lines.len()), (Some(1), 0));
     assert!(said.contains("(4404 deleted"), "{said}");
     assert!(
-        said.contains(&format!("the last record printed has pos {pos}\n")),
+        said.ends_with(&format!("the last record printed has pos {pos}\n")),
         "{said}"
     );
 
@@ -376,7 +382,7 @@ async fn only_users_read_where_there_are_users() {
     sync(&gateway, 0..1).await;
     let arguments = ["s1", "--begin", "earliest", "--count", "2"];
     let none = Tail::start(&gateway.url, &arguments);
-    none.fails(1, "the gateway answered 401 unauthenticated")
+    none.fails(1, "(the gateway answered 401 unauthenticated")
         .await;
     let wrong = [
         ("SYNCGATE_USER", "ada"),
@@ -425,6 +431,56 @@ async fn a_reader_that_goes_ends_it_without_a_word_also_while_nothing_comes() {
     assert_eq!((status.code(), said.as_str()), (Some(0), ""));
     // The connection was closed, and not left.
     clients(&gateway, false).await;
+}
+
+#[tokio::test]
+async fn whatever_ends_it_the_next_command_goes_on_where_it_stopped() {
+    let gateway = Gateway::start();
+    made(&gateway, &json!({})).await;
+    sync(&gateway, 0..2).await;
+    let arguments = ["s1", "--begin", "earliest", "--output", "json"];
+    let mut first = Tail::start(&gateway.url, &arguments);
+    let made = first.record().await;
+    assert_eq!(made["op_type"], "DDL");
+    assert_eq!(first.xids(2).await, expected(0..2));
+    first.interrupt();
+    let (code, _, said) = first.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    sync(&gateway, 2..4).await;
+    let (_, next) = said
+        .trim_end()
+        .split_once("go on behind it with: ")
+        .unwrap();
+    // The reader goes after a record; the rest of the lines were written, or can be had again.
+    let run = |command: &str| {
+        let ended = std::process::Command::new("sh")
+            .args(["-c", &command.replacen("syncgate", "\"$BINARY\"", 1)])
+            .env("BINARY", syncgate().get_program())
+            .output();
+        let ended = ended.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(ended.stdout), text(ended.stderr))
+    };
+    let (out, said) = run(&format!("{next} | head -1"));
+    assert!(out.contains(&expected(2..3)[0]), "{out}");
+    let told = "note: the reader of the output has gone; the last record printed has pos p1";
+    assert!(said.starts_with(told), "{said}");
+    assert!(
+        said.contains("; go on behind it with: syncgate tail s1 --begin p1"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let (out, said) = run(&format!("{next} --count 2"));
+    let xids: Vec<_> = out
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["xid"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!((xids, &*said), (expected(2..4), ""));
 }
 
 #[tokio::test]

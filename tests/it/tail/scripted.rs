@@ -176,9 +176,10 @@ async fn every_end_that_passes_is_followed_by_a_connection_behind_the_last_recor
     let told = [
         "(1011 internal); connecting again in 0.",
         "the connection broke",
-        "the gateway answered 503 queue_full: No: because; connecting again in 1.",
+        "because (the gateway answered 503 queue_full); connecting again in 1.",
         "(4408 stalled pos=p1b); connecting again in 0.",
         "(4429 too_many); connecting again in 0.",
+        "note: stopped; the last record printed has pos p1c; go on behind it with: syncgate tail s1 --begin p1c --output json --url",
     ];
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), told.len(), "{said}");
@@ -208,11 +209,11 @@ async fn every_other_end_is_told_and_there_is_no_further_connection() {
         ),
         (
             close(4410, "position_gone"),
-            "begin with earliest, now or a time",
+            "begin with the earliest record that is left: syncgate tail s1 --begin earliest --output json --url",
         ),
         (
             vec![CUT, Act::Refuse(400, "", "begin_invalid")],
-            "400 begin_invalid: No: because",
+            "because\n       (the gateway answered 400 begin_invalid)",
         ),
         (
             vec![CUT, Act::Refuse(401, "", "unauthenticated")],
@@ -220,11 +221,11 @@ async fn every_other_end_is_told_and_there_is_no_further_connection() {
         ),
         (
             vec![CUT, Act::Refuse(403, "", "forbidden")],
-            "403 forbidden: No: because",
+            "because\n       (the gateway answered 403 forbidden)",
         ),
         (
             vec![CUT, Act::Refuse(404, "", "not_found")],
-            "404 not_found: No: because",
+            "because\n       (the gateway answered 404 not_found)",
         ),
         (
             vec![CUT, Act::Refuse(409, "", "position_foreign")],
@@ -241,14 +242,27 @@ async fn every_other_end_is_told_and_there_is_no_further_connection() {
         assert_eq!((code, lines.len()), (Some(1), 1), "{words}: {said}");
         assert!(said.contains(words), "{words} is not in {said}");
         assert!(
-            said.ends_with("the last record printed has pos p1a\n"),
+            said.contains("the last record printed has pos p1a"),
             "{said}"
         );
+        // What is gone cannot be gone on with.
+        let is_gone = ["404 not_found", "4410", "410 position_gone"];
+        let is_gone = is_gone.iter().any(|gone| said.contains(gone));
+        let next = format!(
+            "go on behind it with: syncgate tail s1 --begin p1a --output json --url {}\n",
+            gateway.url
+        );
+        assert_eq!(said.ends_with(&next), !is_gone, "{said}");
     }
     // Whatever it is, the first handshake is not tried again.
     let first = Scripted::start([Act::Refuse(503, "retry-after: 1\r\n", "queue_full")]).await;
     let refused = Tail::start(&first.url, &BEGIN);
-    refused.fails(1, "503 queue_full: No: because").await;
+    refused
+        .fails(
+            1,
+            "error: because\n       (the gateway answered 503 queue_full)",
+        )
+        .await;
     // Nothing was printed, and now is another place by now.
     let unknown = Scripted::start([Act::Cut]).await;
     let lost = Tail::start(&unknown.url, &["s1"]);
@@ -296,5 +310,10 @@ async fn a_cursor_is_acked_behind_what_was_printed_and_taken_over_once() {
 
     let first = Scripted::start([in_use()]).await;
     let refused = Tail::start(&first.url, &["s1", "--cursor", "c"]);
-    refused.fails(1, "409 cursor_in_use: No: because").await;
+    refused
+        .fails(
+            1,
+            "because\n       (the gateway answered 409 cursor_in_use)",
+        )
+        .await;
 }

@@ -1,0 +1,290 @@
+//! What a gateway answered that was no success, in the words of the command line: options in place of members of a body,
+//! commands in place of routes. What is wrong comes first, and each sentence once.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::next::Options;
+
+const HOW_TO_LOG_IN: &str =
+    "set SYNCGATE_USER and SYNCGATE_PASSWORD, or give --url http://USER:PASSWORD@HOST:PORT";
+
+/// Members of bodies, and the options or arguments whose values the commands put there.
+const OPTIONS: [(&str, &str); 9] = [
+    ("/begin", "--begin"),
+    ("/name", "NAME"),
+    ("/partitions", "--partitions"),
+    ("/ocid", "--ocid"),
+    ("/retentionHours", "--retention-hours"),
+    ("/retentionBytes", "--retention-bytes"),
+    ("/reason", "--reason"),
+    ("/discardPending", "--discard-pending"),
+    ("/group", "--group"),
+];
+
+/// What sentences of the gateway say of a body, and what a command has for it.
+const PHRASES: [(&str, &str); 1] = [("\"discardPending\": true", "--discard-pending")];
+
+/// What a gateway answered that was no success.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// Problem code, if the answer was a problem.
+    pub(super) code: String,
+    /// What is wrong; without a code it may be any text.
+    pub(super) detail: String,
+    /// Pointer and sentence of each wrong member.
+    pub(super) members: Vec<(String, String)>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) request_id: Option<String>,
+    /// The whole answer.
+    pub(super) body: Value,
+}
+
+impl Refusal {
+    /// Reads an answer; `options` are those of the commands that its sentences name.
+    pub(super) fn read(
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        body: Value,
+        options: &Options,
+    ) -> Self {
+        let said = of_envelope(&body).unwrap_or_else(|| of_problem(&body));
+        let with_commands = |text: &String| with_commands(text, options);
+        let members = said.members.iter();
+        Self {
+            status,
+            code: said.code,
+            detail: with_commands(&said.detail),
+            members: members
+                .map(|(pointer, sentence)| (pointer.clone(), with_commands(sentence)))
+                .collect(),
+            retry_after,
+            request_id: text(&body, "/requestId"),
+            body,
+        }
+    }
+
+    /// Returns a line for each thing that is wrong, and one with what the gateway answered.
+    pub(super) fn text(&self) -> String {
+        let mut lines = self.sentences();
+        if self.status == StatusCode::UNAUTHORIZED {
+            lines.push(HOW_TO_LOG_IN.into());
+        }
+        let request = self.request_id.iter();
+        let request: String = request.map(|id| format!(", request {id}")).collect();
+        lines.push(match lines.is_empty() {
+            true => format!("{}{request}", self.answer()),
+            false => format!("({}{request})", self.answer()),
+        });
+        lines.join("\n")
+    }
+
+    /// Returns the same on one line, for a warning.
+    pub(super) fn line(&self) -> String {
+        match self.sentences().join("; ") {
+            sentences if sentences.is_empty() => self.answer(),
+            sentences => format!("{sentences} ({})", self.answer()),
+        }
+    }
+
+    fn answer(&self) -> String {
+        let answer = format!(
+            "the gateway answered {} {}",
+            self.status.as_u16(),
+            self.code
+        );
+        answer.trim_end().to_owned()
+    }
+
+    fn sentences(&self) -> Vec<String> {
+        let members = self.members.iter();
+        let members = members.map(|(pointer, sentence)| placed(pointer, sentence));
+        let is_told = self.members.iter().any(|(_, told)| *told == self.detail);
+        let counts = self.detail.ends_with(" members are wrong; see errors");
+        let first = match self.members.len() {
+            _ if is_told || self.detail.is_empty() => None,
+            len if counts => Some(format!("{len} values are wrong:")),
+            _ => Some(self.detail.clone()),
+        };
+        first.into_iter().chain(members).collect()
+    }
+}
+
+/// What an answer says is wrong.
+struct Said {
+    code: String,
+    detail: String,
+    members: Vec<(String, String)>,
+}
+
+fn text(body: &Value, pointer: &str) -> Option<String> {
+    Some(body.pointer(pointer)?.as_str()?.to_owned())
+}
+
+fn of_problem(body: &Value) -> Said {
+    let errors = body.pointer("/errors").and_then(Value::as_array);
+    let members = errors.into_iter().flatten().map(|error| {
+        let of = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+        let sentence = match (of("code"), of("detail")) {
+            (code, "") => code.to_owned(),
+            (_, detail) => detail.to_owned(),
+        };
+        (of("pointer").to_owned(), sentence)
+    });
+    let title = text(body, "/title").or_else(|| body.as_str().map(str::to_owned));
+    Said {
+        code: text(body, "/code").unwrap_or_default(),
+        detail: text(body, "/detail").or(title).unwrap_or_default(),
+        members: members.collect(),
+    }
+}
+
+/// Reads the envelope of the routes under `/services/v2`: each message is `TITLE: DETAIL`, or `POINTER: DETAIL`.
+fn of_envelope(body: &Value) -> Option<Said> {
+    const PROBLEM: &str = "urn:syncgate:problem:";
+    let messages = body.get("messages")?.as_array()?;
+    let kind = text(messages.first()?, "/type")?;
+    let (mut details, mut members) = (Vec::new(), Vec::new());
+    for title in messages
+        .iter()
+        .filter_map(|message| text(message, "/title"))
+    {
+        match title.split_once(": ") {
+            Some((pointer, detail)) if pointer.starts_with('/') => {
+                members.push((pointer.to_owned(), detail.to_owned()));
+            }
+            Some((_, detail)) if kind.starts_with(PROBLEM) => details.push(detail.to_owned()),
+            _ => details.push(title),
+        }
+    }
+    Some(Said {
+        code: kind.strip_prefix(PROBLEM).unwrap_or(&kind).to_owned(),
+        detail: details.join("; "),
+        members,
+    })
+}
+
+/// Returns a sentence with the option that it is about.
+fn placed(pointer: &str, sentence: &str) -> String {
+    let option = OPTIONS.iter().find(|(member, _)| *member == pointer);
+    match option.map_or(pointer, |(_, option)| *option) {
+        "" => sentence.to_owned(),
+        place => format!("{place}: {sentence}"),
+    }
+}
+
+/// Returns a sentence of the gateway with commands in place of routes.
+fn with_commands(text: &str, options: &Options) -> String {
+    let mut text = text.to_owned();
+    for (phrase, option) in PHRASES {
+        text = text.replace(phrase, option);
+    }
+    let listed = text.strip_suffix(" lists them");
+    let Some((before, route)) = listed.and_then(|text| text.rsplit_once("GET /")) else {
+        return text;
+    };
+    let words = match *route.split('/').collect::<Vec<_>>() {
+        ["v1", "streams"] => vec!["streams", "ls"],
+        ["services", "v2", "stream"] => vec!["data-streams", "ls"],
+        ["v1", "data-streams", name, "cursors"] => vec!["cursors", "ls", name],
+        _ => return text,
+    };
+    format!("{before}list them with: {}", options.command(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(body: Value, expected: &str) {
+        let options = Options::given([("--url", "http://gate:9".to_owned())]);
+        let refusal = Refusal::read(StatusCode::BAD_REQUEST, None, body, &options);
+        assert_eq!(refusal.text(), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_comes_first_and_each_sentence_once() {
+        check(
+            json!({"title": "The request is invalid", "detail": "begin is earliest", "code": "begin_invalid", "requestId": "6f-1",
+                "errors": [{"pointer": "/begin", "code": "wrong_type", "detail": "begin is earliest"}]}),
+            "--begin: begin is earliest\n(the gateway answered 400 begin_invalid, request 6f-1)",
+        );
+        check(
+            json!({"detail": "2 members are wrong; see errors", "code": "invalid_request", "errors": [
+                {"pointer": "/name", "detail": "this must be a string"}, {"pointer": "", "detail": "the body is empty"}]}),
+            "2 values are wrong:\nNAME: this must be a string\nthe body is empty\n(the gateway answered 400 invalid_request)",
+        );
+        check(
+            json!({"detail": "nothing has changed", "code": "config_invalid", "errors": [
+                {"pointer": "outcomes.404", "detail": "no stream"}]}),
+            "nothing has changed\noutcomes.404: no stream\n(the gateway answered 400 config_invalid)",
+        );
+        check(json!(null), "the gateway answered 400");
+        check(json!("<html>"), "<html>\n(the gateway answered 400)");
+    }
+
+    #[test]
+    fn the_envelope_of_data_streams_is_read_without_its_titles() {
+        let envelope = |titles: &[&str]| {
+            let messages = titles.iter();
+            let messages = messages
+                .map(|title| json!({"type": "urn:syncgate:problem:not_found", "title": title}));
+            json!({ "messages": messages.collect::<Vec<_>>() })
+        };
+        check(
+            envelope(&["There is nothing here: no data stream is called `a: b`"]),
+            "no data stream is called `a: b`\n(the gateway answered 400 not_found)",
+        );
+        check(
+            envelope(&[
+                "/rules/0: this is no rule",
+                "/source/trail: this is no stream",
+            ]),
+            "/rules/0: this is no rule\n/source/trail: this is no stream\n(the gateway answered 400 not_found)",
+        );
+    }
+
+    #[test]
+    fn a_route_that_lists_names_is_told_as_the_command_that_does() {
+        for (sentence, expected) in [
+            (
+                "no stream is called `x`; GET /v1/streams lists them",
+                "no stream is called `x`; list them with: syncgate streams ls --url http://gate:9",
+            ),
+            (
+                "none; GET /services/v2/stream lists them",
+                "none; list them with: syncgate data-streams ls --url http://gate:9",
+            ),
+            (
+                "none; GET /v1/data-streams/s.1/cursors lists them",
+                "none; list them with: syncgate cursors ls s.1 --url http://gate:9",
+            ),
+            ("none; GET /other lists them", "none; GET /other lists them"),
+            (
+                "they wait; \"discardPending\": true gives them up",
+                "they wait; --discard-pending gives them up",
+            ),
+        ] {
+            let answer = "(the gateway answered 400 x)";
+            check(
+                json!({"detail": sentence, "code": "x"}),
+                &format!("{expected}\n{answer}"),
+            );
+        }
+    }
+
+    #[test]
+    fn a_warning_is_one_line() {
+        let body = json!({"detail": "the queue is full", "code": "queue_full"});
+        let options = Options::default();
+        let refusal = Refusal::read(StatusCode::SERVICE_UNAVAILABLE, None, body, &options);
+        let line = "the queue is full (the gateway answered 503 queue_full)";
+        assert_eq!(refusal.line(), line);
+    }
+}
