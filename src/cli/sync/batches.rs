@@ -65,6 +65,22 @@ impl Batch {
         }
     }
 
+    /// Returns a sentence about a message without the line at which its batch breaks: of a file that is sent line by line,
+    /// a batch has other lines than the file, and the place names that of the file.
+    pub(super) fn without_line(&self, sentence: &str) -> String {
+        const LINE: &str = " at line ";
+        let rest = match &self.places {
+            Places::Lines(_) => sentence.split_once(LINE),
+            Places::Document | Places::Elements { .. } => None,
+        };
+        let column = rest.and_then(|(before, rest)| {
+            let (number, column) = rest.split_once(", column ")?;
+            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| format!("{before} at column {column}"))
+        });
+        column.unwrap_or_else(|| sentence.to_owned())
+    }
+
     pub(super) fn not_stored(&self) -> String {
         match self.range() {
             None => "it was not stored".to_owned(),
@@ -346,12 +362,23 @@ mod tests {
             "line 1019: /streamKey"
         );
         assert_eq!(batches[1].name_place("/17"), "line 1019");
+        let told = |batch: &Batch| {
+            batch.without_line("this is not JSON: it breaks at line 18, column 3; and more")
+        };
+        let expected = "this is not JSON: it breaks at column 3; and more";
+        assert_eq!(told(&batches[1]), expected);
+        assert_eq!(
+            batches[1].without_line("look at line x, column 3"),
+            "look at line x, column 3"
+        );
         assert_eq!(batches[1].name_place(""), "");
         assert!(
             batches[2]
                 .not_stored()
                 .starts_with("lines 2002 to 2501 were not stored")
         );
+        // A document is sent as it stands, so its own lines are told.
+        assert!(told(&all("{\n")[0]).contains("line 18, column 3"));
         let array = format!("[{}]", vec!["{}"; 1_001].join(","));
         let batches = all(&array);
         assert_eq!(

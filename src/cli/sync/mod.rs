@@ -8,7 +8,7 @@ mod batches;
 use std::{
     fs::File,
     io::{self, BufReader, IsTerminal, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,18 +17,23 @@ use data_encoding::HEXLOWER;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use self::batches::{Batch, Batches};
 use super::{
     Failure, Gateway, Output,
     client::{Client, Error, Refusal},
-    escape, output,
+    output,
+    serve::Stops,
 };
 use crate::{
     files::{self, VALUE_BYTES_MAX},
     ingest::IdempotencyKey,
 };
 
+/// Exit code of a run that a signal has ended: 128 and the number of Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+const TOKEN_HEADER: &str = "authorization";
 /// How often a batch is sent again.
 const TRIES_MAX: u32 = 20;
 /// Longest wait before that.
@@ -49,7 +54,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     token_env: Option<String>,
     /// Header for the token; the gateway's `sync.token_header`.
-    #[arg(long, value_name = "HEADER", default_value = "authorization")]
+    #[arg(long, value_name = "HEADER", default_value = TOKEN_HEADER)]
     token_header: String,
     /// What the idempotency keys of the batches begin with. A run over the same file with the same prefix stores nothing
     /// twice. Without it a random one is taken, and told if the run has to stop.
@@ -64,8 +69,8 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         Some(prefix) => prefix.clone(),
         None => random_prefix()?,
     };
-    let (reader, bytes): (Box<dyn Read>, _) = if arguments.file.as_os_str() == "-" {
-        (Box::new(io::stdin().lock()), None)
+    let (reader, bytes): (Box<dyn Read + Send>, _) = if arguments.file.as_os_str() == "-" {
+        (Box::new(io::stdin()), None)
     } else {
         let shown = arguments.file.display();
         let open = |error| Failure::usage(format!("{shown} cannot be read: {error}"));
@@ -73,37 +78,80 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         let bytes = file.metadata().map_err(open)?.len();
         (Box::new(file), Some(bytes))
     };
-    let bar = progress(bytes);
-    let mut batches = Batches::open(BufReader::new(reader)).map_err(Failure::failed)?;
+    let mut stops = Stops::new()?;
+    let mut done = Done::new(again(&arguments, &client, &prefix), prefix);
     let sender = Sender {
         client,
         token,
         token_header: arguments.token_header,
-        bar,
+        bar: progress(bytes),
     };
-    let mut done = Done::new(prefix);
+    let ended = tokio::select! {
+        biased;
+        () = stops.next() => Err(Stop::signal()),
+        ended = send_all(reader, &sender, &mut done) => ended,
+    };
+    sender.bar.finish_and_clear();
+    done.print(ended, output)
+}
+
+/// Sends a file batch by batch.
+async fn send_all(
+    reader: Box<dyn Read + Send>,
+    sender: &Sender,
+    done: &mut Done,
+) -> Result<(), Stop> {
+    let reader = BufReader::new(reader);
+    let mut batches = off_this_thread(move || Batches::open(reader)).await?;
     loop {
-        let batch = match batches.next_batch() {
-            Ok(Some(batch)) => batch,
-            Ok(None) => break,
-            Err(why) => {
-                sender.bar.finish_and_clear();
-                return Err(done.stopped(&why, "nothing from there on was sent"));
-            }
+        // Reading may wait for a pipe, in which nothing comes.
+        let read = off_this_thread(move || {
+            let batch = batches.next_batch()?;
+            Ok((batches, batch))
+        });
+        let batch;
+        (batches, batch) = read.await?;
+        let Some(batch) = batch else {
+            return Ok(());
         };
-        match sender.send(&batch, &done.next_key()).await {
+        done.under_way = Some(batch.maybe_stored());
+        let answer = sender.send(&batch, &done.next_key()).await;
+        done.under_way = None;
+        match answer {
             Ok(answer) => done.add(&batch, answer),
-            Err(unsent) => {
-                sender.bar.finish_and_clear();
-                return Err(done.refused(&batch, &unsent));
-            }
+            Err(unsent) => return Err(Stop::refused(&batch, unsent)),
         }
         sender.bar.set_position(batches.bytes_read());
         let accepted = output::counted(done.accepted, "message");
         sender.bar.set_message(accepted);
     }
-    sender.bar.finish_and_clear();
-    done.print(output)
+}
+
+/// Reads on a thread that may wait.
+async fn off_this_thread<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Stop> {
+    let read = spawn_blocking(read).await;
+    let read = read.unwrap_or_else(|error| Err(format!("the input cannot be read: {error}")));
+    read.map_err(Stop::unread)
+}
+
+/// Returns the command that sends the rest, and stores nothing twice.
+fn again(arguments: &Arguments, client: &Client, prefix: &str) -> String {
+    let shown = |path: &Path| path.display().to_string();
+    let file = shown(&arguments.file);
+    let token_file = arguments.token_file.as_deref().map(shown);
+    let mut words = vec!["sync", &*file, "--idempotency-prefix", prefix];
+    if let Some(file) = &token_file {
+        words.extend(["--token-file", file]);
+    }
+    if let Some(name) = &arguments.token_env {
+        words.extend(["--token-env", name]);
+    }
+    if arguments.token_header != TOKEN_HEADER {
+        words.extend(["--token-header", &arguments.token_header]);
+    }
+    client.next(words)
 }
 
 /// Sends batches.
@@ -148,8 +196,7 @@ impl Sender {
                     });
                 }
                 Error::Refused(refusal) if is_passing(refusal) => {
-                    let what = format!("the gateway answered {}", refusal.code);
-                    (what, refusal.retry_after)
+                    (refusal.line(), refusal.retry_after)
                 }
                 Error::NoAnswer(why) => (why.clone(), None),
                 // It was there before, so it may come back.
@@ -164,9 +211,74 @@ impl Sender {
             tries += 1;
             let wait = wait.unwrap_or(Duration::from_secs(1)).min(WAIT_MAX);
             let secs = wait.as_secs();
-            let what = format!("{what}; sending it again in {secs} s");
-            self.bar.println(escape::line(&what));
+            self.say(&format!("warning: {what}; sending it again in {secs} s"));
             tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+impl Sender {
+    /// Writes a line to standard error, above the bar if there is one.
+    fn say(&self, line: &str) {
+        match self.bar.is_hidden() {
+            true => output::say(line),
+            false => self.bar.println(output::said(line)),
+        }
+    }
+}
+
+/// Why not all was sent.
+struct Stop {
+    /// Exit code.
+    code: u8,
+    why: String,
+    /// What became of what was not accepted; of a batch that is under way [`Done`] knows it.
+    rest: Option<String>,
+    /// Status and code of the gateway's answer, if there was one.
+    answer: Option<(u16, String)>,
+}
+
+impl Stop {
+    fn signal() -> Self {
+        Self {
+            code: INTERRUPTED,
+            why: "stopped by a signal".into(),
+            rest: None,
+            answer: None,
+        }
+    }
+
+    fn unread(why: String) -> Self {
+        Self {
+            code: 1,
+            why,
+            rest: Some("nothing from there on was sent".into()),
+            answer: None,
+        }
+    }
+
+    fn refused(batch: &Batch, unsent: Unsent) -> Self {
+        let rest = match unsent.maybe_stored {
+            true => batch.maybe_stored(),
+            false => batch.not_stored(),
+        };
+        let (why, answer) = match unsent.error {
+            Error::Unreachable(why) | Error::NoAnswer(why) => (why, None),
+            Error::Refused(mut refusal) => {
+                refusal.detail = batch.without_line(&refusal.detail);
+                for (pointer, sentence) in &mut refusal.members {
+                    *pointer = batch.name_place(pointer);
+                    *sentence = batch.without_line(sentence);
+                }
+                let answer = (refusal.status.as_u16(), refusal.code.clone());
+                (refusal.text(), Some(answer))
+            }
+        };
+        Self {
+            code: 1,
+            why,
+            rest: Some(rest),
+            answer,
         }
     }
 }
@@ -213,6 +325,10 @@ fn random_prefix() -> Result<String, Failure> {
 #[derive(Debug)]
 struct Done {
     prefix: String,
+    /// The command that goes on.
+    again: String,
+    /// What a stop says of the batch that is under way, if there is one.
+    under_way: Option<String>,
     accepted: u64,
     batches: u64,
     first: Option<Value>,
@@ -221,9 +337,11 @@ struct Done {
 }
 
 impl Done {
-    fn new(prefix: String) -> Self {
+    fn new(again: String, prefix: String) -> Self {
         Self {
             prefix,
+            again,
+            under_way: None,
             accepted: 0,
             batches: 0,
             first: None,
@@ -262,45 +380,55 @@ impl Done {
         self.first = self.first.take().or(first);
     }
 
-    fn stopped(&self, why: &str, rest: &str) -> Failure {
-        let accepted = output::counted(self.accepted, "message");
-        let prefix = &self.prefix;
-        Failure::failed(format!(
-            "{why}\n{accepted} accepted before that; {rest}\nwith --idempotency-prefix {prefix} another run stores nothing twice"
-        ))
-    }
-
-    fn refused(&self, batch: &Batch, unsent: &Unsent) -> Failure {
-        let why = match &unsent.error {
-            Error::Unreachable(why) | Error::NoAnswer(why) => why.clone(),
-            Error::Refused(refusal) => {
-                let mut named = refusal.clone();
-                for (pointer, _) in &mut named.members {
-                    *pointer = batch.name_place(pointer);
-                }
-                named.text()
-            }
-        };
-        let rest = match unsent.maybe_stored {
-            true => batch.maybe_stored(),
-            false => batch.not_stored(),
-        };
-        self.stopped(&why, &rest)
-    }
-
-    fn print(self, output: Output) -> Result<(), Failure> {
+    /// Prints what was accepted, also if not all was.
+    fn print(self, ended: Result<(), Stop>, output: Output) -> Result<(), Failure> {
         for warning in &self.warnings {
             output::say(&format!("warning: {warning}"));
         }
-        if output == Output::Json {
-            return output::print_json(&json!({
-                "accepted": self.accepted,
-                "batches": self.batches,
-                "first": self.first,
-                "last": self.last,
-                "warnings": self.warnings,
-            }));
+        match (ended, output) {
+            (Ok(()), Output::Text) => self.print_text(),
+            (Ok(()), Output::Json) => output::print_json(&self.json()),
+            (Err(stop), output) => {
+                let failure = self.stopped(&stop);
+                if output == Output::Json {
+                    let mut report = self.json();
+                    report["error"] = json!({
+                        "detail": failure.message,
+                        "status": stop.answer.as_ref().map(|(status, _)| status),
+                        "code": stop.answer.as_ref().map(|(_, code)| code),
+                    });
+                    report["next"] = self.again.into();
+                    output::print_json(&report)?;
+                }
+                Err(failure)
+            }
         }
+    }
+
+    fn stopped(&self, stop: &Stop) -> Failure {
+        let accepted = output::counted(self.accepted, "message");
+        let rest = stop.rest.as_ref().or(self.under_way.as_ref());
+        let rest = rest.map(|rest| format!("; {rest}")).unwrap_or_default();
+        Failure {
+            code: stop.code,
+            message: format!(
+                "{}\n{accepted} accepted before that{rest}\nto send the rest, and store nothing twice: {}",
+                stop.why, self.again
+            ),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "accepted": self.accepted,
+            "batches": self.batches,
+            "first": self.first,
+            "last": self.last,
+            "warnings": self.warnings,
+        })
+    }
+
+    fn print_text(&self) -> Result<(), Failure> {
         let mut text = format!("{} accepted", output::counted(self.accepted, "message"));
         if self.batches > 1 {
             text = format!("{text} in {} batches", self.batches);

@@ -132,6 +132,8 @@ fn sync_tells_exactly_what_was_stored_when_it_stops_in_the_middle() {
         "{ended:?}"
     );
     assert_eq!(served.dispatched(), 2_000);
+    let next = format!(" --url {}\n", served.url);
+    assert!(ended.err.ends_with(&next), "{ended:?}");
     lines[2_100] = &good;
     fs::write(messages, lines.join("\n")).unwrap();
     let ended = served.run(&["sync", messages]).expect(0);
@@ -140,6 +142,81 @@ fn sync_tells_exactly_what_was_stored_when_it_stops_in_the_middle() {
         "2500 messages accepted in 3 batches: first DataSyncStream/0 offset 2000, last DataSyncStream/0 offset 4499\n"
     );
     assert_eq!(served.dispatched(), 4_500);
+}
+
+#[test]
+fn sync_names_one_line_of_the_file_also_where_json_breaks() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start();
+    let served = Served::start(dir.path(), &[]);
+    let good = target.message("/200");
+    let mut lines = vec![good.as_str(); 1_200];
+    lines[1_100] = "{\"streamMessage\": nul}";
+    let messages = file(dir.path(), "m.ndjson", &lines.join("\n"));
+    let ended = served.run(&["sync", messages.to_str().unwrap()]).expect(1);
+    let first = ended.err.lines().next().unwrap();
+    assert_eq!(
+        first, "error: line 1101: this is not JSON: it breaks at column 22",
+        "{ended:?}"
+    );
+    assert_eq!(
+        ended.err.matches("this is not JSON").count(),
+        1,
+        "{ended:?}"
+    );
+    // The file as one document has its own lines.
+    let document = file(dir.path(), "m.json", "{\n\"streamMessage\": nul}");
+    let ended = served.run(&["sync", document.to_str().unwrap()]).expect(1);
+    assert!(
+        ended
+            .err
+            .starts_with("error: this is not JSON: it breaks at line 2, column 21\n"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn usage_lines_show_no_address_that_comes_from_the_environment() {
+    for (command, usage) in [
+        (&["sync"][..], "Usage: syncgate sync <FILE>\n"),
+        (
+            &["records"],
+            "Usage: syncgate records <STREAM[/P/OFFSET]>\n",
+        ),
+        (
+            &["data-streams", "show"],
+            "Usage: syncgate data-streams show <NAME>\n",
+        ),
+        (
+            &["cursors", "rm", "s1"],
+            "Usage: syncgate cursors rm <DATA_STREAM> <CURSOR>\n",
+        ),
+        (
+            &["tail", "s", "--count", "x"],
+            "For more information, try '--help'",
+        ),
+    ] {
+        let ended = syncgate(command)
+            .env("SYNCGATE_URL", "http://ada:horse@127.0.0.1:9")
+            .output()
+            .unwrap();
+        let ended = super::process::Ended::from(ended).expect(2);
+        assert!(ended.err.contains(usage), "{command:?}: {ended:?}");
+        assert!(!ended.err.contains("--url"), "{command:?}: {ended:?}");
+        assert!(!ended.err.contains("horse"), "{command:?}: {ended:?}");
+    }
+    // The variable still counts, and is checked.
+    for (url, told) in [
+        ("", "SYNCGATE_URL) is empty"),
+        ("127.0.0.1:1", "no gateway answers at http://127.0.0.1:1/"),
+    ] {
+        let ended = syncgate(&["streams", "ls"])
+            .env("SYNCGATE_URL", url)
+            .output()
+            .unwrap();
+        let ended = super::process::Ended::from(ended);
+        assert!(ended.err.contains(told), "{ended:?}");
+    }
 }
 
 #[test]

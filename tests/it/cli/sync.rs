@@ -7,6 +7,8 @@ use std::{
     thread,
 };
 
+use serde_json::json;
+
 use super::process::{Served, Target, file, run};
 
 /// Stands between the command and a gateway: hands requests on one by one, and `cut` says of which it keeps the answer
@@ -62,6 +64,135 @@ fn a_batch_whose_answer_was_lost_is_sent_again_and_stored_once() {
     let out = "1500 messages accepted in 2 batches: first DataSyncStream/0 offset 0, last DataSyncStream/0 offset 1499\n";
     assert_eq!(ended.out, out);
     assert_eq!(served.dispatched(), 1_500);
+}
+
+#[test]
+fn a_run_that_fails_prints_json_with_what_was_stored_and_the_command_that_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start();
+    let served = Served::start(dir.path(), &[]);
+    let good = target.message("/200");
+    let bad = good.replace("\"POST\"", "\"post\"");
+    let mut lines = vec![good.as_str(); 1_500];
+    lines[1_200] = &bad;
+    let messages = file(dir.path(), "it's.ndjson", &lines.join("\n"));
+    let messages = messages.to_str().unwrap();
+    let ended = served
+        .run(&["sync", messages, "--output", "json"])
+        .expect(1);
+    assert!(
+        ended.err.starts_with("error: line 1201: /streamMessage/"),
+        "{ended:?}"
+    );
+    let report = ended.json();
+    assert_eq!(
+        (&report["accepted"], &report["batches"]),
+        (&json!(1_000), &json!(1)),
+        "{report}"
+    );
+    assert_eq!(report["last"]["offset"], 999, "{report}");
+    let error = &report["error"];
+    assert_eq!(
+        (&error["status"], &error["code"]),
+        (&json!(400), &json!("invalid_message")),
+        "{report}"
+    );
+    assert!(
+        error["detail"].as_str().unwrap().starts_with("line 1201: "),
+        "{report}"
+    );
+    // A shell runs the command as it stands.
+    fs::write(messages, vec![good.as_str(); 1_500].join("\n")).unwrap();
+    let next = report["next"].as_str().unwrap();
+    let ended = std::process::Command::new("sh")
+        .args(["-c", &next.replacen("syncgate", "\"$BINARY\"", 1)])
+        .env("BINARY", env!("CARGO_BIN_EXE_syncgate"))
+        .output()
+        .unwrap();
+    let ended = super::process::Ended::from(ended).expect(0);
+    assert!(
+        ended.out.starts_with("1500 messages accepted in 2 batches"),
+        "{ended:?}"
+    );
+    assert_eq!(served.dispatched(), 1_500);
+
+    // The same where nobody answers.
+    let nobody = [
+        "sync",
+        messages,
+        "--output",
+        "json",
+        "--url",
+        "http://127.0.0.1:1",
+    ];
+    let report = run(&nobody).expect(1).json();
+    assert_eq!(
+        (&report["accepted"], &report["error"]["code"]),
+        (&json!(0), &json!(null)),
+        "{report}"
+    );
+    let detail = report["error"]["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("no gateway answers at http://127.0.0.1:1/"),
+        "{report}"
+    );
+}
+
+#[test]
+fn ctrl_c_tells_what_was_stored_and_the_command_that_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start();
+    let served = Served::start(dir.path(), &[]);
+    // While it waits for its input, and while it waits for an answer that never comes.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
+    let line = format!("{}\n", target.message("/200"));
+    // More than a pipe holds: once it is written, the command reads.
+    let part = format!("{}{line}", " ".repeat(300_000));
+    for (url, input, has_sent, told) in [
+        (
+            &*served.url,
+            part,
+            false,
+            "0 messages accepted before that\n",
+        ),
+        (
+            &silent_url,
+            line.repeat(1_000),
+            true,
+            "0 messages accepted before that; whether lines 1 to 1000 were stored, all of them or none, is not known",
+        ),
+    ] {
+        let mut child = super::process::syncgate(&["sync", "-", "--url", url])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        // The connection is kept, and nothing is answered.
+        let asked = has_sent.then(|| {
+            let (connection, _) = silent.accept().unwrap();
+            whole(&connection);
+            connection
+        });
+        let sent = std::process::Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let ended = super::process::Ended::from(child.wait_with_output().unwrap()).expect(130);
+        drop((stdin, asked));
+        assert!(
+            ended.err.starts_with("error: stopped by a signal\n"),
+            "{ended:?}"
+        );
+        assert!(ended.err.contains(told), "{ended:?}");
+        let next =
+            "to send the rest, and store nothing twice: syncgate sync - --idempotency-prefix sync-";
+        assert!(ended.err.contains(next), "{ended:?}");
+        assert!(ended.err.ends_with(&format!(" --url {url}\n")), "{ended:?}");
+    }
 }
 
 #[test]
