@@ -28,7 +28,8 @@ use super::{
 
 /// Answers of this size or less do not count.
 const FREE_BYTES_MAX: usize = 512;
-/// Of the space, one part in so many is kept for answers to batches, so that readers cannot shut out senders.
+/// Of the space, one part in so many is kept for answers to batches, so that readers cannot shut out senders. As much again
+/// is kept for looks at the gateway, so that readers of records cannot hide how it is.
 const KEPT_PART: usize = 8;
 /// How long a streamed answer waits for space for its next part. Clients that read nothing are dropped sooner.
 const SPACE_PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +50,10 @@ pub(super) struct Share {
     held: Arc<Held>,
     bytes: usize,
 }
+
+/// Marks an answer that says how the gateway is: the part that is kept for these is for it too.
+#[derive(Clone, Copy, Debug)]
+struct Look;
 
 /// Marks an answer whose bytes count already.
 #[derive(Clone, Copy, Debug)]
@@ -137,9 +142,13 @@ impl Answers {
         if len <= FREE_BYTES_MAX || response.extensions().get::<Counted>().is_some() {
             return Ok(response);
         }
-        let share = match may_refuse {
-            true => self.take_or_refuse(settings, len)?,
-            false => self.take_anyway(len),
+        let is_look = response.extensions().get::<Look>().is_some();
+        let share = match (may_refuse, is_look) {
+            (true, true) => self
+                .take_within(looks_bytes_max(settings), len)
+                .ok_or_else(full)?,
+            (true, false) => self.take_or_refuse(settings, len)?,
+            (false, _) => self.take_anyway(len),
         };
         Ok(share.attach(response))
     }
@@ -150,8 +159,13 @@ impl Answers {
     }
 }
 
-/// Returns what all answers that are no batch's may take.
+/// Returns what all answers may take that are neither a batch's nor a look at the gateway.
 pub(super) fn bytes_max(settings: &Settings) -> usize {
+    settings.answers_bytes_max - 2 * (settings.answers_bytes_max / KEPT_PART)
+}
+
+/// Returns what the answers hold at most when a look at the gateway still has space.
+fn looks_bytes_max(settings: &Settings) -> usize {
     settings.answers_bytes_max - settings.answers_bytes_max / KEPT_PART
 }
 
@@ -206,6 +220,11 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.give_back(self.bytes);
     }
+}
+
+/// Marks an answer that says how the gateway is.
+pub(super) fn mark_look(response: &mut Response) {
+    response.extensions_mut().insert(Look);
 }
 
 /// Marks an answer whose bytes hold a share of their own.
@@ -297,6 +316,30 @@ mod tests {
         assert_eq!(answers.bytes(), 0);
     }
 
+    #[tokio::test]
+    async fn looks_at_the_gateway_have_space_that_nothing_else_takes_but_batches() {
+        let (answers, settings) = (Answers::default(), settings(80_000));
+        let of = |len: usize| Response::new(Body::from(vec![b'x'; len]));
+        let look = |len: usize| {
+            let mut look = of(len);
+            mark_look(&mut look);
+            answers.count(&settings, look, true)
+        };
+        // Pages of records and all other answers together.
+        let page = answers.take(&settings, 55_000).unwrap();
+        let other = answers.count(&settings, of(5_000), true).unwrap();
+        assert!(answers.take(&settings, 1).is_none());
+        assert!(answers.count(&settings, of(600), true).is_err());
+        let first = look(6_000).unwrap();
+        let second = look(4_000).unwrap();
+        assert_eq!(answers.bytes(), 70_000);
+        // The rest is for batches.
+        assert_eq!(look(600).unwrap_err().code(), Code::QueueFull);
+        let batch = answers.take_for_batch(&settings, 10_000).unwrap();
+        drop((page, other, first, second, batch));
+        assert_eq!(answers.bytes(), 0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_space_gets_what_others_give_back_or_gives_up() {
         let (answers, settings) = (Answers::default(), settings(1_000));
@@ -309,9 +352,9 @@ mod tests {
         drop(second);
         // One that is larger than the bound has it alone.
         let all = answers.take(&settings, 5_000).unwrap();
-        assert_eq!((all.bytes(), answers.bytes()), (875, 875));
+        assert_eq!((all.bytes(), answers.bytes()), (750, 750));
         assert!(answers.take(&settings, 1).is_none());
-        let batch = answers.take_for_batch(&settings, 125).unwrap();
+        let batch = answers.take_for_batch(&settings, 250).unwrap();
         assert!(answers.take_for_batch(&settings, 1).is_err());
         drop((all, batch));
         assert_eq!(answers.bytes(), 0);

@@ -114,6 +114,7 @@ struct Shared {
     door: Door,
     bodies: Bodies,
     answers: Answers,
+    page_turns: records::Turns,
     refusals: Refusals,
     ids: RequestIds,
     sync_seconds: Histogram,

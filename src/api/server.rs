@@ -53,7 +53,7 @@ use super::{
     guard::{Guard, one},
     problem::{Code, Problem, REQUEST_ID},
     refusals::Refusals,
-    retry, router, sync,
+    records, retry, router, sync,
 };
 
 /// All headers of a request together, in bytes; longer ones are refused with 431.
@@ -109,6 +109,7 @@ impl Api {
             sources,
             bodies: Bodies::new(self.settings.clone()),
             answers: Answers::default(),
+            page_turns: records::Turns::default(),
             refusals: Refusals::default(),
             settings: self.settings,
             roles: self.roles,

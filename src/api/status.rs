@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     clock::Timestamp,
     dispatch::{BreakerState, Cause},
-    status::{Aim, Group, Problem as Trouble, Reader, ReaderKind, Report, Status, Target},
+    status::{Aim, Group, Problem as Trouble, Reader, ReaderKind, Report, Retry, Status, Target},
     storage::Health,
     users::Role,
 };
@@ -72,6 +72,8 @@ pub(super) struct StatusView {
     ledger: LedgerView,
     readers: Vec<ReaderView>,
     more_readers: usize,
+    retries: Vec<RetryView>,
+    more_retries: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -177,6 +179,17 @@ struct DifferenceView {
     difference: i64,
 }
 
+/// What runs now of a retry.
+#[derive(Debug, Serialize)]
+struct RetryView {
+    stream: String,
+    since: String,
+    /// A user, or the address of a caller without a name.
+    by: Option<String>,
+    done: u64,
+    total: u64,
+}
+
 /// A reader; which members it has depends on its kind.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -266,6 +279,8 @@ impl StatusView {
             },
             readers: first(&report.readers, ENTRIES_MAX, reader),
             more_readers: more(report.readers.len()),
+            retries: first(&report.retries, ENTRIES_MAX, retry),
+            more_retries: more(report.retries.len()),
         }
     }
 }
@@ -331,6 +346,16 @@ fn open(group: &Group, shows_reasons: bool) -> OpenView {
         count: group.len,
         first: group.first.to_string(),
         last: group.last.to_string(),
+    }
+}
+
+fn retry(retry: &Retry) -> RetryView {
+    RetryView {
+        stream: retry.stream.to_string(),
+        since: retry.since.to_string(),
+        by: retry.by.as_deref().map(str::to_owned),
+        done: retry.done,
+        total: retry.total,
     }
 }
 

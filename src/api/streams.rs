@@ -10,10 +10,10 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use crate::{
-    place::{Offset, Partition, StreamName},
+    place::StreamName,
     redrive,
     storage::{
-        Bounds, ControlEventKind, MadeBy, OpenRecords, ReadError, Stream, StreamConfig, StreamError,
+        ControlEventKind, MadeBy, OpenRecords, ReadError, Stream, StreamConfig, StreamError,
     },
 };
 
@@ -296,18 +296,18 @@ async fn detailed(shared: &Shared, stream: &Stream) -> Result<Response, Problem>
     let mut readers = Vec::new();
     if source(shared) == Some(&stream.name) {
         readers.push(wire::ReaderView {
+            kind: "dispatch",
             name: "dispatch".into(),
             lag: bounds.iter().map(|partition| partition.open).sum(),
         });
     }
-    for group in redrive::groups(&**shared.streams.engine(), stream.id).await {
-        let partitions = (0..).zip(&bounds).map(|(at, view)| {
-            let (earliest, tail) = (Offset(view.earliest), Offset(view.tail));
-            (Partition(at), Bounds { earliest, tail })
-        });
+    let engine = &**shared.streams.engine();
+    for group in redrive::groups(engine, stream.id).await {
+        let lag = group.lag(engine, stream.all_partitions()).await;
         readers.push(wire::ReaderView {
-            name: format!("redrive/{}", group.name),
-            lag: group.lag(partitions),
+            kind: "retry",
+            name: group.name,
+            lag,
         });
     }
     let view = wire::StreamDetail {

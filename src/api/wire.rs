@@ -274,6 +274,8 @@ impl From<Counts> for CountsView {
 
 #[derive(Debug, Serialize)]
 pub(super) struct ReaderView {
+    /// As in the answer of `GET /v1/status`.
+    pub(super) kind: &'static str,
     pub(super) name: String,
     pub(super) lag: u64,
 }

@@ -75,6 +75,13 @@ enum Command {
     /// Shows what is wrong, and which command comes next.
     ///
     /// The exit code is 0 if all is well, and 1 if there is a problem or no answer.
+    ///
+    /// Problems come first, the worst first. Of the targets, STATE is that of the breaker, since when it is so: closed (calls
+    /// begin), open (none begins), half-open (one call probes). PENDING are records that wait for their dispatch, FAILED those
+    /// that wait in an error stream for a retry, OLDEST is how long the first of both waits, LAST CAUSE why the last call
+    /// failed and how long ago. Open records are told by stream, target and cause: COUNT says how many, FIRST how long ago the
+    /// first of them was called, LAST how long ago the last came into the stream. A reader that is behind has so many open or
+    /// unread records before it. A page that does not fit the terminal says so in its last line.
     Status(status::Arguments),
     /// Posts a message, an array of messages, or one message a line (NDJSON) to a running gateway.
     Sync(sync::Arguments),

@@ -20,12 +20,13 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    breaker::{Begun, Breaker, Change},
+    breaker::{Begun, Breaker, Change, Stand},
     budget::Budget,
     job::Job,
     lane::{Lane, Lanes, Share, Space},
     outcome::{Cause, Verdict},
     pace::Slots,
+    past::Stood,
     settings::TargetSettings,
     state::{LastFailure, Moment, TargetState},
     stats::TargetStatus,
@@ -712,6 +713,17 @@ impl Board {
             in_flight: state.workers.iter().filter(is_busy).count(),
             last_failure,
         })
+    }
+
+    /// Returns what is remembered of the target when the board goes.
+    pub(super) fn stood(&self, now: Instant) -> Stood {
+        let last = self.last_failure.lock();
+        let last_failure = last.unwrap_or_else(PoisonError::into_inner).clone();
+        let (stand, since) = self.lock().breaker.stand(now);
+        Stood {
+            closed: since.filter(|_| matches!(stand, Stand::Closed)),
+            last_failure,
+        }
     }
 
     /// Returns how the target is called in logs and metrics.

@@ -49,6 +49,7 @@ mod lookup;
 pub(crate) mod outcome;
 mod owner;
 pub(crate) mod pace;
+mod past;
 mod redact;
 mod refused;
 mod renew;
@@ -287,7 +288,8 @@ impl Dispatcher {
         self.shared.targets.waiting_causes()
     }
 
-    /// Returns how every target stands that has a queue of its own, or an entry in the configuration.
+    /// Returns how every target stands that has a queue of its own, had one within the last hour, or has an entry in the
+    /// configuration.
     #[must_use]
     pub fn target_states(&self) -> Vec<TargetState> {
         let now = Moment {

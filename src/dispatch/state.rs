@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{breaker::Stand, outcome::Cause, target_id::TargetId};
 use crate::clock::Timestamp;
 
-/// A target that has a queue of its own, or an entry in the configuration, at one moment.
+/// A target that has or had a queue of its own, or has an entry in the configuration, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetState {
     /// The target.
@@ -18,7 +18,7 @@ pub struct TargetState {
     pub since: Option<Timestamp>,
     /// Calls now.
     pub in_flight: usize,
-    /// The last call that failed, since the queue was made.
+    /// The last call that failed, of this queue or of one within the last hour.
     pub last_failure: Option<LastFailure>,
 }
 

@@ -17,6 +17,7 @@ use super::{
     job::Job,
     lane::{Lane, Space},
     outcome::Cause,
+    past::Past,
     settings::Settings,
     state::{Moment, TargetState},
     stats::TargetStatus,
@@ -44,6 +45,8 @@ struct Boards {
     own: HashMap<TargetId, Arc<Board>>,
     /// Those of `own` that were seen to be kept only for their open breaker. They give way first.
     resting: HashSet<TargetId>,
+    /// Those that had a board of their own not long ago.
+    past: Past,
     /// Of targets beyond the bound, and of records that name no target at all.
     shared: Arc<Board>,
 }
@@ -62,6 +65,7 @@ impl Targets {
                 settings,
                 own: HashMap::new(),
                 resting: HashSet::new(),
+                past: Past::default(),
                 shared: Arc::new(shared),
             }),
         }
@@ -169,9 +173,15 @@ impl Targets {
         let mut boards = self.lock();
         let boards = &mut *boards;
         // A target that is configured no more keeps no board that nothing is on: nobody would come to tidy it up.
-        boards
-            .own
-            .retain(|origin, board| settings.targets.contains_key(origin) || !board.is_deserted());
+        let now = Instant::now();
+        let past = &mut boards.past;
+        boards.own.retain(|origin, board| {
+            let stays = settings.targets.contains_key(origin) || !board.is_deserted();
+            if !stays {
+                past.keep(origin.clone(), board.stood(now), now);
+            }
+            stays
+        });
         boards
             .resting
             .retain(|origin| boards.own.contains_key(origin));
@@ -191,7 +201,7 @@ impl Targets {
         let Some(origin) = &board.origin else { return };
         let mut boards = self.lock();
         if boards.may_go(origin, board) && board.is_deserted() {
-            boards.own.remove(origin);
+            boards.remove(origin);
             boards.resting.remove(origin);
         }
     }
@@ -205,17 +215,33 @@ impl Targets {
         }
     }
 
-    /// Returns how every target stands that has a board of its own, or an entry in the configuration.
+    /// Returns how every target stands that has a board of its own, had one within the last hour, or has an entry in the
+    /// configuration.
     pub(super) fn states(&self, now: Moment) -> Vec<TargetState> {
-        let (own, idle) = {
-            let boards = self.lock();
-            let configured = boards.settings.targets.keys();
-            let idle = configured.filter(|id| !boards.own.contains_key(id));
-            let idle: Vec<_> = idle.cloned().collect();
-            (boards.own.values().cloned().collect::<Vec<_>>(), idle)
+        let (own, mut others, failures) = {
+            let mut boards = self.lock();
+            boards.past.forget(now.instant);
+            let others = boards.past.states(now);
+            let mut others: HashMap<_, _> = others.map(|state| (state.id.clone(), state)).collect();
+            for id in boards.settings.targets.keys() {
+                let idle = || TargetState::idle(id.clone());
+                others.entry(id.clone()).or_insert_with(idle);
+            }
+            let failed = |id: &TargetId| Some((id.clone(), boards.past.last_failure(id)?.clone()));
+            let failures: HashMap<_, _> = boards.own.keys().filter_map(failed).collect();
+            let own: Vec<_> = boards.own.values().cloned().collect();
+            (own, others, failures)
         };
-        let own = own.iter().filter_map(|board| board.state(now));
-        own.chain(idle.into_iter().map(TargetState::idle)).collect()
+        let mut states: Vec<_> = own.iter().filter_map(|board| board.state(now)).collect();
+        for state in &mut states {
+            others.remove(&state.id);
+            // A board that is new has not seen what the one before it did.
+            if state.last_failure.is_none() {
+                state.last_failure = failures.get(&state.id).cloned();
+            }
+        }
+        states.extend(others.into_values());
+        states
     }
 
     /// Returns every target in numbers.
@@ -272,10 +298,18 @@ impl Boards {
             };
             self.resting.remove(&first);
             if self.own.get(&first).is_some_and(|board| board.give_way()) {
-                self.own.remove(&first);
+                self.remove(&first);
             }
         }
         true
+    }
+
+    /// Removes a board, and remembers how its target stood.
+    fn remove(&mut self, origin: &TargetId) {
+        if let Some(board) = self.own.remove(origin) {
+            let now = Instant::now();
+            self.past.keep(origin.clone(), board.stood(now), now);
+        }
     }
 
     /// Returns whether a board is that of its target, which has it not by its settings.

@@ -260,17 +260,18 @@ impl Gateway {
         );
         metrics.adopt(metrics::RELOAD_TIME_SECONDS, last_reload.seconds.clone());
         let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
+        let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let status = Status::new(status::Deps {
             streams: streams.clone(),
             dispatcher: dispatcher.clone(),
             push: push.clone(),
+            redriver: redriver.clone(),
             source: config.roles.source.clone(),
             // A command may be given elsewhere.
             dir: std::path::absolute(&config.data.dir).unwrap_or_else(|_| config.data.dir.clone()),
             clock,
             tasks: edge_tasks.clone(),
         });
-        let redriver = Redriver::new(&dispatcher, config.redrive.clone());
         let (reload, asked) = reload::channel();
         let parts = api::Parts {
             push: push.clone(),

@@ -19,14 +19,17 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use super::{Error, GroupReport};
 use crate::{
     clock::Timestamp,
     dispatch::Shared,
     place::{Offset, Partition, PartitionId, StreamId},
-    storage::{Bounds, Commit, CommitError, Engine, StateChange, StateEntry},
+    storage::{Commit, CommitError, Engine, StateChange, StateEntry},
 };
 
 /// Groups of one stream.
@@ -39,6 +42,8 @@ const RACES_MAX: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long in between.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Open records that the log names at a time, so that its writer does not wait.
+const STEP_LEN: usize = 16_384;
 /// State of all groups of all streams.
 const PREFIX: &str = "redrive/";
 
@@ -89,16 +94,38 @@ pub struct GroupStand {
 }
 
 impl GroupStand {
-    /// Returns how many kept records of these partitions the group has yet to look at.
-    #[must_use]
-    pub fn lag(&self, partitions: impl IntoIterator<Item = (Partition, Bounds)>) -> u64 {
-        let behind = partitions.into_iter().map(|(partition, bounds)| {
-            // Records that were trimmed before the group saw them are not there to be read.
-            let next = self.next.get(&partition).copied().unwrap_or_default();
-            bounds.tail.0 - next.clamp(bounds.earliest, bounds.tail).0
-        });
-        behind.sum()
+    /// Returns how many records of these partitions the group has yet to retry: those without an end from where it stands
+    /// on. What has an end is passed over, so a group that stands before it is not behind.
+    pub async fn lag(
+        &self,
+        engine: &dyn Engine,
+        partitions: impl IntoIterator<Item = PartitionId>,
+    ) -> u64 {
+        let mut lag = 0;
+        for of in partitions {
+            let next = self.next.get(&of.partition).copied().unwrap_or_default();
+            lag += open_len(engine, of, next).await;
+        }
+        lag
     }
+}
+
+/// Returns how many records from an offset on have no end; none of a partition that has just gone.
+async fn open_len(engine: &dyn Engine, of: PartitionId, mut from: Offset) -> u64 {
+    let Ok(status) = engine.status(of) else {
+        return 0;
+    };
+    if from <= status.low_mark {
+        return status.counts.open_len();
+    }
+    let mut len = 0;
+    while let Ok(open) = engine.open_offsets(of, from, STEP_LEN)
+        && let Some(last) = open.last()
+    {
+        (len, from) = (len + open.len() as u64, last.next());
+        yield_now().await;
+    }
+    len
 }
 
 /// Returns the groups of a stream, by name.

@@ -12,7 +12,13 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::{cmp::Reverse, collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, oneshot},
@@ -24,7 +30,7 @@ pub(crate) use self::problems::size;
 pub use self::{
     census::{Aim, Counted, Group},
     problems::Problem,
-    report::{Books, Open, Reader, ReaderKind, Report, Target},
+    report::{Books, Open, Reader, ReaderKind, Report, Retry, Target},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -34,7 +40,7 @@ use crate::{
     place::StreamName,
     push::Push,
     record::Record,
-    redrive,
+    redrive::{self, Redriver},
     storage::{Space, StreamLedger},
     tasks::{Part, Tasks},
 };
@@ -53,6 +59,8 @@ pub struct Deps {
     pub dispatcher: Dispatcher,
     /// Knows the readers of data streams.
     pub push: Push,
+    /// Knows the retries that run.
+    pub redriver: Redriver,
     /// The stream that is dispatched; the records of all others wait for a retry.
     pub source: StreamName,
     /// The data directory, for commands.
@@ -183,6 +191,7 @@ impl Inner {
             problems: Vec::new(),
             targets: self.targets(&counted),
             readers: self.readers(&counted).await,
+            retries: self.retries(),
             open: Open {
                 streams: ledger.streams.iter().filter_map(has_open).collect(),
                 counted,
@@ -197,7 +206,8 @@ impl Inner {
         report
     }
 
-    /// Returns every target that has a queue, an entry in the configuration or open records.
+    /// Returns every target that has a queue or had one within the last hour, has an entry in the configuration, or has open
+    /// records.
     fn targets(&self, counted: &Counted) -> Vec<Target> {
         let mut targets = HashMap::new();
         let dispatcher = &self.deps.dispatcher;
@@ -250,6 +260,31 @@ impl Inner {
         targets
     }
 
+    /// Returns the retries that run, by stream: a retry of several partitions is one.
+    fn retries(&self) -> Vec<Retry> {
+        let engine = self.deps.streams.engine();
+        let mut retries: BTreeMap<StreamName, Retry> = BTreeMap::new();
+        for running in self.deps.redriver.running() {
+            // A partition that the call has not come to yet has its open records before it.
+            let open = || Some(engine.status(running.of).ok()?.counts.open_len());
+            let total = running.total.or_else(open).unwrap_or_default();
+            let retry = retries.entry(running.stream.clone());
+            let retry = retry.or_insert_with(|| Retry {
+                stream: running.stream,
+                since: running.since,
+                by: running.by.clone(),
+                done: 0,
+                total: 0,
+            });
+            if running.since < retry.since {
+                (retry.since, retry.by) = (running.since, running.by);
+            }
+            retry.done += running.done;
+            retry.total += total;
+        }
+        retries.into_values().collect()
+    }
+
     async fn readers(&self, counted: &Counted) -> Vec<Reader> {
         let engine = self.deps.streams.engine();
         let mut readers = Vec::new();
@@ -277,10 +312,7 @@ impl Inner {
                 }));
             }
             for group in groups {
-                let partitions = statuses
-                    .iter()
-                    .map(|(of, status)| (of.partition, status.bounds));
-                let lag = group.lag(partitions);
+                let lag = group.lag(&**engine, stream.all_partitions()).await;
                 readers.push(reader(ReaderKind::Retry(group.name), lag, None));
             }
         }

@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap, path::Path, time::Duration};
 use super::{Aim, Group, Report, Target};
 use crate::{
     clock::Timestamp,
-    dispatch::{BreakerState, Cause},
+    dispatch::{BreakerState, Cause, TargetId},
     place::StreamName,
     storage::{Health, Stream},
 };
@@ -17,6 +17,8 @@ use crate::{
 const LATE: Duration = Duration::from_secs(300);
 /// Targets and causes that the text about a stream names.
 const NAMED_LEN_MAX: usize = 2;
+/// What to do about a stream while a retry of it runs.
+const RUNS: &str = "A retry of them runs; wait until it has ended:";
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ pub(super) fn find(report: &Report, source: &StreamName) -> Vec<Problem> {
                 *len = len.saturating_sub(group.len);
             }
         }
-        weighed.extend(of_target(target, &claimed, source));
+        weighed.extend(of_target(target, &claimed, report, source));
     }
     for (stream, len) in open.into_values().filter(|(_, len)| *len > 0) {
         let left = failed.iter().filter(|group| group.stream.id == stream.id);
@@ -178,7 +180,12 @@ fn claim<'a>(target: &Target, failed: &mut Vec<&'a Group>) -> Vec<&'a Group> {
         .collect()
 }
 
-fn of_target(target: &Target, claimed: &[&Group], source: &StreamName) -> Option<(u64, Problem)> {
+fn of_target(
+    target: &Target,
+    claimed: &[&Group],
+    report: &Report,
+    source: &StreamName,
+) -> Option<(u64, Problem)> {
     let state = match target.breaker {
         BreakerState::Closed => return None,
         BreakerState::Open {
@@ -190,17 +197,22 @@ fn of_target(target: &Target, claimed: &[&Group], source: &StreamName) -> Option
     };
     let failed: u64 = claimed.iter().map(|group| group.len).sum();
     let waits = |len| counted(len, "record waits", "records wait");
-    let (waiting, next, command) = match (claimed.first(), target.pending) {
+    let deliver = |group: &Group, next: String| match runs(report, &group.stream.name) {
+        true => (RUNS.to_owned(), wait()),
+        false => (next, retry(report, &group.stream, Some(&target.id))),
+    };
+    let (waiting, (next, command)) = match (claimed.first(), target.pending) {
         (None, 0) => return None,
         (None, len) => (
             format!("{} in {source}", waits(len)),
-            "They are called by themselves once it answers; look at them:",
-            look(source),
+            (
+                "They are called by themselves once it answers; look at them:".to_owned(),
+                look(source),
+            ),
         ),
         (Some(group), 0) => (
             format!("{} in {}", waits(failed), group.stream.name),
-            "Once it answers, deliver them:",
-            retry(&group.stream),
+            deliver(group, "Once it answers, deliver them:".into()),
         ),
         (Some(group), len) => (
             format!(
@@ -208,8 +220,10 @@ fn of_target(target: &Target, claimed: &[&Group], source: &StreamName) -> Option
                 waits(failed),
                 group.stream.name
             ),
-            "Once it answers, deliver the first; the others are called by themselves:",
-            retry(&group.stream),
+            deliver(
+                group,
+                "Once it answers, deliver the first; the others are called by themselves:".into(),
+            ),
         ),
     };
     let last = target.last_failure.as_ref();
@@ -250,7 +264,11 @@ fn of_stream(stream: &Stream, len: u64, groups: &[&Group], report: &Report) -> P
     let most = helps.into_iter().max_by_key(|(len, help)| (*len, *help));
     let help = most.map_or(Help::Look, |(_, help)| help);
     let (next, command) = match help {
-        Help::Retry => ("A retry may deliver them:", retry(stream)),
+        _ if runs(report, &stream.name) => (RUNS, wait()),
+        Help::Retry => (
+            "A retry may deliver them:",
+            retry(report, stream, only_target(groups)),
+        ),
         Help::Token => (
             "Send a message with a new token for the target, then retry them. See which they are:",
             look(&stream.name),
@@ -330,9 +348,43 @@ fn late(report: &Report, source: &StreamName) -> Option<Problem> {
     })
 }
 
-/// Returns the command that delivers the records of a stream, of all partitions.
-fn retry(stream: &Stream) -> String {
-    format!("syncgate retry {} --loop", stream.name)
+/// Returns the target of groups that have the same one.
+fn only_target<'a>(groups: &[&'a Group]) -> Option<&'a TargetId> {
+    let (first, others) = groups.split_first()?;
+    match &first.aim {
+        Aim::Target(id) if others.iter().all(|group| group.aim == first.aim) => Some(id),
+        _ => None,
+    }
+}
+
+/// Returns whether a retry of a stream runs.
+fn runs(report: &Report, stream: &StreamName) -> bool {
+    report.retries.iter().any(|retry| retry.stream == *stream)
+}
+
+/// Returns the command that waits for a retry that runs, and shows how far it is.
+fn wait() -> String {
+    "syncgate status --watch".into()
+}
+
+/// Returns the command that delivers records of a stream, of all partitions: those of one target, if others have records
+/// there too, because a problem's command is for what the problem tells.
+fn retry(report: &Report, stream: &Stream, target: Option<&TargetId>) -> String {
+    let all = format!("syncgate retry {} --loop", stream.name);
+    let counted = &report.open.counted;
+    let is_other = |group: &&Group| match (target, &group.aim) {
+        (Some(target), Aim::Target(id)) => id != target,
+        _ => true,
+    };
+    let mut here = counted.groups.iter();
+    let is_shared = here.any(|group| group.stream.id == stream.id && is_other(&group));
+    match target.filter(|_| is_shared || !counted.is_complete) {
+        Some(target) => format!(
+            "{all} --filter {}",
+            word(&format!("target={target}"))
+        ),
+        None => all,
+    }
 }
 
 /// Returns the command that shows the open records of a stream, of all partitions.
@@ -342,10 +394,14 @@ fn look(stream: &StreamName) -> String {
 
 /// Returns a path as a shell takes it.
 fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    word(&path.to_string_lossy())
+}
+
+/// Returns a text as one word of a shell.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:".contains(c);
     match text.chars().all(is_plain) && !text.is_empty() {
-        true => text.into_owned(),
+        true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }

@@ -39,6 +39,8 @@ pub struct Report {
     pub ledger: Books,
     /// The readers, those with the greatest lag first.
     pub readers: Vec<Reader>,
+    /// The retries that run, by stream.
+    pub retries: Vec<Retry>,
 }
 
 /// A target.
@@ -84,6 +86,21 @@ pub struct Books {
     pub streams: Vec<(String, i64)>,
     /// How many losses were accepted.
     pub accepted_losses: u64,
+}
+
+/// What runs now of a retry of a stream: a loop makes one call after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// The stream.
+    pub stream: StreamName,
+    /// When the call began.
+    pub since: Timestamp,
+    /// The user who asked for it, or the address of a caller without a name.
+    pub by: Option<Arc<str>>,
+    /// Records that the call has settled.
+    pub done: u64,
+    /// Records that it found, or has yet to come to; a filter may leave some of them out.
+    pub total: u64,
 }
 
 /// A reader of a stream.

@@ -459,6 +459,25 @@ impl Log for Memory {
         Ok(open.take(len_max).collect())
     }
 
+    /// As near as a block's head is: the first of four records has its own time, the others have that one's.
+    async fn not_before(&self, places: &[(PartitionId, Offset)]) -> Vec<Timestamp> {
+        let inner = self.inner.lock().unwrap();
+        let time = |(of, from): &(PartitionId, Offset)| {
+            let part = inner.part(*of).ok()?;
+            let is_lost = |offset| part.lost.iter().any(|lost| lost.contains(&offset));
+            if *from < part.bounds().earliest || part.damaged == Some(*from) {
+                return None;
+            }
+            let mut behind = part.records.iter();
+            let found = behind.find(|record| record.offset >= *from && !is_lost(record.offset))?;
+            let head = Offset(found.offset.0 / 4 * 4);
+            let head = part.records.iter().find(|record| record.offset == head);
+            Some(head.map_or(found.time, |head| head.time.min(found.time)))
+        };
+        let times = places.iter().map(|place| time(place).unwrap_or_default());
+        times.collect()
+    }
+
     async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError> {
         let inner = self.inner.lock().unwrap();
         let part = inner.part(of)?;

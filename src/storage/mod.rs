@@ -94,6 +94,12 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Page, ReadError>;
 
+    /// Returns for each place a time before which its record was not stored, as near as is known without reading records.
+    ///
+    /// Of a lost record it is that of the one behind it. Where nothing is known, and where the record was trimmed, it is the
+    /// earliest time that there is. So several partitions are merged without reading the first records of all.
+    async fn not_before(&self, places: &[(PartitionId, Offset)]) -> Vec<Timestamp>;
+
     /// Returns bounds, low mark and counts.
     ///
     /// # Errors

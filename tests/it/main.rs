@@ -32,6 +32,7 @@ mod limits;
 mod loss;
 mod open_mode;
 mod open_records;
+mod page_load;
 mod payloads;
 mod purge;
 mod push;

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Gateway, StubTarget, keyed, message, on_terminal, poll, syncgate, within,
+    Act, Gateway, StubTarget, keyed, message, on_terminal, on_terminal_of, poll, syncgate, within,
 };
 
 const UNAVAILABLE: &str = "ServerUnavailableStream";
@@ -30,6 +30,14 @@ async fn look(gateway: &Gateway, columns: u16) -> (ExitStatus, String) {
     within("a look", looking).await.unwrap()
 }
 
+/// The same on a terminal of so many lines.
+async fn look_on(gateway: &Gateway, columns: u16, lines: u16) -> String {
+    let mut command = status(gateway);
+    let looking =
+        tokio::task::spawn_blocking(move || on_terminal_of(columns, lines, &mut command));
+    within("a look", looking).await.unwrap().1
+}
+
 /// Looks until all is well: a report may be half a second old.
 async fn until_well(gateway: &Gateway) -> String {
     poll("all to be well", async || {
@@ -43,7 +51,8 @@ async fn until_well(gateway: &Gateway) -> String {
 fn check_fits(page: &str, columns: usize) {
     let widest = page.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(columns), "{widest:?}\n{page}");
-    assert!(page.lines().count() <= 40, "{page}");
+    // The last line is the prompt's.
+    assert!(page.lines().count() < 50, "{page}");
 }
 
 /// Returns the first command that a page prints, from its lines.
@@ -314,17 +323,110 @@ async fn a_page_stays_one_screen_whatever_is_wrong() {
     })
     .await;
     check_fits(&page, 80);
-    let more = |what: &str| {
-        page.lines()
-            .any(|line| line.starts_with("and ") && line.contains(what))
-    };
-    assert!(
-        more("--output json") && more("more targets") && more("more rows"),
-        "{page}"
-    );
     // A command is whole, however long it is.
     let (ended, said) = in_a_shell(command(&page)).await;
     assert!(ended.success() && said.contains("404"), "{said}");
+    // Tables give way to problems, and the last line says how to see what is missing.
+    let commands = |page: &str| page.matches("\n   syncgate ").count();
+    let tables = |page: &str| page.contains("\nTARGET ") || page.contains("\nOPEN IN ");
+    for (lines, problems) in [(24, 2), (40, 5), (50, 7)] {
+        let page = look_on(&gateway, 80, lines).await;
+        assert!(page.lines().count() < usize::from(lines), "{lines}: {page}");
+        assert!(commands(&page) >= problems, "{lines}: {page}");
+        assert!(!tables(&page), "{lines}: {page}");
+        let rest = format!("\nand {} more problems\n", 12 - commands(&page));
+        assert!(page.contains(&rest), "{lines}: {page}");
+        let hint = "(cut to this terminal; all of it: syncgate status --output json --url http";
+        let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(hint), "{lines}: {page}");
+    }
+    // In a longer terminal the tables have what is left.
+    let long = look_on(&gateway, 200, 90).await;
+    assert_eq!(commands(&long), 12, "{long}");
+    assert!(long.lines().count() < 90 && tables(&long), "{long}");
+    // In a pipe all is there, and nothing says otherwise.
+    let (_, piped) = in_a_shell(format!("syncgate status --url {}", gateway.url)).await;
+    assert_eq!((commands(&piped), tables(&piped)), (12, true), "{piped}");
+    let whole = |line: &&str| line.starts_with("http://") && line.contains("closed");
+    assert_eq!(piped.lines().filter(whole).count(), 12, "{piped}");
+    assert!(!piped.contains("more") && !piped.contains("cut to"), "{piped}");
+}
+
+/// A retry of a group has passed some records that another one delivered since: they are settled.
+#[tokio::test]
+async fn a_group_is_not_behind_over_records_that_have_an_end() {
+    let target = StubTarget::with(|_| Act::Bare(404)).await;
+    let gateway = Gateway::start();
+    let lost: Vec<_> = (0..5).map(|n| message(&target.url("/x"), json!(n))).collect();
+    gateway.sync_all(&lost).await;
+    gateway.record(UNRECOVERABLE, 5).await;
+    let first = json!({
+        "streamOCIDToRetry": UNRECOVERABLE, "noOfMessagesToProcess": 1, "readPartition": "0", "group": "cron"
+    });
+    target.now(|_| Act::Bare(200));
+    gateway.post("/stream/retry", &first).await.ok();
+    let (_, page) = look(&gateway, 200).await;
+    assert!(page.contains("group cron of UnrecoverableErrorStream 4 behind"), "{page}");
+    gateway.retry(UNRECOVERABLE, -1, 100).await;
+    let well = until_well(&gateway).await;
+    assert!(!well.contains(" 4 behind"), "{well}");
+    let stream = gateway.get(&format!("/v1/streams/{UNRECOVERABLE}")).await.ok();
+    let reader = json!([{"kind": "retry", "name": "cron", "lag": 0}]);
+    assert_eq!(stream["readers"], reader);
+    // It is called as in `retry --group cron` everywhere.
+    let url = &gateway.url;
+    let (_, shown) = in_a_shell(format!("syncgate streams show {UNRECOVERABLE} --url {url}")).await;
+    assert!(shown.contains("\ngroup cron "), "{shown}");
+    assert!(!shown.contains("ROUTED") && !shown.contains("redrive"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_retry_that_runs_is_shown_and_the_next_step_is_to_wait_for_it() {
+    let target = StubTarget::with(|_| Act::Bare(404)).await;
+    let gateway = Gateway::start();
+    let lost: Vec<_> = (0..3)
+        .map(|n| keyed("k", &target.url("/x"), json!(n)))
+        .collect();
+    gateway.sync_all(&lost).await;
+    gateway.record(UNRECOVERABLE, 3).await;
+    target.now(|_| Act::Hang);
+    let retry = gateway.retry(UNRECOVERABLE, -1, 100);
+    let looks = async {
+        let page = poll("a retry on the page", async || {
+            let (ended, page) = look(&gateway, 80).await;
+            assert_eq!(ended.code(), Some(1), "{page}");
+            page.contains("\nretry ").then_some(page)
+        })
+        .await;
+        check_fits(&page, 80);
+        let line = page.lines().find(|line| line.starts_with("retry ")).unwrap();
+        let begins = "retry    of UnrecoverableErrorStream, 0 of 3 records done, since ";
+        assert!(line.starts_with(begins) && line.contains(" by 127.0.0.1"), "{page}");
+        assert!(page.contains("A retry of them runs; wait"), "{page}");
+        let next = command(&page);
+        assert!(next.trim().starts_with("syncgate status --watch"), "{page}");
+        let status = gateway.get("/v1/status").await.ok();
+        let running = &status["retries"][0];
+        assert_eq!((&running["stream"], &running["total"]), (&json!(UNRECOVERABLE), &json!(3)));
+    };
+    tokio::select! {
+        _ = retry => unreachable!("its target does not answer"),
+        () = looks => {}
+    }
+}
+
+#[tokio::test]
+async fn the_columns_are_explained() {
+    for (command, columns) in [
+        ("status", &["PENDING", "FAILED", "OLDEST", "LAST CAUSE", "FIRST"][..]),
+        ("streams show", &["EARLIEST", "MOVED", "DISCARDED", "EXPIRED", "LAG"]),
+    ] {
+        let (ended, help) = in_a_shell(format!("syncgate {command} --help")).await;
+        assert!(ended.success(), "{help}");
+        for column in columns {
+            assert!(help.contains(column), "{column}: {help}");
+        }
+    }
 }
 
 #[tokio::test]

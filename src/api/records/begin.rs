@@ -50,13 +50,13 @@ pub(super) async fn of_one(
     from: Begin,
     open: bool,
 ) -> Result<(Reading, Of), Problem> {
-    let engine = shared.streams.engine();
+    let (engine, turns) = (shared.streams.engine(), &shared.page_turns);
     let status = engine.status(of)?;
     let Bounds { earliest, tail } = status.bounds;
     let mut from = match from {
         Begin::Earliest => earliest,
         Begin::Tail => tail,
-        Begin::At(time) => engine.offset_at(of, time).await?,
+        Begin::At(time) => turns.take(engine.offset_at(of, time)).await?,
         Begin::Place(offset) => {
             let wrong = || match Token::parse(&offset) {
                 Err(TokenInvalid::NotOne) => "from is an offset, earliest or tail",
@@ -73,7 +73,7 @@ pub(super) async fn of_one(
         }
         from = from.max(status.low_mark.min(tail));
     }
-    let reading = Reading::one(engine.clone(), (of, from, tail), open);
+    let reading = Reading::one(engine.clone(), turns.clone(), (of, from, tail), open);
     Ok((reading, Of::One(status.bounds)))
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn of_all(
     from: Begin,
     open: bool,
 ) -> Result<(Arc<Stream>, Reading, Of), Problem> {
-    let engine = shared.streams.engine();
+    let (engine, turns) = (shared.streams.engine(), &shared.page_turns);
     let gone = || Problem::new(Code::StreamUnknown, "the stream has just been deleted");
     let StreamBounds {
         stream, partitions, ..
@@ -98,7 +98,7 @@ pub(super) async fn of_all(
         let next = match from {
             Begin::Earliest => bounds.earliest,
             Begin::Tail => bounds.tail,
-            Begin::At(time) => engine.offset_at(of, time).await?.min(bounds.tail),
+            Begin::At(time) => turns.take(engine.offset_at(of, time)).await?.min(bounds.tail),
             Begin::Place(_) => places.get(number).copied().unwrap_or_default(),
         };
         let ended = match open {
@@ -107,7 +107,7 @@ pub(super) async fn of_all(
         };
         lanes.push((of, next.max(ended), bounds.tail));
     }
-    let reading = Reading::all(engine.clone(), lanes, open);
+    let reading = Reading::all(engine.clone(), turns.clone(), lanes, open);
     Ok((stream, reading, Of::All(partitions)))
 }
 

@@ -5,6 +5,8 @@ mod page;
 mod reading;
 mod token;
 
+pub(super) use self::reading::Turns;
+
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use axum::{
@@ -122,7 +124,8 @@ pub(super) async fn show(
     let of = find_partition(&stream, &partition)?;
     let not_found = || Problem::new(Code::NotFound, "no record has this offset yet");
     let offset = Offset(offset.parse().map_err(|_| not_found())?);
-    let page = shared.streams.engine().read(of, offset, 1).await?;
+    let read = shared.streams.engine().read(of, offset, 1);
+    let page = shared.page_turns.take(read).await?;
     let found = page.records.into_iter().next();
     let record = match found.filter(|record| record.offset == offset) {
         Some(record) => record,

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     dispatch::{BreakerState, Cause, LastFailure, TargetId},
-    status::{Aim, Books, Counted, Group, Open, Problem, Reader, ReaderKind, Target},
+    status::{Aim, Books, Counted, Group, Open, Problem, Reader, ReaderKind, Retry, Target},
     storage::Space,
 };
 
@@ -106,6 +106,13 @@ pub(super) fn report() -> Report {
             accepted_losses: 0,
         },
         readers: (0..103).map(reader).collect(),
+        retries: vec![Retry {
+            stream: "AbcStream".parse().unwrap(),
+            since: Timestamp(8_000_000),
+            by: Some("alice".into()),
+            done: 12,
+            total: 56,
+        }],
     }
 }
 
@@ -160,6 +167,12 @@ async fn a_status_has_everything_and_long_lists_are_cut() {
     assert_eq!(
         (&answer["moreReaders"], &answer["moreOpen"]),
         (&json!(3), &json!(0))
+    );
+    assert_eq!(
+        answer["retries"],
+        json!([{
+            "stream": "AbcStream", "since": "1970-01-01T00:00:08.000000Z", "by": "alice", "done": 12, "total": 56
+        }])
     );
     let unknown = edge.get("/v1/status?x=1").await;
     unknown.check_problem(400, "invalid_request");

@@ -22,8 +22,6 @@ use super::{
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(2);
-/// A page is no longer than that, whatever the terminal has.
-const LINES_MAX: usize = 40;
 /// A terminal that says less than this is not believed.
 const LINES_MIN: usize = 20;
 const COLUMNS_MIN: usize = 40;
@@ -80,12 +78,7 @@ impl Look {
             Output::Json => json,
             Output::Text => {
                 let (columns, lines_max) = size();
-                let page = Page {
-                    columns,
-                    lines_max,
-                    address: &self.address,
-                };
-                page.text(&report)
+                Page::new(columns, lines_max, &self.address).text(&report)
             }
         };
         Ok((text, report.is_well()))
@@ -163,19 +156,19 @@ fn write(text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
-/// Returns the columns of the terminal, `None` in a pipe, and how many lines a page may have.
-fn size() -> (Option<usize>, usize) {
+/// Returns the columns of the terminal, and the lines that a page may have there; `None` in a pipe, and where the terminal
+/// does not say.
+fn size() -> (Option<usize>, Option<usize>) {
     let out = io::stdout();
     if !out.is_terminal() {
-        return (None, LINES_MAX);
+        return (None, None);
     }
-    match rustix::termios::tcgetwinsize(&out) {
-        Ok(size) => {
-            let columns = usize::from(size.ws_col).max(COLUMNS_MIN);
-            // The last line is the prompt's.
-            let lines = usize::from(size.ws_row).saturating_sub(1);
-            (Some(columns), lines.clamp(LINES_MIN, LINES_MAX))
-        }
-        Err(_) => (None, LINES_MAX),
-    }
+    let Ok(size) = rustix::termios::tcgetwinsize(&out) else {
+        return (None, None);
+    };
+    let said = |number: u16| (number > 0).then_some(usize::from(number));
+    let columns = said(size.ws_col).map(|columns| columns.max(COLUMNS_MIN));
+    // The last line is the prompt's.
+    let lines = said(size.ws_row).map(|lines| (lines - 1).max(LINES_MIN));
+    (columns, lines)
 }

@@ -24,6 +24,18 @@ pub(super) struct Report {
     pub(super) ledger: Ledger,
     pub(super) readers: Vec<Reader>,
     pub(super) more_readers: usize,
+    /// Absent from a gateway that does not know it yet.
+    #[serde(default)]
+    pub(super) retries: Vec<Retry>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Retry {
+    pub(super) stream: String,
+    pub(super) since: String,
+    pub(super) by: Option<String>,
+    pub(super) done: u64,
+    pub(super) total: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -19,6 +19,11 @@ pub(super) enum Command {
     /// Lists all streams.
     Ls(List),
     /// Shows one stream: how long its records are kept, the bounds of its partitions, its readers with their lag.
+    ///
+    /// EARLIEST is the first offset that is still kept, TAIL the one that the next record gets, OPEN the records without an
+    /// end, KEPT those that are kept. The other columns count the ends that records came to: DELIVERED to their target,
+    /// FILTERED by a rule, MOVED to an error stream, DISCARDED by a purge, EXPIRED by age or size before any other end, LOST
+    /// to damage. LAG is the number of open records that a reader has yet to come to; `group NAME` is that of `retry --group`.
     Show(Show),
     /// Creates a stream.
     Create(change::Create),

@@ -5,6 +5,9 @@ use serde_json::Value;
 use super::{kept, kept_len, partitions};
 use crate::cli::output::{Table, cell};
 
+/// Records that their dispatch has moved to an error stream, and those that a retry has moved to another one.
+const MOVED: &str = ">MOVED";
+const MOVED_BY: [&str; 2] = ["/counts/routed", "/counts/moved"];
 /// The numbers of a partition, with the headings of their columns. How many records are kept comes between.
 const BOUNDS: [(&str, &str); 4] = [
     ("PARTITION", "/partition"),
@@ -12,11 +15,10 @@ const BOUNDS: [(&str, &str); 4] = [
     (">TAIL", "/tail"),
     (">OPEN", "/open"),
 ];
-const ENDS: [(&str, &str); 7] = [
+const ENDS: [(&str, &str); 6] = [
     (">DELIVERED", "/counts/delivered"),
     (">FILTERED", "/counts/filtered"),
-    (">ROUTED", "/counts/routed"),
-    (">MOVED", "/counts/moved"),
+    (MOVED, ""),
     (">DISCARDED", "/counts/discarded"),
     (">EXPIRED", "/counts/expired"),
     (">LOST", "/counts/lost"),
@@ -34,7 +36,12 @@ pub(super) fn text(stream: &Value) -> String {
         Some(readers) => {
             let mut table = Table::new(&["READER", ">LAG"]);
             for reader in readers {
-                table.row([cell(reader, "/name"), cell(reader, "/lag")]);
+                let name = cell(reader, "/name");
+                let name = match cell(reader, "/kind").as_str() {
+                    "retry" => format!("group {name}"),
+                    _ => name,
+                };
+                table.row([name, cell(reader, "/lag")]);
             }
             text = format!("{text}\n{}", table.text());
         }
@@ -72,7 +79,12 @@ fn bounds(stream: &Value) -> String {
     headings.insert(BOUNDS.len(), ">KEPT");
     let mut table = Table::new(&headings);
     for partition in partitions(stream) {
-        let cells = columns().map(|(_, pointer)| cell(partition, pointer));
+        let number = |pointer: &&str| partition.pointer(pointer).and_then(Value::as_u64);
+        let moved: u64 = MOVED_BY.iter().filter_map(number).sum();
+        let cells = columns().map(|(heading, pointer)| match *heading {
+            MOVED => moved.to_string(),
+            _ => cell(partition, pointer),
+        });
         let mut row: Vec<_> = cells.collect();
         row.insert(BOUNDS.len(), kept_len(partition).to_string());
         table.row(row);
@@ -88,9 +100,9 @@ mod tests {
 
     #[test]
     fn a_stream_can_be_read() {
-        let counts = |routed: u64| {
+        let counts = |routed: u64, moved: u64| {
             json!({
-                "appended": 9, "delivered": 0, "filtered": 0, "routed": routed, "moved": 0,
+                "appended": 9, "delivered": 0, "filtered": 0, "routed": routed, "moved": moved,
                 "discarded": 0, "expired": 0, "lost": 0
             })
         };
@@ -100,10 +112,13 @@ mod tests {
             "madeAt": "2026-12-01T07:00:00.000000Z", "madeBy": "api",
             "lastPurge": {"at": "2026-12-01T08:00:00.000000Z", "reason": "wrong target", "by": null},
             "bounds": [
-                {"partition": "0", "earliest": 3, "tail": 13_000, "lowMark": 9, "open": 4, "counts": counts(12_996)},
-                {"partition": "1", "earliest": 0, "tail": 0, "lowMark": 0, "open": 0, "counts": counts(0)},
+                {"partition": "0", "earliest": 3, "tail": 13_000, "lowMark": 9, "open": 4, "counts": counts(12_994, 2)},
+                {"partition": "1", "earliest": 0, "tail": 0, "lowMark": 0, "open": 0, "counts": counts(0, 0)},
             ],
-            "readers": [{"name": "dispatch", "lag": 4}],
+            "readers": [
+                {"kind": "dispatch", "name": "dispatch", "lag": 4},
+                {"kind": "retry", "name": "cron", "lag": 1},
+            ],
         });
         assert_eq!(
             text(&stream),
@@ -117,12 +132,13 @@ mod tests {
              purged      2026-12-01T08:00:00.000000Z\n\
              purged for  wrong target\n\
              \n\
-             PARTITION  EARLIEST   TAIL  OPEN   KEPT  DELIVERED  FILTERED  ROUTED  MOVED  DISCARDED  EXPIRED  LOST\n\
-             0                 3  13000     4  12997          0         0   12996      0          0        0     0\n\
-             1                 0      0     0      0          0         0       0      0          0        0     0\n\
+             PARTITION  EARLIEST   TAIL  OPEN   KEPT  DELIVERED  FILTERED  MOVED  DISCARDED  EXPIRED  LOST\n\
+             0                 3  13000     4  12997          0         0  12996          0        0     0\n\
+             1                 0      0     0      0          0         0      0          0        0     0\n\
              \n\
-             READER    LAG\n\
-             dispatch    4\n"
+             READER      LAG\n\
+             dispatch      4\n\
+             group cron    1\n"
         );
     }
 }

@@ -46,6 +46,39 @@ async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
     assert_eq!(gateway.settled().await.delivered, 4);
 }
 
+/// It is for people: a target that was called a moment ago is still looked for.
+#[tokio::test]
+async fn a_target_is_shown_with_its_last_failure_after_its_board_has_gone() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| {
+        config.dispatch.idle_timeout_ms = 50;
+    })
+    .await;
+    let shown = || {
+        let states = gateway.dispatcher.target_states();
+        let state = |state: crate::dispatch::TargetState| {
+            let cause = state.last_failure.map(|last| last.cause);
+            (state.id.to_string(), cause)
+        };
+        states.into_iter().map(state).collect::<Vec<_>>()
+    };
+    let name = format!("http://{}", target.address);
+    gateway.sync("k", &message(target.address, "/x")).await;
+    target.next_call().await.answer(404);
+    gateway.settled().await;
+    let failed = [(name, Some(crate::dispatch::Cause::Status(404)))];
+    until_boards(&gateway, 1).await;
+    assert_eq!(shown(), failed);
+    // It has a board again, which has seen no failure, and is shown once.
+    gateway.sync("k", &message(target.address, "/y")).await;
+    let call = target.next_call().await;
+    assert_eq!(shown(), failed);
+    call.answer(200);
+    gateway.settled().await;
+    until_boards(&gateway, 1).await;
+    assert_eq!(shown(), failed);
+}
+
 /// Opens the breaker of a target, and returns its name.
 async fn open(gateway: &Harness, target: &mut StubTarget) -> String {
     for _ in 0..5 {

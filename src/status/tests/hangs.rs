@@ -13,6 +13,7 @@ use crate::{
     gateway::credentials::FromSecrets,
     log::Streams,
     push::{self, Push},
+    redrive::Redriver,
     secrets::{MasterKey, Secrets},
     status::{Deps, KEPT, Report, Status},
     storage::{Append, AppendKind, Commit, Engine, Log as _, StreamConfig, memory::Memory},
@@ -53,6 +54,7 @@ async fn a_disk_that_hangs_is_told_of_and_what_was_counted_before_is_kept() {
     let push = Push::open(streams.clone(), clock.clone(), of_push, &tasks);
     let status = Status::new(Deps {
         streams,
+        redriver: Redriver::new(&dispatcher, config.redrive.clone()),
         dispatcher,
         push: push.await.unwrap(),
         source: config.roles.source.clone(),

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     dispatch::{BreakerState, Cause, LastFailure, TargetId},
     place::{Incarnation, Offset, Partition, PartitionId, StreamId},
-    status::{Aim, Books, Counted, Group, Open, Problem, Report, Target, problems},
+    status::{Aim, Books, Counted, Group, Open, Problem, Report, Retry, Target, problems},
     storage::{Health, Space, Stream, StreamConfig},
 };
 
@@ -105,6 +105,7 @@ fn report(targets: Vec<Target>, groups: Vec<Group>) -> Report {
             accepted_losses: 0,
         },
         readers: Vec::new(),
+        retries: Vec::new(),
     }
 }
 
@@ -189,6 +190,68 @@ fn a_target_that_is_not_called_is_one_problem_with_what_a_retry_delivers() {
     );
     let said = format!("http://a:80 is not called before {until}, as it asked by Retry-After");
     assert!(found[0].text.starts_with(&said), "{found:?}");
+}
+
+#[test]
+fn each_command_is_for_the_target_of_its_problem() {
+    let errors = "ServerUnavailableStream";
+    let down = |url: &str| target(url, BreakerState::HalfOpen);
+    let groups = vec![
+        group(errors, "http://a", DOWN, 50),
+        group(errors, "http://b", DOWN, 6),
+        group(errors, "http://c", DOWN, 2),
+    ];
+    let of = |target: &str| format!("syncgate retry {errors} --loop --filter target={target}");
+    let (a, b, c) = (of("http://a:80"), of("http://b:80"), of("http://c:80"));
+    let both = report(vec![down("http://a"), down("http://b")], groups.clone());
+    check(
+        &both,
+        &[
+            ("target_open", &*a),
+            ("target_open", &*b),
+            ("records_open", &*c),
+        ],
+    );
+    // Of several, and of one that has the stream for itself, all of the stream.
+    let all = format!("syncgate retry {errors} --loop");
+    check(&report(Vec::new(), groups.clone()), &[("records_open", &*all)]);
+    let one = report(vec![down("http://a")], groups[..1].to_vec());
+    check(&one, &[("target_open", &*all)]);
+    // There may be others among those that were not looked at yet.
+    let mut partly = one;
+    partly.open.counted.is_complete = false;
+    check(&partly, &[("target_open", &*a)]);
+}
+
+#[test]
+fn while_a_retry_runs_the_next_step_is_to_wait_for_it() {
+    let errors = "ServerUnavailableStream";
+    let groups = vec![
+        group(errors, "http://a", DOWN, 50),
+        group(errors, "http://b", Some(Cause::Status(404)), 60),
+        group("XyzStream", "http://b", DOWN, 7),
+    ];
+    let down = target("http://a", BreakerState::HalfOpen);
+    let mut runs = report(vec![down], groups);
+    runs.retries = vec![Retry {
+        stream: errors.parse().unwrap(),
+        since: ago(3),
+        by: Some("alice".into()),
+        done: 1,
+        total: 110,
+    }];
+    let wait = "syncgate status --watch";
+    let found = check(
+        &runs,
+        &[
+            ("records_open", wait),
+            ("target_open", wait),
+            ("records_open", "syncgate retry XyzStream --loop"),
+        ],
+    );
+    for problem in &found[..2] {
+        assert!(problem.text.contains("A retry of them runs; wait"), "{problem:?}");
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ macro_rules! suite {
                 beyond_the_tail_is_the_tail,
                 offset_at_finds_the_first_record_of_a_time,
                 offset_at_tells_records_of_one_write_apart,
+                no_record_is_older_than_what_is_known_without_reading_it,
                 the_tail_can_be_watched,
                 an_unknown_partition_is_refused_everywhere;
             trimming: a_trim_removes_what_is_below_and_counts_what_was_open,

@@ -165,6 +165,42 @@ pub(crate) async fn offset_at_tells_records_of_one_write_apart(place: &dyn Place
     }
 }
 
+pub(crate) async fn no_record_is_older_than_what_is_known_without_reading_it(place: &dyn Place) {
+    let clock = place.clock();
+    let mut engine = place.open();
+    let stream = make(engine.as_ref(), "src", 2).await;
+    let (of, empty) = (part(&stream, 0), part(&stream, 1));
+    for _ in 0..40 {
+        clock.set(clock.now().plus_micros(1_000_000));
+        let records = vec![record("v".repeat(2_000)); 3];
+        stored(engine.as_ref(), append(of, records)).await;
+    }
+    for round in 0..3 {
+        let earliest = if round == 2 { 50 } else { 0 };
+        engine.trim(of, Offset(earliest)).await.unwrap();
+        let mut places: Vec<_> = (0..120).map(|offset| (of, Offset(offset))).collect();
+        places.extend([(of, Offset(120)), (empty, Offset(0))]);
+        let times = engine.not_before(&places).await;
+        assert_eq!(times.len(), places.len());
+        for ((_, offset), known) in places.iter().zip(times).take(120) {
+            if offset.0 < earliest {
+                assert_eq!(known, Timestamp::default(), "{offset} is trimmed");
+                continue;
+            }
+            let page = engine.read(of, *offset, 1).await.unwrap();
+            let time = page.records[0].time;
+            assert!(known <= time, "{offset}: {known}, {time}");
+        }
+        engine = reopened(engine, place).await;
+    }
+    let unknown = PartitionId {
+        stream: StreamId([9; 16]),
+        ..of
+    };
+    let known = engine.not_before(&[(unknown, Offset(0))]).await;
+    assert_eq!(known, [Timestamp::default()]);
+}
+
 pub(crate) async fn the_tail_can_be_watched(place: &dyn Place) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;

@@ -45,7 +45,7 @@ use super::{
 pub struct Embedded {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Arc<Queue>,
-    reader: Reader,
+    pub(super) reader: Reader,
     clock: Clock,
     pub(super) housekeeper: Arc<Housekeeper>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -251,6 +251,10 @@ impl Log for Embedded {
         self.reader.read(of, from, bytes_max).await
     }
 
+    async fn not_before(&self, places: &[(PartitionId, Offset)]) -> Vec<Timestamp> {
+        self.reader.not_before(places).await
+    }
+
     fn status(&self, of: PartitionId) -> Result<PartitionStatus, ReadError> {
         let view = lock::read(&self.shared.view);
         let found = view.books.partition_of(of);
@@ -411,7 +415,7 @@ impl Log for Embedded {
 
     async fn space(&self) -> Result<Space, ReadError> {
         let housekeeper = self.housekeeper.clone();
-        let looked = self.reader.on_disk(move |_| {
+        let looked = self.reader.beside(move |_| {
             let space = housekeeper.space();
             space.map_err(|error| ReadError::Io(Arc::new(error)))
         });

@@ -28,6 +28,9 @@ const ASK_DOCTOR: &str = "stop the gateway and ask `syncgate doctor`";
 
 /// Reads from disk at the same time; more wait their turn.
 const DISK_READS_MAX: usize = 8;
+/// Looks at the disk itself at the same time. They have their own turns: readers of records, however many, keep no look
+/// away.
+const LOOKS_MAX: usize = 2;
 
 /// Reads for everybody. Clones share everything.
 #[derive(Clone, Debug)]
@@ -35,6 +38,7 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     lookup: Arc<Lookup>,
     permits: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
     /// Reads where it is asked, and not on a thread for that.
     #[cfg(test)]
     pub(super) on_the_spot: bool,
@@ -46,6 +50,7 @@ impl Reader {
             lookup: Arc::new(Lookup::new(shared.clone())),
             shared,
             permits: Arc::new(Semaphore::new(DISK_READS_MAX)),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             #[cfg(test)]
             on_the_spot: false,
         }
@@ -106,6 +111,47 @@ impl Reader {
             next: Offset(page.next),
             bounds,
         })
+    }
+
+    /// As [`crate::storage::Log::not_before`]: the head of a block has the time of its first record.
+    pub(super) async fn not_before(&self, places: &[(PartitionId, Offset)]) -> Vec<Timestamp> {
+        let mut times = vec![Timestamp::default(); places.len()];
+        let mut unknown = Vec::new();
+        {
+            let view = lock::read(&self.shared.view);
+            for (at, (of, offset)) in places.iter().enumerate() {
+                let Ok((slot, bounds)) = find(&view, *of) else {
+                    continue;
+                };
+                if *offset < bounds.earliest {
+                    continue;
+                }
+                let book = view.books.partition(slot);
+                let lost = book.and_then(|book| book.lost.around(offset.0));
+                let offset = lost.map_or(offset.0, |lost| lost.end);
+                let cached = view.cache.from(slot, offset).next();
+                let cached = cached.map(|block| block.base_time);
+                let known = || Some(view.blocks.find(slot, offset)?.first_time);
+                match cached.or_else(known) {
+                    Some(time) => times[at] = Timestamp(time),
+                    None if offset < bounds.tail.0 => unknown.push((at, slot, offset)),
+                    None => {}
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return times;
+        }
+        let found = self.on_disk(move |reader| {
+            let index = &reader.shared.index;
+            let time = |(at, slot, offset)| Some((at, index.find(slot, offset)?.first_time));
+            Ok(unknown.into_iter().filter_map(time).collect::<Vec<_>>())
+        });
+        // What is not in the index has no known time: it is read instead.
+        for (at, time) in found.await.unwrap_or_default() {
+            times[at] = Timestamp(time);
+        }
+        times
     }
 
     pub(super) async fn offset_at(
@@ -176,12 +222,28 @@ impl Reader {
         &self,
         read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
+        self.in_turn(&self.permits, read).await
+    }
+
+    /// As [`Self::on_disk`], but does not wait for those who read records.
+    pub(super) async fn beside<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.in_turn(&self.looks, look).await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        turns: &Arc<Semaphore>,
+        read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
         #[cfg(test)]
         if self.on_the_spot {
             return read(self);
         }
         let stopped = || ReadError::Io(Arc::new(std::io::Error::other("reading was stopped")));
-        let permit = self.permits.clone().acquire_owned().await;
+        let permit = turns.clone().acquire_owned().await;
         let permit = permit.map_err(|_closed| stopped())?;
         let this = self.clone();
         let task = spawn_blocking(move || {

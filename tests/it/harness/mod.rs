@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 pub use gateway::{Answer, Gateway, Place, client, run_on, syncgate};
 pub use target::{Act, Call, StubTarget};
-pub use terminal::{on_terminal, on_terminal_in_colour, on_terminal_typing};
+pub use terminal::{on_terminal, on_terminal_in_colour, on_terminal_of, on_terminal_typing};
 pub(crate) use yaml::read as read_yaml;
 
 /// Longer than anything takes on a slow machine; only a hang meets it.

@@ -12,6 +12,9 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
+/// Lines of a terminal of which nothing else is said.
+const LINES: u16 = 50;
+
 /// Runs a command on a terminal of so many columns until it ends: how it ended, and all that it wrote there, without
 /// colours. The terminal's own line ends (`\r\n`) are `\n` in the text. It is one with colours, unless the command has
 /// another `TERM`.
@@ -19,19 +22,25 @@ pub fn on_terminal(columns: u16, command: &mut Command) -> (ExitStatus, String) 
     on_terminal_typing("", columns, command)
 }
 
-/// The same with what someone types there, before it is asked for; the terminal shows it too.
+/// The same on a terminal of so many columns and lines.
+pub fn on_terminal_of(columns: u16, lines: u16, command: &mut Command) -> (ExitStatus, String) {
+    let (status, text) = run("", (columns, lines), command);
+    (status, without_colours(&text))
+}
+
+/// The same as [`on_terminal`] with what someone types there, before it is asked for; the terminal shows it too.
 pub fn on_terminal_typing(
     typed: &str,
     columns: u16,
     command: &mut Command,
 ) -> (ExitStatus, String) {
-    let (status, text) = run(typed, columns, command);
+    let (status, text) = run(typed, (columns, LINES), command);
     (status, without_colours(&text))
 }
 
 /// As [`on_terminal`], with the escape sequences of colours.
 pub fn on_terminal_in_colour(columns: u16, command: &mut Command) -> (ExitStatus, String) {
-    run("", columns, command)
+    run("", (columns, LINES), command)
 }
 
 fn without_colours(text: &str) -> String {
@@ -47,7 +56,11 @@ fn without_colours(text: &str) -> String {
     plain
 }
 
-fn run(typed: &str, columns: u16, command: &mut Command) -> (ExitStatus, String) {
+fn run(
+    typed: &str,
+    (columns, lines): (u16, u16),
+    command: &mut Command,
+) -> (ExitStatus, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
     grantpt(&master).expect("a pseudo-terminal that is ours");
     unlockpt(&master).expect("a pseudo-terminal to open");
@@ -55,7 +68,7 @@ fn run(typed: &str, columns: u16, command: &mut Command) -> (ExitStatus, String)
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let terminal = rustix::fs::open(name, flags, Mode::empty()).expect("a terminal");
     let size = Winsize {
-        ws_row: 50,
+        ws_row: lines,
         ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,

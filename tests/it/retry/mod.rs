@@ -483,7 +483,7 @@ async fn a_group_stands_where_its_last_call_came_to_after_a_kill() {
         .get(&format!("/v1/streams/{UNAVAILABLE}"))
         .await
         .ok();
-    let lag = json!([{ "name": "redrive/nightly", "lag": 1 }]);
+    let lag = json!([{ "kind": "retry", "name": "nightly", "lag": 1 }]);
     assert_eq!(stream["readers"], lag);
     body["readPartition"] = "0".into();
     let report = gateway.post("/stream/retry", &body).await.ok();

@@ -4,15 +4,18 @@
 //! records with the same time it is that of the lowest partition. So the order is fixed by the places where the lanes
 //! stand, and within a partition it is that of the offsets, also where a clock went back.
 //!
-//! Memory: every lane knows the time of its first record. Records are held as far as there is room, and read again when it
-//! is their turn where there was none, because 256 partitions may each begin with a large record.
+//! Memory and disk: of every lane a time is known before which its first record was not stored; the log knows that without
+//! reading records. Records are read when it is their turn, held as far as there is room, and read again where there was none,
+//! because 256 partitions may each begin with a large record.
+//!
+//! All readings share [`READS_MAX`] turns, so that the log's own are left to dispatch, subscribers and status.
 
 #[cfg(test)]
 mod tests;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::task::yield_now;
+use tokio::{sync::Semaphore, task::yield_now};
 
 use crate::{
     clock::Timestamp,
@@ -25,14 +28,36 @@ use crate::{
 const HELD_BYTES_MAX: usize = 1 << 20;
 /// Asked of the log at a time: the lanes share the room.
 const READ_BYTES: std::ops::RangeInclusive<usize> = (4 << 10)..=(64 << 10);
+/// Reads of all pages at the same time; it is less than what the log does at the same time.
+const READS_MAX: usize = 4;
 /// Ends looked up together.
 const ENDS_LEN: u64 = 16_384;
 /// Offsets looked at for open records of one page, about 0.1 s of work. A page over more ends early.
 const LOOKED_AT_MAX: u64 = 1 << 22;
 
+/// The turns that all readings share. Clones share them.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(READS_MAX)))
+    }
+}
+
+impl Turns {
+    /// Reads when it is its turn.
+    pub(super) async fn take<T>(&self, reading: impl Future<Output = T>) -> T {
+        // It is never closed.
+        let _turn = self.0.acquire().await.ok();
+        reading.await
+    }
+}
+
 /// What is left to be read.
 pub(super) struct Reading {
     engine: Arc<dyn Engine>,
+    turns: Turns,
     lanes: Vec<Lane>,
     /// Records that have an end are passed over.
     only_open: bool,
@@ -53,8 +78,10 @@ struct Lane {
     /// Where the lane ends.
     tail: Offset,
     held: VecDeque<Held>,
-    /// The time of the first record, if that is known and the record is not held.
-    time: Option<Timestamp>,
+    /// While nothing is held: the first record was not stored before that. `None` = not looked up.
+    not_before: Option<Timestamp>,
+    /// The first record stands alone among records that have ended, and is read alone.
+    alone: bool,
 }
 
 /// A record that is held, in memory of its own: a slice would keep its whole frame alive.
@@ -74,9 +101,10 @@ enum Look {
 }
 
 impl Lane {
-    fn time(&self) -> Option<Timestamp> {
+    /// Before this time the first record was not stored; it is its own time if the record is held.
+    fn not_before(&self) -> Option<Timestamp> {
         let held = self.held.front().map(|first| first.record.time);
-        held.or(self.time)
+        held.or(self.not_before)
     }
 
     /// The first offset that is not shown yet.
@@ -88,7 +116,7 @@ impl Lane {
     /// Lets the records go, but for the time of the first; returns their bytes.
     fn let_go(&mut self) -> usize {
         if let Some(first) = self.held.front() {
-            self.time = Some(first.record.time);
+            self.not_before = Some(first.record.time);
             self.read_at = first.record.offset;
         }
         let bytes = self.held.iter().map(|held| held.record.record.bytes_len());
@@ -102,10 +130,11 @@ impl Reading {
     /// Reads one partition from an offset up to the tail.
     pub(super) fn one(
         engine: Arc<dyn Engine>,
+        turns: Turns,
         lane: (PartitionId, Offset, Offset),
         only_open: bool,
     ) -> Self {
-        let mut reading = Self::all(engine, vec![lane], only_open);
+        let mut reading = Self::all(engine, turns, vec![lane], only_open);
         reading.passes_trimmed = only_open;
         reading
     }
@@ -113,6 +142,7 @@ impl Reading {
     /// Reads partitions, each from an offset up to its tail.
     pub(super) fn all(
         engine: Arc<dyn Engine>,
+        turns: Turns,
         lanes: Vec<(PartitionId, Offset, Offset)>,
         only_open: bool,
     ) -> Self {
@@ -123,10 +153,12 @@ impl Reading {
             read_at: from,
             tail,
             held: VecDeque::new(),
-            time: None,
+            not_before: None,
+            alone: false,
         };
         Self {
             engine,
+            turns,
             lanes: lanes.into_iter().map(lane).collect(),
             only_open,
             passes_trimmed: true,
@@ -145,20 +177,19 @@ impl Reading {
     /// As [`crate::storage::Log::read`].
     pub(super) async fn next(&mut self) -> Result<Option<usize>, ReadError> {
         loop {
-            for lane in 0..self.lanes.len() {
-                if !self.find_first(lane).await? {
-                    return Ok(None);
-                }
+            if !self.find_firsts().await? {
+                return Ok(None);
             }
             let lanes = (0..).zip(&self.lanes);
-            let first = lanes.filter_map(|(number, lane)| Some((lane.time()?, number)));
+            let first = lanes.filter_map(|(number, lane)| Some((lane.not_before()?, number)));
             let Some((_, first)) = first.min() else {
                 return Ok(None);
             };
             if !self.lanes[first].held.is_empty() {
                 return Ok(Some(first));
             }
-            self.read(first, self.read_bytes).await?;
+            // It may turn out to be of a later time, and another one's turn comes first then.
+            self.read(first).await?;
         }
     }
 
@@ -173,7 +204,7 @@ impl Reading {
         let lane = &mut self.lanes[lane];
         if let Some(passed) = lane.held.pop_front() {
             self.held_bytes -= passed.record.record.bytes_len();
-            lane.time = None;
+            lane.not_before = None;
         }
     }
 
@@ -209,24 +240,40 @@ impl Reading {
         self.held_bytes_max
     }
 
-    /// Sees to it that the first record of a lane is known, if there is one; `false` if the page has to end before that.
-    async fn find_first(&mut self, number: usize) -> Result<bool, ReadError> {
-        loop {
+    /// Goes to the first record of each lane that has one, and looks up before which time it was not stored; `false` if the
+    /// page has to end before that.
+    async fn find_firsts(&mut self) -> Result<bool, ReadError> {
+        let mut sought = Vec::new();
+        for number in 0..self.lanes.len() {
             let lane = &self.lanes[number];
-            if lane.time().is_some() || lane.read_at >= lane.tail {
-                return Ok(true);
+            if lane.not_before().is_some() || lane.read_at >= lane.tail {
+                continue;
             }
-            let bytes = match self.only_open {
-                false => self.read_bytes,
-                true => match self.look(number).await? {
-                    Look::Found { alone: true } => 1,
-                    Look::Found { alone: false } => self.read_bytes,
-                    Look::Nothing => return Ok(true),
+            if self.only_open {
+                match self.look(number).await? {
+                    Look::Found { alone } => self.lanes[number].alone = alone,
+                    Look::Nothing => continue,
                     Look::UsedUp => return Ok(false),
-                },
-            };
-            self.read(number, bytes).await?;
+                }
+            }
+            sought.push(number);
         }
+        if sought.is_empty() {
+            return Ok(true);
+        }
+        let place = |number: &usize| {
+            let lane = &self.lanes[*number];
+            (lane.of, lane.read_at)
+        };
+        let places: Vec<_> = sought.iter().map(place).collect();
+        let looked_up = self.turns.take(self.engine.not_before(&places)).await;
+        let times = looked_up.into_iter().map(Some);
+        // A time that is missing is the earliest: the record is read then.
+        let times = times.chain(std::iter::repeat(Some(Timestamp::default())));
+        for (number, time) in sought.into_iter().zip(times) {
+            self.lanes[number].not_before = time;
+        }
+        Ok(true)
     }
 
     /// Goes to the next open record of a lane without reading any.
@@ -255,10 +302,14 @@ impl Reading {
     }
 
     /// Reads the records of a lane that come first.
-    async fn read(&mut self, number: usize, bytes: usize) -> Result<(), ReadError> {
+    async fn read(&mut self, number: usize) -> Result<(), ReadError> {
         let lane = &mut self.lanes[number];
-        let from = lane.read_at;
-        let page = match self.engine.read(lane.of, from, bytes).await {
+        let (from, bytes) = match lane.alone {
+            true => (lane.read_at, 1),
+            false => (lane.read_at, self.read_bytes),
+        };
+        let read = self.engine.read(lane.of, from, bytes);
+        let page = match self.turns.take(read).await {
             Ok(page) => page,
             Err(ReadError::Trimmed { earliest, .. }) if self.passes_trimmed && earliest > from => {
                 let earliest = earliest.min(lane.tail);
@@ -266,7 +317,7 @@ impl Reading {
                 if !self.only_open {
                     self.trimmed += earliest.0 - from.0;
                 }
-                (lane.read_at, lane.time) = (earliest, None);
+                (lane.read_at, lane.not_before) = (earliest, None);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -278,7 +329,7 @@ impl Reading {
             }
             _ => Finished::default(),
         };
-        lane.time = None;
+        lane.not_before = None;
         // Nothing but lost records may be left before the tail.
         lane.read_at = page.next.max(from.next()).min(lane.tail);
         for record in page.records {

@@ -34,7 +34,7 @@ async fn what_is_held_is_bounded_whatever_the_partitions_and_the_size_of_records
         }
     }
     let lanes = stream.all_partitions().map(|of| (of, Offset(0), Offset(2)));
-    let mut reading = Reading::all(engine, lanes.collect(), false);
+    let mut reading = Reading::all(engine, Turns::default(), lanes.collect(), false);
     let (mut held_max, mut places) = (0, Vec::new());
     while let Some(lane) = reading.next().await.unwrap() {
         let held = reading.lanes.iter().flat_map(|lane| &lane.held);
@@ -95,7 +95,7 @@ async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at(
     let (mut found, mut pages) = (Vec::new(), 0);
     loop {
         let lanes = next.iter().map(|(of, next)| (*of, *next, Offset(10)));
-        let mut reading = Reading::all(engine.clone(), lanes.collect(), true);
+        let mut reading = Reading::all(engine.clone(), Turns::default(), lanes.collect(), true);
         reading.looks_left = 4;
         while let Some(lane) = reading.next().await.unwrap() {
             let (partition, first) = reading.first(lane).unwrap();
@@ -111,4 +111,61 @@ async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at(
     }
     assert_eq!(found, [(0, 9), (1, 9)]);
     assert!(pages > 3, "{pages}");
+}
+
+#[tokio::test]
+async fn readings_share_their_turns() {
+    let turns = Turns::default();
+    let (free, is_free) = tokio::sync::watch::channel(false);
+    let read = || {
+        let mut is_free = is_free.clone();
+        let turns = turns.clone();
+        Box::pin(async move {
+            let reading = async { is_free.wait_for(|free| *free).await.is_ok() };
+            turns.take(reading).await
+        })
+    };
+    let mut first: Vec<_> = (0..READS_MAX).map(|_| read()).collect();
+    for read in &mut first {
+        assert!(futures_util::poll!(read).is_pending());
+    }
+    let mut next = Box::pin(turns.take(async { "read" }));
+    assert!(futures_util::poll!(&mut next).is_pending());
+    free.send_replace(true);
+    for read in first {
+        assert!(read.await);
+    }
+    assert_eq!(next.await, "read");
+}
+
+/// Of four records the log knows the first one's time: what it does not know is no reason to read them all.
+#[tokio::test]
+async fn only_the_partitions_that_may_come_first_are_read() {
+    let engine = Memory::new();
+    let made = engine.create_stream("Wide".parse().unwrap(), 50, StreamConfig::default());
+    let stream = made.await.unwrap();
+    for of in stream.all_partitions() {
+        let record = Record {
+            key: "".into(),
+            value: "1".into(),
+            headers: Headers::default(),
+        };
+        let append = Append {
+            of,
+            records: vec![record; 8],
+            kind: AppendKind::Accepted,
+            refers: Vec::new(),
+        };
+        let commit = Commit {
+            appends: vec![append],
+            ..Commit::default()
+        };
+        engine.commit(commit).await.unwrap();
+    }
+    let lanes = stream.all_partitions().map(|of| (of, Offset(2), Offset(8)));
+    let mut reading = Reading::all(engine, Turns::default(), lanes.collect(), false);
+    let first = reading.next().await.unwrap();
+    assert_eq!(first, Some(0));
+    let held = reading.lanes.iter().filter(|lane| !lane.held.is_empty());
+    assert_eq!(held.count(), 1);
 }

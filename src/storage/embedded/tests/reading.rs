@@ -180,3 +180,35 @@ async fn a_time_finds_the_first_record_at_or_behind_it() {
         bench.reopen().await;
     }
 }
+
+#[tokio::test]
+async fn readers_of_records_keep_no_look_at_the_disk_away() {
+    let bench = Bench::new();
+    let engine = bench.engine();
+    let (began, begun) = std::sync::mpsc::channel();
+    let reads: Vec<_> = (0..8).map(|_| std::sync::mpsc::channel::<()>()).collect();
+    let (ends, reads): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
+    let reads = reads.into_iter().map(|wait| {
+        let (reader, began) = (engine.reader.clone(), began.clone());
+        tokio::spawn(async move {
+            let read = move |_: &super::super::reader::Reader| {
+                began.send(()).unwrap();
+                // It ends when its end is dropped.
+                Ok(wait.recv().is_err())
+            };
+            reader.on_disk(read).await.unwrap()
+        })
+    });
+    let reads: Vec<_> = reads.collect();
+    let all = tokio::task::spawn_blocking(move || begun.iter().take(8).count());
+    assert_eq!(all.await.unwrap(), 8);
+    let other = engine.reader.on_disk(|_| Ok(()));
+    let mut other = std::pin::pin!(other);
+    assert!(futures_util::poll!(&mut other).is_pending(), "all read");
+    assert!(engine.space().await.unwrap().free_bytes > 0);
+    drop(ends);
+    other.await.unwrap();
+    for read in reads {
+        assert!(read.await.unwrap());
+    }
+}
