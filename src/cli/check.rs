@@ -1,22 +1,22 @@
 //! `syncgate check`: everything that is wrong with a configuration.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Output, output};
-use crate::config::{self, ConfigErrors, Loaded, Overrides, Place, Sources};
+use super::{Failure, Output, output, serve};
+use crate::{
+    config::{self, ConfigErrors, Loaded, Place},
+    gateway,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The file; without it SYNCGATE_CONFIG names one, else defaults and environment are checked.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    of_start: serve::Arguments,
 }
 
 pub(super) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let sources = Sources::of_process(arguments.config, Overrides::default());
+    let sources = arguments.of_start.sources();
     let checked = config::load(sources).and_then(|loaded| warnings(&loaded));
     match (checked, output) {
         (Ok(warnings), Output::Text) => {
@@ -56,19 +56,9 @@ pub(super) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 /// Returns what is legal and yet deserves a look.
 ///
 /// # Errors
-/// Settings for callers on other machines, where certainly no user exists.
+/// Everything that a start would refuse.
 fn warnings(loaded: &Loaded) -> Result<Vec<String>, ConfigErrors> {
     let mut warnings = loaded.warnings.clone();
-    if loaded.administrator.is_none()
-        && let Err(wrong) = loaded.check_open_mode()
-    {
-        if !loaded.may_have_users() {
-            return Err(wrong);
-        }
-        // A gateway may be running there, and it alone reads its journal.
-        let dir = loaded.config.data.dir.display();
-        let unless = format!("the start refuses this unless a user is stored in {dir}");
-        warnings.extend(wrong.0.iter().map(|wrong| format!("{unless}: {wrong}")));
-    }
+    warnings.extend(gateway::check(loaded)?);
     Ok(warnings)
 }

@@ -6,9 +6,9 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{DataDir, Failure, output};
+use super::{DataDir, Failure, output, with_causes};
 use crate::{
-    config::{Loaded, Overrides},
+    config::{Loaded, Overrides, Sources, load},
     descriptors,
     gateway::Gateway,
     telemetry,
@@ -26,11 +26,16 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Reads the settings that a gateway with these arguments has.
     pub(super) fn settings(self) -> Result<Loaded, Failure> {
+        load(self.sources()).map_err(Failure::usage)
+    }
+
+    /// Returns where these settings come from.
+    pub(super) fn sources(self) -> Sources {
         let overrides = Overrides {
             data: self.data_dir.data,
             listen: self.listen,
         };
-        super::settings(self.data_dir.config, overrides)
+        Sources::of_process(self.data_dir.config, overrides)
     }
 }
 
@@ -59,7 +64,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let gateway = bound.map_err(|error| Failure::start(&error))?;
+    let gateway = bound.map_err(|error| match error.is_of_settings() {
+        true => Failure::usage(with_causes(&error)),
+        false => Failure::start(&error),
+    })?;
     let url = format!("http://{}", gateway.address());
     output::print(&format!("listening on {url}\n"))?;
     tracing::info!(
