@@ -17,7 +17,7 @@ use http::{HeaderValue, Uri, header};
 use serde_json::value::RawValue;
 
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     dispatch::{Cause, Dispatcher, WaitingRecord, WaitsFor},
     log::Streams,
     mask::mask,
@@ -81,7 +81,7 @@ pub(super) async fn list(
     let limit = query.limit()?;
     let open = query.flag("open")?;
     let stream = find(&shared, &stream)?;
-    let from = Begin::parse(&query)?;
+    let from = Begin::parse(&query, Clock::system().now())?;
     let (stream, reading, of) = match partition == ALL {
         true => of_all(&shared, &stream, from, open).await?,
         false => {
