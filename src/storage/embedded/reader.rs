@@ -32,9 +32,11 @@ const DISK_READS_MAX: usize = 8;
 /// Reads for everybody. Clones share everything.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    shared: Arc<Shared>,
-    lookup: Arc<Lookup>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) lookup: Arc<Lookup>,
     permits: Arc<Semaphore>,
+    /// Taken by the one question about ends whose files are read.
+    pub(super) settled_turn: Arc<Semaphore>,
     /// Reads where it is asked, and not on a thread for that.
     #[cfg(test)]
     pub(super) on_the_spot: bool,
@@ -46,6 +48,7 @@ impl Reader {
             lookup: Arc::new(Lookup::new(shared.clone())),
             shared,
             permits: Arc::new(Semaphore::new(DISK_READS_MAX)),
+            settled_turn: Arc::new(Semaphore::new(1)),
             #[cfg(test)]
             on_the_spot: false,
         }
