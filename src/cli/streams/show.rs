@@ -12,15 +12,18 @@ const BOUNDS: [(&str, &str); 4] = [
     (">TAIL", "/tail"),
     (">OPEN", "/open"),
 ];
-const ENDS: [(&str, &str); 7] = [
+const ENDS: [(&str, &str); 6] = [
     (">DELIVERED", "/counts/delivered"),
     (">FILTERED", "/counts/filtered"),
-    (">ROUTED", "/counts/routed"),
-    (">MOVED", "/counts/moved"),
+    (">MOVED", MOVED),
     (">DISCARDED", "/counts/discarded"),
     (">EXPIRED", "/counts/expired"),
     (">LOST", "/counts/lost"),
 ];
+
+/// Of a record that failed the first time, and of one whose retry failed.
+const MOVED: &str = "/counts/moved";
+const ROUTED: &str = "/counts/routed";
 
 /// Returns what a stream is, its partitions, and its readers.
 pub(super) fn text(stream: &Value) -> String {
@@ -72,7 +75,13 @@ fn bounds(stream: &Value) -> String {
     headings.insert(BOUNDS.len(), ">KEPT");
     let mut table = Table::new(&headings);
     for partition in partitions(stream) {
-        let cells = columns().map(|(_, pointer)| cell(partition, pointer));
+        let number = |pointer| partition.pointer(pointer).and_then(Value::as_u64);
+        let cells = columns().map(|(_, pointer)| match *pointer {
+            MOVED => number(MOVED).map_or_else(String::new, |moved| {
+                (moved + number(ROUTED).unwrap_or(0)).to_string()
+            }),
+            pointer => cell(partition, pointer),
+        });
         let mut row: Vec<_> = cells.collect();
         row.insert(BOUNDS.len(), kept_len(partition).to_string());
         table.row(row);
@@ -117,9 +126,9 @@ mod tests {
              purged      2026-12-01T08:00:00.000000Z\n\
              purged for  wrong target\n\
              \n\
-             PARTITION  EARLIEST   TAIL  OPEN   KEPT  DELIVERED  FILTERED  ROUTED  MOVED  DISCARDED  EXPIRED  LOST\n\
-             0                 3  13000     4  12997          0         0   12996      0          0        0     0\n\
-             1                 0      0     0      0          0         0       0      0          0        0     0\n\
+             PARTITION  EARLIEST   TAIL  OPEN   KEPT  DELIVERED  FILTERED  MOVED  DISCARDED  EXPIRED  LOST\n\
+             0                 3  13000     4  12997          0         0  12996          0        0     0\n\
+             1                 0      0     0      0          0         0      0          0        0     0\n\
              \n\
              READER    LAG\n\
              dispatch    4\n"
