@@ -36,11 +36,14 @@ impl Reader {
         if ended_len == 0 {
             return Ok(Vec::new());
         }
-        // It is never closed.
-        let _turn = self.settled_turn.clone().acquire_owned().await;
+        // It is never closed. A caller that goes away leaves the turn to the read that is under way.
+        let turn = self.settled_turn.clone().acquire_owned().await;
         let failed = |error: io::Error| ReadError::Io(Arc::new(error));
-        self.on_disk(move |reader| reader.find_settled(&sought, ended_len).map_err(failed))
-            .await
+        self.on_disk(move |reader| {
+            let _turn = turn;
+            reader.find_settled(&sought, ended_len).map_err(failed)
+        })
+        .await
     }
 
     /// Returns of what is asked the offsets that are kept, and how many of them have an end.
