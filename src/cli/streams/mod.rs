@@ -122,7 +122,7 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
         return output::print_json(&json!({"items": items}));
     }
     let mut table = Table::new(&["NAME", ">PARTITIONS", "MADE BY", "OCID"])
-        .folded(&["OCID"], &["NAME", "OCID"]);
+        .folded(&["MADE BY", "OCID"], &["OCID"]);
     for item in &items {
         table.row(["/name", "/partitions", "/madeBy", "/ocid"].map(|pointer| cell(item, pointer)));
     }

@@ -139,11 +139,12 @@ async fn what_an_open_record_waits_for_has_its_time_and_how_far_away_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_name_is_chopped_without_a_mark_in_any_table() {
     let (gateway, _, _) = gateway_with_long_cells().await;
-    let name = format!("S{}", "n".repeat(63));
-    let ocid = format!("ocid1.stream.{}", "o".repeat(200));
+    // Letters that nothing else in a table has, so that they can be counted where a cell is wrapped.
+    let name = "Q".repeat(64);
+    let ocid = "Z".repeat(200);
     let made = json!({"name": name, "partitions": 3, "ocid": ocid});
     gateway.post("/v1/streams", &made).await.ok();
-    let (data_stream, cursor) = ("d".repeat(32), "c".repeat(32));
+    let (data_stream, cursor) = ("J".repeat(32), "X".repeat(32));
     let path = format!("/services/v2/stream/{data_stream}");
     let made = json!({"source": {"trail": name}});
     gateway.post(&path, &made).await.ok();
@@ -169,8 +170,7 @@ async fn no_name_is_chopped_without_a_mark_in_any_table() {
             fits(&text, columns);
             for long in long {
                 // It is there, on several lines if need be, or its beginning with a mark.
-                let joined: String = text.split_whitespace().collect();
-                let is_whole = joined.contains(long.as_str());
+                let is_whole = text.matches(&long[..1]).count() >= long.len();
                 let is_marked = text.split_whitespace().any(|word| {
                     word.strip_suffix('…')
                         .is_some_and(|beginning| long.starts_with(beginning))
