@@ -313,6 +313,8 @@ pub(super) struct RecordView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<WaitingView>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) settlement: Option<SettlementView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<CauseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<Box<RawValue>>,
@@ -331,6 +333,28 @@ pub(super) struct WaitingView {
     /// When it can go on at the earliest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<String>,
+}
+
+/// How a record was settled.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SettlementView {
+    pub(super) end: &'static str,
+    pub(super) at: String,
+    pub(super) attempts: u32,
+    /// That of the last answer, if a target answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<u16>,
+    /// Where the copy of a record is that was moved, unless that stream is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) to: Option<CopyView>,
+}
+
+/// The place of a copy.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct CopyView {
+    pub(super) stream: String,
+    pub(super) partition: String,
+    pub(super) offset: u64,
 }
 
 /// Why a record is in an error stream.

@@ -13,12 +13,20 @@ use crate::config::{Config, Origin, Place, Setting};
 /// Every setting at its default, with its unit and effect.
 const REFERENCE: &str = include_str!("../../config/syncgate.toml");
 
+/// What the columns mean, behind the help.
+const COLUMNS: &str = "\
+Columns:
+  SETTING  section and name, as they stand in the file
+  VALUE    what counts; secrets are masked
+  ORIGIN   where it was said";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Prints every setting at its default, with unit and effect, as a file to begin with.
     Default,
     /// Shows every setting as `serve` would have it with the same arguments and variables, and where it was said. That is the
     /// file, a variable, an argument, or nowhere (default).
+    #[command(after_help = COLUMNS)]
     Show(serve::Arguments),
 }
 

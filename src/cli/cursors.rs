@@ -15,9 +15,19 @@ use super::{
 /// Pages of cursors: a server that is no gateway may name another page for ever.
 const PAGES_MAX: usize = 1_000;
 
+/// What the columns mean, behind the help.
+const COLUMNS: &str = "\
+Columns:
+  CURSOR    name of the cursor
+  CLIENT    connected: a client has it now
+  BEHIND    records behind the last one that its client acknowledged
+  SECONDS   how long the first of these records waits
+  LAST ACK  when its client acknowledged last";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists the cursors of a data stream, with what each has yet to get.
+    #[command(after_help = COLUMNS)]
     Ls(List),
     /// Moves a cursor, or makes one. A cursor that a client has is left where it is.
     Set(Set),

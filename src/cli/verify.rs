@@ -14,7 +14,25 @@ use crate::{
     storage::embedded::{Verified, verify},
 };
 
+/// What the columns mean, behind the help.
+const HELP: &str = "\
+Columns, in records since the stream was made:
+  ACCEPTED    came from sources
+  REPLAYED    copies of replays that failed
+  RECEIVED    copies that a failure in another stream put here
+  UNKNOWN     of unknown origin, since damage was accepted
+  DELIVERED   settled: their target took them
+  MOVED       settled: a copy is in an error stream (`handedOn` in JSON)
+  FILTERED    settled: a rule left them out
+  DISCARDED   settled: a person gave them up
+  EXPIRED     trimmed while they were open
+  LOST        lost to damage without an end
+  PENDING     open: they wait for their dispatch
+  IN ERROR    open: they wait in an error stream for a retry
+  DIFFERENCE  what came less how it was settled less what is open: 0";
+
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(super) struct Arguments {
     #[command(flatten)]
     gateway: Gateway,
@@ -93,7 +111,7 @@ const COLUMNS: [(&str, &str); 14] = [
     (">RECEIVED", "/received"),
     (">UNKNOWN", "/unknown"),
     (">DELIVERED", "/delivered"),
-    (">HANDED ON", "/handedOn"),
+    (">MOVED", "/handedOn"),
     (">FILTERED", "/filtered"),
     (">DISCARDED", "/discarded"),
     (">EXPIRED", "/expired"),
@@ -141,8 +159,7 @@ fn text(report: &Value) -> String {
         let unmatched = report.get("unmatched").and_then(Value::as_i64);
         let unmatched = unmatched.unwrap_or_default();
         let times = counted(losses, "time");
-        text +=
-            &format!("a loss was accepted {times}; handed on less received is {unmatched} since\n");
+        text += &format!("a loss was accepted {times}; moved less received is {unmatched} since\n");
     }
     if report.get("balanced") == Some(&Value::Bool(true)) {
         text += "balanced\n";

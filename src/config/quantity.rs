@@ -126,13 +126,19 @@ impl Unit {
     }
 }
 
-/// The greatest binary unit of which it is a whole number.
+/// The unit that makes the shortest whole number, a binary one if two are alike: `64MiB`, `64MB`, `1536MiB`.
 fn size(bytes: u64) -> String {
-    let units = ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB"];
-    let shifts = [60, 50, 40, 30, 20, 10];
-    let whole = |shift: &u32| bytes > 0 && bytes.trailing_zeros() >= *shift;
-    match shifts.iter().position(whole) {
-        Some(at) => format!("{}{}", bytes >> shifts[at], units[at]),
+    let names = ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB"];
+    let binary = [6, 5, 4, 3, 2, 1].map(|power| 1_u64 << (10 * power));
+    let decimal_names = ["EB", "PB", "TB", "GB", "MB", "kB"];
+    let decimal = [6, 5, 4, 3, 2, 1].map(|power| 1_000_u64.pow(power));
+    let units = binary.into_iter().zip(names);
+    let units = units.chain(decimal.into_iter().zip(decimal_names));
+    let whole = units.filter(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    let least = whole.min_by_key(|(unit, _)| (bytes / unit).to_string().len());
+    match least {
+        // The greatest unit of a family comes first, and of numbers of the same length the first is taken.
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
 }
@@ -177,7 +183,10 @@ mod tests {
         check(Bytes, "64MiB", 64 << 20, "64MiB");
         check(Bytes, " 64 mib ", 64 << 20, "64MiB");
         check(Bytes, "1.5GiB", 3 << 29, "1536MiB");
-        check(Bytes, "500kB", 500_000, "500000B");
+        check(Bytes, "500kB", 500_000, "500kB");
+        check(Bytes, "64MB", 64_000_000, "64MB");
+        check(Bytes, "1000KiB", 1_024_000, "1000KiB");
+        check(Bytes, "1001", 1_001, "1001B");
         check(Bytes, "0", 0, "0B");
         check(Milliseconds, "30s", 30_000, "30s");
         check(Milliseconds, "500ms", 500, "500ms");

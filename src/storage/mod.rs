@@ -125,6 +125,21 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// [`ReadError::PartitionUnknown`].
     fn finished(&self, of: PartitionId, offsets: Range<Offset>) -> Result<Finished, ReadError>;
 
+    /// Returns how records of these ranges ended, in any order, as far as that can be found with a bounded number of reads.
+    ///
+    /// Those without an end are left out, and so are trimmed ones. An engine that keeps no ends tells of none. Ranges are of
+    /// sensible length, and each partition is there once.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    async fn settled(
+        &self,
+        sought: &[(PartitionId, Range<Offset>)],
+    ) -> Result<Vec<Settled>, ReadError> {
+        let _untold = sought;
+        Ok(Vec::new())
+    }
+
     /// Returns the first offsets without an end at or after `from`, in order, `len_max` at most. What is trimmed has ended.
     ///
     /// # Errors
@@ -403,22 +418,30 @@ pub enum End {
     Delivered,
     /// A rule left it out.
     Filtered,
-    /// It is in an error stream now.
-    Routed {
-        /// The error stream; the partition is the record's own.
-        stream: StreamId,
-        /// Offset of the copy.
-        offset: Offset,
-    },
-    /// A redrive failed, and its copy is there now.
+    /// It failed, and a copy is in an error stream.
     Moved {
-        /// The stream of the copy.
-        stream: StreamId,
-        /// Offset of the copy.
-        offset: Offset,
+        /// Stream and offset of the copy, in the partition of the record's own number; `None` if that stream is gone.
+        copy: Option<(StreamId, Offset)>,
     },
     /// A person gave it up.
     Discarded,
+}
+
+/// How a record ended, as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Its partition.
+    pub of: PartitionId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its end.
+    pub end: End,
+    /// How many calls were made for it.
+    pub attempts: u32,
+    /// The last HTTP status, if a target answered.
+    pub status: Option<u16>,
+    /// When.
+    pub time: Timestamp,
 }
 
 /// A value to set, or to remove.

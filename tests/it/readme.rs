@@ -2,11 +2,11 @@
 //! on users have a gateway of their own, which is started with the variables that stand there.
 //!
 //! A block of ```` ```sh ```` that begins with `curl`, followed by a block of ```` ```json ```` (or ```` ```text ````), is an
-//! example. In the answer `"…"` stands for any text, `…` as a number's place (`"…#"`) for any number; members that the
-//! README leaves out may be there.
+//! example. In the answer `"…"` stands for any text, `…` as a number's place (`"…#"`) for any number. An object has all
+//! members of the answer, or says with a member `"…": "…"` that some are left out.
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Act, Gateway, Place, StubTarget};
 
@@ -133,6 +133,9 @@ async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
     (response.status().as_u16(), response.text().await.unwrap())
 }
 
+/// A member of an object that stands for members that are left out.
+const REST: &str = "…";
+
 /// Returns where `actual` is not what `expected` says.
 fn difference(expected: &Value, actual: &Value, at: &str) -> Option<String> {
     match (expected, actual) {
@@ -149,7 +152,17 @@ fn difference(expected: &Value, actual: &Value, at: &str) -> Option<String> {
             None
         }
         (Value::Object(expected), Value::Object(actual)) => {
-            expected.iter().find_map(|(name, expected)| {
+            let is_whole = !expected.contains_key(REST);
+            let left_out = actual.keys().filter(|name| !expected.contains_key(*name));
+            let left_out: Vec<_> = left_out.collect();
+            if is_whole != left_out.is_empty() {
+                return Some(format!(
+                    "{at}: the README leaves out {left_out:?}; \"…\" says so: {}",
+                    !is_whole
+                ));
+            }
+            let named = expected.iter().filter(|(name, _)| *name != REST);
+            named.into_iter().find_map(|(name, expected)| {
                 let at = format!("{at}/{name}");
                 match actual.get(name) {
                     Some(actual) => difference(expected, actual, &at),
@@ -203,6 +216,7 @@ async fn every_example_answers_as_the_readme_says() {
         "only {} examples were found",
         examples.len()
     );
+    let mut differences = Vec::new();
     for Example {
         line,
         of_users,
@@ -224,8 +238,9 @@ async fn every_example_answers_as_the_readme_says() {
             Ok(expected) => {
                 let actual = serde_json::from_str(&body)
                     .unwrap_or_else(|_| panic!("README.md:{line}: {status} {body}"));
-                let difference = difference(&expected, &actual, "");
-                assert_eq!(difference, None, "README.md:{line}: {status} {body}");
+                if let Some(difference) = difference(&expected, &actual, "") {
+                    differences.push(format!("README.md:{line}: {difference}: {status} {body}"));
+                }
             }
             Err(_) => {
                 for part in answer.split('…').map(str::trim) {
@@ -237,5 +252,25 @@ async fn every_example_answers_as_the_readme_says() {
             }
         }
         gateway.drained("DataSyncStream").await;
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+#[test]
+fn an_answer_is_shown_whole_or_says_that_it_is_not() {
+    let actual = json!({"a": 1, "b": {"c": 2, "d": 3}});
+    for (shown, is_right) in [
+        (json!({"a": 1, "b": {"c": 2, "d": 3}}), true),
+        (json!({"a": 1, "b": {"c": 2, "…": "…"}}), true),
+        (json!({"b": {"d": 3, "…": "…"}, "…": "…"}), true),
+        (json!({"a": 1, "b": {"c": 2}}), false),
+        (json!({"a": 1}), false),
+        // Nothing is left out.
+        (json!({"a": 1, "b": {"c": 2, "d": 3}, "…": "…"}), false),
+        (json!({"a": 1, "b": {"c": 2, "e": 3, "…": "…"}}), false),
+        (json!({"a": 2, "…": "…"}), false),
+    ] {
+        let found = difference(&shown, &actual, "");
+        assert_eq!(found.is_none(), is_right, "{shown}: {found:?}");
     }
 }

@@ -76,7 +76,9 @@ async fn all_partitions_are_shown_unless_one_is_named_and_the_end_only_where_all
             "OPERATION",
             "TARGET",
             "STATE",
-            "CAUSE"
+            "CAUSE",
+            "MOVED",
+            "TO"
         ]
     );
     let all = rows(&text);
@@ -87,7 +89,7 @@ async fn all_partitions_are_shown_unless_one_is_named_and_the_end_only_where_all
     partitions.sort_unstable();
     partitions.dedup();
     assert_eq!(partitions, ["0", "1", "2", "3"]);
-    assert!(all.iter().all(|row| row[6] == "settled"), "{text}");
+    assert!(all.iter().all(|row| row[6] == "moved"), "{text}");
     assert!(
         text.ends_with("\n20 records of 4 partitions, up to the end\n"),
         "{text}"
@@ -130,7 +132,7 @@ async fn all_partitions_are_shown_unless_one_is_named_and_the_end_only_where_all
     assert!(rows(&text).iter().all(|row| row[6] == "open"), "{text}");
     let open = printed(&gateway, &[UNRECOVERABLE, "--open"]);
     assert_eq!(rows(&open).len(), 20);
-    assert!(open.contains("a retry"), "{open}");
+    assert!(rows(&open).iter().all(|row| row[6] == "retry"), "{open}");
     assert!(
         open.ends_with("20 open records of 4 partitions, up to the end\n"),
         "{open}"
@@ -159,6 +161,88 @@ async fn all_partitions_are_shown_unless_one_is_named_and_the_end_only_where_all
         text.ends_with("0 records of partition 0 (earliest 0, tail 0), up to the end\n"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_settled_record_says_how_and_where_its_copy_is() {
+    let target = StubTarget::with(|call| match call.path.as_str() {
+        "/refused" => Act::status(404),
+        _ => Act::status(200),
+    })
+    .await;
+    let gateway = Gateway::start();
+    let path = "/v1/streams/DataSyncStream/partitions/0/records";
+    let send = async |path: &str| {
+        gateway.sync(&keyed("k", &target.url(path), json!(1))).await;
+        gateway.drained(SOURCE).await;
+    };
+    send("/taken").await;
+    send("/refused").await;
+    let text = printed(&gateway, &[SOURCE]);
+    let states: Vec<_> = rows(&text)
+        .iter()
+        .map(|row| format!("{} {}", row[6], row[8]))
+        .collect();
+    let moved = "moved UnrecoverableErrorStream/0/0";
+    assert_eq!(states, ["delivered -", moved], "{text}");
+    // A retry that delivers it settles the copy, and the first record stays as it was settled.
+    target.now(|_| Act::status(200));
+    gateway.retry(UNRECOVERABLE, -1, 10).await;
+    let text = printed(&gateway, &[UNRECOVERABLE]);
+    assert_eq!(rows(&text)[0][6], "delivered", "{text}");
+    let answer = gateway.get(&format!("{path}?settlements=true")).await.ok();
+    let [taken, refused] = [0, 1].map(|at| &answer["items"][at]["settlement"]);
+    assert_eq!(
+        (&taken["end"], &taken["attempts"], &taken["status"]),
+        (&json!("delivered"), &json!(1), &json!(200)),
+        "{answer}"
+    );
+    assert_eq!(
+        refused["to"],
+        json!({"stream": UNRECOVERABLE, "partition": "0", "offset": 0}),
+        "{answer}"
+    );
+    // One record says it unasked, a page only if it is asked for, and both still know it after a restart.
+    let plain = gateway.get(path).await.ok();
+    assert!(plain["items"][0].get("settlement").is_none(), "{plain}");
+    let one = gateway.get(&format!("{path}/1")).await.ok();
+    assert_eq!(&one["settlement"], refused);
+    let gateway = gateway.kill().start();
+    let again = gateway.get(&format!("{path}?settlements=true")).await.ok();
+    assert_eq!(again["items"], answer["items"]);
+}
+
+#[tokio::test]
+async fn a_page_begins_at_a_time_as_people_write_it() {
+    let gateway = Gateway::start();
+    gateway
+        .sync(&keyed("k", "http://127.0.0.1:9/x", json!(1)))
+        .await;
+    for partition in ["0", "*"] {
+        let page = async |query: &str| {
+            let path = format!("/v1/streams/DataSyncStream/partitions/{partition}/records?{query}");
+            gateway.get(&path).await
+        };
+        for parameter in ["at", "from"] {
+            for (time, len) in [
+                ("2026-01-01", 1),
+                ("1h%20ago", 1),
+                ("10m", 1),
+                ("2026-01-01T00:00:00+01:00", 1),
+                ("2200-01-01", 0),
+            ] {
+                let answer = page(&format!("{parameter}={time}")).await.ok();
+                let items = answer["items"].as_array().unwrap();
+                assert_eq!(items.len(), len, "{partition} {parameter}={time}");
+            }
+            let wrong = page(&format!("{parameter}=yesterday")).await;
+            let told = wrong.problem(400, "invalid_request");
+            let detail = told["detail"].as_str().unwrap();
+            assert!(detail.contains("2026-12-01"), "{detail}");
+        }
+    }
+    let text = printed(&gateway, &[SOURCE, "--from", "10m"]);
+    assert_eq!(rows(&text).len(), 1, "{text}");
 }
 
 #[tokio::test]
@@ -244,10 +328,15 @@ async fn one_record_is_shown_with_all_that_is_known_about_it() {
     );
     // The first record, which was moved there.
     let first = run(&gateway, &["DataSyncStream/0/0"]).out;
-    assert!(
-        first.contains("settled") && !first.contains("waits for"),
-        "{first}"
-    );
+    for line in [
+        "  state        moved",
+        "  last status  404",
+        "  moved to     UnrecoverableErrorStream/0/0",
+        "  calls        1",
+    ] {
+        assert!(first.lines().any(|shown| shown == line), "{line}: {first}");
+    }
+    assert!(!first.contains("waits for"), "{first}");
     let json = run(&gateway, &["DataSyncStream/0/0", "--output", "json"]).out;
     assert!(
         json.contains(r#""big":1e400"#) && json.lines().count() == 1,
@@ -322,6 +411,9 @@ async fn on_a_terminal_nothing_of_it_is_lost() {
             text.contains("PARTITION") && text.contains("STATE"),
             "{text}"
         );
+        let lines_of_row = if columns == 80 { 2 } else { 1 };
+        assert_eq!(text.lines().count(), 7 * lines_of_row + 1, "{text}");
+        assert!(text.contains("s ago)") || text.contains("m ago)"), "{text}");
         assert!(
             text.contains("6 records of 4 partitions, up to the end"),
             "{text}"

@@ -16,6 +16,7 @@ use crate::{
     clock::Timestamp,
     place::{Offset, PartitionId},
     storage::{Bounds, ReadError, Stream, StreamBounds},
+    when,
 };
 
 /// Where a page begins.
@@ -28,17 +29,20 @@ pub(super) enum Begin {
 }
 
 impl Begin {
-    pub(super) fn parse(query: &Query<'_>) -> Result<Self, Problem> {
+    /// Reads `from` and `at`; both take times, as people write them at `now`.
+    pub(super) fn parse(query: &Query<'_>, now: Timestamp) -> Result<Self, Problem> {
         match (query.get("from"), query.get("at")) {
             (Some(_), Some(_)) => Err(invalid("give from or at, not both".into())),
             (None, Some(time)) => {
-                let time = Timestamp::parse(time);
-                let wrong = || invalid("at is a time as in RFC 3339".into());
-                time.map(Self::At).ok_or_else(wrong)
+                let wrong = || invalid(format!("at is a time: give {}", when::EXAMPLES));
+                when::read(time, now).map(Self::At).ok_or_else(wrong)
             }
             (None | Some("earliest"), None) => Ok(Self::Earliest),
             (Some("tail"), None) => Ok(Self::Tail),
-            (Some(place), None) => Ok(Self::Place(place.to_owned())),
+            (Some(place), None) => Ok(match when::read(place, now) {
+                Some(time) => Self::At(time),
+                None => Self::Place(place.to_owned()),
+            }),
         }
     }
 }
@@ -59,7 +63,9 @@ pub(super) async fn of_one(
         Begin::At(time) => turns.take(engine.offset_at(of, time)).await?,
         Begin::Place(offset) => {
             let wrong = || match Token::parse(&offset) {
-                Err(TokenInvalid::NotOne) => "from is an offset, earliest or tail",
+                Err(TokenInvalid::NotOne) => {
+                    "from is an offset, earliest, tail, or a time such as 2026-12-01 or 10m"
+                }
                 _ => "this from goes on with all partitions; give * as the partition",
             };
             let number = offset.parse().map_err(|_| invalid(wrong().into()))?;

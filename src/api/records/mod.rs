@@ -3,6 +3,7 @@
 mod begin;
 mod page;
 mod reading;
+mod settled;
 mod token;
 
 pub(super) use self::reading::Turns;
@@ -19,7 +20,7 @@ use http::{HeaderValue, Uri, header};
 use serde_json::value::RawValue;
 
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     dispatch::{Cause, Dispatcher, WaitingRecord, WaitsFor},
     log::Streams,
     mask::mask,
@@ -32,6 +33,7 @@ use self::{
     begin::{Begin, of_all, of_one},
     page::{Page, Waiting},
     reading::Reading,
+    settled::Settlements,
 };
 use super::{
     Shared,
@@ -79,11 +81,12 @@ pub(super) async fn list(
     Named((stream, partition)): Named<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(&uri, &["from", "limit", "at", "open"])?;
+    let query = Query::parse(&uri, &["from", "limit", "at", "open", "settlements"])?;
     let limit = query.limit()?;
     let open = query.flag("open")?;
+    let settlements = query.flag("settlements")?;
     let stream = find(&shared, &stream)?;
-    let from = Begin::parse(&query)?;
+    let from = Begin::parse(&query, Clock::system().now())?;
     let (stream, reading, of) = match partition == ALL {
         true => of_all(&shared, &stream, from, open).await?,
         false => {
@@ -94,7 +97,12 @@ pub(super) async fn list(
     };
     let is_source = source(&shared) == Some(&stream.name);
     let waiting = (open && is_source).then(|| waiting(&shared, &stream, &reading, limit));
-    let page = Page::new(shared, stream, reading, of, waiting, limit);
+    // An open record has no end.
+    let settlements = match settlements && !open {
+        true => Settlements::of_page(&shared, &reading, limit).await,
+        false => Settlements::default(),
+    };
+    let page = Page::new(shared, stream, reading, of, (waiting, settlements), limit);
     page.answer().await
 }
 
@@ -153,8 +161,13 @@ pub(super) async fn show(
             None => unqueued(&shared, &record.record),
         }
     });
+    let settlement = match finished {
+        true => Settlements::of_one(&shared, of, offset).await,
+        false => None,
+    };
     let view = wire::RecordView {
         waiting,
+        settlement,
         ..view(&shared, &stream, of.partition, &record, finished)
     };
     Ok(Json(view).into_response())
@@ -253,6 +266,7 @@ fn view(
             .collect(),
         finished,
         waiting: None,
+        settlement: None,
         cause,
         value: json,
         value_base64,

@@ -13,12 +13,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     dispatch::WaitingRecord,
-    place::{Offset, Partition},
+    place::{Offset, Partition, PartitionId},
     storage::{Bounds, Stream},
 };
 
 use super::{
     reading::{Held, Reading},
+    settled::Settlements,
     token::Token,
     view, waits,
 };
@@ -44,6 +45,7 @@ pub(super) struct Page {
     of: Of,
     /// What open records wait for, if the page says that.
     waiting: Option<Waiting>,
+    settlements: Settlements,
     /// Records that it may still have.
     left: usize,
     /// Bytes of its records so far.
@@ -81,7 +83,7 @@ impl Page {
         stream: Arc<Stream>,
         reading: Reading,
         of: Of,
-        waiting: Option<Waiting>,
+        (waiting, settlements): (Option<Waiting>, Settlements),
         limit: usize,
     ) -> Self {
         Self {
@@ -90,6 +92,7 @@ impl Page {
             reading,
             of,
             waiting,
+            settlements,
             left: limit,
             bytes: 0,
             begun: false,
@@ -142,7 +145,9 @@ impl Page {
     /// What the page takes for as long as it is written, whatever is in its parts.
     fn own_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, HashMap::capacity);
-        self.reading.bytes_len() + waiting * size_of::<((Partition, Offset), WaitingRecord)>()
+        self.reading.bytes_len()
+            + waiting * size_of::<((Partition, Offset), WaitingRecord)>()
+            + self.settlements.bytes_len()
     }
 
     /// What a part takes while it is made, if its records are not large.
@@ -241,8 +246,14 @@ impl Page {
                 None => super::unqueued(&self.shared, &record.record),
             }
         });
+        let of = PartitionId {
+            stream: self.stream.id,
+            partition,
+        };
+        let settled = finished.then(|| self.settlements.view(&self.shared, of, record.offset));
         wire::RecordView {
             waiting,
+            settlement: settled.flatten(),
             ..view(&self.shared, &self.stream, partition, record, *finished)
         }
     }

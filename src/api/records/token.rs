@@ -30,7 +30,9 @@ pub(super) struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenInvalid {
     /// It does not look like one.
-    #[error("with partition * it is earliest, tail or the next of the page before")]
+    #[error(
+        "with partition * it is earliest, tail, a time such as 2026-12-01 or 10m, or the next of the page before"
+    )]
     NotOne,
     /// Another release of the gateway has made it.
     #[error("this next was made by another release of the gateway; begin with earliest or with at")]

@@ -205,7 +205,7 @@ async fn what_is_no_place_to_go_on_is_refused_with_what_would_be() {
     );
     assert_eq!(
         edge.refused("from=later").await,
-        "from: with partition * it is earliest, tail or the next of the page before"
+        "from: with partition * it is earliest, tail, a time such as 2026-12-01 or 10m, or the next of the page before"
     );
     assert!(edge.refused("from=r2x").await.contains("another release"));
     assert!(

@@ -352,7 +352,7 @@ impl Show {
 
     async fn books(&mut self) -> Result<(), Failure> {
         let expected = [(7, 0), (1, 0), (1, 1), (1, 1), (0, 0)];
-        let mut table = Table::new(&["STREAM", ">RECORDS", ">ENDED", ">OPEN"]);
+        let mut table = Table::new(&["STREAM", ">RECORDS", ">SETTLED", ">OPEN"]);
         let mut books = Vec::new();
         for (stream, (records_expected, open_expected)) in STREAMS.into_iter().zip(expected) {
             let answer = self.client.get(&["v1", "streams", stream], &[]).await?;

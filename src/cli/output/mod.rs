@@ -1,6 +1,7 @@
 //! What commands print: tables and sentences for people, JSON for programs.
 
 mod age;
+mod cut;
 mod screen;
 mod style;
 mod table;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use self::screen::Screen;
 pub(super) use self::table::Table;
 use super::{Failure, escape};
+use crate::clock::Clock;
 
 /// Writes text to standard output; what a terminal would obey is shown escaped.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
@@ -72,6 +74,15 @@ pub(super) fn cell(value: &Value, pointer: &str) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     }
+}
+
+/// Returns a time as standard output shows it: with its age on a terminal, as the gateway gave it in a pipe. Another text
+/// stays as it is.
+pub(super) fn time(text: &str) -> String {
+    let on_terminal = Screen::of_stdout().columns.is_some();
+    let aged = on_terminal.then(|| age::aged(text, Clock::system().now()));
+    aged.flatten()
+        .map_or_else(|| text.to_owned(), |aged| aged.long)
 }
 
 /// Returns `1 message`, `13000 messages`: digits are never grouped, so that a number can be searched for and copied.

@@ -20,6 +20,9 @@ const PAGES_MAX: usize = 1_000;
 /// In the place of a partition: all of them.
 const ALL: &str = "*";
 
+/// Cells that are cut where a row has no room: one record has them whole.
+const CUT: [&str; 4] = ["KEY", "OPERATION", "TARGET", "CAUSE"];
+
 /// What is to be shown.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -41,7 +44,8 @@ impl Asked {
         let mut query = vec![("limit", limit.to_string())];
         query.extend(self.from.clone().map(|from| ("from", from)));
         query.extend(self.at.clone().map(|at| ("at", at)));
-        query.extend(self.open.then(|| ("open", "true".to_owned())));
+        let which = if self.open { "open" } else { "settlements" };
+        query.push((which, "true".to_owned()));
         let path = [
             "v1",
             "streams",
@@ -123,17 +127,20 @@ struct Rows {
 
 impl Rows {
     fn new(open: bool) -> Self {
-        let state = if open { "WAITS FOR" } else { "STATE" };
-        let table = Table::new(&[
+        let record = [
             ">PARTITION",
             ">OFFSET",
             "TIME",
             "KEY",
             "OPERATION",
             "TARGET",
-            state,
-            "CAUSE",
-        ]);
+        ];
+        let table = match open {
+            true => Table::new(&[&record[..], &["WAITS FOR", "UNTIL", "CAUSE"]].concat())
+                .folded(&["KEY", "OPERATION", "TARGET", "CAUSE"], &CUT),
+            false => Table::new(&[&record[..], &["STATE", "CAUSE", "MOVED TO"]].concat())
+                .folded(&["OPERATION", "TARGET", "CAUSE", "MOVED TO"], &CUT),
+        };
         Self {
             table,
             open,
@@ -148,20 +155,24 @@ impl Rows {
             let text = loose::member(&message, name).and_then(loose::string);
             text.unwrap_or_default().into_owned()
         };
-        let state = match self.open {
-            true => words::waits_for(&item.cause, &item.waiting),
-            false => words::state(item.finished).to_owned(),
-        };
-        self.table.row([
+        let mut row = vec![
             cell(&item.partition, ""),
             cell(&item.offset, ""),
             cell(&item.time, ""),
             cell(&item.key, ""),
             text("targetRestApiOperation"),
             text("targetRestApi"),
-            state,
-            words::failed(&item.cause, &item.waiting),
-        ]);
+        ];
+        let cause = words::failed(&item.cause, &item.waiting);
+        row.extend(match self.open {
+            true => [
+                words::waits_for_shortly(&item.cause, &item.waiting),
+                cell(&item.waiting, "/due"),
+                cause,
+            ],
+            false => [words::state(item), cause, words::moved_to(&item.settlement)],
+        });
+        self.table.row(row);
         self.len += 1;
     }
 }

@@ -14,7 +14,38 @@ use super::{Failure, Gateway, Output, reader::Reader, when};
 
 pub(super) use self::page::{Item, Page};
 
+/// What the columns mean, behind the help.
+const COLUMNS: &str = "\
+Columns:
+  PARTITION, OFFSET  its place: `records STREAM/P/OFFSET` shows it whole
+  TIME               when it came into the stream
+  KEY                records of one key and target keep their order
+  OPERATION, TARGET  the call
+  STATE              open: it waits for its dispatch, or for a retry
+                     delivered: its target took it
+                     filtered: a rule left it out
+                     moved: it failed; MOVED TO is its copy in an error stream
+                     discarded: a person gave it up
+                     settled: one of these; the journal does not tell which
+                     Expired records are trimmed, so they are not shown.
+  CAUSE              why it is in this error stream, or why its last call failed
+  WAITS FOR          with --open, in place of STATE:
+                     retry: a retry of this error stream
+                     target open: its target, whose breaker is open
+                     retry after: its target, which asked for later
+                     backoff: its next attempt
+                     rate: the rate of its target
+                     key: an earlier record with its key
+                     turn: a free slot of its target
+                     answer: the answer to its call
+                     log: the log, which has not taken its end
+  UNTIL              when it can go on at the earliest, where that is known
+
+On a terminal a record has one line, or two where one has no room. Long cells are cut there (`…`), and columns in which \
+no record has anything are left out. A pipe, --output json and the view of one record have everything.";
+
 #[derive(Debug, Args)]
+#[command(after_help = COLUMNS)]
 pub(super) struct Arguments {
     /// Name or OCID of the stream, or one record of it: STREAM/PARTITION/OFFSET.
     #[arg(value_name = "STREAM[/P/OFFSET]")]
@@ -24,7 +55,7 @@ pub(super) struct Arguments {
     /// Only this partition.
     #[arg(long, value_name = "P")]
     partition: Option<String>,
-    /// First offset of the partition, `earliest`, `tail`, or what an earlier call said to go on with.
+    /// First offset of the partition, `earliest`, `tail`, a time as with --at, or what an earlier call said to go on with.
     #[arg(long, value_name = "PLACE", conflicts_with = "at")]
     from: Option<String>,
     /// First time: 2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago" (UTC).

@@ -77,6 +77,11 @@ fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
         Some(false) => words::waits_for(&item.cause, &item.waiting),
         _ => String::new(),
     };
+    let until = match item.finished {
+        Some(false) => cell(&item.waiting, "/due"),
+        _ => String::new(),
+    };
+    let settled = |part: &str| cell(&item.settlement, part);
     let origin = match header("origin-stream") {
         stream if stream.is_empty() => stream,
         stream => format!(
@@ -86,7 +91,10 @@ fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
         ),
     };
     let calls = match header("attempts") {
-        attempts if attempts.is_empty() => cell(&item.waiting, "/attempts"),
+        attempts if attempts.is_empty() => match cell(&item.waiting, "/attempts") {
+            attempts if attempts.is_empty() => settled("/attempts"),
+            attempts => attempts,
+        },
         attempts => attempts,
     };
     let key = match cell(&item.key_base64, "") {
@@ -94,9 +102,13 @@ fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
         base64 => format!("{base64} (base64)"),
     };
     let facts = [
-        ("time", cell(&item.time, "")),
-        ("state", words::state(item.finished).to_owned()),
+        ("time", output::time(&cell(&item.time, ""))),
+        ("state", words::state(item)),
+        ("settled", output::time(&settled("/at"))),
+        ("last status", settled("/status")),
+        ("moved to", words::moved_to(&item.settlement)),
         ("waits for", waits_for),
+        ("until", output::time(&until)),
         (
             "cause",
             words::cause(match item.cause.is_null() {
@@ -105,8 +117,8 @@ fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
             }),
         ),
         ("calls", calls),
-        ("first call", header("first-attempt-at")),
-        ("last call", header("last-attempt-at")),
+        ("first call", output::time(&header("first-attempt-at"))),
+        ("last call", output::time(&header("last-attempt-at"))),
         ("retries", header("redrives")),
         ("came from", origin),
         ("key", key),

@@ -37,6 +37,9 @@ pub(in crate::cli) struct Item<'a> {
     pub(in crate::cli) cause: Value,
     #[serde(default)]
     pub(in crate::cli) waiting: Value,
+    /// How it was settled, where that is known.
+    #[serde(default)]
+    pub(in crate::cli) settlement: Value,
     #[serde(borrow)]
     pub(in crate::cli) value: Option<&'a RawValue>,
     #[serde(default)]

@@ -2,14 +2,26 @@
 
 use serde_json::Value;
 
+use super::page::Item;
 use crate::cli::output::{cell, counted};
 
-/// Settled is a record that was delivered, moved to another stream, discarded or expired.
-pub(super) fn state(finished: Option<bool>) -> &'static str {
-    match finished {
-        Some(true) => "settled",
-        Some(false) => "open",
-        None => "",
+/// How a record was settled, where the log can still tell; else whether it was.
+pub(super) fn state(item: &Item<'_>) -> String {
+    match (cell(&item.settlement, "/end"), item.finished) {
+        (end, _) if !end.is_empty() => end,
+        (_, Some(true)) => "settled".to_owned(),
+        (_, Some(false)) => "open".to_owned(),
+        (_, None) => String::new(),
+    }
+}
+
+/// The place of a moved record's copy, as `syncgate records` takes it: `UnrecoverableErrorStream/0/17`.
+pub(super) fn moved_to(settlement: &Value) -> String {
+    let [stream, partition, offset] =
+        ["/to/stream", "/to/partition", "/to/offset"].map(|part| cell(settlement, part));
+    match stream.is_empty() {
+        true => stream,
+        false => format!("{stream}/{partition}/{offset}"),
     }
 }
 
@@ -39,12 +51,8 @@ pub(super) fn failed(of_record: &Value, waiting: &Value) -> String {
     }
 }
 
-/// What an open record waits for. One of an error stream, which has a cause, waits for a retry.
+/// What an open record waits for, in a sentence. One of an error stream, which has a cause, waits for a retry.
 pub(super) fn waits_for(of_record: &Value, waiting: &Value) -> String {
-    let due = match cell(waiting, "/due") {
-        due if due.is_empty() => due,
-        due => format!(" until {due}"),
-    };
     let what = match waiting["for"].as_str() {
         Some("answer") => "the answer to its call",
         Some("turn") => "its turn",
@@ -58,7 +66,16 @@ pub(super) fn waits_for(of_record: &Value, waiting: &Value) -> String {
         None if of_record.is_null() => "",
         None => "a retry",
     };
-    format!("{what}{due}")
+    what.to_owned()
+}
+
+/// The same in the one or two words of the API, for a table: `target open`.
+pub(super) fn waits_for_shortly(of_record: &Value, waiting: &Value) -> String {
+    match waiting["for"].as_str() {
+        Some(word) => word.replace('_', " "),
+        None if of_record.is_null() => String::new(),
+        None => "retry".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -68,26 +85,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_record_waits_for_is_said_with_its_time() {
-        let due = "2026-01-02T03:04:05.000000Z";
-        for (waiting, expected) in [
+    fn what_a_record_waits_for_is_said() {
+        for (waiting, expected, shortly) in [
             (
-                json!({"for": "target_open", "attempts": 0, "due": due}),
-                format!("its target, which fails (breaker open) until {due}"),
+                json!({"for": "target_open", "attempts": 0}),
+                "its target, which fails (breaker open)",
+                "target open",
             ),
             (
                 json!({"for": "key", "attempts": 0}),
-                "an earlier record with its key".into(),
+                "an earlier record with its key",
+                "key",
             ),
-            (json!({"for": "news", "attempts": 0}), "news".into()),
-            (Value::Null, String::new()),
+            (json!({"for": "news", "attempts": 0}), "news", "news"),
+            (Value::Null, "", ""),
         ] {
             assert_eq!(waits_for(&Value::Null, &waiting), expected);
+            assert_eq!(waits_for_shortly(&Value::Null, &waiting), shortly);
         }
         let error = json!({"class": "status", "status": 503, "reason": "no"});
         assert_eq!(waits_for(&error, &Value::Null), "a retry");
+        assert_eq!(waits_for_shortly(&error, &Value::Null), "retry");
         assert_eq!(failed(&error, &Value::Null), "status 503: no");
         let called = json!({"for": "backoff", "cause": {"class": "timeout"}, "attempts": 2});
         assert_eq!(failed(&Value::Null, &called), "timeout: 2 calls");
+    }
+
+    #[test]
+    fn a_settled_record_says_how_and_where_it_is_now() {
+        let read = |settlement: &str| {
+            let text = format!(
+                r#"{{"offset":0,"partition":"0","time":"","finished":true,"settlement":{settlement}}}"#
+            );
+            let item: Item<'_> = serde_json::from_str(&text).unwrap();
+            (state(&item), moved_to(&item.settlement))
+        };
+        let told = |state: &str, to: &str| (state.to_owned(), to.to_owned());
+        assert_eq!(read("null"), told("settled", ""));
+        assert_eq!(read(r#"{"end":"delivered"}"#), told("delivered", ""));
+        assert_eq!(
+            read(r#"{"end":"moved","to":{"stream":"Errors","partition":"3","offset":17}}"#),
+            told("moved", "Errors/3/17")
+        );
+        // Its stream is gone.
+        assert_eq!(read(r#"{"end":"moved"}"#), told("moved", ""));
     }
 }

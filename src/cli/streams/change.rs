@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{kept, kept_len, partitions, stream, sum};
 use crate::cli::{
@@ -84,7 +84,7 @@ pub(super) async fn set(arguments: &Set, output: Output) -> Result<(), Failure> 
     match output {
         Output::Json => output::print_json(&stream),
         Output::Text => {
-            let partitions = stream.get("partitions").and_then(serde_json::Value::as_u64);
+            let partitions = stream.get("partitions").and_then(Value::as_u64);
             output::print(&format!(
                 "{} changed: {}, records kept {}\n",
                 cell(&stream, "/name"),
@@ -101,12 +101,14 @@ pub(super) async fn remove(arguments: &Remove, output: Output) -> Result<(), Fai
     let found = stream(&client, &arguments.name).await?;
     let name = cell(&found, "/name");
     let records: u64 = partitions(&found).map(kept_len).sum();
-    let question = format!(
-        "Remove stream {name} with {}, {} of them open?",
-        counted(records, "record"),
-        sum(&found, "open")
-    );
-    confirm(&question, arguments.yes)?;
+    if !arguments.yes {
+        // The gateway would refuse it, so no question is asked first.
+        if let Some(why) = stays(&found) {
+            return Err(Failure::failed(format!("nothing was removed: {why}")));
+        }
+        let records = counted(records, "record");
+        confirm(&format!("Remove stream {name} with {records}?"), false)?;
+    }
     let path = ["v1", "streams", &name];
     client
         .send(client.request(Method::DELETE, &path, &[]))
@@ -114,5 +116,26 @@ pub(super) async fn remove(arguments: &Remove, output: Output) -> Result<(), Fai
     match output {
         Output::Json => output::print_json(&json!({"removed": name, "records": records})),
         Output::Text => output::print(&format!("{name} removed\n")),
+    }
+}
+
+/// Returns why a stream cannot be removed, and what would help.
+fn stays(stream: &Value) -> Option<String> {
+    let name = cell(stream, "/name");
+    let roles = stream.get("roles").and_then(Value::as_array);
+    let role = roles
+        .and_then(|roles| roles.first())
+        .and_then(Value::as_str);
+    let open = sum(stream, "open");
+    match role {
+        _ if cell(stream, "/madeBy") == "config" => Some(format!(
+            "{name} stands in [[streams]] of the configuration; take it out there, then `syncgate reload`"
+        )),
+        Some(role) => Some(format!("the configuration gives {name} a role ({role})")),
+        None if open > 0 => Some(format!(
+            "{name} has {}; deliver them with `syncgate retry {name}`, or give them up with `syncgate streams purge {name}`",
+            counted(open, "open record")
+        )),
+        None => None,
     }
 }

@@ -85,8 +85,8 @@ mod tests {
             (json!(0), json!(64 << 20), "for ever, at most 64MiB"),
             (
                 json!(null),
-                json!(1_000),
-                "time as [retention] says, at most 1000B",
+                json!(64_000_000),
+                "time as [retention] says, at most 64MB",
             ),
         ] {
             let stream = json!({"retentionHours": hours, "retentionBytes": bytes});

@@ -14,16 +14,38 @@ use super::{
     output::{self, Table, cell},
 };
 
+/// What the columns mean, behind the help.
+const LIST_COLUMNS: &str = "\
+Columns:
+  NAME        name of the stream
+  PARTITIONS  how many partitions it has
+  MADE BY     start: the gateway made it when it started
+              config: it stands in [[streams]]
+              api: a request or a command made it
+  OCID        another name of it; `streams show` has it whole";
+const SHOW_COLUMNS: &str = "\
+Columns:
+  PARTITION  number of the partition
+  EARLIEST   first offset that is still kept
+  TAIL       offset of the next record
+  OPEN       records that wait for their dispatch, or for a retry
+  KEPT       records that are kept: TAIL less EARLIEST
+  DELIVERED  settled records, since the stream was made: their target took them
+  FILTERED   a rule left them out
+  MOVED      they failed, and a copy is in an error stream
+  DISCARDED  a person gave them up, as by a purge
+  EXPIRED    they were trimmed while they were open
+  LOST       they were lost to damage
+  READER     dispatch, or the group of a retry
+  LAG        records that the reader has yet to look at";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists all streams.
+    #[command(after_help = LIST_COLUMNS)]
     Ls(List),
     /// Shows one stream: how long its records are kept, the bounds of its partitions, its readers with their lag.
-    ///
-    /// EARLIEST is the first offset that is still kept, TAIL the one that the next record gets, OPEN the records without an
-    /// end, KEPT those that are kept. The other columns count the ends that records came to: DELIVERED to their target,
-    /// FILTERED by a rule, MOVED to an error stream, DISCARDED by a purge, EXPIRED by age or size before any other end, LOST
-    /// to damage. LAG is the number of open records that a reader has yet to come to; `group NAME` is that of `retry --group`.
+    #[command(after_help = SHOW_COLUMNS)]
     Show(Show),
     /// Creates a stream.
     Create(change::Create),
@@ -31,6 +53,7 @@ pub(super) enum Command {
     Set(change::Set),
     /// Removes all records of a stream. Those that wait for a retry are given up, those that wait for their dispatch if
     /// that is asked for.
+    #[command(after_help = purge::COLUMNS)]
     Purge(purge::Purge),
     /// Removes a stream with all its records. One with a role or with open records stays.
     Rm(change::Remove),
@@ -98,7 +121,8 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
     if output == Output::Json {
         return output::print_json(&json!({"items": items}));
     }
-    let mut table = Table::new(&["NAME", ">PARTITIONS", "MADE BY", "OCID"]);
+    let mut table = Table::new(&["NAME", ">PARTITIONS", "MADE BY", "OCID"])
+        .folded(&["MADE BY", "OCID"], &["OCID"]);
     for item in &items {
         table.row(["/name", "/partitions", "/madeBy", "/ocid"].map(|pointer| cell(item, pointer)));
     }

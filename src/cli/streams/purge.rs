@@ -11,6 +11,14 @@ use crate::cli::{
     output::{self, Table, cell, counted},
 };
 
+/// What the columns of the question mean, behind the help.
+pub(super) const COLUMNS: &str = "\
+Before it asks, a table shows what would go:
+  PARTITION  number of the partition
+  RECORDS    records that are kept, all of which are removed
+  OPEN       those of them that wait for their dispatch, or for a retry;
+             they count as discarded";
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Purge {
     /// Name of the stream, or its OCID.
@@ -41,12 +49,29 @@ pub(super) async fn run(arguments: &Purge, output: Output) -> Result<(), Failure
     let done = client.post(&path, &body).await.map_err(told)?;
     match output {
         Output::Json => output::print_json(&done),
-        Output::Text => output::print(&format!(
-            "{} purged: removed {}, discarded {}\n",
-            cell(&done, "/stream"),
-            cell(&done, "/removed"),
-            cell(&done, "/discarded"),
-        )),
+        Output::Text => output::print(&format!("{}\n", purged(&done))),
+    }
+}
+
+/// Returns what a purge has done: `Orders purged: 3 records removed, 1 of them was open and is discarded`.
+fn purged(done: &Value) -> String {
+    let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let (name, removed, discarded) = (
+        cell(done, "/stream"),
+        number("removed"),
+        number("discarded"),
+    );
+    let of_them = match discarded {
+        0 => "none of them was open".to_owned(),
+        1 => "1 of them was open and is discarded".to_owned(),
+        more => format!("{more} of them were open and are discarded"),
+    };
+    match removed {
+        0 => format!("{name} has no records: nothing was removed"),
+        removed => format!(
+            "{name} purged: {} removed, {of_them}",
+            counted(removed, "record")
+        ),
     }
 }
 
@@ -72,6 +97,10 @@ async fn ask(client: &Client, arguments: &Purge) -> Result<(), Failure> {
             counted(open, "record")
         )));
     }
+    let records: u64 = partitions(&found).map(kept_len).sum();
+    if records == 0 {
+        return Ok(());
+    }
     let mut table = Table::new(&["PARTITION", ">RECORDS", ">OPEN"]);
     for partition in partitions(&found) {
         table.row([
@@ -81,10 +110,39 @@ async fn ask(client: &Client, arguments: &Purge) -> Result<(), Failure> {
         ]);
     }
     output::say_text(&table.text());
-    let records: u64 = partitions(&found).map(kept_len).sum();
     let question = format!(
         "Purge {} of {name}, {open} of them open?",
         counted(records, "record")
     );
     confirm(&question, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_says_what_went() {
+        for (removed, discarded, expected) in [
+            (0, 0, "Orders has no records: nothing was removed"),
+            (
+                1,
+                0,
+                "Orders purged: 1 record removed, none of them was open",
+            ),
+            (
+                3,
+                1,
+                "Orders purged: 3 records removed, 1 of them was open and is discarded",
+            ),
+            (
+                3,
+                3,
+                "Orders purged: 3 records removed, 3 of them were open and are discarded",
+            ),
+        ] {
+            let done = json!({"stream": "Orders", "removed": removed, "discarded": discarded});
+            assert_eq!(purged(&done), expected);
+        }
+    }
 }

@@ -18,11 +18,15 @@ const BOUNDS: [(&str, &str); 4] = [
 const ENDS: [(&str, &str); 6] = [
     (">DELIVERED", "/counts/delivered"),
     (">FILTERED", "/counts/filtered"),
-    (MOVED, ""),
+    (">MOVED", MOVED),
     (">DISCARDED", "/counts/discarded"),
     (">EXPIRED", "/counts/expired"),
     (">LOST", "/counts/lost"),
 ];
+
+/// Of a record that failed the first time, and of one whose retry failed.
+const MOVED: &str = "/counts/moved";
+const ROUTED: &str = "/counts/routed";
 
 /// Returns what a stream is, its partitions, and its readers.
 pub(super) fn text(stream: &Value) -> String {
@@ -79,11 +83,12 @@ fn bounds(stream: &Value) -> String {
     headings.insert(BOUNDS.len(), ">KEPT");
     let mut table = Table::new(&headings);
     for partition in partitions(stream) {
-        let number = |pointer: &&str| partition.pointer(pointer).and_then(Value::as_u64);
-        let moved: u64 = MOVED_BY.iter().filter_map(number).sum();
-        let cells = columns().map(|(heading, pointer)| match *heading {
-            MOVED => moved.to_string(),
-            _ => cell(partition, pointer),
+        let number = |pointer| partition.pointer(pointer).and_then(Value::as_u64);
+        let cells = columns().map(|(_, pointer)| match *pointer {
+            MOVED => number(MOVED).map_or_else(String::new, |moved| {
+                (moved + number(ROUTED).unwrap_or(0)).to_string()
+            }),
+            pointer => cell(partition, pointer),
         });
         let mut row: Vec<_> = cells.collect();
         row.insert(BOUNDS.len(), kept_len(partition).to_string());

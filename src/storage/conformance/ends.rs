@@ -1,13 +1,25 @@
 //! Ends of records: each once, counted, and durable.
 
+use std::ops::Range;
+
 use super::{
     Content, Place, append, change, eventually, finish, make, numbered, one_partition, part,
     record, refused, reopened, stored,
 };
 use crate::{
     place::{Offset, Partition, PartitionId},
-    storage::{AppendKind, Commit, CommitError, Engine, Epoch, Finish, NewEnd},
+    storage::{AppendKind, Commit, CommitError, End, Engine, Epoch, Finish, NewEnd},
 };
+
+/// Returns how records of a range ended, by offset; nothing if the engine keeps no ends.
+async fn settled(engine: &dyn Engine, of: PartitionId, offsets: Range<u64>) -> Vec<(u64, End)> {
+    let sought = [(of, Offset(offsets.start)..Offset(offsets.end))];
+    let found = engine.settled(&sought).await.unwrap();
+    assert!(found.iter().all(|one| one.of == of && one.time.0 > 0));
+    let mut found: Vec<_> = found.iter().map(|one| (one.offset.0, one.end)).collect();
+    found.sort_unstable_by_key(|(offset, _)| *offset);
+    found
+}
 
 /// Returns the offsets below 64 that have an end.
 fn ended(engine: &dyn Engine, of: PartitionId) -> Vec<u64> {
@@ -46,6 +58,17 @@ pub(crate) async fn every_end_is_counted_and_moves_the_low_mark(place: &dyn Plac
         (6, 1, 1)
     );
     assert_eq!((counts.appended_len(), counts.open_len()), (8, 0));
+    let engine = reopened(engine, place).await;
+    let mut told = vec![(0, End::Filtered), (1, End::Discarded), (2, End::Delivered)];
+    assert_eq!(settled(engine.as_ref(), of, 0..3).await, told);
+    told.extend((3..8).map(|offset| (offset, End::Delivered)));
+    assert_eq!(settled(engine.as_ref(), of, 0..u64::MAX).await, told);
+    assert_eq!(settled(engine.as_ref(), of, 2..3).await, told[2..3]);
+    assert_eq!(settled(engine.as_ref(), of, 8..9).await, []);
+    if engine.caps().trim {
+        engine.trim(of, Offset(5)).await.unwrap();
+        assert_eq!(settled(engine.as_ref(), of, 0..9).await, told[5..]);
+    }
     reopened(engine, place).await;
 }
 
@@ -149,6 +172,12 @@ pub(crate) async fn a_routed_record_and_its_copy_are_one_commit(place: &dyn Plac
     );
 
     let engine = reopened(engine, place).await;
+    let moved = |offset| End::Moved {
+        copy: Some((copy.stream, Offset(offset))),
+    };
+    let told = [(0, moved(2)), (2, moved(1))];
+    assert_eq!(settled(engine.as_ref(), origin, 0..9).await, told);
+    assert_eq!(settled(engine.as_ref(), copy, 0..9).await, [(1, moved(4))]);
     let (origin, copy) = (
         engine.status(origin).unwrap(),
         engine.status(copy).unwrap().counts,

@@ -20,8 +20,8 @@ use crate::{
     storage::{
         Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
         LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged,
-        ReadError, Space, State, StateEntry, Stream, StreamBounds, StreamConfig, StreamError,
-        shares::ShareBytes,
+        ReadError, Settled, Space, State, StateEntry, Stream, StreamBounds, StreamConfig,
+        StreamError, shares::ShareBytes,
     },
     telemetry::metrics::latency,
 };
@@ -304,6 +304,13 @@ impl Log for Embedded {
         let found = view.books.partition_of(of);
         let (_, book) = found.ok_or(ReadError::PartitionUnknown(of))?;
         Ok(book.finished.open(from.0..book.next, len_max))
+    }
+
+    async fn settled(
+        &self,
+        sought: &[(PartitionId, Range<Offset>)],
+    ) -> Result<Vec<Settled>, ReadError> {
+        self.reader.settled(sought).await
     }
 
     async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError> {

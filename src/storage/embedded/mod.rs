@@ -19,7 +19,7 @@
 //!
 //! The parts, from bytes to calls: `codec`, `block`, `ops`, `frame`, `snapshot`, `segment` are the format; `books` with
 //! `finished` and `dedup` is what it adds up to; `limits`, `queue`, `pending`, `alone`, `opened`, `room`, `writer`,
-//! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader` read; `scan`, `recovery`, `opening` open; `verify` goes over
+//! `condition` store; `blocks`, `cache`, `index`, `lookup`, `reader`, `settled` read; `scan`, `recovery`, `opening` open; `verify` goes over
 //! all of it, `doctor` says what is damaged, `at_rest` reads without changing, `backup` copies into a directory in the
 //! `making`; `salvage`, `fold`, `ranges`, `loss`, `mend`, `mended` go on
 //! without what is lost; `usage` says what files are needed for, `reclaim` and `rewrite` give space back; `spare` and
@@ -67,6 +67,7 @@ mod room;
 mod salvage;
 mod scan;
 mod segment;
+mod settled;
 mod shared;
 mod snapshot;
 mod spare;

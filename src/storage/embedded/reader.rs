@@ -35,10 +35,12 @@ const LOOKS_MAX: usize = 2;
 /// Reads for everybody. Clones share everything.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    shared: Arc<Shared>,
-    lookup: Arc<Lookup>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) lookup: Arc<Lookup>,
     permits: Arc<Semaphore>,
     looks: Arc<Semaphore>,
+    /// Taken by the one question about ends whose files are read.
+    pub(super) settled_turn: Arc<Semaphore>,
     /// Reads where it is asked, and not on a thread for that.
     #[cfg(test)]
     pub(super) on_the_spot: bool,
@@ -51,6 +53,7 @@ impl Reader {
             shared,
             permits: Arc::new(Semaphore::new(DISK_READS_MAX)),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+            settled_turn: Arc::new(Semaphore::new(1)),
             #[cfg(test)]
             on_the_spot: false,
         }

@@ -414,7 +414,7 @@ fn streams_are_purged_for_a_reason() {
     let purge = [&purge[..], &["--reason", "it is known", "--yes"]].concat();
     assert_eq!(
         served.run(&purge).expect(0).out,
-        "UnrecoverableErrorStream purged: removed 1, discarded 1\n"
+        "UnrecoverableErrorStream purged: 1 record removed, 1 of them was open and is discarded\n"
     );
     let all = served.json(&[&purge[..], &["--discard-pending"]].concat());
     assert_eq!((&all["removed"], &all["discarded"]), (&json!(0), &json!(0)));

@@ -2,11 +2,12 @@
 
 use std::{net::TcpListener, process::Command};
 
+use reqwest::Method;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
 use crate::harness::{
-    Act, Gateway, Place, StubTarget, keyed, on_terminal, on_terminal_in_colour, syncgate,
+    Act, Gateway, Place, StubTarget, keyed, on_terminal, on_terminal_in_colour, poll, syncgate,
 };
 
 const INTERNAL: &str = "InternalserverErrorStream";
@@ -67,9 +68,19 @@ async fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
         }
     }
     let (_, text) = on_terminal(80, &mut command(&records));
-    // Nothing of the wrapped cell is lost, and the time has its age.
-    assert_eq!(text.matches('鍵').count(), 40, "{text}");
+    // Two lines for headings, two for the record, and the last line. What is cut says so, and the time has its age.
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text.contains("鍵…") && text.contains("x…"), "{text}");
     assert!(text.contains("s ago)") || text.contains("m ago)"), "{text}");
+    assert!(text.contains("status 500"), "{text}");
+    // One record has all of it.
+    let one = format!("{INTERNAL}/0/0");
+    let (_, text) = on_terminal(80, &mut command(&["records", &one]));
+    assert_eq!(text.matches('鍵').count(), 40, "{text}");
+    assert!(text.contains(&url), "{text}");
+    assert!(text.contains("s ago)") || text.contains("m ago)"), "{text}");
+    let text = in_pipe(&mut command(&["records", &one]));
+    assert!(!text.contains(" ago"), "{text}");
 
     let text = in_pipe(&mut command(&records));
     let row = text.lines().nth(1).unwrap();
@@ -87,6 +98,124 @@ async fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
     );
     let text = in_pipe(&mut command(&["verify"]));
     assert!(text.contains("DISCARDED"), "every column is there: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_open_record_waits_for_has_its_time_and_how_far_away_it_is() {
+    let later = || vec![("retry-after", "1800".to_owned())];
+    let target = StubTarget::with(move |_| Act::Answer(429, later())).await;
+    let gateway = Gateway::start();
+    gateway
+        .sync(&keyed("k", &target.url("/busy"), json!(1)))
+        .await;
+    let path = "/v1/streams/DataSyncStream/partitions/0/records/0";
+    poll("the record to wait for its target", async || {
+        let record = gateway.get(path).await.ok();
+        (record["waiting"]["for"] == "retry_after").then_some(())
+    })
+    .await;
+    let command = |arguments: &[&str]| {
+        let mut command = syncgate();
+        command
+            .arg("records")
+            .args(arguments)
+            .args(["--url", &gateway.url]);
+        command
+    };
+    for columns in [80, 200] {
+        for arguments in [&["DataSyncStream", "--open"][..], &["DataSyncStream/0/0"]] {
+            let (_, text) = on_terminal(columns, &mut command(arguments));
+            fits(&text, columns);
+            assert!(text.contains("Z (in 29m)"), "{text}");
+        }
+    }
+    let text = in_pipe(&mut command(&["DataSyncStream", "--open"]));
+    assert!(
+        text.contains("  retry after  20") && !text.contains("(in"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_name_is_chopped_without_a_mark_in_any_table() {
+    let (gateway, _, _) = gateway_with_long_cells().await;
+    // Letters that nothing else in a table has, so that they can be counted where a cell is wrapped.
+    let name = "Q".repeat(64);
+    let ocid = "Z".repeat(200);
+    let made = json!({"name": name, "partitions": 3, "ocid": ocid});
+    gateway.post("/v1/streams", &made).await.ok();
+    let (data_stream, cursor) = ("J".repeat(32), "X".repeat(32));
+    let path = format!("/services/v2/stream/{data_stream}");
+    let made = json!({"source": {"trail": name}});
+    gateway.post(&path, &made).await.ok();
+    let path = format!("/v1/data-streams/{data_stream}/cursors/{cursor}");
+    let put = gateway.request(Method::PUT, &path);
+    gateway.send(put.json(&json!({}))).await.ok();
+    for (arguments, long) in [
+        (&["streams", "ls"][..], &[&name, &ocid][..]),
+        (&["streams", "show", &name], &[&name, &ocid]),
+        (&["records", &name], &[]),
+        (&["verify"], &[&name]),
+        (&["data-streams", "ls"], &[&data_stream, &name]),
+        (&["cursors", "ls", &data_stream], &[&cursor]),
+        (&["status"], &[]),
+    ] {
+        let command = || {
+            let mut command = syncgate();
+            command.args(arguments).args(["--url", &gateway.url]);
+            command
+        };
+        for columns in [80, 200] {
+            let (_, text) = on_terminal(columns, &mut command());
+            fits(&text, columns);
+            for long in long {
+                // It is there, on several lines if need be, or its beginning with a mark.
+                let is_whole = text.matches(&long[..1]).count() >= long.len();
+                let is_marked = text.split_whitespace().any(|word| {
+                    word.strip_suffix('…')
+                        .is_some_and(|beginning| long.starts_with(beginning))
+                });
+                assert!(is_whole || is_marked, "{arguments:?} {columns}: {text}");
+            }
+        }
+        let piped = command().output().unwrap();
+        let text = String::from_utf8(piped.stdout).unwrap();
+        for long in long {
+            assert!(text.contains(long.as_str()), "{arguments:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_help_of_a_command_explains_the_columns_of_its_table() {
+    for (arguments, columns) in [
+        (
+            &["records"][..],
+            "PARTITION OFFSET TIME KEY OPERATION TARGET STATE CAUSE MOVED WAITS UNTIL",
+        ),
+        (&["streams", "ls"], "NAME PARTITIONS MADE OCID"),
+        (
+            &["streams", "show"],
+            "PARTITION EARLIEST TAIL OPEN KEPT DELIVERED FILTERED MOVED DISCARDED EXPIRED LOST READER LAG",
+        ),
+        (&["streams", "purge"], "PARTITION RECORDS OPEN"),
+        (&["cursors", "ls"], "CURSOR CLIENT BEHIND SECONDS LAST"),
+        (&["config", "show"], "SETTING VALUE ORIGIN"),
+        (
+            &["verify"],
+            "ACCEPTED REPLAYED RECEIVED UNKNOWN DELIVERED MOVED FILTERED DISCARDED EXPIRED LOST PENDING DIFFERENCE",
+        ),
+    ] {
+        let help = in_pipe(syncgate().args(arguments).arg("--help"));
+        for column in columns.split(' ') {
+            let mut lines = help.lines().map(str::trim_start);
+            let explained = lines.any(|line| {
+                let mut words = line.split([' ', ',']);
+                words.any(|word| word == column) && line.starts_with(char::is_uppercase)
+            });
+            assert!(explained, "{column} of {arguments:?}: {help}");
+        }
+    }
 }
 
 #[test]

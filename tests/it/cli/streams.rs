@@ -64,14 +64,22 @@ async fn a_purge_shows_what_it_would_discard_and_asks() {
     }
     let (status, text) = on_terminal_typing("yes\n", 80, &mut streams(&gateway, &purge));
     assert!(status.success(), "{text}");
-    assert!(text.contains("purged: removed 1, discarded 1"), "{text}");
+    assert!(
+        text.contains("purged: 1 record removed, 1 of them was open and is discarded"),
+        "{text}"
+    );
     assert_eq!(gateway.count(INTERNAL, "open").await, 0);
     assert_eq!(gateway.count(INTERNAL, "discarded").await, 1);
 
     let again = [&purge[..], &["--yes"]].concat();
     let ended = piped(&mut streams(&gateway, &again));
     assert_eq!(ended.code, Some(0), "{}", ended.err);
-    assert!(ended.out.contains("removed 0"), "{}", ended.out);
+    let empty = "InternalserverErrorStream has no records: nothing was removed\n";
+    assert_eq!(ended.out, empty, "{}", ended.err);
+    // There is nothing to ask about either.
+    let (status, text) = on_terminal_typing("", 80, &mut streams(&gateway, &purge));
+    assert!(status.success(), "{text}");
+    assert_eq!(text, empty);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,8 +112,16 @@ async fn a_stream_is_changed_and_shown_in_words() {
         "--retention",
         "7d",
         "--retention-bytes",
-        "64MiB",
+        "64MB",
     ];
+    let ended = piped(&mut streams(&gateway, &set));
+    assert!(
+        ended.out.ends_with("7 days, at most 64MB\n"),
+        "{}",
+        ended.out
+    );
+    let mut set = set;
+    set[7] = "64MiB";
     let ended = piped(&mut streams(&gateway, &set));
     assert_eq!(
         ended.out, "Orders changed: 2 partitions, records kept 7 days, at most 64MiB\n",
@@ -173,7 +189,7 @@ async fn a_stream_is_removed_when_someone_says_yes() {
     let (status, text) = on_terminal_typing("\n", 80, &mut streams(&gateway, &remove));
     assert_eq!(status.code(), Some(1), "{text}");
     assert!(
-        text.contains("Remove stream Orders with 0 records, 0 of them open?"),
+        text.contains("Remove stream Orders with 0 records? [y/N]"),
         "{text}"
     );
     gateway.get("/v1/streams/Orders").await.ok();
@@ -188,6 +204,13 @@ async fn a_stream_is_removed_when_someone_says_yes() {
         .get("/v1/streams/Orders")
         .await
         .problem(404, "stream_unknown");
+    // What the gateway would refuse is not asked about.
+    let (status, text) = on_terminal_typing("", 80, &mut streams(&gateway, &["rm", INTERNAL]));
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert_eq!(
+        text,
+        "error: nothing was removed: the configuration gives InternalserverErrorStream a role (internal)\n"
+    );
     let ended = piped(&mut streams(&gateway, &["rm", INTERNAL, "--yes"]));
     assert_eq!(ended.code, Some(1), "{}", ended.out);
     assert!(ended.err.contains("409 stream_in_use"), "{}", ended.err);

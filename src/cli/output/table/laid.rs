@@ -10,7 +10,7 @@ use super::{
         age::{Aged, aged},
         style::{Style, styled},
     },
-    GAP, Table,
+    GAP, KEY, STATE, Table,
 };
 use crate::clock::Timestamp;
 
@@ -18,9 +18,6 @@ use crate::clock::Timestamp;
 pub(super) const CELL_LINES_MAX: usize = 12;
 /// A word as long as this is not cut in two if there is room for it: the longest name of a stream that a start makes.
 const WORD_COLUMNS_MAX: u16 = 25;
-const STATE: &str = "STATE";
-/// A key is a text of others: one that looks like a time stays as it is.
-const KEY: &str = "KEY";
 
 /// A table on a terminal, before its columns have a width.
 pub(super) struct Laid {

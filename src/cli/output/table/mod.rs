@@ -1,15 +1,16 @@
 //! Rows under headings. On a terminal a table is as wide as the terminal at most: long cells are wrapped, and a time has its
 //! age beside it. Where there is no room for all columns, some that hold nothing but zeros are left out; if the rows are
-//! still tall, each is a block of lines. In a pipe each row is one line with every column, and nothing is cut, so that `grep`
-//! and `awk` find what they look for.
+//! still tall, each is a block of lines. A table of many rows is [`Table::folded`]: one or two lines a row. In a pipe each row
+//! is one line with every column, and nothing is cut, so that `grep` and `awk` find what they look for.
 
+mod folded;
 mod laid;
 #[cfg(test)]
 mod tests;
 
 use unicode_width::UnicodeWidthStr;
 
-use self::laid::Laid;
+use self::{folded::Fold, laid::Laid};
 use super::screen::Screen;
 use crate::{
     cli::escape,
@@ -22,8 +23,16 @@ const GAP: u16 = 2;
 const ROW_LINES_MAX: usize = 4;
 /// In a pipe a column is filled up to this width at most. Otherwise one long cell would make every line as long.
 const FILL_COLUMNS_MAX: usize = 64;
-/// Shown for an empty cell, so that each line has as many words as there are columns.
+/// Shown for an empty cell, on terminals and in pipes, so that each line has as many words as there are columns.
 const EMPTY: &str = "-";
+const STATE: &str = "STATE";
+/// A key is a text of others: one that looks like a time stays as it is.
+const KEY: &str = "KEY";
+
+/// Returns whether a column is a part of the place of a record, which is always shown.
+fn is_place(heading: &str) -> bool {
+    ["PARTITION", "OFFSET"].contains(&heading)
+}
 
 /// Rows under headings.
 #[derive(Clone, Debug)]
@@ -31,6 +40,7 @@ pub(in crate::cli) struct Table {
     headings: Vec<String>,
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
+    fold: Option<Fold>,
 }
 
 impl Table {
@@ -42,7 +52,23 @@ impl Table {
             headings: headings.iter().map(bare).collect(),
             right: headings.iter().map(|h| h.starts_with('>')).collect(),
             rows: Vec::new(),
+            fold: None,
         }
+    }
+
+    /// The same table with rows of one line on a terminal, or of two where one has no room: `second` are the headings of the
+    /// second line, in their order. Cells of `cut` are cut where there is no room, so there is another way to see them whole.
+    pub(in crate::cli) fn folded(mut self, second: &[&str], cut: &[&str]) -> Self {
+        let headings = &self.headings;
+        let place = |name: &&str| headings.iter().position(|heading| heading == name);
+        let second: Vec<usize> = second.iter().filter_map(place).collect();
+        let first = (0..headings.len()).filter(|column| !second.contains(column));
+        let fold = Fold {
+            cut: cut.iter().filter_map(place).collect(),
+            lines: [first.collect(), second],
+        };
+        self.fold = Some(fold);
+        self
     }
 
     pub(in crate::cli) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -103,6 +129,11 @@ impl Table {
 
     /// No line is longer than `columns`.
     fn wrapped(&self, columns: u16, has_colours: bool, now: Timestamp) -> String {
+        let folded = self.fold.as_ref();
+        let folded = folded.and_then(|fold| folded::text(self, fold, columns, has_colours, now));
+        if let Some(text) = folded {
+            return text;
+        }
         let long = Laid::new(self, has_colours, now, |aged| aged.long);
         if long.natural_width() <= columns {
             return long.text(columns);
@@ -127,8 +158,9 @@ impl Table {
     fn without_zeros(&self, laid: &Laid, columns: u16) -> Self {
         let tells = |column: usize| {
             let mut cells = self.rows.iter().filter_map(|row| row.get(column));
-            let is_place = ["PARTITION", "OFFSET"].contains(&&*self.headings[column]);
-            is_place || !self.right[column] || cells.any(|cell| !["0", EMPTY].contains(&&**cell))
+            is_place(&self.headings[column])
+                || !self.right[column]
+                || cells.any(|cell| !["0", EMPTY].contains(&&**cell))
         };
         let mut width = laid.natural_width();
         let mut kept = vec![true; self.headings.len()];
@@ -147,6 +179,7 @@ impl Table {
             headings: of(&self.headings),
             right: right.map(|(right, _)| *right).collect(),
             rows: self.rows.iter().map(of).collect(),
+            fold: None,
         }
     }
 

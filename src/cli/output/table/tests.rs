@@ -207,3 +207,101 @@ fn the_place_of_a_record_stays_whatever_the_width() {
     );
     assert!(!text.contains("CALLS"), "{text}");
 }
+
+fn folded() -> Table {
+    let headings = [
+        ">PARTITION",
+        ">OFFSET",
+        "TIME",
+        "KEY",
+        "OPERATION",
+        "TARGET",
+        "STATE",
+        "CAUSE",
+        "MOVED TO",
+    ];
+    let second = ["OPERATION", "TARGET", "CAUSE", "MOVED TO"];
+    let mut table = Table::new(&headings).folded(&second, &["KEY", "OPERATION", "TARGET", "CAUSE"]);
+    for (offset, key) in [(7, "k1".to_owned()), (13_000, "鍵".repeat(200))] {
+        table.row([
+            "0".into(),
+            offset.to_string(),
+            "2026-12-01T07:00:00.123456Z".into(),
+            key,
+            "POST".into(),
+            "https://orders.example:8443/v1/orders/of/some/customer?id=12345678901234567890".into(),
+            "open".into(),
+            "status 503: the target answered 503 Service Unavailable".into(),
+            String::new(),
+        ]);
+    }
+    table
+}
+
+#[test]
+fn a_folded_row_has_two_lines_at_80_columns_and_says_what_was_cut() {
+    let text = folded().text_for(terminal(80), NOW);
+    let expected = [
+        format!(
+            "PARTITION  OFFSET  TIME                KEY{}  STATE",
+            " ".repeat(31)
+        ),
+        format!("  OPERATION  TARGET{}  CAUSE", " ".repeat(27)),
+        format!(
+            "        0       7  07:00:00Z (5m ago)  k1{}  open",
+            " ".repeat(32)
+        ),
+        "  POST       https://orders.example:8443/v1/o…  status 503: the target answered…".into(),
+        format!(
+            "        0   13000  07:00:00Z (5m ago)  {}…   open",
+            "鍵".repeat(16)
+        ),
+        "  POST       https://orders.example:8443/v1/o…  status 503: the target answered…".into(),
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_folded_row_is_one_line_where_there_is_room() {
+    let text = folded().text_for(terminal(200), NOW);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.contains("k1  ") && text.contains("鍵…"), "{text}");
+    // A column that says nothing takes no room from the others.
+    assert!(!text.contains("MOVED TO"), "{text}");
+    let whole = folded().text_for(terminal(900), NOW);
+    assert!(
+        !whole.contains('…') && whole.contains("MOVED TO"),
+        "{whole}"
+    );
+    assert!(whole.contains("2026-12-01T07:00:00Z (5m ago)"), "{whole}");
+}
+
+#[test]
+fn a_folded_table_fits_every_terminal() {
+    let table = folded();
+    for columns in 20..300 {
+        let text = table.text_for(terminal(columns), NOW);
+        for line in text.lines() {
+            assert!(line.width() <= columns.into(), "{columns}: {line}\n{text}");
+        }
+        assert!(
+            text.contains("13000") && text.contains("503"),
+            "{columns}: {text}"
+        );
+    }
+    let mut empty = Table::new(&["NAME", "OCID"]).folded(&["OCID"], &["OCID"]);
+    assert_eq!(empty.text_for(terminal(80), NOW), "NAME  OCID\n");
+    empty.row(["a".into(), String::new()]);
+    assert_eq!(empty.text_for(terminal(80), NOW), "NAME  OCID\na     -\n");
+}
+
+#[test]
+fn in_a_pipe_a_folded_table_is_as_any_other() {
+    let text = folded().text();
+    assert!(text.starts_with("PARTITION  OFFSET  TIME"), "{text}");
+    assert!(
+        text.contains(&"鍵".repeat(200)) && !text.contains('…'),
+        "{text}"
+    );
+    assert!(text.lines().nth(1).unwrap().ends_with("  -"), "{text}");
+}

@@ -1,0 +1,87 @@
+//! How the records of a page, or one record, were settled.
+
+use std::{collections::HashMap, ops::Range};
+
+use crate::{
+    api::{Shared, wire},
+    place::{Offset, PartitionId},
+    storage::{End, Settled},
+};
+
+use super::reading::Reading;
+
+/// Offsets that one question asks about; of a page with more, some settlements stay untold.
+const OFFSETS_MAX: usize = 16 << 10;
+
+/// Settlements by the place of their record; those that were not found are not there.
+#[derive(Debug, Default)]
+pub(super) struct Settlements(HashMap<(PartitionId, Offset), Settled>);
+
+impl Settlements {
+    /// Looks up those of the records that a page of `limit` records may have.
+    pub(super) async fn of_page(shared: &Shared, reading: &Reading, limit: usize) -> Self {
+        let places: Vec<_> = reading.places().collect();
+        let len = limit.min(OFFSETS_MAX / places.len().max(1)) as u64;
+        let sought = places
+            .into_iter()
+            .map(|(of, next)| (of, next..Offset(next.0.saturating_add(len))));
+        Self::of(shared, &sought.collect::<Vec<_>>()).await
+    }
+
+    /// Looks up that of one record.
+    pub(super) async fn of_one(
+        shared: &Shared,
+        of: PartitionId,
+        offset: Offset,
+    ) -> Option<wire::SettlementView> {
+        let found = Self::of(shared, &[(of, offset..offset.next())]).await;
+        found.view(shared, of, offset)
+    }
+
+    async fn of(shared: &Shared, sought: &[(PartitionId, Range<Offset>)]) -> Self {
+        let found = shared.streams.engine().settled(sought).await;
+        // The records themselves can be shown all the same.
+        let found = found.unwrap_or_else(|error| {
+            tracing::debug!(%error, "settlements cannot be read");
+            Vec::new()
+        });
+        let by_place = |one: Settled| ((one.of, one.offset), one);
+        Self(found.into_iter().map(by_place).collect())
+    }
+
+    /// What the lookup takes in memory.
+    pub(super) fn bytes_len(&self) -> usize {
+        self.0.capacity() * size_of::<((PartitionId, Offset), Settled)>()
+    }
+
+    pub(super) fn view(
+        &self,
+        shared: &Shared,
+        of: PartitionId,
+        offset: Offset,
+    ) -> Option<wire::SettlementView> {
+        let settled = self.0.get(&(of, offset))?;
+        let engine = shared.streams.engine();
+        let (end, copy) = match settled.end {
+            End::Delivered => ("delivered", None),
+            End::Filtered => ("filtered", None),
+            End::Discarded => ("discarded", None),
+            End::Moved { copy } => ("moved", copy),
+        };
+        let to = copy.and_then(|(stream, offset)| {
+            let stream = engine.stream_by_id(stream)?;
+            Some(wire::CopyView {
+                stream: stream.name.to_string(),
+                partition: of.partition.to_string(),
+                offset: offset.0,
+            })
+        });
+        Some(wire::SettlementView {
+            end,
+            at: settled.time.to_string(),
+            attempts: settled.attempts,
+            status: settled.status,
+            to,
+        })
+    }
+}
