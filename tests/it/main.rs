@@ -21,6 +21,7 @@ mod clients;
 mod crash;
 mod data_dir;
 mod dns;
+mod docs;
 mod doctor;
 mod edge;
 mod errors;
