@@ -20,6 +20,7 @@ mod cli;
 mod clients;
 mod crash;
 mod data_dir;
+mod dependencies;
 mod dns;
 mod docs;
 mod doctor;
