@@ -11,6 +11,7 @@
 //! # Map, in the direction of the flow
 //! - [`cli`]: one file per command. [`gateway`]: the composition root; it alone sees every part. [`config`]: settings,
 //!   read and checked at the start and at each reload.
+//! - [`docs`]: the manual, rendered at compile time; `api` serves it and `cli` prints it.
 //! - [`api`]: the HTTP edge; nothing below it knows HTTP as a server.
 //! - [`ingest`]: from a submission to durable records. [`log`]: streams of records, the only door to the engine.
 //!   [`dispatch`]: calls targets, in order per key. [`redrive`]: the same for error streams, when asked.
@@ -34,6 +35,8 @@ pub mod cli;
 pub mod gateway;
 
 pub mod config;
+
+pub mod docs;
 
 pub mod api;
 

@@ -10,6 +10,7 @@ mod body;
 mod client_io;
 mod cors;
 mod data_streams;
+mod docs;
 mod guard;
 mod ledger;
 mod named;

@@ -112,7 +112,57 @@ pub(super) enum Code {
 }
 
 impl Code {
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    /// Every code, in the order of the enum.
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 44] = [
+        Self::InvalidRequest,
+        Self::InvalidMessage,
+        Self::FilterInvalid,
+        Self::TooSlow,
+        Self::CredentialsMissing,
+        Self::CredentialsWrong,
+        Self::Forbidden,
+        Self::SecretNotForTarget,
+        Self::OriginNotAllowed,
+        Self::NotFound,
+        Self::StreamUnknown,
+        Self::PartitionUnknown,
+        Self::MethodNotAllowed,
+        Self::Exists,
+        Self::StreamInUse,
+        Self::StreamInConfig,
+        Self::PartitionsShrink,
+        Self::RetryRunning,
+        Self::IdempotencyInFlight,
+        Self::OffsetTrimmed,
+        Self::RecordLost,
+        Self::ChangedMeanwhile,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::ConfigInvalid,
+        Self::HostNotAllowed,
+        Self::IdempotencyMismatch,
+        Self::HeadersTooLarge,
+        Self::Internal,
+        Self::NotImplemented,
+        Self::QueueFull,
+        Self::LogStopped,
+        Self::MaybeStored,
+        Self::Draining,
+        Self::DiskFull,
+        Self::SecretsFull,
+        Self::StateFull,
+        Self::BeginInvalid,
+        Self::InvalidDocument,
+        Self::PositionForeign,
+        Self::PositionGone,
+        Self::CursorInUse,
+        Self::UpgradeRequired,
+        Self::TooManySubscribers,
+    ];
+
+    /// Returns status, word and title.
+    pub(super) fn parts(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
             Self::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "The request is invalid"),

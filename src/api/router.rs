@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     Shared,
     access::{Caller, Who},
-    admin, answers, data_streams, ledger,
+    admin, answers, data_streams, docs, ledger,
     problem::{Code, Problem},
     purge, records, reload, retry, status, streams, sync,
 };
@@ -23,7 +23,7 @@ use super::{
 pub(super) type Route = (&'static str, &'static [(&'static str, Who)]);
 
 /// Every route that there is. `POST /stream/sync` is answered before the router; it stands here for the other methods.
-pub(super) const ROUTES: [Route; 21] = [
+pub(super) const ROUTES: [Route; 24] = [
     ("/stream/sync", &[("POST", Who::Source)]),
     ("/stream/retry", &[("POST", Who::Operator)]),
     (
@@ -81,6 +81,9 @@ pub(super) const ROUTES: [Route; 21] = [
         &[("POST", Who::Operator)],
     ),
     ("/asyncapi.yaml", &[("GET,HEAD", Who::User)]),
+    ("/docs", &[("GET,HEAD", Who::Public)]),
+    ("/docs/", &[("GET,HEAD", Who::Public)]),
+    ("/docs/{page}", &[("GET,HEAD", Who::Public)]),
     ("/healthz", &[("GET,HEAD", Who::Public)]),
     ("/readyz", &[("GET,HEAD", Who::Public)]),
     ("/metrics", &[("GET,HEAD", Who::User)]),
@@ -142,6 +145,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             post(data_streams::cursors::ack),
         )
         .route("/asyncapi.yaml", get(data_streams::all_yaml))
+        .route("/docs", get(docs::index))
+        .route("/docs/", get(docs::to_index))
+        .route("/docs/{page}", get(docs::page))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::show_metrics))

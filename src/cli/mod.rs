@@ -13,6 +13,7 @@ mod confirm;
 mod cursors;
 mod data_streams;
 mod demo;
+mod docs;
 mod doctor;
 mod escape;
 mod healthcheck;
@@ -114,10 +115,18 @@ enum Command {
     Backup(backup::Command),
     /// Asks whether the gateway is ready (GET /readyz); tells it by the exit code.
     Healthcheck(healthcheck::Arguments),
+    /// Prints the manual: the list of its pages, or one page.
+    Docs(docs::Arguments),
     /// Prints the script that completes commands and options in a shell.
     Completions(completions::Arguments),
     /// Prints the manual pages of all commands.
     Man(man::Arguments),
+}
+
+/// Returns whether `tail` connects again after a close with this code.
+#[cfg(test)]
+pub(crate) fn connects_again_after(code: u16) -> bool {
+    tail::connects_again_after(code)
 }
 
 /// Form of a command's output.
@@ -329,6 +338,7 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::Doctor(arguments)) => doctor::run(arguments, output).await,
         Some(Command::Backup(command)) => backup::run(command, output).await,
         Some(Command::Healthcheck(arguments)) => healthcheck::run(arguments, output).await,
+        Some(Command::Docs(arguments)) => docs::run(&arguments, output),
         Some(Command::Completions(arguments)) => completions::run(&arguments, output),
         Some(Command::Man(arguments)) => man::run(&arguments, output),
     }

@@ -6,6 +6,8 @@
 
 mod administrator;
 mod check;
+#[cfg(test)]
+mod docs;
 mod errors;
 mod headers;
 mod load;

@@ -101,7 +101,7 @@ impl Unit {
         Some(unit.as_micros())
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
             Self::Milliseconds => "milliseconds",

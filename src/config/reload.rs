@@ -80,7 +80,7 @@ fn prefixes(config: &Table) -> BTreeSet<(&str, &str)> {
         .collect()
 }
 
-fn needs_restart(key: &str) -> bool {
+pub(super) fn needs_restart(key: &str) -> bool {
     let fits = |pattern: &&str| match pattern.split_once('*') {
         Some((start, end)) => key.starts_with(start) && key.ends_with(end),
         None => key == *pattern,

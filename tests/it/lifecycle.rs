@@ -344,7 +344,8 @@ async fn metrics_health_and_readiness_are_served() {
     let mut served: Vec<_> = types.filter_map(|line| line.split(' ').next()).collect();
     served.sort_unstable();
     // Every metric of the manual is served, and no other.
-    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+    let manual =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/metrics.md"));
     let manual = manual.unwrap();
     let is_name = |part: &&str| part.starts_with("syncgate_") || part.starts_with("process_");
     let rows = manual.lines().filter(|line| line.starts_with("| `"));
@@ -355,6 +356,7 @@ async fn metrics_health_and_readiness_are_served() {
         .collect();
     named.sort_unstable();
     assert_eq!(served, named, "{text}");
+    check_labels(&manual, text);
     let data_stream = r#"{data_stream="s"}"#;
     for sample in [
         "syncgate_accepted_messages_total 3".to_owned(),
@@ -431,5 +433,32 @@ async fn counters_whose_values_are_known_are_there_from_the_start() {
         let shown = lines.iter().filter(|line| line.starts_with(&name));
         let shown = shown.count();
         assert!(len == 0 || shown == len, "{shown} of {name}");
+    }
+}
+
+/// Checks that each sample has the labels that the manual names, those of buckets left out.
+fn check_labels(manual: &str, text: &str) {
+    for row in manual.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[1].trim_matches('`');
+        let mut named: Vec<&str> = cells[3]
+            .split(", ")
+            .map(|label| label.trim_matches('`'))
+            .collect();
+        named.retain(|label| !label.is_empty());
+        for sample in text.lines() {
+            let (of, labels) = sample.split_once(['{', ' ']).unwrap_or((sample, ""));
+            let plain = of.trim_end_matches("_bucket").trim_end_matches("_sum");
+            if of != name && plain.trim_end_matches("_count") != name {
+                continue;
+            }
+            let labels = if sample.contains('{') { labels } else { "" };
+            let names = labels
+                .split("\",")
+                .filter_map(|label| label.split_once("=\""))
+                .map(|(label, _)| label);
+            let shown: Vec<&str> = names.filter(|label| *label != "le").collect();
+            assert_eq!(shown, named, "{sample}");
+        }
     }
 }

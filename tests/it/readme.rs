@@ -57,7 +57,7 @@ fn examples(readme: &str) -> Vec<Example> {
 }
 
 /// Splits as a shell does: blanks, single and double quotes, a backslash at the end of a line.
-fn words(command: &str) -> Vec<String> {
+pub(crate) fn words(command: &str) -> Vec<String> {
     let (mut words, mut word, mut quote, mut any) = (Vec::new(), String::new(), None, false);
     let command = command.replace("\\\n", " ");
     for c in command.chars() {
@@ -80,7 +80,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
+pub(crate) async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
     let mut words = words(command).into_iter().skip(1);
     let (mut method, mut headers, mut body, mut url) = (None, Vec::new(), None::<String>, None);
     let mut login = None;
@@ -95,7 +95,7 @@ async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
             "-H" => headers.push(value()),
             "-u" => login = Some(value()),
             "-d" | "--data-binary" => body = Some(value()),
-            "-s" | "-i" | "-sS" => {}
+            "-s" | "-S" | "-i" | "-sS" => {}
             "-G" => method = Some("GET".into()),
             other if other.starts_with("http") => url = Some(other.to_owned()),
             other => panic!("{other} of {command} is not known to this test"),
@@ -137,7 +137,7 @@ async fn run(gateway: &Gateway, command: &str) -> (u16, String) {
 const REST: &str = "…";
 
 /// Returns where `actual` is not what `expected` says.
-fn difference(expected: &Value, actual: &Value, at: &str) -> Option<String> {
+pub(crate) fn difference(expected: &Value, actual: &Value, at: &str) -> Option<String> {
     match (expected, actual) {
         (Value::String(any), Value::String(_)) if any == "…" => None,
         (Value::String(any), Value::Number(_)) if any == "…#" => None,
@@ -174,7 +174,7 @@ fn difference(expected: &Value, actual: &Value, at: &str) -> Option<String> {
             if expected.last() != Some(&Value::String("…".into())) && expected.len() != actual.len()
             {
                 return Some(format!(
-                    "{at}: {} items, the README has {}",
+                    "{at}: {} items, the text has {}",
                     actual.len(),
                     expected.len()
                 ));
@@ -189,7 +189,7 @@ fn difference(expected: &Value, actual: &Value, at: &str) -> Option<String> {
                 })
         }
         (expected, actual) if expected == actual => None,
-        (expected, actual) => Some(format!("{at}: {actual}, the README has {expected}")),
+        (expected, actual) => Some(format!("{at}: {actual}, the text has {expected}")),
     }
 }
 

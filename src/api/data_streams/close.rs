@@ -11,7 +11,7 @@ const CLOSE: u8 = 0x88;
 
 /// Why a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Close {
+pub(in crate::api) enum Close {
     /// The server stops.
     Drain,
     /// A broken frame.
@@ -42,7 +42,7 @@ pub(super) enum Close {
 
 impl Close {
     /// Every reason.
-    pub(super) const ALL: [Self; 13] = [
+    pub(in crate::api) const ALL: [Self; 13] = [
         Self::Drain,
         Self::Protocol,
         Self::Unsupported,
@@ -66,11 +66,11 @@ impl Close {
         Self::from(end)
     }
 
-    pub(super) fn code(self) -> u16 {
+    pub(in crate::api) fn code(self) -> u16 {
         self.parts().0
     }
 
-    pub(super) fn word(self) -> &'static str {
+    pub(in crate::api) fn word(self) -> &'static str {
         self.parts().1
     }
 

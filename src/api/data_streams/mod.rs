@@ -1,6 +1,6 @@
 //! `/services/v2/stream`: data streams, and the clients that read them (`push-decisions.md` §1, §2).
 
-mod close;
+pub(super) mod close;
 pub(super) mod cursors;
 mod envelope;
 mod events;

@@ -30,6 +30,12 @@ const PAGE: &str = "
     GET /v1/ledger User
     HEAD /v1/ledger User
     POST /v1/reload Administrator
+    GET /docs public
+    HEAD /docs public
+    GET /docs/ public
+    HEAD /docs/ public
+    GET /docs/{page} public
+    HEAD /docs/{page} public
     GET /services/v2/stream User
     HEAD /services/v2/stream User
     GET /services/v2/stream/{name} Operator
@@ -94,6 +100,7 @@ fn real(path: &str) -> String {
         .replace("{cursor}", "c1")
         .replace("{partition}", "0")
         .replace("{offset}", "0")
+        .replace("{page}", "settings")
 }
 
 fn routes() -> impl Iterator<Item = (&'static str, &'static str, Who)> {

@@ -71,6 +71,7 @@ fn filled(route: &str) -> String {
         .replace("{name}", "s1")
         .replace("{partition}", "0")
         .replace("{offset}", "0")
+        .replace("{page}", "settings")
 }
 
 #[tokio::test]

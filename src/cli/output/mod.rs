@@ -6,7 +6,7 @@ mod screen;
 mod style;
 mod table;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use serde_json::Value;
 
@@ -28,6 +28,18 @@ pub(super) fn shown(text: &str) -> String {
 /// Writes a text of this program as it is: it may have characters that stand for something else in what [`print`] gets.
 pub(super) fn print_verbatim(text: &str) -> Result<(), Failure> {
     write(text)
+}
+
+/// Returns the columns of the terminal that standard output is, 80 if it does not say; `None` for a pipe or a file.
+pub(super) fn stdout_columns() -> Option<u16> {
+    const COLUMNS: u16 = 80;
+    let is_terminal = io::stdout().is_terminal();
+    is_terminal.then(|| Screen::of_stdout().columns.unwrap_or(COLUMNS))
+}
+
+/// Returns a text of one word that is printed as a heading.
+pub(super) fn heading(text: &str) -> String {
+    style::styled(text, style::Style::Heading)
 }
 
 /// Writes a line to standard error, in the same way.

@@ -5,9 +5,6 @@ use serde_json::Value;
 use super::{kept, kept_len, partitions};
 use crate::cli::output::{Table, cell};
 
-/// Records that their dispatch has moved to an error stream, and those that a retry has moved to another one.
-const MOVED: &str = ">MOVED";
-const MOVED_BY: [&str; 2] = ["/counts/routed", "/counts/moved"];
 /// The numbers of a partition, with the headings of their columns. How many records are kept comes between.
 const BOUNDS: [(&str, &str); 4] = [
     ("PARTITION", "/partition"),

@@ -110,6 +110,12 @@ fn closed(code: u16, reason: &str) -> Cut {
     }
 }
 
+/// Returns whether the command connects again after a close with this code.
+#[cfg(test)]
+pub(in crate::cli) fn connects_again_after(code: u16) -> bool {
+    matches!(closed(code, ""), Cut::Passing { .. })
+}
+
 /// Returns how long to wait before the `failures`th connection in a row (1 = the first).
 pub(super) fn wait(failures: u32, retry_after: Option<Duration>, random: u64) -> Duration {
     let jitter = BACKOFF.delay(failures, random);

@@ -39,6 +39,8 @@ use super::{
 };
 use crate::random;
 
+#[cfg(test)]
+pub(super) use self::cut::connects_again_after;
 pub(super) use self::{columns::Columns, print::line, record::Shape, session::Session};
 
 /// A connection that lasted so long counts as one that worked.
