@@ -28,7 +28,6 @@ use self::{
     cut::Cut,
     polled::Polled,
     record::{Kind, Record},
-    writing::{Outcome, Writer},
 };
 use super::{
     Failure, Gateway, Output,
@@ -37,7 +36,13 @@ use super::{
 };
 use crate::random;
 
-pub(super) use self::{columns::Columns, print::line, record::Shape, session::Session};
+pub(super) use self::{
+    columns::Columns,
+    print::{cut, line, line_chars_max},
+    record::Shape,
+    session::Session,
+    writing::{Outcome, Writer},
+};
 
 /// A connection that lasted so long counts as one that worked.
 const WORKED: Duration = Duration::from_secs(30);

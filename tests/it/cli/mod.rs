@@ -8,4 +8,5 @@ mod process;
 mod retry;
 mod streams;
 mod sync;
+mod target;
 mod whole;
