@@ -32,6 +32,7 @@ mod status;
 mod streams;
 mod sync;
 mod tail;
+mod target;
 mod verify;
 mod when;
 
@@ -104,6 +105,8 @@ enum Command {
     Cursors(cursors::Command),
     /// Prints the records of a data stream as they come, over WebSocket.
     Tail(tail::Arguments),
+    /// Runs a small target for trying things: it prints each call it gets, and answers as it is told.
+    Target(target::Arguments),
     /// Lets the gateway read its configuration again (POST /v1/reload); tells what counts now and what needs a restart.
     Reload(reload::Arguments),
     /// Shows what came in, how it ended and what waits, and whether that adds up; tells it by the exit code.
@@ -333,6 +336,7 @@ async fn command(cli: Cli) -> Result<(), Failure> {
         Some(Command::DataStreams(command)) => data_streams::run(command, output).await,
         Some(Command::Cursors(command)) => cursors::run(command, output).await,
         Some(Command::Tail(arguments)) => tail::run(arguments, output).await,
+        Some(Command::Target(arguments)) => target::run(arguments, output).await,
         Some(Command::Reload(arguments)) => reload::run(arguments, output).await,
         Some(Command::Verify(arguments)) => verify::run(arguments, output).await,
         Some(Command::Doctor(arguments)) => doctor::run(arguments, output).await,

@@ -2,8 +2,6 @@
 //!
 //! It uses nothing that a user could not: the gateway as `serve` runs it, and its HTTP routes.
 
-mod target;
-
 use std::{
     collections::BTreeMap, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf,
     time::Duration,
@@ -15,12 +13,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use self::target::Target;
 use super::{
     Failure, Output,
     client::Client,
     output::{self, Table, cell},
     tail::{self, Columns, Session, Shape},
+    target::{Rule, Server},
 };
 use crate::{
     config::{Loaded, Overrides, Sources},
@@ -43,7 +41,7 @@ pub(super) async fn run(_arguments: Arguments, output: Output) -> Result<(), Fai
     let dir = TemporaryDir::new()?;
     let stop = CancellationToken::new();
     let tasks = Tasks::new();
-    let target = Target::start(&tasks, stop.clone()).await;
+    let target = Server::start(0, rules()?, None, &tasks, stop.clone()).await;
     let target = target.map_err(|error| Failure::start_by("the demo's target", &error))?;
     let gateway = Gateway::bind(config(&dir)?, LogLevel::default())
         .await
@@ -80,6 +78,16 @@ fn config(dir: &TemporaryDir) -> Result<Loaded, Failure> {
         ..Sources::default()
     };
     crate::config::load(sources).map_err(Failure::usage)
+}
+
+/// What the target does before it is mended.
+fn rules() -> Result<Vec<Rule>, Failure> {
+    let rules = ["/busy=503", "/missing=404", "/broken=500"];
+    rules
+        .into_iter()
+        .map(Rule::read)
+        .collect::<Result<_, _>>()
+        .map_err(Failure::failed)
 }
 
 /// A message of the demo, and what is to become of it.
@@ -146,7 +154,7 @@ const STREAMS: [&str; 5] = [
 
 struct Show {
     client: Client,
-    target: Target,
+    target: Server,
     output: Output,
     failures: Vec<String>,
 }
@@ -161,7 +169,7 @@ impl Show {
         self.headline("What became of them")?;
         self.follow().await?;
         self.headline("The target is mended; POST /stream/retry of ServerUnavailableStream")?;
-        self.target.mend();
+        self.target.follow(Vec::new());
         self.retry("ServerUnavailableStream", 1).await?;
         self.headline("Once more: what was delivered is not sent again")?;
         self.retry("ServerUnavailableStream", 0).await?;

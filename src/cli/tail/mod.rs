@@ -30,7 +30,6 @@ use self::{
     cut::Cut,
     polled::Polled,
     record::{Kind, Record},
-    writing::{Outcome, Writer},
 };
 use super::{
     Failure, Gateway, Output,
@@ -41,7 +40,13 @@ use crate::random;
 
 #[cfg(test)]
 pub(super) use self::cut::connects_again_after;
-pub(super) use self::{columns::Columns, print::line, record::Shape, session::Session};
+pub(super) use self::{
+    columns::Columns,
+    print::{cut, line, line_chars_max},
+    record::Shape,
+    session::Session,
+    writing::{Outcome, Writer},
+};
 
 /// A connection that lasted so long counts as one that worked.
 const WORKED: Duration = Duration::from_secs(30);

@@ -24,7 +24,7 @@ const WHOLE_CHARS_MIN: usize = 120;
 const GAP: &str = "  ";
 
 /// Returns how many characters a line for people may have.
-pub(super) fn line_chars_max() -> usize {
+pub(in crate::cli) fn line_chars_max() -> usize {
     let out = io::stdout();
     let size = out
         .is_terminal()
@@ -249,7 +249,7 @@ pub(super) fn of_cause(class: &str, status: Option<&str>) -> String {
 }
 
 /// One record is one line, whatever it holds.
-pub(super) fn cut(text: &str, chars_max: usize) -> String {
+pub(in crate::cli) fn cut(text: &str, chars_max: usize) -> String {
     let text = escape::line(text.trim_end());
     match text.char_indices().nth(chars_max) {
         None => text.into_owned(),

@@ -11,7 +11,7 @@ use crate::cli::{Failure, output, reader::Reader, serve::Stops};
 const PRINTING_MAX: Duration = Duration::from_secs(1);
 
 /// Standard output, and what ends the command.
-pub(super) struct Writer {
+pub(in crate::cli) struct Writer {
     stops: Stops,
     reader: Reader,
     is_stopped: bool,
@@ -19,7 +19,7 @@ pub(super) struct Writer {
 
 /// What became of lines.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::cli) enum Outcome {
     /// The reader has them, or its pipe.
     Written,
     /// Nobody reads any more, or the stop came before all was read.
@@ -29,7 +29,7 @@ pub(super) enum Outcome {
 }
 
 impl Writer {
-    pub(super) fn new() -> Result<Self, Failure> {
+    pub(in crate::cli) fn new() -> Result<Self, Failure> {
         Ok(Self {
             stops: Stops::new()?,
             reader: Reader::of_stdout(),
@@ -41,7 +41,7 @@ impl Writer {
     ///
     /// # Cancel safety
     /// Nothing is lost when the call is dropped.
-    pub(super) async fn ended(&mut self) {
+    pub(in crate::cli) async fn ended(&mut self) {
         if self.is_stopped {
             return;
         }
@@ -63,7 +63,7 @@ impl Writer {
     }
 
     /// Writes lines. A stop meanwhile waits a moment: their reader may have them already, and then they are to be acked.
-    pub(super) async fn write(&mut self, lines: Vec<u8>) -> Outcome {
+    pub(in crate::cli) async fn write(&mut self, lines: Vec<u8>) -> Outcome {
         if lines.is_empty() {
             return Outcome::Written;
         }

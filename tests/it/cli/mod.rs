@@ -9,4 +9,5 @@ mod process;
 mod retry;
 mod streams;
 mod sync;
+mod target;
 mod whole;
