@@ -158,6 +158,9 @@ impl Pass {
             self.leave(offset, target, progress);
         } else {
             progress.done(offset);
+            if let Some(here) = &self.here {
+                here.settled();
+            }
         }
         // What was left has not failed: the pass goes on with the records of other targets.
         let judged = target.filter(|_| !left);

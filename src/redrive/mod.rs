@@ -56,7 +56,7 @@ pub use filter::{Causes, Filter};
 pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid, GroupStand, groups};
 pub use mapping::{ErrorMapping, MappingInvalid};
 pub use report::{GroupReport, PartitionReport, RedriveReport, Stopped, Waiting};
-pub use running::{Taken, Work};
+pub use running::{RunningRetry, Taken, Work};
 use tokio::{sync::oneshot, time::Instant};
 
 use self::{
@@ -239,6 +239,8 @@ impl Redriver {
             look_at: Instant::now(),
             is_cut: false,
             report: RedriveReport::default(),
+            running: claim.is_some().then(|| inner.running.clone()),
+            here: None,
         };
         let (answer, answered) = oneshot::channel();
         let this = inner.clone();
@@ -271,6 +273,12 @@ impl Redriver {
         let partitions: Vec<_> = stream.all_partitions().collect();
         let claim = self.0.claim(stream, &partitions, Work::Purge, by)?;
         Ok(Held { _claim: claim })
+    }
+
+    /// Returns the retries that run now, by stream and partition, and how far each is. Dry runs are not among them.
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningRetry> {
+        self.0.running.retries()
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     progress::Progress,
     rate::Rate,
     reader::{Reader, unread},
+    running::{Here, Running},
 };
 use crate::{
     dispatch::{Shared, job::Mapping},
@@ -63,6 +64,10 @@ pub(super) struct Pass {
     pub(super) is_cut: bool,
     /// What has come of it so far.
     pub(super) report: RedriveReport,
+    /// Is told how far the pass is; `None` in a dry run.
+    pub(super) running: Option<Arc<Running>>,
+    /// The same for the partition that the pass has come to.
+    pub(super) here: Option<Here>,
 }
 
 impl Pass {
@@ -127,6 +132,13 @@ impl Pass {
         let start = asked.max(bounds.earliest);
         let tail = bounds.tail;
         let in_time = self.in_time_of_filter(of, start..tail.max(start)).await?;
+        if let Some(running) = &self.running {
+            let total = match self.calls_again() {
+                true => tail.0.saturating_sub(start.0),
+                false => status.counts.open_len(),
+            };
+            self.here = Some(running.comes_to(of, total));
+        }
         let mut progress = Progress::from(in_time.start);
         progress.trimmed = start.0 - asked.0;
         self.report.unmatched += in_time.start.0 - start.0;

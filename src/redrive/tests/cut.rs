@@ -91,6 +91,8 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
             attempted: 3,
             ..RedriveReport::default()
         },
+        running: None,
+        here: None,
     };
     let mut progress = Progress::from(Offset(0));
     let mut in_flight = InFlight::default();

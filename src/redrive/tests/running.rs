@@ -84,6 +84,44 @@ async fn one_retry_at_a_time_and_the_next_one_is_told_whose_it_is() {
     assert_eq!(counts(&report), (1, 0, 0));
 }
 
+#[tokio::test]
+async fn what_runs_now_can_be_read_with_how_far_it_is() {
+    let mut target = StubTarget::start().await;
+    let gateway = Harness::start(|config| config.redrive.in_flight_max = 1).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target.address, 3).await;
+    let held = redriver.hold(&gateway.stream(INTERNAL), None).unwrap();
+    assert_eq!(redriver.running(), [], "a purge is no retry");
+    drop(held);
+    for (redeliver, total) in [(false, 3), (true, 3)] {
+        let mut request = gateway.request(UNAVAILABLE);
+        request.by = Some("alice".into());
+        request.redeliver = redeliver;
+        let begun = gateway.dispatcher.shared.clock.now();
+        let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+            for done in 0..3 {
+                let call = target.next_call().await;
+                let running = redriver.running();
+                let [only] = &running[..] else {
+                    panic!("{running:?}");
+                };
+                assert_eq!(only.stream.as_str(), UNAVAILABLE);
+                assert_eq!(only.of, gateway.partition(UNAVAILABLE, 0));
+                assert_eq!(only.by.as_deref(), Some("alice"));
+                assert!(only.since >= begun, "{only:?}");
+                assert_eq!((only.done, only.total), (done, Some(total)));
+                call.answer(200);
+            }
+        });
+        assert_eq!(report.processed, 3);
+        assert_eq!(redriver.running(), []);
+    }
+    let mut dry = gateway.request(UNAVAILABLE);
+    dry.dry_run = true;
+    redrive(&redriver, dry).await;
+    assert_eq!(redriver.running(), []);
+}
+
 /// Also where later passes call again: a caller who is gone keeps no offset.
 #[tokio::test]
 async fn a_caller_that_hangs_up_ends_its_pass_after_the_calls_in_flight() {
