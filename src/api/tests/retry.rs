@@ -364,6 +364,35 @@ async fn a_group_says_where_it_stands() {
                 name: group(),
                 positions: vec![(Partition(0), Some(Offset(41))), (Partition(1), None)],
             }),
+#[tokio::test]
+async fn a_retry_ends_before_an_offset_of_one_partition() {
+    let edge = Edge::plain().await;
+    edge.post("/v1/streams", r#"{"name":"Several","partitions":2}"#)
+        .await;
+    let ok = Ok(RedriveReport::default());
+    edge.redrives.answers.lock().unwrap().push(ok);
+    let body = |partition: &str, before: Value| {
+        retry_body(&[
+            ("streamOCIDToRetry", json!("Several")),
+            ("readPartition", json!(partition)),
+            ("readAfterOffset", json!(-1)),
+            ("readBeforeOffset", before),
+        ])
+    };
+    let answer = edge.post("/stream/retry", body("0", json!(39))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(asked.before, Some(Offset(39)));
+    for (partition, wrong) in [("*", json!(39)), ("0", json!(-1)), ("0", json!(null))] {
+        let answer = edge.post("/stream/retry", body(partition, wrong)).await;
+        let problem = answer.check_problem(400, "invalid_request");
+        assert_eq!(
+            problem["errors"][0]["pointer"], "/readBeforeOffset",
+            "{problem}"
+        );
+    }
+}
+
             ..RedriveReport::default()
         };
         edge.redrives.answers.lock().unwrap().push(Ok(report));
