@@ -150,7 +150,7 @@ async fn a_retry_that_runs_is_told_with_its_user_and_its_time() {
             }
             let detail = problem["detail"].as_str().unwrap();
             let told = format!(
-                "a retry of {UNAVAILABLE}, partition 0, has been running since {}, by {by}; send it again",
+                "a retry of {UNAVAILABLE}, partition 0, is running, by {by}; its present call began at {}; send it again",
                 problem["since"].as_str().unwrap()
             );
             assert!(detail.starts_with(&told), "{detail}");
