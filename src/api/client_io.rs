@@ -7,10 +7,11 @@
 //! A connection without an answer under way has no clock, and WebSockets leave this type at their upgrade.
 //!
 //! While a request is watched, its client must keep the connection open. A client that closes it, or only its sending half,
-//! has hung up: the connection ends, and with it the work on the request.
+//! has hung up: the connection ends, and with it the work on the request. Bytes that it has sent ahead change nothing.
 
 use std::{
     io::{self, IoSlice},
+    os::fd::AsFd,
     pin::Pin,
     sync::{
         Arc,
@@ -20,10 +21,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use memchr::memmem;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
@@ -105,6 +107,44 @@ pub(super) struct ClientIo {
     taken: u64,
     linger: Option<Linger>,
     length: Length,
+    /// There while a request is watched.
+    watch: Option<Watch>,
+}
+
+/// Sees that a client hangs up.
+///
+/// It is a second descriptor of the socket, whose readiness is its own. That of the socket cannot be used: it stays "readable"
+/// while a byte is unread, so it wakes nobody at the end behind that byte; and to clear it would hide the byte from the
+/// reader.
+#[derive(Debug)]
+struct Watch(TcpStream);
+
+impl Watch {
+    fn of(io: &TcpStream) -> io::Result<Self> {
+        let same = io.as_fd().try_clone_to_owned()?;
+        Ok(Self(TcpStream::from_std(same.into())?))
+    }
+
+    /// Returns whether the client has closed its sending half, or all; if not, the task is woken when it does.
+    fn has_ended(&self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.0.poll_read_ready(cx) {
+                Poll::Pending => return false,
+                // The runtime stops.
+                Poll::Ready(Err(_)) => return true,
+                Poll::Ready(Ok(())) => {}
+            }
+            let seen = self.0.ready(Interest::READABLE).now_or_never();
+            if seen.is_some_and(|seen| seen.is_ok_and(|seen| seen.is_read_closed())) {
+                return true;
+            }
+            // Only bytes have come. An end that comes meanwhile is not cleared by this.
+            let cleared = self.0.try_io(Interest::READABLE, || {
+                Err::<(), _>(io::ErrorKind::WouldBlock.into())
+            });
+            drop(cleared);
+        }
+    }
 }
 
 /// The end of a connection, while the rest of the request is read.
@@ -126,6 +166,7 @@ impl ClientIo {
             taken: 0,
             linger: None,
             length: Length::new(),
+            watch: None,
         }
     }
 
@@ -184,12 +225,26 @@ impl ClientIo {
         }
     }
 
-    /// Returns whether the client has hung up; if not, the task is woken when it does. A request that is sent ahead hides the
-    /// end behind it.
-    fn has_hung_up(&self, cx: &mut Context<'_>) -> bool {
-        let mut byte = [0];
-        let peeked = self.io.poll_peek(cx, &mut ReadBuf::new(&mut byte));
-        matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
+    /// Returns whether the client of a watched request has hung up; if not, the task is woken when it does.
+    fn has_hung_up(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.manners.watches.load(Ordering::Relaxed) {
+            self.watch = None;
+            return false;
+        }
+        if self.watch.is_none() {
+            self.watch = Watch::of(&self.io)
+                .inspect_err(|error| tracing::debug!(%error, "a client cannot be watched"))
+                .ok();
+        }
+        match &self.watch {
+            Some(watch) => watch.has_ended(cx),
+            // There is no descriptor left: at least an end without a byte before it is seen.
+            None => {
+                let mut byte = [0];
+                let peeked = self.io.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+                matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
+            }
+        }
     }
 
     /// What the system still has for a client that takes nothing goes at once, and not after its own time.
@@ -264,7 +319,7 @@ impl AsyncWrite for ClientIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // It is called when all is written, and whenever the connection is looked at while its answer is not there yet.
         self.clock = None;
-        if self.manners.watches.load(Ordering::Relaxed) && self.has_hung_up(cx) {
+        if self.has_hung_up(cx) {
             let told = "the client has hung up";
             tracing::debug!("{told}");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, told)));
@@ -452,5 +507,53 @@ mod tests {
             write.shutdown().await.unwrap();
         };
         within("all of it", async { tokio::join!(reads, takes, writes) }).await;
+    }
+
+    #[tokio::test]
+    async fn a_watched_client_that_hangs_up_is_seen_whatever_it_has_sent_ahead() {
+        for (ahead, closes_half) in [
+            ("", true),
+            ("\r\n", true),
+            ("GET /", true),
+            ("", false),
+            ("\r\n", false),
+        ] {
+            let (mut server, mut client) = pair(PATIENCE).await;
+            server.manners.watch(true);
+            client.write_all(ahead.as_bytes()).await.unwrap();
+            if !ahead.is_empty() {
+                server.io.readable().await.unwrap();
+            }
+            // What is sent while it is watched wakes the task, and is no end.
+            assert!(server.flush().await.is_ok(), "{ahead:?}");
+            client.write_all(b"more").await.unwrap();
+            let mut seen = Box::pin(std::future::poll_fn(|cx| match server.has_hung_up(cx) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }));
+            assert!(poll!(&mut seen).is_pending(), "{ahead:?}");
+            match closes_half {
+                true => client.shutdown().await.unwrap(),
+                false => drop(client),
+            }
+            within("the end", seen).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_watched_client_has_sent_ahead_is_read_afterwards() {
+        let (mut server, mut client) = pair(PATIENCE).await;
+        server.manners.watch(true);
+        client.write_all(b"next").await.unwrap();
+        server.io.readable().await.unwrap();
+        server.flush().await.unwrap();
+        server.manners.watch(false);
+        server.flush().await.unwrap();
+        assert!(server.watch.is_none());
+        let mut said = [0; 4];
+        within("the bytes", server.read_exact(&mut said))
+            .await
+            .unwrap();
+        assert_eq!(&said, b"next");
     }
 }

@@ -106,6 +106,10 @@ pub(super) async fn retry(
             "an offset is one of a single partition: of all partitions give -1, or a group";
         return Err(wrong("/readAfterOffset".into(), detail.into()));
     }
+    if partitions.len() > 1 && asked.before.is_some() {
+        let detail = "an offset is one of a single partition: give readPartition too";
+        return Err(wrong("/readBeforeOffset".into(), detail.into()));
+    }
     let mapping = match asked.mapping {
         Some(entries) => mapping(&shared, entries)?,
         None => ErrorMapping::default(),
@@ -117,6 +121,7 @@ pub(super) async fn retry(
         after: asked
             .after
             .and_then(|after| u64::try_from(after).ok().map(Offset)),
+        before: asked.before.map(Offset),
         group: asked.group.map(|name| Group {
             name,
             moves: asked.after.is_some(),

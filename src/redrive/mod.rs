@@ -99,6 +99,9 @@ pub struct RedriveRequest {
     pub partitions: Vec<PartitionId>,
     /// The last offset that is not wanted any more; `None` begins with the earliest record.
     pub after: Option<Offset>,
+    /// The first offset that is not wanted any more, of a single partition; `None` ends with the tail, as it is when the pass
+    /// begins.
+    pub before: Option<Offset>,
     /// What the pass goes on with, and where it leaves how far it came.
     pub group: Option<Group>,
     /// Records to call at most, over all partitions; skipped ones do not count. The setting `redrive.records_max` bounds it.
@@ -229,6 +232,7 @@ impl Redriver {
             replay: request.stream.name == inner.shared.settings.get().roles.source,
             stream: request.stream,
             after: request.after,
+            before: request.before,
             group: None,
             filter: request.filter,
             redeliver: request.redeliver,

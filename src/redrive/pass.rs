@@ -43,6 +43,8 @@ pub(super) struct Pass {
     /// The source stream is replayed: nothing ends, and what still waits is left alone.
     pub(super) replay: bool,
     pub(super) after: Option<Offset>,
+    /// Nothing from this offset on.
+    pub(super) before: Option<Offset>,
     /// Says where to begin, if it knows, and is told how far the pass came.
     pub(super) group: Option<Standing>,
     pub(super) filter: Filter,
@@ -72,8 +74,12 @@ pub(super) struct Pass {
 
 impl Pass {
     pub(super) async fn run(mut self, partitions: &[PartitionId]) -> Result<RedriveReport, Error> {
-        for of in partitions {
-            let partition = self.partition(*of).await?;
+        // All at once: copies that the pass leaves in one partition are not for it in another.
+        let status = |of: &PartitionId| self.shared.streams.engine().status(*of);
+        let tails = partitions.iter().map(|of| Ok(status(of)?.bounds.tail));
+        let tails: Vec<_> = tails.collect::<Result<_, _>>().map_err(unread)?;
+        for (of, tail) in partitions.iter().zip(tails) {
+            let partition = self.partition(*of, tail).await?;
             self.report.trimmed += partition.trimmed;
             self.report.partitions.push(partition);
         }
@@ -113,7 +119,7 @@ impl Pass {
         Ok(self.report)
     }
 
-    async fn partition(&mut self, of: PartitionId) -> Result<PartitionReport, Error> {
+    async fn partition(&mut self, of: PartitionId, tail: Offset) -> Result<PartitionReport, Error> {
         let status = self.shared.streams.engine().status(of).map_err(unread)?;
         let epoch = if self.replay || self.dry_run {
             None
@@ -130,11 +136,11 @@ impl Pass {
         let asked = stands.or(self.after.map(Offset::next));
         let asked = asked.unwrap_or(bounds.earliest);
         let start = asked.max(bounds.earliest);
-        let tail = bounds.tail;
-        let in_time = self.in_time_of_filter(of, start..tail.max(start)).await?;
+        let end = self.before.map_or(tail, |before| before.min(tail));
+        let in_time = self.in_time_of_filter(of, start..end.max(start)).await?;
         if let Some(running) = &self.running {
             let total = match self.calls_again() {
-                true => tail.0.saturating_sub(start.0),
+                true => end.0.saturating_sub(start.0),
                 false => status.counts.open_len(),
             };
             self.here = Some(running.comes_to(of, total));
@@ -155,9 +161,9 @@ impl Pass {
         let passed = passed.unwrap_or(Err(Error::Panicked));
         let passed = passed.map(|left_off| self.is_cut |= left_off == LeftOff::Bound);
         let collected = self.collect_rest(&mut progress, &mut in_flight).await;
-        if progress.next >= in_time.end && tail > in_time.end {
-            self.report.unmatched += tail.0 - in_time.end.0;
-            progress.done_below(tail);
+        if progress.next >= in_time.end && end > in_time.end {
+            self.report.unmatched += end.0 - in_time.end.0;
+            progress.done_below(end);
         }
         let mut stored = Ok(());
         if let Some(group) = &mut self.group
@@ -181,7 +187,7 @@ impl Pass {
             next_offset: progress.next,
             tail,
             trimmed: progress.trimmed,
-            end_of_stream: progress.next >= tail,
+            end_of_stream: progress.next >= end,
         })
     }
 

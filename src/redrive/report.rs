@@ -31,7 +31,7 @@ pub struct RedriveReport {
     /// Offsets asked for that retention has taken, before the pass came to them or while their call was under way. One of the
     /// latter whose call failed is in `failed` too, and leaves no copy.
     pub trimmed: u64,
-    /// Whether the tail, as it was at the start, was reached (in every partition).
+    /// Whether the tail, as it was when the pass began, or the end that was asked for, was reached (in every partition).
     pub end_of_stream: bool,
     /// Why the pass has ended before any of its bounds; `None` if it reached the end all the same.
     pub stopped: Option<Stopped>,
@@ -119,7 +119,8 @@ pub struct PartitionReport {
     pub start_offset: Offset,
     /// As [`RedriveReport::next_offset`].
     pub next_offset: Offset,
-    /// The tail as it was at the start; records behind it are not for this pass.
+    /// The tail as it was when the pass began, before it called anything in any partition; records behind it are not for
+    /// this pass.
     pub tail: Offset,
     /// As [`RedriveReport::trimmed`].
     pub trimmed: u64,

@@ -20,7 +20,7 @@ pub struct Taken {
     pub of: PartitionId,
     /// What is done there.
     pub work: Work,
-    /// When that began.
+    /// When that began; of a loop of retries, its present call.
     pub since: Timestamp,
     /// The user who asked for it, or the address of a caller without a name.
     pub by: Option<Arc<str>>,
@@ -37,18 +37,21 @@ pub enum Work {
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let work = match self.work {
-            Work::Retry => "retry",
-            Work::Purge => "purge",
-        };
         let (stream, partition, since) = (&self.stream, self.of.partition, self.since);
-        write!(
-            f,
-            "a {work} of {stream}, partition {partition}, has been running since {since}"
-        )?;
-        match &self.by {
-            Some(by) => write!(f, ", by {by}"),
-            None => Ok(()),
+        let by = match &self.by {
+            Some(by) => format!(", by {by}"),
+            None => String::new(),
+        };
+        match self.work {
+            // A loop of calls may have begun long before.
+            Work::Retry => write!(
+                f,
+                "a retry of {stream}, partition {partition}, is running{by}; its present call began at {since}"
+            ),
+            Work::Purge => write!(
+                f,
+                "a purge of {stream}, partition {partition}, has been running since {since}{by}"
+            ),
         }
     }
 }

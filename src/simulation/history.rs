@@ -187,6 +187,7 @@ async fn redrive(
         stream: stream.clone(),
         partitions: stream.all_partitions().collect(),
         after: None,
+        before: None,
         group: None,
         records_max: 10_000,
         filter: Filter::default(),

@@ -311,6 +311,7 @@ fn retry(world: &World, gateway: &Gateway) {
     let request = RedriveRequest {
         partitions,
         after: None,
+        before: None,
         group: None,
         records_max: [1, 3, 1_000][world.below(3)],
         filter: Filter::default(),

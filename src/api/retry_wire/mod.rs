@@ -18,12 +18,13 @@ use crate::{
     redrive::{Filter, GroupName, GroupNameInvalid},
 };
 
-const MEMBERS: [&str; 11] = [
+const MEMBERS: [&str; 12] = [
     "streamOCIDToRetry",
     "noOfMessagesToProcess",
     "readAfterOffset",
     "readPartition",
     "errormapping",
+    "readBeforeOffset",
     "group",
     filter::NAME,
     "ratePerSecond",
@@ -41,6 +42,8 @@ pub(super) struct Retry {
     pub(super) records_max: u64,
     /// -1 means from the earliest record; `None`, with a group alone, from where that stands.
     pub(super) after: Option<i64>,
+    /// Nothing from this offset on.
+    pub(super) before: Option<u64>,
     pub(super) group: Option<GroupName>,
     pub(super) partition: ReadPartition,
     /// `responsecode` and `stream` of each entry; `None`, if the member is absent or `null`, leaves failures to the outcome
@@ -92,6 +95,11 @@ impl Retry {
             (Some(_), None) => None,
             _ => required(&object, name, -1, most, &mut faults),
         };
+        let name = "readBeforeOffset";
+        let before = object
+            .get(name)
+            .and_then(|value| in_range(&object, name, value, 0, most, &mut faults))
+            .map(i64::unsigned_abs);
         let partition = object.required("readPartition", &mut faults);
         let partition = partition.and_then(|value| read_partition(&object, value, &mut faults));
         let mapping = object.get("errormapping");
@@ -121,6 +129,7 @@ impl Retry {
                     stream: stream.into_owned(),
                     records_max: records_max.unsigned_abs(),
                     after,
+                    before,
                     group: group.flatten(),
                     partition,
                     mapping: mapping.flatten(),

@@ -46,6 +46,7 @@ fn check(name: &str, value: &str, expected: impl Fn(&mut Retry)) {
         stream: "ServerUnavailableStream".into(),
         records_max: 5,
         after: Some(405),
+        before: None,
         group: None,
         partition: ReadPartition::One(0),
         mapping: Some(vec![
@@ -85,6 +86,15 @@ fn what_the_sample_takes_is_taken() {
     check("readAfterOffset", "9223372036854775807", |retry| {
         retry.after = Some(i64::MAX)
     });
+    for (value, before) in [
+        ("0", 0),
+        ("\"406\"", 406),
+        ("9223372036854775807", i64::MAX as u64),
+    ] {
+        check("readBeforeOffset", value, |retry| {
+            retry.before = Some(before)
+        });
+    }
     check("readPartition", "0", |_| {});
     check("readPartition", "255", |retry| {
         retry.partition = ReadPartition::One(255)
@@ -172,6 +182,7 @@ fn each_bad_input_has_its_answer() {
             "ratePerSecond",
             &["0", "-1", "100001", "1.5", "null", "\"x\"", "4294967297"],
         ),
+        ("readBeforeOffset", &["-1", "1.5", "null", "\"x\""]),
         ("dryRun", &["1", "null", "\"true\""]),
         ("redeliver", &["\"x\""]),
         ("timeBudgetMs", &["0", "240001", "null", "\"x\"", "-1"]),

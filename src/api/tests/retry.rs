@@ -244,18 +244,28 @@ async fn a_retry_names_what_is_wrong() {
 #[tokio::test]
 async fn what_is_running_is_told_with_its_time_and_its_user() {
     let edge = Edge::plain().await;
-    for (work, code, word) in [
-        (Work::Retry, "retry_running", "retry"),
-        (Work::Purge, "stream_in_use", "purge"),
+    let time = "2026-01-02T03:04:05.000000Z";
+    for (work, code, told) in [
+        (
+            Work::Retry,
+            "retry_running",
+            format!(
+                "a retry of ServerUnavailableStream, partition 0, is running, by alice; its present call began at {time}"
+            ),
+        ),
+        (
+            Work::Purge,
+            "stream_in_use",
+            format!(
+                "a purge of ServerUnavailableStream, partition 0, has been running since {time}, by alice"
+            ),
+        ),
     ] {
         let running = redrive::Error::Running(taken(&edge, "ServerUnavailableStream", work));
         edge.redrives.answers.lock().unwrap().push(Err(running));
         let answer = edge.post("/stream/retry", retry_body(&[])).await;
         let problem = answer.check_problem(409, code);
-        let detail = format!(
-            "a {word} of ServerUnavailableStream, partition 0, has been running since \
-             2026-01-02T03:04:05.000000Z, by alice; send it again when that is over"
-        );
+        let detail = format!("{told}; send it again when that is over");
         assert_eq!(problem["detail"], detail);
         let expected = (&json!("2026-01-02T03:04:05.000000Z"), &json!("alice"));
         assert_eq!((&problem["since"], &problem["by"]), expected);
@@ -352,6 +362,35 @@ async fn a_stream_is_retried_by_its_ocid_too() {
         edge.redrives.asked.lock().unwrap()[0].stream.name.as_str(),
         "Mine"
     );
+}
+
+#[tokio::test]
+async fn a_retry_ends_before_an_offset_of_one_partition() {
+    let edge = Edge::plain().await;
+    edge.post("/v1/streams", r#"{"name":"Several","partitions":2}"#)
+        .await;
+    let ok = Ok(RedriveReport::default());
+    edge.redrives.answers.lock().unwrap().push(ok);
+    let body = |partition: &str, before: Value| {
+        retry_body(&[
+            ("streamOCIDToRetry", json!("Several")),
+            ("readPartition", json!(partition)),
+            ("readAfterOffset", json!(-1)),
+            ("readBeforeOffset", before),
+        ])
+    };
+    let answer = edge.post("/stream/retry", body("0", json!(39))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(asked.before, Some(Offset(39)));
+    for (partition, wrong) in [("*", json!(39)), ("0", json!(-1)), ("0", json!(null))] {
+        let answer = edge.post("/stream/retry", body(partition, wrong)).await;
+        let problem = answer.check_problem(400, "invalid_request");
+        assert_eq!(
+            problem["errors"][0]["pointer"], "/readBeforeOffset",
+            "{problem}"
+        );
+    }
 }
 
 #[tokio::test]

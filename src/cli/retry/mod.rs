@@ -4,19 +4,22 @@
 //!
 //! Ctrl-C closes the connection of the call that is under way. By that the gateway knows that it has to begin nothing more.
 
+mod calls;
 mod pass;
 mod progress;
+mod refused;
 mod report;
 mod request;
 mod rounds;
 mod stopped;
+mod waiting;
 
 use std::{future::Future, path::PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::rounds::Rounds;
+use self::{report::Report, rounds::Rounds};
 use super::{Failure, Gateway, Output, offset_file::OffsetFile};
 
 #[derive(Debug, Args)]
@@ -95,7 +98,13 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     // Also after a failure: the calls were made.
     let any = passes.iter().any(|pass| pass.calls > 0);
     if ended.is_ok() || any || output == Output::Json && !passes.is_empty() {
-        report::print(passes, &arguments, output)?;
+        let report = Report {
+            arguments: &arguments,
+            passes,
+            total: rounds.progress.total(),
+            open: rounds.open,
+        };
+        report.print(output)?;
     }
     ended.and_then(|()| report::check(passes))
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::{Arguments, request::Call};
+use super::{Arguments, request::Call, stopped::Waits};
+use crate::cli::client::Refusal;
 
 /// So many calls without a record read, and the loop gives up: the time budget is too short for even one.
 const IDLE_CALLS_MAX: u32 = 3;
@@ -25,12 +27,33 @@ pub(super) struct Pass {
     pub(super) moved_to: BTreeMap<String, u64>,
     pub(super) end_of_stream: bool,
     pub(super) last_answer: Value,
-    /// The tail that the stream had when the loop began, which is where it ends.
-    end: Option<u64>,
-    /// Where the next call begins.
-    next: u64,
+    /// The tail that the partition had when the command began, which is where it ends; `None` leaves it to the only call.
+    pub(super) end: Option<u64>,
+    /// Why no call is made for it at once.
+    pub(super) rest: Rest,
     /// Calls in a row that have settled nothing.
     idle_calls: u32,
+}
+
+/// Why a partition that is not at its end gets no call at once.
+#[derive(Clone, Debug)]
+pub(super) enum Rest {
+    /// It gets one.
+    None,
+    /// The gateway has left records of a target that is not called for now.
+    Target(Waits),
+    /// New messages take all calls of its targets.
+    Turn,
+    /// Another retry of it runs.
+    Other(Other),
+}
+
+/// Another retry of a partition.
+#[derive(Clone, Debug)]
+pub(super) struct Other {
+    pub(super) refusal: Box<Refusal>,
+    /// Since when it is waited for.
+    pub(super) since: Instant,
 }
 
 impl Pass {
@@ -48,7 +71,7 @@ impl Pass {
             end_of_stream: false,
             last_answer: Value::Null,
             end,
-            next: 0,
+            rest: Rest::None,
             idle_calls: 0,
         }
     }
@@ -60,7 +83,6 @@ impl Pass {
         dry_run: bool,
         time_budget_ms: Option<u64>,
     ) -> Call<'_> {
-        let left = self.end.map(|end| end.saturating_sub(self.next).max(1));
         // A group knows where it stands, but for a dry run, which leaves it where it was.
         let says_offset = match (&arguments.group, self.calls) {
             (None, _) => true,
@@ -70,7 +92,8 @@ impl Pass {
         Call {
             partition: &self.partition,
             after: says_offset.then_some(self.after),
-            records_max: arguments.max.min(left.unwrap_or(u64::MAX)),
+            before: self.end,
+            records_max: arguments.max,
             time_budget_ms,
             dry_run,
         }
@@ -78,7 +101,7 @@ impl Pass {
 
     /// Adds an answer; `None` if it is no report of a retry.
     pub(super) fn add(&mut self, answer: Value) -> Option<()> {
-        let before = (self.after, self.delivered + self.failed);
+        let before = (self.after, self.settled());
         let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
         let last = answer.get("lastReadOffset").and_then(Value::as_i64)?;
         let end = answer.get("endOfStream").and_then(Value::as_bool)?;
@@ -93,19 +116,27 @@ impl Pass {
             *self.moved_to.entry(stream.clone()).or_default() += len.as_u64().unwrap_or(0);
         }
         self.after = last;
-        self.next = number("nextOffset");
-        // What fails may come back behind the end; a loop that went on until there is none would run after it.
-        self.end_of_stream = end || self.end.is_some_and(|end| self.next >= end);
+        self.end_of_stream = end;
         self.last_answer = answer;
         // Behind records that wait for their target, records of others are settled while the offset stands.
-        let moves = before != (self.after, self.delivered + self.failed);
+        let moves = before != (self.after, self.settled());
         self.idle_calls = if moves { 0 } else { self.idle_calls + 1 };
         Some(())
+    }
+
+    /// Returns how many records were delivered or have failed.
+    pub(super) fn settled(&self) -> u64 {
+        self.delivered + self.failed
     }
 
     /// Notes that the next call may find what the last one did not.
     pub(super) fn has_waited(&mut self) {
         self.idle_calls = 0;
+    }
+
+    /// Returns whether the last call has settled nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle_calls > 0
     }
 
     /// Returns whether calls settle nothing any more.

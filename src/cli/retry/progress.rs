@@ -8,8 +8,12 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::cli::{escape, output};
+use crate::cli::{
+    escape,
+    output::{self, counted},
+};
 
 /// How often a line comes in a pipe.
 const TELL_EVERY: Duration = Duration::from_secs(30);
@@ -20,6 +24,27 @@ const TICK: Duration = Duration::from_millis(200);
 /// What the rate is measured over.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
+/// Columns that stand before the line: the sign that turns, and a blank.
+const SIGN_COLUMNS: usize = 2;
+/// A terminal that says less than this is not believed.
+const COLUMNS_MIN: u16 = 20;
+
+/// How many records a retry has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) delivered: u64,
+    pub(super) failed: u64,
+    /// In a dry run.
+    pub(super) would_be_sent: u64,
+}
+
+impl Done {
+    /// Returns how many records need no more calls of this retry.
+    pub(super) fn settled(self) -> u64 {
+        self.delivered + self.failed + self.would_be_sent
+    }
+}
+
 /// How far a retry has come.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -27,6 +52,7 @@ pub(super) struct Progress {
     bar: ProgressBar,
     /// Records that were open when the loop began; `None` if nobody has counted them.
     total: Option<u64>,
+    done: Done,
     rate: Rate,
     /// When the last line was written in a pipe.
     told_at: Instant,
@@ -37,6 +63,7 @@ impl Progress {
         Self {
             bar: bar(),
             total: None,
+            done: Done::default(),
             rate: Rate::new(Instant::now()),
             told_at: Instant::now(),
         }
@@ -48,27 +75,43 @@ impl Progress {
         self.rate = Rate::new(Instant::now());
     }
 
-    /// Returns `12/56 records`.
+    /// Returns the number of records that the loop is about; `None` if nobody has counted them.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Returns `12 delivered, 20 failed again of 39`.
     pub(super) fn text(&self) -> String {
-        let done = self.rate.done();
-        match self.total {
-            // Others may have added records meanwhile.
-            Some(total) => format!("{done}/{} records", total.max(done)),
-            None if done == 1 => "1 record".to_owned(),
-            None => format!("{done} records"),
+        let Done {
+            delivered,
+            failed,
+            would_be_sent,
+        } = self.done;
+        let mut text = match (would_be_sent, failed) {
+            (1.., _) => format!("{} would be sent", counted(would_be_sent, "record")),
+            (0, 0) => format!("{delivered} delivered"),
+            (0, _) => format!("{delivered} delivered, {failed} failed again"),
+        };
+        if let Some(total) = self.total {
+            // Records that were lost or purged meanwhile are counted, and not called.
+            text = format!("{text} of {}", total.max(self.done.settled()));
         }
+        text
     }
 
     /// Shows how many records are done, and what goes on.
-    pub(super) fn show(&mut self, done: u64, note: &str) {
-        self.rate.note(done, Instant::now());
+    pub(super) fn show(&mut self, done: Done, note: &str) {
+        self.done = done;
+        self.rate.note(done.settled(), Instant::now());
         let line = self.line(note);
         if self.bar.is_hidden() {
             if self.told_at.elapsed() >= TELL_EVERY {
                 self.tell(&line);
             }
         } else {
-            self.bar.set_message(escape::line(&line).into_owned());
+            let line = escape::line(&line);
+            let columns = columns().saturating_sub(SIGN_COLUMNS);
+            self.bar.set_message(cut(&line, columns));
         }
     }
 
@@ -76,7 +119,7 @@ impl Progress {
     pub(super) fn announce(&mut self, note: &str) {
         match self.bar.is_hidden() {
             true => self.tell(&self.line(note)),
-            false => self.show(self.rate.done(), note),
+            false => self.show(self.done, note),
         }
     }
 
@@ -91,7 +134,7 @@ impl Progress {
             if left.is_zero() {
                 return;
             }
-            self.show(self.rate.done(), &why(seconds(left)));
+            self.show(self.done, &why(seconds(left)));
             sleep(left.min(Duration::from_secs(1))).await;
         }
     }
@@ -166,6 +209,30 @@ fn seconds(left: Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
+/// Returns the width of the terminal that standard error is.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    let columns = size.map_or(0, |size| size.ws_col);
+    match columns < COLUMNS_MIN {
+        true => usize::MAX,
+        false => columns.into(),
+    }
+}
+
+/// Returns a text that fits some columns, with `…` for what does not.
+fn cut(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut left = columns.saturating_sub(1);
+    let fits = |c: &char| {
+        let fits = left.checked_sub(c.width().unwrap_or(0));
+        left = fits.unwrap_or(0);
+        fits.is_some()
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
 fn bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -199,17 +266,47 @@ mod tests {
         assert_eq!(rate.text(at(22)).as_deref(), Some("0.1/s"));
     }
 
-    #[test]
-    fn what_is_done_is_told_with_what_there_was() {
+    #[track_caller]
+    fn check(total: Option<u64>, delivered: u64, failed: u64, expected: &str) {
         let mut progress = Progress::new();
-        progress.show(1, "");
-        assert_eq!(progress.text(), "1 record");
-        progress.of(Some(56));
-        progress.show(12, "partition 0");
-        assert_eq!(progress.text(), "12/56 records");
-        progress.show(57, "");
-        assert_eq!(progress.text(), "57/57 records");
-        assert_eq!(progress.line("paused"), "57/57 records, paused");
+        progress.of(total);
+        let done = Done {
+            delivered,
+            failed,
+            would_be_sent: 0,
+        };
+        progress.show(done, "");
+        assert_eq!(progress.text(), expected);
+        assert_eq!(progress.line("paused"), format!("{expected}, paused"));
+    }
+
+    #[test]
+    fn what_is_delivered_and_what_has_failed_are_told_with_what_there_was() {
+        check(None, 1, 0, "1 delivered");
+        check(Some(56), 0, 0, "0 delivered of 56");
+        check(Some(56), 12, 0, "12 delivered of 56");
+        check(Some(39), 0, 20, "0 delivered, 20 failed again of 39");
+        check(Some(5), 4, 2, "4 delivered, 2 failed again of 6");
+        let mut dry = Progress::new();
+        let done = Done {
+            would_be_sent: 1,
+            ..Done::default()
+        };
+        dry.show(done, "");
+        assert_eq!(dry.text(), "1 record would be sent");
         assert_eq!(seconds(Duration::from_millis(21_001)), 22);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_says_so() {
+        for (text, columns, expected) in [
+            ("12 delivered", 12, "12 delivered"),
+            ("12 delivered", 11, "12 deliver…"),
+            ("対象は呼ばれない", 8, "対象は…"),
+            ("abc", 1, "…"),
+            ("abc", usize::MAX, "abc"),
+        ] {
+            assert_eq!(cut(text, columns), expected);
+        }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Arguments, pass::Pass, stopped::way_on};
+use super::{
+    Arguments,
+    pass::Pass,
+    stopped::{self, Stopped},
+};
 use crate::cli::{
     Failure, Output,
     output::{self, Table, counted},
@@ -12,24 +16,95 @@ use crate::cli::{
 
 /// Exit code of a command that Ctrl-C has ended: 128 and the number of the signal, as shells have it.
 const INTERRUPTED: u8 = 130;
+/// Partitions that a line names; of more it tells the number.
+const NAMED_LEN_MAX: usize = 8;
 
-pub(super) fn print(passes: &[Pass], arguments: &Arguments, output: Output) -> Result<(), Failure> {
-    if output == Output::Json {
-        let list: Vec<_> = passes.iter().map(Pass::json).collect();
-        return output::print_json(
-            &json!({"stream": arguments.stream, "dryRun": arguments.dry_run, "partitions": list}),
-        );
-    }
-    let mut text = table(passes, arguments.dry_run).text();
-    let moved_to = moved_to(passes);
-    if !moved_to.is_empty() {
-        let mut table = Table::new(&["MOVED TO", ">RECORDS"]);
-        for (stream, len) in moved_to {
-            table.row([stream.to_owned(), len.to_string()]);
+/// What a retry came to.
+#[derive(Debug)]
+pub(super) struct Report<'a> {
+    pub(super) arguments: &'a Arguments,
+    pub(super) passes: &'a [Pass],
+    /// Records that the loop was about.
+    pub(super) total: Option<u64>,
+    /// Records of the partitions that are open now.
+    pub(super) open: Option<u64>,
+}
+
+impl Report<'_> {
+    pub(super) fn print(&self, output: Output) -> Result<(), Failure> {
+        if output == Output::Json {
+            return output::print_json(&self.json());
         }
-        text = format!("{text}\n{}", table.text());
+        let mut text = table(self.passes, self.arguments.dry_run).text();
+        let moved_to = moved_to(self.passes);
+        if !moved_to.is_empty() {
+            let mut table = Table::new(&["MOVED TO", ">RECORDS"]);
+            for (stream, len) in moved_to {
+                table.row([stream.to_owned(), len.to_string()]);
+            }
+            text = format!("{text}\n{}", table.text());
+        }
+        for note in self.notes() {
+            text = format!("{text}{note}\n");
+        }
+        output::print(&text)
     }
-    output::print(&(text + &not_at_the_end(passes, arguments)))
+
+    fn json(&self) -> Value {
+        let list: Vec<_> = self.passes.iter().map(Pass::json).collect();
+        let mut report = json!({
+            "stream": self.arguments.stream,
+            "dryRun": self.arguments.dry_run,
+            "partitions": list,
+            "notes": self.notes(),
+        });
+        for (name, count) in [("total", self.total), ("open", self.open)] {
+            if let Some(count) = count {
+                report[name] = count.into();
+            }
+        }
+        report
+    }
+
+    /// Returns what the figures do not say: why nothing was called, what is not at its end, and last what is open.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        notes.extend(nothing_called(self.passes));
+        notes.extend(not_at_the_end(self.passes, self.arguments));
+        if let Some(open @ 1..) = self.open {
+            let are = if open == 1 { "is" } else { "are" };
+            notes.push(format!(
+                "{} {are} still open here; see `syncgate records {}{} --open`",
+                counted(open, "record"),
+                self.arguments.stream,
+                self.of_partition()
+            ));
+        }
+        notes
+    }
+}
+
+impl Report<'_> {
+    /// Returns the argument that shows the same partition as this retry.
+    fn of_partition(&self) -> String {
+        match &*self.arguments.partition {
+            "*" => String::new(),
+            partition => format!(" --partition {partition}"),
+        }
+    }
+}
+
+/// Says why a retry has called nothing although there are records to call.
+fn nothing_called(passes: &[Pass]) -> Option<String> {
+    let first = stopped::waits(passes)?;
+    let none = passes.iter().all(|pass| pass.attempted == 0);
+    none.then(|| {
+        format!(
+            "no record was called: the breaker of {} is not closed, and new messages may have taken every probe of \
+             it",
+            first.target
+        )
+    })
 }
 
 fn table(passes: &[Pass], dry_run: bool) -> Table {
@@ -62,29 +137,50 @@ fn moved_to(passes: &[Pass]) -> BTreeMap<&str, u64> {
 }
 
 /// Returns lines for partitions that are not at their end.
-fn not_at_the_end(passes: &[Pass], arguments: &Arguments) -> String {
-    let mut text = String::new();
-    let open = passes.iter().filter(|pass| !pass.end_of_stream);
+fn not_at_the_end(passes: &[Pass], arguments: &Arguments) -> Vec<String> {
+    let mut notes = Vec::new();
+    let (mut later, mut at_once) = (Vec::new(), Vec::new());
     // To go on at once would end in the same way where a target has stopped the call.
-    let (stopped, open): (Vec<_>, Vec<_>) =
-        open.partition(|pass| pass.last_answer.get("stopped").is_some());
-    for pass in stopped {
-        if let Some(way) = way_on(&pass.last_answer) {
-            text = format!("{text}partition {} not at the end: {way}\n", pass.partition);
+    for pass in passes.iter().filter(|pass| !pass.end_of_stream) {
+        match stopped::stopped(&pass.last_answer) {
+            Some(Stopped::Fails(_)) => notes.push(format!(
+                "partition {} not at the end: {}",
+                pass.partition,
+                stopped::way_on_failing(&pass.last_answer)
+            )),
+            Some(Stopped::Waits(_)) => later.push(pass),
+            None => at_once.push(pass),
         }
     }
-    if open.is_empty() {
-        return text;
+    if let Some(first) = stopped::waits(passes) {
+        let way = stopped::way_on_later(&first, passes);
+        notes.push(format!("{} not at the end: {way}", named(&later)));
     }
-    let count = u64::try_from(open.len()).unwrap_or(u64::MAX);
-    let at = counted(count, "partition");
-    match arguments.until_end {
-        true => format!("{text}{at} not at the end\n"),
-        false => format!(
-            "{text}{at} not at the end: go on {}, or take --loop\n",
-            go_on(passes, arguments)
-        ),
+    if !at_once.is_empty() {
+        let at = counted(len(&at_once), "partition");
+        notes.push(match arguments.until_end {
+            true => format!("{at} not at the end"),
+            false => format!(
+                "{at} not at the end: go on {}, or take --loop",
+                go_on(passes, arguments)
+            ),
+        });
     }
+    notes
+}
+
+/// Returns `partitions 0, 2`.
+fn named(passes: &[&Pass]) -> String {
+    let names: Vec<_> = passes.iter().map(|pass| &*pass.partition).collect();
+    match names[..] {
+        [only] => format!("partition {only}"),
+        _ if names.len() > NAMED_LEN_MAX => counted(len(passes), "partition"),
+        _ => format!("partitions {}", names.join(", ")),
+    }
+}
+
+fn len(passes: &[&Pass]) -> u64 {
+    u64::try_from(passes.len()).unwrap_or(u64::MAX)
 }
 
 /// Returns how a run goes on behind this one.

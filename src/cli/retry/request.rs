@@ -62,6 +62,8 @@ pub(super) struct Call<'a> {
     pub(super) partition: &'a str,
     /// `None` leaves it to the group.
     pub(super) after: Option<i64>,
+    /// Nothing from this offset on; `None` leaves it to the tail.
+    pub(super) before: Option<u64>,
     pub(super) records_max: u64,
     pub(super) time_budget_ms: Option<u64>,
     pub(super) dry_run: bool,
@@ -84,6 +86,9 @@ pub(super) fn body(arguments: &Arguments, call: Call<'_>) -> Value {
     }
     if let Some(after) = call.after {
         body["readAfterOffset"] = after.into();
+    }
+    if let Some(before) = call.before {
+        body["readBeforeOffset"] = before.into();
     }
     if call.dry_run {
         body["dryRun"] = true.into();

@@ -1,69 +1,41 @@
 //! The calls of a retry: one for each partition, or rounds over them until each is at its end.
 //!
-//! A round takes the partitions one behind the other. Records that it leaves because their target is not called for now
-//! wait for the next round, which begins when the first of these targets may be called.
+//! A round takes the partitions one behind the other. A partition rests while its target is not called, while new messages
+//! take all calls, or while another retry of it runs; the rounds go on with the others. When all rest, the next round begins
+//! as soon as one of them may go on.
 
-use std::time::Duration;
-
-use reqwest::Method;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     Arguments,
-    pass::Pass,
-    progress::Progress,
-    request,
-    stopped::{Stopped, Waits, stopped},
+    pass::{Other, Pass, Rest},
+    progress::{Done, Progress},
+    refused,
+    stopped::{self, Stopped, stopped},
+    waiting::{Told, pause_for},
 };
-use crate::{
-    cli::{
-        Failure,
-        client::{Client, Error, Refusal},
-        offset_file::OffsetFile,
-        output::cell,
-    },
-    clock::Clock,
-};
+use crate::cli::{Failure, client::Client, offset_file::OffsetFile};
 
-/// The longest time budget that a gateway can be configured to, and an hour for what was in flight at its end.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(25 * 3_600);
 /// A call of a loop, so that its progress is seen and Ctrl-C is heeded soon.
 const LOOP_BUDGET_MS: u64 = 3_000;
-/// Counting the records of a loop takes so long at most; more are not worth the time.
-const COUNT_MAX: Duration = Duration::from_secs(2);
-/// A loop waits for targets until nothing was delivered for so long. It is three times the longest pause of a breaker, and
-/// less than the time between two runs of cron.
-const IDLE_MAX: Duration = Duration::from_secs(90);
-/// The shortest wait for a target: the clocks of the gateway and of this machine may differ.
-const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// Dispatch and retries share the calls that a target takes at the same time.
-const NO_TURN: &str = "waiting for a turn: new messages take all calls of the targets";
-/// How long another retry of the partition is waited for.
-const RUNNING_MAX: Duration = Duration::from_secs(3_600);
-/// How often that is looked for.
-const RUNNING_AGAIN: Duration = Duration::from_millis(500);
 
 /// The calls of a retry.
 #[derive(Debug)]
 pub(super) struct Rounds<'a> {
-    client: &'a Client,
-    arguments: &'a Arguments,
-    offsets: Option<OffsetFile>,
+    pub(super) client: &'a Client,
+    pub(super) arguments: &'a Arguments,
+    pub(super) offsets: Option<OffsetFile>,
     /// `timeBudgetMs` of the calls.
-    time_budget_ms: Option<u64>,
+    pub(super) time_budget_ms: Option<u64>,
     pub(super) passes: Vec<Pass>,
     pub(super) progress: Progress,
+    /// Records of these partitions that are open at the end; `None` if nobody has counted them.
+    pub(super) open: Option<u64>,
     /// When a record was delivered last, or the first call began.
-    delivered_at: Instant,
-}
-
-/// Why there are no more calls for a partition in this round.
-enum Ended {
-    /// It is at its end, or there was to be one call only.
-    Done,
-    /// The gateway has left records of a target that is not called for now.
-    Waits(Waits),
+    pub(super) delivered_at: Instant,
+    /// What standard error has been told that the loop waits for.
+    pub(super) told: Told,
 }
 
 impl<'a> Rounds<'a> {
@@ -80,15 +52,26 @@ impl<'a> Rounds<'a> {
             time_budget_ms: arguments.time_budget_ms.or(of_loop),
             passes: Vec::new(),
             progress: Progress::new(),
+            open: None,
             delivered_at: Instant::now(),
+            told: Told::Nothing,
         }
     }
 
-    /// Makes all calls.
+    /// Makes all calls, and counts what is open then.
     ///
     /// # Cancel safety
     /// `passes` holds what was answered so far.
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
+        let ended = self.make_calls().await;
+        let any = self.passes.iter().any(|pass| pass.calls > 0);
+        if any && !self.arguments.dry_run {
+            self.open = self.open_len().await;
+        }
+        ended
+    }
+
+    async fn make_calls(&mut self) -> Result<(), Failure> {
         self.passes = self.survey().await?;
         if self.arguments.until_end && !self.arguments.dry_run {
             let total = self.count().await?;
@@ -96,87 +79,66 @@ impl<'a> Rounds<'a> {
         }
         self.delivered_at = Instant::now();
         loop {
-            let mut first: Option<Waits> = None;
+            let settled = self.done().settled();
             for at in 0..self.passes.len() {
-                if self.passes[at].end_of_stream {
-                    continue;
-                }
-                if let Ended::Waits(waits) = self.pass(at).await? {
-                    first = Some(match first {
-                        Some(first) if first.until <= waits.until => first,
-                        _ => waits,
-                    });
+                if !self.passes[at].end_of_stream && !self.rests(at) {
+                    self.passes[at].rest = self.pass(at).await?;
                 }
             }
-            let Some(waits) = first else { return Ok(()) };
-            self.wait_for(&waits).await?;
+            if self.passes.iter().all(|pass| pass.end_of_stream) {
+                return Ok(());
+            }
+            if !self.arguments.until_end {
+                return self.ended_once();
+            }
+            if self.done().settled() > settled {
+                self.told = Told::Nothing;
+            }
+            self.wait().await?;
         }
     }
 
-    /// Returns the partitions that are asked for, each with the end that it has now.
-    async fn survey(&self) -> Result<Vec<Pass>, Failure> {
-        let named = &self.arguments.partition;
-        let begin = |partition: String, end: Option<u64>| {
-            let kept = self
-                .offsets
-                .as_ref()
-                .and_then(|file| file.after(&partition));
-            let after = self.arguments.after.or(kept).unwrap_or(-1);
-            Pass::new(partition, after, end.filter(|_| self.arguments.until_end))
+    /// Returns whether a partition waits for a time that has not come.
+    fn rests(&self, at: usize) -> bool {
+        match &self.passes[at].rest {
+            Rest::Target(waits) => !pause_for(waits).is_zero(),
+            Rest::None | Rest::Turn | Rest::Other(_) => false,
+        }
+    }
+
+    /// Says why the only call of a partition has not reached what it was for, if it has not.
+    fn ended_once(&self) -> Result<(), Failure> {
+        let other = |pass: &Pass| match &pass.rest {
+            Rest::Other(other) => Some(other.refusal.clone()),
+            Rest::None | Rest::Turn | Rest::Target(_) => None,
         };
-        if named != "*" && !self.arguments.until_end {
-            return Ok(vec![begin(named.clone(), None)]);
+        if let Some(refusal) = self.passes.iter().find_map(other) {
+            return Err(refused::refused(&refusal, self.arguments));
         }
-        let answer = self.send(&request::survey(self.arguments)).await?;
-        let tail = |of: &Value| of.get("tail").and_then(Value::as_u64);
-        let mut all = match answer.get("partitions").and_then(Value::as_object) {
-            Some(all) if named == "*" => {
-                let all = all.iter().map(|(name, of)| begin(name.clone(), tail(of)));
-                all.collect()
-            }
-            None if named != "*" => vec![begin(named.clone(), tail(&answer))],
-            _ => return Err(self.no_report()),
-        };
-        // "10" is behind "9".
-        all.sort_by_key(|pass| pass.partition.parse::<u16>().unwrap_or(u16::MAX));
-        match self.arguments.after {
-            Some(after @ 0..) if all.len() > 1 => Err(Failure::usage(format!(
-                "--after {after} is an offset of one partition, and {} has {}: give --partition P too",
-                self.arguments.stream,
-                all.len()
-            ))),
-            _ => Ok(all),
+        match stopped::waits(&self.passes) {
+            Some(first) => Err(Failure::failed(stopped::given_up(&first, &self.passes))),
+            None => Ok(()),
         }
     }
 
-    /// Returns how many records the loop is about; `None` if to count them takes too long.
-    async fn count(&mut self) -> Result<Option<u64>, Failure> {
-        let by = Instant::now() + COUNT_MAX;
-        let mut total = 0;
-        for mut pass in self.passes.clone() {
-            while !pass.end_of_stream {
-                if Instant::now() >= by || pass.is_stuck() {
-                    return Ok(None);
-                }
-                self.progress.show(0, "counting records");
-                self.call(&mut pass, true).await?;
-            }
-            total += pass.attempted;
-        }
-        Ok(Some(total))
-    }
-
-    /// Calls for a partition as far as it goes in this round.
-    async fn pass(&mut self, at: usize) -> Result<Ended, Failure> {
+    /// Calls for a partition as far as it goes in this round; returns why it goes no further, if it is not at its end.
+    async fn pass(&mut self, at: usize) -> Result<Rest, Failure> {
         self.passes[at].has_waited();
         loop {
             let note = self.note(at);
             self.progress.show(self.done(), &note);
             let mut pass = self.passes[at].clone();
-            self.call(&mut pass, self.arguments.dry_run).await?;
+            if let Some(refusal) = self.call(&mut pass, self.arguments.dry_run).await? {
+                let since = match &pass.rest {
+                    Rest::Other(other) => other.since,
+                    Rest::None | Rest::Turn | Rest::Target(_) => Instant::now(),
+                };
+                return Ok(Rest::Other(Other { refusal, since }));
+            }
             if pass.delivered > self.passes[at].delivered {
                 self.delivered_at = Instant::now();
             }
+            pass.rest = Rest::None;
             let (partition, after) = (pass.partition.clone(), pass.after);
             self.passes[at] = pass;
             if let (Some(offsets), false) = (&mut self.offsets, self.arguments.dry_run) {
@@ -185,25 +147,16 @@ impl<'a> Rounds<'a> {
             self.progress.show(self.done(), &note);
             let pass = &self.passes[at];
             if pass.end_of_stream {
-                return Ok(Ended::Done);
+                return Ok(Rest::None);
             }
             match stopped(&pass.last_answer) {
                 Some(Stopped::Fails(why)) => return Err(Failure::failed(why)),
-                Some(Stopped::Waits(waits)) => return Ok(Ended::Waits(waits)),
-                None if !self.arguments.until_end => return Ok(Ended::Done),
+                Some(Stopped::Waits(waits)) => return Ok(Rest::Target(waits)),
+                None if !self.arguments.until_end => return Ok(Rest::None),
                 None => {}
             }
-            if pass.is_stuck() && self.had_no_turn(at) {
-                if self.delivered_at.elapsed() > IDLE_MAX {
-                    return Err(Failure::failed(format!(
-                        "no record of partition {partition} was called for {} s, because new messages take all calls of its \
-                         targets; run this again later",
-                        IDLE_MAX.as_secs()
-                    )));
-                }
-                self.progress.show(self.done(), NO_TURN);
-                sleep(PAUSE_MIN).await;
-                continue;
+            if pass.is_idle() && self.had_no_turn(at) {
+                return Ok(Rest::Turn);
             }
             if pass.is_stuck() {
                 return Err(Failure::failed(format!(
@@ -221,87 +174,19 @@ impl<'a> Rounds<'a> {
         has_time && attempted.and_then(Value::as_u64) == Some(0)
     }
 
-    /// Waits until a target may be called, if that is worth it.
-    async fn wait_for(&mut self, waits: &Waits) -> Result<(), Failure> {
-        let now = Clock::system().now();
-        let pause = waits.until.since(now).max(PAUSE_MIN);
-        let is_late = Instant::now() + pause > self.delivered_at + IDLE_MAX;
-        if !self.arguments.until_end || is_late {
-            return Err(Failure::failed(waits.why.clone()));
+    pub(super) fn done(&self) -> Done {
+        let sum = |of: fn(&Pass) -> u64| self.passes.iter().map(of).sum();
+        match self.arguments.dry_run {
+            true => Done {
+                would_be_sent: sum(|pass| pass.attempted),
+                ..Done::default()
+            },
+            false => Done {
+                delivered: sum(|pass| pass.delivered),
+                failed: sum(|pass| pass.failed),
+                would_be_sent: 0,
+            },
         }
-        let target = &waits.target;
-        let why = |secs| format!("paused for another {secs} s: {target} is not called until then");
-        self.progress.pause(pause, why).await;
-        Ok(())
-    }
-
-    /// Makes one call; where it is refused because of another retry, a loop waits for that.
-    async fn call(&mut self, pass: &mut Pass, dry_run: bool) -> Result<(), Failure> {
-        let waits_until = Instant::now() + RUNNING_MAX;
-        let mut told = false;
-        loop {
-            let call = pass.call(self.arguments, dry_run, self.time_budget_ms);
-            let body = request::body(self.arguments, call);
-            match self.send(&body).await {
-                Ok(answer) => return pass.add(answer).ok_or_else(|| self.no_report()),
-                Err(Error::Refused(refusal))
-                    if self.arguments.until_end
-                        && refusal.code == "retry_running"
-                        && Instant::now() < waits_until =>
-                {
-                    self.wait_for_other(pass, &refusal, &mut told).await;
-                }
-                Err(Error::Refused(refusal)) if self.has_too_long_a_budget(&refusal) => {
-                    self.time_budget_ms = None;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Waits a little for another retry of the partition; the first time, says whose it is.
-    async fn wait_for_other(&mut self, pass: &Pass, refusal: &Refusal, told: &mut bool) {
-        let partition = &pass.partition;
-        let since = cell(&refusal.body, "/since");
-        let by = match cell(&refusal.body, "/by") {
-            by if by.is_empty() => by,
-            by => format!(", by {by}"),
-        };
-        let why = format!(
-            "waiting for another retry of partition {partition}, which has been running since {since}{by}"
-        );
-        match std::mem::replace(told, true) {
-            false => self.progress.announce(&why),
-            true => self.progress.show(self.done(), &why),
-        }
-        sleep(RUNNING_AGAIN).await;
-        // That one may have delivered what this one waits to deliver.
-        self.delivered_at = Instant::now();
-    }
-
-    /// Returns whether the gateway allows less time than a loop takes by itself.
-    fn has_too_long_a_budget(&self, refusal: &Refusal) -> bool {
-        let is_about_budget = |(pointer, _): &(String, String)| pointer == "/timeBudgetMs";
-        self.arguments.time_budget_ms.is_none()
-            && self.time_budget_ms.is_some()
-            && refusal.members.iter().any(is_about_budget)
-    }
-
-    async fn send(&self, body: &Value) -> Result<Value, Error> {
-        let request = self
-            .client
-            .request(Method::POST, &["stream", "retry"], &[])
-            .timeout(ANSWER_TIMEOUT)
-            .json(body);
-        self.client.send(request).await
-    }
-
-    fn done(&self) -> u64 {
-        let done = |pass: &Pass| match self.arguments.dry_run {
-            true => pass.attempted,
-            false => pass.delivered + pass.failed,
-        };
-        self.passes.iter().map(done).sum()
     }
 
     fn note(&self, at: usize) -> String {
@@ -310,12 +195,5 @@ impl<'a> Rounds<'a> {
             None => String::new(),
         };
         format!("partition {}{rate}", self.passes[at].partition)
-    }
-
-    fn no_report(&self) -> Failure {
-        Failure::failed(format!(
-            "{} answered something else than a report of a retry",
-            self.client.base()
-        ))
     }
 }

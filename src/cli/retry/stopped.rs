@@ -1,7 +1,8 @@
-//! Why the gateway has ended a call before any of its bounds, in words.
+//! Why the gateway has ended calls before any of their bounds, in words.
 
 use serde_json::Value;
 
+use super::pass::Pass;
 use crate::{cli::output::counted, clock::Timestamp};
 
 /// Why the gateway has ended a call before any of its bounds.
@@ -19,8 +20,8 @@ pub(super) struct Waits {
     pub(super) target: String,
     /// No call of it begins before then.
     pub(super) until: Timestamp,
-    /// What an operator is told about it.
-    pub(super) why: String,
+    /// The same, as the gateway wrote it.
+    until_text: String,
 }
 
 pub(super) fn stopped(answer: &Value) -> Option<Stopped> {
@@ -28,21 +29,11 @@ pub(super) fn stopped(answer: &Value) -> Option<Stopped> {
     let text = |name: &str| stopped.get(name).and_then(Value::as_str).unwrap_or("?");
     let target = text("target");
     if text("reason") == "target_open" {
-        let (own, others) = left(answer, target);
-        let more = match others {
-            0 => String::new(),
-            _ => format!(", and {} for other targets", counted(others, "record")),
-        };
         let until = text("until");
-        let why = format!(
-            "{target} is not called before {until}: stopped, {}{} left for it{more}",
-            at_least(answer),
-            counted(own, "record")
-        );
         return Some(Stopped::Waits(Waits {
             target: target.to_owned(),
             until: Timestamp::parse(until).unwrap_or(Timestamp(0)),
-            why,
+            until_text: until.to_owned(),
         }));
     }
     let calls = stopped.get("calls").and_then(Value::as_u64).unwrap_or(0);
@@ -52,28 +43,67 @@ pub(super) fn stopped(answer: &Value) -> Option<Stopped> {
     )))
 }
 
-/// Returns what the caller can do about a call that was stopped.
-pub(super) fn way_on(answer: &Value) -> Option<String> {
-    let stopped = answer.get("stopped")?;
-    let text = |name: &str| stopped.get(name).and_then(Value::as_str).unwrap_or("?");
-    let target = text("target");
-    if text("reason") == "target_open" {
-        let (own, _) = left(answer, target);
-        return Some(format!(
-            "{}{} left for {target}; call again after {}",
-            at_least(answer),
-            counted(own, "record"),
-            text("until")
-        ));
+/// Returns what an operator is told who waits no longer for targets.
+pub(super) fn given_up(first: &Waits, passes: &[Pass]) -> String {
+    format!(
+        "{} is not called before {}: stopped, {}",
+        first.target,
+        first.until_text,
+        left(&first.target, "it", passes)
+    )
+}
+
+/// Returns what the caller can do about partitions of which the gateway has left records for targets that are not called.
+pub(super) fn way_on_later(first: &Waits, passes: &[Pass]) -> String {
+    format!(
+        "{}; call again after {}",
+        left(&first.target, &first.target, passes),
+        first.until_text
+    )
+}
+
+/// Returns what the caller can do about a target that only fails.
+pub(super) fn way_on_failing(answer: &Value) -> String {
+    let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
+    format!(
+        "calls to {} failed alike ({}); call again when it answers otherwise",
+        text("/stopped/target").unwrap_or("?"),
+        text("/stopped/cause").unwrap_or("?")
+    )
+}
+
+/// Returns the targets that partitions wait for, the first one that may be called again in front.
+pub(super) fn waits(passes: &[Pass]) -> Option<Waits> {
+    let waits = |pass: &Pass| match stopped(&pass.last_answer)? {
+        Stopped::Waits(waits) if !pass.end_of_stream => Some(waits),
+        Stopped::Waits(_) | Stopped::Fails(_) => None,
+    };
+    let all = passes.iter().filter_map(waits);
+    all.min_by_key(|waits| waits.until)
+}
+
+/// Returns `21 records left for it, and 3 records for other targets`, over all partitions; `name` stands for the target.
+fn left(target: &str, name: &str, passes: &[Pass]) -> String {
+    let open = || passes.iter().filter(|pass| !pass.end_of_stream);
+    let (mut own, mut others) = (0, 0);
+    for pass in open() {
+        let (of_target, of_others) = left_of(&pass.last_answer, target);
+        own += of_target;
+        others += of_others;
     }
-    Some(format!(
-        "calls to {target} failed alike ({}); call again when it answers otherwise",
-        text("cause")
-    ))
+    let more = match others {
+        0 => String::new(),
+        _ => format!(", and {} for other targets", counted(others, "record")),
+    };
+    let at_least = match open().all(has_read_all) {
+        true => "",
+        false => "at least ",
+    };
+    format!("{at_least}{} left for {name}{more}", counted(own, "record"))
 }
 
 /// Returns how many records an answer names as left for `target`, and for all others.
-fn left(answer: &Value, target: &str) -> (u64, u64) {
+fn left_of(answer: &Value, target: &str) -> (u64, u64) {
     let waiting = answer.get("waiting").and_then(Value::as_array);
     let (mut own, mut others) = (0, 0);
     for waiting in waiting.into_iter().flatten() {
@@ -86,11 +116,12 @@ fn left(answer: &Value, target: &str) -> (u64, u64) {
     (own, others)
 }
 
-/// Returns `at least ` unless the counts of an answer show that it has read up to the tail: a call that a bound has cut
-/// counts only what it has come to.
-fn at_least(answer: &Value) -> &'static str {
+/// Returns whether the counts of the last answer show that it has read up to the end: a call that a bound has cut counts only
+/// what it has come to.
+fn has_read_all(pass: &Pass) -> bool {
+    let answer = &pass.last_answer;
     let number = |name: &str| answer.get(name).and_then(Value::as_u64);
-    let (own, others) = left(answer, "");
+    let (own, others) = left_of(answer, "");
     // Not `trimmed`, part of which lies before the start.
     let read = [
         "processedmessages",
@@ -100,9 +131,13 @@ fn at_least(answer: &Value) -> &'static str {
     ]
     .map(|name| number(name).unwrap_or(0));
     let read = read.iter().sum::<u64>() + own + others;
-    match (number("startOffset"), number("tail")) {
-        (Some(start), Some(tail)) if start + read >= tail => "",
-        _ => "at least ",
+    let end = match (pass.end, number("tail")) {
+        (Some(end), Some(tail)) => Some(end.min(tail)),
+        (end, tail) => end.or(tail),
+    };
+    match (number("startOffset"), end) {
+        (Some(start), Some(end)) => start + read >= end,
+        _ => false,
     }
 }
 
@@ -112,44 +147,68 @@ mod tests {
 
     use super::*;
 
+    const A: &str = "http://a:80";
+
+    /// An answer that leaves records of these targets, in a partition that ends at 7.
+    fn open(until: &str, waiting: &Value, skipped: u64) -> Pass {
+        let mut pass = Pass::new("0".into(), -1, Some(7));
+        let answer = json!({
+            "stopped": {"reason": "target_open", "target": A, "until": until}, "waiting": waiting,
+            "startOffset": 0, "tail": 12, "skipped": skipped, "lastReadOffset": -1, "endOfStream": false
+        });
+        pass.add(answer).unwrap();
+        pass
+    }
+
+    #[track_caller]
+    fn check(passes: &[Pass], left: &str) {
+        let first = waits(passes).unwrap();
+        assert_eq!(
+            given_up(&first, passes),
+            format!(
+                "{A} is not called before 2026-01-02T03:04:05.000000Z: stopped, {}",
+                left.replace(A, "it")
+            )
+        );
+        assert_eq!(
+            way_on_later(&first, passes),
+            format!("{left}; call again after 2026-01-02T03:04:05.000000Z")
+        );
+    }
+
     #[test]
-    fn a_call_that_was_stopped_says_why_and_until_when() {
+    fn a_call_whose_target_fails_says_so() {
         assert_eq!(stopped(&json!({"endOfStream": false})), None);
-        let failing = json!({"stopped": {"reason": "target_failing", "target": "http://a:80", "cause": "404", "calls": 50}});
+        let failing = json!({"stopped": {"reason": "target_failing", "target": A, "cause": "404", "calls": 50}});
         let said = "the first 50 calls to http://a:80 all came to 404: stopped, what is behind them stays as it is";
         assert_eq!(stopped(&failing), Some(Stopped::Fails(said.into())));
         assert_eq!(
-            way_on(&failing).unwrap(),
+            way_on_failing(&failing),
             "calls to http://a:80 failed alike (404); call again when it answers otherwise"
         );
-        let mut open = json!({
-            "stopped": {"reason": "target_open", "target": "http://a:80", "until": "2026-01-02T03:04:05.000000Z"},
-            "waiting": [{"target": "http://a:80", "count": 1}], "startOffset": 4, "tail": 7, "skipped": 1, "unmatched": 1
-        });
-        let waits = |said: &str| {
-            Some(Stopped::Waits(Waits {
-                target: "http://a:80".into(),
-                until: Timestamp::parse("2026-01-02T03:04:05Z").unwrap(),
-                why: said.into(),
-            }))
-        };
-        let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, 1 record left for it";
-        assert_eq!(stopped(&open), waits(said));
-        let said = "1 record left for http://a:80; call again after 2026-01-02T03:04:05.000000Z";
-        assert_eq!(way_on(&open).unwrap(), said);
-        open["waiting"] = json!([
-            {"target": "http://a:80", "count": 2}, {"target": "http://b:80", "count": 2}, {"target": "*", "count": 1}
+    }
+
+    #[test]
+    fn what_is_left_is_the_sum_over_the_partitions() {
+        let (first, later) = ("2026-01-02T03:04:05.000000Z", "2026-01-02T03:04:06.000000Z");
+        let one = json!([{"target": A, "count": 1}]);
+        let some = json!([
+            {"target": A, "count": 2}, {"target": "http://b:80", "count": 2}, {"target": "*", "count": 1}
         ]);
-        let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, 2 records left for it, \
-                    and 3 records for other targets";
-        assert_eq!(stopped(&open), waits(said));
-        // A bound has cut the call: seven of eight records were read.
-        open["tail"] = json!(12);
-        let said = "http://a:80 is not called before 2026-01-02T03:04:05.000000Z: stopped, at least 2 records left for it, \
-                    and 3 records for other targets";
-        assert_eq!(stopped(&open), waits(said));
-        let said =
-            "at least 2 records left for http://a:80; call again after 2026-01-02T03:04:05.000000Z";
-        assert_eq!(way_on(&open).unwrap(), said);
+        check(&[open(first, &one, 6)], "1 record left for http://a:80");
+        let more = "3 records left for http://a:80, and 3 records for other targets";
+        check(&[open(later, &one, 6), open(first, &some, 2)], more);
+        // A bound has cut one of them: six of seven records were read.
+        check(
+            &[open(later, &one, 6), open(first, &some, 1)],
+            &format!("at least {more}"),
+        );
+        let mut done = open(first, &one, 6);
+        done.end_of_stream = true;
+        assert_eq!(waits(std::slice::from_ref(&done)), None);
+        check(
+            &[done, open(first, &one, 6)],
+            "1 record left for http://a:80",
+        );
     }
 }

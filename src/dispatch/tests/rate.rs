@@ -66,6 +66,7 @@ async fn a_retry_takes_the_slots_of_its_target() {
         stream: gateway.stream(UNAVAILABLE),
         partitions: vec![gateway.partition(UNAVAILABLE, 0)],
         after: None,
+        before: None,
         group: None,
         records_max: 9,
         filter: crate::redrive::Filter::default(),

@@ -69,6 +69,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         stream: gateway.stream(UNAVAILABLE),
         replay: false,
         after: None,
+        before: None,
         group: None,
         filter: Filter::default(),
         records_max: 3,

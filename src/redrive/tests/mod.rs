@@ -40,6 +40,7 @@ impl Harness {
             stream: self.stream(stream),
             partitions: vec![self.partition(stream, 0)],
             after: None,
+            before: None,
             records_max: 1_000,
             group: None,
             filter: Filter::default(),

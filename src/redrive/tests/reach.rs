@@ -1,7 +1,10 @@
 //! How far a pass comes, and what it counts.
 
 use super::*;
-use crate::storage::{Commit, Epoch, Finish, NewEnd};
+use crate::{
+    redrive::Group,
+    storage::{Commit, Epoch, Finish, NewEnd},
+};
 
 #[tokio::test]
 async fn the_cap_is_exact_and_a_loop_visits_each_record_once() {
@@ -154,6 +157,75 @@ async fn all_partitions_are_passed_over_with_a_position_each() {
         matches!(refused, Err(Error::PartitionUnknown(_))),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_pass_ends_before_the_offset_that_is_asked_for() {
+    let target = StubTarget::always(200).await;
+    let gateway = Harness::start(|_| {}).await;
+    let redriver = gateway.redriver();
+    gateway.failed(UNAVAILABLE, target, 6).await;
+    let mut request = gateway.request(UNAVAILABLE);
+    // Offset, then how many are delivered and skipped, and where the pass stands.
+    for (before, delivered, skipped, next, tail) in [
+        (0, 0, 0, 0, 6),
+        (4, 4, 0, 4, 6),
+        (4, 0, 4, 4, 6),
+        (9, 2, 4, 6, 6),
+    ] {
+        request.before = Some(Offset(before));
+        let report = redrive(&redriver, request.clone()).await;
+        assert_eq!(counts(&report), (delivered, 0, skipped), "{before}");
+        assert!(report.end_of_stream, "{before}");
+        let of = &report.partitions[0];
+        assert_eq!(
+            (of.next_offset, of.tail),
+            (Offset(next), Offset(tail)),
+            "{before}"
+        );
+    }
+    // One that begins behind it reads nothing, and a group that stands behind it stays.
+    let group = || {
+        Some(Group {
+            name: "g".parse().unwrap(),
+            moves: false,
+        })
+    };
+    request.before = None;
+    request.group = group();
+    redrive(&redriver, request.clone()).await;
+    request.before = Some(Offset(2));
+    let report = redrive(&redriver, request).await;
+    assert_eq!(counts(&report), (0, 0, 0));
+    let stands = report.group.unwrap().positions;
+    assert_eq!(stands, [(Partition(0), Some(Offset(5)))]);
+}
+
+/// What comes into a later partition while the pass is in an earlier one, such as a copy of its own, is not for it.
+#[tokio::test]
+async fn the_end_of_every_partition_is_that_of_the_beginning() {
+    let mut target = StubTarget::start().await;
+    let dir = tempfile::TempDir::new().unwrap();
+    let gateway = Harness::start_in(dir, 2, |_| {}).await;
+    let redriver = gateway.redriver();
+    let message = message(target.address, "/x");
+    let add = async |partition| {
+        let record = record("k", &message, &[]);
+        gateway.append(UNAVAILABLE, partition, vec![record]).await;
+    };
+    add(0).await;
+    add(1).await;
+    let mut request = gateway.request(UNAVAILABLE);
+    request.partitions = gateway.stream(UNAVAILABLE).all_partitions().collect();
+    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        let first = target.next_call().await;
+        add(1).await;
+        first.answer(200);
+        target.next_call().await.answer(200);
+    });
+    assert_eq!((counts(&report), report.end_of_stream), ((2, 0, 0), true));
+    assert_eq!(report.partitions[1].tail, Offset(1));
+    assert!(target.waiting_call().is_none());
 }
 
 /// Ends are looked up for 16,384 records together; each of these lies on an edge of that, wherever the pass begins.

@@ -53,6 +53,10 @@ async fn records_stay_in_their_stream_while_their_target_is_down_and_are_deliver
         );
         assert!(out.contains("MOVED TO"), "{out}");
         assert!(out.contains(UNAVAILABLE), "{out}");
+        let last = format!(
+            "{LEN} records are still open here; see `syncgate records {UNAVAILABLE} --open`\n"
+        );
+        assert!(out.ends_with(&last), "{out}");
         assert!(
             err.contains(" records failed again, and none was delivered"),
             "{err}"

@@ -1,10 +1,6 @@
 //! `syncgate retry --loop`: what it shows, what it waits for, and Ctrl-C.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpListener,
-    process::{Child, Command, Output, Stdio},
-};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -68,8 +64,8 @@ async fn on_a_terminal_a_loop_shows_how_far_it_is_and_why_it_waits() {
         assert!(status.success(), "{text}");
         let lines = lines(&text);
         let paused = |line: &String| {
-            let progress = line.contains("/3 records");
-            progress && line.contains("paused for another ") && line.contains(" s: http://")
+            let progress = line.contains("delivered of 3");
+            progress && line.contains("paused for another ") && line.contains(" s: http")
         };
         assert!(lines.iter().any(paused), "{lines:?}");
         let paced = |line: &String| line.contains("partition 0, at most 50/s by --rate");
@@ -77,6 +73,12 @@ async fn on_a_terminal_a_loop_shows_how_far_it_is_and_why_it_waits() {
         assert!(!text.contains("MOVED TO"), "{text}");
         for line in &lines {
             assert!(line.chars().count() <= columns.into(), "{line:?}");
+            // The pause is told in whole, or says that it is not.
+            if let Some((_, why)) = line.trim_end().split_once("paused for another ") {
+                let is_whole = why.ends_with(" is not called until then");
+                assert_eq!(is_whole, columns == 200, "{line:?}");
+                assert!(is_whole || why.ends_with('…'), "{line:?}");
+            }
         }
         assert_eq!(gateway.count(UNAVAILABLE, "open").await, 0);
         drop(target);
@@ -92,7 +94,7 @@ async fn in_a_pipe_a_loop_says_once_why_it_waits() {
     let target = target.url("");
     let expected = format!(" s: {target} is not called until then\n");
     assert_eq!(said.matches("paused for another ").count(), 1, "{said}");
-    assert!(said.contains("/3 records"), "{said}");
+    assert!(said.contains(" delivered of 3, "), "{said}");
     assert!(said.ends_with(&expected), "{said}");
     let out = String::from_utf8(ended.stdout).unwrap();
     let rows: Vec<Vec<_>> = out
@@ -125,8 +127,8 @@ async fn ctrl_c_takes_no_new_record_and_says_how_far_the_loop_came() {
         assert_eq!(ended.status.code(), Some(130), "{ended:?}");
         let said = String::from_utf8(ended.stderr).unwrap();
         let done = match arguments {
-            [] => "interrupted at 0 records",
-            _ => "interrupted at 0/6 records",
+            [] => "interrupted at 0 delivered\n",
+            _ => "interrupted at 0 delivered of 6\n",
         };
         assert!(said.contains(done), "{said}");
         let way = match arguments {
@@ -153,11 +155,14 @@ async fn a_loop_waits_for_another_retry_and_says_whose_it_is_and_one_call_does_n
         let once = run(command(&gateway, &["retry", UNAVAILABLE])).await;
         assert_eq!(once.status.code(), Some(1), "{once:?}");
         let said = String::from_utf8(once.stderr).unwrap();
-        let told =
-            "error: a retry of ServerUnavailableStream, partition 0, has been running since 20";
+        let told = "error: a retry of ServerUnavailableStream, partition 0, is running, by 127.0.0.1:";
         assert!(said.contains(told), "{said}");
-        assert!(said.contains(", by 127.0.0.1:"), "{said}");
+        assert!(said.contains("; its present call began at 20"), "{said}");
         assert!(said.contains("409 retry_running"), "{said}");
+        let way = "
+       with --loop, the command waits until the other one is done
+";
+        assert!(said.ends_with(way), "{said}");
 
         let mut looped = command(&gateway, &["retry", UNAVAILABLE, "--loop"]);
         looped.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -169,9 +174,10 @@ async fn a_loop_waits_for_another_retry_and_says_whose_it_is_and_one_call_does_n
             (line, said)
         });
         let (line, said) = read.await.unwrap();
-        let told = "waiting for another retry of partition 0, which has been running since 20";
+        let told = "waiting for another retry of partition 0 by 127.0.0.1:";
         assert!(line.contains(told), "{line}");
-        assert!(line.contains(", by 127.0.0.1:"), "{line}");
+        let told = ", whose present call began at 20";
+        assert!(line.contains(told), "{line}");
         target.now(|_| Act::status(200));
         target.release(1);
         let ended = tokio::task::spawn_blocking(move || looped.wait_with_output().unwrap());
@@ -180,71 +186,4 @@ async fn a_loop_waits_for_another_retry_and_says_whose_it_is_and_one_call_does_n
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     });
     assert_eq!(first["processedmessages"], 6, "{first}");
-}
-
-/// Answers each request for a retry with the next report, and those for a count with one that is at its end.
-fn scripted(reports: Vec<Value>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let mut reports = reports.into_iter();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = Vec::new();
-            while !request.ends_with(b"}") {
-                let mut part = [0; 4096];
-                let len = stream.read(&mut part).unwrap();
-                assert!(len > 0, "a whole request");
-                request.extend_from_slice(&part[..len]);
-            }
-            let is_count = String::from_utf8_lossy(&request).contains(r#""dryRun":true"#);
-            let report = match is_count {
-                true => report(1, 0, true),
-                false => reports.next().expect("a report for each call"),
-            };
-            let body = report.to_string();
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            stream.write_all(answer.as_bytes()).unwrap();
-        }
-    });
-    url
-}
-
-fn report(attempted: u64, delivered: u64, is_end: bool) -> Value {
-    let next = u64::from(is_end);
-    json!({
-        "lastReadOffset": -1, "processedmessages": delivered, "failedMessages": 0, "endOfStream": is_end,
-        "attempted": attempted, "delivered": delivered, "requeued": 0, "skipped": 0, "unmatched": 0,
-        "startOffset": 0, "nextOffset": next, "tail": 1, "trimmed": 0, "byStatus": {}, "movedTo": {}
-    })
-}
-
-#[tokio::test]
-async fn a_loop_waits_for_its_turn_beside_new_messages() {
-    let mut reports = vec![report(0, 0, false); 7];
-    reports.push(report(1, 1, true));
-    let url = scripted(reports.clone());
-    let retry = |url: String| {
-        let mut command = syncgate();
-        command
-            .args(["retry", "S", "--loop", "--partition", "0", "--url"])
-            .arg(url);
-        command
-    };
-    let ended = run(retry(url)).await;
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(0), "{said}");
-    // A time that is too short for any call is told.
-    let mut short = retry(scripted(reports));
-    let ended = run({
-        short.args(["--time-budget-ms", "1"]);
-        short
-    })
-    .await;
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("--time-budget-ms"), "{said}");
 }

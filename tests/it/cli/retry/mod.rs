@@ -2,6 +2,7 @@
 
 mod loops;
 mod partitions;
+mod scripted;
 
 use serde_json::{Value, json};
 
@@ -130,7 +131,7 @@ fn a_loop_takes_what_time_the_gateway_allows() {
     assert_eq!(looped["partitions"][0]["endOfStream"], true, "{looped}");
     let long = ["retry", DEFAULT, "--loop", "--time-budget-ms", "501"];
     let ended = served.run(&long).expect(1);
-    let said = "/timeBudgetMs: this must be a whole number from 1 to 500";
+    let said = "400 invalid_request\n       --time-budget-ms: this must be a whole number from 1 to 500\n";
     assert!(ended.err.contains(said), "{ended:?}");
 }
 
@@ -209,4 +210,36 @@ fn a_group_goes_on_in_the_next_run_and_a_dry_run_leaves_it() {
     assert_eq!(run(&["--after", "2", "--redeliver"]), (json!(2), json!(4)));
     let twice = ["retry", DEFAULT, "--group", "cron", "--offset-file", "x"];
     served.run(&twice).expect(2);
+}
+
+#[test]
+fn what_is_wrong_is_told_once_and_in_the_words_of_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(dir.path(), &[]);
+    for (arguments, said) in [
+        (
+            &["Nowhere"][..],
+            "404 stream_unknown: STREAM: no stream is called `Nowhere`; `syncgate streams ls` lists them\n",
+        ),
+        (
+            &[DEFAULT, "--partition", "7"],
+            "404 partition_unknown: --partition: the stream has partitions 0 to 0\n",
+        ),
+        (
+            &[DEFAULT, "--max", "0"],
+            "400 invalid_request\n       --max: this must be a whole number from 1 to 100000\n",
+        ),
+        (
+            &[DEFAULT, "--map", "404=Nowhere"],
+            "404 stream_unknown: --map: no stream is called `Nowhere`; `syncgate streams ls` lists them\n",
+        ),
+        (
+            &[DEFAULT, "--filter", "status=1"],
+            "400 filter_invalid\n       --filter status: ",
+        ),
+    ] {
+        let ended = served.run(&[&["retry"], arguments].concat()).expect(1);
+        assert!(ended.err.contains(said), "{ended:?}");
+        assert!(!ended.err.contains("\n       /"), "{ended:?}");
+    }
 }
