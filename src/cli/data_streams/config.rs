@@ -14,10 +14,7 @@ use serde_json::{
 };
 
 use super::{Failure, rule};
-use crate::{
-    cli::{client::Error, next::quoted},
-    files, loose,
-};
+use crate::{files, loose};
 
 /// The gateway takes no longer one.
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -27,10 +24,10 @@ const FILE_BYTES_MAX: u64 = 256 << 10;
 pub(super) struct Shape {
     /// The stream whose records are shown, or an alias of [push.trails].
     #[arg(long, required_unless_present = "file")]
-    stream: Option<String>,
+    pub(super) stream: Option<String>,
     /// Text for people.
     #[arg(long, value_name = "TEXT")]
-    description: Option<String>,
+    pub(super) description: Option<String>,
     /// Shows records whose target has such a URL as changes of this object, and not as rows of the stream's own table.
     ///
     /// OBJECT has two or three parts, as in SHOP.ORDERS. In the URL, * is any run without a slash, and {id} is one segment
@@ -38,7 +35,7 @@ pub(super) struct Shape {
     /// UPSERT, PATCH UPDATE and DELETE DELETE. May be given several times, also for one object; the first URL that fits
     /// counts.
     #[arg(long = "object", value_name = "OBJECT=URL", value_parser = object)]
-    objects: Vec<(String, String)>,
+    pub(super) objects: Vec<(String, String)>,
     /// Type of a column of an object: string, number, integer, boolean, object or array. Other columns may have any.
     ///
     /// A record whose column has another type, or whose key is null, is no change of the object: it comes as a row of the
@@ -62,7 +59,7 @@ pub(super) struct Shape {
     ///   tag:HEADER=TEXT      a header of the record, such as source, target
     ///                        or cause-class; * is any run
     #[arg(long = "rule", value_name = "RULE", value_parser = rule::read, verbatim_doc_comment)]
-    rules: Vec<Box<RawValue>>,
+    pub(super) rules: Vec<Box<RawValue>>,
     /// A member of encoding.json, which is the form of a record
     ///
     /// May be given several times. The members that are needed most:
@@ -79,11 +76,11 @@ pub(super) struct Shape {
     ///                              currentTs and currentTsMicroSecs are off
     ///   metaFields.NAME=TEXT       the same, on, under that name
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting, verbatim_doc_comment)]
-    encoding: Vec<(String, Option<String>, Box<RawValue>)>,
+    pub(super) encoding: Vec<(String, Option<String>, Box<RawValue>)>,
     /// What counts when retention has removed a client's next records: exactlyOnce and atLeastOnce refuse the client,
     /// atMostOnce goes on with the records that are left. Without this argument it is exactlyOnce.
     #[arg(long, value_parser = ["exactlyOnce", "atLeastOnce", "atMostOnce"])]
-    qos: Option<String>,
+    pub(super) qos: Option<String>,
     /// Sends each record as a CloudEvent.
     #[arg(long)]
     cloud_events: bool,
@@ -160,49 +157,6 @@ impl Shape {
             config.set("x-syncgate", &view);
         }
         Ok(config)
-    }
-
-    /// Names in a refusal the arguments in place of members of the configuration that they have made. Members that come from
-    /// the file keep their pointers.
-    pub(super) fn named(&self, error: Error) -> Error {
-        let Error::Refused(mut refusal) = error else {
-            return error;
-        };
-        for (pointer, _) in &mut refusal.members {
-            if let Some(argument) = self.argument(pointer) {
-                *pointer = argument;
-            }
-        }
-        Error::Refused(refusal)
-    }
-
-    /// Returns the argument that has made a member; `None` if none has.
-    fn argument(&self, pointer: &str) -> Option<String> {
-        let mut parts = pointer.strip_prefix('/')?.split('/');
-        let (member, rest) = (parts.next()?, Vec::from_iter(parts));
-        let numbered = |at: &str| at.parse::<usize>().ok();
-        match (member, &*rest) {
-            ("source", _) => self.stream.as_ref().map(|_| "--stream".into()),
-            ("description", _) => self.description.as_ref().map(|_| "--description".into()),
-            ("qualityOfService", _) => self.qos.as_ref().map(|_| "--qos".into()),
-            ("rules", [at, ..]) => {
-                let rule = self.rules.get(numbered(at)?)?;
-                Some(format!("--rule {}", quoted(&rule::line(rule))))
-            }
-            ("encoding", ["json", inner @ ..]) if !self.encoding.is_empty() => Some(
-                format!("--encoding {}", inner.join("."))
-                    .trim_end()
-                    .to_owned(),
-            ),
-            ("x-syncgate", ["objects", at, inner @ ..]) => {
-                let (object, url) = self.objects.get(numbered(at)?)?;
-                Some(match inner {
-                    ["columns", column, ..] => format!("--column {object}.{column}"),
-                    _ => format!("--object {}", quoted(&format!("{object}={url}"))),
-                })
-            }
-            _ => None,
-        }
     }
 
     /// Returns the objects. Keys and columns stand in one entry of an object, and hold for all of them.
@@ -470,46 +424,6 @@ mod tests {
             std::fs::write(file, text).unwrap();
             let wrong = config(&["--file", file]).unwrap_err();
             assert!(wrong.contains(what), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_member_of_the_configuration_is_named_by_the_argument_that_made_it() {
-        let arguments = [
-            "create",
-            "--stream",
-            "S",
-            "--rule",
-            "exclude type=ddl",
-            "--rule",
-            "include tag:a=b c",
-            "--object",
-            "A.B=https://*/b",
-            "--column",
-            "A.B.n=number",
-            "--encoding",
-            "model=rows",
-        ];
-        let shape = Arguments::try_parse_from(arguments).unwrap().shape;
-        for (pointer, expected) in [
-            ("/source/trail", Some("--stream")),
-            ("/rules/1/filter/tags/0", Some("--rule 'include tag:a=b c'")),
-            ("/rules/2", None),
-            ("/encoding/json/model", Some("--encoding model")),
-            ("/encoding/json", Some("--encoding")),
-            (
-                "/x-syncgate/objects/0/url",
-                Some("--object 'A.B=https://*/b'"),
-            ),
-            (
-                "/x-syncgate/objects/0/columns/n/type",
-                Some("--column A.B.n"),
-            ),
-            ("/description", None),
-            ("/bufferSize", None),
-            ("", None),
-        ] {
-            assert_eq!(shape.argument(pointer).as_deref(), expected, "{pointer}");
         }
     }
 

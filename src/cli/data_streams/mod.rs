@@ -3,6 +3,7 @@
 //! Configurations stay text here: a rule may compare with a number that no number of ours can hold.
 
 mod config;
+mod named;
 mod rule;
 
 use std::borrow::Cow;
