@@ -29,6 +29,7 @@ Columns:
                      settled: one of these; the journal does not tell which
                      Expired records are trimmed, so they are not shown.
   CAUSE              why it is in this error stream, or why its last call failed
+  MOVED TO           the copy of a moved record, as this command takes it
   WAITS FOR          with --open, in place of STATE:
                      retry: a retry of this error stream
                      target open: its target, whose breaker is open
