@@ -170,7 +170,7 @@ mod tests {
     fn check(blocks: &[Block], columns: u16, expected: &str) {
         // A bold word is shown between stars.
         let shown = text(blocks, columns);
-        let shown = shown.replace('\u{2061}', "*").replace('\u{206f}', "*");
+        let shown = shown.replace(['\u{2061}', '\u{206f}'], "*");
         assert_eq!(shown, expected);
     }
 
