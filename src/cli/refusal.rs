@@ -1,7 +1,7 @@
 //! What a gateway answered that was no success, in the words of the command line: options in place of members of a body,
 //! commands in place of routes. What is wrong comes first, and each sentence once.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -12,7 +12,7 @@ const HOW_TO_LOG_IN: &str =
     "set SYNCGATE_USER and SYNCGATE_PASSWORD, or give --url http://USER:PASSWORD@HOST:PORT";
 
 /// Members of bodies, and the options or arguments whose values the commands put there.
-const OPTIONS: [(&str, &str); 9] = [
+const OPTIONS: [(&str, &str); 17] = [
     ("/begin", "--begin"),
     ("/name", "NAME"),
     ("/partitions", "--partitions"),
@@ -22,6 +22,14 @@ const OPTIONS: [(&str, &str); 9] = [
     ("/reason", "--reason"),
     ("/discardPending", "--discard-pending"),
     ("/group", "--group"),
+    ("/streamOCIDToRetry", "STREAM"),
+    ("/noOfMessagesToProcess", "--max"),
+    ("/readAfterOffset", "--after"),
+    ("/readPartition", "--partition"),
+    ("/errormapping", "--map"),
+    ("/filter", "--filter"),
+    ("/ratePerSecond", "--rate"),
+    ("/timeBudgetMs", "--time-budget-ms"),
 ];
 
 /// What sentences of the gateway say of a body, and what a command has for it.
@@ -102,12 +110,17 @@ impl Refusal {
     fn sentences(&self) -> Vec<String> {
         let members = self.members.iter();
         let members = members.map(|(pointer, sentence)| placed(pointer, sentence));
-        let is_told = self.members.iter().any(|(_, told)| *told == self.detail);
+        // The detail of a single fault is that of its member, with or without the pointer before it.
+        let is_told = |(pointer, told): &(String, String)| {
+            let rest = self.detail.strip_prefix(&**pointer);
+            *told == self.detail || rest.and_then(|rest| rest.strip_prefix(": ")) == Some(told)
+        };
+        let is_told = self.members.iter().any(is_told);
         let counts = self.detail.ends_with(" members are wrong; see errors");
         let first = match self.members.len() {
             _ if is_told || self.detail.is_empty() => None,
             len if counts => Some(format!("{len} values are wrong:")),
-            _ => Some(self.detail.clone()),
+            _ => Some(in_place(&self.detail)),
         };
         first.into_iter().chain(members).collect()
     }
@@ -169,10 +182,37 @@ fn of_envelope(body: &Value) -> Option<Said> {
 
 /// Returns a sentence with the option that it is about.
 fn placed(pointer: &str, sentence: &str) -> String {
-    let option = OPTIONS.iter().find(|(member, _)| *member == pointer);
-    match option.map_or(pointer, |(_, option)| *option) {
+    match &*place(pointer) {
         "" => sentence.to_owned(),
         place => format!("{place}: {sentence}"),
+    }
+}
+
+/// Returns a sentence that may begin with the pointer of a member.
+fn in_place(sentence: &str) -> String {
+    match sentence.split_once(": ") {
+        Some((pointer, rest)) if pointer.starts_with('/') => placed(pointer, rest),
+        _ => sentence.to_owned(),
+    }
+}
+
+/// Returns the option whose value a member comes from, with the name of the condition for one of a filter; the pointer of a
+/// member that no option sets.
+fn place(pointer: &str) -> Cow<'_, str> {
+    let below = |member: &str| {
+        let below = pointer.strip_prefix(member)?;
+        (below.is_empty() || below.starts_with('/')).then_some(below)
+    };
+    let found = OPTIONS
+        .iter()
+        .find_map(|(member, option)| Some((*option, below(member)?)));
+    match found {
+        None => pointer.into(),
+        Some(("--filter", below)) => {
+            let condition = below.split('/').nth(1).unwrap_or_default();
+            format!("--filter {condition}").trim_end().to_owned().into()
+        }
+        Some((option, _)) => option.into(),
     }
 }
 
@@ -227,6 +267,25 @@ mod tests {
         );
         check(json!(null), "the gateway answered 400");
         check(json!("<html>"), "<html>\n(the gateway answered 400)");
+    }
+
+    #[test]
+    fn members_of_a_retry_are_told_as_its_arguments() {
+        for (pointer, sentence, expected) in [
+            ("/streamOCIDToRetry", "no stream is called `x`", "STREAM: no stream is called `x`"),
+            ("/errormapping/1/stream", "no such stream", "--map: no such stream"),
+            ("/readPartition", "partitions 0 to 3", "--partition: partitions 0 to 3"),
+            ("/filter/cause/0", "wrong", "--filter cause: wrong"),
+            ("/filter", "wrong", "--filter: wrong"),
+            ("/groups", "wrong", "/groups: wrong"),
+        ] {
+            let answer = "(the gateway answered 400 invalid_request)";
+            let told = json!({"code": "invalid_request", "detail": format!("{pointer}: {sentence}"),
+                "errors": [{"pointer": pointer, "detail": sentence}]});
+            check(told, &format!("{expected}\n{answer}"));
+            let alone = json!({"code": "invalid_request", "detail": format!("{pointer}: {sentence}")});
+            check(alone, &format!("{expected}\n{answer}"));
+        }
     }
 
     #[test]

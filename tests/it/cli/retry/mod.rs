@@ -131,7 +131,7 @@ fn a_loop_takes_what_time_the_gateway_allows() {
     assert_eq!(looped["partitions"][0]["endOfStream"], true, "{looped}");
     let long = ["retry", DEFAULT, "--loop", "--time-budget-ms", "501"];
     let ended = served.run(&long).expect(1);
-    let said = "400 invalid_request\n       --time-budget-ms: this must be a whole number from 1 to 500\n";
+    let said = "--time-budget-ms: this must be a whole number from 1 to 500\n       (the gateway answered 400 invalid_request";
     assert!(ended.err.contains(said), "{ended:?}");
 }
 
@@ -219,19 +219,19 @@ fn what_is_wrong_is_told_once_and_in_the_words_of_the_command() {
     for (arguments, said) in [
         (
             &["Nowhere"][..],
-            "404 stream_unknown: STREAM: no stream is called `Nowhere`; `syncgate streams ls` lists them\n",
+            "error: STREAM: no stream is called `Nowhere`; list them with: syncgate streams ls --url ",
         ),
         (
             &[DEFAULT, "--partition", "7"],
-            "404 partition_unknown: --partition: the stream has partitions 0 to 0\n",
+            "error: --partition: the stream has partitions 0 to 0\n",
         ),
         (
             &[DEFAULT, "--max", "0"],
-            "400 invalid_request\n       --max: this must be a whole number from 1 to 100000\n",
+            "error: --max: this must be a whole number from 1 to 100000\n",
         ),
         (
             &[DEFAULT, "--map", "404=Nowhere"],
-            "404 stream_unknown: --map: no stream is called `Nowhere`; `syncgate streams ls` lists them\n",
+            "error: --map: no stream is called `Nowhere`; list them with: syncgate streams ls --url ",
         ),
         (
             &[DEFAULT, "--filter", "status=1"],
