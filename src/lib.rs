@@ -19,7 +19,7 @@
 //! - [`retention`]: removes what is too old. [`status`]: how the gateway is, in one look.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
 //!   [`users`]: who may call, by digests of passwords.
-//! - [`tasks`], [`clock`], [`live`], [`telemetry`], `descriptors`, `files`: the ground.
+//! - [`tasks`], [`clock`], [`live`], [`telemetry`], `descriptors`, `files`, `authorities`: the ground.
 //!
 //! # What always holds
 //! - A success told to a source means that its record is on disk. No reader sees a record before that.
@@ -67,6 +67,7 @@ pub mod secrets;
 pub mod storage;
 pub mod users;
 
+mod authorities;
 mod cache;
 pub mod clock;
 mod descriptors;

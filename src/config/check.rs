@@ -1,20 +1,17 @@
-//! How the values fit together: names, sizes, what one value means for another. Pure but for one look whether a named file is there.
+//! How the values fit together: names, sizes, what one value means for another. Pure but for a look at
+//! the certificates of a named file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderName;
+use rustls::RootCertStore;
 
 use super::{
     Config, StreamSettings, TargetSettings,
     headers::{check_secret_header, check_token_header},
     ranges::out_of_range,
 };
-use crate::{
-    files::{self, CERTIFICATES_BYTES_MAX},
-    nearest::did_you_mean,
-    place::StreamName,
-    target::Origin,
-};
+use crate::{authorities, nearest::did_you_mean, place::StreamName, target::Origin};
 
 /// Something that does not fit.
 #[derive(Debug)]
@@ -129,18 +126,8 @@ impl Check<'_> {
             }
         }
         self.paths(config);
-        let level = &config.logging.level;
-        if level.trim().is_empty() {
-            self.say(
-                ["logging.level"],
-                "is empty; give error, warn, info, debug or trace",
-            );
-        }
-        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(level) {
-            let message = format!(
-                "\"{level}\" is no filter ({error}); give error, warn, info, debug or trace, or a list such as info,syncgate::dispatch=debug"
-            );
-            self.say(["logging.level"], message);
+        if let Err(wrong) = check_level(&config.logging.level) {
+            self.say(["logging.level"], wrong);
         }
     }
 
@@ -244,10 +231,9 @@ impl Check<'_> {
             );
         }
         if let Some(file) = &dispatch.ca_file
-            && let Err(error) = files::read(file, CERTIFICATES_BYTES_MAX)
+            && let Err(wrong) = authorities::add(&mut RootCertStore::empty(), file)
         {
-            let message = format!("{} cannot be read: {error}", file.display());
-            self.say(["dispatch.ca_file"], message);
+            self.say(["dispatch.ca_file"], wrong);
         }
     }
 
@@ -470,6 +456,30 @@ impl Check<'_> {
                 self.say([&path("secret_header")], wrong);
             }
         }
+    }
+}
+
+/// Looks at a filter of log lines. The filter takes any word for the name of a part of the program and shows all of that part,
+/// so a level with a slip in it would pass.
+fn check_level(filter: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    const RIGHT: &str =
+        "give error, warn, info, debug or trace, or a list such as info,syncgate::dispatch=debug";
+    if filter.trim().is_empty() {
+        return Err(format!("is empty; {RIGHT}"));
+    }
+    let words = filter.split(',').map(str::trim);
+    // In a filter of spans a comma may stand within brackets, and then the word is no level of its own.
+    let mut bare = words.filter(|word| !filter.contains('[') && !word.contains('='));
+    let is_level = |word: &&str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    if let Some(word) = bare.find(|word| !word.is_empty() && !is_level(word)) {
+        let near = did_you_mean(word, LEVELS);
+        return Err(format!("\"{word}\" is no level{near}; {RIGHT}"));
+    }
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(filter);
+    match parsed {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("\"{filter}\" is no filter ({error}); {RIGHT}")),
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use toml::{
     Spanned, Table, Value,
-    de::{DeTable, DeValue},
+    de::{DeTable, DeValue, Deserializer},
 };
 
 use super::{
@@ -155,17 +155,28 @@ impl Loader {
         let (tree, broken) = DeTable::parse_recoverable(&text);
         for error in &broken {
             let line = error.span().map(|span| line_of(span.start));
-            self.error("", place(line), error.message());
+            match error.span().and_then(|span| text.get(span)) {
+                Some(key) if is_of_duplicate(error) => {
+                    let message = "is there twice: a table or a key may stand in the file once, so put both together";
+                    self.error(key, place(line), message);
+                }
+                _ => self.error("", place(line), error.message()),
+            }
         }
-        // What can be guessed of a broken file would only give errors that are none.
-        if !broken.is_empty() {
+        // What can be guessed of a broken file would only give errors that are none. What is there twice hides nothing: tables
+        // are joined, and of two values the first one is looked at.
+        if !broken.iter().all(is_of_duplicate) {
             return;
         }
-        let Ok(values) = text.parse::<Table>() else {
-            return self.error("", place(None), "cannot be read as TOML");
-        };
         let mut lines = BTreeMap::new();
         note_lines(tree.get_ref(), "", &line_of, &mut lines);
+        let values = match Table::deserialize(Deserializer::from(tree)) {
+            Ok(values) => values,
+            Err(error) => {
+                let line = error.span().map(|span| line_of(span.start));
+                return self.error("", place(line), error.message());
+            }
+        };
         for (key, value) in values {
             let place_of = |path: &str| place(lines.get(path).copied());
             self.add_section(&key, value, &place_of);
@@ -258,10 +269,13 @@ impl Loader {
                 Err(message) => self.error(path, place, message),
             }
         }
-        for (key, _) in fillers(section) {
+        for (key, example) in needed(section) {
             if !element.contains_key(*key) {
                 let path = format!("{own_path}.{key}");
-                self.error(path, own_place.clone(), "is missing");
+                let message = format!(
+                    "is missing; each [[{section}]] needs it, such as {key} = \"{example}\""
+                );
+                self.error(path, own_place.clone(), message);
             }
         }
         if self.errors.len() == errors_before {
@@ -454,7 +468,7 @@ impl Loaded {
 fn counted(key: &str, value: Value) -> Result<Value, String> {
     match (Unit::of_setting(key), value) {
         (Some(unit), Value::String(text)) => {
-            let number = unit.read(&text)?;
+            let number = unit.read_with_unit(&text)?;
             let number = i64::try_from(number).map_err(|_| format!("\"{text}\" is too large"))?;
             Ok(Value::Integer(number))
         }
@@ -474,6 +488,18 @@ fn fillers(section: &str) -> &'static [(&'static str, &'static str)] {
     match section {
         "streams" => &[("name", "any")],
         "targets" => &[("name", "any"), ("origin", "http://any")],
+        _ => &[],
+    }
+}
+
+/// What the elements of a list must have, with an example.
+fn needed(section: &str) -> &'static [(&'static str, &'static str)] {
+    match section {
+        "streams" => &[("name", "Orders")],
+        "targets" => &[
+            ("name", "orders"),
+            ("origin", "https://orders.example:8443"),
+        ],
         _ => &[],
     }
 }
@@ -580,6 +606,11 @@ fn near_variable(name: &str) -> String {
         None => did_you_mean(rest, known.iter().map(String::as_str))
             .replace("mean \"", &format!("mean \"{PREFIX}")),
     }
+}
+
+/// Returns whether a file is broken only because something is there twice.
+fn is_of_duplicate(error: &toml::de::Error) -> bool {
+    error.message() == "duplicate key"
 }
 
 /// Notes the line of every key, by path.

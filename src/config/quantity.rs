@@ -34,6 +34,19 @@ impl Unit {
         })
     }
 
+    /// Reads the text of a setting, which must have a unit: a bare number is written without quotes.
+    ///
+    /// # Errors
+    /// A sentence that names the text and what would be right.
+    pub(super) fn read_with_unit(self, text: &str) -> Result<u64, String> {
+        let is_bare = |c: char| c.is_ascii_digit() || "+-._ ".contains(c);
+        if text.chars().any(|c| c.is_ascii_digit()) && text.chars().all(is_bare) {
+            let (_, examples) = self.examples();
+            return Err(format!("\"{text}\" has no unit: give {examples}"));
+        }
+        self.read(text)
+    }
+
     /// Reads a quantity: a bare number in this unit, or a number with a unit, such as `64MiB`, `500kB`, `30s`, `1h 30m`.
     ///
     /// # Errors

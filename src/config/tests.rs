@@ -227,6 +227,47 @@ fn an_empty_value_is_refused_wherever_it_was_said() {
 }
 
 #[test]
+fn a_filter_of_log_lines_has_levels() {
+    for level in [
+        "info",
+        "WARN",
+        "off",
+        "info,syncgate::dispatch=debug,",
+        " info , hyper=off",
+        "info,[request{id=1,path=2}]=trace",
+    ] {
+        let text = format!("[logging]\nlevel = \"{level}\"");
+        assert_eq!(load_text(&text, &[]).unwrap().config.logging.level, level);
+    }
+}
+
+#[test]
+fn what_is_there_twice_hides_no_other_error() {
+    check_errors(
+        "[server]\ngrace_ms = \"soon\"\n[log]\nx = 1\n[server]\nlistn = \"a\"\n[log]\nstreams_max = 1\nstreams_max = 0\n\
+         [[targets]]\nname = \"a\"\nname = 3\n[dispatch.x]\n[dispatch]\n[dispatch]\n",
+        &[],
+        &[
+            "t.toml, line 2: server.grace_ms: \"soon\" is no duration",
+            "t.toml, line 4: log.x: unknown key",
+            "t.toml, line 5: server: is there twice: a table or a key may stand in the file once",
+            "t.toml, line 6: server.listn: unknown key; did you mean \"listen\"?",
+            "t.toml, line 7: log: is there twice",
+            "t.toml, line 9: streams_max: is there twice",
+            "t.toml, line 10: targets[0].origin: is missing",
+            "t.toml, line 12: name: is there twice",
+            "t.toml, line 13: dispatch.x: unknown key",
+            "t.toml, line 15: dispatch: is there twice",
+        ],
+    );
+    // A file that is broken otherwise says only that.
+    let broken = load_text("[server]\ngrace_ms = \n[log]\nx = 1\n[log]\n", &[]);
+    let said = broken.unwrap_err().to_string();
+    assert!(said.contains("log: is there twice"), "{said}");
+    assert!(!said.contains("log.x"), "{said}");
+}
+
+#[test]
 fn every_error_is_told_at_once_with_line_and_nearest_name() {
     check_errors(
         "[sever]\nlisten = 1\n[server]\nlistn = \"127.0.0.1:1\"\ngrace_ms = \"soon\"\nlisten = \"localhost\"\n\
@@ -334,6 +375,30 @@ fn values_must_fit_together() {
         (
             "[dispatch]\nca_file = \"/nowhere/x.pem\"",
             "t.toml, line 2: dispatch.ca_file: /nowhere/x.pem cannot be read: No such file",
+        ),
+        (
+            "[logging]\nlevel = \"loud\"",
+            "t.toml, line 2: logging.level: \"loud\" is no level; give error, warn, info, debug or trace, or a list",
+        ),
+        (
+            "[logging]\nlevel = \"infos, syncgate::dispatch=debug\"",
+            "t.toml, line 2: logging.level: \"infos\" is no level; did you mean \"info\"?",
+        ),
+        (
+            "[server]\ngrace_ms = \"30\"",
+            "t.toml, line 2: server.grace_ms: \"30\" has no unit: give milliseconds, such as 30000, or \"30s\" or \"500ms\"",
+        ),
+        (
+            "[log]\ncache_bytes = \" 1_000.5 \"",
+            "t.toml, line 2: log.cache_bytes: \" 1_000.5 \" has no unit: give bytes, such as 67108864, or \"64MiB\"",
+        ),
+        (
+            "[[targets]]\norigin = \"http://a\"",
+            "t.toml, line 1: targets[0].name: is missing; each [[targets]] needs it, such as name = \"orders\"",
+        ),
+        (
+            "[[targets]]\nname = \"a\"",
+            "t.toml, line 1: targets[0].origin: is missing; each [[targets]] needs it, such as origin = \"https://",
         ),
         (
             "[logging]\nlevel = \"info,=\"",

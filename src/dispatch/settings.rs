@@ -2,18 +2,15 @@
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::{
     address::AddressRule, backoff::Backoff, board::Limits, call::SecretHeader, route::OutcomeTable,
     target_id::TargetId,
 };
 use crate::{
+    authorities,
     config::{self, Config, Roles},
-    files::{self, CERTIFICATES_BYTES_MAX},
     target::Origin,
 };
 
@@ -214,20 +211,7 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
         roots: webpki_roots::TLS_SERVER_ROOTS.into(),
     };
     if let Some(file) = ca_file {
-        let shown = file.display();
-        let bytes = files::read(file, CERTIFICATES_BYTES_MAX);
-        let bytes = bytes.map_err(|error| format!("{shown}: {error}"))?;
-        let mut added_len = 0;
-        for certificate in CertificateDer::pem_slice_iter(&bytes) {
-            let certificate = certificate.map_err(|error| format!("{shown}: {error}"))?;
-            roots
-                .add(certificate)
-                .map_err(|error| format!("{shown}: {error}"))?;
-            added_len += 1;
-        }
-        if added_len == 0 {
-            return Err(format!("{shown} holds no certificate"));
-        }
+        authorities::add(&mut roots, file)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ClientConfig::builder_with_provider(provider)
