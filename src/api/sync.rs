@@ -49,6 +49,9 @@ const SMALL_ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Who sends, as long as there are no sources with names.
 const SOURCE: &str = "default";
 
+/// What is shown of the name of a header.
+const NAME_SHOWN_MAX: usize = 128;
+
 const MESSAGE_ID: HeaderName = HeaderName::from_static("x-message-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -62,6 +65,7 @@ pub(super) async fn answer(
     let headers = &request.headers;
     Query::parse(&request.uri, &[])?;
     let token = token(headers, &settings.token_header)?;
+    let unheeded = unheeded(headers, &settings.token_header, token);
     let key = idempotency_key(headers)?;
     let lines = media_type(headers).is_some_and(is_of_lines);
     let body = shared
@@ -98,7 +102,7 @@ pub(super) async fn answer(
         tracing::debug!(request_id, message_id = %placed.message_id, repeated, "accepted");
     }
     let text = wants_text(headers).unwrap_or(settings.text_answers);
-    let response = success(&accepted, text);
+    let response = success(&accepted, text, unheeded);
     let len = response.body().size_hint().exact();
     let len = len.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
     Ok(match space {
@@ -130,12 +134,35 @@ fn answer_bytes_max(body_bytes: usize, batch_len_max: usize) -> usize {
     const RESULT_BYTES_MAX: usize = 512;
     // Further warnings are few, however many messages there are (`ingest`).
     const WARNINGS_BYTES_MAX: usize = 32 << 10;
+    // The one about the request.
+    const WARNING_BYTES_MAX: usize = 512;
     let results = (body_bytes / MESSAGE_BYTES_MIN).min(batch_len_max) * RESULT_BYTES_MAX;
     let warnings = (2 * body_bytes).min(WARNINGS_BYTES_MAX);
-    results + warnings
+    results + warnings + WARNING_BYTES_MAX
 }
 
-fn success(accepted: &Accepted, text: bool) -> Response {
+/// Returns a warning if the token stands where it is not looked for.
+fn unheeded(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    token: Option<&str>,
+) -> Option<wire::WarningView> {
+    let is_unheeded = token.is_none()
+        && *name != header::AUTHORIZATION
+        && headers.contains_key(header::AUTHORIZATION);
+    is_unheeded.then(|| wire::WarningView {
+        code: "authorization_ignored",
+        detail: format!(
+            "the gateway takes the target's token from the header {} (sync.token_header), and the request has Authorization \
+             only: the target gets no token from it",
+            name.as_str().get(..NAME_SHOWN_MAX).unwrap_or(name.as_str())
+        )
+        .into(),
+    })
+}
+
+/// `of_request` is a warning about the request as a whole; the first result has it.
+fn success(accepted: &Accepted, text: bool, of_request: Option<wire::WarningView>) -> Response {
     let mut ids: Vec<String> = accepted
         .placed
         .iter()
@@ -148,10 +175,12 @@ fn success(accepted: &Accepted, text: bool) -> Response {
         if accepted.batch {
             body.extend_from_slice(br#"{"status":"success","results":["#);
         }
-        for (index, view) in views(accepted, &ids).enumerate() {
+        let mut of_request = of_request;
+        for (index, mut view) in views(accepted, &ids).enumerate() {
             if index > 0 {
                 body.push(b',');
             }
+            view.warnings.extend(of_request.take());
             view.write(&mut body);
         }
         if accepted.batch {

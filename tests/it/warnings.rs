@@ -133,3 +133,39 @@ async fn what_is_sent_again_under_its_key_is_warned_of_again() {
     assert_eq!(again, first);
     assert_eq!(gateway.records("DataSyncStream").await.len(), 5);
 }
+
+#[tokio::test]
+async fn a_token_in_a_header_that_is_not_looked_at_is_told() {
+    let target = StubTarget::start().await;
+    let gateway = Gateway::with_config("[sync]\ntoken_header = \"X-Target-Token\"\n");
+    let one = message(&target.url("/x"), json!(1));
+    let ask = async |headers: &[(&str, &str)], body: &Value| {
+        let mut request = gateway.request(Method::POST, "/stream/sync");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        gateway.send(request.json(body)).await.ok()
+    };
+    let astray = ("authorization", "Bearer t0ps3cret");
+    let answer = ask(&[astray], &one).await;
+    let told_of = told(&answer);
+    assert_eq!(told_of.len(), 1, "{answer}");
+    let (code, detail) = told_of[0];
+    assert_eq!(code, "authorization_ignored");
+    assert!(
+        detail.contains("from the header x-target-token (sync.token_header)"),
+        "{detail}"
+    );
+    assert!(!answer.to_string().contains("t0ps3cret"), "{answer}");
+    assert_eq!(target.next_call().await.header("authorization"), None);
+    // Once for a request.
+    let batch = ask(&[astray], &json!([one, one])).await;
+    assert_eq!(told(&batch["results"][0]).len(), 1, "{batch}");
+    assert_eq!(told(&batch["results"][1]), [], "{batch}");
+    // A sender that knows, and one without a token.
+    let right = ("x-target-token", "Bearer t");
+    assert_eq!(told(&ask(&[astray, right], &one).await), []);
+    assert_eq!(told(&ask(&[], &one).await), []);
+    gateway.reload("# the usual one\n").await.ok();
+    assert_eq!(told(&ask(&[astray], &one).await), []);
+}
