@@ -159,3 +159,24 @@ async fn without_a_free_descriptor_everything_waits_and_nothing_is_lost() {
     assert!(!log.contains("attempt failed"), "{log}");
     assert!(!log.contains("the log has stopped"), "{log}");
 }
+
+#[tokio::test]
+async fn idle_connections_give_way_to_other_targets_when_descriptors_are_scarce() {
+    // No connection is closed because of its age while the test looks.
+    let config = format!("{SMALL_FILES}[dispatch]\nidle_timeout_ms = 86400000\n");
+    let gateway = Place::with_config(&config).started_by(LOW).start();
+    // 128 files leave 32 connections to targets.
+    let mut targets = Vec::new();
+    for n in 0..40 {
+        let target = StubTarget::start().await;
+        gateway.sync(&message(&target.url("/"), json!(n))).await;
+        target.wait_for_calls(1).await;
+        gateway.drained("DataSyncStream").await;
+        targets.push(target);
+    }
+    // As long as they are not scarce, an idle connection is used again.
+    let first = &targets[0];
+    gateway.sync(&message(&first.url("/"), json!(40))).await;
+    first.wait_for_calls(2).await;
+    assert_eq!(first.connections_len(), 1);
+}
