@@ -1,13 +1,17 @@
 //! Files by the names that settings and arguments give: read whole, up to a bound.
 //!
-//! A name may be wrong, and `/dev/zero` has no end. Links are followed: whoever gives the name may mean what it leads to, and
-//! mounted secrets are links. What lies in the data directory is opened by `storage` and `secrets`, which follow none.
+//! A name may be wrong: `/dev/zero` has no end, and a pipe that nobody writes to would be waited for without end. Links are
+//! followed, because mounted secrets are links. Files in the data directory are opened by `storage` and `secrets`, which
+//! follow none.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Read},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
 };
+
+use rustix::fs::OFlags;
 
 use crate::descriptors::patiently_for_a_while;
 
@@ -18,12 +22,39 @@ pub(crate) const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of a file that holds one value, such as a token.
 pub(crate) const VALUE_BYTES_MAX: u64 = 64 << 10;
 
+/// Opens what is no pipe, socket or directory, and never waits for another process. `options` may have flags of their own in
+/// `flags`.
+///
+/// # Errors
+/// What the system says; `InvalidInput` for a pipe, a socket or a directory.
+pub(crate) fn open(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<File> {
+    // An open of a pipe waits for its other end without this flag. Regular files do not heed it.
+    let flags = (flags | OFlags::NONBLOCK).bits();
+    let file = options
+        .custom_flags(i32::try_from(flags).unwrap_or_default())
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    let what = if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        return Ok(file);
+    };
+    let why = format!("it is {what}; name a regular file");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
 /// Reads a file of `bytes_max` bytes at most. Waits a while for a file descriptor.
 ///
 /// # Errors
-/// What the system says; `FileTooLarge` for a longer file, of which nothing is returned.
+/// As [`open`]; `FileTooLarge` for a longer file, of which nothing is returned.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = patiently_for_a_while(|| File::open(path))?;
+    let mut options = OpenOptions::new();
+    options.read(true);
+    let file = patiently_for_a_while(|| open(&mut options, OFlags::empty(), path))?;
     let mut bytes = Vec::new();
     file.take(bytes_max.saturating_add(1))
         .read_to_end(&mut bytes)?;
@@ -65,5 +96,19 @@ mod tests {
         std::fs::write(&path, b"\xff").unwrap();
         let refused = read_text(&path, 5).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_pipe_and_a_directory_are_refused_without_waiting_and_an_empty_device_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for (path, what) in [(&*pipe, "a pipe"), (dir.path(), "a directory")] {
+            let refused = read(path, 5).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+            assert!(refused.to_string().contains(what), "{refused}");
+        }
+        assert_eq!(read(Path::new("/dev/null"), 5).unwrap(), b"");
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::master_command;
-use crate::config;
+use crate::{config, files};
 
 /// More than any spelling of a key has.
 pub(super) const TEXT_BYTES_MAX: u64 = 4096;
@@ -88,6 +88,18 @@ pub enum MasterKeyError {
         /// The data directory with these tokens.
         data_dir: PathBuf,
     },
+    /// Tokens are sealed with another key.
+    #[error(
+        "the master key from {from} is not the one that the stored tokens were sealed with; put that one in its place, or \
+         give these tokens up: `syncgate doctor --data {} --forget-secrets`",
+        data_dir.display()
+    )]
+    Wrong {
+        /// Where the key comes from.
+        from: String,
+        /// The data directory with these tokens.
+        data_dir: PathBuf,
+    },
     /// The command could not be run, failed, or took longer than 30 s.
     #[error("the master key command {program} {what}")]
     Command {
@@ -97,7 +109,7 @@ pub enum MasterKeyError {
         what: String,
     },
     /// What was found is no key.
-    #[error("the master key from {from} is not 32 bytes as base64")]
+    #[error("the master key from {from} is not 32 bytes as base64; put the right key there")]
     Malformed {
         /// Where it came from.
         from: String,
@@ -279,13 +291,11 @@ fn read_file(file: &KeyFile) -> Result<Option<Zeroizing<String>>, MasterKeyError
         path: path.into(),
         source,
     };
-    let mut options = fs::OpenOptions::new();
-    options.read(true);
-    if file.links == Links::Refused {
-        let no_link = OFlags::NOFOLLOW.bits();
-        options.custom_flags(i32::try_from(no_link).unwrap_or_default());
-    }
-    let file = match options.open(path) {
+    let flags = match file.links {
+        Links::Followed => OFlags::empty(),
+        Links::Refused => OFlags::NOFOLLOW,
+    };
+    let file = match files::open(fs::OpenOptions::new().read(true), flags, path) {
         Ok(file) => file,
         // A link that leads nowhere names a key that is elsewhere, perhaps not mounted yet.
         Err(error)

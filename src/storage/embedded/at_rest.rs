@@ -33,7 +33,40 @@ pub struct AtRest {
     _lock: Option<DirLock>,
 }
 
+/// What a look at a directory found.
+#[derive(Debug)]
+pub enum Peek {
+    /// There is no journal, so a start begins one.
+    Nothing,
+    /// A process works with it, and it alone knows what is stored.
+    InUse,
+    /// What is stored. Nobody is kept from working with the directory.
+    There(AtRest),
+}
+
 impl AtRest {
+    /// Looks at a directory without taking it, and changes nothing in it.
+    ///
+    /// # Errors
+    /// [`OpenError`] for what a start would refuse.
+    pub fn peek(dir: &Path) -> Result<Peek, OpenError> {
+        making::check_finished(dir)?;
+        if lock::is_taken(dir)? {
+            return Ok(Peek::InUse);
+        }
+        if !dir.join("journal").is_dir() {
+            return Ok(Peek::Nothing);
+        }
+        match Self::of(dir, None) {
+            Ok(found) => Ok(Peek::There(found)),
+            // A gateway may have begun meanwhile.
+            Err(error) => match lock::is_taken(dir)? {
+                true => Ok(Peek::InUse),
+                false => Err(error),
+            },
+        }
+    }
+
     /// Reads the journal of a directory, and keeps others from working with it until this is dropped. Nothing but `LOCK`
     /// is changed.
     ///
@@ -71,6 +104,15 @@ impl AtRest {
             .take_while(|(key, _)| key.starts_with(prefix))
             .map(|(key, entry)| (key.clone(), entry.clone()))
             .collect()
+    }
+
+    /// Returns how many partitions a stream has; `None` if there is no such stream.
+    #[must_use]
+    pub fn partitions_of(&self, name: &StreamName) -> Option<u16> {
+        let view = lock::read(&self.shared.view);
+        let mut books = view.books.by_name();
+        let found = books.find(|book| book.stream.name == *name);
+        found.map(|book| book.stream.partitions)
     }
 
     /// Shows every record without an end. Returns how many partitions have a record that cannot be read: the records behind it

@@ -265,8 +265,8 @@ fn copy_running(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copi
 
 /// Copies a file for its owner alone, whoever could read the one that is copied; returns its bytes.
 fn copy_whole(from: &Path, to: &Path) -> io::Result<u64> {
-    let mut from = disk::private().read(true).open(from)?;
-    let mut to = disk::private().write(true).create_new(true).open(to)?;
+    let mut from = disk::open(disk::private().read(true), from)?;
+    let mut to = disk::open(disk::private().write(true).create_new(true), to)?;
     io::copy(&mut from, &mut to)
 }
 
@@ -312,7 +312,7 @@ fn copy(
     // It is there already if the journal went on meanwhile.
     let mut options = disk::private();
     options.write(true).create(true).truncate(true);
-    let copy = options.open(&copy_path).map_err(copy_failed)?;
+    let copy = disk::open(&mut options, &copy_path).map_err(copy_failed)?;
     let mut head = header.encode();
     head.extend_from_slice(&snapshot);
     head.resize(to_usize(header.frames_at()), 0);

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{buffer::spare_capacity, fs::OFlags};
 
-use crate::descriptors::patiently;
+use crate::{descriptors::patiently, files};
 
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -125,13 +125,24 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
-/// Returns how a file of a data directory is opened: no link is followed, because it may name a file that is not ours, and
-/// a file that is made is its owner's alone from its first moment.
+/// Returns how a file of a data directory is made: it is its owner's alone from its first moment.
 pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    let no_link = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    options.mode(FILE_MODE).custom_flags(no_link);
+    options.mode(FILE_MODE);
     options
+}
+
+/// Opens a file of a data directory. No link is followed, because it may name a file that is not ours. A pipe in place of a
+/// file is refused, because its reader would wait without end.
+pub(super) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    files::open(options, OFlags::NOFOLLOW, path)
+}
+
+/// Opens a directory, to lock it.
+pub(super) fn open_dir(dir: &Path) -> io::Result<File> {
+    let is_dir = i32::try_from(OFlags::DIRECTORY.bits()).unwrap_or_default();
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(is_dir).open(dir)
 }
 
 /// Makes a directory for its owner alone.
@@ -154,14 +165,14 @@ impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut options = private();
         options.read(true).write(true).create_new(true);
-        let file = patiently(|| options.open(path))?;
+        let file = patiently(|| open(&mut options, path))?;
         Ok(Box::new(RealFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut options = private();
         options.read(true).write(true);
-        let file = patiently(|| options.open(path))?;
+        let file = patiently(|| open(&mut options, path))?;
         Ok(Box::new(RealFile(file)))
     }
 
@@ -184,7 +195,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        patiently(|| File::open(dir))?.sync_all()
+        patiently(|| open_dir(dir))?.sync_all()
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

@@ -4,7 +4,7 @@
 //! seen through the engine's health, so nothing is stored on top of a value that may be half changed.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -41,7 +41,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     make_dir(parent)?;
     match disk::make_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => File::open(parent)?.sync_all(),
+        _ => disk::open_dir(parent)?.sync_all(),
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
     make_dir(dir).map_err(failed)?;
     let mut options = disk::private();
     options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(&path).map_err(failed)?;
+    let mut file = disk::open(&mut options, &path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -87,7 +87,7 @@ pub(super) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    let held = File::open(dir).map_err(failed)?;
+    let held = disk::open_dir(dir).map_err(failed)?;
     let held = match held.try_lock() {
         Ok(()) => Some(held),
         Err(TryLockError::WouldBlock) => {
@@ -107,6 +107,20 @@ pub(super) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
         tracing::debug!(%error, "cannot note the process in the lock file");
     }
     Ok(DirLock { file, dir: held })
+}
+
+/// Returns whether another process has taken the directory, which need not be there. Makes nothing.
+pub(super) fn is_taken(dir: &Path) -> Result<bool, OpenError> {
+    let path = dir.join("LOCK");
+    match disk::open(OpenOptions::new().read(true), &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(OpenError::io("take the lock", &path, error)),
+        // Closing the file gives the lock back at once.
+        Ok(file) => Ok(matches!(
+            file.try_lock_shared(),
+            Err(TryLockError::WouldBlock)
+        )),
+    }
 }
 
 /// Notes this process in the lock file, unless that is something else: a second name of a file that somebody needs.

@@ -19,6 +19,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::files;
+
 use super::{
     OpenError,
     backup::{BackupError, io_error},
@@ -220,11 +222,17 @@ impl Drop for Making {
 fn make_way(from: &Path, to: &Path) -> io::Result<()> {
     match fs::symlink_metadata(to) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(to),
-        Ok(_) if fs::read(from)? == fs::read(to)? => Ok(()),
+        Ok(_) if is_same(from, to)? => Ok(()),
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Returns whether two files hold the same. Neither is long: they are key files.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let read = |path| files::read(path, files::VALUE_BYTES_MAX);
+    Ok(read(one)? == read(other)?)
 }
 
 /// Directories that were made; dropping it removes those that are empty.
@@ -337,14 +345,14 @@ fn remove_left(dir: &Path, is_inside: bool) -> Result<(), BackupError> {
 /// Waits for the lock: another run may have it for the moment in which it looks whether this is a leftover.
 fn make_locked(journal: &Path) -> io::Result<File> {
     disk::make_dir(journal)?;
-    let file = File::open(journal)?;
+    let file = disk::open_dir(journal)?;
     // Where directories cannot be locked, as on some network file systems, no later run removes this one.
     let _locked = file.lock().is_ok();
     Ok(file)
 }
 
 fn lock(journal: &Path) -> Result<File, TryLockError> {
-    let file = File::open(journal).map_err(TryLockError::Error)?;
+    let file = disk::open_dir(journal).map_err(TryLockError::Error)?;
     file.try_lock().map(|()| file)
 }
 

@@ -129,7 +129,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Bytes that were stored have changed, or a file is missing.
-    #[error("{} is damaged at byte {at}: {what}; nothing was changed. `syncgate doctor` says what is lost; restore the directory from a backup, or go on without that: `syncgate doctor --data DIR --accept-loss {}`", file.display(), file.display())]
+    #[error("{} is damaged at byte {at}: {what}; nothing was changed. `syncgate doctor` says what is lost; restore the directory from a backup, or go on without that: `syncgate doctor --data {} --accept-loss {}`", file.display(), data_dir_of(file).display(), file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -169,6 +169,13 @@ impl OpenError {
             what: what.0,
         }
     }
+}
+
+/// Returns the data directory that a file of the journal lies in.
+fn data_dir_of(file: &Path) -> &Path {
+    let dir = file.parent().and_then(Path::parent);
+    let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
+    dir.unwrap_or(Path::new("."))
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
