@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Output, output};
-use crate::config::{self, ConfigErrors, Loaded, Overrides, Place, Sources};
+use crate::{
+    config::{self, ConfigErrors, Loaded, Overrides, Place, Sources},
+    gateway,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -56,19 +59,9 @@ pub(super) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 /// Returns what is legal and yet deserves a look.
 ///
 /// # Errors
-/// Settings for callers on other machines, where certainly no user exists.
+/// Everything that a start would refuse.
 fn warnings(loaded: &Loaded) -> Result<Vec<String>, ConfigErrors> {
     let mut warnings = loaded.warnings.clone();
-    if loaded.administrator.is_none()
-        && let Err(wrong) = loaded.check_open_mode()
-    {
-        if !loaded.may_have_users() {
-            return Err(wrong);
-        }
-        // A gateway may be running there, and it alone reads its journal.
-        let dir = loaded.config.data.dir.display();
-        let unless = format!("the start refuses this unless a user is stored in {dir}");
-        warnings.extend(wrong.0.iter().map(|wrong| format!("{unless}: {wrong}")));
-    }
+    warnings.extend(gateway::check(loaded)?);
     Ok(warnings)
 }

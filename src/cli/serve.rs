@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{DataDir, Failure, output};
+use super::{DataDir, Failure, output, with_causes};
 use crate::{
     config::{Loaded, Overrides},
     descriptors,
@@ -59,7 +59,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let gateway = bound.map_err(|error| Failure::start(&error))?;
+    let gateway = bound.map_err(|error| match error.is_of_settings() {
+        true => Failure::usage(with_causes(&error)),
+        false => Failure::start(&error),
+    })?;
     let url = format!("http://{}", gateway.address());
     output::print(&format!("listening on {url}\n"))?;
     tracing::info!(

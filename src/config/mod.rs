@@ -70,17 +70,21 @@ pub struct Config {
     pub targets: Vec<TargetSettings>,
     /// Values taken over from the OCI sample.
     pub oci_sample: Option<OciSample>,
+    /// Headers in which targets got their secrets before. No source says them: the gateway remembers them.
+    #[serde(skip)]
+    pub former_secret_headers: Vec<String>,
 }
 
 impl Config {
     /// Returns the headers of messages whose values nobody is shown, beside those that commonly hold credentials: those of
-    /// `push.masked_headers`, and those in which targets get their secrets.
+    /// `push.masked_headers`, and those in which targets get their secrets or got them before.
     #[must_use]
     pub fn masked_headers(&self) -> Vec<String> {
         let of_targets = self.targets.iter();
         let of_targets = of_targets.filter_map(|target| target.secret_header.clone());
         let mut masked = self.push.masked_headers.clone();
         masked.extend(of_targets);
+        masked.extend(self.former_secret_headers.iter().cloned());
         masked
     }
 }

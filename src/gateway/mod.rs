@@ -4,7 +4,9 @@
 //! them out (`reload.rs`).
 
 mod books;
+mod check;
 pub(crate) mod credentials;
+mod masks;
 mod measured;
 #[cfg(test)]
 mod panics;
@@ -18,6 +20,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::check::check;
 use self::{
     books::Books,
     credentials::FromSecrets,
@@ -35,7 +38,7 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigErrors, Loaded},
     descriptors::Shares,
-    dispatch::{self, Dispatcher, SettingInvalid},
+    dispatch::{self, Dispatcher},
     ingest::Ingest,
     live::Live,
     log::Streams,
@@ -45,7 +48,7 @@ use crate::{
     secrets::{self, Found, Kept, KeyFile, KeySource, MasterKey, MasterKeyError, Secrets},
     status::{self, Status},
     storage::{
-        Engine,
+        CommitError, Engine,
         embedded::{self, Embedded},
     },
     tasks::Tasks,
@@ -109,23 +112,23 @@ pub enum StartError {
     /// The users do not open, or the first administrator cannot be made.
     #[error(transparent)]
     Users(#[from] users::OpenError),
-    /// There is no user, and the settings are for callers on other machines.
+    /// The settings cannot be used: with this machine, with what the directory holds, or without a user.
     #[error(transparent)]
-    OpenMode(#[from] ConfigErrors),
-    /// The streams cannot be made as configured.
+    Settings(#[from] ConfigErrors),
+    /// A stream cannot be made or changed.
     #[error(transparent)]
-    Streams(#[from] EnsureError),
-    /// A setting of dispatch cannot be used; `config::load` finds most of them before.
-    #[error("{}", settings(.0))]
-    Settings(Vec<SettingInvalid>),
-    /// A setting of the edge cannot be used.
-    #[error(transparent)]
-    Api(#[from] api::TokenHeaderInvalid),
+    Streams(EnsureError),
+    /// The headers in which targets get secrets cannot be stored.
+    #[error("cannot store which headers hold the secrets of targets")]
+    Masks(#[source] CommitError),
 }
 
-fn settings(invalid: &[SettingInvalid]) -> String {
-    let lines: Vec<_> = invalid.iter().map(ToString::to_string).collect();
-    lines.join("\n")
+impl StartError {
+    /// Returns whether the settings are why. Another start with the same settings is refused, too.
+    #[must_use]
+    pub fn is_of_settings(&self) -> bool {
+        matches!(self, Self::Listen(_) | Self::Settings(_))
+    }
 }
 
 /// Why a gateway stopped by itself. Everything that it acknowledged is in the log.
@@ -151,7 +154,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Each variant of [`StartError`] says what to change.
-    pub async fn bind(loaded: Loaded, level: LogLevel) -> Result<Self, StartError> {
+    pub async fn bind(mut loaded: Loaded, level: LogLevel) -> Result<Self, StartError> {
         let config = &loaded.config;
         let clock = Clock::system();
         api::check_listen(config.server.listen)?;
@@ -170,17 +173,34 @@ impl Gateway {
                 false => tracing::info!("{cut}"),
             }
         }
-        let settings = dispatch_settings(config, address).map_err(StartError::Settings)?;
-        let edge = Arc::new(Live::new(api::Settings::new(config)?));
+        let (mut settings, edge) = settings_of(&loaded, address)?;
+        let edge = Arc::new(Live::new(edge));
 
         let disk = MeasuredDisk::default();
         let log = open_log(config, disk.clone(), clock.clone()).await?;
         let append_seconds = log.append_seconds().clone();
         let engine: Arc<dyn Engine> = log;
         let streams = Streams::new(engine.clone());
-        streams::ensure(&streams, config).await?;
+        let ensured = streams::ensure(&streams, config).await;
+        ensured.map_err(|error| match error.of_settings(&loaded) {
+            Ok(wrong) => StartError::Settings(wrong),
+            Err(error) => StartError::Streams(error),
+        })?;
+        masks::remember(&*engine, &mut loaded.config)
+            .await
+            .map_err(StartError::Masks)?;
+        let config = &loaded.config;
+        settings.masked_headers = config.masked_headers();
         let (master, new_file) = find_key(config, &*engine).await?;
-        let secrets = Secrets::open(engine.clone(), &master).await?;
+        let secrets = Secrets::open(engine.clone(), &master).await;
+        let secrets = secrets.map_err(|error| match error {
+            secrets::OpenError::WrongKey => MasterKeyError::Wrong {
+                from: KeySource::of(&config.secrets, &config.data.dir).to_string(),
+                data_dir: config.data.dir.clone(),
+            }
+            .into(),
+            error @ secrets::OpenError::Commit(_) => StartError::from(error),
+        })?;
         let users = Users::open(engine.clone(), loaded.administrator.as_ref()).await?;
         if users.is_none() {
             loaded.check_open_mode()?;
@@ -392,13 +412,21 @@ impl Gateway {
     }
 }
 
-fn dispatch_settings(
-    config: &Config,
+/// Returns what dispatch and the edge make of the settings of a gateway at an address.
+fn settings_of(
+    loaded: &Loaded,
     address: SocketAddr,
-) -> Result<dispatch::Settings, Vec<SettingInvalid>> {
-    let mut settings = dispatch::Settings::new(config, &[address])?;
-    settings.grace -= settings.grace / REQUESTS_SHARE;
-    Ok(settings)
+) -> Result<(dispatch::Settings, api::Settings), ConfigErrors> {
+    let config = &loaded.config;
+    let dispatch = dispatch::Settings::new(config, &[address]).map_err(|wrong| {
+        let wrong = wrong.iter().map(|one| loaded.error(&one.key, &*one.reason));
+        ConfigErrors(wrong.collect())
+    });
+    let edge = api::Settings::new(config)
+        .map_err(|wrong| ConfigErrors(vec![loaded.error("sync.token_header", wrong.to_string())]));
+    let (mut dispatch, edge) = (dispatch?, edge?);
+    dispatch.grace -= dispatch.grace / REQUESTS_SHARE;
+    Ok((dispatch, edge))
 }
 
 async fn open_log(

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{dispatch_settings, off_this_thread, streams};
+use super::{masks, off_this_thread, settings_of, streams};
 use crate::{
     api::{self, ReloadError, Reloaded},
     clock::Clock,
@@ -146,8 +146,8 @@ impl Reloader {
         let (running, address, has_users) = (self.running.clone(), self.address, self.has_users);
         let prepared = off_this_thread(move || Prepared::new(&running, address, has_users)).await;
         let Prepared {
-            read,
-            dispatch,
+            mut read,
+            mut dispatch,
             edge,
         } = prepared.map_err(ReloadError::Invalid)?;
         for warning in &read.loaded.warnings {
@@ -160,7 +160,14 @@ impl Reloader {
             pause = Some(self.ingest.pause().await?);
             self.change_streams(&read.loaded).await?;
         }
+        // Before any message can be stored with such a header under the new settings.
+        let remembered = masks::remember(&**self.streams.engine(), &mut read.loaded.config).await;
+        remembered.map_err(|error| {
+            let what = format!("which headers hold secrets cannot be stored: {error}");
+            ReloadError::Invalid(ConfigErrors(vec![read.loaded.error("targets", what)]))
+        })?;
         let config = &read.loaded.config;
+        dispatch.masked_headers = config.masked_headers();
         self.dispatcher.reload(dispatch);
         self.redriver.reload(config.redrive.clone());
         self.kept.set(Arc::new(config.retention.clone()));
@@ -180,20 +187,14 @@ impl Reloader {
 
     async fn change_streams(&self, loaded: &Loaded) -> Result<(), ReloadError> {
         let ensured = streams::ensure(&self.streams, &loaded.config).await;
-        ensured.map_err(|error| match error {
-            streams::EnsureError::Shrink(shrunk) => {
-                let wrong = shrunk.into_iter().map(|shrink| {
-                    let key = format!("streams[{}].partitions", shrink.index);
-                    loaded.error(&key, shrink.to_string())
-                });
-                ReloadError::Invalid(ConfigErrors(wrong.collect()))
+        ensured.map_err(|error| match error.of_settings(loaded) {
+            Ok(wrong) => ReloadError::Invalid(wrong),
+            Err(streams::EnsureError::Stream { name, source }) => {
+                ReloadError::Stream { name, source }
             }
-            streams::EnsureError::Reserved(reserved) => {
-                let wrong = reserved.into_iter();
-                let wrong = wrong.map(|wrong| loaded.error(&wrong.key, wrong.to_string()));
-                ReloadError::Invalid(ConfigErrors(wrong.collect()))
-            }
-            streams::EnsureError::Stream { name, source } => ReloadError::Stream { name, source },
+            Err(error) => ReloadError::Invalid(ConfigErrors(vec![
+                loaded.error("streams", error.to_string()),
+            ])),
         })
     }
 }
@@ -205,13 +206,7 @@ impl Prepared {
         if !has_users {
             loaded.check_open_mode()?;
         }
-        let dispatch = dispatch_settings(&loaded.config, address).map_err(|wrong| {
-            let wrong = wrong.iter().map(|one| loaded.error(&one.key, &*one.reason));
-            ConfigErrors(wrong.collect())
-        })?;
-        let edge = api::Settings::new(&loaded.config).map_err(|wrong| {
-            ConfigErrors(vec![loaded.error("sync.token_header", wrong.to_string())])
-        })?;
+        let (dispatch, edge) = settings_of(loaded, address)?;
         Ok(Self {
             read,
             dispatch,

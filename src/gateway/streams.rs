@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    config::{Config, StreamSettings},
+    config::{Config, ConfigErrors, Loaded, StreamSettings},
     log::Streams,
     place::StreamName,
     storage::{MadeBy, StreamConfig, StreamError},
@@ -28,6 +28,28 @@ pub enum EnsureError {
     },
 }
 
+impl EnsureError {
+    /// Returns what is wrong with the settings; the error itself if that is not why.
+    pub(super) fn of_settings(self, loaded: &Loaded) -> Result<ConfigErrors, Self> {
+        let wrong = match self {
+            Self::Shrink(shrunk) => {
+                let wrong = shrunk.iter().map(|shrink| {
+                    let key = format!("streams[{}].partitions", shrink.index);
+                    loaded.error(&key, shrink.to_string())
+                });
+                wrong.collect()
+            }
+            Self::Reserved(reserved) => {
+                let wrong = reserved.iter();
+                let wrong = wrong.map(|wrong| loaded.error(&wrong.key, wrong.to_string()));
+                wrong.collect()
+            }
+            Self::Stream { .. } => return Err(self),
+        };
+        Ok(ConfigErrors(wrong))
+    }
+}
+
 fn lines<T: ToString>(wrong: &[T]) -> String {
     let lines: Vec<_> = wrong.iter().map(ToString::to_string).collect();
     lines.join("\n")
@@ -35,7 +57,7 @@ fn lines<T: ToString>(wrong: &[T]) -> String {
 
 /// A stream that is to be made has a name that the gateway keeps for itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {name} is reserved for the gateway; take another name")]
+#[error("{name} is reserved for the gateway; take another name")]
 pub struct Reserved {
     /// The name.
     pub name: StreamName,
@@ -60,10 +82,29 @@ pub struct Shrink {
     pub present: u16,
 }
 
+/// Looks whether the streams can be as configured; `partitions_of` tells how many partitions a stream has, if it is there.
+///
+/// # Errors
+/// [`EnsureError::Shrink`] or [`EnsureError::Reserved`].
+pub(super) fn check(
+    config: &Config,
+    partitions_of: impl Fn(&StreamName) -> Option<u16>,
+) -> Result<(), EnsureError> {
+    let shrunk = shrunk(config, &partitions_of);
+    if !shrunk.is_empty() {
+        return Err(EnsureError::Shrink(shrunk));
+    }
+    let reserved = reserved(config, &partitions_of);
+    if !reserved.is_empty() {
+        return Err(EnsureError::Reserved(reserved));
+    }
+    Ok(())
+}
+
 /// Returns every stream that would have to lose partitions.
-fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
+fn shrunk(config: &Config, partitions_of: impl Fn(&StreamName) -> Option<u16>) -> Vec<Shrink> {
     let shrink = |(index, settings): (usize, &StreamSettings)| {
-        let present = streams.by_name(&settings.name)?.partitions;
+        let present = partitions_of(&settings.name)?;
         (settings.partitions < present).then(|| Shrink {
             name: settings.name.clone(),
             index,
@@ -76,13 +117,13 @@ fn shrunk(streams: &Streams, config: &Config) -> Vec<Shrink> {
 }
 
 /// Returns every stream that would have to be made under a reserved name. An older release may have made one: it stays.
-fn reserved(streams: &Streams, config: &Config) -> Vec<Reserved> {
+fn reserved(config: &Config, partitions_of: impl Fn(&StreamName) -> Option<u16>) -> Vec<Reserved> {
     let roles = config.roles.all().into_iter();
     let roles = roles.map(|(role, name)| (format!("roles.{role}"), name));
     let own = config.streams.iter().enumerate();
     let own = own.map(|(index, settings)| (format!("streams[{index}].name"), &settings.name));
     let all = roles.chain(own).filter(|(_, name)| name.is_reserved());
-    let wrong = all.filter(|(_, name)| streams.by_name(name).is_none());
+    let wrong = all.filter(|(_, name)| partitions_of(name).is_none());
     wrong
         .map(|(key, name)| Reserved {
             name: name.clone(),
@@ -97,14 +138,10 @@ fn reserved(streams: &Streams, config: &Config) -> Vec<Reserved> {
 ///
 /// No submission may be under way meanwhile: it may have chosen partitions among those there were.
 pub(crate) async fn ensure(streams: &Streams, config: &Config) -> Result<(), EnsureError> {
-    let shrunk = shrunk(streams, config);
-    if !shrunk.is_empty() {
-        return Err(EnsureError::Shrink(shrunk));
-    }
-    let reserved = reserved(streams, config);
-    if !reserved.is_empty() {
-        return Err(EnsureError::Reserved(reserved));
-    }
+    check(config, |name| {
+        let stream = streams.by_name(name)?;
+        Some(stream.partitions)
+    })?;
     for stream in streams.engine().streams() {
         if stream.name.is_reserved() {
             tracing::warn!(

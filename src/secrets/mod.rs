@@ -18,6 +18,7 @@ mod room;
 mod sealed;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::{
     collections::BTreeSet,
@@ -34,6 +35,7 @@ use zeroize::Zeroizing;
 pub use draft::{Changes, Draft, PrepareError, Prepared, Used};
 pub use kept::Kept;
 pub use master::{Found, KeyFile, KeySource, MasterKey, MasterKeyError};
+pub use trial::{Commands, Trial};
 
 use crate::{
     cache::Cache,
@@ -100,10 +102,7 @@ struct Opened {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The secrets were sealed with another key.
-    #[error(
-        "the master key is not the one that the stored secrets were sealed with; put that one in its place, or give the \
-         secrets up: `syncgate doctor --data DIR --forget-secrets`"
-    )]
+    #[error("the master key is not the one that the stored tokens were sealed with")]
     WrongKey,
     /// The mark of the master key could not be stored.
     #[error("cannot store the mark of the master key")]

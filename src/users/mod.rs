@@ -32,6 +32,9 @@ use self::{
     verify::{Checks, off_this_thread},
 };
 
+/// What the names of all values in state begin with that hold a user.
+pub(crate) const STATE_PREFIX: &str = PREFIX;
+
 /// What a user may do; each role may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {

@@ -352,7 +352,7 @@ async fn a_reserved_name_of_the_configuration_is_refused_before_anything_is_made
     let place = Place::with_config("[[streams]]\nname = \"audit\"\n");
     let refused = place.start_refused().await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(
         said.contains("streams[0].name: audit is reserved"),
         "{said}"

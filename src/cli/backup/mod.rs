@@ -14,9 +14,10 @@ use super::{
     doctor::{off_this_thread, renewed},
     output::{self, counted},
     serve::Stops,
+    with_causes,
 };
 use crate::{
-    secrets::{Found, Kept, KeyFile, KeySource, MasterKey},
+    secrets::{Commands, Found, Kept, KeyFile, KeySource, MasterKey, MasterKeyError, Trial},
     storage::{
         embedded::backup::{self, BackupError, Copied, Copy},
         shares::TOKENS_PREFIX,
@@ -73,8 +74,8 @@ async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
         false => None,
     };
     let (needs, copied) = until_a_signal(async |stop| {
-        let (told, copy_to) = (stop.clone(), to.clone());
-        let copy = off_this_thread(move || backup::create(&data, &copy_to, &told)).await?;
+        let (told, copy_from, copy_to) = (stop.clone(), data.clone(), to.clone());
+        let copy = off_this_thread(move || backup::create(&copy_from, &copy_to, &told)).await?;
         let copy = copy.map_err(|error| Failure::failed_by(&error))?;
         say_replaced(&copy);
         for left in backup::leftovers(&to) {
@@ -88,7 +89,14 @@ async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
             put_key(master, &source, &kept, copy.dir())?;
         }
         let key_place = KeyPlace::of(&source, &kept, with_master_key);
-        let needs = Needs::of(&settings, &to, key_place, kept.tokens_len())?;
+        // A copy is worth more than its key, so a wrong one is told and ends nothing.
+        let trial = source.try_on(&kept, &data, Commands::Skipped);
+        let needs = Needs::of(&settings, &to, key_place, kept.tokens_len(), &trial)?;
+        if kept.tokens_len() > 0
+            && let Some(warning) = key_warning(&trial, &source)
+        {
+            output::say(&format!("warning: {warning}"));
+        }
         let copied = finish(copy, &stop)?;
         Ok((needs, copied))
     })
@@ -110,7 +118,7 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
     let settings = data_dir.settings()?;
     let data = settings.config.data.dir.clone();
     let source = KeySource::of(&settings.config.secrets, &data);
-    let (tokens_len, copied) = until_a_signal(async |stop| {
+    let (kept, copied) = until_a_signal(async |stop| {
         let (told, copy_from, copy_to) = (stop.clone(), from.clone(), data.clone());
         let copy = off_this_thread(move || backup::restore(&copy_from, &copy_to, &told)).await?;
         let copy = copy.map_err(|error| Failure::failed_by(&error))?;
@@ -125,30 +133,72 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
         }
         renewed(copy.dir(), &settings.config.log).await?;
         let copied = finish(copy, &stop)?;
-        Ok((kept.tokens_len(), copied))
+        Ok((kept, copied))
     })
     .await?;
-    let missing = missing_key(&source).filter(|_| tokens_len > 0);
+    let trial = source.try_on(&kept, &data, Commands::Skipped);
     match output {
         Output::Json => {
             let (files, bytes) = (copied.files_len, copied.bytes);
-            let missing = missing.map(KeyFile::path);
+            let missing = match &trial {
+                Trial::Refused(MasterKeyError::Missing { path, .. }) => Some(path),
+                _ => None,
+            };
             output::print_json(&json!({
                 "directory": data, "files": files, "bytes": bytes, "missingMasterKey": missing,
+                "masterKeyFits": trial.opens(),
             }))?;
         }
         Output::Text => output::print(&line(copied, &data))?,
     }
-    if let Some(file) = missing {
-        let tokens = counted(tokens_len as u64, "token");
-        output::say(&format!(
-            "note: the master key of {tokens} is not there yet: put it at {} before the start, or give the tokens up: \
-             syncgate doctor --data {} --forget-secrets",
-            file.path().display(),
-            data.display()
-        ));
+    if kept.tokens_len() > 0
+        && let Some(note) = key_note(&trial, &kept, &data)
+    {
+        output::say(&format!("note: {note}"));
     }
     Ok(())
+}
+
+/// Returns what is wrong with the key of the place that a copy was made of, or why that is not known.
+fn key_warning(trial: &Trial, source: &KeySource) -> Option<String> {
+    let unknown = "so it is not known whether it opens the tokens in the copy";
+    match trial {
+        Trial::Opens | Trial::NotNeeded => None,
+        Trial::Skipped => Some(format!(
+            "the master key from {source} was not tried, because a backup runs no command, {unknown}"
+        )),
+        Trial::Refused(MasterKeyError::Missing { path, .. }) => Some(format!(
+            "the master key file {} is missing here; without it the copy does not start",
+            path.display()
+        )),
+        Trial::Refused(MasterKeyError::Wrong { .. }) => Some(format!(
+            "the master key from {source} does not open the tokens in the copy; find the one that they were sealed with, \
+             because the copy does not start with this one"
+        )),
+        Trial::Refused(error) if trial.opens() == Some(false) => Some(format!(
+            "{}; the copy does not start with this one",
+            with_causes(error)
+        )),
+        Trial::Refused(error) => Some(format!(
+            "the master key could not be tried ({}), {unknown}",
+            with_causes(error)
+        )),
+    }
+}
+
+/// Returns what a start with a restored directory needs first.
+fn key_note(trial: &Trial, kept: &Kept, data: &Path) -> Option<String> {
+    let tokens = counted(kept.tokens_len() as u64, "token");
+    match trial {
+        Trial::Opens | Trial::NotNeeded | Trial::Skipped => None,
+        Trial::Refused(MasterKeyError::Missing { path, .. }) => Some(format!(
+            "the master key of {tokens} is not there yet: put it at {} before the start, or give the tokens up: \
+             syncgate doctor --data {} --forget-secrets",
+            path.display(),
+            data.display()
+        )),
+        Trial::Refused(error) => Some(format!("a start would refuse: {}", with_causes(error))),
+    }
 }
 
 /// Makes a copy until a signal asks for its end, which removes the copy. A second signal does not wait for the removal.
@@ -226,14 +276,6 @@ fn is_in(source: &KeySource, data: &Path) -> bool {
             absolute(file.path()).ok() == absolute(data.join(KeyFile::NAME)).ok()
         }
         KeySource::Command { .. } | KeySource::Variable(_) => false,
-    }
-}
-
-/// Returns the key file that a start needs, if it is not there.
-fn missing_key(source: &KeySource) -> Option<&KeyFile> {
-    match source {
-        KeySource::File(file) if !file.path().exists() => Some(file),
-        KeySource::File(_) | KeySource::Command { .. } | KeySource::Variable(_) => None,
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{Failure, output::counted},
     config::{Loaded, Place},
-    secrets::{Kept, KeyFile, KeySource},
+    secrets::{Kept, KeyFile, KeySource, MasterKeyError, Trial},
 };
 
 /// Where the master key of a copy is.
@@ -45,6 +45,10 @@ impl KeyPlace {
 pub(super) struct Needs {
     tokens_len: usize,
     key: KeyPlace,
+    /// Whether the key that is there now opens the tokens; `None` if it was not tried.
+    key_opens: Option<bool>,
+    /// The key is there, and is another one.
+    key_is_wrong: bool,
     /// The file, and the sections and keys that it sets.
     config: Option<(PathBuf, Vec<String>)>,
     /// Variables that set something.
@@ -62,6 +66,7 @@ impl Needs {
         copy: &Path,
         key: KeyPlace,
         tokens_len: usize,
+        trial: &Trial,
     ) -> Result<Self, Failure> {
         let config = &settings.config;
         let (copy, data) = (whole(copy)?, whole(&config.data.dir)?);
@@ -98,6 +103,9 @@ impl Needs {
         Ok(Self {
             tokens_len,
             key,
+            key_opens: trial.opens(),
+            key_is_wrong: trial.opens() == Some(false)
+                && !matches!(trial, Trial::Refused(MasterKeyError::Missing { .. })),
             config: file.map(|file| (file, keys.into_iter().collect())),
             variables: variables.into_iter().collect(),
             files,
@@ -119,6 +127,7 @@ impl Needs {
             "tokens": self.tokens_len,
             "needs": {
                 "masterKey": key,
+                "masterKeyFits": self.key_opens,
                 "configFile": config.map(|(file, _)| file),
                 "settings": config.map(|(_, keys)| keys),
                 "variables": self.variables,
@@ -170,14 +179,26 @@ impl Needs {
             1 => "1 token is".into(),
             len => format!("{} are", counted(len as u64, "token")),
         };
-        let lost = "sealed with it, and lost without it";
+        let lost = match self.tokens_len {
+            0 => "sealed with it yet",
+            _ => "sealed with it, and lost without it",
+        };
         match &self.key {
             KeyPlace::Nowhere => {
                 "no master key, as no token is sealed in it: the start makes a new one".into()
             }
+            KeyPlace::InCopy(_) if self.tokens_len == 0 => {
+                "no other master key than the one in the copy: no token is sealed with it yet"
+                    .into()
+            }
             KeyPlace::InCopy(_) => format!(
                 "no other master key than the one in the copy: {tokens} sealed with it, so keep the copy as secret as they \
                  are"
+            ),
+            KeyPlace::File(path) if self.key_is_wrong => format!(
+                "the right master key in the file {}; the one that is there now is another one: {tokens} {lost}{}",
+                path.display(),
+                self.brought_text()
             ),
             KeyPlace::File(path) => format!(
                 "the master key file {}, which is {}: {tokens} {lost}, so keep it elsewhere too{}",
@@ -186,10 +207,7 @@ impl Needs {
                     true => "not in the copy",
                     false => "missing here",
                 },
-                match self.key_is_brought() {
-                    true => "; have it as ./master.key where you run the commands",
-                    false => "",
-                }
+                self.brought_text()
             ),
             KeyPlace::Variable(name) => {
                 format!("the environment variable {name} with the master key: {tokens} {lost}")
@@ -197,6 +215,13 @@ impl Needs {
             KeyPlace::Command(program) => format!(
                 "the command {program}, which prints the master key (secrets.master_key_command): {tokens} {lost}"
             ),
+        }
+    }
+
+    fn brought_text(&self) -> &'static str {
+        match self.key_is_brought() {
+            true => "; have it as ./master.key where you run the commands",
+            false => "",
         }
     }
 

@@ -97,6 +97,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
             if let Some(tokens) = &tokens {
                 report["tokens"] = tokens.json();
                 report["starts"] = tokens.refusal().is_none().into();
+                report["refusal"] = tokens.refusal().into();
             }
             output::print_json(&report)?;
         }

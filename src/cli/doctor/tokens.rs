@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::off_this_thread;
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
     config::Config,
     place::StreamName,
     record::{Record, header},
-    secrets::{Found, Kept, KeySource, MasterKeyError, is_derived},
+    secrets::{Commands, Kept, KeySource, MasterKeyError, Trial, is_derived},
     storage::{
         Log,
         embedded::{Embedded, Options, RealDisk, at_rest::AtRest},
@@ -33,21 +32,9 @@ const NO_NAME: &str = "(no name)";
 pub(super) struct Tokens {
     source: KeySource,
     kept: Kept,
-    key: Key,
+    key: Trial,
     /// The records that need a token; counted only where the key does not open the tokens.
     waiting: Option<Waiting>,
-}
-
-/// Whether the configured key opens the tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Key {
-    Fits,
-    Wrong,
-    Missing,
-    /// Why the key cannot be read. It may be the right one.
-    Unreadable(String),
-    /// A command prints the key, or the variable is not set here.
-    NotTried,
 }
 
 /// Records without an end that need a sealed token.
@@ -64,9 +51,10 @@ struct Waiting {
 impl Tokens {
     pub(super) async fn look(settings: &Config) -> Result<Self, Failure> {
         let (tokens, at_rest) = Self::open(settings).await?;
-        match tokens.key {
-            Key::Wrong | Key::Missing => Ok(tokens.with_waiting(&at_rest).await),
-            Key::Fits | Key::Unreadable(_) | Key::NotTried => Ok(tokens),
+        let is_lost = tokens.kept.tokens_len() > 0 && tokens.key.opens() == Some(false);
+        match is_lost {
+            true => Ok(tokens.with_waiting(&at_rest).await),
+            false => Ok(tokens),
         }
     }
 
@@ -76,7 +64,8 @@ impl Tokens {
         let at_rest = at_rest.map_err(|error| Failure::failed_by(&error))?;
         let kept = Kept::of(at_rest.state(TOKENS_PREFIX));
         let source = KeySource::of(&settings.secrets, &settings.data.dir);
-        let key = key(&source, &kept);
+        // A command may ask for a password or write to a log elsewhere, so none is run for a look.
+        let key = source.try_on(&kept, &settings.data.dir, Commands::Skipped);
         let tokens = Self {
             source,
             kept,
@@ -95,34 +84,55 @@ impl Tokens {
         self
     }
 
-    /// Returns why a gateway does not start.
+    /// Returns why a gateway does not start, in the words of the start.
     pub(super) fn refusal(&self) -> Option<String> {
-        let what = match &self.key {
-            Key::Fits | Key::NotTried => return None,
-            Key::Unreadable(why) => {
-                return Some(format!(
-                    "a gateway does not start with this directory: {why}"
-                ));
-            }
-            Key::Wrong => "is not the one that the tokens were sealed with",
-            Key::Missing => "is missing",
+        let error = match &self.key {
+            // The operator's shell may lack the variable that the gateway has.
+            Trial::Opens
+            | Trial::NotNeeded
+            | Trial::Skipped
+            | Trial::Refused(MasterKeyError::EnvMissing(_)) => return None,
+            Trial::Refused(error) => error,
         };
+        let is_malformed = matches!(error, MasterKeyError::Malformed { .. });
+        let or = match is_malformed && self.kept.tokens_len() > 0 {
+            true => ", or give the tokens up: --forget-secrets",
+            false => "",
+        };
+        let why = with_causes(error);
         Some(format!(
-            "a gateway does not start with this directory: the master key from {} {what}; put the right one there, or give \
-             the tokens up: --forget-secrets",
-            self.source
+            "a gateway does not start with this directory: {why}{or}"
         ))
+    }
+
+    /// Returns why the tokens are not given up; `None` if nothing opens them any more.
+    fn why_kept(&self) -> Option<String> {
+        let source = &self.source;
+        match &self.key {
+            Trial::Opens | Trial::NotNeeded => Some(format!(
+                "the master key from {source} opens the tokens, so there is nothing to give up; move it away first if that \
+                 is meant"
+            )),
+            Trial::Skipped | Trial::Refused(MasterKeyError::EnvMissing(_)) => Some(format!(
+                "the master key from {source} was not found here, so it may well open the tokens; make it available to this \
+                 command, or take that setting away if the key is lost"
+            )),
+            // The gateway may have the right value under that name.
+            Trial::Refused(error @ MasterKeyError::Malformed { .. })
+                if matches!(self.source, KeySource::Variable(_)) =>
+            {
+                Some(with_causes(error))
+            }
+            Trial::Refused(_) if self.key.opens() == Some(false) => None,
+            Trial::Refused(error) => Some(with_causes(error)),
+        }
     }
 
     pub(super) fn json(&self) -> Value {
         let mut report = json!({
             "count": self.kept.tokens_len(),
             "masterKey": self.source.to_string(),
-            "masterKeyFits": match self.key {
-                Key::Fits => Some(true),
-                Key::Wrong | Key::Missing => Some(false),
-                Key::Unreadable(_) | Key::NotTried => None,
-            },
+            "masterKeyFits": self.key.opens(),
         });
         if let Some(waiting) = &self.waiting {
             report["waiting"] = waiting.json();
@@ -131,17 +141,33 @@ impl Tokens {
     }
 
     pub(super) fn text(&self) -> String {
+        let key = match &self.key {
+            Trial::Opens => "which opens them",
+            Trial::NotNeeded => "which is not there yet",
+            Trial::Skipped => "which was not run here",
+            Trial::Refused(error) => match error {
+                MasterKeyError::Wrong { .. } => "which does not open them",
+                MasterKeyError::Missing { .. } => "which is missing",
+                MasterKeyError::Malformed { .. } => "which holds no key",
+                MasterKeyError::EnvMissing(_) => "which is not set here",
+                MasterKeyError::Exposed { .. } => "which is open to others",
+                MasterKeyError::Command { .. }
+                | MasterKeyError::File { .. }
+                | MasterKeyError::NoRandom => "which cannot be read",
+            },
+        };
         let tokens = match self.kept.tokens_len() {
-            0 => return "no token is sealed in it, so it needs no master key\n".into(),
+            0 if self.refusal().is_none() => {
+                return "no token is sealed in it, so it needs no master key\n".into();
+            }
+            0 => {
+                let source = &self.source;
+                return format!(
+                    "no token is sealed in it; a start takes the master key from {source}, {key}\n"
+                );
+            }
             1 => "1 token is".into(),
             len => format!("{} are", counted(len as u64, "token")),
-        };
-        let key = match &self.key {
-            Key::Fits => "which opens them",
-            Key::Wrong => "which does not open them",
-            Key::Missing => "which is missing",
-            Key::Unreadable(_) => "which cannot be read",
-            Key::NotTried => "which was not tried here",
         };
         let mut text = format!(
             "{tokens} sealed with the master key; a start takes it from {}, {key}\n",
@@ -164,25 +190,14 @@ pub(super) async fn forget(settings: &Config, output: Output) -> Result<(), Fail
         ));
     }
     // What cannot be undone is worth a run of the command.
-    if tokens.key == Key::NotTried {
-        tokens.key = try_key(&tokens.source, &tokens.kept);
+    if matches!(tokens.key, Trial::Skipped) {
+        let tried = tokens
+            .source
+            .try_on(&tokens.kept, &settings.data.dir, Commands::Run);
+        tokens.key = tried;
     }
-    if tokens.key == Key::NotTried {
-        return Err(Failure::failed(format!(
-            "the master key from {} was not found here, so it may well open the tokens; make it available to this command, \
-             or take that setting away if the key is lost; nothing was changed",
-            tokens.source
-        )));
-    }
-    if let Key::Unreadable(why) = &tokens.key {
+    if let Some(why) = tokens.why_kept() {
         return Err(Failure::failed(format!("{why}; nothing was changed")));
-    }
-    if tokens.key == Key::Fits {
-        return Err(Failure::failed(format!(
-            "the master key from {} opens the tokens, so there is nothing to give up; move it away first if that is meant; \
-             nothing was changed",
-            tokens.source
-        )));
     }
     let tokens = tokens.with_waiting(&at_rest).await;
     // The engine takes the lock again.
@@ -206,28 +221,6 @@ pub(super) async fn forget(settings: &Config, output: Output) -> Result<(), Fail
             let waiting = waiting.text(tokens_len);
             output::print(&format!("given up:\n{waiting}"))
         }
-    }
-}
-
-/// A command may ask for a password or write to a log elsewhere, so none is run for a look.
-fn key(source: &KeySource, kept: &Kept) -> Key {
-    if kept.tokens_len() == 0 {
-        return Key::Fits;
-    }
-    if matches!(source, KeySource::Command { .. }) {
-        return Key::NotTried;
-    }
-    try_key(source, kept)
-}
-
-fn try_key(source: &KeySource, kept: &Kept) -> Key {
-    match source.find(&CancellationToken::new()) {
-        Ok(Found::Key(master)) if kept.is_opened_by(&master) => Key::Fits,
-        Ok(Found::Missing(_)) => Key::Missing,
-        // The operator's shell may lack the variable that the gateway has.
-        Err(_) if matches!(source, KeySource::Variable(_)) => Key::NotTried,
-        Ok(Found::Key(_)) | Err(MasterKeyError::Malformed { .. }) => Key::Wrong,
-        Err(error) => Key::Unreadable(with_causes(&error)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `syncgate backup`: a copy is whole or is not there, and it can be restored and started by what its making has printed.
 
 mod cut_off;
+mod keys;
 mod printed;
 mod whole;
 

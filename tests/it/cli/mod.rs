@@ -1,5 +1,6 @@
 //! The command line from outside.
 
+mod check;
 mod commands;
 mod config;
 mod data_streams;

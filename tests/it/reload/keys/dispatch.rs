@@ -604,4 +604,16 @@ async fn one_target_gets_its_secret_in_another_header() {
         (shown(0).await, shown(2).await),
         (json!("***"), json!("***"))
     );
+    // What was stored meanwhile stays hidden without the setting, also after a start.
+    take(
+        &gateway,
+        "targets[0].secret_header",
+        &entry(&target.url(""), ""),
+    )
+    .await;
+    assert_eq!(shown(2).await, "***");
+    let gateway = gateway.kill().start();
+    let page = gateway.get(page).await.ok();
+    let header = &page["items"][2]["value"]["targetRestApiHeaders"][0];
+    assert_eq!(*header, json!({"key": "X-Pass", "value": "***"}), "{page}");
 }
