@@ -4,6 +4,8 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +19,7 @@ struct Target {
     stdout: BufReader<ChildStdout>,
     /// `127.0.0.1:PORT`.
     address: String,
+    _watched: SyncSender<()>,
 }
 
 impl Target {
@@ -30,6 +33,7 @@ impl Target {
             .unwrap();
         let mut target = Self {
             stdout: BufReader::new(child.stdout.take().unwrap()),
+            _watched: watched(child.id()),
             child,
             address: String::new(),
         };
@@ -77,10 +81,7 @@ impl Target {
     }
 
     fn interrupt(&self) {
-        let sent = Command::new("kill")
-            .args(["-INT", &self.child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        signal("INT", self.child.id());
     }
 
     #[track_caller]
@@ -89,6 +90,25 @@ impl Target {
         self.stdout.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
     }
+}
+
+/// Kills a process that outlives the deadline, so that a test which reads from it fails and does not hang. Dropping what
+/// this returns ends the watch.
+fn watched(id: u32) -> SyncSender<()> {
+    let (watched, dropped) = sync_channel(0);
+    thread::spawn(move || {
+        if dropped.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            signal("KILL", id);
+        }
+    });
+    watched
+}
+
+fn signal(name: &str, id: u32) {
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &id.to_string()])
+        .status();
+    assert!(sent.unwrap().success());
 }
 
 impl Drop for Target {
