@@ -52,8 +52,9 @@ use super::{
     cors, data_streams,
     guard::{Guard, one},
     problem::{Code, Problem, REQUEST_ID},
+    records,
     refusals::Refusals,
-    records, retry, router, sync,
+    retry, router, sync,
 };
 
 /// All headers of a request together, in bytes; longer ones are refused with 431.

@@ -272,9 +272,21 @@ mod tests {
     #[test]
     fn members_of_a_retry_are_told_as_its_arguments() {
         for (pointer, sentence, expected) in [
-            ("/streamOCIDToRetry", "no stream is called `x`", "STREAM: no stream is called `x`"),
-            ("/errormapping/1/stream", "no such stream", "--map: no such stream"),
-            ("/readPartition", "partitions 0 to 3", "--partition: partitions 0 to 3"),
+            (
+                "/streamOCIDToRetry",
+                "no stream is called `x`",
+                "STREAM: no stream is called `x`",
+            ),
+            (
+                "/errormapping/1/stream",
+                "no such stream",
+                "--map: no such stream",
+            ),
+            (
+                "/readPartition",
+                "partitions 0 to 3",
+                "--partition: partitions 0 to 3",
+            ),
             ("/filter/cause/0", "wrong", "--filter cause: wrong"),
             ("/filter", "wrong", "--filter: wrong"),
             ("/groups", "wrong", "/groups: wrong"),
@@ -283,7 +295,8 @@ mod tests {
             let told = json!({"code": "invalid_request", "detail": format!("{pointer}: {sentence}"),
                 "errors": [{"pointer": pointer, "detail": sentence}]});
             check(told, &format!("{expected}\n{answer}"));
-            let alone = json!({"code": "invalid_request", "detail": format!("{pointer}: {sentence}")});
+            let alone =
+                json!({"code": "invalid_request", "detail": format!("{pointer}: {sentence}")});
             check(alone, &format!("{expected}\n{answer}"));
         }
     }

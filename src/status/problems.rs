@@ -379,10 +379,7 @@ fn retry(report: &Report, stream: &Stream, target: Option<&TargetId>) -> String 
     let mut here = counted.groups.iter();
     let is_shared = here.any(|group| group.stream.id == stream.id && is_other(&group));
     match target.filter(|_| is_shared || !counted.is_complete) {
-        Some(target) => format!(
-            "{all} --filter {}",
-            word(&format!("target={target}"))
-        ),
+        Some(target) => format!("{all} --filter {}", word(&format!("target={target}"))),
         None => all,
     }
 }

@@ -65,9 +65,8 @@ async fn the_first_record_of_256_partitions_is_found_without_reading_the_others(
 #[tokio::test]
 async fn thirty_readers_of_all_partitions_do_not_keep_the_status_away() {
     let gateway = wide().await;
-    let reader = || async {
-        while gateway.get(&format!("{MERGED}?limit=100")).await.status == 200 {}
-    };
+    let reader =
+        || async { while gateway.get(&format!("{MERGED}?limit=100")).await.status == 200 {} };
     let readers = futures_util::future::join_all((0..30).map(|_| reader()));
     let looks = async {
         for _ in 0..5 {

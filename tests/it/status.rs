@@ -33,8 +33,7 @@ async fn look(gateway: &Gateway, columns: u16) -> (ExitStatus, String) {
 /// The same on a terminal of so many lines.
 async fn look_on(gateway: &Gateway, columns: u16, lines: u16) -> String {
     let mut command = status(gateway);
-    let looking =
-        tokio::task::spawn_blocking(move || on_terminal_of(columns, lines, &mut command));
+    let looking = tokio::task::spawn_blocking(move || on_terminal_of(columns, lines, &mut command));
     within("a look", looking).await.unwrap().1
 }
 
@@ -349,7 +348,10 @@ async fn a_page_stays_one_screen_whatever_is_wrong() {
     assert_eq!((commands(&piped), tables(&piped)), (12, true), "{piped}");
     let whole = |line: &&str| line.starts_with("http://") && line.contains("closed");
     assert_eq!(piped.lines().filter(whole).count(), 12, "{piped}");
-    assert!(!piped.contains("more") && !piped.contains("cut to"), "{piped}");
+    assert!(
+        !piped.contains("more") && !piped.contains("cut to"),
+        "{piped}"
+    );
 }
 
 /// A retry of a group has passed some records that another one delivered since: they are settled.
@@ -357,7 +359,9 @@ async fn a_page_stays_one_screen_whatever_is_wrong() {
 async fn a_group_is_not_behind_over_records_that_have_an_end() {
     let target = StubTarget::with(|_| Act::Bare(404)).await;
     let gateway = Gateway::start();
-    let lost: Vec<_> = (0..5).map(|n| message(&target.url("/x"), json!(n))).collect();
+    let lost: Vec<_> = (0..5)
+        .map(|n| message(&target.url("/x"), json!(n)))
+        .collect();
     gateway.sync_all(&lost).await;
     gateway.record(UNRECOVERABLE, 5).await;
     let first = json!({
@@ -366,18 +370,27 @@ async fn a_group_is_not_behind_over_records_that_have_an_end() {
     target.now(|_| Act::Bare(200));
     gateway.post("/stream/retry", &first).await.ok();
     let (_, page) = look(&gateway, 200).await;
-    assert!(page.contains("group cron of UnrecoverableErrorStream 4 behind"), "{page}");
+    assert!(
+        page.contains("group cron of UnrecoverableErrorStream 4 behind"),
+        "{page}"
+    );
     gateway.retry(UNRECOVERABLE, -1, 100).await;
     let well = until_well(&gateway).await;
     assert!(!well.contains(" 4 behind"), "{well}");
-    let stream = gateway.get(&format!("/v1/streams/{UNRECOVERABLE}")).await.ok();
+    let stream = gateway
+        .get(&format!("/v1/streams/{UNRECOVERABLE}"))
+        .await
+        .ok();
     let reader = json!([{"kind": "retry", "name": "cron", "lag": 0}]);
     assert_eq!(stream["readers"], reader);
     // It is called as in `retry --group cron` everywhere.
     let url = &gateway.url;
     let (_, shown) = in_a_shell(format!("syncgate streams show {UNRECOVERABLE} --url {url}")).await;
     assert!(shown.contains("\ngroup cron "), "{shown}");
-    assert!(!shown.contains("ROUTED") && !shown.contains("redrive"), "{shown}");
+    assert!(
+        !shown.contains("ROUTED") && !shown.contains("redrive"),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
@@ -399,15 +412,24 @@ async fn a_retry_that_runs_is_shown_and_the_next_step_is_to_wait_for_it() {
         })
         .await;
         check_fits(&page, 80);
-        let line = page.lines().find(|line| line.starts_with("retry ")).unwrap();
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("retry "))
+            .unwrap();
         let begins = "retry    of UnrecoverableErrorStream, 0 of 3 records done, since ";
-        assert!(line.starts_with(begins) && line.contains(" by 127.0.0.1"), "{page}");
+        assert!(
+            line.starts_with(begins) && line.contains(" by 127.0.0.1"),
+            "{page}"
+        );
         assert!(page.contains("A retry of them runs; wait"), "{page}");
         let next = command(&page);
         assert!(next.trim().starts_with("syncgate status --watch"), "{page}");
         let status = gateway.get("/v1/status").await.ok();
         let running = &status["retries"][0];
-        assert_eq!((&running["stream"], &running["total"]), (&json!(UNRECOVERABLE), &json!(3)));
+        assert_eq!(
+            (&running["stream"], &running["total"]),
+            (&json!(UNRECOVERABLE), &json!(3))
+        );
     };
     tokio::select! {
         _ = retry => unreachable!("its target does not answer"),
@@ -418,8 +440,14 @@ async fn a_retry_that_runs_is_shown_and_the_next_step_is_to_wait_for_it() {
 #[tokio::test]
 async fn the_columns_are_explained() {
     for (command, columns) in [
-        ("status", &["PENDING", "FAILED", "OLDEST", "LAST CAUSE", "FIRST"][..]),
-        ("streams show", &["EARLIEST", "MOVED", "DISCARDED", "EXPIRED", "LAG"]),
+        (
+            "status",
+            &["PENDING", "FAILED", "OLDEST", "LAST CAUSE", "FIRST"][..],
+        ),
+        (
+            "streams show",
+            &["EARLIEST", "MOVED", "DISCARDED", "EXPIRED", "LAG"],
+        ),
     ] {
         let (ended, help) = in_a_shell(format!("syncgate {command} --help")).await;
         assert!(ended.success(), "{help}");

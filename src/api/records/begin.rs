@@ -104,7 +104,10 @@ pub(super) async fn of_all(
         let next = match from {
             Begin::Earliest => bounds.earliest,
             Begin::Tail => bounds.tail,
-            Begin::At(time) => turns.take(engine.offset_at(of, time)).await?.min(bounds.tail),
+            Begin::At(time) => turns
+                .take(engine.offset_at(of, time))
+                .await?
+                .min(bounds.tail),
             Begin::Place(_) => places.get(number).copied().unwrap_or_default(),
         };
         let ended = match open {

@@ -166,7 +166,10 @@ async fn the_source_grows_while_records_wait_and_its_error_streams_with_it() {
     let grown = grow(3).await;
     assert_eq!(
         (grown.status, &grown.json()["readers"]),
-        (200, &json!([{"kind": "dispatch", "name": "dispatch", "lag": 1}])),
+        (
+            200,
+            &json!([{"kind": "dispatch", "name": "dispatch", "lag": 1}])
+        ),
         "{}",
         grown.text()
     );

@@ -214,7 +214,10 @@ fn each_command_is_for_the_target_of_its_problem() {
     );
     // Of several, and of one that has the stream for itself, all of the stream.
     let all = format!("syncgate retry {errors} --loop");
-    check(&report(Vec::new(), groups.clone()), &[("records_open", &*all)]);
+    check(
+        &report(Vec::new(), groups.clone()),
+        &[("records_open", &*all)],
+    );
     let one = report(vec![down("http://a")], groups[..1].to_vec());
     check(&one, &[("target_open", &*all)]);
     // There may be others among those that were not looked at yet.
@@ -250,7 +253,10 @@ fn while_a_retry_runs_the_next_step_is_to_wait_for_it() {
         ],
     );
     for problem in &found[..2] {
-        assert!(problem.text.contains("A retry of them runs; wait"), "{problem:?}");
+        assert!(
+            problem.text.contains("A retry of them runs; wait"),
+            "{problem:?}"
+        );
     }
 }
 

@@ -56,11 +56,7 @@ fn without_colours(text: &str) -> String {
     plain
 }
 
-fn run(
-    typed: &str,
-    (columns, lines): (u16, u16),
-    command: &mut Command,
-) -> (ExitStatus, String) {
+fn run(typed: &str, (columns, lines): (u16, u16), command: &mut Command) -> (ExitStatus, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
     grantpt(&master).expect("a pseudo-terminal that is ours");
     unlockpt(&master).expect("a pseudo-terminal to open");

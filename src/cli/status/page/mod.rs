@@ -131,7 +131,12 @@ impl<'a> Page<'a> {
     /// Returns a line for each retry that runs.
     fn retries(&self, report: &Report) -> Vec<String> {
         let line = |retry: &Retry| {
-            let Retry { stream, done, total, .. } = retry;
+            let Retry {
+                stream,
+                done,
+                total,
+                ..
+            } = retry;
             let since = report.age(Some(&retry.since));
             let by = retry.by.as_ref().map(|by| format!(" by {by}"));
             let by = by.unwrap_or_default();

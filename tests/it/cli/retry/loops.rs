@@ -155,7 +155,8 @@ async fn a_loop_waits_for_another_retry_and_says_whose_it_is_and_one_call_does_n
         let once = run(command(&gateway, &["retry", UNAVAILABLE])).await;
         assert_eq!(once.status.code(), Some(1), "{once:?}");
         let said = String::from_utf8(once.stderr).unwrap();
-        let told = "error: a retry of ServerUnavailableStream, partition 0, is running, by 127.0.0.1:";
+        let told =
+            "error: a retry of ServerUnavailableStream, partition 0, is running, by 127.0.0.1:";
         assert!(said.contains(told), "{said}");
         assert!(said.contains("; its present call began at 20"), "{said}");
         assert!(said.contains("409 retry_running"), "{said}");

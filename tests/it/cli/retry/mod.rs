@@ -233,10 +233,7 @@ fn what_is_wrong_is_told_once_and_in_the_words_of_the_command() {
             &[DEFAULT, "--map", "404=Nowhere"],
             "error: --map: no stream is called `Nowhere`; list them with: syncgate streams ls --url ",
         ),
-        (
-            &[DEFAULT, "--filter", "status=1"],
-            "--filter status: ",
-        ),
+        (&[DEFAULT, "--filter", "status=1"], "--filter status: "),
     ] {
         let ended = served.run(&[&["retry"], arguments].concat()).expect(1);
         assert!(ended.err.contains(said), "{ended:?}");

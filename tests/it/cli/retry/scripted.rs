@@ -204,10 +204,7 @@ fn one_call_that_meets_another_retry_says_what_waits_for_it() {
     });
     let ended = gateway.run(&[]).expect(1);
     assert_eq!(gateway.asked.lock().unwrap().len(), 2);
-    assert!(
-        ended.err.contains("error: a retry runs\n"),
-        "{ended:?}"
-    );
+    assert!(ended.err.contains("error: a retry runs\n"), "{ended:?}");
     let way = "with --loop, the command waits until the other one is done";
     assert!(ended.err.contains(way), "{ended:?}");
     assert!(
