@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
+    Unit,
     ranges::range_of,
     reload::needs_restart,
     schema::{Shape, shape},
@@ -99,33 +100,63 @@ impl Page {
     }
 
     fn key(&mut self, key: &str, value: &str, is_default: bool) {
-        let (section, said) = (self.section.clone(), self.said());
+        let (section, mut said) = (self.section.clone(), self.said());
         // A table with free keys has no settings of its own.
         if shape(&[&section]) == Some(Shape::Map) {
-            write!(self.text, "\n{said}\n\nExample: `{key} = {value}`.\n").unwrap();
+            write!(self.text, "\nExample: `{key} = {value}`.\n").unwrap();
             return;
         }
-        let value = match is_default {
-            true => format!("Default `{value}`."),
-            false => format!("No default; example `{value}`."),
-        };
-        let range = range_of(&section, key);
-        let bounds = range.map(|range| format!(" Bounds {} to {}.", range.start(), range.end()));
         let path = format!("{section}.{key}");
-        let in_list = format!("{section}[0].{key}");
-        let change = match needs_restart(&path) || needs_restart(&in_list) {
-            true => "A change needs a restart.",
-            false => "A change needs a reload.",
+        if said.is_empty() && section == "targets" {
+            said = format!("As [dispatch.{key}](#dispatch{key}), for this target.");
+        }
+        let (unit, range) = (Unit::of_setting(key), range_of(&section, key));
+        let number = |number: u64| match unit {
+            Some(unit) => unit.words(number),
+            None => number.to_string(),
         };
-        let unit = super::Unit::of_setting(key).map(|unit| format!(" Unit {}.", unit.name()));
-        write!(
-            self.text,
-            "\n### {path}\n\n{said}\n\n{value}{}{} {change}\n",
-            unit.unwrap_or_default(),
-            bounds.unwrap_or_default()
-        )
-        .unwrap();
+        let shown = value.parse().map_or_else(|_| value.to_owned(), number);
+        let mut facts = match is_default {
+            true => format!("Default `{shown}`."),
+            false => format!("No default; example `{shown}`."),
+        };
+        if let Some(unit) = unit {
+            write!(facts, " Unit {}.", unit.name()).unwrap();
+        }
+        if let Some(range) = range {
+            let (least, most) = (number(*range.start()), number(*range.end()));
+            write!(facts, " Bounds `{least}` to `{most}`.").unwrap();
+            said = without_plain_range(&said);
+        }
+        let in_list = format!("{section}[0].{key}");
+        facts += match needs_restart(&path) || needs_restart(&in_list) {
+            true => " A change needs a restart.",
+            false => " A change needs a reload.",
+        };
+        write!(self.text, "\n### {path}\n").unwrap();
+        if !said.is_empty() {
+            write!(self.text, "\n{said}\n").unwrap();
+        }
+        write!(self.text, "\n{facts}\n").unwrap();
     }
+}
+
+/// Returns a text without `(1 to 1000)`, because the bounds stand below it. Parentheses that say more stay.
+fn without_plain_range(said: &str) -> String {
+    let is_bound = |text: &str| {
+        let mut words = text.split(' ');
+        words.next().is_some_and(|word| word.parse::<u64>().is_ok()) && words.count() < 2
+    };
+    let mut parts = said.split(" (");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (inside, after) = part.split_once(')').unwrap_or((part, ""));
+        match inside.split_once(" to ") {
+            Some((least, most)) if is_bound(least) && is_bound(most) => text += after,
+            _ => text += &format!(" ({part}"),
+        }
+    }
+    text
 }
 
 #[test]

@@ -25,7 +25,12 @@ on each line, for programs. What a command finds goes to standard output; what i
 /// Returns a text of the help as a paragraph: words that look like tags of HTML stay words.
 fn prose(text: &str) -> String {
     let text = text.replace('<', "&lt;").replace("\n\n", "\u{0}");
-    text.replace('\n', " ").replace('\u{0}', "\n\n")
+    let text = text.replace('\n', " ").replace('\u{0}', "\n\n");
+    // The last sentence of a help has no full stop.
+    match text.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '`' | ')' | '"')) {
+        true => text + ".",
+        false => text,
+    }
 }
 
 fn name_of(arg: &Arg) -> String {
