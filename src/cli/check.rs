@@ -1,25 +1,15 @@
 //! `syncgate check`: everything that is wrong with a configuration.
 
-use std::path::PathBuf;
-
-use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Output, output};
+use super::{Failure, Output, output, serve};
 use crate::{
-    config::{self, ConfigErrors, Loaded, Overrides, Place, Sources},
+    config::{self, ConfigErrors, Loaded, Place},
     gateway,
 };
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The file; without it SYNCGATE_CONFIG names one, else defaults and environment are checked.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-pub(super) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let sources = Sources::of_process(arguments.config, Overrides::default());
+pub(super) fn run(arguments: serve::Arguments, output: Output) -> Result<(), Failure> {
+    let sources = arguments.sources();
     let checked = config::load(sources).and_then(|loaded| warnings(&loaded));
     match (checked, output) {
         (Ok(warnings), Output::Text) => {

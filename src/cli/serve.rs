@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DataDir, Failure, output, with_causes};
 use crate::{
-    config::{Loaded, Overrides},
+    config::{Loaded, Overrides, Sources, load},
     descriptors,
     gateway::Gateway,
     telemetry,
@@ -26,11 +26,16 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Reads the settings that a gateway with these arguments has.
     pub(super) fn settings(self) -> Result<Loaded, Failure> {
+        load(self.sources()).map_err(Failure::usage)
+    }
+
+    /// Returns where these settings come from.
+    pub(super) fn sources(self) -> Sources {
         let overrides = Overrides {
             data: self.data_dir.data,
             listen: self.listen,
         };
-        super::settings(self.data_dir.config, overrides)
+        Sources::of_process(self.data_dir.config, overrides)
     }
 }
 

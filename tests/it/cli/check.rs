@@ -29,7 +29,7 @@ async fn ended(mut command: Command) -> Output {
 async fn check(place: &Place) -> Output {
     let mut check = syncgate();
     check.arg("check").arg("--config").arg(place.config_file());
-    check.env("SYNCGATE_DATA__DIR", place.data());
+    check.arg("--data").arg(place.data());
     ended(check).await
 }
 
