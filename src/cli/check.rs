@@ -1,6 +1,5 @@
 //! `syncgate check`: everything that is wrong with a configuration.
 
-use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Output, output, serve};
@@ -9,14 +8,8 @@ use crate::{
     gateway,
 };
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    of_start: serve::Arguments,
-}
-
-pub(super) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let sources = arguments.of_start.sources();
+pub(super) fn run(arguments: serve::Arguments, output: Output) -> Result<(), Failure> {
+    let sources = arguments.sources();
     let checked = config::load(sources).and_then(|loaded| warnings(&loaded));
     match (checked, output) {
         (Ok(warnings), Output::Text) => {

@@ -73,7 +73,7 @@ enum Command {
     /// Shows the whole flow by itself, with a target of its own, in a temporary directory.
     Demo(demo::Arguments),
     /// Checks a configuration, and tells everything that is wrong with it.
-    Check(check::Arguments),
+    Check(serve::Arguments),
     /// Shows what is wrong, and which command comes next.
     ///
     /// The exit code is 0 if all is well, and 1 if there is a problem or no answer.
