@@ -7,7 +7,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::files::{self, CERTIFICATES_BYTES_MAX};
+use crate::runtime::files::{self, CERTIFICATES_BYTES_MAX};
 
 /// Adds the certificates of a file to those that are trusted.
 ///

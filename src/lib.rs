@@ -3,7 +3,7 @@
 //! ```text
 //! source app ──POST /stream/sync──► api ──► ingest ──► log: source stream ──► dispatch ──► target REST API
 //!                                             │         (partitioned,          │  ▲
-//!                                          secrets       durable)              │  └── redrive ◄── POST /stream/retry
+//!                                          secrets       durable)              │  └── retry ◄── POST /stream/retry
 //!                                                           ▲                  ▼
 //!                                                           └──────────── error streams, by cause
 //! ```
@@ -11,25 +11,28 @@
 //! # Map, in the direction of the flow
 //! - [`cli`]: one file per command. [`gateway`]: the composition root; it alone sees every part. [`config`]: settings,
 //!   read and checked at the start and at each reload.
-//! - [`docs`]: the manual, rendered at compile time; `api` serves it and `cli` prints it.
 //! - [`api`]: the HTTP edge; nothing below it knows HTTP as a server.
 //! - [`ingest`]: from a submission to durable records. [`log`]: streams of records, the only door to the engine.
-//!   [`dispatch`]: calls targets, in order per key. [`redrive`]: the same for error streams, when asked.
-//! - [`message`], [`target`], [`record`], [`place`]: the values that all of them speak of.
-//! - [`push`]: every stream, live, to whoever subscribes.
-//! - [`retention`]: removes what is too old. [`status`]: how the gateway is, in one look.
-//! - [`storage`]: the seam (`Log`, `State`, `Leases`) and the embedded engine. [`secrets`]: tokens, sealed.
-//!   [`users`]: who may call, by digests of passwords.
-//! - [`tasks`], [`clock`], [`live`], [`telemetry`], `descriptors`, `files`, `authorities`, `when`: the ground.
+//! - [`dispatch`]: calls targets, in order per key. `scan` reads a partition, `queue` holds what waits for a target,
+//!   `call` makes a call, `outcome` says what came of it and settles the record. [`retry`]: a pass over a stream, on
+//!   request.
+//! - [`push`]: every stream, live, to its subscribers. [`retention`]: removes what is too old. [`status`]: how the
+//!   gateway is, in one look.
+//! - [`secrets`]: tokens, sealed. [`users`]: who may call, by digests of passwords.
+//! - [`storage`]: the seam (`Log`, `State`, `Leases`). `storage::embedded` is the engine; it stands on `storage::local`,
+//!   one directory with a journal.
+//! - [`model`]: the values that all parts speak of. `json`: reading JSON. [`runtime`]: tasks, clock, settings that are
+//!   replaced, files. [`telemetry`]: log lines and metrics.
 //!
 //! # What always holds
 //! - A success told to a source means that its record is on disk. No reader sees a record before that.
-//! - A record has one end, once. Its failure and its end are one commit.
+//! - A record is settled once, for good. Its failure and its settlement are one commit.
 //! - Calls of one target and key are one after the other, in log order.
 //! - Every queue, body, wait and buffer has a bound of the configuration; what is beyond is refused, or waits.
 //! - A secret's value is in no log line, error, metric, record or answer; nor is a password.
 //! - A panic in the work of one client ends that work. One in the log's or a partition's state stops the gateway.
-//! - Only `api::problem` chooses HTTP statuses; only `tasks` starts tasks; only `clock` reads the time of day.
+//! - Only `api::problem` chooses HTTP statuses; only `runtime::tasks` starts tasks; only `runtime::clock` reads the time
+//!   of day.
 
 pub mod cli;
 pub mod gateway;
@@ -38,47 +41,32 @@ pub mod config;
 
 pub mod docs;
 
+pub(crate) mod authorities;
+
 pub mod api;
 
 pub mod ingest;
 
-mod layout;
-mod ledger;
-mod loose;
-mod mask;
-pub mod message;
-mod nearest;
-mod object;
-pub mod place;
-mod random;
-pub mod record;
-pub mod slip;
-pub mod target;
-
 pub mod log;
 
 pub mod dispatch;
-pub mod redrive;
-
-pub mod retention;
+pub mod retry;
 
 pub mod push;
+
+pub mod retention;
 
 pub mod status;
 
 pub mod secrets;
-pub mod storage;
 pub mod users;
 
-mod authorities;
-mod cache;
-pub mod clock;
-mod descriptors;
-mod files;
-pub mod live;
-pub mod tasks;
+pub mod storage;
+
+mod json;
+pub mod model;
+pub mod runtime;
 pub mod telemetry;
-mod when;
 
 #[cfg(test)]
 mod simulation;

@@ -3,12 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use syncgate::{
-    clock::Clock,
     config::LogSettings,
-    record::{Headers, Record},
+    model::record::{Headers, Record},
+    runtime::clock::Clock,
     storage::{
         Append, AppendKind, Commit, Epoch, Finish, Log, NewEnd,
-        embedded::{Embedded, Options, RealDisk},
+        embedded::Embedded,
+        local::{Options, RealDisk},
     },
 };
 

@@ -13,13 +13,16 @@ use std::{
 };
 
 use syncgate::{
-    clock::Clock,
     config::LogSettings,
-    place::{Offset, PartitionId},
-    record::{Headers, Record},
+    model::{
+        ids::{Offset, PartitionId},
+        record::{Headers, Record},
+    },
+    runtime::clock::Clock,
     storage::{
         Append, AppendKind, Commit, Log, StreamConfig,
-        embedded::{Disk, DiskFile, Embedded, Options, RealDisk},
+        embedded::Embedded,
+        local::{Disk, DiskFile, Options, RealDisk},
     },
 };
 use tokio::task::JoinSet;

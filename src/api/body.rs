@@ -19,11 +19,11 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::live::Live;
+use crate::runtime::live::Live;
 
 use super::{
     Settings,
-    guard::one,
+    access::guard::one,
     problem::{Code, Problem},
 };
 

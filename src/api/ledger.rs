@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use http::Uri;
 
-use crate::ledger::Balance;
+use crate::storage::ledger::Balance;
 
 use super::{Shared, problem::Problem, query::Query, streams};
 

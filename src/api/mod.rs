@@ -5,29 +5,21 @@
 
 mod access;
 mod admin;
-mod answers;
 mod body;
-mod client_io;
-mod cors;
 mod data_streams;
 mod docs;
-mod guard;
 mod ledger;
 mod named;
 mod problem;
-mod purge;
 mod query;
 mod records;
-mod refusals;
 mod reload;
 mod retry;
-mod retry_wire;
 mod router;
 mod server;
 mod settings;
 mod status;
 mod streams;
-mod streams_wire;
 mod sync;
 mod wire;
 
@@ -39,7 +31,7 @@ use std::sync::Arc;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio_util::sync::CancellationToken;
 
-pub use guard::{ListenRefused, check_listen};
+pub use access::guard::{ListenRefused, check_listen};
 pub use records::Waits;
 pub use reload::{ReloadError, Reloaded, Reloads};
 pub use retry::Redrives;
@@ -49,18 +41,18 @@ pub use status::Reports;
 use crate::{
     config::Roles,
     ingest::Ingest,
-    live::Live,
     log::Streams,
-    place::StreamName,
+    model::ids::StreamName,
     push::Push,
-    tasks::Tasks,
+    runtime::{live::Live, tasks::Tasks},
     telemetry::{Metrics, Source},
     users::Users,
 };
 
 use self::{
-    access::Door, answers::Answers, body::Bodies, guard::Guard, refusals::Refusals,
-    server::RequestIds,
+    access::{Door, guard::Guard},
+    body::Bodies,
+    server::{RequestIds, answers::Answers, refusals::Refusals},
 };
 
 /// What the edge needs of the rest.

@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::nearest::nearest;
+use crate::json::nearest::nearest;
 
 use super::problem::{Code, Problem};
 

@@ -18,17 +18,17 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
-    clock::Timestamp,
     config::{ConfigError, Place},
     ingest::{self, FieldCode, FieldError},
     push::{AckError, ChangeError, CursorError, MoveError, StartRefused, SubscribeError},
-    redrive,
+    retry,
+    runtime::clock::Timestamp,
     secrets::PrepareError,
     storage::{CommitError, ReadError, StreamError},
     users::Refused,
 };
 
-use super::{ReloadError, access::is_below, data_streams, refusals::Refusals, wire};
+use super::{ReloadError, access::is_below, data_streams, server::refusals::Refusals, wire};
 
 /// Paths whose answers have the envelope of data streams.
 const ENVELOPED: &str = "/services/v2";
@@ -43,7 +43,7 @@ pub(super) struct Problem {
     /// Member `earliest` of the body.
     earliest: Option<u64>,
     /// Members `since` and `by` of the body.
-    running: Option<Box<redrive::Taken>>,
+    running: Option<Box<retry::Taken>>,
     /// The number that the protocol of data streams has for it.
     number: Option<u16>,
     /// For the log alone.
@@ -739,15 +739,15 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl From<redrive::Error> for Problem {
-    fn from(error: redrive::Error) -> Self {
-        use redrive::Error;
+impl From<retry::Error> for Problem {
+    fn from(error: retry::Error) -> Self {
+        use crate::retry::Error;
         let detail = error.to_string();
         match error {
             Error::Running(taken) => {
                 let code = match taken.work {
-                    redrive::Work::Retry => Code::RetryRunning,
-                    redrive::Work::Purge => Code::StreamInUse,
+                    retry::Work::Retry => Code::RetryRunning,
+                    retry::Work::Purge => Code::StreamInUse,
                 };
                 Self {
                     running: Some(Box::new(taken)),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::Uri;
 use url::form_urlencoded;
 
-use crate::nearest::did_you_mean;
+use crate::json::nearest::did_you_mean;
 
 use super::problem::{Code, Problem};
 

@@ -7,7 +7,8 @@ use axum::{Json, extract::State};
 use http::{HeaderMap, Uri};
 
 use crate::{
-    config::ConfigErrors, ingest::NotPaused, object, place::StreamName, storage::StreamError,
+    config::ConfigErrors, ingest::NotPaused, json::object, model::ids::StreamName,
+    storage::StreamError,
 };
 
 use super::{

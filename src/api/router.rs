@@ -14,9 +14,13 @@ use tokio::time::Instant;
 use super::{
     Shared,
     access::{Caller, Who},
-    admin, answers, data_streams, docs, ledger,
+    admin, data_streams, docs, ledger,
     problem::{Code, Problem},
-    purge, records, reload, retry, status, streams, sync,
+    records, reload, retry,
+    server::answers,
+    status,
+    streams::{self, purge},
+    sync,
 };
 
 /// A route: its path, and its methods, in the order in which `Allow` names them, with who may use them.

@@ -7,8 +7,7 @@ use http::HeaderName;
 use crate::{
     config::{Answer, Config, ROLE_WORDS},
     dispatch::TargetId,
-    place::StreamName,
-    target::Origin,
+    model::{ids::StreamName, target::Origin},
 };
 
 /// Settings of the edge, from `[server]`, `[sync]`, `[redrive]`, `[metrics]`, `[outcomes]` and `[[targets]]`.

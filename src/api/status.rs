@@ -9,8 +9,8 @@ use http::Uri;
 use serde::Serialize;
 
 use crate::{
-    clock::Timestamp,
     dispatch::{BreakerState, Cause},
+    runtime::clock::Timestamp,
     status::{Aim, Group, Problem as Trouble, Reader, ReaderKind, Report, Retry, Status, Target},
     storage::Health,
     users::Role,

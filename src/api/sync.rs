@@ -12,8 +12,8 @@ use crate::ingest::{Accepted, Form, IdempotencyKey, Submission, Warning};
 
 use super::{
     Settings, Shared,
+    access::guard::one,
     body::{Sender, media_type},
-    guard::one,
     problem::{Code, Problem},
     query::Query,
     wire,

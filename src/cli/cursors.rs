@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Failure, Gateway, Output,
     client::Client,
-    confirm::confirm,
-    output::{self, Table, cell, counted},
+    output::{self, Table, cell, confirm::confirm, counted},
     when,
 };
 

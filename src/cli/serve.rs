@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::{DataDir, Failure, output, with_causes};
 use crate::{
     config::{Loaded, Overrides, Sources, load},
-    descriptors,
     gateway::Gateway,
+    runtime::descriptors,
     telemetry,
 };
 

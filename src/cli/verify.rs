@@ -9,9 +9,9 @@ use super::{
     DataDir, Failure, Gateway, Output,
     output::{self, Table, cell, counted},
 };
-use crate::{
+use crate::storage::{
     ledger::Balance,
-    storage::embedded::{Verified, verify},
+    local::{Verified, verify},
 };
 
 /// What the columns mean, behind the help.

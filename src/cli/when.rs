@@ -1,8 +1,8 @@
 //! Times as people give them to a command. The gateway gets them as RFC 3339 in UTC.
 
 use crate::{
-    clock::Clock,
-    when::{EXAMPLES, read},
+    model::when::{EXAMPLES, read},
+    runtime::clock::Clock,
 };
 
 /// Reads a time for an argument.

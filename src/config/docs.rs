@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Unit,
-    ranges::range_of,
+    check::ranges::range_of,
     reload::needs_restart,
     schema::{Shape, shape},
 };

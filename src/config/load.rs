@@ -18,14 +18,15 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, Place, administrator, check, oci,
+    Config, ConfigError, ConfigErrors, Place, administrator,
+    check::{self, ranges::range_of},
+    oci,
     quantity::Unit,
-    ranges::range_of,
     schema::{Shape, shape},
 };
 use crate::{
-    files::{self, CONFIG_BYTES_MAX},
-    nearest::did_you_mean,
+    json::nearest::did_you_mean,
+    runtime::files::{self, CONFIG_BYTES_MAX},
     users::Administrator,
 };
 

@@ -9,13 +9,10 @@ mod check;
 #[cfg(test)]
 mod docs;
 mod errors;
-mod headers;
 mod load;
 mod oci;
-mod open_mode;
 mod origins;
 mod quantity;
-mod ranges;
 mod reload;
 mod schema;
 #[cfg(test)]
@@ -34,7 +31,7 @@ pub use self::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::place::StreamName;
+use crate::model::ids::StreamName;
 
 /// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! `[oci_sample]`: values and manners of the OCI sample, put where the gateway has them.
 
 use super::{Answer, Config, StreamSettings, check::Finding};
-use crate::place::StreamName;
+use crate::model::ids::StreamName;
 
 /// Takes `[oci_sample]` apart into streams, roles and `[sync]`. What was said explicitly (`said`) stays.
 pub(super) fn apply(

@@ -618,8 +618,8 @@ fn the_sample_cannot_send_failures_back_to_the_source() {
 
 #[test]
 fn the_greatest_record_fits_into_the_log_with_its_cause() {
-    let stored_max = ranges::RECORD_BYTES_MAX + check::RECORD_MARGIN_BYTES;
-    assert!(stored_max <= crate::storage::embedded::COMMIT_BYTES_MAX as u64);
+    let stored_max = check::ranges::RECORD_BYTES_MAX + check::RECORD_MARGIN_BYTES;
+    assert!(stored_max <= crate::storage::local::COMMIT_BYTES_MAX as u64);
     let text = "[log]\nsegment_bytes = 1073741824\nqueue_bytes_max = 1073741824\n\
                 [dispatch]\nqueue_bytes_max = 1073741824\n\
                 [sync]\nrecord_bytes_max = 33554432\nbatch_bytes_max = 33554432";

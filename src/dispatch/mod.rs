@@ -29,43 +29,16 @@
 //!
 //! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
 
-pub(crate) mod address;
-pub(crate) mod backoff;
-mod behind;
-mod board;
-mod breaker;
-mod budget;
 pub(crate) mod call;
-mod case;
-mod client;
-pub(crate) mod connect;
-mod credentials;
-pub(crate) mod error_record;
-mod fence;
-mod hint;
-pub(crate) mod job;
-mod lane;
-mod lookup;
 pub(crate) mod outcome;
-mod owner;
-pub(crate) mod pace;
 mod past;
-mod redact;
-mod refused;
-mod renew;
-pub(crate) mod route;
+pub(crate) mod queue;
+mod scan;
 mod settings;
-mod settle;
-pub(crate) mod sockets;
-mod state;
 mod stats;
-mod target;
 mod target_id;
 #[cfg(test)]
 pub(crate) mod tests;
-mod unanswered;
-mod waiting;
-mod wire;
 mod worker;
 
 use std::{
@@ -74,12 +47,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-pub use address::Forbidden;
-pub use credentials::{Credential, CredentialError, Credentials, NewestVersions};
+pub use call::address::Forbidden;
+pub use call::credentials::{Credential, CredentialError, Credentials, NewestVersions};
 pub use outcome::Cause;
-pub use route::KeyInvalid;
+pub use outcome::table::KeyInvalid;
+pub use queue::state::{BreakerState, LastFailure, TargetState};
+pub use queue::waiting::WaitsFor;
 pub use settings::{SettingInvalid, Settings};
-pub use state::{BreakerState, LastFailure, TargetState};
 pub use stats::{OutcomeLabel, Stats, TargetStatus};
 pub use target_id::TargetId;
 use tokio::time::{Instant, timeout};
@@ -87,20 +61,24 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-pub use waiting::WaitsFor;
 
 use self::{
-    connect::Connector, fence::Progress, job::Owned, state::Moment, target::Targets,
-    waiting::Search,
+    call::connect::Connector,
+    queue::{job::Owned, state::Moment, targets::Targets, waiting::Search},
+    scan::growth_barrier::Progress,
 };
 use crate::{
-    clock::{Clock, Timestamp},
-    live::Live,
     log::Streams,
-    place::{Offset, Partition, PartitionId, StreamId},
-    record::Record,
+    model::{
+        ids::{Offset, Partition, PartitionId, StreamId},
+        record::Record,
+    },
+    runtime::{
+        clock::{Clock, Timestamp},
+        live::Live,
+        tasks::Tasks,
+    },
     storage::{Epoch, Lease, LeaseEvent, Stream},
-    tasks::Tasks,
 };
 
 /// Handle to the dispatcher. Clones share everything.
@@ -172,7 +150,7 @@ impl Dispatcher {
     /// Starts with targets in a network that a test makes up.
     #[cfg(test)]
     pub(crate) fn start_on(
-        network: connect::Network,
+        network: call::connect::Network,
         settings: Settings,
         deps: Deps,
         tasks: &Tasks,
@@ -246,7 +224,7 @@ impl Dispatcher {
         self.shared.targets.search(&mut search);
         // One look at both clocks, so that records with the same due time show the same.
         let time_of = self.time_of();
-        let record = |(partition, offset, found): (_, _, waiting::Found)| WaitingRecord {
+        let record = |(partition, offset, found): (_, _, queue::waiting::Found)| WaitingRecord {
             partition,
             offset,
             waits_for: found.waits_for,
@@ -385,7 +363,7 @@ async fn follow_source(shared: &Arc<Shared>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
         changed.mark_unchanged();
-        hint::tidy(&shared.streams).await;
+        scan::checkpoint::tidy(&shared.streams).await;
         let source = shared.settings.get().roles.source.clone();
         if let Some(stream) = shared.streams.by_name(&source) {
             follow_leases(shared, &stream).await;
@@ -463,7 +441,7 @@ fn start_owner(
         lost_end: AtomicBool::new(false),
         _alive: jobs.token(),
     };
-    let owner = owner::own(shared.clone(), Arc::new(owned));
+    let owner = scan::owner::own(shared.clone(), Arc::new(owned));
     shared.tasks.spawn("owner", owner);
     (stop.drop_guard(), jobs)
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    state::{BreakerState, LastFailure, Moment, TargetState},
+    queue::state::{BreakerState, LastFailure, Moment, TargetState},
     target_id::TargetId,
 };
 
@@ -70,7 +70,7 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Timestamp, dispatch::Cause};
+    use crate::{dispatch::Cause, runtime::clock::Timestamp};
 
     fn target(number: usize) -> TargetId {
         TargetId::of(&format!("http://t{number}"))

@@ -5,13 +5,15 @@ use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Du
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{
-    address::AddressRule, backoff::Backoff, board::Limits, call::SecretHeader, route::OutcomeTable,
+    call::{address::AddressRule, request::SecretHeader},
+    outcome::table::OutcomeTable,
+    queue::{backoff::Backoff, target_queue::Limits},
     target_id::TargetId,
 };
 use crate::{
     authorities,
     config::{self, Config, Roles},
-    target::Origin,
+    model::target::Origin,
 };
 
 /// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]`, `push.masked_headers` and

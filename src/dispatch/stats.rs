@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 
 use super::outcome::{Cause, Outcome};
-use crate::clock::Timestamp;
+use crate::runtime::clock::Timestamp;
 
 /// Counters of attempts.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use url::Url;
 
-use super::call;
-use crate::{
+use super::call::request;
+use crate::model::{
     layout::Parts,
     record::Record,
     target::{Origin, TargetUrl},
@@ -58,7 +58,7 @@ impl TargetId {
 
     /// Returns whether a record is for this target, or for a part of it that a longer prefix names.
     pub(crate) fn covers(&self, record: &Record) -> bool {
-        let is_there = call::origin(record).is_some_and(|origin| origin == self.origin);
+        let is_there = request::origin(record).is_some_and(|origin| origin == self.origin);
         let Some(prefix) = self.prefix.as_deref().filter(|_| is_there) else {
             return is_there;
         };
@@ -109,7 +109,7 @@ impl Prefixes {
 
     /// Returns the target of a record; `None` if it names none that can be called.
     pub(crate) fn target(&self, record: &Record) -> Option<TargetId> {
-        let origin = call::origin(record)?;
+        let origin = request::origin(record)?;
         // To read the path is to read the message; most origins have no prefixes.
         let prefix = self.0.get(&origin).and_then(|of| {
             let url = Parts::of(record).ok()?.url;
@@ -141,7 +141,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::record::Headers;
+    use crate::model::record::Headers;
 
     impl TargetId {
         /// The whole origin of a URL.

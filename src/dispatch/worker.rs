@@ -22,28 +22,32 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    board::{Board, Done, LeaveOut, Next, Retirement, Taken, Wait, Wake},
-    breaker::Change,
-    call::{Call, Invalid, SecretRef, absolute, credentials},
-    client::{Answer, Connection, Deadlines, Exchange, Timer},
-    credentials::CredentialError,
-    job::{Begin, Job},
-    outcome::{Cause, Failure, Outcome, retry_after},
-    redact::redact,
-    renew::renew,
+    call::{
+        connection::{Answer, Connection, Deadlines, Exchange, Timer},
+        credentials::CredentialError,
+        redact::redact,
+        renew::renew,
+        request::{Call, Invalid, SecretRef, absolute, credentials},
+        sockets::Socket,
+    },
+    outcome::{Cause, Failure, Outcome, retry_after, settle::settle},
+    queue::{
+        breaker::Change,
+        job::{Begin, Job},
+        state::LastFailure,
+        target_queue::{Board, Done, LeaveOut, Next, Retirement, Taken, Wait, Wake},
+    },
     settings::{Settings, TargetSettings},
-    settle::settle,
-    sockets::Socket,
-    state::LastFailure,
     stats::{self, TargetStats},
     target_id::TargetId,
 };
 use crate::{
-    live::Followed,
-    random,
-    record::{Record, header as record_header},
+    model::{
+        record::{Record, header as record_header},
+        target::Origin,
+    },
+    runtime::{live::Followed, random},
     storage::{Health, Stream},
-    target::Origin,
 };
 
 /// How long a record waits whose call could not begin, because something of ours was not free.

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 
 use crate::{
-    clock::{Clock, Timestamp},
     log::Streams,
-    place::StreamName,
+    model::ids::StreamName,
+    runtime::clock::{Clock, Timestamp},
     secrets::Secrets,
     storage::{Counts, Health, Stream, shares::SHARES},
     telemetry::{Samples, Source, metrics},

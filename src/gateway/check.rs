@@ -9,7 +9,7 @@ use crate::{
     config::{ConfigError, ConfigErrors, Loaded},
     secrets::{Commands, Kept, KeySource, Trial},
     storage::{
-        embedded::at_rest::{AtRest, Peek},
+        local::open::at_rest::{AtRest, Peek},
         shares::TOKENS_PREFIX,
     },
     users,

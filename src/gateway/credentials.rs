@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use crate::{
     dispatch::{Credential, CredentialError, Credentials, NewestVersions},
+    model::target::Origin,
     secrets::{RevealError, Secrets},
-    target::Origin,
 };
 
 /// Secrets as dispatch asks for them.

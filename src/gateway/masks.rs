@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     config::Config,
-    message,
+    model::message,
     storage::{Commit, CommitError, Engine, StateChange},
 };
 

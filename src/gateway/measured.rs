@@ -5,7 +5,7 @@ use std::{io, path::Path, time::Instant};
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 use crate::{
-    storage::embedded::{Disk, DiskFile, RealDisk},
+    storage::local::{Disk, DiskFile, RealDisk},
     telemetry::metrics::latency,
 };
 

@@ -35,23 +35,17 @@ pub use self::{
 };
 use crate::{
     api::{self, Api, ListenRefused},
-    clock::Clock,
     config::{Config, ConfigErrors, Loaded},
-    descriptors::Shares,
     dispatch::{self, Dispatcher},
     ingest::Ingest,
-    live::Live,
     log::Streams,
     push::{self, Push},
-    redrive::Redriver,
     retention::Retention,
+    retry::Redriver,
+    runtime::{clock::Clock, descriptors::Shares, live::Live, tasks::Tasks},
     secrets::{self, Found, Kept, KeyFile, KeySource, MasterKey, MasterKeyError, Secrets},
     status::{self, Status},
-    storage::{
-        CommitError, Engine,
-        embedded::{self, Embedded},
-    },
-    tasks::Tasks,
+    storage::{CommitError, Engine, embedded::Embedded, local},
     telemetry::{LogLevel, Metrics, Source, metrics},
     users::{self, Users},
 };
@@ -99,7 +93,7 @@ pub enum StartError {
     },
     /// The log does not open.
     #[error(transparent)]
-    Log(#[from] embedded::OpenError),
+    Log(#[from] local::OpenError),
     /// There is no master key for the secrets.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
@@ -435,7 +429,7 @@ async fn open_log(
     disk: MeasuredDisk,
     clock: Clock,
 ) -> Result<Arc<Embedded>, StartError> {
-    let options = embedded::Options {
+    let options = local::Options {
         dir: config.data.dir.clone(),
         log: config.log.clone(),
     };

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::Gateway;
 use crate::{
     config::{Overrides, Sources, load},
-    tasks::{Part, Tasks},
+    runtime::tasks::{Part, Tasks},
     telemetry::LogLevel,
 };
 

@@ -18,14 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::{masks, off_this_thread, settings_of, streams};
 use crate::{
     api::{self, ReloadError, Reloaded},
-    clock::Clock,
     config::{self, ConfigErrors, Loaded},
     dispatch::{self, Dispatcher},
     ingest::Ingest,
-    live::Live,
     log::Streams,
     push::Push,
-    redrive::Redriver,
+    retry::Redriver,
+    runtime::{clock::Clock, live::Live},
     telemetry::LogLevel,
 };
 

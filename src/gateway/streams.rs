@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     config::{Config, ConfigErrors, Loaded, StreamSettings},
     log::Streams,
-    place::StreamName,
+    model::ids::StreamName,
     storage::{MadeBy, StreamConfig, StreamError},
 };
 
@@ -281,11 +281,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::Clock,
         config::LogSettings,
+        runtime::clock::Clock,
         storage::{
             Stream,
-            embedded::{Embedded, Options, RealDisk},
+            embedded::Embedded,
+            local::{Options, RealDisk},
         },
     };
 

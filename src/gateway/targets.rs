@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::{
-    clock::Clock,
     dispatch::Dispatcher,
+    runtime::clock::Clock,
     telemetry::{Samples, Source, metrics},
 };
 

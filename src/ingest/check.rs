@@ -5,18 +5,20 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::{
-    message::{MEMBERS, Message},
-    nearest::{did_you_mean, missing},
-    slip::Slips,
-    target::Origin,
+    json::nearest::{did_you_mean, missing},
+    model::{
+        message::{MEMBERS, Message},
+        slip::Slips,
+        target::Origin,
+    },
 };
 
 use super::{
     FieldCode, FieldError, Limits, Warning,
     envelope::Checked,
     field::{self, Wrong},
-    json::{self, Members, Start},
 };
+use crate::json::scan::{self, Members, Start};
 
 /// Faults named for one submission, at most.
 pub(super) const ERRORS_LEN_MAX: usize = 100;
@@ -78,9 +80,9 @@ pub(super) fn explain(text: &str, start: Start, at: &str, limits: &Limits, fault
         );
     }
     repeated(&members, &OUTER, at, faults);
-    if let Some(key) = members.last("streamKey").filter(|key| !json::is_null(key)) {
+    if let Some(key) = members.last("streamKey").filter(|key| !scan::is_null(key)) {
         let at = format!("{at}/streamKey");
-        match json::string(key) {
+        match scan::string(key) {
             Some(key) => faults.check(&at, field::key(&key, limits.key_bytes_max)),
             None => faults.add(at, wrong_type("a string or null")),
         }
@@ -109,16 +111,16 @@ fn explain_message(message: &RawValue, at: &str, limits: &Limits, faults: &mut F
         let at = format!("{at}/{name}");
         match members.last(name) {
             None => faults.add(at, required(name, &members, &MEMBERS)),
-            Some(value) => match json::string(value) {
+            Some(value) => match scan::string(value) {
                 Some(text) => faults.check(&at, rule(&text)),
                 None => faults.add(at, wrong_type("a string")),
             },
         }
     }
-    let present = |name| members.last(name).filter(|value| !json::is_null(value));
+    let present = |name| members.last(name).filter(|value| !scan::is_null(value));
     if let Some(name) = present("vaultSecretName") {
         let at = format!("{at}/vaultSecretName");
-        match json::string(name) {
+        match scan::string(name) {
             Some(name) => faults.check(&at, field::secret_name(&name)),
             None => faults.add(at, wrong_type("a string or null")),
         }
@@ -157,7 +159,7 @@ fn explain_headers(headers: &RawValue, at: &str, limits: &Limits, faults: &mut F
                 faults.add(at, required(name, &members, &known));
                 return Cow::Borrowed("");
             };
-            match json::string(value) {
+            match scan::string(value) {
                 Some(text) => {
                     faults.check(&at, rule(&text));
                     text
@@ -238,7 +240,7 @@ fn slips(message: &str) -> Vec<Warning> {
 /// The text of a key as the sample takes it; `null`, objects and arrays are no key.
 fn key_text(value: &RawValue) -> Cow<'_, str> {
     match value.get().as_bytes().first() {
-        Some(b'"') => json::string(value).unwrap_or_default(),
+        Some(b'"') => scan::string(value).unwrap_or_default(),
         Some(b'{' | b'[' | b'n') | None => Cow::Borrowed(""),
         Some(_) => Cow::Borrowed(value.get()),
     }
@@ -271,7 +273,7 @@ fn repeated(members: &Members<'_>, names: &[&str], at: &str, faults: &mut Faults
 
 /// Says where a text breaks that was to be JSON, or what it must be if it is JSON.
 pub(super) fn unread(text: &str, error: &serde_json::Error, start: Start, expected: &str) -> Wrong {
-    match json::broken(text, error, start) {
+    match scan::broken(text, error, start) {
         Some(what) => (FieldCode::WrongType, what),
         None => wrong_type(expected),
     }

@@ -7,9 +7,10 @@ use std::{borrow::Cow, net::SocketAddr};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{layout::layout, message::Message, target::Origin};
+use crate::model::{layout::layout, message::Message, target::Origin};
 
-use super::{Limits, Warning, field, json};
+use super::{Limits, Warning, field};
+use crate::json::scan;
 
 /// A message that may be stored.
 #[derive(Debug)]
@@ -65,31 +66,31 @@ impl<'a> Envelope<'a> {
     /// Finds the parts of an envelope that is JSON if its message is; `None` if that takes a closer look.
     fn quickly(text: &'a str) -> Option<Self> {
         let (mut key, mut message) = (None, None);
-        let mut rest = json::behind_blanks(text).strip_prefix('{')?;
+        let mut rest = scan::behind_blanks(text).strip_prefix('{')?;
         loop {
             let name;
-            (name, rest) = json::plain_string(json::behind_blanks(rest))?;
-            rest = json::behind_blanks(rest).strip_prefix(':')?;
-            rest = json::behind_blanks(rest);
+            (name, rest) = scan::plain_string(scan::behind_blanks(rest))?;
+            rest = scan::behind_blanks(rest).strip_prefix(':')?;
+            rest = scan::behind_blanks(rest);
             match name {
                 "streamKey" if key.is_none() => {
                     let text;
-                    (text, rest) = json::plain_string(rest)?;
+                    (text, rest) = scan::plain_string(rest)?;
                     key = Some(Cow::Borrowed(text));
                 }
                 "streamMessage" if message.is_none() => {
-                    let (object, behind) = rest.split_at(json::object_len(rest)?);
+                    let (object, behind) = rest.split_at(scan::object_len(rest)?);
                     (message, rest) = (Some(object), behind);
                 }
                 _ => return None,
             }
-            rest = json::behind_blanks(rest);
+            rest = scan::behind_blanks(rest);
             match rest.strip_prefix(',') {
                 Some(behind) => rest = behind,
                 None => break,
             }
         }
-        let ends = json::behind_blanks(rest.strip_prefix('}')?).is_empty();
+        let ends = scan::behind_blanks(rest.strip_prefix('}')?).is_empty();
         ends.then_some(Self {
             key,
             message: message?,
@@ -103,7 +104,7 @@ impl<'a> Envelope<'a> {
         let envelope: SlowEnvelope<'_> = serde_json::from_str(text).ok()?;
         let key = match envelope.stream_key {
             None => None,
-            Some(key) => Some(json::string(key)?),
+            Some(key) => Some(scan::string(key)?),
         };
         Some(Self {
             key,

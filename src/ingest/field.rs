@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::{
+use crate::model::{
     message::{HEADERS_LEN_MAX, HEADERS_REFUSED},
     target::{Origin, UrlInvalid},
 };

@@ -63,7 +63,7 @@ mod tests {
     use std::{sync::mpsc, time::Duration};
 
     use super::*;
-    use crate::tasks::{Part, Tasks};
+    use crate::runtime::tasks::{Part, Tasks};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn other_tasks_of_the_only_thread_go_on_meanwhile() {

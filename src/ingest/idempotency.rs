@@ -19,12 +19,12 @@ use ring::digest::{Context, Digest, SHA256};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    place::StreamId,
+    model::ids::StreamId,
+    runtime::tasks::Part,
     storage::{Commit, CommitError, Committed, DedupId, Stream},
-    tasks::Part,
 };
 
-use super::{Accepted, Error, Ingest, Submission, memo::Memo, placed};
+use super::{Accepted, Error, Ingest, Submission, placed, reply::Memo};
 
 /// Keys whose commits are on their way, at most; further ones are refused. An entry has about 50 bytes.
 const IN_FLIGHT_LEN_MAX: usize = 65_536;

@@ -10,8 +10,7 @@ mod envelope;
 mod field;
 mod heavy;
 mod idempotency;
-pub(crate) mod json;
-mod memo;
+mod reply;
 #[cfg(test)]
 mod tests;
 
@@ -24,21 +23,22 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub use crate::json::scan::DEPTH_MAX;
 pub use field::{FieldCode, FieldError, URL_BYTES_MAX};
 pub use idempotency::IdempotencyKey;
-pub use json::DEPTH_MAX;
 
 use crate::{
     config::Config,
-    dispatch::{Forbidden, address::AddressRule},
-    live::Live,
+    dispatch::{Forbidden, call::address::AddressRule},
     log::Streams,
-    place::{MessageId, Offset, Partition, StreamName},
-    record::{HeadersBuilder, Record, header},
+    model::{
+        ids::{MessageId, Offset, Partition, StreamName},
+        record::{HeadersBuilder, Record, header},
+        slip::Slip,
+    },
+    runtime::{live::Live, tasks::Tasks},
     secrets::{PrepareError, Secrets},
-    slip::Slip,
     storage::{Append, AppendKind, Commit, CommitError, Committed, Dedup, Stream},
-    tasks::Tasks,
 };
 
 use self::{
@@ -46,9 +46,9 @@ use self::{
     envelope::{Checked, Envelope},
     heavy::Heavy,
     idempotency::{InFlight, Known, Name},
-    json::Start,
-    memo::Memo,
+    reply::Memo,
 };
+use crate::json::scan::Start;
 
 /// Races over one secret's state that a submission loses before it is refused as busy.
 const RACES_MAX: usize = 100;
@@ -490,7 +490,7 @@ impl Limits {
         };
         let array = form == Form::Json && text.trim_ascii_start().starts_with('[');
         if form == Form::Json && !array {
-            if !json::depth_is_legal(body) {
+            if !crate::json::scan::depth_is_legal(body) {
                 return Err(deep());
             }
             return Ok((false, vec![self.read_one(Piece::whole(text), None)?]));
@@ -503,10 +503,10 @@ impl Limits {
         let pieces: Vec<Piece<'_>> = if array {
             // One more level is the array's own, and not the messages'.
             let inner = text.trim_ascii_start().as_bytes().get(1..);
-            if !json::depth_is_legal(inner.unwrap_or_default()) {
+            if !crate::json::scan::depth_is_legal(inner.unwrap_or_default()) {
                 return Err(deep());
             }
-            let elements = json::elements(text, len_max).map_err(|error| {
+            let elements = crate::json::scan::elements(text, len_max).map_err(|error| {
                 let (code, what) = unread(text, &error, Start::default(), "an array");
                 alone(code, what)
             })?;
@@ -529,7 +529,7 @@ impl Limits {
         if !array
             && !pieces
                 .iter()
-                .all(|line| json::depth_is_legal(line.text.as_bytes()))
+                .all(|line| crate::json::scan::depth_is_legal(line.text.as_bytes()))
         {
             return Err(deep());
         }

@@ -3,18 +3,18 @@
 //! Finds streams by name or id, chooses the partition of a key, and opens cursors. Who calls it: ingest, dispatch,
 //! redrive, and the API for people.
 
-mod cursor;
 mod partitioner;
+mod reader;
 
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
 };
 
-pub use cursor::Cursor;
+pub use reader::Cursor;
 
 use crate::{
-    place::{MessageId, Offset, Partition, PartitionId, Position, StreamName},
+    model::ids::{MessageId, Offset, Partition, PartitionId, Position, StreamName},
     storage::{Engine, ReadError, Stream},
 };
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    hub::Hub,
+    feed::hub::Hub,
     misfits::Misfits,
     resource::{Resource, ResourceName},
 };

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::place::{Offset, Partition};
+use crate::model::ids::{Offset, Partition};
 
 use super::resource::{ColumnType, ObjectName};
 

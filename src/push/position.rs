@@ -12,7 +12,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use ring::{digest, hmac};
 
-use crate::place::Incarnation;
+use crate::model::ids::Incarnation;
 
 /// What every `pos` begins with: no time does.
 const PREFIX: &str = "p1";

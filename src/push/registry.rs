@@ -17,21 +17,22 @@ use prometheus_client::metrics::counter::Counter;
 use zeroize::Zeroizing;
 
 use crate::{
-    clock::{Clock, Timestamp},
     config::Config,
     ingest::{FieldCode, FieldError},
+    json::nearest::nearest,
     log::Streams,
-    nearest::nearest,
-    random,
+    runtime::{
+        clock::{Clock, Timestamp},
+        random,
+        tasks::{Part, Tasks},
+    },
     storage::{Commit, CommitError, STATE_BYTES_MAX, StateChange, StateEntry, Stream},
-    tasks::{Part, Tasks},
 };
 
 use super::{
     cursors::Cursors,
     data_stream::{DataStream, Ended},
-    frames::Shares,
-    gaps::Gaps,
+    feed::{frames::Shares, gaps::Gaps},
     position::PositionKey,
     resource::{Resource, ResourceName, merge_patch},
     settings::Settings,

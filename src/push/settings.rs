@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{config::Config, live::Live, place::StreamName};
+use crate::{config::Config, model::ids::StreamName, runtime::live::Live};
 
 use super::resource::ObjectName;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::runtime::clock::Timestamp;
 
 /// What the wall clock may differ from the monotonic one in a run before that is a jump.
 const JUMP_MAX: Duration = Duration::from_secs(3_600);

@@ -9,7 +9,7 @@
 //! | redrives, cursors | may | hold nothing back; a position that is gone is told |
 //!
 //! A record that is removed from an error stream without an end counts as expired in the ledger, and is told in the log.
-//! The log gives the space back (`storage::embedded::reclaim`), so removal is a mark, made durable first.
+//! The log gives the space back (`storage::local::space::reclaim`), so removal is a mark, made durable first.
 //!
 //! Who calls it: `gateway` runs it.
 
@@ -23,11 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::ages::Ages;
 use crate::{
-    clock::{Clock, Timestamp},
     config,
-    live::{Followed, Live},
     log::Streams,
-    place::{Offset, PartitionId, StreamName},
+    model::ids::{Offset, PartitionId, StreamName},
+    runtime::{
+        clock::{Clock, Timestamp},
+        live::{Followed, Live},
+    },
     storage::{Commit, CommitError, Health, Keep, ReadError, StateChange, StateEntry, Stream},
 };
 

@@ -3,10 +3,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     config::LogSettings,
-    record::{Headers, Record},
+    model::record::{Headers, Record},
     storage::{
         Append, AppendKind, Epoch, Finish, Log, NewEnd, StreamConfig,
-        embedded::{Embedded, Options, RealDisk},
+        embedded::Embedded,
+        local::{Options, RealDisk},
     },
 };
 
@@ -246,7 +247,7 @@ async fn other_bounds_count_at_once() {
     let source = SOURCE.parse().unwrap();
     let retention = Retention::new(streams, source, &settings, bench.clock.clone());
     let stop = CancellationToken::new();
-    let tasks = crate::tasks::Tasks::new();
+    let tasks = crate::runtime::tasks::Tasks::new();
     tasks.spawn("retention", retention.run(stop.clone()));
     settings.set(Arc::new(config::Retention {
         error_hours: 2,

@@ -10,17 +10,16 @@ use bytes::Bytes;
 use data_encoding::{BASE32_NOPAD, BASE64};
 
 use crate::{
-    clock::Timestamp,
+    model::target::Origin,
+    runtime::clock::Timestamp,
     storage::{StateChange, shares::state_cost},
-    target::Origin,
 };
 
 use super::{
-    HeadUnreadable, Shared, TOKEN_BYTES_MAX,
-    head::{Head, PASSED, TARGETS_LEN_MAX, Version, head_key, version_key},
-    is_derived, lock, name_is_valid,
+    HeadUnreadable, Shared, TOKEN_BYTES_MAX, is_derived, lock, name_is_valid,
     room::{self, Victim, Way},
     sealed::About,
+    version_index::{Head, PASSED, TARGETS_LEN_MAX, Version, head_key, version_key},
 };
 
 /// The secret that a record will use.

@@ -7,10 +7,9 @@ use data_encoding::BASE64;
 use crate::storage::{Commit, CommitError, Engine, StateChange, StateEntry, shares::TOKENS_PREFIX};
 
 use super::{
-    MasterKey,
-    head::{Head, KEY_CHECK, PASSED, Version},
-    is_derived,
+    MasterKey, is_derived,
     sealed::{About, Keys},
+    version_index::{Head, KEY_CHECK, PASSED, Version},
 };
 
 /// The sealed secrets of an engine or of a directory. No value is opened here.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::master_command;
-use crate::{config, files};
+use crate::{config, runtime::files};
 
 /// More than any spelling of a key has.
 pub(super) const TEXT_BYTES_MAX: u64 = 4096;

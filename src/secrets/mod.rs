@@ -10,7 +10,6 @@
 //! needs give way to new ones (`room.rs`).
 
 mod draft;
-mod head;
 mod kept;
 mod master;
 mod master_command;
@@ -19,6 +18,7 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod version_index;
 
 use std::{
     collections::BTreeSet,
@@ -38,16 +38,16 @@ pub use master::{Found, KeyFile, KeySource, MasterKey, MasterKeyError};
 pub use trial::{Commands, Trial};
 
 use crate::{
-    cache::Cache,
+    model::target::Origin,
+    runtime::cache::Cache,
     storage::{Commit, CommitError, Engine, StateChange, shares},
-    target::Origin,
 };
 
 use self::{
-    head::{Head, KEY_CHECK, PASSED, Version, head_key, version_key},
     kept::Fit,
     room::Room,
     sealed::{About, Keys},
+    version_index::{Head, KEY_CHECK, PASSED, Version, head_key, version_key},
 };
 
 /// Longest token, in bytes: what a request header can hold.
@@ -210,7 +210,9 @@ impl Secrets {
     /// Returns how many tokens are kept, each version of a secret counted.
     pub async fn tokens_len(&self) -> usize {
         let entries = self.shared.engine.list(shares::TOKENS_PREFIX).await;
-        let versions = entries.iter().filter(|(key, _)| head::is_version(key));
+        let versions = entries
+            .iter()
+            .filter(|(key, _)| version_index::is_version(key));
         versions.count()
     }
 

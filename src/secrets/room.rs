@@ -25,9 +25,11 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    clock::Timestamp,
-    place::{Offset, PartitionId},
-    record::{Record, header},
+    model::{
+        ids::{Offset, PartitionId},
+        record::{Record, header},
+    },
+    runtime::clock::Timestamp,
     storage::{
         Commit, ReadError,
         shares::{SHARES, TOKENS, TOKENS_PREFIX, state_cost},
@@ -35,9 +37,8 @@ use crate::{
 };
 
 use super::{
-    PrepareError, Shared,
-    head::{head_key, version_key},
-    is_derived,
+    PrepareError, Shared, is_derived,
+    version_index::{head_key, version_key},
 };
 
 /// How long one submission reads for a search.

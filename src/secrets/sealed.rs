@@ -19,7 +19,7 @@ use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::MasterKey;
-use crate::random;
+use crate::runtime::random;
 
 const NONCE_BYTES: usize = 24;
 

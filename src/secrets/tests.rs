@@ -265,7 +265,7 @@ async fn another_master_key_stops_the_start() {
         assert!(matches!(refused, Err(OpenError::WrongKey)));
         // Without the mark it is what is sealed that tells.
         let mark = StateChange {
-            key: head::KEY_CHECK.into(),
+            key: version_index::KEY_CHECK.into(),
             value: None,
             expected: None,
         };
@@ -403,7 +403,7 @@ async fn a_secret_has_a_bound_of_targets() {
 async fn a_secret_that_another_makes_at_that_moment_is_no_broken_one() {
     let engine = Memory::new();
     let secrets = open(&engine).await;
-    let (target, tasks) = (origin("http://a"), crate::tasks::Tasks::new());
+    let (target, tasks) = (origin("http://a"), crate::runtime::tasks::Tasks::new());
     for round in 0..4000 {
         let name = format!("n{round}");
         let (others, of_other, named) = (engine.clone(), secrets.clone(), name.clone());
@@ -550,7 +550,7 @@ async fn a_record_that_cannot_be_read_keeps_all_tokens_and_is_named_as_the_reaso
         ..Commit::default()
     };
     storage::Log::commit(&*engine, commit).await.unwrap();
-    engine.damage(of, Some(crate::place::Offset(0)));
+    engine.damage(of, Some(crate::model::ids::Offset(0)));
     fill(&engine, &secrets).await;
     let before = engine.state_text();
     let wide = "w".repeat(TOKEN_BYTES_MAX);

@@ -19,16 +19,16 @@ use crate::{
     dispatch::{Deps, Dispatcher, Settings, Stats},
     gateway::{credentials::FromSecrets, streams::ensure},
     ingest::Ingest,
-    live::Live,
     log::Streams,
-    redrive::Redriver,
     retention::Retention,
+    retry::Redriver,
+    runtime::{live::Live, tasks::Tasks},
     secrets::{MasterKey, Secrets},
     storage::{
         Engine,
-        embedded::{Embedded, Options, hands::Hands},
+        embedded::Embedded,
+        local::{Options, proofs::hands::Hands},
     },
-    tasks::Tasks,
 };
 
 /// The longest that the disk takes to make something durable, in µs.

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     config::Config,
-    random::dice,
-    redrive::{Error, ErrorMapping, Filter, RedriveReport, RedriveRequest},
+    retry::{Error, ErrorMapping, Filter, RedriveReport, RedriveRequest},
+    runtime::random::dice,
     storage::{
         Log, Stream,
-        embedded::proofs::{Crash, Dice},
+        local::proofs::{Crash, Dice},
     },
 };
 

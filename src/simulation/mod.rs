@@ -39,7 +39,7 @@ fn whatever_happens_nothing_is_lost_doubled_or_out_of_order() {
         eprintln!("{}", told.join("\n"));
         return;
     }
-    let first = crate::random::u64().unwrap() >> 16;
+    let first = crate::runtime::random::u64().unwrap() >> 16;
     let next = AtomicU64::new(0);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {

@@ -17,7 +17,7 @@ use crate::{
     dispatch::Settings,
     gateway::streams::{EnsureError, ensure},
     ingest::{self, Form, IdempotencyKey, Ingest, Submission},
-    redrive::{ErrorMapping, Filter, RedriveRequest},
+    retry::{ErrorMapping, Filter, RedriveRequest},
     storage::{CommitError, Log as _, OpenRecords, PurgeNote, StreamError},
 };
 

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::world::{TARGETS_LEN, World};
-use crate::{dispatch::connect::Network, tasks::Tasks};
+use crate::{dispatch::call::connect::Network, runtime::tasks::Tasks};
 
 /// What a connection holds back before its writer waits.
 const PIPE_BYTES: usize = 16 * 1024;

@@ -13,10 +13,9 @@ use tokio::time::Instant;
 
 use super::target::Call;
 use crate::{
-    clock::Timestamp,
-    ledger::Balance,
-    place::{MessageId, Offset, PartitionId, StreamName},
-    storage::{Log, Stream, embedded::Embedded},
+    model::ids::{MessageId, Offset, PartitionId, StreamName},
+    runtime::clock::Timestamp,
+    storage::{Log, Stream, embedded::Embedded, ledger::Balance},
 };
 
 /// How long a call may take, from the moment at which it is decided on (`dispatch.attempt_timeout_ms`).

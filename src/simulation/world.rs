@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::{target::Manner, witness::Witness};
 use crate::{
-    clock::{Clock, Timestamp},
-    storage::embedded::proofs::{Dice, FaultyDisk},
+    runtime::clock::{Clock, Timestamp},
+    storage::local::proofs::{Dice, FaultyDisk},
 };
 
 /// How many targets there are.

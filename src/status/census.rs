@@ -17,10 +17,12 @@ use std::{
 use tokio::task::yield_now;
 
 use crate::{
-    clock::Timestamp,
-    dispatch::{Cause, TargetId, error_record},
-    place::{Incarnation, Offset, PartitionId, StreamName},
-    record::{Record, StoredRecord, header},
+    dispatch::{Cause, TargetId, outcome::error_record},
+    model::{
+        ids::{Incarnation, Offset, PartitionId, StreamName},
+        record::{Record, StoredRecord, header},
+    },
+    runtime::clock::Timestamp,
     storage::{Engine, ReadError, Stream},
 };
 

@@ -33,16 +33,16 @@ pub use self::{
     report::{Books, Open, Reader, ReaderKind, Report, Retry, Target},
 };
 use crate::{
-    clock::{Clock, Timestamp},
     dispatch::{BreakerState, Dispatcher, LastFailure, TargetId},
-    ledger::Balance,
     log::Streams,
-    place::StreamName,
+    model::{ids::StreamName, record::Record},
     push::Push,
-    record::Record,
-    redrive::{self, Redriver},
-    storage::{Space, StreamLedger},
-    tasks::{Part, Tasks},
+    retry::{self, Redriver},
+    runtime::{
+        clock::{Clock, Timestamp},
+        tasks::{Part, Tasks},
+    },
+    storage::{Space, StreamLedger, ledger::Balance},
 };
 
 /// How long a report serves.
@@ -290,7 +290,7 @@ impl Inner {
         let mut readers = Vec::new();
         for stream in engine.streams() {
             let is_source = stream.name == self.deps.source;
-            let groups = redrive::groups(&**engine, stream.id).await;
+            let groups = retry::groups(&**engine, stream.id).await;
             if !is_source && groups.is_empty() {
                 continue;
             }

@@ -7,9 +7,9 @@ use std::{cmp::Reverse, collections::BTreeMap, path::Path, time::Duration};
 
 use super::{Aim, Group, Report, Target};
 use crate::{
-    clock::Timestamp,
     dispatch::{BreakerState, Cause, TargetId},
-    place::StreamName,
+    model::ids::StreamName,
+    runtime::clock::Timestamp,
     storage::{Health, Stream},
 };
 

@@ -7,11 +7,10 @@ use super::{
     problems::Problem,
 };
 use crate::{
-    clock::Timestamp,
     dispatch::{BreakerState, Cause, LastFailure, TargetId},
-    ledger::Balance,
-    place::{Partition, StreamName},
-    storage::{Health, Space, Stream},
+    model::ids::{Partition, StreamName},
+    runtime::clock::Timestamp,
+    storage::{Health, Space, Stream, ledger::Balance},
 };
 
 /// How the gateway is at one moment.

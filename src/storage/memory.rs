@@ -13,9 +13,11 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    clock::Timestamp,
-    place::{Incarnation, Offset, PartitionId, StreamId, StreamName},
-    record::StoredRecord,
+    model::{
+        ids::{Incarnation, Offset, PartitionId, StreamId, StreamName},
+        record::StoredRecord,
+    },
+    runtime::clock::Timestamp,
 };
 
 use super::{

@@ -10,7 +10,7 @@ use argon2::{
 };
 use data_encoding::BASE64_NOPAD;
 
-use crate::random;
+use crate::runtime::random;
 
 /// OWASP's minimum for argon2id (Password Storage Cheat Sheet): 19 MiB, two passes, one lane.
 pub(super) const MEMORY_KIB: u32 = 19 * 1024;

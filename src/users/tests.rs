@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::{digest::Memory as WorkingMemory, *};
 use crate::{
-    cache::Cache,
+    runtime::cache::Cache,
     storage::{Log as _, State as _, memory::Memory},
 };
 

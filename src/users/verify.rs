@@ -19,7 +19,7 @@ use super::{
     digest::{Digest, Memory, NoRandom},
     stored::{Stored, key},
 };
-use crate::{cache::Cache, random};
+use crate::runtime::{cache::Cache, random};
 
 /// Digests made at the same time, at most; half of the cores, if that is less. Each has 19 MiB, which are kept.
 const AT_ONCE_MAX: usize = 4;

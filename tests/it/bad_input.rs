@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Gateway, StubTarget, keyed, message};
+use crate::testkit::{Answer, Gateway, StubTarget, keyed, message};
 
 async fn post(gateway: &Gateway, body: impl Into<reqwest::Body>) -> Answer {
     let request = gateway

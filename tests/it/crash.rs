@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Place, StubTarget, client, keyed, syncgate};
+use crate::testkit::{Gateway, Place, StubTarget, client, keyed, syncgate};
 
 pub(crate) const SOURCE: &str = "DataSyncStream";
 pub(crate) const ERRORS: [&str; 4] = [

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Gateway, Place, StubTarget, keyed, syncgate};
+use crate::testkit::{Gateway, Place, StubTarget, keyed, syncgate};
 
 /// A stopped gateway with one record.
 async fn lived() -> Place {

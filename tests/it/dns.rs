@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
 
-use crate::harness::{Gateway, StubTarget, message, poll, within};
+use crate::testkit::{Gateway, StubTarget, message, poll, within};
 
 /// Set where the test runs inside the namespace.
 const INSIDE: &str = "SYNCGATE_TEST_INSIDE";

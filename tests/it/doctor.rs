@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::json;
 
-use crate::harness::{Gateway, Place, StubTarget, keyed, run_on, syncgate};
+use crate::testkit::{Gateway, Place, StubTarget, keyed, run_on, syncgate};
 
 /// A stopped gateway with some messages delivered and some failed, and files of two runs.
 async fn lived() -> Place {

@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::harness::{Gateway, Place, keyed, poll, within};
+use crate::testkit::{Gateway, Place, keyed, poll, within};
 
 const PAGE: &str = "/v1/streams/DataSyncStream/partitions/0/records?limit=1000";
 const HEAD_BYTES_MAX: usize = 4 << 10;

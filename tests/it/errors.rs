@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::harness::{Act, Call, Gateway, StubTarget, keyed, message, poll};
+use crate::testkit::{Act, Call, Gateway, StubTarget, keyed, message, poll};
 
 /// Small waits: a hang is a failure after 300 ms.
 const QUICK: &str =

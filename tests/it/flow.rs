@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, StubTarget, keyed, message};
+use crate::testkit::{Act, Gateway, StubTarget, keyed, message};
 
 #[tokio::test]
 async fn an_accepted_message_reaches_its_target_byte_for_byte() {

@@ -5,7 +5,7 @@ use std::fs;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
 
 const OLD: &str = "Bearer old";
 const NEW: &str = "Bearer new";

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::harness::{Answer, Gateway, Place, StubTarget, client, keyed, message, poll, within};
+use crate::testkit::{Answer, Gateway, Place, StubTarget, client, keyed, message, poll, within};
 
 const SOURCE: &str = "DataSyncStream";
 

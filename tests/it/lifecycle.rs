@@ -5,7 +5,7 @@ use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process::Comm
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, poll};
 
 /// Whoever runs the tests under `nohup` hands its deafness on.
 const HEARS_HANGUPS: [&str; 2] = ["env", "--default-signal=HUP"];

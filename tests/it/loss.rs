@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll, run_on, syncgate};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, poll, run_on, syncgate};
 
 /// Spoils the value of a record, which is told by a word in it; returns the file.
 pub(crate) fn spoil(place: &Place, word: &str) -> PathBuf {

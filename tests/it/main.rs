@@ -8,7 +8,7 @@
     reason = "test code"
 )]
 
-mod harness;
+mod testkit;
 
 // Tests begin in the order of their names. This one takes a minute on the fastest machine, so it begins first and the
 // others run beside it.

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Place, poll, syncgate};
+use crate::testkit::{Place, poll, syncgate};
 
 const HOSTS: &str = "[server]\nhosts = [\"gate.example\"]\n";
 const USERS: [(&str, &str); 2] = [

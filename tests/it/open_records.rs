@@ -1,9 +1,9 @@
 //! `open=true`: the records without an end, and what those wait for that are called again.
 
 use serde_json::{Value, json};
-use syncgate::clock::{Clock, Timestamp};
+use syncgate::runtime::clock::{Clock, Timestamp};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll, syncgate};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, poll, syncgate};
 
 const INTERNAL: &str = "InternalserverErrorStream";
 

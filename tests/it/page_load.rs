@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     edge::slow_reader,
-    harness::{Gateway, Place, StubTarget, keyed},
+    testkit::{Gateway, Place, StubTarget, keyed},
 };
 
 const SOURCE: &str = "DataSyncStream";

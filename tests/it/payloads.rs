@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
-use crate::harness::{Act, Gateway, StubTarget, poll, syncgate, within};
+use crate::testkit::{Act, Gateway, StubTarget, poll, syncgate, within};
 
 const ERRORS: &str = "InternalserverErrorStream";
 const SECRET: &str = "geheim-7";

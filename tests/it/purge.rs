@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, run_on, within};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, run_on, within};
 
 const SOURCE: &str = "DataSyncStream";
 const UNAVAILABLE: &str = "ServerUnavailableStream";
 
-async fn purge(gateway: &Gateway, stream: &str, body: &Value) -> crate::harness::Answer {
+async fn purge(gateway: &Gateway, stream: &str, body: &Value) -> crate::testkit::Answer {
     let path = format!("/v1/streams/{stream}/purge");
     gateway.post(&path, body).await
 }

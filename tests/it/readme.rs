@@ -8,7 +8,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget};
+use crate::testkit::{Act, Gateway, Place, StubTarget};
 
 struct Example {
     line: usize,

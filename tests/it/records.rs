@@ -5,7 +5,7 @@ use std::{net::TcpListener, process::Stdio};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, StubTarget, keyed, on_terminal, poll, syncgate};
+use crate::testkit::{Act, Gateway, StubTarget, keyed, on_terminal, poll, syncgate};
 
 const SOURCE: &str = "DataSyncStream";
 const UNRECOVERABLE: &str = "UnrecoverableErrorStream";

@@ -8,7 +8,7 @@ use std::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{
+use crate::testkit::{
     Act, Gateway, StubTarget, keyed, message, on_terminal, on_terminal_of, poll, syncgate, within,
 };
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     crash::{ERRORS, Random, SOURCE, check_journal},
-    harness::{Act, Call, Gateway, Place, StubTarget, client, keyed},
+    testkit::{Act, Call, Gateway, Place, StubTarget, client, keyed},
 };
 
 const ROUND: Duration = Duration::from_secs(2);

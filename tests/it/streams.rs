@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Act, Gateway, StubTarget, keyed};
+use crate::testkit::{Act, Gateway, StubTarget, keyed};
 
 #[tokio::test]
 async fn the_five_streams_are_there_from_the_first_start() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Answer, Gateway, StubTarget, keyed, poll};
+use crate::testkit::{Act, Answer, Gateway, StubTarget, keyed, poll};
 
 /// About 22 KB of state each: 380 of them fill the share.
 const TOKEN_BYTES: usize = 16_000;

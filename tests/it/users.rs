@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     flow::walk,
-    harness::{Answer, Gateway, Place, StubTarget, keyed, message, poll, syncgate},
+    testkit::{Answer, Gateway, Place, StubTarget, keyed, message, poll, syncgate},
 };
 
 const USER: &str = "ada";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
 
 const UNAVAILABLE: &str = "ServerUnavailableStream";
 

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Gateway, Place, StubTarget, message};
+use crate::testkit::{Answer, Gateway, Place, StubTarget, message};
 
 /// A message that lacks its payload by a slip.
 fn slipped(url: &str) -> Value {

@@ -7,23 +7,28 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use syncgate::{
     api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Reports, Waits},
-    clock::{Clock, Timestamp},
     config::Config,
     dispatch::{WaitingRecord, WaitsFor},
     ingest::Ingest,
-    live::Live,
     log::Streams,
-    place::{Offset, Partition, PartitionId, StreamId},
+    model::{
+        ids::{Offset, Partition, PartitionId, StreamId},
+        record::{Headers, Record},
+    },
     push::{self, Push},
-    record::{Headers, Record},
-    redrive::{self, RedriveReport, RedriveRequest},
+    retry::{self, RedriveReport, RedriveRequest},
+    runtime::{
+        clock::{Clock, Timestamp},
+        live::Live,
+        tasks::Tasks,
+    },
     secrets::{MasterKey, Secrets},
     status::Report,
     storage::{
         Append, AppendKind, Commit, Log, Stream, StreamConfig,
-        embedded::{Embedded, Options, RealDisk},
+        embedded::Embedded,
+        local::{Options, RealDisk},
     },
-    tasks::Tasks,
     telemetry::Metrics,
 };
 use tokio::net::TcpListener;
@@ -43,12 +48,12 @@ struct Nothing;
 
 #[async_trait]
 impl Redrives for Nothing {
-    async fn run(&self, _request: RedriveRequest) -> Result<RedriveReport, redrive::Error> {
-        Err(redrive::Error::Stopping)
+    async fn run(&self, _request: RedriveRequest) -> Result<RedriveReport, retry::Error> {
+        Err(retry::Error::Stopping)
     }
 
-    fn hold(&self, _: &Stream, _: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error> {
-        Err(redrive::Error::Stopping)
+    fn hold(&self, _: &Stream, _: Arc<str>) -> Result<Box<dyn Any + Send>, retry::Error> {
+        Err(retry::Error::Stopping)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         wire::List,
     },
     ingest::FieldError,
-    object,
+    json::object,
     push::{AckError, CursorError, CursorName, CursorNameInvalid, CursorStatus, DataStream},
 };
 

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 use url::form_urlencoded;
 
-use crate::{clock::Timestamp, ingest::json::Members, push::DataStream};
+use crate::{json::scan::Members, push::DataStream, runtime::clock::Timestamp};
 
 /// A body, or a member of it, that is wrong.
 const BODY_INVALID: u16 = 12018;

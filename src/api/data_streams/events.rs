@@ -10,9 +10,9 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Shared, client_io::Patience},
+    api::{Shared, server::client_io::Patience},
     push::Subscription,
-    tasks::{Panics, Part},
+    runtime::tasks::{Panics, Part},
     telemetry::metrics::Label,
 };
 
@@ -101,7 +101,7 @@ impl Events {
             frame = self.subscription.next() => match frame {
                 Ok(frame) => {
                     #[cfg(test)]
-                    crate::tasks::provoke(Part::Sse, &frame.text());
+                    crate::runtime::tasks::provoke(Part::Sse, &frame.text());
                     let id = frame.last_pos().map(|pos| format!("\nid: {pos}"));
                     let end = id.unwrap_or_default() + "\n\n";
                     self.stage = Stage::Pieces(vec![end.into(), frame.text()]);
@@ -132,12 +132,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::{Clock, Timestamp},
         config::Config,
         log::Streams,
         push::{Asked, Push, Settings},
+        runtime::{
+            clock::{Clock, Timestamp},
+            tasks::Tasks,
+        },
         storage::{Engine, Log as _, StreamConfig, memory::Memory},
-        tasks::Tasks,
     };
 
     async fn push(tasks: &Tasks) -> Push {

@@ -13,10 +13,12 @@ use crate::{
         problem::{Code, Problem},
         query::{Query, invalid},
     },
-    clock::Timestamp,
-    place::{Offset, PartitionId},
+    model::{
+        ids::{Offset, PartitionId},
+        when,
+    },
+    runtime::clock::Timestamp,
     storage::{Bounds, ReadError, Stream, StreamBounds},
-    when,
 };
 
 /// Where a page begins.

@@ -20,12 +20,14 @@ use http::{HeaderValue, Uri, header};
 use serde_json::value::RawValue;
 
 use crate::{
-    clock::{Clock, Timestamp},
     dispatch::{Cause, Dispatcher, WaitingRecord, WaitsFor},
     log::Streams,
-    mask::mask,
-    place::{Offset, Partition, PartitionId, StreamId},
-    record::{Record, StoredRecord, header as record_header},
+    model::{
+        ids::{Offset, Partition, PartitionId, StreamId},
+        mask::mask,
+        record::{Record, StoredRecord, header as record_header},
+    },
+    runtime::clock::{Clock, Timestamp},
     storage::Stream,
 };
 

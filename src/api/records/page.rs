@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     dispatch::WaitingRecord,
-    place::{Offset, Partition, PartitionId},
+    model::ids::{Offset, Partition, PartitionId},
     storage::{Bounds, Stream},
 };
 
@@ -25,8 +25,8 @@ use super::{
 };
 use crate::api::{
     Shared,
-    answers::{self, Share},
     problem::Problem,
+    server::answers::{self, Share},
     wire,
 };
 

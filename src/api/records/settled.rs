@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use crate::{
     api::{Shared, wire},
-    place::{Offset, PartitionId},
+    model::ids::{Offset, PartitionId},
     storage::{End, Settled},
 };
 

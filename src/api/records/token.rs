@@ -11,7 +11,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::place::{Incarnation, Offset};
+use crate::model::ids::{Incarnation, Offset};
 
 /// Version and kind. No word that a caller can give in its place begins so.
 const PREFIX: &str = "r1";

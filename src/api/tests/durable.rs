@@ -4,8 +4,11 @@ use super::*;
 use crate::{
     config::LogSettings,
     ingest::{Form, Submission},
-    storage::embedded::{Embedded, Options, RealDisk, tests::far::journal_at},
-    target::Origin,
+    model::target::Origin,
+    storage::{
+        embedded::Embedded,
+        local::{Options, RealDisk, tests::far::journal_at},
+    },
 };
 
 async fn open(dir: &std::path::Path) -> (Arc<Embedded>, Ingest, Secrets) {

@@ -33,24 +33,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::{router::ROUTES, *};
 use crate::{
-    clock::{Clock, Timestamp},
     config::{self, Config},
     dispatch::{
         WaitingRecord, WaitsFor,
         tests::stub::{stand_still, until, while_seconds_pass},
     },
     ingest::NotPaused,
-    place::{Offset, Partition, PartitionId, StreamId},
+    model::{
+        ids::{Offset, Partition, PartitionId, StreamId},
+        record::{HeadersBuilder, Record, header},
+    },
     push::{self, Push},
-    record::{HeadersBuilder, Record, header},
-    redrive::{self, PartitionReport, RedriveReport, RedriveRequest, Taken, Work},
+    retry::{PartitionReport, RedriveReport, RedriveRequest, Taken, Work},
+    runtime::{
+        clock::{Clock, Timestamp},
+        tasks::Tasks,
+    },
     secrets::{MasterKey, Secrets},
     status::Report,
     storage::{
         Append, AppendKind, Commit, CommitError, Engine, Epoch, Finish, Health, Log as _, MadeBy,
         NewEnd, Stream, StreamConfig, memory::Memory,
     },
-    tasks::Tasks,
 };
 
 const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"789","targetRestApi":"http://127.0.0.1:9/orders","targetRestApiOperation":"POST","targetRestApiPayload":{"orderid":"18jan","n": 1.10},"targetRestApiHeaders":[{"key":"Content-Type","value":"application/json"}]}}"#;
@@ -63,22 +67,26 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 struct CannedRedrives {
     asked: Mutex<Vec<RedriveRequest>>,
-    answers: Mutex<Vec<Result<RedriveReport, redrive::Error>>>,
+    answers: Mutex<Vec<Result<RedriveReport, crate::retry::Error>>>,
     running: Mutex<Option<Taken>>,
 }
 
 #[async_trait]
 impl Redrives for CannedRedrives {
-    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, redrive::Error> {
+    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, crate::retry::Error> {
         self.asked.lock().unwrap().push(request);
         let answer = self.answers.lock().unwrap().pop();
         answer.expect("the test has no answer ready")
     }
 
-    fn hold(&self, stream: &Stream, _: Arc<str>) -> Result<Box<dyn Any + Send>, redrive::Error> {
+    fn hold(
+        &self,
+        stream: &Stream,
+        _: Arc<str>,
+    ) -> Result<Box<dyn Any + Send>, crate::retry::Error> {
         match &*self.running.lock().unwrap() {
             Some(taken) if taken.stream == stream.name => {
-                Err(redrive::Error::Running(taken.clone()))
+                Err(crate::retry::Error::Running(taken.clone()))
             }
             _ => Ok(Box::new(())),
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     dispatch::{Cause, TargetId},
-    redrive::{Group, GroupName, GroupReport, Stopped, TargetFailing, Waiting},
+    retry::{Group, GroupName, GroupReport, Stopped, TargetFailing, Waiting},
 };
 
 fn retry_body(change: &[(&str, Value)]) -> String {
@@ -210,28 +210,28 @@ async fn a_retry_names_what_is_wrong() {
     let of = edge.partition("ServerUnavailableStream", 0);
     for (error, status, code) in [
         (
-            redrive::Error::PartitionUnknown(of),
+            crate::retry::Error::PartitionUnknown(of),
             404,
             "partition_unknown",
         ),
-        (redrive::Error::NotLeased(of), 503, "queue_full"),
+        (crate::retry::Error::NotLeased(of), 503, "queue_full"),
         (
-            redrive::Error::NotStored(CommitError::DiskFull),
+            crate::retry::Error::NotStored(CommitError::DiskFull),
             507,
             "disk_full",
         ),
-        (redrive::Error::GroupsFull, 400, "invalid_request"),
+        (crate::retry::Error::GroupsFull, 400, "invalid_request"),
         (
-            redrive::Error::GroupUnreadable("g".parse().unwrap()),
+            crate::retry::Error::GroupUnreadable("g".parse().unwrap()),
             500,
             "internal",
         ),
         (
-            redrive::Error::GroupNotStored(CommitError::DiskFull),
+            crate::retry::Error::GroupNotStored(CommitError::DiskFull),
             507,
             "disk_full",
         ),
-        (redrive::Error::Stopping, 503, "draining"),
+        (crate::retry::Error::Stopping, 503, "draining"),
     ] {
         edge.redrives.answers.lock().unwrap().push(Err(error));
         edge.post("/stream/retry", retry_body(&[]))
@@ -261,7 +261,7 @@ async fn what_is_running_is_told_with_its_time_and_its_user() {
             ),
         ),
     ] {
-        let running = redrive::Error::Running(taken(&edge, "ServerUnavailableStream", work));
+        let running = crate::retry::Error::Running(taken(&edge, "ServerUnavailableStream", work));
         edge.redrives.answers.lock().unwrap().push(Err(running));
         let answer = edge.post("/stream/retry", retry_body(&[])).await;
         let problem = answer.check_problem(409, code);

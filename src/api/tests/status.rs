@@ -15,8 +15,8 @@ const DIR: &str = "/var/lib/hidden";
 
 pub(super) fn report() -> Report {
     let stream = Arc::new(Stream {
-        id: crate::place::StreamId([1; 16]),
-        incarnation: crate::place::Incarnation(1),
+        id: crate::model::ids::StreamId([1; 16]),
+        incarnation: crate::model::ids::Incarnation(1),
         name: "ServerUnavailableStream".parse().unwrap(),
         partitions: 1,
         config: StreamConfig::default(),

@@ -11,7 +11,7 @@ async fn a_message_is_answered_with_its_place() {
     let id = body["messageId"].as_str().unwrap();
     assert_eq!(answer.header("x-message-id"), id);
     assert_eq!(answer.header("content-type"), "application/json");
-    assert!(id.parse::<crate::place::MessageId>().is_ok());
+    assert!(id.parse::<crate::model::ids::MessageId>().is_ok());
     let expected = json!({"status": "success", "stream": "DataSyncStream", "partition": "0", "offset": 0, "messageId": id,
         "warnings": [{"code": "secret_unknown", "detail": body["warnings"][0]["detail"]}]});
     assert_eq!(body, expected);

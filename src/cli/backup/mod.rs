@@ -20,7 +20,7 @@ use super::{
 use crate::{
     secrets::{Commands, Found, Kept, KeyFile, KeySource, MasterKey, MasterKeyError, Trial},
     storage::{
-        embedded::backup::{self, BackupError, Copied, Copy},
+        local::repair::backup::{self, BackupError, Copied, Copy},
         shares::TOKENS_PREFIX,
     },
 };

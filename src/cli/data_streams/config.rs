@@ -14,7 +14,7 @@ use serde_json::{
 };
 
 use super::{Failure, rule};
-use crate::{files, loose};
+use crate::{json::loose, runtime::files};
 
 /// The gateway takes no longer one.
 const FILE_BYTES_MAX: u64 = 256 << 10;

@@ -17,11 +17,10 @@ use self::config::Shape;
 use super::{
     Failure, Gateway, Output,
     client::Client,
-    confirm::confirm,
     cursors,
-    output::{self, Table, cell, counted},
+    output::{self, Table, cell, confirm::confirm, counted},
 };
-use crate::loose;
+use crate::json::loose;
 
 const ALL: [&str; 3] = ["services", "v2", "stream"];
 /// Pages of data streams: a server that is no gateway may name another page for ever.

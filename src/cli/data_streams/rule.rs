@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use serde_json::{json, value::RawValue};
 
-use crate::loose;
+use crate::json::loose;
 
 /// Operators, the longer ones first, and their words in a configuration.
 const OPERATORS: [(&str, &str); 6] = [

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     docs::{self, Page},
-    nearest::did_you_mean,
+    json::nearest::did_you_mean,
 };
 
 #[derive(Debug, Args)]

@@ -13,11 +13,11 @@ use super::{
     output::{self, Table, counted},
 };
 use crate::{
-    clock::Clock,
     config::LogSettings,
-    storage::embedded::{
+    runtime::clock::Clock,
+    storage::local::{
         Options,
-        doctor::{
+        repair::doctor::{
             Accepted, Examined, FileState, LossReport, LostFile, LostRecords, accept_loss, examine,
             rebuild_index, renew,
         },
@@ -141,7 +141,7 @@ pub(super) async fn off_this_thread<T: Send + 'static>(
 
 fn report(examined: &Examined) -> Value {
     let file = |file: &FileState| {
-        let damage = |damage: &crate::storage::embedded::doctor::Damage| json!({"at": damage.at, "what": damage.what, "goodAt": damage.good_at});
+        let damage = |damage: &crate::storage::local::repair::doctor::Damage| json!({"at": damage.at, "what": damage.what, "goodAt": damage.good_at});
         json!({
             "file": file.path,
             "bytes": file.bytes,
@@ -184,7 +184,7 @@ fn loss_report(report: &LossReport) -> Value {
         })
     };
     let records = |lost: &LostRecords| {
-        let range = |(first, last): &(crate::place::Offset, crate::place::Offset)| json!({"first": first.0, "last": last.0});
+        let range = |(first, last): &(crate::model::ids::Offset, crate::model::ids::Offset)| json!({"first": first.0, "last": last.0});
         json!({
             "stream": lost.stream.to_string(),
             "partition": lost.partition,
@@ -242,7 +242,9 @@ fn loss_text(report: &LossReport, tense: Tense) -> String {
     }
     for lost in &report.partitions {
         let range =
-            |(first, last): &(crate::place::Offset, crate::place::Offset)| match first == last {
+            |(first, last): &(crate::model::ids::Offset, crate::model::ids::Offset)| match first
+                == last
+            {
                 true => first.to_string(),
                 false => format!("{first} to {last}"),
             };
@@ -365,7 +367,7 @@ fn entries(len: usize) -> String {
     }
 }
 
-fn damage_text(damage: &crate::storage::embedded::doctor::Damage) -> String {
+fn damage_text(damage: &crate::storage::local::repair::doctor::Damage) -> String {
     let behind = match damage.good_at {
         Some(good_at) => format!(", good again from byte {good_at} on"),
         None => String::new(),

@@ -11,14 +11,17 @@ use crate::{
         output::{self, Table, counted},
         with_causes,
     },
-    clock::Clock,
     config::Config,
-    place::StreamName,
-    record::{Record, header},
+    model::{
+        ids::StreamName,
+        record::{Record, header},
+    },
+    runtime::clock::Clock,
     secrets::{Commands, Kept, KeySource, MasterKeyError, Trial, is_derived},
     storage::{
         Log,
-        embedded::{Embedded, Options, RealDisk, at_rest::AtRest},
+        embedded::Embedded,
+        local::{Options, RealDisk, open::at_rest::AtRest},
         shares::TOKENS_PREFIX,
     },
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::clock::Timestamp;
+use crate::runtime::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 

@@ -1,7 +1,9 @@
 //! What commands print: tables and sentences for people, JSON for programs.
 
 mod age;
+pub(super) mod confirm;
 mod cut;
+pub(super) mod escape;
 mod screen;
 mod style;
 mod table;
@@ -12,8 +14,8 @@ use serde_json::Value;
 
 use self::screen::Screen;
 pub(super) use self::table::Table;
-use super::{Failure, escape};
-use crate::clock::Clock;
+use super::Failure;
+use crate::runtime::clock::Clock;
 
 /// Writes text to standard output; what a terminal would obey is shown escaped.
 pub(super) fn print(text: &str) -> Result<(), Failure> {

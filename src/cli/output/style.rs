@@ -3,7 +3,7 @@
 //!
 //! [`escape`] shows such marks in the texts of others, so a record cannot colour a cell.
 
-use crate::cli::escape;
+use crate::cli::output::escape;
 
 /// How a text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::{
         client::Client,
         output::{self, Table, cell},
     },
-    loose,
+    json::loose,
 };
 
 /// Pages that ended early, as over millions of settled records: what is no gateway may name another one for ever.

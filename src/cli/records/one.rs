@@ -7,8 +7,7 @@ use super::{Place, indent::indented, page::Item, words};
 use crate::cli::{
     Failure, Output,
     client::Client,
-    escape,
-    output::{self, cell},
+    output::{self, cell, escape},
 };
 
 pub(super) async fn show(

@@ -20,7 +20,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{report::Report, rounds::Rounds};
-use super::{Failure, Gateway, Output, offset_file::OffsetFile};
+use super::{Failure, Gateway, Output, tail::offset_file::OffsetFile};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

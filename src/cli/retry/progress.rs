@@ -10,10 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::cli::{
-    escape,
-    output::{self, counted},
-};
+use crate::cli::output::{self, counted, escape};
 
 /// How often a line comes in a pipe.
 const TELL_EVERY: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use super::{
     stopped::{self, Stopped, stopped},
     waiting::{Told, pause_for},
 };
-use crate::cli::{Failure, client::Client, offset_file::OffsetFile};
+use crate::cli::{Failure, client::Client, tail::offset_file::OffsetFile};
 
 /// A call of a loop, so that its progress is seen and Ctrl-C is heeded soon.
 const LOOP_BUDGET_MS: u64 = 3_000;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::pass::Pass;
-use crate::{cli::output::counted, clock::Timestamp};
+use crate::{cli::output::counted, runtime::clock::Timestamp};
 
 /// Why the gateway has ended a call before any of its bounds.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::{Failure, output::cell},
-    clock::Clock,
+    runtime::clock::Clock,
 };
 
 /// A loop waits for targets until nothing was delivered for so long. It is three times the longest pause of a breaker, and

@@ -16,7 +16,7 @@ use self::{page::Page, report::Report};
 use super::{
     Failure, Gateway, Output,
     client::{self, Client},
-    escape, output,
+    output::{self, escape},
     serve::Stops,
 };
 

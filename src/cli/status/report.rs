@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::clock::Timestamp;
+use crate::runtime::clock::Timestamp;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

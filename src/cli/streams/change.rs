@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::{kept, kept_len, partitions, stream, sum};
 use crate::cli::{
     Failure, Gateway, Output,
-    confirm::confirm,
-    output::{self, cell, counted},
+    output::{self, cell, confirm::confirm, counted},
 };
 
 #[derive(Debug, Args)]

@@ -7,8 +7,7 @@ use super::{kept_len, partitions, stream, sum};
 use crate::cli::{
     Failure, Gateway, Output,
     client::{Client, Error},
-    confirm::confirm,
-    output::{self, Table, cell, counted},
+    output::{self, Table, cell, confirm::confirm, counted},
 };
 
 /// What the columns of the question mean, behind the help.

@@ -25,8 +25,8 @@ use self::{
 };
 use super::{Failure, Gateway, Output, client::Client, output, serve::Stops};
 use crate::{
-    files::{self, VALUE_BYTES_MAX},
     ingest::IdempotencyKey,
+    runtime::files::{self, VALUE_BYTES_MAX},
 };
 
 const TOKEN_HEADER: &str = "authorization";

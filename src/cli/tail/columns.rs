@@ -1,7 +1,7 @@
 //! Columns of lines that come one after the other, while nobody knows how wide the next cell is. A column is as wide as its
 //! widest cell so far, up to a bound, and a cell without text is `-`: so columns stay in place, for people and for `awk`.
 
-use crate::cli::escape;
+use crate::cli::output::escape;
 
 use super::print::cut;
 

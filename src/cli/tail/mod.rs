@@ -12,6 +12,7 @@ mod acks;
 mod again;
 mod columns;
 mod cut;
+pub(super) mod offset_file;
 mod polled;
 mod print;
 mod record;
@@ -36,7 +37,7 @@ use super::{
     client::{self, Client},
     output, when,
 };
-use crate::random;
+use crate::runtime::random;
 
 #[cfg(test)]
 pub(super) use self::cut::connects_again_after;

@@ -24,8 +24,7 @@ use crate::{
         output::{self, cell, counted},
         records::{Item, Page},
     },
-    clock::Clock,
-    random,
+    runtime::{clock::Clock, random},
 };
 
 /// How long the command waits at the end of the stream before it asks again.

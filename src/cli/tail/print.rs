@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    cli::{Output, escape},
-    clock::Clock,
+    cli::{Output, output::escape},
+    runtime::clock::Clock,
 };
 
 use super::{

@@ -29,7 +29,7 @@ use tokio_tungstenite::{
 
 use crate::{
     cli::client::{Client, Error},
-    loose,
+    json::loose,
 };
 
 /// The configuration, or the switch of protocols, must be here after this time.
@@ -77,7 +77,7 @@ impl Session {
     ) -> Result<Self, Error> {
         let mut random = [0; 16];
         let no_random = |error| Error::NoAnswer(format!("there are no random numbers: {error}"));
-        crate::random::fill(&mut random).map_err(no_random)?;
+        crate::runtime::random::fill(&mut random).map_err(no_random)?;
         let key = BASE64.encode(&random);
         let request = client
             .request(Method::GET, &path(name), query)

@@ -15,7 +15,7 @@ use super::{
     Failure, Output,
     tail::{Outcome, Writer, line_chars_max},
 };
-use crate::{descriptors, tasks::Tasks};
+use crate::runtime::{descriptors, tasks::Tasks};
 
 pub(super) use self::{answers::Rule, server::Server};
 

@@ -9,8 +9,8 @@ use super::{
     server::Call,
 };
 use crate::{
-    cli::{escape, tail::cut},
-    mask,
+    cli::{output::escape, tail::cut},
+    model::mask,
 };
 
 /// Headers that every call has, and that tell nothing about the message.

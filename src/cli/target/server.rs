@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::answers::{Act, End, Rule};
-use crate::{
+use crate::runtime::{
     clock::{Clock, Timestamp},
     descriptors::RETRY_WAIT,
     tasks::Tasks,

@@ -17,9 +17,9 @@ use crate::{
     config::Config,
     dispatch::{
         Cause,
-        job::{Errand, LeftLanes, Mapping, Redone, Redriven, Start},
+        queue::job::{Errand, LeftLanes, Mapping, Redone, Redriven, Start},
     },
-    record::Record,
+    model::record::Record,
     storage::{CommitError, Log, OpenRecords, StreamConfig},
 };
 

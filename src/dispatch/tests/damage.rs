@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use serde_json::json;
 
 use super::{
+    checkpoints::crashed,
     harness::{Harness, SOURCE, message},
-    hints::crashed,
     stub::{StubTarget, until},
 };
 use crate::storage::{Log, OpenRecords};

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::Config,
     dispatch::{Cause, WaitingRecord, WaitsFor},
-    place::Offset,
+    model::ids::Offset,
 };
 
 fn soon(config: &mut Config) {
@@ -151,7 +151,7 @@ async fn a_record_that_waits_shows_its_last_cause_and_a_reload_can_end_that() {
     let mut calls = [target.next_call().await, target.next_call().await];
     calls.sort_by(|a, b| a.path.cmp(&b.path));
     let [first, third] = calls;
-    let before = crate::clock::Clock::system().now();
+    let before = crate::runtime::clock::Clock::system().now();
     first.answer_with(503, &[("retry-after", "1800")], "");
     let waiting = until_waiting(&gateway, 1).await;
     let [one] = waiting[..] else { unreachable!() };
@@ -201,7 +201,7 @@ async fn what_is_put_off_waits_no_shorter_than_our_own_pause() {
             config.dispatch.backoff_ms_max = 2_000_000;
         })
         .await;
-        let before = crate::clock::Clock::system().now();
+        let before = crate::runtime::clock::Clock::system().now();
         gateway.sync("k", &message(target.address, "/1")).await;
         target.next_call().await.answer_with(429, headers, "");
         let due = until_waiting(&gateway, 1).await[0].due;
@@ -214,7 +214,7 @@ async fn what_is_put_off_waits_no_shorter_than_our_own_pause() {
 async fn a_target_whose_clock_is_wrong_gets_the_time_that_it_asks_for() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
-    let before = crate::clock::Clock::system().now();
+    let before = crate::runtime::clock::Clock::system().now();
     gateway.sync("k", &message(target.address, "/1")).await;
     let half_an_hour = [
         ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),

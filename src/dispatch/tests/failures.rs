@@ -16,7 +16,7 @@ use super::{
     reload::named,
     stub::{StubTarget, raw_target, read_head, within},
 };
-use crate::{clock::Timestamp, config::Config, storage::AppendKind};
+use crate::{config::Config, runtime::clock::Timestamp, storage::AppendKind};
 
 /// Dispatches one message; checks cause and status of the error record in `stream`.
 #[track_caller]
@@ -341,8 +341,8 @@ async fn an_error_record_holds_the_whole_cause_and_where_it_came_from() {
     );
     let message_id = crate::log::Streams::message_id(
         &gateway.stream(SOURCE),
-        crate::place::Partition(0),
-        crate::place::Offset(0),
+        crate::model::ids::Partition(0),
+        crate::model::ids::Offset(0),
     )
     .to_string();
     let body = "ü".repeat(1024);

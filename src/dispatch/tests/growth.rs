@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Config,
     log::Streams,
-    record::Record,
+    model::record::Record,
     storage::{Append, AppendKind, Commit, Log},
 };
 

@@ -14,20 +14,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::stub::{until, within};
 use crate::{
-    clock::Clock,
     config::Config,
     dispatch::{
         Credential, CredentialError, Credentials, Deps, Dispatcher, NewestVersions, Settings, Stats,
     },
     log::Streams,
-    place::{Offset, Partition, PartitionId, Position},
-    record::{HeadersBuilder, Record, StoredRecord},
+    model::{
+        ids::{Offset, Partition, PartitionId, Position},
+        record::{HeadersBuilder, Record, StoredRecord},
+        target::Origin,
+    },
+    runtime::{clock::Clock, tasks::Tasks},
     storage::{
         Append, AppendKind, Commit, Counts, Engine, Log, Stream, StreamConfig,
-        embedded::{Embedded, Options, RealDisk},
+        embedded::Embedded,
+        local::{Options, RealDisk},
     },
-    target::Origin,
-    tasks::Tasks,
 };
 
 pub(crate) const SOURCE: &str = "DataSyncStream";

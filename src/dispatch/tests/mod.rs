@@ -1,16 +1,16 @@
 //! Dispatch over a real log and real sockets.
 
 mod answers;
-mod behind;
 mod breaker;
+mod checkpoints;
 mod connections;
 mod damage;
 mod deferral;
 mod failures;
 mod growth;
 pub(crate) mod harness;
-mod hints;
 mod http2;
+mod lagging;
 mod lookups;
 mod lost_ends;
 mod order;

@@ -17,16 +17,16 @@ use super::harness::{
     DEFAULT, INTERNAL, SOURCE, TestSecrets, UNAVAILABLE, UNRECOVERABLE, message, record, settings,
 };
 use crate::{
-    clock::Clock,
     config::Config,
-    dispatch::{Deps, Dispatcher, Stats, connect::Network},
+    dispatch::{Deps, Dispatcher, Stats, call::connect::Network},
     log::Streams,
-    place::{Partition, PartitionId},
+    model::ids::{Partition, PartitionId},
+    runtime::{clock::Clock, tasks::Tasks},
     storage::{
         Append, AppendKind, Commit, Counts, Engine, Log, StreamConfig,
-        embedded::{Embedded, Options, RealDisk, hands::Hands},
+        embedded::Embedded,
+        local::{Options, RealDisk, proofs::hands::Hands},
     },
-    tasks::Tasks,
 };
 
 /// What an exchange takes over the made-up network.

@@ -8,7 +8,7 @@ use super::{
     reload::named,
     stub::{StubTarget, within},
 };
-use crate::{config::TargetSettings, record::Record, storage::State};
+use crate::{config::TargetSettings, model::record::Record, storage::State};
 
 fn part(name: &str, target: &StubTarget, prefix: &str) -> TargetSettings {
     TargetSettings {

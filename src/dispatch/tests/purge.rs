@@ -1,15 +1,14 @@
 //! The source stream is purged while its records are under way: what was purged has ended, and is called no more.
 
 use super::{
+    checkpoints::crashed,
     harness::{Harness, SOURCE, message, record},
-    hints::crashed,
     stub::{StubTarget, within},
 };
 use crate::{
     dispatch::WaitsFor,
-    ledger::Balance,
-    place::Offset,
-    storage::{Log, OpenRecords, PurgeNote, Purged},
+    model::ids::Offset,
+    storage::{Log, OpenRecords, PurgeNote, Purged, ledger::Balance},
 };
 
 impl Harness {

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     config::Redrive,
-    place::Offset,
-    redrive::{ErrorMapping, RedriveRequest, Redriver},
+    model::ids::Offset,
+    retry::{ErrorMapping, RedriveRequest, Redriver},
     storage::{Log, OpenRecords, PurgeNote},
 };
 
@@ -69,7 +69,7 @@ async fn a_retry_takes_the_slots_of_its_target() {
         before: None,
         group: None,
         records_max: 9,
-        filter: crate::redrive::Filter::default(),
+        filter: crate::retry::Filter::default(),
         mapping: ErrorMapping::default(),
         rate: None,
         redeliver: false,

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::TargetSettings,
     dispatch::{OutcomeLabel, TargetStatus},
-    place::{Partition, PartitionId, Position},
+    model::ids::{Partition, PartitionId, Position},
     storage::{Log, Stream, StreamConfig},
 };
 

@@ -12,7 +12,7 @@ use super::{
     harness::{Harness, SOURCE, message, record},
     stub::{StubTarget, stand_still, until, within},
 };
-use crate::{config::Config, record::Record};
+use crate::{config::Config, model::record::Record};
 
 /// A record that its target can tell: `/key/number`.
 fn numbered(target: &StubTarget, key: &str, at: usize) -> Record {

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, advance, timeout},
 };
 
-use crate::tasks::Tasks;
+use crate::runtime::tasks::Tasks;
 
 /// No test waits longer for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

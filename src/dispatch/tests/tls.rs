@@ -27,7 +27,7 @@ use super::{
     harness::{Harness, UNAVAILABLE, header, message},
     stub::{Raw, StubTarget, raw_target, within},
 };
-use crate::{config::Config, tasks::Tasks};
+use crate::{config::Config, runtime::tasks::Tasks};
 
 /// What a call looked like from the other side.
 type Seen = (http::Version, String, Bytes);

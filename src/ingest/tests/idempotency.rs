@@ -5,7 +5,7 @@ use futures_util::{future::join, poll};
 use super::*;
 use crate::{
     ingest::idempotency::{BodyDigest, InFlight},
-    place::StreamId,
+    model::ids::StreamId,
     storage::{Appended, DedupId, conformance::eventually},
 };
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    place::{PartitionId, Position},
+    model::ids::{PartitionId, Position},
     secrets::MasterKey,
     storage::{Health, Log as _, StreamConfig, conformance::in_time, memory::Memory},
 };
@@ -694,7 +694,7 @@ proptest! {
     fn any_bytes_are_refused_or_taken_and_never_a_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let text = String::from_utf8_lossy(&body);
         both_ways_agree(&text);
-        json::depth_is_legal(&body);
+        crate::json::scan::depth_is_legal(&body);
     }
 
     #[test]

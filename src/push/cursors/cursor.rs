@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
-    clock::Timestamp,
     push::{
         position::{Place, Position, PositionKey},
         resource::ResourceName,
     },
+    runtime::clock::Timestamp,
 };
 
 use super::{Cursors, name::CursorName};

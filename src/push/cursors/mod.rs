@@ -9,6 +9,7 @@
 
 mod cursor;
 mod name;
+pub(super) mod tended;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +24,12 @@ use tokio::{sync::OwnedMutexGuard, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::{Clock, Timestamp},
     log::Streams,
+    runtime::{
+        clock::{Clock, Timestamp},
+        tasks::{Part, Tasks},
+    },
     storage::{Commit, CommitError, StateChange},
-    tasks::{Part, Tasks},
 };
 
 use super::{

@@ -7,17 +7,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CursorError, Cursors, LEN_MAX, cursor::State};
 use crate::{
-    clock::{Clock, Timestamp},
     config::Config,
     log::Streams,
-    place::{Offset, Partition, PartitionId},
+    model::{
+        ids::{Offset, Partition, PartitionId},
+        record::{HeadersBuilder, Record},
+    },
     push::{Asked, Push, Settings, StartRefused, Subscription},
-    record::{HeadersBuilder, Record},
+    runtime::{
+        clock::{Clock, Timestamp},
+        tasks::Tasks,
+    },
     storage::{
         Append, AppendKind, Commit, CommitError, Engine, Log as _, State as _, StreamConfig,
         memory::Memory,
     },
-    tasks::Tasks,
 };
 
 const DAY: u64 = 24 * 3600 * 1_000_000;

@@ -5,6 +5,7 @@
 
 mod check;
 mod event;
+pub(super) mod served;
 #[cfg(test)]
 mod tests;
 mod yaml;

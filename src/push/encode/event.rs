@@ -4,8 +4,8 @@ use data_encoding::HEXLOWER;
 use ring::digest;
 
 use crate::{
+    model::record::header,
     push::schema::{PreambleKind, PreambleRecord},
-    record::header,
 };
 
 use super::{Op, json, write::Facts};

@@ -1,11 +1,11 @@
 //! The metadata members of records: what is the same in all of them is one text.
 
 use crate::{
-    clock::Stamps,
     push::{
         json::{quoted, scalar_text},
         resource::{Encoding, MetaField, ObjectName},
     },
+    runtime::clock::Stamps,
 };
 
 use super::{

@@ -20,16 +20,20 @@ mod view;
 mod write;
 
 use crate::{
-    clock::{Stamps, Timestamp},
-    place::{MessageIds, Partition, PartitionId, StreamName},
-    record::{StoredRecord, header},
+    model::{
+        ids::{MessageIds, Partition, PartitionId, StreamName},
+        record::{StoredRecord, header},
+    },
+    runtime::clock::{Stamps, Timestamp},
     storage::{ControlEvent, ControlEventKind, Stream},
 };
 
 use super::{
     data_stream::DataStream,
-    gaps::Missing,
-    hub::{Encode, Encoded},
+    feed::{
+        gaps::Missing,
+        hub::{Encode, Encoded},
+    },
     resource::{ObjectName, Resource},
     schema::{Gap, PreambleRecord, StreamFacts, gap_record, preamble},
     settings::Settings,
@@ -315,8 +319,8 @@ impl Told {
 fn gaps(missing: &Missing) -> Vec<Gap> {
     let gap = |&(partition, from, to): &(Partition, u64, u64)| Gap {
         partition,
-        from: crate::place::Offset(from),
-        to: crate::place::Offset(to),
+        from: crate::model::ids::Offset(from),
+        to: crate::model::ids::Offset(to),
     };
     missing.iter().map(gap).collect()
 }

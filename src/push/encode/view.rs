@@ -8,16 +8,18 @@ use std::{
 };
 
 use crate::{
-    live::Live,
-    mask::{HEADERS, mask, may_hide},
-    place::{Offset, Partition},
+    model::{
+        ids::{Offset, Partition},
+        mask::{HEADERS, mask, may_hide},
+        record::{StoredRecord, header},
+    },
     push::{
         misfits::{Misfit, Misfits},
         resource::{
             AppendColumn, ColumnType, Image, ObjectName, ObjectView, UrlParts, UrlPattern, View,
         },
     },
-    record::{StoredRecord, header},
+    runtime::live::Live,
 };
 
 use super::{

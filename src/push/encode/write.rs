@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 use crate::{
-    clock::Timestamp,
-    place::{Offset, Partition},
+    model::{
+        ids::{Offset, Partition},
+        record::StoredRecord,
+    },
     push::resource::{AppendColumn, DDL, Encoding, Image, Model, ObjectName, Resource},
-    record::StoredRecord,
+    runtime::clock::Timestamp,
 };
 
 use super::{

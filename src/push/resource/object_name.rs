@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::place::StreamName;
+use crate::model::ids::StreamName;
 
 use super::glob;
 

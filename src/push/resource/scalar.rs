@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::ingest::json;
+use crate::json::scan;
 
 /// A JSON value that has no parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Scalar {
             b'n' => Some(Self::Null),
             b't' => Some(Self::Bool(true)),
             b'f' => Some(Self::Bool(false)),
-            b'"' => json::string(value).map(|text| Self::String(text.into_owned())),
+            b'"' => scan::string(value).map(|text| Self::String(text.into_owned())),
             b'{' | b'[' => None,
             _ => Some(Self::Number(text.to_owned())),
         }

@@ -1,6 +1,6 @@
 //! What is legal in a configuration and yet most likely not meant.
 
-use crate::nearest::nearest;
+use crate::json::nearest::nearest;
 
 use super::{MetaField, ObjectName, ObjectPattern, Resource};
 

@@ -1,12 +1,12 @@
 //! What every connection begins with.
 
 use crate::{
-    clock::Timestamp,
-    place::{Incarnation, Offset, Partition, StreamName},
+    model::ids::{Incarnation, Offset, Partition, StreamName},
     push::{
         json::Json,
         resource::{COLUMNS, Encoding, ObjectName, Resource},
     },
+    runtime::clock::Timestamp,
 };
 
 use super::{

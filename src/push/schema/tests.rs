@@ -3,10 +3,10 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::{
-    clock::Timestamp,
-    ingest::json::Members,
-    place::{Incarnation, Offset, Partition, StreamName},
+    json::scan::Members,
+    model::ids::{Incarnation, Offset, Partition, StreamName},
     push::resource::{ObjectName, Resource, strategy},
+    runtime::clock::Timestamp,
 };
 
 use super::*;

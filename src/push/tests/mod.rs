@@ -17,28 +17,36 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     Asked, End, Push, Settings, SubscribeError, Subscription,
-    begin::Begin,
     encode::Scratch,
-    frame::Frame,
-    frames::Shares,
-    gaps::{Gaps, Missing},
-    hub::{Encode, Encoded, Hub, HubError, Parts},
+    feed::{
+        frame::Frame,
+        frames::Shares,
+        gaps::{Gaps, Missing},
+        hub::{Encode, Encoded, Hub, HubError, Parts},
+    },
     position::{Contract, Place, Position, PositionKey},
-    reader::Reader,
     resource::QualityOfService,
-    start::{StartRefused, start},
+    subscribe::{
+        begin::Begin,
+        reader::Reader,
+        start::{StartRefused, start},
+    },
 };
 use crate::{
-    clock::{Clock, Timestamp},
     config::Config,
     log::Streams,
-    place::{Incarnation, Offset, Partition},
-    record::{HeadersBuilder, Record, StoredRecord},
+    model::{
+        ids::{Incarnation, Offset, Partition},
+        record::{HeadersBuilder, Record, StoredRecord},
+    },
+    runtime::{
+        clock::{Clock, Timestamp},
+        tasks::Tasks,
+    },
     storage::{
         Append, AppendKind, Commit, CommitError, ControlEvent, Engine, Log as _, OpenRecords,
         PurgeNote, Stream, StreamConfig, memory::Memory,
     },
-    tasks::Tasks,
 };
 
 /// Writes where a record is, and leaves out those whose key says so.
@@ -123,7 +131,7 @@ impl Shown {
 
     async fn commit_value(&self, partitions: &[u16], key: &'static str, value: &str) -> Timestamp {
         let appends = partitions.iter().map(|partition| Append {
-            of: crate::place::PartitionId {
+            of: crate::model::ids::PartitionId {
                 stream: self.stream.id,
                 partition: Partition(*partition),
             },

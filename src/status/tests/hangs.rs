@@ -7,17 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::record;
 use crate::{
-    clock::Clock,
     config::Config,
     dispatch::{self, Dispatcher},
     gateway::credentials::FromSecrets,
     log::Streams,
     push::{self, Push},
-    redrive::Redriver,
+    retry::Redriver,
+    runtime::{clock::Clock, tasks::Tasks},
     secrets::{MasterKey, Secrets},
     status::{Deps, KEPT, Report, Status},
     storage::{Append, AppendKind, Commit, Engine, Log as _, StreamConfig, memory::Memory},
-    tasks::Tasks,
 };
 
 /// Makes a report that is no earlier one.

@@ -9,15 +9,18 @@ use tempfile::TempDir;
 
 use super::census::{Aim, Census, Counted, Dispatch, Group};
 use crate::{
-    clock::{Clock, Timestamp},
     config::LogSettings,
     dispatch::{Cause, TargetId},
-    place::{Offset, Partition, PartitionId},
-    record::{HeadersBuilder, Record, header},
+    model::{
+        ids::{Offset, Partition, PartitionId},
+        record::{HeadersBuilder, Record, header},
+    },
+    runtime::clock::{Clock, Timestamp},
     storage::{
         Append, AppendKind, Commit, Epoch, Finish, Log as _, NewEnd, OpenRecords, PurgeNote,
         Stream, StreamConfig,
-        embedded::{Embedded, Options, RealDisk},
+        embedded::Embedded,
+        local::{Options, RealDisk},
     },
 };
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::LATER;
 use crate::{
-    clock::Timestamp,
     dispatch::{BreakerState, Cause, LastFailure, TargetId},
-    place::{Incarnation, Offset, Partition, PartitionId, StreamId},
+    model::ids::{Incarnation, Offset, Partition, PartitionId, StreamId},
+    runtime::clock::Timestamp,
     status::{Aim, Books, Counted, Group, Open, Problem, Report, Retry, Target, problems},
     storage::{Health, Space, Stream, StreamConfig},
 };

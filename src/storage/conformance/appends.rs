@@ -7,9 +7,11 @@ use super::{
     refused, reopened, stored,
 };
 use crate::{
-    clock::Timestamp,
-    place::Offset,
-    record::{HeadersBuilder, Record, header},
+    model::{
+        ids::Offset,
+        record::{HeadersBuilder, Record, header},
+    },
+    runtime::clock::Timestamp,
     storage::{AppendKind, Appended, Commit, CommitError, NewEnd, StreamConfig, StreamError},
 };
 

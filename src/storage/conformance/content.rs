@@ -3,9 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    clock::Timestamp,
-    place::{Offset, PartitionId},
-    record::StoredRecord,
+    model::{
+        ids::{Offset, PartitionId},
+        record::StoredRecord,
+    },
+    runtime::clock::Timestamp,
     storage::{Engine, PartitionStatus, ReadError, StateEntry, Stream},
 };
 

@@ -6,7 +6,7 @@ use super::{
     Content, Place, change, finish, make, numbered, one_partition, part, refused, reopened, stored,
 };
 use crate::{
-    place::{Offset, PartitionId},
+    model::ids::{Offset, PartitionId},
     storage::{
         Append, Appended, Commit, CommitError, Committed, Dedup, DedupId, Engine, MEMO_BYTES_MAX,
         NewEnd, OpenRecords,

@@ -7,7 +7,7 @@ use super::{
     record, refused, reopened, stored,
 };
 use crate::{
-    place::{Offset, Partition, PartitionId},
+    model::ids::{Offset, Partition, PartitionId},
     storage::{AppendKind, Commit, CommitError, End, Engine, Epoch, Finish, NewEnd},
 };
 

@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::{Place, append, finish, make, numbered, one_partition, part, record, reopened, stored};
 use crate::{
-    place::{Offset, PartitionId},
+    model::ids::{Offset, PartitionId},
+    runtime::tasks::Tasks,
     storage::{Append, AppendKind, Commit, CommitError, Engine, NewEnd, StateChange},
-    tasks::Tasks,
 };
 
 /// Runs `count` tasks and waits for all.
@@ -169,5 +169,9 @@ pub(crate) async fn bounds_show_a_commit_in_all_partitions_or_in_none(place: &dy
         stored(engine.as_ref(), commit).await;
     }
     looks.join().unwrap();
-    assert!(engine.bounds(crate::place::StreamId([9; 16])).is_none());
+    assert!(
+        engine
+            .bounds(crate::model::ids::StreamId([9; 16]))
+            .is_none()
+    );
 }

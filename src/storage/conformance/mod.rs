@@ -27,9 +27,11 @@ use super::{
     Stream, StreamConfig,
 };
 use crate::{
-    clock::Clock,
-    place::{Offset, Partition, PartitionId, StreamName},
-    record::{HeadersBuilder, Record},
+    model::{
+        ids::{Offset, Partition, PartitionId, StreamName},
+        record::{HeadersBuilder, Record},
+    },
+    runtime::clock::Clock,
 };
 
 /// Where an engine keeps its things, so that it can be opened again.

@@ -4,11 +4,10 @@ use super::{
     Content, Place, change, finish, make, numbered, one_partition, part, refused, reopened, stored,
 };
 use crate::{
-    ledger::Balance,
-    place::{Offset, StreamId},
+    model::ids::{Offset, StreamId},
     storage::{
         Bounds, CommitError, ControlEventKind, EVENTS_MAX, Engine, NewEnd, OpenRecords, PurgeNote,
-        Purged, PurgedPartition, ReadError, StreamConfig, StreamError,
+        Purged, PurgedPartition, ReadError, StreamConfig, StreamError, ledger::Balance,
     },
 };
 

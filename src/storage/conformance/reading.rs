@@ -5,8 +5,8 @@ use super::{
     stored, stream_name,
 };
 use crate::{
-    clock::Timestamp,
-    place::{Offset, Partition, PartitionId, StreamId},
+    model::ids::{Offset, Partition, PartitionId, StreamId},
+    runtime::clock::Timestamp,
     storage::{
         Bounds, CommitError, Keep, NewEnd, PartitionStatus, ReadError, Stream, StreamConfig,
         StreamError,

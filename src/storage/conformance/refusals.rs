@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Content, Place, change, finish, make, numbered, part, refused, reopened, stored};
 use crate::{
-    place::{Offset, PartitionId, StreamId},
+    model::ids::{Offset, PartitionId, StreamId},
     storage::{
         Append, Commit, CommitError, Engine, Epoch, Finish, NewEnd, STATE_BYTES_MAX, StateChange,
         Stream,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Place, finish, make, numbered, part, reopened, stored, stream_name};
 use crate::{
-    place::{Offset, StreamId},
+    model::ids::{Offset, StreamId},
     storage::{
         ControlEventKind, Engine, MadeBy, NewEnd, OpenRecords, PartitionStatus, Stream,
         StreamConfig, StreamError,

@@ -5,7 +5,7 @@ use super::{
     stored,
 };
 use crate::{
-    place::Offset,
+    model::ids::Offset,
     storage::{Bounds, CommitError, Keep, NewEnd, ReadError},
 };
 

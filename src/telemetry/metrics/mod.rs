@@ -47,7 +47,7 @@ pub use self::{
     prometheus::text as prometheus_text,
 };
 use super::process;
-use crate::clock::Clock;
+use crate::runtime::clock::Clock;
 
 /// One label.
 pub type Label = [(&'static str, String); 1];
@@ -235,7 +235,7 @@ fn as_f64(value: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Timestamp, tasks::Panics};
+    use crate::runtime::{clock::Timestamp, tasks::Panics};
 
     #[derive(Debug)]
     struct Everything;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{bounded, lived, names, said};
-use crate::harness::{run_on, syncgate};
+use crate::testkit::{run_on, syncgate};
 
 const SIGXFSZ: i32 = 25;
 

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{names, said};
-use crate::harness::{Gateway, Place, StubTarget, keyed, poll, syncgate};
+use crate::testkit::{Gateway, Place, StubTarget, keyed, poll, syncgate};
 
 const OTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
 

@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::Output};
 
 use serde_json::json;
 
-use crate::harness::{Gateway, Place, StubTarget, keyed, syncgate};
+use crate::testkit::{Gateway, Place, StubTarget, keyed, syncgate};
 
 /// A stopped gateway whose journal has about 200 KB.
 async fn lived() -> Place {

@@ -11,7 +11,7 @@ use std::{
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Act, Place, StubTarget, keyed, syncgate};
+use crate::testkit::{Act, Place, StubTarget, keyed, syncgate};
 
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
 const VARIABLE: &str = "SYNCGATE_MASTER_KEY";

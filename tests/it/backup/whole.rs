@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 
 use super::{bounded, lived, names, said};
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll, run_on, syncgate};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, poll, run_on, syncgate};
 
 #[tokio::test]
 async fn a_copy_made_while_the_gateway_runs_goes_on_where_it_was_made_with_new_incarnations() {

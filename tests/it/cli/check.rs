@@ -10,7 +10,7 @@ use std::{
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Place, StubTarget, keyed, poll, syncgate};
+use crate::testkit::{Place, StubTarget, keyed, poll, syncgate};
 
 const OTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
 

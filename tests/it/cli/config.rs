@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Place, syncgate};
+use crate::testkit::{Place, syncgate};
 
 fn ended(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Place, keyed, on_terminal, on_terminal_typing, syncgate};
+use crate::testkit::{Gateway, Place, keyed, on_terminal, on_terminal_typing, syncgate};
 
 /// A command for a gateway.
 fn command(gateway: &Gateway, arguments: &[&str]) -> Command {

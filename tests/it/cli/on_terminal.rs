@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
-use crate::harness::{
+use crate::testkit::{
     Act, Gateway, Place, StubTarget, keyed, on_terminal, on_terminal_in_colour, poll, syncgate,
 };
 

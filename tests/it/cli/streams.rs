@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Act, Gateway, StubTarget, keyed, on_terminal_typing, syncgate};
+use crate::testkit::{Act, Gateway, StubTarget, keyed, on_terminal_typing, syncgate};
 
 const INTERNAL: &str = "InternalserverErrorStream";
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, StubTarget, keyed, syncgate};
+use crate::testkit::{Act, Gateway, StubTarget, keyed, syncgate};
 
 /// Runs a command to its end, beside the async tests.
 async fn run(arguments: &[&str], input: &str) -> Output {

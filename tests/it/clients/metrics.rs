@@ -9,7 +9,7 @@ use std::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, StubTarget, keyed, poll};
+use crate::testkit::{Act, Gateway, StubTarget, keyed, poll};
 
 use super::{SOURCES, address, lines, tools};
 

@@ -17,7 +17,7 @@ use std::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Place, keyed};
+use crate::testkit::{Gateway, Place, keyed};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients");
 /// The newest one of all.

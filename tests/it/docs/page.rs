@@ -17,8 +17,8 @@ use super::{
     shell::{self, Ended},
 };
 use crate::{
-    harness::{Act, Gateway, Place, StubTarget, poll, syncgate},
     readme,
+    testkit::{Act, Gateway, Place, StubTarget, poll, syncgate},
 };
 
 /// As the pages write them.

@@ -1,7 +1,7 @@
 //! The manual as `syncgate docs` prints it.
 
 use super::pages;
-use crate::harness::{on_terminal, on_terminal_in_colour, syncgate};
+use crate::testkit::{on_terminal, on_terminal_in_colour, syncgate};
 
 fn docs(arguments: &[&str]) -> (Option<i32>, String, String) {
     let ended = syncgate().arg("docs").args(arguments).output().unwrap();

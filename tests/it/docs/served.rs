@@ -6,7 +6,7 @@ use flate2::read::GzDecoder;
 use reqwest::{Method, Response};
 
 use super::pages;
-use crate::harness::{Gateway, Place};
+use crate::testkit::{Gateway, Place};
 
 async fn ask(gateway: &Gateway, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
     let request = gateway.request(method, path);

@@ -9,7 +9,7 @@ use tokio::{
     net,
 };
 
-use crate::harness::{Act, Gateway, Place, StubTarget, message, poll, within};
+use crate::testkit::{Act, Gateway, Place, StubTarget, message, poll, within};
 
 /// Starts the gateway where it may open 128 files.
 const LOW: &[&str] = &["sh", "-c", "ulimit -n 128; exec \"$0\" \"$@\""];
@@ -72,7 +72,7 @@ async fn idle_clients_and_targets_that_hang_leave_the_log_its_files_and_others_t
     assert!(!log.contains("no connection could be accepted"), "{log}");
     // Whoever waited in the kernel's queue is served once others have gone.
     drop(idle);
-    let newcomer = crate::harness::client().get(format!("{}/healthz", gateway.url));
+    let newcomer = crate::testkit::client().get(format!("{}/healthz", gateway.url));
     let served = within("an answer", newcomer.send()).await.unwrap();
     assert!(served.status().is_success());
     // And targets that answer again get what waited.

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Place, StubTarget, message, poll, run_on, syncgate};
+use crate::testkit::{Place, StubTarget, message, poll, run_on, syncgate};
 
 /// Starts the gateway where new files are open to everybody.
 const OPEN: &[&str] = &["sh", "-c", "umask 000; exec \"$0\" \"$@\""];

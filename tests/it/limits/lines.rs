@@ -8,12 +8,12 @@ use std::{
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Place, StubTarget, message, poll};
+use crate::testkit::{Act, Place, StubTarget, message, poll};
 
 /// More than a pipe and the lines that may wait hold together.
 const MESSAGES: usize = 9_000;
 
-async fn dropped(gateway: &crate::harness::Gateway) -> Option<u64> {
+async fn dropped(gateway: &crate::testkit::Gateway) -> Option<u64> {
     let text = gateway.get("/metrics").await.ok();
     let name = "syncgate_log_lines_dropped_total ";
     let mut lines = text.as_str()?.lines();

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Gateway, StubTarget, message, syncgate};
+use crate::testkit::{Gateway, StubTarget, message, syncgate};
 
 /// Clears the screen, in two ways; turns text around; rings.
 const HARM: &str = "\u{1b}[2J\u{9b}2J\u{202e}drow\u{2066}\u{7f}\u{7}";

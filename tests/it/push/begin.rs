@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::raw::{Raw, create, handshake, path, post, refused, send};
-use crate::harness::{Gateway, run_on};
+use crate::testkit::{Gateway, run_on};
 
 const QUALITIES: [&str; 3] = ["exactlyOnce", "atLeastOnce", "atMostOnce"];
 

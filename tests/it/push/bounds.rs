@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::raw::{path, refused, send};
-use crate::harness::Gateway;
+use crate::testkit::Gateway;
 
 const CONFIG_BYTES_MAX: usize = 256 << 10;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use super::raw::{Raw, create, handshake, masked, path, post, refused, send};
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, poll};
 
 /// Lots of data, in files that go soon.
 const SMALL_FILES: &str = "[log]\nsegment_bytes = 1048576\n\n[sync]\nrecord_bytes_max = 65536\nbatch_bytes_max = 262144\n";

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, http::Response};
 
-use crate::harness::{Answer, Gateway, poll, within};
+use crate::testkit::{Answer, Gateway, poll, within};
 
 use super::{Socket, made, next, open, pos, records, sync, xid};
 

@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 
 use super::*;
-use crate::harness::read_yaml;
+use crate::testkit::read_yaml;
 
 /// Follows a reference of a document.
 fn followed<'a>(document: &'a Value, at: &'a Value) -> &'a Value {

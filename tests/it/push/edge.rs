@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::raw::{ALL, Raw, create, handshake, masked, path, post, refused, send};
-use crate::harness::{Gateway, Place, poll, run_on, within};
+use crate::testkit::{Gateway, Place, poll, run_on, within};
 
 #[tokio::test]
 async fn each_fault_of_a_configuration_has_its_number() {

@@ -4,7 +4,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use super::raw::{Raw, create, handshake, path, post, refused, send};
-use crate::harness::{Gateway, within};
+use crate::testkit::{Gateway, within};
 
 /// A connection with events.
 struct Events {

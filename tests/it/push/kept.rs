@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::raw::{Raw, create, path, send};
-use crate::harness::{Gateway, StubTarget, keyed, message};
+use crate::testkit::{Gateway, StubTarget, keyed, message};
 
 #[tokio::test]
 async fn documents_fill_their_own_share_and_nobody_elses() {

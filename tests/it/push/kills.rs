@@ -15,7 +15,7 @@ use tokio_tungstenite::{
 use super::shapes::{Connection, Held, Learnt, Shape};
 use crate::{
     crash::{Random, SOURCE, check_journal},
-    harness::{Gateway, Place, client, keyed, within},
+    testkit::{Gateway, Place, client, keyed, within},
 };
 
 const ROUNDS: u32 = 8;

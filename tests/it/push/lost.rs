@@ -4,8 +4,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::{
-    harness::run_on,
     loss::{spoil, waiting},
+    testkit::run_on,
 };
 
 use super::{S1, made, next, open, pos, records, xid};

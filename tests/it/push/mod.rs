@@ -29,7 +29,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _, http::Response},
 };
 
-use crate::harness::{Answer, Gateway, Place, keyed, within};
+use crate::testkit::{Answer, Gateway, Place, keyed, within};
 
 const S1: &str = "/services/v2/stream/s1";
 

@@ -4,7 +4,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Gateway, within};
+use crate::testkit::{Gateway, within};
 
 use super::{made, next, open, pos, records, sync, xid};
 

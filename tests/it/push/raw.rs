@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::harness::{Answer, Gateway, keyed, within};
+use crate::testkit::{Answer, Gateway, keyed, within};
 
 pub(super) const ALL: &str = "/services/v2/stream";
 

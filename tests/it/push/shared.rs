@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::raw::{Raw, create, post};
-use crate::harness::Gateway;
+use crate::testkit::Gateway;
 
 /// What comes while they are connected.
 const LIVE: [usize; 4] = [1, 2, 900, 40];

@@ -6,7 +6,7 @@ use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Answer, Gateway, Place, StubTarget, keyed, message, poll, syncgate};
+use crate::testkit::{Act, Answer, Gateway, Place, StubTarget, keyed, message, poll, syncgate};
 
 /// Whoever runs the tests under `nohup` hands its deafness on.
 const HEARS_HANGUPS: [&str; 2] = ["env", "--default-signal=HUP"];

@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::json;
 
 use super::UNAVAILABLE;
-use crate::harness::{Act, Gateway, StubTarget, keyed, poll, syncgate};
+use crate::testkit::{Act, Gateway, StubTarget, keyed, poll, syncgate};
 
 const LEN: u64 = 12;
 

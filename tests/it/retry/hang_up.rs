@@ -1,14 +1,14 @@
 //! A client that goes away ends its retry, and while a retry runs others are told whose it is.
 
 use serde_json::{Value, json};
-use syncgate::clock::{Clock, Timestamp};
+use syncgate::runtime::clock::{Clock, Timestamp};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::UNAVAILABLE;
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed, poll, within};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, poll, within};
 
 const LEN: usize = 6;
 

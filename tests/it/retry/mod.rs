@@ -9,7 +9,7 @@ mod secret;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Gateway, StubTarget, keyed};
+use crate::testkit::{Act, Gateway, StubTarget, keyed};
 
 const UNAVAILABLE: &str = "ServerUnavailableStream";
 

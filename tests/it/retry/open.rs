@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use syncgate::clock::{Clock, Timestamp};
+use syncgate::runtime::clock::{Clock, Timestamp};
 
-use crate::harness::{Act, Gateway, Place, StubTarget, keyed};
+use crate::testkit::{Act, Gateway, Place, StubTarget, keyed};
 
 const INTERNAL: &str = "InternalserverErrorStream";
 /// A breaker that has opened stays open, and one call is made at a time.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::UNAVAILABLE;
-use crate::harness::{Act, Answer, Gateway, StubTarget, keyed, message};
+use crate::testkit::{Act, Answer, Gateway, StubTarget, keyed, message};
 
 /// Retries partition 0 of a stream; `mapping` is the member, or its absence.
 async fn retry(gateway: &Gateway, stream: &str, mapping: Option<Value>) -> Answer {

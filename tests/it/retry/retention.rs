@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Act, Gateway, StubTarget, message, poll};
+use crate::testkit::{Act, Gateway, StubTarget, message, poll};
 
 const INTERNAL: &str = "InternalserverErrorStream";
 const SMALL_FILES: &str =

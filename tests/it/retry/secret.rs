@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Call, Gateway, StubTarget, message};
+use crate::testkit::{Act, Call, Gateway, StubTarget, message};
 
 const DEFAULT: &str = "DefaultErrorStream";
 

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{Tail, records::Door};
-use crate::harness::{Gateway, keyed, on_terminal, syncgate};
+use crate::testkit::{Gateway, keyed, on_terminal, syncgate};
 
 const STREAM: &str = "DataSyncStream";
 

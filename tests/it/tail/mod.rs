@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::harness::{syncgate, within};
+use crate::testkit::{syncgate, within};
 
 /// A running `syncgate tail`, killed when it goes.
 struct Tail {

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
 use super::Tail;
-use crate::harness::{Gateway, Place, keyed, poll, syncgate, within};
+use crate::testkit::{Gateway, Place, keyed, poll, syncgate, within};
 
 const S1: &str = "/services/v2/stream/s1";
 

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 };
 
 use super::Tail;
-use crate::harness::within;
+use crate::testkit::within;
 
 /// What becomes of one handshake.
 enum Act {

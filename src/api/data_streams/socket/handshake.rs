@@ -12,11 +12,11 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::{
     api::{
         Shared,
-        client_io::ClientIo,
         problem::{Code, Problem},
+        server::client_io::ClientIo,
     },
     push::Subscription,
-    tasks::Part,
+    runtime::tasks::Part,
 };
 
 use super::session::{Manners, Session};

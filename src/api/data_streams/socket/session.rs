@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     push::{Frame, Subscription},
-    tasks::{Panics, Part},
+    runtime::tasks::{Panics, Part},
 };
 
 use super::{
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match message {
             Message::Text(text) => {
                 #[cfg(test)]
-                crate::tasks::provoke(Part::WebSocket, text.as_bytes());
+                crate::runtime::tasks::provoke(Part::WebSocket, text.as_bytes());
                 self.counted.1 += 1;
                 if self.subscription.has_cursor() {
                     let pos = cursors::one_text(text.as_bytes(), "ack").ok();

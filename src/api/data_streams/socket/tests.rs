@@ -11,14 +11,18 @@ use tokio_util::sync::CancellationToken;
 use super::session::{Manners, Session};
 use crate::{
     api::data_streams::close::Close,
-    clock::{Clock, Timestamp},
     config::Config,
     log::Streams,
-    place::{Partition, PartitionId},
+    model::{
+        ids::{Partition, PartitionId},
+        record::{HeadersBuilder, Record},
+    },
     push::{Asked, Push, Settings},
-    record::{HeadersBuilder, Record},
+    runtime::{
+        clock::{Clock, Timestamp},
+        tasks::Tasks,
+    },
     storage::{Append, AppendKind, Commit, Engine, Log as _, StreamConfig, memory::Memory},
-    tasks::Tasks,
 };
 
 /// A pong with an empty payload, masked with zeros.

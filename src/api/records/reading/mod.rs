@@ -18,9 +18,11 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::{sync::Semaphore, task::yield_now};
 
 use crate::{
-    clock::Timestamp,
-    place::{Offset, Partition, PartitionId},
-    record::StoredRecord,
+    model::{
+        ids::{Offset, Partition, PartitionId},
+        record::StoredRecord,
+    },
+    runtime::clock::Timestamp,
     storage::{Engine, Finished, ReadError},
 };
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    record::{Headers, Record},
+    model::record::{Headers, Record},
     storage::{Append, AppendKind, Commit, Log as _, StreamConfig, memory::Memory},
 };
 

@@ -18,7 +18,7 @@ use super::{
     },
     EMPTY, GAP, KEY, STATE, Table, is_place,
 };
-use crate::clock::Timestamp;
+use crate::runtime::clock::Timestamp;
 
 /// Blanks before the second line of a row.
 const INDENT: usize = 2;

@@ -12,7 +12,7 @@ use super::{
     },
     GAP, KEY, STATE, Table,
 };
-use crate::clock::Timestamp;
+use crate::runtime::clock::Timestamp;
 
 /// Lines of a cell on a terminal; `…` stands for the rest.
 pub(super) const CELL_LINES_MAX: usize = 12;

@@ -13,8 +13,8 @@ use unicode_width::UnicodeWidthStr;
 use self::{folded::Fold, laid::Laid};
 use super::screen::Screen;
 use crate::{
-    cli::escape,
-    clock::{Clock, Timestamp},
+    cli::output::escape,
+    runtime::clock::{Clock, Timestamp},
 };
 
 /// Blanks between two columns.

@@ -11,7 +11,7 @@ use std::cell::Cell;
 
 use self::tables::Rows;
 use super::report::{Problem, Report, Retry};
-use crate::cli::escape;
+use crate::cli::output::escape;
 
 /// Lines of a problem's text, and of its reason.
 const TEXT_LINES_MAX: usize = 4;

@@ -15,8 +15,10 @@ use serde_json::Value;
 use super::*;
 use crate::{
     config::Config,
-    place::{Incarnation, MessageId, Offset, StreamId},
-    record::{HeadersBuilder, Record, header},
+    model::{
+        ids::{Incarnation, MessageId, Offset, StreamId},
+        record::{HeadersBuilder, Record, header},
+    },
     storage::StreamConfig,
 };
 

@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::{FieldCode, json, json::Members},
-    object::{Faults, Object, fault, pointer_to},
+    ingest::FieldCode,
+    json::{
+        object::{Faults, Object, fault, pointer_to},
+        scan::{self, Members},
+    },
     push::resource::{
         COLUMNS, DDL, Encoding, Image, MetaField, MetaFields, Model, OperationStrings, Scalar,
         TRUNCATED,
@@ -46,7 +49,7 @@ pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Encoding {
     };
     let at = object.pointer("encoding");
     if !value.get().starts_with('{') {
-        if json::string(value).as_deref() != Some("json") {
+        if scan::string(value).as_deref() != Some("json") {
             let what = "this must be \"json\" or an object such as {\"json\": {\"model\": \"op\"}}";
             fault(faults, &at, FieldCode::WrongType, what);
         }
@@ -101,12 +104,12 @@ fn encoding(json: &Object<'_>, faults: &mut Faults) -> Encoding {
 
 /// Reads what has one value only.
 fn constants(json: &Object<'_>, faults: &mut Faults) {
-    let delimiter = json.get("delimiter").map(json::string);
+    let delimiter = json.get("delimiter").map(scan::string);
     if delimiter.is_some_and(|text| text.as_deref() != Some("")) {
         let what = "this must be \"\" or absent: the records of a frame are an array";
         json.wrong("delimiter", what, faults);
     }
-    let value = json.get("truncateOrChunk").map(json::string);
+    let value = json.get("truncateOrChunk").map(scan::string);
     if value.is_some_and(|text| text.as_deref() != Some("truncate")) {
         let what = "this must be \"truncate\" or absent: records are not sent in parts";
         json.wrong("truncateOrChunk", what, faults);

@@ -5,8 +5,11 @@ use std::ops::RangeInclusive;
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::{FieldCode, json},
-    object::{Faults, Object, fault},
+    ingest::FieldCode,
+    json::{
+        object::{Faults, Object, fault},
+        scan,
+    },
 };
 
 pub(super) use crate::push::resource::url_pattern::COLUMN_LEN_MAX;
@@ -58,7 +61,7 @@ pub(super) fn text_at(
 ) -> Option<String> {
     let (least, most) = (len.start(), len.end());
     let what = format!("this must be a string of {least} to {most} characters");
-    let Some(text) = json::string(value) else {
+    let Some(text) = scan::string(value) else {
         fault(faults, at, FieldCode::WrongType, &what);
         return None;
     };
@@ -92,7 +95,7 @@ pub(super) fn word_at<T: Copy>(
     words: &[(T, &str)],
     faults: &mut Faults,
 ) -> Option<T> {
-    let text = json::string(value);
+    let text = scan::string(value);
     let found = words.iter().find(|(_, word)| text.as_deref() == Some(word));
     if found.is_none() {
         let words: Vec<_> = words.iter().map(|(_, word)| *word).collect();
@@ -123,7 +126,7 @@ pub(super) fn parsed_at<T>(value: &RawValue, at: &str, faults: &mut Faults) -> O
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
-    let what = match json::string(value).map(|text| text.parse()) {
+    let what = match scan::string(value).map(|text| text.parse()) {
         Some(Ok(parsed)) => return Some(parsed),
         Some(Err(error)) => error.to_string(),
         None => "this must be a string".into(),

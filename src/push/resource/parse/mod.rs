@@ -8,8 +8,11 @@ mod rules;
 mod tests;
 
 use crate::{
-    ingest::{FieldCode, FieldError, json},
-    object::{self, Faults, Object, fault},
+    ingest::{FieldCode, FieldError},
+    json::{
+        object::{self, Faults, Object, fault},
+        scan,
+    },
 };
 
 use super::{QualityOfService, Resource};
@@ -76,7 +79,7 @@ pub fn merge_patch(current: &[u8], patch: &[u8]) -> Result<Vec<u8>, Vec<FieldErr
     }
     let members = MEMBERS.iter().filter_map(|name| {
         let value = patch.get(name).or_else(|| current.get(name))?;
-        (!json::is_null(value)).then(|| format!("{name:?}:{value}"))
+        (!scan::is_null(value)).then(|| format!("{name:?}:{value}"))
     });
     let members: Vec<_> = members.collect();
     Ok(format!("{{{}}}", members.join(",")).into_bytes())

@@ -5,8 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::{FieldCode, FieldError, json::Members},
-    object::{Faults, Object, fault, pointer_to},
+    ingest::{FieldCode, FieldError},
+    json::{
+        object::{Faults, Object, fault, pointer_to},
+        scan::Members,
+    },
     push::resource::{Column, ColumnType, ObjectName, ObjectView, Resource, UrlPattern, View},
 };
 

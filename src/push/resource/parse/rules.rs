@@ -3,12 +3,15 @@
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::{FieldCode, json},
-    object::{Faults, Object, fault},
+    ingest::FieldCode,
+    json::{
+        object::{Faults, Object, fault},
+        scan,
+    },
+    model::record::header,
     push::resource::{
         Action, ColumnValue, Filter, Image, ObjectType, Operator, Relation, Rule, Scalar, Tag,
     },
-    record::header,
 };
 
 use super::member::{self, ENTRIES_LEN_MAX};
@@ -99,7 +102,7 @@ fn column_value(value: &RawValue, at: String, faults: &mut Faults) -> Option<Col
     entry.required("column", faults);
     let column = member::text(&entry, "column", 1..=member::COLUMN_LEN_MAX, faults);
     let pointer = entry.get("pointer").and_then(|value| {
-        let steps = json::string(value).and_then(|text| steps(&text));
+        let steps = scan::string(value).and_then(|text| steps(&text));
         if steps.is_none() {
             let what = format!(
                 "this must be a JSON pointer such as /targetRestApiPayload/qty, of at most {POINTER_BYTES_MAX} bytes"

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Act, Gateway, StubTarget, keyed, on_terminal, syncgate},
     retry::hang_up::{check_only_one_was_called, held},
+    testkit::{Act, Gateway, StubTarget, keyed, on_terminal, syncgate},
 };
 
 const UNAVAILABLE: &str = "ServerUnavailableStream";

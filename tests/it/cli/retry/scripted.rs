@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::super::process::Ended;
-use crate::harness::syncgate;
+use crate::testkit::syncgate;
 
 const TARGET: &str = "http://orders.example:80";
 /// More calls than any of these tests makes of one partition: a loop that does not go on ends with an error.

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{effects, metric, take};
-use crate::harness::{Act, Gateway, Place, StubTarget, message};
+use crate::testkit::{Act, Gateway, Place, StubTarget, message};
 
 effects! {
     "dispatch.in_flight_max" => more_calls_are_made_at_once,
@@ -94,7 +94,7 @@ async fn more_calls_of_one_target_are_made_at_once() {
 }
 
 /// Answers 500 to the first call of all.
-fn fails_once(call: &crate::harness::Call) -> Act {
+fn fails_once(call: &crate::testkit::Call) -> Act {
     Act::status(if call.number == 0 { 500 } else { 200 })
 }
 
@@ -137,7 +137,7 @@ async fn it_is_called_again_sooner() {
 }
 
 async fn what_a_target_asks_for_is_cut() {
-    let rule = |call: &crate::harness::Call| match call.number {
+    let rule = |call: &crate::testkit::Call| match call.number {
         0 => Act::Answer(503, vec![("retry-after", "3600".into())]),
         _ => Act::status(200),
     };

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{effects, take, told};
 use crate::edge::slow_reader;
-use crate::harness::{Act, Answer, Gateway, Place, StubTarget, keyed, message, within};
+use crate::testkit::{Act, Answer, Gateway, Place, StubTarget, keyed, message, within};
 
 effects! {
     "server.hosts" => another_name_is_ours,

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use syncgate::config::NEEDS_RESTART;
 
-use crate::harness::{Gateway, poll};
+use crate::testkit::{Gateway, poll};
 
 use super::told;
 

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::{effects, take};
 use crate::{
-    harness::{Act, Gateway, StubTarget, message, poll},
     reload::{LATER, NEVER, logged},
+    testkit::{Act, Gateway, StubTarget, message, poll},
 };
 
 effects! {

@@ -1,0 +1,254 @@
+//! `POST /stream/retry`: from names to streams, from a report to the answer.
+
+pub(super) mod body;
+
+use std::{any::Any, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use axum::{Extension, Json, extract::State};
+use http::{HeaderMap, Uri};
+
+use crate::{
+    ingest::{FieldCode, FieldError},
+    model::ids::{Offset, Partition, StreamName},
+    retry::{
+        self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
+        Stopped, Waiting,
+    },
+    storage::Stream,
+};
+
+use super::{
+    Shared,
+    access::{Caller, Peer},
+    problem::{Code, Problem},
+    query::Query,
+    retry::body::{Bounds, ReadPartition, Retry},
+    streams::{find_at, source},
+    wire,
+};
+
+/// What runs a pass: the redriver, or a test that has its answer ready.
+#[async_trait]
+pub trait Redrives: fmt::Debug + Send + Sync + 'static {
+    /// As [`Redriver::run`].
+    ///
+    /// # Errors
+    /// As [`Redriver::run`].
+    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, retry::Error>;
+
+    /// As [`Redriver::hold`].
+    ///
+    /// # Errors
+    /// As [`Redriver::hold`].
+    fn hold(&self, stream: &Stream, by: Arc<str>) -> Result<Box<dyn Any + Send>, retry::Error>;
+}
+
+#[async_trait]
+impl Redrives for Redriver {
+    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, retry::Error> {
+        Self::run(self, request).await
+    }
+
+    fn hold(&self, stream: &Stream, by: Arc<str>) -> Result<Box<dyn Any + Send>, retry::Error> {
+        let held = Self::hold(self, stream, Some(by))?;
+        Ok(Box::new(held))
+    }
+}
+
+/// The offset before the first one.
+const EARLIEST: i64 = -1;
+
+/// A mapping of a thousand entries fits.
+const BODY_BYTES_MAX: usize = 256 << 10;
+
+/// A client of this path that closes its connection, or only its sending half, ends its retry.
+pub(super) const PATH: &str = "/stream/retry";
+
+pub(super) async fn retry(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: axum::body::Body,
+) -> Result<Json<wire::RetryDone>, Problem> {
+    Query::parse(&uri, &[])?;
+    let body = shared.bodies.read(&headers, body, BODY_BYTES_MAX).await?;
+    let settings = shared.settings.get();
+    let bounds = Bounds {
+        targets: &settings.targets,
+        records_max: settings.redrive_records_max,
+        time_budget: settings.redrive_time_budget,
+    };
+    let asked = Retry::parse(&body.bytes, bounds).map_err(|errors| {
+        let code = match body::is_about_filter(&errors) {
+            true => Code::FilterInvalid,
+            false => Code::InvalidRequest,
+        };
+        Problem::invalid(code, errors)
+    })?;
+    drop(body);
+    let stream = find_at(&shared, "/streamOCIDToRetry", &asked.stream)?;
+    let partitions: Vec<_> = match asked.partition {
+        ReadPartition::All => stream.all_partitions().collect(),
+        ReadPartition::One(number) => {
+            let partition = stream.partition(Partition(number)).ok_or_else(|| {
+                let what = format!(
+                    "/readPartition: the stream has partitions 0 to {}",
+                    stream.partitions - 1
+                );
+                Problem::new(Code::PartitionUnknown, what)
+            })?;
+            vec![partition]
+        }
+    };
+    if partitions.len() > 1 && asked.after.is_some_and(|after| after != EARLIEST) {
+        let detail =
+            "an offset is one of a single partition: of all partitions give -1, or a group";
+        return Err(wrong("/readAfterOffset".into(), detail.into()));
+    }
+    if partitions.len() > 1 && asked.before.is_some() {
+        let detail = "an offset is one of a single partition: give readPartition too";
+        return Err(wrong("/readBeforeOffset".into(), detail.into()));
+    }
+    let mapping = match asked.mapping {
+        Some(entries) => mapping(&shared, entries)?,
+        None => ErrorMapping::default(),
+    };
+    let request = RedriveRequest {
+        mapping,
+        stream,
+        partitions,
+        after: asked
+            .after
+            .and_then(|after| u64::try_from(after).ok().map(Offset)),
+        before: asked.before.map(Offset),
+        group: asked.group.map(|name| Group {
+            name,
+            moves: asked.after.is_some(),
+        }),
+        records_max: asked.records_max,
+        filter: asked.filter,
+        rate: asked.rate,
+        redeliver: asked.redeliver,
+        dry_run: asked.dry_run,
+        time_budget: asked.time_budget,
+        by: Some(caller.or_address(peer)),
+    };
+    let report = shared.redriver.run(request).await?;
+    let all = asked.partition == ReadPartition::All;
+    let after = asked.after.unwrap_or(EARLIEST);
+    Ok(Json(done(report, after, all)))
+}
+
+fn mapping(shared: &Shared, entries: Vec<(String, String)>) -> Result<ErrorMapping, Problem> {
+    let mut resolved = Vec::with_capacity(entries.len());
+    for (index, (code, stream)) in entries.into_iter().enumerate() {
+        let pointer = format!("/errormapping/{index}/stream");
+        let stream = find_at(shared, &pointer, &stream)?;
+        // A copy there would be dispatched at once, by nobody's wish, and be counted as accepted a second time.
+        if source(shared) == Some(&stream.name) {
+            let detail =
+                "this is the source stream: its failures would be dispatched again without end";
+            return Err(wrong(pointer, detail.into()));
+        }
+        resolved.push((code, stream));
+    }
+    ErrorMapping::parse(resolved).map_err(|invalid| {
+        let pointer = format!("/errormapping/{}/responsecode", invalid.index);
+        wrong(pointer, invalid.reason.to_string())
+    })
+}
+
+fn wrong(pointer: String, detail: String) -> Problem {
+    let error = FieldError {
+        pointer,
+        code: FieldCode::WrongType,
+        detail,
+    };
+    Problem::invalid(Code::InvalidRequest, vec![error])
+}
+
+fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
+    let partitions = all.then(|| {
+        let position = |of: &PartitionReport| (of.of.partition.to_string(), position(of, after));
+        report.partitions.iter().map(position).collect()
+    });
+    let tail = match report.partitions[..] {
+        [only] if !all => Some(only.tail.0),
+        _ => None,
+    };
+    wire::RetryDone {
+        last_read_offset: last_read(report.last_read_offset, after),
+        processed_messages: report.processed,
+        failed_messages: report.failed,
+        end_of_stream: report.end_of_stream,
+        attempted: report.attempted,
+        delivered: report.processed,
+        requeued: report.requeued,
+        moved_to: report.moved_to.into_iter().map(copies).collect(),
+        skipped: report.skipped,
+        unmatched: report.unmatched,
+        start_offset: report.start_offset.0,
+        next_offset: report.next_offset.0,
+        tail,
+        trimmed: report.trimmed,
+        by_status: report.by_status,
+        stopped: report.stopped.as_ref().map(stopped),
+        waiting: report.waiting.iter().map(waiting).collect(),
+        group: report.group.map(|group| wire::RetryGroup {
+            name: group.name.to_string(),
+            positions: group.positions.into_iter().map(stands).collect(),
+        }),
+        partitions,
+    }
+}
+
+fn stopped(stopped: &Stopped) -> wire::RetryStopped {
+    let (cause, calls, until) = match stopped {
+        Stopped::Failing(failing) => (Some(failing.cause.to_string()), Some(failing.calls), None),
+        Stopped::Open { until, .. } => (None, None, Some(until.to_string())),
+    };
+    wire::RetryStopped {
+        reason: stopped.reason(),
+        target: stopped.target().to_string(),
+        cause,
+        calls,
+        until,
+    }
+}
+
+fn waiting(waiting: &Waiting) -> wire::RetryWaiting {
+    let target = waiting.target.as_ref();
+    wire::RetryWaiting {
+        target: target.map_or_else(|| "*".to_owned(), ToString::to_string),
+        count: waiting.count,
+        until: waiting.until.map(|until| until.to_string()),
+    }
+}
+
+fn copies((stream, len): (StreamName, u64)) -> (String, u64) {
+    (stream.to_string(), len)
+}
+
+fn stands((partition, last): (Partition, Option<Offset>)) -> (String, i64) {
+    (partition.to_string(), last_read(last, EARLIEST))
+}
+
+fn position(report: &PartitionReport, after: i64) -> wire::RetryPosition {
+    wire::RetryPosition {
+        last_read_offset: last_read(report.last_read_offset, after),
+        start_offset: report.start_offset.0,
+        next_offset: report.next_offset.0,
+        tail: report.tail.0,
+        trimmed: report.trimmed,
+        end_of_stream: report.end_of_stream,
+    }
+}
+
+/// If nothing was read, the caller gets its own offset back, to be kept as it is.
+fn last_read(offset: Option<Offset>, after: i64) -> i64 {
+    let offset = offset.map(|offset| i64::try_from(offset.0).unwrap_or(i64::MAX));
+    offset.unwrap_or(after)
+}

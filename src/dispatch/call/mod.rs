@@ -1,0 +1,14 @@
+//! One call of a target: address check, connection, request, and what must not be shown of the answer.
+
+pub(crate) mod address;
+pub(super) mod case;
+pub(crate) mod connect;
+pub(super) mod connection;
+pub(super) mod credentials;
+pub(super) mod lookup;
+pub(super) mod redact;
+pub(super) mod renew;
+pub(crate) mod request;
+pub(crate) mod sockets;
+pub(super) mod unanswered;
+pub(super) mod wire;

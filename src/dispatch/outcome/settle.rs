@@ -1,0 +1,355 @@
+//! From an outcome to the end of a record: what is committed, and what is done when the log does not take it.
+//!
+//! A failure's error record and the end of its origin are one commit. As long as the log refuses it for now (busy, disk
+//! full) it is offered again; the record stays open meanwhile, so nothing is lost whatever happens. An error record that
+//! is too large is offered without the target's answer. What the log refuses all the same goes back to its lane, and is
+//! offered again later.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Cause, Failure, Outcome,
+    error_record::{Size, error_record, redrives},
+};
+use crate::dispatch::{
+    Shared,
+    call::request,
+    queue::job::{Errand, Job, Redone},
+    settings::Settings,
+};
+use crate::{
+    model::ids::PartitionId,
+    storage::{Append, AppendKind, Commit, CommitError, Epoch, Finish, NewEnd, Stream},
+};
+
+/// First wait before a refused commit is offered again.
+const AGAIN_FIRST: Duration = Duration::from_millis(10);
+/// Longest such wait.
+const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// Ends a job, under the settings under which its outcome came about, however long the log takes. Returns the job if the
+/// log takes its end neither now nor by waiting: it has to come back.
+pub(in crate::dispatch) async fn settle(
+    shared: &Arc<Shared>,
+    settings: &Settings,
+    job: Box<Job>,
+    outcome: Outcome,
+) -> Option<Box<Job>> {
+    let back = match &outcome {
+        Outcome::Delivered { status } => delivered(shared, job, *status).await,
+        // Boxed, as it is large and rare.
+        Outcome::Failed(failure) => Box::pin(failed(shared, settings, job, failure)).await,
+    };
+    back.map(|mut job| {
+        job.unstored = Some(Box::new(outcome));
+        job.came_back = true;
+        job
+    })
+}
+
+async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) -> Option<Box<Job>> {
+    let finish = |epoch| finish(&job, epoch, NewEnd::Delivered, Some(status));
+    let commit = |epoch| Commit {
+        finishes: vec![finish(epoch)],
+        ..Commit::default()
+    };
+    match &job.errand {
+        Errand::First(owned) => {
+            let epoch = owned.lease.epoch;
+            let ended = match shared.streams.engine().finish_soon(finish(epoch)) {
+                // Boxed, as it is large and rare.
+                Err(CommitError::Busy) => {
+                    Box::pin(patiently(shared, &job, |_| Ok(commit(epoch)))).await
+                }
+                answer => answer,
+            };
+            told(shared, job, ended)
+        }
+        Errand::Redrive(redriven) => {
+            let ended = match redriven.ends {
+                Some(epoch) => patiently(shared, &job, |_| Ok(commit(epoch))).await,
+                None => Ok(()),
+            };
+            let ended = match ended {
+                // Someone else ended it meanwhile: the target has it all the same.
+                Err(CommitError::AlreadyFinished { .. }) => Ok(()),
+                ended => ended,
+            };
+            answer(job, ended.map(|()| Redone::Delivered { status }));
+            None
+        }
+    }
+}
+
+async fn failed(
+    shared: &Arc<Shared>,
+    settings: &Settings,
+    job: Box<Job>,
+    failure: &Failure,
+) -> Option<Box<Job>> {
+    let cause = failure.cause;
+    match &job.errand {
+        Errand::First(owned) => {
+            let epoch = Some(owned.lease.epoch);
+            let ended = patiently(shared, &job, |size| {
+                let (_, of) = error_stream(shared, settings, &job, cause)?;
+                let kind = AppendKind::Routed;
+                Ok(copy(shared, &job, (failure, size), of, epoch, kind))
+            })
+            .await;
+            told(shared, job, ended)
+        }
+        Errand::Redrive(redriven) => {
+            if settings.deferred_max.is_some() && failure.asks_for_later() {
+                job.leave_lane();
+                answer(job, Ok(Redone::LeftOpen { cause }));
+                return None;
+            }
+            if has_nowhere_to_go(shared, settings, &job, cause) {
+                let moved_to = None;
+                answer(job, Ok(Redone::Failed { cause, moved_to }));
+                return None;
+            }
+            let ends = redriven.ends;
+            let kind = match ends {
+                Some(_) => AppendKind::Moved,
+                None => AppendKind::ReplayFailed,
+            };
+            let mut moved_to = None;
+            let ended = patiently(shared, &job, |size| {
+                let (stream, of) = error_stream(shared, settings, &job, cause)?;
+                // The last one offered is the one that the log took.
+                moved_to = Some(stream.name.clone());
+                Ok(copy(shared, &job, (failure, size), of, ends, kind))
+            })
+            .await;
+            let redone = match ended {
+                // Only retention ends a record that a redrive has in hand: a purge waits for the redrive.
+                Err(CommitError::AlreadyFinished { .. }) => Ok(Redone::Removed { cause }),
+                ended => ended.map(|()| Redone::Failed { cause, moved_to }),
+            };
+            answer(job, redone);
+            None
+        }
+    }
+}
+
+/// Returns whether a record that has failed as many redrives as it may would leave its copy where it lies itself, which
+/// is the unrecoverable stream: it stays as it is then, or a loop of redrives would run after its own copies without end.
+fn has_nowhere_to_go(shared: &Shared, settings: &Settings, job: &Job, cause: Cause) -> bool {
+    let Errand::Redrive(redriven) = &job.errand else {
+        return false;
+    };
+    redrives(job) > redriven.mapping.redrives_max.into()
+        && error_stream(shared, settings, job, cause).is_ok_and(|(_, of)| of == job.of)
+}
+
+/// Returns the commit that puts the record's copy into a partition of its error stream, and ends the record with it.
+fn copy(
+    shared: &Shared,
+    job: &Job,
+    (failure, size): (&Failure, Size),
+    of: PartitionId,
+    ends: Option<Epoch>,
+    kind: AppendKind,
+) -> Commit {
+    let refers = request::secret(&job.record)
+        .map(|s| shared.credentials.state_keys(&s.source, &s.name, s.version))
+        .unwrap_or_default();
+    let append = Append {
+        of,
+        records: vec![error_record(job, failure, size, shared.clock.now())],
+        kind,
+        refers,
+    };
+    let end = match kind {
+        AppendKind::Moved => NewEnd::Moved { append: 0 },
+        _ => NewEnd::Routed { append: 0 },
+    };
+    let finish = ends.map(|epoch| finish(job, epoch, end, failure.cause.status()));
+    Commit {
+        appends: vec![append],
+        finishes: finish.into_iter().collect(),
+        ..Commit::default()
+    }
+}
+
+fn finish(job: &Job, epoch: Epoch, end: NewEnd, status: Option<u16>) -> Finish {
+    Finish {
+        of: job.of,
+        offset: job.offset,
+        end,
+        attempts: job.tried.attempts,
+        status,
+        epoch,
+    }
+}
+
+/// Returns the stream of a cause and the record's partition there: a copy goes to the partition number of its origin.
+///
+/// A stream that is gone, or has too few partitions, is stood in for by that of the default role, and that one by any of
+/// a role that has the partition.
+fn error_stream(
+    shared: &Shared,
+    settings: &Settings,
+    job: &Job,
+    cause: Cause,
+) -> Result<(Arc<Stream>, PartitionId), CommitError> {
+    let roles = &settings.roles;
+    let by_name = |name| shared.streams.by_name(name);
+    let wanted = match &job.errand {
+        Errand::First(_) => by_name(settings.outcomes.stream(cause)),
+        Errand::Redrive(redriven) if redrives(job) >= redriven.mapping.redrives_max.into() => {
+            by_name(&roles.unrecoverable)
+        }
+        Errand::Redrive(redriven) => match &redriven.mapping.streams {
+            None => by_name(settings.outcomes.stream(cause)),
+            Some(given) => match given.find(cause) {
+                // The mapping holds the stream as it was when the redrive began.
+                Some(mapped) => shared.streams.engine().stream_by_id(mapped.id),
+                None => by_name(&roles.default),
+            },
+        },
+    };
+    let partition = job.of.partition;
+    let placed = |stream: Arc<Stream>| stream.partition(partition).map(|of| (stream, of));
+    if let Some(found) = wanted.clone().and_then(placed) {
+        return Ok(found);
+    }
+    let stands_in = [
+        &roles.default,
+        &roles.unavailable,
+        &roles.internal,
+        &roles.unrecoverable,
+    ]
+    .into_iter()
+    .find_map(|name| by_name(name).and_then(placed));
+    let Some(found) = stands_in else {
+        tracing::error!(
+            %partition, %cause,
+            "no error stream has this partition; the record stays open until one has"
+        );
+        return Err(CommitError::Busy);
+    };
+    tracing::warn!(
+        message_id = %job.message_id(),
+        wanted = wanted.map(|stream| stream.name.to_string()),
+        used = %found.0.name,
+        %partition,
+        %cause,
+        "the error stream is unknown or has too few partitions; another one is used"
+    );
+    Ok(found)
+}
+
+/// Commits; what is refused for now is offered again, without end for a first dispatch (until the gateway stops, and then
+/// until the grace time cuts it, if the log is only busy), up to its time for a redrive. What is too large is offered
+/// again in its least size.
+async fn patiently(
+    shared: &Shared,
+    job: &Job,
+    mut commit: impl FnMut(Size) -> Result<Commit, CommitError>,
+) -> Result<(), CommitError> {
+    let (mut wait, mut size) = (AGAIN_FIRST, Size::Whole);
+    loop {
+        let refused = match commit(size) {
+            Ok(commit) => match shared.streams.engine().commit(commit).await {
+                Ok(_) => return Ok(()),
+                Err(refused) => refused,
+            },
+            Err(refused) => refused,
+        };
+        let again = match &refused {
+            CommitError::Busy | CommitError::DiskFull => true,
+            // An error stream was deleted after it was looked up: the next look finds another.
+            CommitError::PartitionUnknown(of) => *of != job.of,
+            CommitError::TooLarge { .. } if size == Size::Whole => {
+                size = Size::Least;
+                continue;
+            }
+            CommitError::TooLarge { .. }
+            | CommitError::AlreadyFinished { .. }
+            | CommitError::Fenced(_)
+            | CommitError::StateConflict { .. }
+            | CommitError::StateFull { .. }
+            | CommitError::Stopped(_)
+            | CommitError::MaybeStored(_) => false,
+        };
+        let stops = shared.stop.is_cancelled();
+        let late = match &job.errand {
+            // The call is made already: to give its end up is to make it again after the start.
+            Errand::First(_) if stops => !matches!(refused, CommitError::Busy),
+            Errand::First(owned) => owned.stop.is_cancelled(),
+            Errand::Redrive(redriven) => stops || Instant::now() >= redriven.commit_by,
+        };
+        if !again || late {
+            return Err(refused);
+        }
+        match stops {
+            true => sleep(wait).await,
+            false => drop(shared.stop.run_until_cancelled(sleep(wait)).await),
+        }
+        wait = (wait * 2).min(AGAIN_MAX);
+    }
+}
+
+/// What a first dispatch makes of the log's answer. Returns the job if its end has to be offered again.
+fn told(shared: &Shared, job: Box<Job>, ended: Result<(), CommitError>) -> Option<Box<Job>> {
+    let Errand::First(owned) = &job.errand else {
+        return None;
+    };
+    let error = ended.err()?;
+    let comes_back = match &error {
+        // Discarded meanwhile, as by a purge: its story is told already, and there may be many of these.
+        CommitError::AlreadyFinished { .. } => {
+            tracing::debug!(message_id = %job.message_id(), %error, "the record has ended meanwhile");
+            return None;
+        }
+        // Whoever holds the lease now dispatches it again; or its stream was deleted, or the log has stopped.
+        CommitError::Fenced(_)
+        | CommitError::PartitionUnknown(_)
+        | CommitError::Stopped(_)
+        | CommitError::MaybeStored(_) => {
+            owned.lost_end.store(true, Ordering::Release);
+            owned.stop.cancel();
+            false
+        }
+        // The gateway stops, or the lease is gone: the next owner dispatches it again.
+        CommitError::Busy | CommitError::DiskFull => {
+            owned.lost_end.store(true, Ordering::Release);
+            false
+        }
+        CommitError::TooLarge { .. }
+        | CommitError::StateConflict { .. }
+        | CommitError::StateFull { .. } => true,
+    };
+    if !job.came_back {
+        shared.stats.lost_ends.inc();
+    }
+    if job.came_back && comes_back {
+        return Some(job);
+    }
+    tracing::warn!(
+        message_id = %job.message_id(),
+        stream = %job.stream().name,
+        partition = job.of.partition.0,
+        offset = job.offset.0,
+        %error,
+        comes_back,
+        "the record's end was not stored"
+    );
+    comes_back.then_some(job)
+}
+
+fn answer(job: Box<Job>, redone: Result<Redone, CommitError>) {
+    if let Errand::Redrive(redriven) = job.errand {
+        let redone = redone.unwrap_or_else(Redone::NotStored);
+        // The caller may have gone away; the end is stored regardless.
+        drop(redriven.answer.send(redone));
+    }
+}

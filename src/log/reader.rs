@@ -1,0 +1,71 @@
+//! Reading on from a position, and waiting at the tail.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::{
+    model::ids::{Offset, PartitionId},
+    storage::{Engine, Page, ReadError},
+};
+
+/// An open reader of one partition: the next offset, in memory only.
+#[derive(Debug)]
+pub struct Cursor {
+    engine: Arc<dyn Engine>,
+    of: PartitionId,
+    next: Offset,
+    tail: watch::Receiver<Offset>,
+}
+
+impl Cursor {
+    pub(super) fn new(
+        engine: Arc<dyn Engine>,
+        of: PartitionId,
+        next: Offset,
+        tail: watch::Receiver<Offset>,
+    ) -> Self {
+        Self {
+            engine,
+            of,
+            next,
+            tail,
+        }
+    }
+
+    /// Returns the offset that is read next.
+    #[must_use]
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Goes on at `offset`.
+    pub fn seek(&mut self, offset: Offset) {
+        self.next = offset;
+    }
+
+    /// Returns the next records and moves behind them; an empty page at the tail.
+    ///
+    /// # Errors
+    /// As [`crate::storage::Log::read`]; the cursor has not moved then.
+    pub async fn read(&mut self, bytes_max: usize) -> Result<Page, ReadError> {
+        let page = self.engine.read(self.of, self.next, bytes_max).await?;
+        self.next = self.next.max(page.next);
+        Ok(page)
+    }
+
+    /// Waits until there is a record to read.
+    ///
+    /// # Errors
+    /// [`ReadError::PartitionUnknown`] if the stream was deleted meanwhile.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the call is dropped.
+    pub async fn ready(&mut self) -> Result<(), ReadError> {
+        let next = self.next;
+        let moved = self.tail.wait_for(|tail| *tail > next).await;
+        moved
+            .map(drop)
+            .map_err(|_closed| ReadError::PartitionUnknown(self.of))
+    }
+}

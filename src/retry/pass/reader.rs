@@ -1,0 +1,114 @@
+//! What a pass reads of a partition: its records, and which of them have an end.
+
+use std::collections::VecDeque;
+
+use crate::retry::Error;
+use crate::{
+    dispatch::Shared,
+    model::{
+        ids::{Offset, PartitionId},
+        record::StoredRecord,
+    },
+    storage::{Finished, ReadError},
+};
+
+/// What is read at a time.
+const PAGE_BYTES: usize = 256 * 1024;
+/// Ends looked at together.
+const ENDS_LEN: u64 = 16_384;
+
+/// What is at an offset.
+#[derive(Debug)]
+pub(in crate::retry) enum Read {
+    Record(StoredRecord),
+    /// Nothing up to there: it was lost.
+    Lost(Offset),
+}
+
+/// Reads on, and says which records have an end.
+pub(in crate::retry) struct Reader {
+    pub(in crate::retry) of: PartitionId,
+    /// Nothing from here on is read.
+    pub(in crate::retry) tail: Offset,
+    page: VecDeque<StoredRecord>,
+    finished: Finished,
+    finished_to: Offset,
+}
+
+impl Reader {
+    pub(in crate::retry) fn new(of: PartitionId, start: Offset, tail: Offset) -> Self {
+        Self {
+            of,
+            tail,
+            page: VecDeque::new(),
+            finished: Finished::default(),
+            finished_to: start,
+        }
+    }
+
+    /// Returns whether the ends from `at` on are to be looked up first.
+    pub(in crate::retry) fn wants_ends(&self, at: Offset) -> bool {
+        at >= self.finished_to
+    }
+
+    /// Looks up which of the next records have an end.
+    pub(in crate::retry) fn look_up_ends(
+        &mut self,
+        shared: &Shared,
+        at: Offset,
+    ) -> Result<(), Error> {
+        self.finished_to = at.plus(ENDS_LEN).min(self.tail);
+        let ends = at..self.finished_to;
+        self.finished = shared
+            .streams
+            .engine()
+            .finished(self.of, ends)
+            .map_err(unread)?;
+        Ok(())
+    }
+
+    /// Returns whether a record has an end, as far as ends were looked up.
+    pub(in crate::retry) fn has_ended(&self, at: Offset) -> bool {
+        self.finished.contains(at)
+    }
+
+    /// Returns the record of an offset; those before it cannot be read any more.
+    pub(in crate::retry) async fn read(
+        &mut self,
+        shared: &Shared,
+        at: Offset,
+    ) -> Result<Read, ReadError> {
+        while self.page.front().is_some_and(|stored| stored.offset < at) {
+            self.page.pop_front();
+        }
+        if self.page.is_empty() {
+            let page = shared
+                .streams
+                .engine()
+                .read(self.of, at, PAGE_BYTES)
+                .await?;
+            self.page = page.records.into();
+            if self.page.is_empty() && page.next > at {
+                return Ok(Read::Lost(page.next));
+            }
+        }
+        // Below the tail there is a record, unless the stream is gone.
+        let Some(record) = self.page.pop_front() else {
+            return Err(ReadError::PartitionUnknown(self.of));
+        };
+        if record.offset > at {
+            let lost = Read::Lost(record.offset);
+            self.page.push_front(record);
+            return Ok(lost);
+        }
+        Ok(Read::Record(record))
+    }
+}
+
+/// What it means for the pass that something cannot be read.
+pub(in crate::retry) fn unread(error: ReadError) -> Error {
+    match error {
+        ReadError::PartitionUnknown(of) => Error::PartitionUnknown(of),
+        other => Error::Read(other),
+    }
+}

@@ -1,0 +1,10 @@
+//! Damage and copies: checking a journal, saying what is lost, going on without that, and backups.
+
+pub mod backup;
+pub mod doctor;
+pub(in crate::storage) mod fold;
+pub(in crate::storage) mod loss;
+pub(in crate::storage) mod mend;
+pub(in crate::storage) mod mended;
+pub(in crate::storage) mod salvage;
+pub(in crate::storage) mod verify;

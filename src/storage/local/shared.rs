@@ -1,0 +1,235 @@
+//! What writer, readers and callers share: one view under one short lock, and what tells others that it changed.
+
+use std::sync::{Mutex, RwLock};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    model::ids::{Offset, Partition, PartitionId, StreamId},
+    storage::{Epoch, Lease, LeaseEvent},
+};
+
+use super::{
+    PARTITIONS_MAX,
+    books::Books,
+    format::{block::Slot, codec::Malformed, frame::Frame, ops::Op, segment::Files},
+    lock,
+    read::{
+        blocks::{BlockRef, Blocks},
+        cache::Cache,
+        index::Index,
+        lookup::SegmentScan,
+    },
+    space::usage::Usage,
+    write::condition::Condition,
+};
+
+/// The one epoch of this engine: it never gives a partition to anyone else.
+pub(in crate::storage) const EPOCH: Epoch = Epoch(1);
+
+/// What is shared.
+#[derive(Debug)]
+pub(in crate::storage) struct Shared {
+    pub(in crate::storage) view: RwLock<View>,
+    pub(in crate::storage) files: Files,
+    pub(in crate::storage) index: Index,
+    /// What sealed files hold. Taken after the view, if both are.
+    pub(in crate::storage) usage: Mutex<Usage>,
+    pub(in crate::storage) condition: Condition,
+    pub(in crate::storage) streams_changed: watch::Sender<u64>,
+    pub(in crate::storage) writer_ended: watch::Sender<bool>,
+    watchers: Mutex<Vec<(Box<str>, watch::Sender<u64>)>>,
+    holders: Mutex<Vec<Holder>>,
+}
+
+/// What readers see: only what is durable.
+#[derive(Debug)]
+pub(in crate::storage) struct View {
+    pub(in crate::storage) books: Books,
+    pub(in crate::storage) blocks: Blocks,
+    pub(in crate::storage) cache: Cache,
+}
+
+/// Someone who follows the leases on a stream's partitions.
+#[derive(Debug)]
+struct Holder {
+    stream: StreamId,
+    granted: u16,
+    events: mpsc::Sender<LeaseEvent>,
+}
+
+impl View {
+    /// Takes in what a frame says.
+    fn add(&mut self, segment: u64, frame: &Frame) -> Result<(), Malformed> {
+        self.books.last_time = self.books.last_time.max(frame.header.at.time);
+        for op in &frame.ops {
+            self.books.apply(op)?;
+            match op {
+                Op::Append(block) => {
+                    self.blocks.add(block.slot, BlockRef::new(segment, block));
+                }
+                Op::StreamGone { stream } => {
+                    self.blocks.remove_stream(*stream);
+                    self.cache.remove_stream(*stream);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a frame that was read back; it does not go into the cache.
+    pub(in crate::storage) fn replay(
+        &mut self,
+        segment: u64,
+        frame: &Frame,
+    ) -> Result<(), Malformed> {
+        self.add(segment, frame)?;
+        for op in &frame.ops {
+            if let Op::Append(block) = op
+                && let Some(partition) = self.books.partition(block.slot)
+            {
+                partition.tail.send_replace(Offset(partition.next));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    pub(in crate::storage) fn new(view: View, files: Files, index: Index) -> Self {
+        Self {
+            view: RwLock::new(view),
+            files,
+            index,
+            usage: Mutex::default(),
+            condition: Condition::new(),
+            streams_changed: watch::Sender::new(0),
+            writer_ended: watch::Sender::new(false),
+            watchers: Mutex::default(),
+            holders: Mutex::default(),
+        }
+    }
+
+    /// Notes what a sealed file holds. Of one that cannot be read as a whole nobody knows; it stays as it is.
+    pub(in crate::storage) fn note_usage(&self, number: u64, scan: &SegmentScan) {
+        if !scan.damaged {
+            lock::mutex(&self.usage).set(number, scan.usage.clone());
+        }
+    }
+
+    /// Lets readers see a durable frame, then tells those who wait for it.
+    pub(in crate::storage) fn publish(&self, segment: u64, frame: &Frame) -> Result<(), Malformed> {
+        let mut tails: Vec<(Slot, watch::Sender<Offset>, Offset)> = Vec::new();
+        let mut streams: Vec<StreamId> = Vec::new();
+        {
+            let mut view = lock::write(&self.view);
+            for op in &frame.ops {
+                if let Op::StreamGone { stream } = op {
+                    streams.extend(view.books.id_of(*stream));
+                }
+            }
+            view.add(segment, frame)?;
+            let blocks = frame.ops.iter().filter_map(|op| match op {
+                Op::Append(block) => Some(block),
+                _ => None,
+            });
+            view.cache.add(frame.bytes.len(), blocks.clone());
+            for block in blocks {
+                if tails.iter().all(|(slot, ..)| *slot != block.slot)
+                    && let Some(partition) = view.books.partition(block.slot)
+                {
+                    let next = Offset(partition.next);
+                    tails.push((block.slot, partition.tail.clone(), next));
+                }
+            }
+        }
+        for (_, tail, next) in tails {
+            tail.send_replace(next);
+        }
+        for op in &frame.ops {
+            match op {
+                Op::StatePut { key, .. } | Op::StateDelete { key, .. } => self.state_changed(key),
+                Op::StreamMade(image) | Op::StreamChanged(image) => streams.push(image.stream.id),
+                _ => {}
+            }
+        }
+        for stream in streams {
+            self.streams_changed.send_modify(|count| *count += 1);
+            self.tell_holders(stream);
+        }
+        Ok(())
+    }
+
+    /// Returns what counts up with every change under `prefix`.
+    pub(in crate::storage) fn watch_state(&self, prefix: &str) -> watch::Receiver<u64> {
+        let mut watchers = lock::mutex(&self.watchers);
+        watchers.retain(|(_, watcher)| watcher.receiver_count() > 0);
+        let known = watchers.iter().find(|(known, _)| **known == *prefix);
+        if let Some((_, watcher)) = known {
+            return watcher.subscribe();
+        }
+        let (watcher, receiver) = watch::channel(0);
+        watchers.push((prefix.into(), watcher));
+        receiver
+    }
+
+    fn state_changed(&self, key: &str) {
+        for (prefix, watcher) in lock::mutex(&self.watchers).iter() {
+            if key.starts_with(&**prefix) {
+                watcher.send_modify(|count| *count += 1);
+            }
+        }
+    }
+
+    /// Grants every partition, now and as they come.
+    pub(in crate::storage) fn hold(&self, stream: StreamId) -> mpsc::Receiver<LeaseEvent> {
+        // Every partition is granted and lost once, so nobody who reads late ever makes the writer wait.
+        let (events, receiver) = mpsc::channel(2 * usize::from(PARTITIONS_MAX));
+        lock::mutex(&self.holders).push(Holder {
+            stream,
+            granted: 0,
+            events,
+        });
+        self.tell_holders(stream);
+        receiver
+    }
+
+    fn tell_holders(&self, stream: StreamId) {
+        let mut holders = lock::mutex(&self.holders);
+        // Under the lock of the holders, so that two calls cannot tell of states in the wrong order.
+        let partitions = {
+            let view = lock::read(&self.view);
+            view.books
+                .with_id(stream)
+                .map(|(_, book)| book.stream.partitions)
+        };
+        holders.retain_mut(|holder| {
+            if holder.stream != stream {
+                return !holder.events.is_closed();
+            }
+            let of = |partition| PartitionId {
+                stream,
+                partition: Partition(partition),
+            };
+            let events: Vec<_> = match partitions {
+                Some(partitions) => (holder.granted..partitions)
+                    .map(|partition| {
+                        LeaseEvent::Granted(Lease {
+                            of: of(partition),
+                            epoch: EPOCH,
+                        })
+                    })
+                    .collect(),
+                None => (0..holder.granted)
+                    .map(|partition| LeaseEvent::Lost(of(partition)))
+                    .collect(),
+            };
+            holder.granted = partitions.unwrap_or_default();
+            let told = events
+                .into_iter()
+                .all(|event| holder.events.try_send(event).is_ok());
+            told && partitions.is_some()
+        });
+    }
+}

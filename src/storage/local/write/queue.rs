@@ -1,0 +1,314 @@
+//! What waits for the writer: commits that are answered, and ends that nobody waits for.
+//!
+//! Pushing costs one short lock, and a wake-up only if the writer sleeps: while it is in `fdatasync`, nobody makes a
+//! system call here.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    model::ids::{Incarnation, Offset, PartitionId, StreamId, StreamName},
+    storage::{
+        Commit, CommitError, Committed, Finish, OpenRecords, PurgeNote, Purged, Stream,
+        StreamConfig, StreamError,
+    },
+};
+
+use crate::storage::local::lock;
+
+/// Ends that wait for the next frame; beyond this many the caller has to wait for its own.
+const FINISHES_LEN_MAX: usize = 65_536;
+
+/// Answer to a commit.
+pub(in crate::storage) type CommitAnswer = oneshot::Sender<Result<Committed, CommitError>>;
+/// Answer to the change of a stream.
+pub(in crate::storage) type StreamAnswer<T> = oneshot::Sender<Result<T, StreamError>>;
+
+/// One thing to store.
+#[derive(Debug)]
+pub(in crate::storage) enum Request {
+    Commit {
+        commit: Commit,
+        bytes: usize,
+        answer: CommitAnswer,
+    },
+    Trim {
+        of: PartitionId,
+        below: Offset,
+        answer: oneshot::Sender<Result<(), CommitError>>,
+    },
+    Create {
+        id: StreamId,
+        incarnation: Incarnation,
+        name: StreamName,
+        partitions: u16,
+        config: StreamConfig,
+        answer: StreamAnswer<Arc<Stream>>,
+    },
+    Change {
+        id: StreamId,
+        partitions: u16,
+        config: StreamConfig,
+        revision: Option<u64>,
+        answer: StreamAnswer<Arc<Stream>>,
+    },
+    Renew {
+        id: StreamId,
+        incarnation: Incarnation,
+        answer: StreamAnswer<Arc<Stream>>,
+    },
+    Purge {
+        id: StreamId,
+        open: OpenRecords,
+        note: PurgeNote,
+        answer: StreamAnswer<Purged>,
+    },
+    Delete {
+        id: StreamId,
+        revision: Option<u64>,
+        open: OpenRecords,
+        answer: StreamAnswer<()>,
+    },
+}
+
+impl Request {
+    pub(in crate::storage) fn bytes(&self) -> usize {
+        match self {
+            Self::Commit { bytes, .. } => *bytes,
+            Self::Trim { .. }
+            | Self::Create { .. }
+            | Self::Change { .. }
+            | Self::Renew { .. }
+            | Self::Purge { .. }
+            | Self::Delete { .. } => 0,
+        }
+    }
+
+    /// Answers that nothing was stored.
+    pub(in crate::storage) fn refuse(self, error: CommitError) {
+        // Nobody may be waiting any more; that changes nothing.
+        let _told = match self {
+            Self::Commit { answer, .. } => answer.send(Err(error)).is_ok(),
+            Self::Trim { answer, .. } => answer.send(Err(error)).is_ok(),
+            Self::Create { answer, .. }
+            | Self::Change { answer, .. }
+            | Self::Renew { answer, .. } => answer.send(Err(error.into())).is_ok(),
+            Self::Purge { answer, .. } => answer.send(Err(error.into())).is_ok(),
+            Self::Delete { answer, .. } => answer.send(Err(error.into())).is_ok(),
+        };
+    }
+}
+
+/// What became of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::storage) enum Taken {
+    /// There is something to store.
+    Work,
+    /// The time has passed without any.
+    Idle,
+    /// Everything was stored; no more comes.
+    Closing,
+    /// The engine was dropped.
+    Dropped,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(in crate::storage) struct Queue {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    len_max: usize,
+    bytes_max: usize,
+    /// For a writer that is moved by hand.
+    #[cfg(test)]
+    pub(in crate::storage) pushed: tokio::sync::Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    requests: VecDeque<Request>,
+    finishes: Vec<Finish>,
+    /// Requests here and in the hands of the writer.
+    len: usize,
+    bytes: usize,
+    sleep: Sleep,
+    closing: bool,
+    dropped: bool,
+    stopped: Option<Arc<str>>,
+}
+
+/// What wakes the writer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    #[default]
+    Awake,
+    /// A request, or a timer that is short enough for ends.
+    Short,
+    /// A request or an end.
+    Long,
+}
+
+impl Queue {
+    pub(in crate::storage) fn new(len_max: usize, bytes_max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            wake: Condvar::new(),
+            len_max,
+            bytes_max,
+            #[cfg(test)]
+            pushed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Hands a request to the writer.
+    pub(in crate::storage) fn push(&self, request: Request) -> Result<(), CommitError> {
+        let bytes = request.bytes();
+        let asleep = {
+            let mut inner = lock::mutex(&self.inner);
+            inner.takes_more()?;
+            // One commit may be larger than the bound; it waits for an empty queue.
+            let full = inner.len >= self.len_max
+                || (inner.len > 0 && inner.bytes.saturating_add(bytes) > self.bytes_max);
+            if full {
+                return Err(CommitError::Busy);
+            }
+            inner.requests.push_back(request);
+            inner.len += 1;
+            inner.bytes += bytes;
+            std::mem::take(&mut inner.sleep) != Sleep::Awake
+        };
+        #[cfg(test)]
+        self.pushed.notify_one();
+        if asleep {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Hands over an end that travels with the next frame.
+    pub(in crate::storage) fn push_finish(&self, finish: Finish) -> Result<(), CommitError> {
+        let asleep = {
+            let mut inner = lock::mutex(&self.inner);
+            inner.takes_more()?;
+            if inner.finishes.len() >= FINISHES_LEN_MAX {
+                return Err(CommitError::Busy);
+            }
+            inner.finishes.push(finish);
+            // Only the first one wakes a writer that sleeps for long: it then sleeps for 5 ms.
+            inner.sleep == Sleep::Long && {
+                inner.sleep = Sleep::Awake;
+                true
+            }
+        };
+        #[cfg(test)]
+        self.pushed.notify_one();
+        if asleep {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for work and takes all there is, behind what `requests` and `finishes` hold already.
+    ///
+    /// `finishes_wait` is how long ends wait for company, `idle` how long to wait at all.
+    pub(in crate::storage) fn take(
+        &self,
+        requests: &mut VecDeque<Request>,
+        finishes: &mut Vec<Finish>,
+        finishes_wait: Duration,
+        idle: Option<Duration>,
+    ) -> Taken {
+        let start = Instant::now();
+        let mut finishes_end = None;
+        let mut inner = lock::mutex(&self.inner);
+        loop {
+            if inner.dropped {
+                return Taken::Dropped;
+            }
+            let ends = !inner.finishes.is_empty() || !finishes.is_empty();
+            let ends_due = ends && {
+                let end = *finishes_end.get_or_insert_with(|| Instant::now() + finishes_wait);
+                inner.closing || Instant::now() >= end
+            };
+            if !inner.requests.is_empty() || ends_due {
+                requests.append(&mut inner.requests);
+                let room = FINISHES_LEN_MAX.saturating_sub(finishes.len());
+                let some = inner.finishes.len().min(room);
+                finishes.extend(inner.finishes.drain(..some));
+                return Taken::Work;
+            }
+            if inner.closing {
+                return Taken::Closing;
+            }
+            let end = if ends {
+                finishes_end
+            } else {
+                idle.map(|idle| start + idle)
+            };
+            let now = Instant::now();
+            if end.is_some_and(|end| end <= now) {
+                return Taken::Idle;
+            }
+            inner.sleep = if ends { Sleep::Short } else { Sleep::Long };
+            inner = match end {
+                Some(end) => {
+                    let waited = self.wake.wait_timeout(inner, end - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .wake
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+            inner.sleep = Sleep::Awake;
+        }
+    }
+
+    /// Gives back the room of requests that were answered.
+    pub(in crate::storage) fn release(&self, len: usize, bytes: usize) {
+        let mut inner = lock::mutex(&self.inner);
+        inner.len -= len;
+        inner.bytes -= bytes;
+    }
+
+    /// Refuses everything from now on, for that reason; returns what was queued.
+    pub(in crate::storage) fn stop(&self, reason: &Arc<str>) -> VecDeque<Request> {
+        let mut inner = lock::mutex(&self.inner);
+        inner.stopped.get_or_insert_with(|| reason.clone());
+        inner.finishes.clear();
+        std::mem::take(&mut inner.requests)
+    }
+
+    /// Takes nothing more; the writer stores what is queued and ends.
+    pub(in crate::storage) fn close(&self) {
+        lock::mutex(&self.inner).closing = true;
+        self.wake.notify_all();
+    }
+
+    pub(in crate::storage) fn is_closing(&self) -> bool {
+        lock::mutex(&self.inner).closing
+    }
+
+    /// Lets the writer end without storing what is queued.
+    pub(in crate::storage) fn abandon(&self) {
+        lock::mutex(&self.inner).dropped = true;
+        self.wake.notify_all();
+    }
+}
+
+impl Inner {
+    fn takes_more(&self) -> Result<(), CommitError> {
+        match &self.stopped {
+            Some(reason) => Err(CommitError::Stopped(reason.clone())),
+            None if self.closing || self.dropped => {
+                Err(CommitError::Stopped(crate::storage::local::CLOSED.into()))
+            }
+            None => Ok(()),
+        }
+    }
+}
