@@ -7,7 +7,7 @@ use syncgate::{
     model::record::{Headers, Record},
     runtime::clock::Clock,
     storage::{
-        Append, AppendKind, Commit, Epoch, Finish, Log, NewEnd,
+        Append, AppendKind, Commit, Epoch, Log, NewSettlement, Settle,
         embedded::Embedded,
         local::{Options, RealDisk},
     },
@@ -34,7 +34,7 @@ pub async fn fill(data: &Path, count: u64) {
         value: vec![b'x'; VALUE_BYTES].into(),
         headers: Headers::default(),
     };
-    let mut finishes = Vec::new();
+    let mut settles = Vec::new();
     for _ in 0..count / BATCH_LEN as u64 {
         let append = Append {
             of,
@@ -44,23 +44,23 @@ pub async fn fill(data: &Path, count: u64) {
         };
         let commit = Commit {
             appends: vec![append],
-            finishes: std::mem::take(&mut finishes),
+            settles: std::mem::take(&mut settles),
             ..Commit::default()
         };
         let first = engine.commit(commit).await.unwrap().appends[0].first;
-        let ended = |ahead: usize| Finish {
+        let ended = |ahead: usize| Settle {
             of,
             offset: first.plus(ahead as u64),
-            end: NewEnd::Delivered,
+            end: NewSettlement::Delivered,
             attempts: 1,
             status: Some(200),
             // The embedded engine grants everything at this one.
             epoch: Epoch(1),
         };
-        finishes.extend((0..BATCH_LEN).map(ended));
+        settles.extend((0..BATCH_LEN).map(ended));
     }
     let last = Commit {
-        finishes,
+        settles,
         ..Commit::default()
     };
     engine.commit(last).await.unwrap();

@@ -17,7 +17,7 @@ use crate::{
     telemetry::metrics,
 };
 
-use super::{Settings, Shared, problem::Problem, query::Query, wire};
+use super::{EdgeState, Settings, problem::Problem, query::Query, wire};
 
 /// Where the metrics are.
 pub(super) const METRICS: &str = "/metrics";
@@ -43,7 +43,7 @@ pub(super) async fn healthz(uri: Uri) -> Result<Response, Problem> {
 }
 
 pub(super) async fn readyz(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     Query::parse(&uri, &[])?;
@@ -83,7 +83,7 @@ fn full_percent(engine: &dyn Engine, kind: &str) -> usize {
 }
 
 pub(super) async fn show_metrics(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

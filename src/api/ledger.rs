@@ -7,10 +7,10 @@ use http::Uri;
 
 use crate::storage::ledger::Balance;
 
-use super::{Shared, problem::Problem, query::Query, streams};
+use super::{EdgeState, problem::Problem, query::Query, streams};
 
 pub(super) async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
 ) -> Result<Json<Balance>, Problem> {
     let query = Query::parse(&uri, &["stream"])?;

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use access::guard::{ListenRefused, check_listen};
 pub use records::Waits;
 pub use reload::{ReloadError, Reloaded, Reloads};
-pub use retry::Redrives;
+pub use retry::Retries;
 pub use settings::{Settings, TokenHeaderInvalid};
 pub use status::Reports;
 
@@ -57,7 +57,7 @@ use self::{
 
 /// What the edge needs of the rest.
 #[derive(Debug)]
-pub struct Parts {
+pub struct ApiParts {
     /// The door to records.
     pub streams: Streams,
     /// Takes submissions.
@@ -66,8 +66,8 @@ pub struct Parts {
     pub push: Push,
     /// Who may call; `None` is open mode: whoever reaches the listener is administrator.
     pub users: Option<Users>,
-    /// Runs redrives.
-    pub redriver: Arc<dyn Redrives>,
+    /// Runs retries.
+    pub retrier: Arc<dyn Retries>,
     /// Knows what open records wait for.
     pub waits: Arc<dyn Waits>,
     /// Reads the configuration again.
@@ -83,18 +83,18 @@ pub struct Parts {
 /// The edge, ready to serve.
 #[derive(Debug)]
 pub struct Api {
-    parts: Parts,
+    parts: ApiParts,
     settings: Arc<Live<Settings>>,
     roles: Vec<(&'static str, StreamName)>,
 }
 
 /// What all requests share.
 #[derive(Debug)]
-struct Shared {
+struct EdgeState {
     streams: Streams,
     ingest: Ingest,
     push: Push,
-    redriver: Arc<dyn Redrives>,
+    retrier: Arc<dyn Retries>,
     waits: Arc<dyn Waits>,
     reloads: Arc<dyn Reloads>,
     reports: Arc<dyn Reports>,
@@ -119,7 +119,7 @@ struct Shared {
 impl Api {
     /// Puts the edge together. `settings` count for requests that come after they were replaced.
     #[must_use]
-    pub fn new(parts: Parts, settings: Arc<Live<Settings>>, roles: &Roles) -> Self {
+    pub fn new(parts: ApiParts, settings: Arc<Live<Settings>>, roles: &Roles) -> Self {
         Self {
             parts,
             settings,

@@ -18,7 +18,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
-    config::{ConfigError, Place},
+    config::{ConfigError, SettingPlace},
     ingest::{self, FieldCode, FieldError},
     push::{AckError, ChangeError, CursorError, MoveError, StartRefused, SubscribeError},
     retry,
@@ -562,7 +562,7 @@ impl From<ingest::Error> for Problem {
                 "the request that has this Idempotency-Key has no answer yet; send it again to get that",
             )
             .retry_after(1),
-            Error::StreamGone(_) | Error::MemoMalformed => Self::internal(error),
+            Error::StreamGone(_) | Error::ReplyMalformed => Self::internal(error),
             Error::Unanswered => {
                 let told = "the disk has not answered yet; what was sent may still be stored";
                 let mut problem = Self::new(Code::MaybeStored, told).retry_after(60);
@@ -704,7 +704,7 @@ impl From<CommitError> for Problem {
                 Code::StreamUnknown,
                 "nothing was stored; the stream has just been deleted",
             ),
-            CommitError::AlreadyFinished { .. } | CommitError::Fenced(_) => Self::internal(detail),
+            CommitError::AlreadySettled { .. } | CommitError::Fenced(_) => Self::internal(detail),
             CommitError::Stopped(_) => {
                 let told = "nothing was stored; the log has stopped until a restart";
                 let mut problem = Self::new(Code::LogStopped, told).retry_after(60);
@@ -825,7 +825,7 @@ impl From<ConfigError> for Fault {
     fn from(error: ConfigError) -> Self {
         Self {
             detail: match error.place {
-                Place::Default => error.message,
+                SettingPlace::Default => error.message,
                 place => format!("{place}: {}", error.message),
             },
             pointer: error.key,

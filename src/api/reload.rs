@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    Shared,
+    EdgeState,
     problem::{Code, Problem},
     query::Query,
     wire,
@@ -66,7 +66,7 @@ pub enum ReloadError {
 const BODY_BYTES_MAX: usize = 1 << 10;
 
 pub(super) async fn reload(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
     headers: HeaderMap,
     body: axum::body::Body,

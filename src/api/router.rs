@@ -12,7 +12,7 @@ use axum::{
 use tokio::time::Instant;
 
 use super::{
-    Shared,
+    EdgeState,
     access::{Caller, Who},
     admin, data_streams, docs, ledger,
     problem::{Code, Problem},
@@ -102,7 +102,7 @@ const LOOKS: [&str; 5] = [
     "/readyz",
 ];
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<EdgeState>) -> Router {
     let records = "/v1/streams/{stream}/partitions/{partition}/records";
     let record = "/v1/streams/{stream}/partitions/{partition}/records/{offset}";
     Router::new()
@@ -211,7 +211,7 @@ fn fits(route: &str, path: &str) -> bool {
 }
 
 async fn measured(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     path: MatchedPath,
     request: Request,
     next: Next,

@@ -10,7 +10,7 @@ use crate::{
     model::{ids::StreamName, target::Origin},
 };
 
-/// Settings of the edge, from `[server]`, `[sync]`, `[redrive]`, `[metrics]`, `[outcomes]` and `[[targets]]`.
+/// Settings of the edge, from `[server]`, `[sync]`, `[retry]`, `[metrics]`, `[outcomes]` and `[[targets]]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(super) hosts: Vec<String>,
@@ -25,8 +25,8 @@ pub struct Settings {
     pub(super) batch_len_max: usize,
     /// Those of the configuration, by name.
     pub(super) targets: BTreeMap<String, TargetId>,
-    pub(super) redrive_records_max: u64,
-    pub(super) redrive_time_budget: Duration,
+    pub(super) retry_records_max: u64,
+    pub(super) retry_time_budget: Duration,
     /// Streams that `[outcomes]` names and that have no role.
     pub(super) outcome_streams: Vec<StreamName>,
 }
@@ -42,7 +42,7 @@ impl Settings {
     /// # Errors
     /// [`TokenHeaderInvalid`].
     pub fn new(config: &Config) -> Result<Self, TokenHeaderInvalid> {
-        let (server, sync, redrive) = (&config.server, &config.sync, &config.redrive);
+        let (server, sync, retry) = (&config.server, &config.sync, &config.retry);
         let compat = config.oci_sample.as_ref().is_some_and(|oci| oci.compat);
         let token_header = HeaderName::from_bytes(sync.token_header.as_bytes());
         let outcomes = config.outcomes.values();
@@ -59,8 +59,8 @@ impl Settings {
             batch_bytes_max: sync.batch_bytes_max,
             batch_len_max: sync.batch_len_max,
             targets: targets(config),
-            redrive_records_max: redrive.records_max,
-            redrive_time_budget: Duration::from_millis(redrive.time_budget_ms),
+            retry_records_max: retry.records_max,
+            retry_time_budget: Duration::from_millis(retry.time_budget_ms),
             outcome_streams: named.filter_map(|name| name.parse().ok()).collect(),
         })
     }

@@ -16,7 +16,7 @@ use crate::{
     users::Role,
 };
 
-use super::{Shared, access::Caller, problem::Problem, query::Query, wire::CauseView};
+use super::{EdgeState, access::Caller, problem::Problem, query::Query, wire::CauseView};
 
 /// Entries of the lists of targets, open records, readers and streams; `more…` says how many there are beyond.
 const ENTRIES_MAX: usize = 100;
@@ -38,7 +38,7 @@ impl Reports for Status {
 }
 
 pub(super) async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Extension(caller): Extension<Caller>,
     uri: Uri,
 ) -> Result<Json<StatusView>, Problem> {

@@ -11,7 +11,7 @@ use hyper::body::{Body as _, Incoming};
 use crate::ingest::{Accepted, Form, IdempotencyKey, Submission, Warning};
 
 use super::{
-    Settings, Shared,
+    EdgeState, Settings,
     access::guard::one,
     body::{Sender, media_type},
     problem::{Code, Problem},
@@ -56,7 +56,7 @@ const MESSAGE_ID: HeaderName = HeaderName::from_static("x-message-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) async fn answer(
-    shared: &Shared,
+    shared: &EdgeState,
     settings: &Settings,
     request: &request::Parts,
     body: Incoming,

@@ -102,8 +102,8 @@ pub(super) struct RetryDone {
     pub(super) end_of_stream: bool,
     pub(super) attempted: u64,
     pub(super) delivered: u64,
-    pub(super) requeued: u64,
-    /// How many copies of failed records each stream got; together they are `requeued`.
+    pub(super) moved: u64,
+    /// How many copies of failed records each stream got; together they are `moved`.
     pub(super) moved_to: BTreeMap<String, u64>,
     pub(super) skipped: u64,
     pub(super) unmatched: u64,
@@ -309,7 +309,7 @@ pub(super) struct RecordView {
     pub(super) key_base64: Option<String>,
     pub(super) message_id: String,
     pub(super) headers: BTreeMap<String, String>,
-    pub(super) finished: bool,
+    pub(super) settled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<WaitingView>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Failure, Output, output, serve};
 use crate::{
-    config::{self, ConfigErrors, Loaded, Place},
+    config::{self, ConfigErrors, Loaded, SettingPlace},
     gateway,
 };
 
@@ -29,8 +29,8 @@ pub(super) fn run(arguments: serve::Arguments, output: Output) -> Result<(), Fai
                 .iter()
                 .map(|error| {
                     let line = match &error.place {
-                        Place::File { line, .. } => *line,
-                        Place::Environment(_) | Place::Argument(_) | Place::Default => None,
+                        SettingPlace::File { line, .. } => *line,
+                        SettingPlace::Environment(_) | SettingPlace::Argument(_) | SettingPlace::Default => None,
                     };
                     let place = error.place.to_string();
                     json!({"key": error.key, "place": place, "line": line, "message": error.message})

@@ -8,7 +8,7 @@ use super::{
     output::{self, Table},
     serve,
 };
-use crate::config::{Config, Origin, Place, Setting};
+use crate::config::{Config, Origin, Setting, SettingPlace};
 
 /// Every setting at its default, with its unit and effect.
 const REFERENCE: &str = include_str!("../../config/syncgate.toml");
@@ -65,16 +65,16 @@ fn show(arguments: serve::Arguments, output: Output) -> Result<(), Failure> {
 fn as_json(setting: &Setting) -> Value {
     let (origin, line) = match &setting.origin {
         Origin::OciSample => ("oci_sample", None),
-        Origin::Said(Place::Default) => ("default", None),
-        Origin::Said(Place::File { line, .. }) => ("file", *line),
-        Origin::Said(Place::Environment(_)) => ("variable", None),
-        Origin::Said(Place::Argument(_)) => ("argument", None),
+        Origin::Said(SettingPlace::Default) => ("default", None),
+        Origin::Said(SettingPlace::File { line, .. }) => ("file", *line),
+        Origin::Said(SettingPlace::Environment(_)) => ("variable", None),
+        Origin::Said(SettingPlace::Argument(_)) => ("argument", None),
     };
     let name = match &setting.origin {
-        Origin::Said(Place::File { path, .. }) => Some(path.display().to_string()),
-        Origin::Said(Place::Environment(name)) => Some(name.clone()),
-        Origin::Said(Place::Argument(name)) => Some((*name).to_owned()),
-        Origin::OciSample | Origin::Said(Place::Default) => None,
+        Origin::Said(SettingPlace::File { path, .. }) => Some(path.display().to_string()),
+        Origin::Said(SettingPlace::Environment(name)) => Some(name.clone()),
+        Origin::Said(SettingPlace::Argument(name)) => Some((*name).to_owned()),
+        Origin::OciSample | Origin::Said(SettingPlace::Default) => None,
     };
     json!({
         "key": setting.key,

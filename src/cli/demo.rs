@@ -220,7 +220,7 @@ impl Show {
         while told.len() < STORIES.len() {
             let source = self.records("DataSyncStream").await?;
             for (number, story) in STORIES.iter().enumerate() {
-                let ended = source.get(number).and_then(|record| record.get("finished"));
+                let ended = source.get(number).and_then(|record| record.get("settled"));
                 if ended != Some(&Value::Bool(true)) || told.contains_key(&number) {
                     continue;
                 }
@@ -351,7 +351,7 @@ impl Show {
             format!("{} records were pushed", arrived.len())
         });
         // The books are looked at when all has ended.
-        let ended = |record: &Value| record.get("finished") == Some(&Value::Bool(true));
+        let ended = |record: &Value| record.get("settled") == Some(&Value::Bool(true));
         while !self.records(STREAMS[0]).await?.iter().all(ended) {
             sleep(LOOK_INTERVAL).await;
         }

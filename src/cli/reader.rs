@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The reader of standard output.
 #[derive(Debug)]
-pub(super) struct Reader(CancellationToken);
+pub(super) struct StdoutReader(CancellationToken);
 
-impl Reader {
+impl StdoutReader {
     /// Watches standard output. A file has no reader that could go.
     pub(super) fn of_stdout() -> Self {
         let gone = CancellationToken::new();

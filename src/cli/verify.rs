@@ -22,7 +22,7 @@ Columns, in records since the stream was made:
   RECEIVED    copies that a failure in another stream put here
   UNKNOWN     of unknown origin, since damage was accepted
   DELIVERED   settled: their target took them
-  MOVED       settled: a copy is in an error stream (`handedOn` in JSON)
+  MOVED       settled: a copy is in an error stream (`moved` in JSON)
   FILTERED    settled: a rule left them out
   DISCARDED   settled: a person gave them up
   EXPIRED     trimmed while they were open
@@ -111,7 +111,7 @@ const COLUMNS: [(&str, &str); 14] = [
     (">RECEIVED", "/received"),
     (">UNKNOWN", "/unknown"),
     (">DELIVERED", "/delivered"),
-    (">MOVED", "/handedOn"),
+    (">MOVED", "/moved"),
     (">FILTERED", "/filtered"),
     (">DISCARDED", "/discarded"),
     (">EXPIRED", "/expired"),

@@ -1,6 +1,6 @@
 //! The first administrator: two variables of the environment that are no settings, so that no file holds a password.
 
-use super::{ConfigError, Place};
+use super::{ConfigError, SettingPlace};
 use crate::users::{Administrator, Password, UserName};
 
 const USER: &str = "SYNCGATE_ADMIN_USER";
@@ -19,7 +19,7 @@ pub(super) fn read(environment: &[(String, String)]) -> (Option<Administrator>, 
     let mut say = |variable: &str, message: String| {
         wrong.push(ConfigError {
             key: String::new(),
-            place: Place::Environment(variable.into()),
+            place: SettingPlace::Environment(variable.into()),
             message,
         });
     };

@@ -12,14 +12,14 @@ pub struct ConfigError {
     /// Path of the key, as in `streams[0].name`; empty if the error is about a whole file.
     pub key: String,
     /// Where it was said.
-    pub place: Place,
+    pub place: SettingPlace,
     /// What is wrong, and what would be right.
     pub message: String,
 }
 
 /// Where a value was said.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum SettingPlace {
     /// In the file.
     File {
         /// The file.
@@ -55,7 +55,7 @@ impl fmt::Display for ConfigError {
             message,
         } = self;
         match place {
-            Place::Default => {}
+            SettingPlace::Default => {}
             place => write!(f, "{place}: ")?,
         }
         match key.as_str() {
@@ -66,7 +66,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SettingPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File {

@@ -18,7 +18,7 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, Place, administrator,
+    Config, ConfigError, ConfigErrors, SettingPlace, administrator,
     check::{self, ranges::range_of},
     oci,
     quantity::Unit,
@@ -79,7 +79,7 @@ pub struct Loaded {
 }
 
 /// Where each value was said, by the path of its key.
-pub(super) type Places = BTreeMap<String, Place>;
+pub(super) type Places = BTreeMap<String, SettingPlace>;
 
 impl Sources {
     /// A file and arguments, with the environment of this process. Without a file, `SYNCGATE_CONFIG` names it. Variables
@@ -111,7 +111,7 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     }
     loader.add_environment(sources.environment.clone());
     loader.add_overrides(sources.overrides.clone());
-    loader.finish(sources)
+    loader.resolve(sources)
 }
 
 const PREFIX: &str = "SYNCGATE_";
@@ -135,7 +135,7 @@ struct Loader {
 }
 
 impl Loader {
-    fn error(&mut self, key: impl Into<String>, place: Place, message: impl Into<String>) {
+    fn error(&mut self, key: impl Into<String>, place: SettingPlace, message: impl Into<String>) {
         self.errors.push(ConfigError {
             key: key.into(),
             place,
@@ -144,7 +144,7 @@ impl Loader {
     }
 
     fn add_file(&mut self, path: PathBuf) {
-        let place = |line| Place::File {
+        let place = |line| SettingPlace::File {
             path: path.clone(),
             line,
         };
@@ -184,7 +184,12 @@ impl Loader {
         }
     }
 
-    fn add_section(&mut self, section: &str, value: Value, place_of: &dyn Fn(&str) -> Place) {
+    fn add_section(
+        &mut self,
+        section: &str,
+        value: Value,
+        place_of: &dyn Fn(&str) -> SettingPlace,
+    ) {
         match (shape(&[section]), value) {
             (None, _) => {
                 let near = did_you_mean(section, sections().iter().copied());
@@ -232,7 +237,7 @@ impl Loader {
         at: usize,
         keys: &[&str],
         element: Value,
-        place_of: &dyn Fn(&str) -> Place,
+        place_of: &dyn Fn(&str) -> SettingPlace,
     ) {
         let own_path = format!("{section}[{at}]");
         let own_place = place_of(&own_path);
@@ -294,7 +299,7 @@ impl Loader {
     }
 
     /// Takes the first of `candidates` that the key can hold.
-    fn add_value(&mut self, section: &str, key: &str, candidates: Vec<Value>, place: Place) {
+    fn add_value(&mut self, section: &str, key: &str, candidates: Vec<Value>, place: SettingPlace) {
         let path = format!("{section}.{key}");
         let mut wrong = None;
         for value in candidates {
@@ -345,7 +350,11 @@ impl Loader {
             let key = key_of_variable(rest);
             if let Some(why) = is_none(&text).filter(|_| key.is_some() || name == FILE_VARIABLE) {
                 let path = key.map(|(section, key)| format!("{section}.{key}"));
-                self.error(path.unwrap_or_default(), Place::Environment(name), why);
+                self.error(
+                    path.unwrap_or_default(),
+                    SettingPlace::Environment(name),
+                    why,
+                );
                 continue;
             }
             match key {
@@ -356,7 +365,7 @@ impl Loader {
                     let list = text.split(',').map(|part| Value::from(part.trim()));
                     candidates.push(Value::Array(list.collect()));
                     candidates.push(Value::String(text));
-                    self.add_value(section, &key, candidates, Place::Environment(name));
+                    self.add_value(section, &key, candidates, SettingPlace::Environment(name));
                 }
                 None if name == FILE_VARIABLE => {}
                 None => unknown.push(name),
@@ -374,7 +383,7 @@ impl Loader {
                     "unknown variable; settings are {PREFIX}SECTION__KEY{}",
                     near_variable(&name)
                 );
-                self.error("", Place::Environment(name), message);
+                self.error("", SettingPlace::Environment(name), message);
             }
         }
     }
@@ -382,19 +391,19 @@ impl Loader {
     fn add_overrides(&mut self, overrides: Overrides) {
         if let Some(dir) = overrides.data {
             let dir = Value::String(dir.to_string_lossy().into_owned());
-            self.add_value("data", "dir", vec![dir], Place::Argument("--data"));
+            self.add_value("data", "dir", vec![dir], SettingPlace::Argument("--data"));
         }
         if let Some(listen) = overrides.listen {
             let listen = Value::String(listen.to_string());
-            let place = Place::Argument("--listen");
+            let place = SettingPlace::Argument("--listen");
             self.add_value("server", "listen", vec![listen], place);
         }
     }
 
-    fn finish(mut self, sources: Sources) -> Result<Loaded, ConfigErrors> {
+    fn resolve(mut self, sources: Sources) -> Result<Loaded, ConfigErrors> {
         let said = Config::deserialize(Value::Table(self.merged.clone()));
         let said = said.unwrap_or_else(|error| {
-            self.error("", Place::Default, error.message());
+            self.error("", SettingPlace::Default, error.message());
             Config::default()
         });
         let (loaded, wrong) = assemble(sources, said, self.places);
@@ -449,7 +458,7 @@ impl Loaded {
     }
 
     /// Returns every key that was said, with the place where, by key.
-    pub fn keys(&self) -> impl Iterator<Item = (&str, &Place)> {
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &SettingPlace)> {
         let places = self.places.iter();
         places.map(|(key, place)| (key.as_str(), place))
     }
@@ -459,7 +468,7 @@ impl Loaded {
         let place = self.places.get(key).cloned();
         ConfigError {
             key: key.into(),
-            place: place.unwrap_or(Place::Default),
+            place: place.unwrap_or(SettingPlace::Default),
             message: message.into(),
         }
     }

@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 pub use self::{
     check::ROLE_WORDS,
-    errors::{ConfigError, ConfigErrors, Place},
+    errors::{ConfigError, ConfigErrors, SettingPlace},
     load::{Loaded, Overrides, Sources, load},
     origins::{Origin, Setting},
     quantity::Unit,
@@ -48,7 +48,7 @@ pub struct Config {
     /// Calls of targets.
     pub dispatch: Dispatch,
     /// `POST /stream/retry`.
-    pub redrive: Redrive,
+    pub retry: Retry,
     /// How long records are kept.
     pub retention: Retention,
     /// Data streams for subscribers.
@@ -301,29 +301,29 @@ impl Default for Dispatch {
     }
 }
 
-/// `[redrive]`
+/// `[retry]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Redrive {
+pub struct Retry {
     /// Greatest `noOfMessagesToProcess`.
     pub records_max: u64,
     /// What a call may take if it does not say `timeBudgetMs`, which cannot be longer.
     pub time_budget_ms: u64,
     /// Records of one pass in flight at the same time.
     pub in_flight_max: usize,
-    /// After so many failed redrives a record goes to the unrecoverable stream.
-    pub redrives_max: u32,
+    /// After so many failed retries a record goes to the unrecoverable stream.
+    pub retries_max: u32,
     /// A pass ends when its first so many calls to a target fail alike; 0 = it goes on.
     pub failing_calls_max: u32,
 }
 
-impl Default for Redrive {
+impl Default for Retry {
     fn default() -> Self {
         Self {
             records_max: 100_000,
             time_budget_ms: 240_000,
             in_flight_max: 64,
-            redrives_max: 20,
+            retries_max: 20,
             failing_calls_max: 50,
         }
     }
@@ -452,7 +452,7 @@ pub struct Metrics {
 pub struct Roles {
     /// Gets what `POST /stream/sync` accepts, and is dispatched.
     pub source: StreamName,
-    /// Word `unavailable`: a later redrive may succeed by itself.
+    /// Word `unavailable`: a later retry may succeed by itself.
     pub unavailable: StreamName,
     /// Word `internal`: the target answered 500.
     pub internal: StreamName,

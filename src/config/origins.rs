@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Config, Loaded, Place, administrator,
+    Config, Loaded, SettingPlace, administrator,
     quantity::Unit,
     schema::{Shape, shape},
 };
@@ -28,7 +28,7 @@ pub struct Setting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// In a file, a variable or an argument, or nowhere.
-    Said(Place),
+    Said(SettingPlace),
     /// `[oci_sample]` stands for it.
     OciSample,
 }
@@ -70,7 +70,7 @@ impl Loaded {
             settings.extend(variables.map(|(name, value)| Setting {
                 key: name.into(),
                 value: value.into(),
-                origin: Origin::Said(Place::Environment(name.into())),
+                origin: Origin::Said(SettingPlace::Environment(name.into())),
                 unit: None,
             }));
         }
@@ -95,7 +95,7 @@ impl Loaded {
             let origin = match self.places.get(&full) {
                 Some(place) => Origin::Said(place.clone()),
                 None if said.get(key).unwrap_or(&Value::Null) == &value => {
-                    Origin::Said(Place::Default)
+                    Origin::Said(SettingPlace::Default)
                 }
                 None => Origin::OciSample,
             };

@@ -286,11 +286,11 @@ idle_timeout_ms = 7
 private_addresses = true
 loopback_addresses = true
 ca_file = "src/dispatch/tests/tls/authority.pem"
-[redrive]
+[retry]
 records_max = 7
 time_budget_ms = 7
 in_flight_max = 7
-redrives_max = 7
+retries_max = 7
 failing_calls_max = 7
 [push]
 trails = { a2 = "OtherStream" }

@@ -279,7 +279,7 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
             ("SYNCGATE_ADMIN_PASWORD", "correct horse"),
             ("SYNCGATE_ADMIN_USER", "ada"),
             ("SYNCGATE_SERVER__LISTE", "127.0.0.1:1"),
-            ("SYNCGATE_REDRIVE__REDRIVES_MAX", "many"),
+            ("SYNCGATE_RETRY__RETRIES_MAX", "many"),
         ],
         &[
             "t.toml, line 1: sever: unknown section; did you mean \"server\"?",
@@ -299,7 +299,7 @@ fn every_error_is_told_at_once_with_line_and_nearest_name() {
             "SYNCGATE_ADMIN_USER: is set, SYNCGATE_ADMIN_PASSWORD is not",
             "SYNCGATE_FOO: unknown variable; settings are SYNCGATE_SECTION__KEY",
             "SYNCGATE_LISTEN: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_SERVER__LISTEN\"?",
-            "SYNCGATE_REDRIVE__REDRIVES_MAX: redrive.redrives_max: invalid type: string \"many\", expected a whole number",
+            "SYNCGATE_RETRY__RETRIES_MAX: retry.retries_max: invalid type: string \"many\", expected a whole number",
             "SYNCGATE_SERVER__LISTE: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_SERVER__LISTEN\"?",
         ],
     );

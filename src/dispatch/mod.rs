@@ -1,33 +1,33 @@
 //! Dispatch: calls the target of each record of the source stream, in order per key, and ends the record.
 //!
 //! ```text
-//! log ──► owner (one per partition) ──► board (one per target) ──► workers (a slot each) ──► target
+//! log ──► owner (one per partition) ──► queue (one per target) ──► workers (a slot each) ──► target
 //!                                         lanes, backoff               │
-//! redrive ────────────────────────────────┘                            └──► finish, or error record + finish
+//! retry ────────────────────────────────┘                            └──► settle, or error record + settle
 //! ```
 //!
 //! Promises:
 //! - A lane is the records of one target and one key. Calls of a lane are strictly one after the other, in the order in
-//!   which they were put on the board, first dispatches and redrives alike; the next begins when the one before has
+//!   which they were put on the queue, first dispatches and retries alike; the next begins when the one before has
 //!   ended: delivered, or its error record is stored. A record in backoff holds its lane, not a slot. Records without a
 //!   key have no lane.
-//! - The stream may grow whatever waits in it: a record whose key has another partition from then on is put on the board
-//!   behind all those of its lane that lie in older ones (`fence`).
+//! - The stream may grow whatever waits in it: a record whose key has another partition from then on is put on the queue
+//!   behind all those of its lane that lie in older ones (`barrier`).
 //! - A failure's error record and the end of its origin are one commit. A delivered end that a crash forgets is delivered
 //!   again with the same `Idempotency-Key`.
-//! - Memory: a board holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
-//!   all boards together `queues_bytes_max`, and beyond that one record each. When a board is full its target is behind:
+//! - Memory: a queue holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
+//!   all queues together `queues_bytes_max`, and beyond that one record each. When a queue is full its target is lagging:
 //!   the partitions are read on for the others, and again for it as it gets room. So is a lane that has filled its share
-//!   of the board: as much as it leaves free for the other lanes.
+//!   of the queue: as much as it leaves free for the other lanes.
 //! - A target of whose last calls half were unavailable is not called until its pause is over and a probe is answered
 //!   (`breaker`). Retries do not wait for that long: they take their records back.
 //! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
-//! - At most `targets_max` targets have a board of their own; the others share one, with its slots.
+//! - At most `targets_max` targets have a queue of their own; the others share one, with its slots.
 //! - Settings can be replaced at any time; an attempt and the end of its record are under those of its beginning.
 //! - A panic while a record is handled is the outcome `internal` of that record.
 //! - Of what was purged no call begins; the outcome of one that was under way ends nothing any more.
 //!
-//! Who calls it: `gateway` starts it; `redrive` puts its records on the same boards.
+//! Who calls it: `gateway` starts it; `retry` puts its records on the same queues.
 
 pub(crate) mod call;
 pub(crate) mod outcome;
@@ -84,7 +84,7 @@ use crate::{
 /// Handle to the dispatcher. Clones share everything.
 #[derive(Clone)]
 pub struct Dispatcher {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<DispatchContext>,
 }
 
 /// An open record of the source stream, and what it waits for.
@@ -117,8 +117,8 @@ pub struct Deps {
     pub stats: Arc<Stats>,
 }
 
-/// What owners, workers and redrives share.
-pub(crate) struct Shared {
+/// What owners, workers and retries share.
+pub(crate) struct DispatchContext {
     pub(crate) streams: Streams,
     pub(crate) settings: Live<Settings>,
     pub(crate) tasks: Tasks,
@@ -182,7 +182,7 @@ impl Dispatcher {
         connector: Connector,
     ) -> Self {
         let settings = Arc::new(settings);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(DispatchContext {
             targets: Targets::new(settings.clone()),
             streams: deps.streams,
             settings: Live::from(settings),
@@ -206,9 +206,9 @@ impl Dispatcher {
     /// record. All else has the new ones from here on: a record that waits and the pause of a target too.
     pub fn reload(&self, settings: Settings) {
         let settings = Arc::new(settings);
-        // First, so that whoever is woken for its board's sake sees them.
+        // First, so that whoever is woken for its queue's sake sees them.
         self.shared.settings.set(settings.clone());
-        self.shared.adjust_boards(settings);
+        self.shared.adjust_queues(settings);
     }
 
     /// Returns what open records of a stream wait for that are in the queue of their target or called just now: of those that
@@ -311,7 +311,7 @@ impl fmt::Debug for Dispatcher {
     }
 }
 
-impl Shared {
+impl DispatchContext {
     /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
     /// is under way, whose end nobody knows; `None`, that a call may begin now, be it the probe.
     pub(crate) fn open_until(&self, target: &TargetId) -> Option<Instant> {
@@ -334,7 +334,7 @@ impl Shared {
 }
 
 /// Starts owners as leases come, ends them as they go; at the end waits for the attempts in flight.
-async fn supervise(shared: Arc<Shared>) {
+async fn supervise(shared: Arc<DispatchContext>) {
     let stop = shared.stop.clone();
     stop.run_until_cancelled(follow_source(&shared)).await;
     shared.workers.close();
@@ -349,8 +349,8 @@ async fn supervise(shared: Arc<Shared>) {
     shared.cut.cancel();
 }
 
-/// Sweeps the boards whenever a stream has changed, which is rare: it may have been purged.
-async fn follow_purges(shared: Arc<Shared>) {
+/// Sweeps the queues whenever a stream has changed, which is rare: it may have been purged.
+async fn follow_purges(shared: Arc<DispatchContext>) {
     let mut changed = shared.streams.engine().streams_changed();
     let stop = shared.stop.clone();
     while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
@@ -359,7 +359,7 @@ async fn follow_purges(shared: Arc<Shared>) {
 }
 
 /// Never returns: a stream of the source's name may always come back.
-async fn follow_source(shared: &Arc<Shared>) {
+async fn follow_source(shared: &Arc<DispatchContext>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
         changed.mark_unchanged();
@@ -375,7 +375,7 @@ async fn follow_source(shared: &Arc<Shared>) {
 
 /// Returns when the stream is gone. Owners end with their guards: when the gateway stops that is after all workers were
 /// told, so that no worker drops a job whose owner is gone and then begins the next one of its lane, from another partition.
-async fn follow_leases(shared: &Arc<Shared>, stream: &Arc<Stream>) {
+async fn follow_leases(shared: &Arc<DispatchContext>, stream: &Arc<Stream>) {
     let mut leases = shared.streams.engine().leases(stream.id);
     let mut changed = shared.streams.engine().streams_changed();
     let mut owners = HashMap::new();
@@ -427,7 +427,7 @@ async fn follow_leases(shared: &Arc<Shared>, stream: &Arc<Stream>) {
 }
 
 fn start_owner(
-    shared: &Arc<Shared>,
+    shared: &Arc<DispatchContext>,
     stream: &Arc<Stream>,
     lease: Lease,
 ) -> (DropGuard, TaskTracker) {

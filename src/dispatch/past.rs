@@ -1,4 +1,4 @@
-//! Targets whose boards have gone, as they stood: for people, who would look for a target that was called a moment ago. Pure.
+//! Targets whose queues have gone, as they stood: for people, who would look for a target that was called a moment ago. Pure.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,7 +14,7 @@ const KEPT: Duration = Duration::from_secs(3_600);
 /// Targets that are remembered; the one that went first is forgotten for one more.
 const LEN_MAX: usize = 256;
 
-/// How a target stood when its board went.
+/// How a target stood when its queue went.
 #[derive(Clone, Debug)]
 pub(super) struct Stood {
     /// When its breaker closed, if it was closed since it was open.
@@ -22,12 +22,12 @@ pub(super) struct Stood {
     pub(super) last_failure: Option<LastFailure>,
 }
 
-/// Targets without a board that had one within the last hour.
+/// Targets without a queue that had one within the last hour.
 #[derive(Debug, Default)]
 pub(super) struct Past(HashMap<TargetId, (Instant, Stood)>);
 
 impl Past {
-    /// Keeps how a target stood. A board that saw no failure does not make the one before it forgotten.
+    /// Keeps how a target stood. A queue that saw no failure does not make the one before it forgotten.
     pub(super) fn keep(&mut self, target: TargetId, mut stood: Stood, now: Instant) {
         self.forget(now);
         if stood.last_failure.is_none() {
@@ -52,7 +52,7 @@ impl Past {
     /// Returns how each stood that is still remembered.
     pub(super) fn states(&self, now: Moment) -> impl Iterator<Item = TargetState> {
         self.0.iter().map(move |(target, (_, stood))| TargetState {
-            // What a breaker knew goes with its board: the target would be called now.
+            // What a breaker knew goes with its queue: the target would be called now.
             breaker: BreakerState::Closed,
             since: stood.closed.map(|closed| now.time_of(closed)),
             last_failure: stood.last_failure.clone(),
@@ -60,7 +60,7 @@ impl Past {
         })
     }
 
-    /// Returns the last failure of a target that has another board by now.
+    /// Returns the last failure of a target that has another queue by now.
     pub(super) fn last_failure(&self, target: &TargetId) -> Option<&LastFailure> {
         let (_, stood) = self.0.get(target)?;
         stood.last_failure.as_ref()

@@ -16,14 +16,14 @@ use crate::{
     model::target::Origin,
 };
 
-/// Settings of dispatch and redrive, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]`, `push.masked_headers` and
+/// Settings of dispatch and retry, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]`, `push.masked_headers` and
 /// `server.grace_ms`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(crate) targets: HashMap<TargetId, Arc<TargetSettings>>,
     pub(crate) other_targets: Arc<TargetSettings>,
     pub(crate) targets_max: usize,
-    /// Of each board.
+    /// Of each queue.
     pub(crate) limits: Limits,
     pub(crate) queues_bytes_max: usize,
     pub(crate) idle_timeout: Duration,

@@ -30,7 +30,7 @@ pub struct Stats {
     pub target_failures: Family<TargetOutcomeLabel, Counter>,
     /// How long an attempt took, in seconds.
     pub attempt_seconds: Histogram,
-    /// Records read from the log to dispatch them; those of targets and keys that are behind are read again.
+    /// Records read from the log to dispatch them; those of targets and keys that are lagging are read again.
     pub read_records: Counter,
     /// Ends that the log did not take.
     pub lost_ends: Counter,

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::call::request;
 use crate::model::{
-    layout::Parts,
+    layout::CallParts,
     record::Record,
     target::{Origin, TargetUrl},
 };
@@ -62,7 +62,7 @@ impl TargetId {
         let Some(prefix) = self.prefix.as_deref().filter(|_| is_there) else {
             return is_there;
         };
-        let url = Parts::of(record).ok();
+        let url = CallParts::of(record).ok();
         let url = url.and_then(|parts| TargetUrl::read(&parts.url, &record.value).ok());
         url.is_some_and(|url| matches(prefix, url.path.path()))
     }
@@ -112,7 +112,7 @@ impl Prefixes {
         let origin = request::origin(record)?;
         // To read the path is to read the message; most origins have no prefixes.
         let prefix = self.0.get(&origin).and_then(|of| {
-            let url = Parts::of(record).ok()?.url;
+            let url = CallParts::of(record).ok()?.url;
             let url = TargetUrl::read(&url, &record.value).ok()?;
             of.iter().find(|prefix| matches(prefix, url.path.path()))
         });

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    DispatchContext,
     call::{
         connection::{Answer, Connection, Deadlines, Exchange, Timer},
         credentials::CredentialError,
@@ -35,7 +35,7 @@ use super::{
         breaker::Change,
         job::{Begin, Job},
         state::LastFailure,
-        target_queue::{Board, Done, LeaveOut, Next, Retirement, Taken, Wait, Wake},
+        target_queue::{Done, LeaveOut, Next, Retirement, Taken, TargetQueue, Wait, Wake},
     },
     settings::{Settings, TargetSettings},
     stats::{self, TargetStats},
@@ -53,8 +53,8 @@ use crate::{
 /// How long a record waits whose call could not begin, because something of ours was not free.
 const NOT_BEGUN_WAIT: Duration = Duration::from_millis(200);
 
-impl Shared {
-    /// Puts a job on its target's board; waits as long as that is full.
+impl DispatchContext {
+    /// Puts a job on its target's queue; waits as long as that is full.
     ///
     /// # Cancel safety
     /// A job whose call is dropped was not taken.
@@ -72,26 +72,26 @@ impl Shared {
         }
     }
 
-    /// Puts jobs of one target on its board as far as that has room; once a board has refused one, `Budget::freed` fires
+    /// Puts jobs of one target on its queue as far as that has room; once a queue has refused one, `Budget::freed` fires
     /// when it has room again. Lanes are bounded by their share if `leave_out` is there to be told of it.
     pub(crate) fn try_enqueue(
         self: &Arc<Self>,
         jobs: &mut VecDeque<Box<Job>>,
         leave_out: Option<LeaveOut<'_>>,
     ) {
-        if let Some((board, wake)) = self.targets.push(jobs, leave_out) {
-            self.wake(&board, wake);
+        if let Some((queue, wake)) = self.targets.push(jobs, leave_out) {
+            self.wake(&queue, wake);
         }
     }
 
     /// Lets go of what retries have taken back of a target, so that it waits neither for the target's breaker nor for its
     /// rate.
     pub(crate) fn sweep(self: &Arc<Self>, target: &TargetId) {
-        let (board, wake) = self.targets.sweep(target);
-        self.wake(&board, wake);
+        let (queue, wake) = self.targets.sweep(target);
+        self.wake(&queue, wake);
     }
 
-    /// Lets go of what waits on any board and is over: a purge has ended the record, or its owner is gone. It would hold its
+    /// Lets go of what waits on any queue and is over: a purge has ended the record, or its owner is gone. It would hold its
     /// lane up until it is due.
     pub(super) fn sweep_over(self: &Arc<Self>) {
         // Then each owner ends: the next record of a lane must not begin because of that.
@@ -105,33 +105,33 @@ impl Shared {
             stream.is_some_and(|stream| job.offset < stream.purged_below(job.of.partition))
         };
         let is_over = |job: &Job| job.is_abandoned() || job.is_first() && is_purged(job);
-        for (board, wake) in self.targets.sweep_all(is_over) {
-            self.wake(&board, wake);
+        for (queue, wake) in self.targets.sweep_all(is_over) {
+            self.wake(&queue, wake);
         }
     }
 
-    /// Brings as many workers to a board as it has use for; `first` is one that it has named already.
-    fn wake(self: &Arc<Self>, board: &Arc<Board>, first: Option<Wake>) {
+    /// Brings as many workers to a queue as it has use for; `first` is one that it has named already.
+    fn wake(self: &Arc<Self>, queue: &Arc<TargetQueue>, first: Option<Wake>) {
         let mut next = first;
         while let Some(wake) = next {
             match wake {
                 Wake::Sleeping(worker) => worker.notify_one(),
-                Wake::New(slot) => self.start_worker(board, slot),
+                Wake::New(slot) => self.start_worker(queue, slot),
             }
-            next = board.wake();
+            next = queue.wake();
         }
     }
 
-    /// Gives all boards other settings.
-    pub(crate) fn adjust_boards(self: &Arc<Self>, settings: Arc<Settings>) {
-        for board in self.targets.adjust(settings) {
-            let wake = board.wake();
-            self.wake(&board, wake);
+    /// Gives all queues other settings.
+    pub(crate) fn adjust_queues(self: &Arc<Self>, settings: Arc<Settings>) {
+        for queue in self.targets.adjust(settings) {
+            let wake = queue.wake();
+            self.wake(&queue, wake);
         }
     }
 
-    fn start_worker(self: &Arc<Self>, board: &Arc<Board>, slot: usize) {
-        let worker = Worker::new(self.clone(), board.clone(), slot);
+    fn start_worker(self: &Arc<Self>, queue: &Arc<TargetQueue>, slot: usize) {
+        let worker = Worker::new(self.clone(), queue.clone(), slot);
         // A token of its own: each poll of a wait takes the token's lock.
         let cut = self.cut.child_token();
         // Boxed, as each future around it would hold it twice: it is read at every step of a call.
@@ -148,9 +148,9 @@ impl Shared {
 const UNSTORED_WAIT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5_000 });
 
 struct Worker {
-    shared: Arc<Shared>,
-    board: Arc<Board>,
-    /// Those of the board's target, by the name that it had when the worker began.
+    shared: Arc<DispatchContext>,
+    queue: Arc<TargetQueue>,
+    /// Those of the queue's target, by the name that it had when the worker began.
     stats: TargetStats,
     slot: usize,
     wake: Arc<Notify>,
@@ -172,53 +172,53 @@ struct Worker {
 /// What a worker goes by from one job to the next.
 struct Current {
     all: Followed<Settings>,
-    /// Those of the board's target.
+    /// Those of the queue's target.
     own: Arc<TargetSettings>,
 }
 
 impl Current {
-    fn new(shared: &Shared, board: &Board) -> Self {
+    fn new(shared: &DispatchContext, queue: &TargetQueue) -> Self {
         let all = shared.settings.follow();
-        let own = own(all.get(), board).clone();
+        let own = own(all.get(), queue).clone();
         Self { all, own }
     }
 
     /// Takes settings that are new; returns whether they are.
-    fn renew(&mut self, board: &Board) -> bool {
+    fn renew(&mut self, queue: &TargetQueue) -> bool {
         let renewed = self.all.renew();
         if renewed {
-            self.own = own(self.all.get(), board).clone();
+            self.own = own(self.all.get(), queue).clone();
         }
         renewed
     }
 
-    /// The shared board's settings are those of no target in particular.
-    fn of(&self, board: &Board, job: &Job) -> &TargetSettings {
-        match (&board.origin, &job.origin) {
+    /// The shared queue's settings are those of no target in particular.
+    fn of(&self, queue: &TargetQueue, job: &Job) -> &TargetSettings {
+        match (&queue.origin, &job.origin) {
             (None, Some(target)) => self.all.get().target(target),
             _ => &self.own,
         }
     }
 }
 
-fn own<'a>(settings: &'a Settings, board: &Board) -> &'a Arc<TargetSettings> {
-    let own = board.origin.as_ref().map(|origin| settings.target(origin));
+fn own<'a>(settings: &'a Settings, queue: &TargetQueue) -> &'a Arc<TargetSettings> {
+    let own = queue.origin.as_ref().map(|origin| settings.target(origin));
     own.unwrap_or(&settings.other_targets)
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, board: Arc<Board>, slot: usize) -> Self {
+    fn new(shared: Arc<DispatchContext>, queue: Arc<TargetQueue>, slot: usize) -> Self {
         Self {
             stop: shared.stop.child_token(),
             health: shared.streams.engine().health(),
             log_runs: false,
             streams_changed: shared.streams.engine().streams_changed(),
             source: None,
-            wake: board.waker(slot),
+            wake: queue.waker(slot),
             timer: Timer::new(Instant::now() + shared.settings.get().idle_timeout),
-            stats: shared.stats.of_target(board.name()),
+            stats: shared.stats.of_target(queue.name()),
             shared,
-            board,
+            queue,
             slot,
             connection: None,
             socket: None,
@@ -228,10 +228,10 @@ impl Worker {
     async fn work(mut self) {
         let mut done = None;
         // Beside the worker, so that a job can use both.
-        let mut current = Current::new(&self.shared, &self.board);
+        let mut current = Current::new(&self.shared, &self.queue);
         while !self.stop.is_cancelled() {
-            let (next, wake) = self.board.next(self.slot, done.take());
-            self.shared.wake(&self.board, wake);
+            let (next, wake) = self.queue.next(self.slot, done.take());
+            self.shared.wake(&self.queue, wake);
             match next {
                 Next::Job(job) => {
                     if !self.log_takes_ends().await {
@@ -256,11 +256,11 @@ impl Worker {
                     }
                     if self.sleep(until, current.all.get().idle_timeout).await {
                         self.connection = None;
-                        match self.board.retire(self.slot, Instant::now()) {
+                        match self.queue.retire(self.slot, Instant::now()) {
                             Retirement::Needed => {}
-                            Retirement::Rests => self.shared.targets.rest(&self.board),
+                            Retirement::Rests => self.shared.targets.rest(&self.queue),
                             Retirement::Over => {
-                                self.shared.targets.tidy(&self.board);
+                                self.shared.targets.tidy(&self.queue);
                                 return;
                             }
                         }
@@ -273,7 +273,7 @@ impl Worker {
 
     /// Looks for new settings. A connection that may not have come about under them is not used under them.
     fn renew(&mut self, current: &mut Current) {
-        if current.renew(&self.board) {
+        if current.renew(&self.queue) {
             self.connection = None;
         }
     }
@@ -340,7 +340,7 @@ impl Worker {
     }
 
     async fn handle(&mut self, mut job: Box<Job>, current: &Current) -> Done {
-        let taken = self.board.taken(&job);
+        let taken = self.queue.taken(&job);
         if self.is_purged(&job) {
             self.calls_nothing();
             return Done::Ended(taken);
@@ -358,7 +358,7 @@ impl Worker {
                 return Done::Ended(taken);
             }
         }
-        let (all, settings) = (current.all.get(), current.of(&self.board, &job));
+        let (all, settings) = (current.all.get(), current.of(&self.queue, &job));
         if let Some(outcome) = job.unstored.take() {
             return self.end(all, job, *outcome, taken).await;
         }
@@ -392,7 +392,7 @@ impl Worker {
         {
             self.calls_nothing();
             job.put_back();
-            // No slot is held meanwhile, and a redrive that is over by then takes its record back.
+            // No slot is held meanwhile, and a retry that is over by then takes its record back.
             let until = Instant::now() + NOT_BEGUN_WAIT;
             let wait = Wait::Backoff;
             return Done::Later { job, until, wait };
@@ -412,7 +412,7 @@ impl Worker {
             .count(&self.stats, &outcome, began.elapsed());
         self.log(&job, &outcome);
         if let Outcome::Failed(failure) = &outcome {
-            self.board.note_failure(LastFailure {
+            self.queue.note_failure(LastFailure {
                 cause: failure.cause,
                 reason: failure.reason.to_string(),
                 at: now,
@@ -433,8 +433,8 @@ impl Worker {
 
     /// Leaves the job's slot of the target's rate to another.
     fn calls_nothing(&self) {
-        let wake = self.board.give_rate_back(self.slot);
-        self.shared.wake(&self.board, wake);
+        let wake = self.queue.give_rate_back(self.slot);
+        self.shared.wake(&self.queue, wake);
     }
 
     /// Ends a job; one whose end the log does not take comes back, and nothing is called for it again.
@@ -469,7 +469,7 @@ impl Worker {
 
     /// Tells the target's breaker what an attempt has shown.
     ///
-    /// A redrive's call that the target wants later opens it at once: what comes behind it in that pass would be refused too.
+    /// A retry's call that the target wants later opens it at once: what comes behind it in that pass would be refused too.
     fn judge(&self, all: &Settings, job: &Job, outcome: &Outcome) {
         let asks_for_later =
             matches!(outcome, Outcome::Failed(failure) if failure.asks_for_later());
@@ -479,13 +479,13 @@ impl Worker {
             all.backoff.pause(openings, random)
         };
         let verdict = outcome.verdict();
-        let (change, wake) = self.board.judge(self.slot, verdict, at_once, pause);
-        self.shared.wake(&self.board, wake);
+        let (change, wake) = self.queue.judge(self.slot, verdict, at_once, pause);
+        self.shared.wake(&self.queue, wake);
         match change {
             Some(Change::Opened { until, again }) => {
                 let wait = until.saturating_duration_since(Instant::now());
                 tracing::warn!(
-                    target = self.board.name(),
+                    target = self.queue.name(),
                     outcome = stats::word(outcome),
                     status = outcome.status(),
                     wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
@@ -495,7 +495,7 @@ impl Worker {
             }
             Some(Change::Closed) => {
                 tracing::info!(
-                    target = self.board.name(),
+                    target = self.queue.name(),
                     "breaker closed: the target answers"
                 );
             }
@@ -668,7 +668,7 @@ impl Worker {
                 stream = %job.stream().name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,
-                target = self.board.name(),
+                target = self.queue.name(),
                 outcome = word,
                 status,
                 attempt,
@@ -679,7 +679,7 @@ impl Worker {
                 stream = %job.stream().name,
                 partition = job.of.partition.0,
                 offset = job.offset.0,
-                target = self.board.name(),
+                target = self.queue.name(),
                 outcome = word,
                 status,
                 attempt,

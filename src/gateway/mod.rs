@@ -41,7 +41,7 @@ use crate::{
     log::Streams,
     push::{self, Push},
     retention::Retention,
-    retry::Redriver,
+    retry::Retrier,
     runtime::{clock::Clock, descriptors::Shares, live::Live, tasks::Tasks},
     secrets::{self, Found, Kept, KeyFile, KeySource, MasterKey, MasterKeyError, Secrets},
     status::{self, Status},
@@ -274,12 +274,12 @@ impl Gateway {
         );
         metrics.adopt(metrics::RELOAD_TIME_SECONDS, last_reload.seconds.clone());
         let ingest = Ingest::new(streams.clone(), secrets, config, &edge_tasks);
-        let redriver = Redriver::new(&dispatcher, config.redrive.clone());
+        let retrier = Retrier::new(&dispatcher, config.retry.clone());
         let status = Status::new(status::Deps {
             streams: streams.clone(),
             dispatcher: dispatcher.clone(),
             push: push.clone(),
-            redriver: redriver.clone(),
+            retrier: retrier.clone(),
             source: config.roles.source.clone(),
             // A command may be given elsewhere.
             dir: std::path::absolute(&config.data.dir).unwrap_or_else(|_| config.data.dir.clone()),
@@ -287,10 +287,10 @@ impl Gateway {
             tasks: edge_tasks.clone(),
         });
         let (reload, asked) = reload::channel();
-        let parts = api::Parts {
+        let parts = api::ApiParts {
             push: push.clone(),
             ingest: ingest.clone(),
-            redriver: Arc::new(redriver.clone()),
+            retrier: Arc::new(retrier.clone()),
             waits: Arc::new(dispatcher.clone()),
             reloads: Arc::new(reload.clone()),
             reports: Arc::new(status),
@@ -310,7 +310,7 @@ impl Gateway {
             streams,
             ingest,
             dispatcher,
-            redriver,
+            retrier,
             push: push.clone(),
             kept,
             edge,
@@ -385,7 +385,7 @@ impl Gateway {
             }
         }
         let left = || deadline.saturating_duration_since(Instant::now());
-        // Requests end within milliseconds, but for redrives: those end early once dispatch takes no more records.
+        // Requests end within milliseconds, but for retries: those end early once dispatch takes no more records.
         self.edge.join(grace / REQUESTS_SHARE).await;
         self.dispatch_stop.cancel();
         let cut_len = self.edge.join(left()).await;

@@ -48,7 +48,8 @@ impl Whole {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("syncgate.toml");
-        let config = "[server]\nconnections_max = 2\n[push]\nclients_max = 1\n[redrive]\nin_flight_max = 1\n";
+        let config =
+            "[server]\nconnections_max = 2\n[push]\nclients_max = 1\n[retry]\nin_flight_max = 1\n";
         std::fs::write(&file, config).unwrap();
         let sources = Sources {
             file: Some(file),
@@ -315,7 +316,7 @@ async fn a_panic_in_a_retry_frees_its_partition_and_leaves_nothing_under_way() {
     // What was given out before was taken back, or was called and has its end when the answer comes.
     let ended = async || {
         let page = whole.get(path).await;
-        let ended = page.matches("\"finished\":true").count();
+        let ended = page.matches("\"settled\":true").count();
         assert_eq!(whole.calls.load(Ordering::SeqCst), 4 + ended, "{page}");
         ended
     };

@@ -23,7 +23,7 @@ use crate::{
     ingest::Ingest,
     log::Streams,
     push::Push,
-    retry::Redriver,
+    retry::Retrier,
     runtime::{clock::Clock, live::Live},
     telemetry::LogLevel,
 };
@@ -68,7 +68,7 @@ pub(super) struct Reloader {
     pub(super) streams: Streams,
     pub(super) ingest: Ingest,
     pub(super) dispatcher: Dispatcher,
-    pub(super) redriver: Redriver,
+    pub(super) retrier: Retrier,
     pub(super) push: Push,
     pub(super) kept: Arc<Live<config::Retention>>,
     pub(super) edge: Arc<Live<api::Settings>>,
@@ -168,7 +168,7 @@ impl Reloader {
         let config = &read.loaded.config;
         dispatch.masked_headers = config.masked_headers();
         self.dispatcher.reload(dispatch);
-        self.redriver.reload(config.redrive.clone());
+        self.retrier.reload(config.retry.clone());
         self.kept.set(Arc::new(config.retention.clone()));
         self.ingest.reload(config);
         self.push.reload(config);

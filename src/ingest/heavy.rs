@@ -70,7 +70,7 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let tasks = Tasks::new();
         let by = Instant::now() + Duration::from_secs(60);
-        let working = tasks.finish(Part::Commit, async move {
+        let working = tasks.run_to_end(Part::Commit, async move {
             let other = Tasks::new();
             other.spawn("other", async move { tell.send("done").unwrap() });
             let work = move || told.recv_timeout(Duration::from_secs(60));

@@ -1,7 +1,7 @@
 //! Submissions that are sent again: recognised by the key that their source gave them, answered as the first time.
 //!
-//! The key and the body's digest go with the commit: its dedup id is a digest of source and key, its memo
-//! (`memo.rs`) has the digest and what the answer said beside the places. The engine keeps both with the records in one
+//! The key and the body's digest go with the commit: its dedup id is a digest of source and key, its reply
+//! (`reply.rs`) has the digest and what the answer said beside the places. The engine keeps both with the records in one
 //! write, so they are there after a crash exactly if the records are. Nothing is read from the log for an answer: the
 //! records may have been trimmed since.
 //!
@@ -24,7 +24,7 @@ use crate::{
     storage::{Commit, CommitError, Committed, DedupId, Stream},
 };
 
-use super::{Accepted, Error, Ingest, Submission, placed, reply::Memo};
+use super::{Accepted, Error, Ingest, Submission, placed, reply::KeptReply};
 
 /// Keys whose commits are on their way, at most; further ones are refused. An entry has about 50 bytes.
 const IN_FLIGHT_LEN_MAX: usize = 65_536;
@@ -161,15 +161,15 @@ pub(super) fn repeated(
     first: &Committed,
     digest: BodyDigest,
 ) -> Result<Accepted, Error> {
-    let memo = first.repeats.as_deref().unwrap_or_default();
-    let memo = Memo::decode(memo, &first.appends).ok_or(Error::MemoMalformed)?;
-    if memo.digest != digest {
+    let reply = first.repeats.as_deref().unwrap_or_default();
+    let reply = KeptReply::decode(reply, &first.appends).ok_or(Error::ReplyMalformed)?;
+    if reply.digest != digest {
         return Err(Error::IdempotencyMismatch);
     }
     Ok(Accepted {
-        placed: placed(&stream, first, memo.places, memo.warnings),
+        placed: placed(&stream, first, reply.places, reply.warnings),
         stream,
-        batch: memo.batch,
+        batch: reply.batch,
         repeated: true,
     })
 }

@@ -46,7 +46,7 @@ use self::{
     envelope::{Checked, Envelope},
     heavy::Heavy,
     idempotency::{InFlight, Known, Name},
-    reply::Memo,
+    reply::KeptReply,
 };
 use crate::json::scan::Start;
 
@@ -74,7 +74,7 @@ pub struct Ingest {
     secrets: Secrets,
     stream: StreamName,
     limits: Arc<Live<Limits>>,
-    gate: Arc<RwLock<()>>,
+    pause_lock: Arc<RwLock<()>>,
     in_flight: InFlight,
     heavy: Heavy,
     tasks: Tasks,
@@ -200,7 +200,7 @@ pub enum Error {
     IdempotencyInFlight,
     /// Nothing was stored: what the log remembers of this idempotency key does not read.
     #[error("what is remembered of the idempotency key does not read")]
-    MemoMalformed,
+    ReplyMalformed,
     /// The log has not answered in time: it is stored, or will be, unless the log stops before.
     #[error("the log has not answered in time")]
     Unanswered,
@@ -217,7 +217,7 @@ pub struct NotPaused;
 /// Keeps submissions waiting while it lives; see [`Ingest::pause`].
 #[derive(Debug)]
 pub struct Pause {
-    _gate: OwnedRwLockWriteGuard<()>,
+    _pause_lock: OwnedRwLockWriteGuard<()>,
 }
 
 impl Ingest {
@@ -230,7 +230,7 @@ impl Ingest {
             secrets,
             stream: config.roles.source.clone(),
             limits: Arc::new(Live::new(Limits::new(config))),
-            gate: Arc::default(),
+            pause_lock: Arc::default(),
             in_flight: InFlight::default(),
             heavy: Heavy::default(),
             tasks: tasks.clone(),
@@ -279,7 +279,7 @@ impl Ingest {
         let read = || self.limits.get().read(body, submission.form);
         let (batch, messages) = self.heavy.run(body.len(), by, read).await??;
         // A stream that grows while a key's record is on its way would give the next one another partition.
-        let open = timeout_at(by, self.gate.read()).await;
+        let open = timeout_at(by, self.pause_lock.read()).await;
         let _open = open.map_err(|_| CommitError::Busy)?;
         let mut short_of_room = false;
         for _ in 0..RACES_MAX {
@@ -337,9 +337,10 @@ impl Ingest {
     /// # Errors
     /// [`NotPaused`]: a disk that does not answer must not keep all submissions waiting behind those that it has.
     pub async fn pause(&self) -> Result<Pause, NotPaused> {
-        let gate = tokio::time::timeout(PAUSE_PATIENCE, self.gate.clone().write_owned()).await;
+        let pause_lock =
+            tokio::time::timeout(PAUSE_PATIENCE, self.pause_lock.clone().write_owned()).await;
         Ok(Pause {
-            _gate: gate.map_err(|_elapsed| NotPaused)?,
+            _pause_lock: pause_lock.map_err(|_elapsed| NotPaused)?,
         })
     }
 
@@ -436,7 +437,7 @@ impl Ingest {
                 appends.len() - 1
             });
             let place = &mut appends[append];
-            work.places.push(Place {
+            work.places.push(AppendPlace {
                 append,
                 index: u64::try_from(place.records.len()).unwrap_or(u64::MAX),
             });
@@ -449,14 +450,14 @@ impl Ingest {
             work.warnings.push(warnings);
         }
         if let Some(draft) = draft {
-            let changes = draft.finish().await?;
+            let changes = draft.into_changes().await?;
             work.commit.state = changes.state;
             work.commit.unreferred_since = changes.unreferred_since;
             work.gone = changes.gone;
         }
         work.commit.dedup = name.map(|name| Dedup {
             id: name.id,
-            memo: Memo::encode(name.digest, batch, &work.places, &work.warnings),
+            reply: KeptReply::encode(name.digest, batch, &work.places, &work.warnings),
         });
         Ok(work)
     }
@@ -634,7 +635,7 @@ impl<'a> Piece<'a> {
 
 struct Work {
     commit: Commit,
-    places: Vec<Place>,
+    places: Vec<AppendPlace>,
     warnings: Vec<Vec<Warning>>,
     /// Tokens that give way to its own.
     gone: Vec<Arc<str>>,
@@ -642,7 +643,7 @@ struct Work {
 
 /// Number of the append, and of the record in it.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct AppendPlace {
     append: usize,
     index: u64,
 }
@@ -650,10 +651,10 @@ struct Place {
 fn placed(
     stream: &Stream,
     committed: &Committed,
-    places: Vec<Place>,
+    places: Vec<AppendPlace>,
     warnings: Vec<Vec<Warning>>,
 ) -> Vec<Placed> {
-    let place = |(place, warnings): (Place, Vec<Warning>)| {
+    let place = |(place, warnings): (AppendPlace, Vec<Warning>)| {
         let append = &committed.appends[place.append];
         let (partition, offset) = (append.of.partition, append.first.plus(place.index));
         Placed {

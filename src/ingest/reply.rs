@@ -22,14 +22,14 @@ use bytes::Bytes;
 
 use crate::{dispatch::Forbidden, model::slip::Slip, storage::Appended};
 
-use super::{Place, Warning, idempotency::BodyDigest};
+use super::{AppendPlace, Warning, idempotency::BodyDigest};
 
 /// What is told again beside the places.
 #[derive(Debug)]
-pub(super) struct Memo {
+pub(super) struct KeptReply {
     pub(super) digest: BodyDigest,
     pub(super) batch: bool,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<AppendPlace>,
     pub(super) warnings: Vec<Vec<Warning>>,
 }
 
@@ -41,12 +41,12 @@ const WARNINGS: u8 = 4;
 /// Kinds of warnings from here on are blocked targets.
 const BLOCKED: u8 = 16;
 
-impl Memo {
+impl KeptReply {
     /// Returns the bytes.
     pub(super) fn encode(
         digest: BodyDigest,
         batch: bool,
-        places: &[Place],
+        places: &[AppendPlace],
         warnings: &[Vec<Warning>],
     ) -> Bytes {
         let ordered = places.iter().any(|place| place.append > 0);
@@ -66,7 +66,7 @@ impl Memo {
         let mut bytes = vec![version, flags];
         bytes.extend(digest.0);
         if ordered {
-            let number = |place: &Place| {
+            let number = |place: &AppendPlace| {
                 u8::try_from(place.append).expect("a stream has 256 partitions at most")
             };
             bytes.extend(places.iter().map(number));
@@ -88,7 +88,7 @@ impl Memo {
         bytes.into()
     }
 
-    /// Reads the memo of a commit that had these appends; `None` if it does not fit them.
+    /// Reads the reply of a commit that had these appends; `None` if it does not fit them.
     pub(super) fn decode(bytes: &[u8], appends: &[Appended]) -> Option<Self> {
         let (&[version, flags], rest) = bytes.split_first_chunk()?;
         let (digest, mut rest) = rest.split_first_chunk()?;
@@ -103,7 +103,7 @@ impl Memo {
         let mut seen = vec![0; appends.len()];
         let mut put = |append: usize| {
             let index = seen.get_mut(append)?;
-            let place = Place {
+            let place = AppendPlace {
                 append,
                 index: *index,
             };

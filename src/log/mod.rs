@@ -1,7 +1,7 @@
 //! Streams of records: the only door to records for everything above the engine.
 //!
 //! Finds streams by name or id, chooses the partition of a key, and opens cursors. Who calls it: ingest, dispatch,
-//! redrive, and the API for people.
+//! retry, and the API for people.
 
 mod partitioner;
 mod reader;
@@ -11,7 +11,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-pub use reader::Cursor;
+pub use reader::LogReader;
 
 use crate::{
     model::ids::{MessageId, Offset, Partition, PartitionId, Position, StreamName},
@@ -100,7 +100,7 @@ impl Streams {
     ///
     /// # Errors
     /// [`ReadError::PartitionUnknown`], and [`ReadError::Trimmed`] for an offset below the earliest.
-    pub fn cursor(&self, of: PartitionId, position: Position) -> Result<Cursor, ReadError> {
+    pub fn cursor(&self, of: PartitionId, position: Position) -> Result<LogReader, ReadError> {
         let bounds = self.engine.status(of)?.bounds;
         let next = match position {
             Position::Earliest => bounds.earliest,
@@ -114,7 +114,7 @@ impl Streams {
                 earliest: bounds.earliest,
             });
         }
-        Ok(Cursor::new(
+        Ok(LogReader::new(
             self.engine.clone(),
             of,
             next,

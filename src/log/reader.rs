@@ -11,14 +11,14 @@ use crate::{
 
 /// An open reader of one partition: the next offset, in memory only.
 #[derive(Debug)]
-pub struct Cursor {
+pub struct LogReader {
     engine: Arc<dyn Engine>,
     of: PartitionId,
     next: Offset,
     tail: watch::Receiver<Offset>,
 }
 
-impl Cursor {
+impl LogReader {
     pub(super) fn new(
         engine: Arc<dyn Engine>,
         of: PartitionId,

@@ -23,7 +23,7 @@ const DIGITS_MAX: usize = 10;
 
 /// What a call is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct CallParts<'a> {
     pub(crate) operation: Cow<'a, str>,
     pub(crate) url: Cow<'a, str>,
     /// A slice of the value.
@@ -34,7 +34,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) secret_name: Option<Cow<'a, str>>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> CallParts<'a> {
     /// Takes a record apart.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
     std::str::from_utf8(bytes).ok().map(Cow::Borrowed)
 }
 
-impl<'a> From<Message<'a>> for Parts<'a> {
+impl<'a> From<Message<'a>> for CallParts<'a> {
     fn from(message: Message<'a>) -> Self {
         let headers = message.target_rest_api_headers.unwrap_or_default();
         Self {
@@ -167,7 +167,7 @@ mod tests {
         let value = r#"{"targetRestApi":"http://a/ä","targetRestApiOperation":"PUT","targetRestApiPayload": {"n":1} ,"targetRestApiHeaders":[{"key":"a","value":""}]}"#;
         let noted = noted(value).unwrap();
         assert_eq!(noted, "57 3 18 11 86 7 127 1 139 0 ");
-        let parts = Parts::cut(value.as_bytes(), &noted).unwrap();
+        let parts = CallParts::cut(value.as_bytes(), &noted).unwrap();
         assert_eq!(parts.payload, Some(&br#"{"n":1}"#[..]));
         assert_eq!(parts.headers, [("a".into(), "".into())]);
         assert_eq!((&*parts.operation, &*parts.url), ("PUT", "http://a/ä"));
@@ -176,7 +176,10 @@ mod tests {
     #[test]
     fn what_is_no_layout_of_the_value_is_not_used() {
         let value = r#"{"targetRestApi":"http://ä","targetRestApiOperation":"GET"}"#;
-        let plain = Parts::of(&record(value, None)).unwrap().url.into_owned();
+        let plain = CallParts::of(&record(value, None))
+            .unwrap()
+            .url
+            .into_owned();
         let right = noted(value).unwrap();
         assert_eq!(right, "55 3 18 9 0 0 ");
         for wrong in [
@@ -194,9 +197,9 @@ mod tests {
             "55 3 18 999 0 0 ",
             "55 3 18 18446744073709551615 0 0 ",
         ] {
-            assert_eq!(Parts::cut(value.as_bytes(), wrong), None, "{wrong}");
+            assert_eq!(CallParts::cut(value.as_bytes(), wrong), None, "{wrong}");
             let record = record(value, Some(wrong));
-            assert_eq!(Parts::of(&record).unwrap().url, plain, "{wrong}");
+            assert_eq!(CallParts::of(&record).unwrap().url, plain, "{wrong}");
         }
     }
 
@@ -228,9 +231,9 @@ mod tests {
             let noted = noted(&value);
             let read = record(&value, None);
             let cut = record(&value, noted.as_deref());
-            prop_assert_eq!(Parts::of(&cut).unwrap(), Parts::of(&read).unwrap());
+            prop_assert_eq!(CallParts::of(&cut).unwrap(), CallParts::of(&read).unwrap());
             if let Some(noted) = &noted {
-                prop_assert!(Parts::cut(value.as_bytes(), noted).is_some());
+                prop_assert!(CallParts::cut(value.as_bytes(), noted).is_some());
             }
         }
     }

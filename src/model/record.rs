@@ -88,7 +88,7 @@ pub mod header {
     pub const CAUSE_REASON: &str = "cause-reason";
     pub const CAUSE_BODY: &str = "cause-body";
     pub const ATTEMPTS: &str = "attempts";
-    pub const REDRIVES: &str = "redrives";
+    pub const RETRIES: &str = "retries";
     pub const FIRST_ATTEMPT_AT: &str = "first-attempt-at";
     pub const LAST_ATTEMPT_AT: &str = "last-attempt-at";
     pub const ORIGIN_STREAM: &str = "origin-stream";
@@ -113,7 +113,7 @@ pub mod header {
         CAUSE_REASON,
         CAUSE_BODY,
         ATTEMPTS,
-        REDRIVES,
+        RETRIES,
         FIRST_ATTEMPT_AT,
         LAST_ATTEMPT_AT,
         ORIGIN_STREAM,

@@ -26,10 +26,10 @@ const KNOWN_BYTES_MAX: usize = 300;
 ///
 /// Shown as `https://orders.example:443`, always with the port. Clones share it.
 #[derive(Clone)]
-pub struct Origin(Arc<Parts>);
+pub struct Origin(Arc<OriginParts>);
 
 #[derive(Debug)]
-struct Parts {
+struct OriginParts {
     https: bool,
     host: String,
     /// What the host says by itself, without a look-up.
@@ -224,7 +224,7 @@ impl Known {
         };
         let scheme = url.scheme();
         Ok(Self {
-            origin: Origin(Arc::new(Parts {
+            origin: Origin(Arc::new(OriginParts {
                 https,
                 text: format!("{scheme}://{shown}:{port}"),
                 host,

@@ -22,14 +22,14 @@ const BYTES_MAX: usize = 8 + 8 + 10 + 2 + 256 * 10 + MAC_LEN;
 
 /// How much of a stream has been passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
+pub(super) struct StreamPlace {
     /// Control events.
     pub events: u64,
     /// The next offset of each partition. Those that come later begin at 0.
     pub next: Vec<u64>,
 }
 
-impl Place {
+impl StreamPlace {
     /// A number that grows along the order of delivery.
     pub(super) fn rank(&self) -> u64 {
         self.next
@@ -59,13 +59,13 @@ impl Contract {
 
 /// A place that a client has named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct ClientPosition {
     /// Of what.
     pub contract: Contract,
     /// In which life of the stream.
     pub incarnation: Incarnation,
     /// Where.
-    pub place: Place,
+    pub place: StreamPlace,
 }
 
 /// A text that is no position of this gateway.
@@ -88,7 +88,7 @@ impl PositionKey {
     }
 
     /// Returns the text of a position.
-    pub(super) fn text(&self, position: &Position) -> String {
+    pub(super) fn text(&self, position: &ClientPosition) -> String {
         let mut positions = self.positions(position.contract, position.incarnation);
         positions.text(&position.place)
     }
@@ -109,7 +109,7 @@ impl PositionKey {
     ///
     /// # Errors
     /// [`PositionInvalid`] if it was not made with this key.
-    pub(super) fn read(&self, text: &str) -> Result<Position, PositionInvalid> {
+    pub(super) fn read(&self, text: &str) -> Result<ClientPosition, PositionInvalid> {
         let encoded = text.strip_prefix(PREFIX).ok_or(PositionInvalid)?;
         if encoded.len() > BASE64URL_NOPAD.encode_len(BYTES_MAX) {
             return Err(PositionInvalid);
@@ -145,7 +145,7 @@ pub(super) struct Positions<'a> {
 
 impl Positions<'_> {
     /// Returns the text of a position.
-    pub(super) fn text(&mut self, place: &Place) -> String {
+    pub(super) fn text(&mut self, place: &StreamPlace) -> String {
         let mut text = Vec::new();
         self.write(place, &mut text);
         // Only letters, digits, `-` and `_` were written.
@@ -153,7 +153,7 @@ impl Positions<'_> {
     }
 
     /// Appends the text of a position.
-    pub(super) fn write(&mut self, place: &Place, out: &mut Vec<u8>) {
+    pub(super) fn write(&mut self, place: &StreamPlace, out: &mut Vec<u8>) {
         let bytes = &mut self.bytes;
         bytes.truncate(self.common);
         put_varint(bytes, place.events);
@@ -170,7 +170,7 @@ impl Positions<'_> {
     }
 }
 
-fn position(mut body: &[u8]) -> Option<Position> {
+fn position(mut body: &[u8]) -> Option<ClientPosition> {
     let contract = Contract(*body.split_first_chunk()?.0);
     body = &body[8..];
     let incarnation = Incarnation(u64::from_be_bytes(*body.split_first_chunk()?.0));
@@ -179,10 +179,10 @@ fn position(mut body: &[u8]) -> Option<Position> {
     let partitions = varint(&mut body).filter(|partitions| *partitions <= 256)?;
     let next = (0..partitions).map(|_| varint(&mut body));
     let next = next.collect::<Option<Vec<_>>>()?;
-    body.is_empty().then_some(Position {
+    body.is_empty().then_some(ClientPosition {
         contract,
         incarnation,
-        place: Place { events, next },
+        place: StreamPlace { events, next },
     })
 }
 
@@ -220,11 +220,11 @@ mod tests {
         PositionKey::new(&[7; PositionKey::LEN])
     }
 
-    fn at(events: u64, next: Vec<u64>) -> Position {
-        Position {
+    fn at(events: u64, next: Vec<u64>) -> ClientPosition {
+        ClientPosition {
             contract: Contract::new("s1", "DataSyncStream", "append"),
             incarnation: Incarnation(0x6f1d_2c3b_4a59_6877),
-            place: Place { events, next },
+            place: StreamPlace { events, next },
         }
     }
 

@@ -387,7 +387,7 @@ impl Push {
         change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     ) -> Result<T, ChangeError> {
         let ended = || CommitError::MaybeStored("the task of the change has ended".into());
-        let done = self.0.tasks.finish(Part::Change, change).await;
+        let done = self.0.tasks.run_to_end(Part::Change, change).await;
         done.unwrap_or_else(|| Err(ended().into()))
     }
 

@@ -27,12 +27,12 @@ pub(super) struct Ages {
     /// What the wall clock said when it was last looked at, in µs.
     seen: u64,
     /// Jumps of the wall clock, oldest first.
-    gaps: Vec<Gap>,
+    gaps: Vec<ClockJump>,
 }
 
 /// A jump of the wall clock: no time has passed between the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Gap {
+struct ClockJump {
     from: u64,
     to: u64,
 }
@@ -43,7 +43,7 @@ impl Ages {
         Self {
             seen: now.0,
             // Whatever was written before may have been written just now, under another time.
-            gaps: vec![Gap { from: 0, to: now.0 }],
+            gaps: vec![ClockJump { from: 0, to: now.0 }],
         }
     }
 
@@ -59,7 +59,7 @@ impl Ages {
         let jumped = now.0 > due.saturating_add(tolerance)
             || now.0.saturating_add(micros(JUMP_MAX)) < self.seen;
         if jumped {
-            self.gaps.push(Gap {
+            self.gaps.push(ClockJump {
                 from: due,
                 to: now.0,
             });

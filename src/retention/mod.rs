@@ -6,7 +6,7 @@
 //! | reader | class | |
 //! |---|---|---|
 //! | dispatch | must | a record of the source stream stays until it has an end |
-//! | redrives, cursors | may | hold nothing back; a position that is gone is told |
+//! | retries, cursors | may | hold nothing back; a position that is gone is told |
 //!
 //! A record that is removed from an error stream without an end counts as expired in the ledger, and is told in the log.
 //! The log gives the space back (`storage::local::space::reclaim`), so removal is a mark, made durable first.

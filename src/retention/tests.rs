@@ -5,7 +5,7 @@ use crate::{
     config::LogSettings,
     model::record::{Headers, Record},
     storage::{
-        Append, AppendKind, Epoch, Finish, Log, NewEnd, StreamConfig,
+        Append, AppendKind, Epoch, Log, NewSettlement, Settle, StreamConfig,
         embedded::Embedded,
         local::{Options, RealDisk},
     },
@@ -89,16 +89,16 @@ impl Bench {
     }
 
     async fn end(&self, name: &str, offset: u64) {
-        let finish = Finish {
+        let settle = Settle {
             of: self.of(name),
             offset: Offset(offset),
-            end: NewEnd::Delivered,
+            end: NewSettlement::Delivered,
             attempts: 1,
             status: Some(200),
             epoch: Epoch(1),
         };
         let commit = Commit {
-            finishes: vec![finish],
+            settles: vec![settle],
             ..Commit::default()
         };
         self.engine().commit(commit).await.unwrap();

@@ -1,4 +1,4 @@
-//! Which records a redrive is for. Pure.
+//! Which records a retry is for. Pure.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::{
         KeyInvalid, TargetId,
         outcome::{error_record::cause, table::CauseTable},
     },
-    model::{layout::Parts, record::Record},
+    model::{layout::CallParts, record::Record},
     runtime::clock::Timestamp,
 };
 
@@ -64,7 +64,7 @@ impl Filter {
     }
 
     fn has_operation(&self, record: &Record) -> bool {
-        Parts::of(record)
+        CallParts::of(record)
             .is_ok_and(|parts| self.operations.iter().any(|one| *one == parts.operation))
     }
 

@@ -1,4 +1,4 @@
-//! Groups: how far redrives have come in a stream, kept under a name for the next one.
+//! Groups: how far retries have come in a stream, kept under a name for the next one.
 //!
 //! A group is a state value: for each partition the first offset that is not done. It is made before its first pass calls
 //! anyone, and stored when a pass has ended in a partition; a crash before that leaves it where it was, and records that
@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{Error, GroupReport};
 use crate::{
-    dispatch::Shared,
+    dispatch::DispatchContext,
     model::ids::{Offset, Partition, PartitionId, StreamId},
     runtime::clock::Timestamp,
     storage::{Commit, CommitError, Engine, StateChange, StateEntry},
@@ -145,7 +145,7 @@ pub async fn groups(engine: &dyn Engine, stream: StreamId) -> Vec<GroupStand> {
 
 /// A group that a pass goes on with.
 pub(super) struct Standing {
-    shared: Arc<Shared>,
+    shared: Arc<DispatchContext>,
     stream: StreamId,
     asked: Group,
     key: Arc<str>,
@@ -165,7 +165,7 @@ impl Standing {
     /// Finds a group, or makes it; in a dry run it is not made. `making` is held by whoever makes one, so that their
     /// number is exact.
     pub(super) async fn open(
-        shared: &Arc<Shared>,
+        shared: &Arc<DispatchContext>,
         making: &tokio::sync::Mutex<()>,
         stream: StreamId,
         asked: Group,
@@ -270,7 +270,7 @@ impl Standing {
             .ok_or(Error::GroupsFull)?;
         tracing::info!(
             group = &*key,
-            "a redrive group is forgotten: it was not used for long"
+            "a retry group is forgotten: it was not used for long"
         );
         Ok(Some(StateChange {
             key,
@@ -334,7 +334,7 @@ fn read(entry: &StateEntry) -> Option<Content> {
 }
 
 /// Removes the groups of streams that are gone, now and whenever a stream goes.
-pub(super) async fn keep_tidy(shared: Arc<Shared>) {
+pub(super) async fn keep_tidy(shared: Arc<DispatchContext>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
         changed.mark_unchanged();
@@ -345,7 +345,7 @@ pub(super) async fn keep_tidy(shared: Arc<Shared>) {
     }
 }
 
-async fn tidy(shared: &Shared) {
+async fn tidy(shared: &DispatchContext) {
     let engine = shared.streams.engine();
     // In this order: a stream is there before its groups.
     let groups = engine.list(PREFIX).await;
@@ -372,6 +372,6 @@ async fn tidy(shared: &Shared) {
     };
     if let Err(error) = engine.commit(commit).await {
         // The next stream that comes or goes, or the next start, tries again.
-        tracing::warn!(%error, "the redrive groups of a stream that is gone were not removed");
+        tracing::warn!(%error, "the retry groups of a stream that is gone were not removed");
     }
 }

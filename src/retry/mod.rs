@@ -1,7 +1,7 @@
-//! Redrive: a pass over a stream from a position, on request: each record is called again, once, and counted.
+//! Retry: a pass over a stream from a position, on request: each record is called again, once, and counted.
 //!
-//! Its records go through the same boards, lanes and workers as first dispatches. Every stream but the source stream has a
-//! resolved set, which is its set of ends: a redriven record ends as delivered, or as moved to the copy that its failure
+//! Its records go through the same queues, lanes and workers as first dispatches. Every stream but the source stream has a
+//! settled set, which is its set of ends: a retried record ends as delivered, or as moved to the copy that its failure
 //! left; a later pass skips it. The source stream is replayed: a record that still waits for its first dispatch is
 //! skipped, and nothing ends.
 //!
@@ -49,7 +49,7 @@ pub use failing::TargetFailing;
 pub use filter::{Causes, Filter};
 pub use group::{GROUPS_LEN_MAX, Group, GroupName, GroupNameInvalid, GroupStand, groups};
 pub use mapping::{ErrorMapping, MappingInvalid};
-pub use report::{GroupReport, PartitionReport, RedriveReport, Stopped, Waiting};
+pub use report::{GroupReport, PartitionReport, RetryReport, Stopped, Waiting};
 pub use running::{RunningRetry, Taken, Work};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -63,7 +63,7 @@ use self::{
 use crate::{
     config,
     dispatch::{
-        Dispatcher, Shared,
+        DispatchContext, Dispatcher,
         queue::job::{LeftLanes, Mapping},
     },
     model::ids::{Offset, PartitionId},
@@ -71,21 +71,21 @@ use crate::{
     storage::{CommitError, Health, ReadError, Stream},
 };
 
-/// Handle to redrives. Clones share everything.
+/// Handle to retries. Clones share everything.
 #[derive(Clone)]
-pub struct Redriver(Arc<Inner>);
+pub struct Retrier(Arc<Inner>);
 
 struct Inner {
-    shared: Arc<Shared>,
-    settings: Live<config::Redrive>,
+    shared: Arc<DispatchContext>,
+    settings: Live<config::Retry>,
     running: Arc<Running>,
     /// Held by whoever makes a group.
     making_group: tokio::sync::Mutex<()>,
 }
 
-/// What to redrive.
+/// What to retry.
 #[derive(Clone, Debug)]
-pub struct RedriveRequest {
+pub struct RetryRequest {
     /// The stream.
     pub stream: Arc<Stream>,
     /// Its partitions to pass over, one after the other.
@@ -97,7 +97,7 @@ pub struct RedriveRequest {
     pub before: Option<Offset>,
     /// What the pass goes on with, and where it leaves how far it came.
     pub group: Option<Group>,
-    /// Records to call at most, over all partitions; skipped ones do not count. The setting `redrive.records_max` bounds it.
+    /// Records to call at most, over all partitions; skipped ones do not count. The setting `retry.records_max` bounds it.
     pub records_max: u64,
     /// Which records; the others count as read.
     pub filter: Filter,
@@ -105,13 +105,13 @@ pub struct RedriveRequest {
     pub mapping: ErrorMapping,
     /// Calls that begin in a second, at most; `None` leaves it to the targets.
     pub rate: Option<NonZeroU32>,
-    /// Call resolved records too.
+    /// Call settled records too.
     pub redeliver: bool,
     /// Count what would be called, call nothing, change nothing.
     pub dry_run: bool,
     /// After this time no record is given out; calls that have begun are waited for. A pass that has come no further has at
     /// least two seconds. Where records are called again (a
-    /// replay, or `redeliver`) there is more to it, see the module. The setting `redrive.time_budget_ms` bounds it.
+    /// replay, or `redeliver`) there is more to it, see the module. The setting `retry.time_budget_ms` bounds it.
     pub time_budget: Duration,
     /// The user who asks, or the address of a caller without a name; told to others who ask meanwhile.
     pub by: Option<Arc<str>>,
@@ -126,7 +126,7 @@ pub enum Error {
     /// There is no such partition; nothing was done.
     #[error("partition {0} is unknown")]
     PartitionUnknown(PartitionId),
-    /// Another node may finish its records; nothing was done.
+    /// Another node may settle its records; nothing was done.
     #[error("the lease on {0} is not ours")]
     NotLeased(PartitionId),
     /// The first record cannot be read; nothing was done.
@@ -135,7 +135,7 @@ pub enum Error {
     /// The log takes no ends; nothing was done.
     #[error(transparent)]
     LogRefuses(CommitError),
-    /// The log did not take the end of a record. Ends before it are stored; records without one are redriven again.
+    /// The log did not take the end of a record. Ends before it are stored; records without one are retried again.
     #[error("an end was not stored: {0}")]
     NotStored(CommitError),
     /// The stream has as many groups as it may, and all were used lately; nothing was done.
@@ -150,20 +150,20 @@ pub enum Error {
     #[error("where the group stands was not stored: {0}")]
     GroupNotStored(CommitError),
     /// A mistake of ours ended the pass. Ends so far are stored; nothing of it is under way any more.
-    #[error("a panic has ended the redrive")]
+    #[error("a panic has ended the retry")]
     Panicked,
     /// The gateway stops. Ends so far are stored.
     #[error("the gateway is stopping")]
     Stopping,
 }
 
-impl Redriver {
-    /// Redrives over a dispatcher's boards.
+impl Retrier {
+    /// Retries over a dispatcher's queues.
     #[must_use]
-    pub fn new(dispatcher: &Dispatcher, settings: config::Redrive) -> Self {
+    pub fn new(dispatcher: &Dispatcher, settings: config::Retry) -> Self {
         let shared = dispatcher.shared.clone();
         let (tidying, stop) = (shared.clone(), shared.stop.clone());
-        shared.tasks.spawn("redrive groups", async move {
+        shared.tasks.spawn("retry groups", async move {
             stop.run_until_cancelled(group::keep_tidy(tidying)).await;
         });
         Self(Arc::new(Inner {
@@ -175,7 +175,7 @@ impl Redriver {
     }
 
     /// Takes other settings, for passes that begin from now on.
-    pub fn reload(&self, settings: config::Redrive) {
+    pub fn reload(&self, settings: config::Retry) {
         self.0.settings.set(Arc::new(settings));
     }
 
@@ -186,7 +186,7 @@ impl Redriver {
     ///
     /// # Cancel safety
     /// When the call is dropped its pass calls no further record. What was under way is settled, as a task of its own.
-    pub async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, Error> {
+    pub async fn run(&self, request: RetryRequest) -> Result<RetryReport, Error> {
         let inner = &self.0;
         if inner.shared.stop.is_cancelled() {
             return Err(Error::Stopping);
@@ -219,7 +219,7 @@ impl Redriver {
             least_by: Instant::now() + pass::TIME_LEAST,
             mapping: Arc::new(Mapping {
                 streams: request.mapping.0,
-                redrives_max: settings.redrives_max,
+                retries_max: settings.retries_max,
                 left_lanes: LeftLanes::default(),
             }),
             replay: request.stream.name == inner.shared.settings.get().roles.source,
@@ -235,7 +235,7 @@ impl Redriver {
             open: OpenTargets::default(),
             look_at: Instant::now(),
             is_cut: false,
-            report: RedriveReport::default(),
+            report: RetryReport::default(),
             running: claim.is_some().then(|| inner.running.clone()),
             here: None,
         };
@@ -261,7 +261,7 @@ impl Redriver {
     }
 }
 
-impl Redriver {
+impl Retrier {
     /// Keeps retries away from a stream, for a purge that `by` asks for, until the answer is dropped.
     ///
     /// # Errors
@@ -285,9 +285,9 @@ pub struct Held {
     _claim: Claim,
 }
 
-impl fmt::Debug for Redriver {
+impl fmt::Debug for Retrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redriver").finish_non_exhaustive()
+        f.debug_struct("Retrier").finish_non_exhaustive()
     }
 }
 
@@ -297,7 +297,7 @@ impl Inner {
         group: Group,
         mut pass: pass::Pass,
         partitions: &[PartitionId],
-    ) -> Result<RedriveReport, Error> {
+    ) -> Result<RetryReport, Error> {
         let (stream, dry_run) = (pass.stream.id, pass.dry_run);
         let making = &self.making_group;
         let group = Standing::open(&self.shared, making, stream, group, dry_run).await?;

@@ -1,4 +1,4 @@
-//! What a redrive came to.
+//! What a retry came to.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::{
     runtime::clock::Timestamp,
 };
 
-/// What a redrive came to.
+/// What a retry came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RedriveReport {
+pub struct RetryReport {
     /// Records called, or that would have been in a dry run: processed, failed, or left open by an answer that asks to call
     /// again later.
     pub attempted: u64,
@@ -20,13 +20,13 @@ pub struct RedriveReport {
     /// Records that it did not take.
     pub failed: u64,
     /// Copies that failures left in error streams. A record of the unrecoverable stream that has failed
-    /// `redrive.redrives_max` redrives leaves none: it stays as it is.
-    pub requeued: u64,
+    /// `retry.retries_max` retries leaves none: it stays as it is.
+    pub moved: u64,
     /// How many of these copies each stream got.
     pub moved_to: BTreeMap<StreamName, u64>,
-    /// Records passed over: resolved, or still waiting for their first dispatch.
+    /// Records passed over: settled, or still waiting for their first dispatch.
     pub skipped: u64,
-    /// Records left out by the filter; one that is resolved counts as skipped if its time is within that of the filter.
+    /// Records left out by the filter; one that is settled counts as skipped if its time is within that of the filter.
     pub unmatched: u64,
     /// Offsets asked for that retention has taken, before the pass came to them or while their call was under way. One of the
     /// latter whose call failed is in `failed` too, and leaves no copy.
@@ -108,22 +108,22 @@ pub struct GroupReport {
     pub positions: Vec<(Partition, Option<Offset>)>,
 }
 
-/// How far a redrive came in a partition.
+/// How far a retry came in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionReport {
     /// The partition.
     pub of: PartitionId,
-    /// As [`RedriveReport::last_read_offset`].
+    /// As [`RetryReport::last_read_offset`].
     pub last_read_offset: Option<Offset>,
-    /// As [`RedriveReport::start_offset`].
+    /// As [`RetryReport::start_offset`].
     pub start_offset: Offset,
-    /// As [`RedriveReport::next_offset`].
+    /// As [`RetryReport::next_offset`].
     pub next_offset: Offset,
     /// The tail as it was when the pass began, before it called anything in any partition; records behind it are not for
     /// this pass.
     pub tail: Offset,
-    /// As [`RedriveReport::trimmed`].
+    /// As [`RetryReport::trimmed`].
     pub trimmed: u64,
-    /// As [`RedriveReport::end_of_stream`].
+    /// As [`RetryReport::end_of_stream`].
     pub end_of_stream: bool,
 }

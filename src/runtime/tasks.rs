@@ -182,7 +182,7 @@ impl Tasks {
 
     /// Runs `work` as a task, to its end also if the call is dropped meanwhile: for changes whose halves belong together.
     /// Returns `None` if it panicked.
-    pub async fn finish<T: Send + 'static>(
+    pub async fn run_to_end<T: Send + 'static>(
         &self,
         part: Part,
         work: impl Future<Output = T> + Send + 'static,
@@ -239,7 +239,7 @@ mod tests {
         let tasks = Tasks::new();
         let (tell, mut told) = oneshot::channel();
         {
-            let work = tasks.finish(Part::Change, async move {
+            let work = tasks.run_to_end(Part::Change, async move {
                 tokio::task::yield_now().await;
                 tell.send("done").unwrap();
             });
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);
         assert_eq!(told.try_recv(), Ok("done"));
         assert_eq!(
-            Tasks::new().finish(Part::Change, async { 1 }).await,
+            Tasks::new().run_to_end(Part::Change, async { 1 }).await,
             Some(1)
         );
     }
@@ -271,7 +271,7 @@ mod tests {
         tasks.spawn_guarded(Part::Page, async { panic!("on purpose") });
         other.spawn_guarded(Part::Page, async { panic!("on purpose") });
         tasks.spawn_guarded(Part::Frame, async {});
-        let none = tasks.finish(Part::Change, async { panic!("on purpose") });
+        let none = tasks.run_to_end(Part::Change, async { panic!("on purpose") });
         assert_eq!(none.await, None::<()>);
         for tasks in [&tasks, &other] {
             assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);

@@ -16,10 +16,10 @@ use crate::{
 };
 
 use super::{
-    HeadUnreadable, Shared, TOKEN_BYTES_MAX, is_derived, lock, name_is_valid,
+    HeadUnreadable, SecretStore, TOKEN_BYTES_MAX, is_derived, lock, name_is_valid,
     room::{self, Victim, Way},
     sealed::About,
-    version_index::{Head, PASSED, TARGETS_LEN_MAX, Version, head_key, version_key},
+    version_index::{PASSED, TARGETS_LEN_MAX, Version, VersionIndex, index_key, version_key},
 };
 
 /// The secret that a record will use.
@@ -82,7 +82,7 @@ pub enum PrepareError {
     /// Tokens take their whole share of the state, and which of them can go is being looked for.
     #[error("nothing was stored; room for the token is being made, so send it again in a moment")]
     MakingRoom,
-    /// The stored head of this secret does not read: it was changed behind our back.
+    /// The stored index of this secret does not read: it was changed behind our back.
     #[error("the stored secret does not read")]
     Unreadable,
     /// The system gave no random numbers.
@@ -92,7 +92,7 @@ pub enum PrepareError {
 
 /// One token of one submission, and the secrets it becomes a version of.
 pub struct Draft<'a> {
-    shared: &'a Shared,
+    shared: &'a SecretStore,
     source: &'a str,
     token: &'a str,
     touched: HashMap<Arc<str>, Touched>,
@@ -105,8 +105,8 @@ impl fmt::Debug for Draft<'_> {
 }
 
 struct Touched {
-    head: Head,
-    head_revision: u64,
+    index: VersionIndex,
+    index_revision: u64,
     version: u32,
     version_revision: u64,
     targets: BTreeSet<String>,
@@ -114,12 +114,12 @@ struct Touched {
     /// What its two values take as they are stored.
     cost: usize,
     changed: bool,
-    /// Another version of it gives way, which changes the head alone.
+    /// Another version of it gives way, which changes the index alone.
     loses: bool,
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(shared: &'a Shared, source: &'a str, token: &'a str) -> Self {
+    pub(super) fn new(shared: &'a SecretStore, source: &'a str, token: &'a str) -> Self {
         Self {
             shared,
             source,
@@ -162,7 +162,7 @@ impl<'a> Draft<'a> {
         let target = target.to_string();
         if !touched.targets.contains(&target) {
             let room = touched.targets.len() < TARGETS_LEN_MAX;
-            if !room || !touched.head.bind(&target, touched.version) {
+            if !room || !touched.index.bind(&target, touched.version) {
                 return Err(PrepareError::TooManyTargets);
             }
             touched.targets.insert(target);
@@ -182,7 +182,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// [`PrepareError::Full`], [`PrepareError::RecordsUnreadable`], [`PrepareError::MakingRoom`],
     /// [`PrepareError::NoRandom`].
-    pub async fn finish(mut self) -> Result<Changes, PrepareError> {
+    pub async fn into_changes(mut self) -> Result<Changes, PrepareError> {
         let state = self.all_changes()?;
         let cost = |change: &StateChange| {
             let value = change.value.as_deref();
@@ -215,10 +215,10 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Takes versions out of their heads. Returns the changes of values that this draft does not touch itself.
+    /// Takes versions out of their indexes. Returns the changes of values that this draft does not touch itself.
     async fn remove(&mut self, victims: &[Victim]) -> Result<Vec<StateChange>, PrepareError> {
         let mut changes = Vec::new();
-        let mut heads: HashMap<Arc<str>, (u64, Head)> = HashMap::new();
+        let mut indexes: HashMap<Arc<str>, (u64, VersionIndex)> = HashMap::new();
         for victim in victims {
             changes.push(StateChange {
                 key: victim.state_key.clone(),
@@ -228,29 +228,29 @@ impl<'a> Draft<'a> {
             if *victim.source == *self.source
                 && let Some(touched) = self.touched.get_mut(&victim.name)
             {
-                touched.head.remove(victim.version);
+                touched.index.remove(victim.version);
                 touched.loses = true;
                 continue;
             }
-            let key = head_key(&victim.source, &victim.name);
-            if !heads.contains_key(&key) {
-                let head = self.shared.head(&victim.source, &victim.name).await;
-                let Some(Ok((revision, head))) = head else {
+            let key = index_key(&victim.source, &victim.name);
+            if !indexes.contains_key(&key) {
+                let index = self.shared.index(&victim.source, &victim.name).await;
+                let Some(Ok((revision, index))) = index else {
                     continue;
                 };
-                heads.insert(key.clone(), (revision, Head::clone(&head)));
+                indexes.insert(key.clone(), (revision, VersionIndex::clone(&index)));
             }
-            if let Some((_, head)) = heads.get_mut(&key) {
-                head.remove(victim.version);
+            if let Some((_, index)) = indexes.get_mut(&key) {
+                index.remove(victim.version);
             }
         }
         let mut passed = None;
-        for (key, (revision, head)) in heads {
-            let goes = head.is_empty() && self.is_last(&key, victims).await;
+        for (key, (revision, index)) in indexes {
+            let goes = index.is_empty() && self.is_last(&key, victims).await;
             if goes && !key.rsplit('/').next().is_some_and(is_derived) {
-                passed = passed.max(Some(head.newest()));
+                passed = passed.max(Some(index.newest()));
             }
-            let json = || Bytes::from(serde_json::to_vec(&head).expect("numbers always encode"));
+            let json = || Bytes::from(serde_json::to_vec(&index).expect("numbers always encode"));
             changes.push(StateChange {
                 key,
                 value: (!goes).then(json),
@@ -270,9 +270,9 @@ impl<'a> Draft<'a> {
         Ok(changes)
     }
 
-    /// Returns whether a head has no version but those that go.
-    async fn is_last(&self, head: &str, victims: &[Victim]) -> bool {
-        let versions = self.shared.engine.list(&format!("{head}/")).await;
+    /// Returns whether a index has no version but those that go.
+    async fn is_last(&self, index: &str, victims: &[Victim]) -> bool {
+        let versions = self.shared.engine.list(&format!("{index}/")).await;
         let goes = |key: &Arc<str>| victims.iter().any(|victim| victim.state_key == *key);
         versions.iter().all(|(key, _)| goes(key))
     }
@@ -284,11 +284,11 @@ impl<'a> Draft<'a> {
                 changes.push(self.version_change(name, touched)?);
             }
             if touched.changed || touched.loses {
-                let head = serde_json::to_vec(&touched.head);
+                let index = serde_json::to_vec(&touched.index);
                 changes.push(StateChange {
-                    key: head_key(self.source, name),
-                    value: Some(Bytes::from(head.expect("texts and numbers always encode"))),
-                    expected: Some(touched.head_revision),
+                    key: index_key(self.source, name),
+                    value: Some(Bytes::from(index.expect("texts and numbers always encode"))),
+                    expected: Some(touched.index_revision),
                 });
             }
         }
@@ -317,18 +317,18 @@ impl<'a> Draft<'a> {
     }
 
     async fn load(&self, name: &str) -> Result<Touched, PrepareError> {
-        let (head_revision, mut head) = match self.shared.head(self.source, name).await {
-            Some(Ok((revision, head))) => (revision, Head::clone(&head)),
+        let (index_revision, mut index) = match self.shared.index(self.source, name).await {
+            Some(Ok((revision, index))) => (revision, VersionIndex::clone(&index)),
             Some(Err(HeadUnreadable)) => return Err(PrepareError::Unreadable),
-            None if is_derived(name) => (0, Head::default()),
-            // Looked at after the head: one that has just gone has left its mark before.
-            None => (0, Head::behind(self.shared.passed().await?.1)),
+            None if is_derived(name) => (0, VersionIndex::default()),
+            // Looked at after the index: one that has just gone has left its mark before.
+            None => (0, VersionIndex::behind(self.shared.passed().await?.1)),
         };
-        let key = head_key(self.source, name);
+        let key = index_key(self.source, name);
         let stored = self.shared.engine.get(&key).await;
-        let head_cost = stored.map_or(0, |stored| state_cost(&key, &stored.value));
+        let index_cost = stored.map_or(0, |stored| state_cost(&key, &stored.value));
         let digest = self.token_digest(name);
-        if let Some(version) = head.version_of(&digest) {
+        if let Some(version) = index.version_of(&digest) {
             let state_key = version_key(self.source, name, version);
             let entry = self.shared.engine.get(&state_key).await;
             let stored = entry.and_then(|entry| {
@@ -349,26 +349,26 @@ impl<'a> Draft<'a> {
                 return Err(PrepareError::Unreadable);
             }
             return Ok(Touched {
-                head,
-                head_revision,
+                index,
+                index_revision,
                 version,
                 version_revision,
                 targets: stored.targets,
                 state_key,
-                cost: head_cost + cost,
+                cost: index_cost + cost,
                 changed: false,
                 loses: false,
             });
         }
-        let version = head.add(digest);
+        let version = index.add(digest);
         Ok(Touched {
-            head,
-            head_revision,
+            index,
+            index_revision,
             version,
             version_revision: 0,
             targets: BTreeSet::new(),
             state_key: version_key(self.source, name, version),
-            cost: head_cost,
+            cost: index_cost,
             changed: true,
             loses: false,
         })

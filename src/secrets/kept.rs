@@ -9,7 +9,7 @@ use crate::storage::{Commit, CommitError, Engine, StateChange, StateEntry, share
 use super::{
     MasterKey, is_derived,
     sealed::{About, Keys},
-    version_index::{Head, KEY_CHECK, PASSED, Version},
+    version_index::{KEY_CHECK, PASSED, Version, VersionIndex},
 };
 
 /// The sealed secrets of an engine or of a directory. No value is opened here.
@@ -137,8 +137,8 @@ impl Kept {
             .map(|(_, _, version)| *version);
         let of_heads = self.entries.iter().filter_map(|(key, entry)| {
             let name = key.strip_prefix(TOKENS_PREFIX)?.split_once('/')?.1;
-            let head: Head = serde_json::from_slice(&entry.value).ok()?;
-            (!is_derived(name)).then(|| head.newest())
+            let index: VersionIndex = serde_json::from_slice(&entry.value).ok()?;
+            (!is_derived(name)).then(|| index.newest())
         });
         let before = self.entries.iter().filter_map(|(key, entry)| {
             let text = std::str::from_utf8(&entry.value).ok()?;

@@ -6,7 +6,7 @@
 //! cannot. Who calls: ingest ([`Secrets::draft`], [`Secrets::allowed`]) and the call of a target ([`Secrets::reveal`]).
 //!
 //! What is bounded: what all of it takes, by its share of the state (`storage::shares`); for each secret the targets, and
-//! the tokens by which an older version is found again (`head.rs`). When the share is full, versions that no open record
+//! the tokens by which an older version is found again (`index.rs`). When the share is full, versions that no open record
 //! needs give way to new ones (`room.rs`).
 
 mod draft;
@@ -47,7 +47,7 @@ use self::{
     kept::Fit,
     room::Room,
     sealed::{About, Keys},
-    version_index::{Head, KEY_CHECK, PASSED, Version, head_key, version_key},
+    version_index::{KEY_CHECK, PASSED, Version, VersionIndex, index_key, version_key},
 };
 
 /// Longest token, in bytes: what a request header can hold.
@@ -62,10 +62,10 @@ const HEADS_LEN_MAX: usize = 256;
 /// Handle to all secrets. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Secrets {
-    shared: Arc<Shared>,
+    shared: Arc<SecretStore>,
 }
 
-struct Shared {
+struct SecretStore {
     engine: Arc<dyn Engine>,
     keys: Keys,
     /// Held by the one submission that looks for room.
@@ -76,20 +76,20 @@ struct Shared {
     hot: Mutex<Cache<[u8; 32], Used>>,
     /// By state key of the version.
     opened: Mutex<Cache<Arc<str>, Arc<Opened>>>,
-    /// By state key of the head, with its revision.
-    heads: Mutex<Cache<Arc<str>, HeadAt>>,
+    /// By state key of the index, with its revision.
+    indexes: Mutex<Cache<Arc<str>, IndexAt>>,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SecretStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secrets(***)")
     }
 }
 
-/// A head and the revision it has.
-type HeadAt = (u64, Arc<Head>);
+/// A index and the revision it has.
+type IndexAt = (u64, Arc<VersionIndex>);
 
-/// A head was changed behind our back. Its versions keep their values; the name does not begin anew.
+/// A index was changed behind our back. Its versions keep their values; the name does not begin anew.
 #[derive(Clone, Copy, Debug)]
 struct HeadUnreadable;
 
@@ -195,14 +195,14 @@ impl Secrets {
             }
         }
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SecretStore {
                 engine,
                 keys,
                 room: tokio::sync::Mutex::default(),
                 gone: Counter::default(),
                 hot: Mutex::new(Cache::new(HOT_LEN_MAX)),
                 opened: Mutex::new(Cache::new(OPENED_LEN_MAX)),
-                heads: Mutex::new(Cache::new(HEADS_LEN_MAX)),
+                indexes: Mutex::new(Cache::new(HEADS_LEN_MAX)),
             }),
         })
     }
@@ -239,7 +239,7 @@ impl Secrets {
     }
 
     /// Begins to take note of a token that came with a submission; nothing is stored before the caller commits
-    /// [`Draft::finish`].
+    /// [`Draft::into_changes`].
     #[must_use]
     pub fn draft<'a>(&'a self, source: &'a str, token: &'a str) -> Draft<'a> {
         Draft::new(&self.shared, source, token)
@@ -248,7 +248,7 @@ impl Secrets {
     /// Takes note of one token for one target; see [`Draft::add`].
     ///
     /// # Errors
-    /// As [`Draft::add`] and [`Draft::finish`].
+    /// As [`Draft::add`] and [`Draft::into_changes`].
     pub async fn prepare(
         &self,
         source: &str,
@@ -261,7 +261,7 @@ impl Secrets {
         Ok(Prepared {
             name: used.name,
             version: used.version,
-            changes: draft.finish().await?.state,
+            changes: draft.into_changes().await?.state,
         })
     }
 
@@ -275,9 +275,9 @@ impl Secrets {
         name: &str,
         target: &Origin,
     ) -> Result<bool, NotForTarget> {
-        match self.shared.head(source, name).await {
+        match self.shared.index(source, name).await {
             None | Some(Err(HeadUnreadable)) => Ok(false),
-            Some(Ok((_, head))) if head.version_for(&target.to_string()).is_some() => Ok(true),
+            Some(Ok((_, index))) if index.version_for(&target.to_string()).is_some() => Ok(true),
             Some(Ok(_)) => Err(NotForTarget),
         }
     }
@@ -297,10 +297,12 @@ impl Secrets {
         let version = match version {
             Some(version) => version,
             None => {
-                let head = self.shared.head(source, name).await;
-                let head = head.ok_or(RevealError::Unknown)?;
-                let (_, head) = head.map_err(|HeadUnreadable| RevealError::Unreadable)?;
-                head.version_for(&target).ok_or(RevealError::NotForTarget)?
+                let index = self.shared.index(source, name).await;
+                let index = index.ok_or(RevealError::Unknown)?;
+                let (_, index) = index.map_err(|HeadUnreadable| RevealError::Unreadable)?;
+                index
+                    .version_for(&target)
+                    .ok_or(RevealError::NotForTarget)?
             }
         };
         if !name_is_valid(name) {
@@ -338,15 +340,15 @@ impl Secrets {
     }
 
     /// Returns the newest version of a secret, and the newest one that is bound to `target`; `None` for a secret that is
-    /// unknown, or whose head does not read.
+    /// unknown, or whose index does not read.
     pub async fn newest(
         &self,
         source: &str,
         name: &str,
         target: &Origin,
     ) -> Option<(u32, Option<u32>)> {
-        let (_, head) = self.shared.head(source, name).await?.ok()?;
-        Some((head.newest(), head.version_for(&target.to_string())))
+        let (_, index) = self.shared.index(source, name).await?.ok()?;
+        Some((index.newest(), index.version_for(&target.to_string())))
     }
 
     /// Returns the name of the state value that holds a version: what records that use it refer to.
@@ -356,24 +358,24 @@ impl Secrets {
     }
 }
 
-impl Shared {
-    /// Returns head and revision of a secret; `None` also for a name that no secret can have.
-    async fn head(&self, source: &str, name: &str) -> Option<Result<HeadAt, HeadUnreadable>> {
+impl SecretStore {
+    /// Returns index and revision of a secret; `None` also for a name that no secret can have.
+    async fn index(&self, source: &str, name: &str) -> Option<Result<IndexAt, HeadUnreadable>> {
         if !name_is_valid(name) {
             return None;
         }
-        let key = head_key(source, name);
+        let key = index_key(source, name);
         let entry = self.engine.get(&key).await?;
-        let cached = lock(&self.heads).get(&key);
-        if let Some(head) = cached.filter(|(revision, _)| *revision == entry.revision) {
-            return Some(Ok(head));
+        let cached = lock(&self.indexes).get(&key);
+        if let Some(index) = cached.filter(|(revision, _)| *revision == entry.revision) {
+            return Some(Ok(index));
         }
-        let Ok(head) = serde_json::from_slice::<Head>(&entry.value) else {
+        let Ok(index) = serde_json::from_slice::<VersionIndex>(&entry.value) else {
             return Some(Err(HeadUnreadable));
         };
-        let head = (entry.revision, Arc::new(head));
-        lock(&self.heads).insert(key, head.clone());
-        Some(Ok(head))
+        let index = (entry.revision, Arc::new(index));
+        lock(&self.indexes).insert(key, index.clone());
+        Some(Ok(index))
     }
 
     /// Returns revision and number of the greatest version that a name which is gone has had.

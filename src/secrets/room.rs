@@ -37,8 +37,8 @@ use crate::{
 };
 
 use super::{
-    PrepareError, Shared, is_derived,
-    version_index::{head_key, version_key},
+    PrepareError, SecretStore, is_derived,
+    version_index::{index_key, version_key},
 };
 
 /// How long one submission reads for a search.
@@ -94,8 +94,8 @@ struct Search {
     began: Instant,
     /// By state key; those that an open record needs are taken out.
     left: HashMap<Arc<str>, Victim>,
-    /// State keys of the heads of named secrets, and whether an open record names the secret.
-    heads: HashMap<Arc<str>, bool>,
+    /// State keys of the indexes of named secrets, and whether an open record names the secret.
+    indexes: HashMap<Arc<str>, bool>,
     /// What is still to be read.
     todo: Vec<(PartitionId, Range<Offset>)>,
     /// How much of the time it has taken.
@@ -103,14 +103,14 @@ struct Search {
 }
 
 /// Returns how many bytes more than their share tokens would take with `more`.
-pub(super) fn missing(shared: &Shared, more: usize) -> usize {
+pub(super) fn missing(shared: &SecretStore, more: usize) -> usize {
     let share = SHARES.iter().position(|share| share.kind == TOKENS);
     let share = share.unwrap_or_default();
     let bytes = shared.engine.share_bytes()[share] + more;
     bytes.saturating_sub(SHARES[share].bytes_max)
 }
 
-impl Shared {
+impl SecretStore {
     /// Returns versions that take `bytes` together, none of which `keeps` names.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Room {
     /// Takes the oldest versions that are still as they were found; `None` if they are not enough.
     async fn take(
         &mut self,
-        shared: &Shared,
+        shared: &SecretStore,
         bytes: usize,
         newest_too: bool,
         keeps: &impl Fn(&str) -> bool,
@@ -181,7 +181,7 @@ impl Room {
     }
 
     /// Goes on with a search, or begins one, and takes over what it found.
-    async fn search(&mut self, shared: &Shared) -> Result<(), PrepareError> {
+    async fn search(&mut self, shared: &SecretStore) -> Result<(), PrepareError> {
         let now = Instant::now();
         // It stays here meanwhile: a submission whose client goes away leaves it to the next one.
         let search = match &mut self.search {
@@ -226,18 +226,18 @@ impl Room {
 }
 
 impl Search {
-    async fn begin(shared: &Shared) -> Result<Self, PrepareError> {
+    async fn begin(shared: &SecretStore) -> Result<Self, PrepareError> {
         // What is stored by then is read; what comes later has a later time.
         let marked = shared.engine.commit(Commit::default()).await;
         let since = marked.map_err(|_| PrepareError::MakingRoom)?.time;
-        let (mut left, mut heads) = (HashMap::new(), HashMap::new());
+        let (mut left, mut indexes) = (HashMap::new(), HashMap::new());
         for (key, entry) in shared.engine.list(TOKENS_PREFIX).await {
             let key_parts = key.clone();
             let mut parts = key_parts.split('/').skip(1);
             let parts = (parts.next(), parts.next(), parts.next());
             let (Some(source), Some(name), Some(version)) = parts else {
                 if parts.1.is_some_and(|name| !is_derived(name)) {
-                    heads.insert(key, false);
+                    indexes.insert(key, false);
                 }
                 continue;
             };
@@ -269,14 +269,14 @@ impl Search {
             since,
             began: Instant::now(),
             left,
-            heads,
+            indexes,
             todo,
             spent: Duration::ZERO,
         })
     }
 
     /// Reads until that time; returns whether all is read.
-    async fn go_on(&mut self, shared: &Shared, until: Instant) -> Result<bool, ReadError> {
+    async fn go_on(&mut self, shared: &SecretStore, until: Instant) -> Result<bool, ReadError> {
         while let Some((of, range)) = self.todo.last().cloned() {
             if range.start >= range.end {
                 self.todo.pop();
@@ -302,21 +302,21 @@ impl Search {
     /// Reads the first open record and those beside it; returns how far that came.
     async fn page(
         &mut self,
-        shared: &Shared,
+        shared: &SecretStore,
         of: PartitionId,
         range: &Range<Offset>,
     ) -> Result<Offset, ReadError> {
         let end = range.start.plus(ENDS_LEN).min(range.end);
-        let finished = shared.engine.finished(of, range.start..end)?;
+        let settled = shared.engine.settled_offsets(of, range.start..end)?;
         let mut offsets = (range.start.0..end.0).map(Offset);
-        let Some(open) = offsets.find(|offset| !finished.contains(*offset)) else {
+        let Some(open) = offsets.find(|offset| !settled.contains(*offset)) else {
             tokio::task::yield_now().await;
             return Ok(end);
         };
         let page = shared.engine.read(of, open, PAGE_BYTES).await?;
-        let finished = shared.engine.finished(of, open..page.next)?;
+        let settled = shared.engine.settled_offsets(of, open..page.next)?;
         for stored in &page.records {
-            if !finished.contains(stored.offset) {
+            if !settled.contains(stored.offset) {
                 self.keep(&stored.record);
             }
         }
@@ -335,20 +335,20 @@ impl Search {
         if let Some(version) = version.and_then(|version| version.parse().ok()) {
             self.left.remove(&version_key(source, name, version));
         }
-        if let Some(is_named) = self.heads.get_mut(&head_key(source, name)) {
+        if let Some(is_named) = self.indexes.get_mut(&index_key(source, name)) {
             *is_named = true;
         }
     }
 
     /// Returns what is left, in the order in which it gives way.
-    async fn sorted(&self, shared: &Shared) -> VecDeque<Victim> {
-        let mut by_head: HashMap<Arc<str>, Vec<Victim>> = HashMap::new();
+    async fn sorted(&self, shared: &SecretStore) -> VecDeque<Victim> {
+        let mut by_index: HashMap<Arc<str>, Vec<Victim>> = HashMap::new();
         for victim in self.left.values().cloned() {
-            let head = head_key(&victim.source, &victim.name);
-            by_head.entry(head).or_default().push(victim);
+            let index = index_key(&victim.source, &victim.name);
+            by_index.entry(index).or_default().push(victim);
         }
         let mut ranked = Vec::new();
-        for (number, (key, victims)) in by_head.into_iter().enumerate() {
+        for (number, (key, victims)) in by_index.into_iter().enumerate() {
             if number % HEADS_LEN == 0 {
                 tokio::task::yield_now().await;
             }
@@ -359,12 +359,12 @@ impl Search {
                 ranked.extend(victims);
                 continue;
             }
-            // Without a head that can be read nobody knows which of them is the newest.
-            let Some(Ok((_, head))) = shared.head(&first.source, &first.name).await else {
+            // Without a index that can be read nobody knows which of them is the newest.
+            let Some(Ok((_, index))) = shared.index(&first.source, &first.name).await else {
                 continue;
             };
-            let newest: HashSet<u32> = head.newest_versions().collect();
-            let is_named = self.heads.get(&key) != Some(&false);
+            let newest: HashSet<u32> = index.newest_versions().collect();
+            let is_named = self.indexes.get(&key) != Some(&false);
             for mut victim in victims {
                 victim.is_newest = newest.contains(&victim.version);
                 if !(victim.is_newest && is_named) {

@@ -172,8 +172,8 @@ async fn a_draft_sees_its_own_changes() {
         1
     );
     assert_eq!(format!("{draft:?}"), "Draft(***)");
-    let state = draft.finish().await.unwrap().state;
-    assert_eq!(state.len(), 4, "a head and a version for each name");
+    let state = draft.into_changes().await.unwrap().state;
+    assert_eq!(state.len(), 4, "a index and a version for each name");
     let commit = Commit {
         state,
         ..Commit::default()
@@ -482,7 +482,7 @@ async fn keep(
         loop {
             let mut draft = secrets.draft("default", token);
             let used = draft.add(Some(name), &origin("http://a/")).await.unwrap();
-            let changes = match draft.finish().await {
+            let changes = match draft.into_changes().await {
                 Ok(changes) => changes,
                 // It is not looked for more often than it was said.
                 Err(
@@ -562,7 +562,7 @@ async fn a_record_that_cannot_be_read_keeps_all_tokens_and_is_named_as_the_reaso
             let name = format!("other{part}");
             draft.add(Some(&name), &origin("http://a/")).await.unwrap();
         }
-        refused.push(draft.finish().await.map(|_| ()));
+        refused.push(draft.into_changes().await.map(|_| ()));
     }
     assert_eq!(refused, vec![Err(PrepareError::RecordsUnreadable); 8]);
     assert_eq!(engine.state_text(), before);
@@ -597,10 +597,10 @@ async fn a_name_that_is_gone_goes_on_behind_its_last_version() {
     let state = engine.state_text();
     assert!(state.contains("secret/passed="));
     // Heads go with their last version.
-    let heads = state
+    let indexes = state
         .lines()
         .filter(|line| line.split('=').next().unwrap().matches('/').count() == 2);
-    assert!(heads.count() < 400);
+    assert!(indexes.count() < 400);
     // After a restart it is all there.
     let secrets = open(&engine).await;
     let own = revealed(&secrets, "n99", None, "http://a").await;

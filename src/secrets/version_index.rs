@@ -1,13 +1,13 @@
-//! What is kept of a secret in state: one head, and one entry for each version.
+//! What is kept of a secret in state: one index, and one entry for each version.
 //!
 //! ```text
 //! secret/passed                      the greatest version that a name which is gone has had, as decimal digits
 //! secret/key-check                   32 bytes that tell the master key from another
-//! secret/<source>/<name>             head, JSON: which token is which version, which version goes to which target
+//! secret/<source>/<name>             index, JSON: which token is which version, which version goes to which target
 //! secret/<source>/<name>/<version>   JSON: the bound targets and the sealed value
 //! ```
 //!
-//! The head is a claim that speeds things up; what a version's own entry says is authenticated and wins.
+//! The index is a claim that speeds things up; what a version's own entry says is authenticated and wins.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ pub(super) const DIGESTS_LEN_MAX: usize = 1024;
 
 /// A secret as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(super) struct VersionIndex {
     /// Form of this entry.
     v: u8,
     /// The greatest version.
@@ -42,8 +42,8 @@ pub(super) struct Head {
     bound: BTreeMap<String, u32>,
 }
 
-impl Head {
-    /// A head whose first version comes behind that one.
+impl VersionIndex {
+    /// A index whose first version comes behind that one.
     pub(super) fn behind(version: u32) -> Self {
         Self {
             newest: version,
@@ -128,8 +128,8 @@ pub(super) struct Version {
     pub(super) sealed: String,
 }
 
-/// Returns the state key of a head.
-pub(super) fn head_key(source: &str, name: &str) -> Arc<str> {
+/// Returns the state key of a index.
+pub(super) fn index_key(source: &str, name: &str) -> Arc<str> {
     format!("secret/{source}/{name}").into()
 }
 
@@ -150,32 +150,32 @@ mod tests {
 
     #[test]
     fn a_token_finds_its_version_and_a_target_its_newest_one() {
-        let mut head = Head::default();
-        assert_eq!(head.version_of("a"), None);
-        assert_eq!((head.add("a".into()), head.add("b".into())), (1, 2));
+        let mut index = VersionIndex::default();
+        assert_eq!(index.version_of("a"), None);
+        assert_eq!((index.add("a".into()), index.add("b".into())), (1, 2));
         assert_eq!(
-            (head.version_of("a"), head.version_of("b")),
+            (index.version_of("a"), index.version_of("b")),
             (Some(1), Some(2))
         );
-        assert!(head.bind("x", 2) && head.bind("x", 1) && head.bind("y", 1));
+        assert!(index.bind("x", 2) && index.bind("x", 1) && index.bind("y", 1));
         assert_eq!(
-            (head.version_for("x"), head.version_for("y")),
+            (index.version_for("x"), index.version_for("y")),
             (Some(2), Some(1))
         );
-        assert_eq!(head.version_for("z"), None);
+        assert_eq!(index.version_for("z"), None);
     }
 
     #[test]
     fn the_fullest_head_fits_into_a_state_value() {
-        let mut head = Head::default();
+        let mut index = VersionIndex::default();
         for version in 0..DIGESTS_LEN_MAX + 10 {
-            head.add(format!("{version:024}"));
+            index.add(format!("{version:024}"));
         }
         for target in 0..TARGETS_LEN_MAX {
-            assert!(head.bind(&format!("https://{target:0>253}:65535"), u32::MAX));
+            assert!(index.bind(&format!("https://{target:0>253}:65535"), u32::MAX));
         }
-        assert!(!head.bind("one too many", 1));
-        assert_eq!(head.version_of(&format!("{:024}", 3)), None);
-        assert!(serde_json::to_vec(&head).unwrap().len() < STATE_BYTES_MAX);
+        assert!(!index.bind("one too many", 1));
+        assert_eq!(index.version_of(&format!("{:024}", 3)), None);
+        assert!(serde_json::to_vec(&index).unwrap().len() < STATE_BYTES_MAX);
     }
 }

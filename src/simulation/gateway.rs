@@ -21,7 +21,7 @@ use crate::{
     ingest::Ingest,
     log::Streams,
     retention::Retention,
-    retry::Redriver,
+    retry::Retrier,
     runtime::{live::Live, tasks::Tasks},
     secrets::{MasterKey, Secrets},
     storage::{
@@ -43,7 +43,7 @@ pub(super) struct Gateway {
     pub(super) streams: Streams,
     pub(super) ingest: Ingest,
     pub(super) dispatcher: Dispatcher,
-    pub(super) redriver: Redriver,
+    pub(super) retrier: Retrier,
     /// Of the gateway and of the world around it.
     pub(super) tasks: Tasks,
     dispatching: Tasks,
@@ -116,7 +116,7 @@ impl Gateway {
         dispatching.spawn("retention", retention.run(stop.clone()));
         Some(Self {
             ingest: Ingest::new(streams.clone(), secrets, config, &tasks),
-            redriver: Redriver::new(&dispatcher, config.redrive.clone()),
+            retrier: Retrier::new(&dispatcher, config.retry.clone()),
             engine,
             streams,
             dispatcher,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    retry::{Error, ErrorMapping, Filter, RedriveReport, RedriveRequest},
+    retry::{Error, ErrorMapping, Filter, RetryReport, RetryRequest},
     runtime::random::dice,
     storage::{
         Log, Stream,
@@ -165,7 +165,7 @@ async fn settle(world: &World, gateway: Gateway) {
         let Some(stream) = streams.clone().find(|stream| open_len(stream) > 0) else {
             break;
         };
-        let done = redrive(&gateway, &stream).await;
+        let done = retry(&gateway, &stream).await;
         passes += 1;
         assert!(passes < PASSES_MAX, "{}: {done:?}", stream.name);
         // A pass of a step may still be under way.
@@ -179,11 +179,8 @@ async fn settle(world: &World, gateway: Gateway) {
     world.tell(|| format!("sent, stored, calls: {sums:?}"));
 }
 
-async fn redrive(
-    gateway: &Gateway,
-    stream: &std::sync::Arc<Stream>,
-) -> Result<RedriveReport, Error> {
-    let request = RedriveRequest {
+async fn retry(gateway: &Gateway, stream: &std::sync::Arc<Stream>) -> Result<RetryReport, Error> {
+    let request = RetryRequest {
         stream: stream.clone(),
         partitions: stream.all_partitions().collect(),
         after: None,
@@ -198,5 +195,5 @@ async fn redrive(
         time_budget: Duration::from_secs(60),
         by: None,
     };
-    gateway.redriver.run(request).await
+    gateway.retrier.run(request).await
 }

@@ -1,7 +1,7 @@
 //! A whole gateway in a world that a seed makes up: disk, network, targets, clock, random numbers.
 //!
 //! ```text
-//! history ──► ingest, redrives ──► log on a disk that loses what was not synced
+//! history ──► ingest, retries ──► log on a disk that loses what was not synced
 //!    │                              │ (its writer is moved by hand, and takes as long as the dice say)
 //!    │ crash, stop, later           ▼
 //!    └──────────────────────────► dispatch ──► targets that answer, refuse, hang, lie

@@ -17,7 +17,7 @@ use crate::{
     dispatch::Settings,
     gateway::streams::{EnsureError, ensure},
     ingest::{self, Form, IdempotencyKey, Ingest, Submission},
-    retry::{ErrorMapping, Filter, RedriveRequest},
+    retry::{ErrorMapping, Filter, RetryRequest},
     storage::{CommitError, Log as _, OpenRecords, PurgeNote, StreamError},
 };
 
@@ -41,7 +41,7 @@ impl Plan {
         config.retention.error_hours = [0, 2][world.below(2)];
         config.retention.source_hours = [0, 1][world.below(2)];
         config.retention.interval_seconds = 600;
-        config.redrive.redrives_max = [1, 3, 20][world.below(3)];
+        config.retry.retries_max = [1, 3, 20][world.below(3)];
         world.lock().partitions = [1, 2, 3][world.below(3)];
         draw_dispatch(world, &mut config);
         Self {
@@ -264,16 +264,16 @@ async fn send(world: &World, ingest: &Ingest, letter: &Letter) {
     }
 }
 
-/// Purges a stream, as the API does: not while a redrive of it runs.
+/// Purges a stream, as the API does: not while a retry of it runs.
 fn purge(world: &World, gateway: &Gateway) {
     let streams = gateway.streams.engine().streams();
     let stream = streams[world.below(streams.len())].clone();
     let open = [OpenRecords::Refuse, OpenRecords::Drop][world.below(2)];
     world.tell(|| format!("purge of {}, open records: {open:?}", stream.name));
-    let (world, ingest, redriver, engine) = (
+    let (world, ingest, retrier, engine) = (
         world.clone(),
         gateway.ingest.clone(),
-        gateway.redriver.clone(),
+        gateway.retrier.clone(),
         gateway.engine.clone(),
     );
     gateway.tasks.spawn("purge", async move {
@@ -281,7 +281,7 @@ fn purge(world: &World, gateway: &Gateway) {
         let Ok(_pause) = ingest.pause().await else {
             return;
         };
-        let Ok(_held) = redriver.hold(&stream, None) else {
+        let Ok(_held) = retrier.hold(&stream, None) else {
             return;
         };
         let purged = engine.purge_stream(stream.id, open, PurgeNote::default());
@@ -308,7 +308,7 @@ fn retry(world: &World, gateway: &Gateway) {
         true => ErrorMapping::parse([("default", mapped)]).unwrap(),
         false => ErrorMapping::default(),
     };
-    let request = RedriveRequest {
+    let request = RetryRequest {
         partitions,
         after: None,
         before: None,
@@ -332,9 +332,9 @@ fn retry(world: &World, gateway: &Gateway) {
         true => Duration::from_millis(world.below(2_000) as u64),
         false => Duration::MAX,
     };
-    let (world, redriver) = (world.clone(), gateway.redriver.clone());
+    let (world, retrier) = (world.clone(), gateway.retrier.clone());
     gateway.tasks.spawn("retry", async move {
-        let Ok(done) = timeout(stays, redriver.run(request)).await else {
+        let Ok(done) = timeout(stays, retrier.run(request)).await else {
             return world.tell(|| "the caller of a retry has hung up".to_owned());
         };
         world.tell(|| format!("retried: {done:?}"));

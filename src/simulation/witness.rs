@@ -38,7 +38,7 @@ pub(super) struct Sent {
 
 /// Where a record lies. Those of a lane have their order from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct RecordPlace {
     /// How often the stream had grown before.
     growths: usize,
     offset: Offset,
@@ -55,8 +55,8 @@ pub(super) struct Witness {
     /// Records whose token was refused.
     unauthorized: BTreeSet<u64>,
     /// Where each record of the source stream is.
-    found: BTreeMap<u64, Place>,
-    lanes: BTreeMap<Lane, BTreeSet<(Place, u64)>>,
+    found: BTreeMap<u64, RecordPlace>,
+    lanes: BTreeMap<Lane, BTreeSet<(RecordPlace, u64)>>,
     /// Records of which failures left copies.
     copies: BTreeSet<u64>,
     /// How far each partition was looked at.
@@ -179,7 +179,7 @@ impl Witness {
             before.is_none_or(|tail| offset >= *tail)
         };
         let growths = stream.events.iter().skip(1).filter(grown).count();
-        let place = Place {
+        let place = RecordPlace {
             growths,
             offset,
             of,
@@ -191,11 +191,11 @@ impl Witness {
         }
     }
 
-    fn has_ended(&self, place: Place) -> bool {
+    fn has_ended(&self, place: RecordPlace) -> bool {
         let engine = self.engine();
         let bounds = engine.status(place.of).unwrap().bounds;
-        let finished = engine.finished(place.of, place.offset..place.offset.next());
-        place.offset < bounds.earliest || finished.unwrap().contains(place.offset)
+        let settled = engine.settled_offsets(place.of, place.offset..place.offset.next());
+        place.offset < bounds.earliest || settled.unwrap().contains(place.offset)
     }
 
     /// Whether a purge has removed what lies there.

@@ -37,7 +37,7 @@ use crate::{
     log::Streams,
     model::{ids::StreamName, record::Record},
     push::Push,
-    retry::{self, Redriver},
+    retry::{self, Retrier},
     runtime::{
         clock::{Clock, Timestamp},
         tasks::{Part, Tasks},
@@ -60,7 +60,7 @@ pub struct Deps {
     /// Knows the readers of data streams.
     pub push: Push,
     /// Knows the retries that run.
-    pub redriver: Redriver,
+    pub retrier: Retrier,
     /// The stream that is dispatched; the records of all others wait for a retry.
     pub source: StreamName,
     /// The data directory, for commands.
@@ -264,7 +264,7 @@ impl Inner {
     fn retries(&self) -> Vec<Retry> {
         let engine = self.deps.streams.engine();
         let mut retries: BTreeMap<StreamName, Retry> = BTreeMap::new();
-        for running in self.deps.redriver.running() {
+        for running in self.deps.retrier.running() {
             // A partition that the call has not come to yet has its open records before it.
             let open = || Some(engine.status(running.of).ok()?.counts.open_len());
             let total = running.total.or_else(open).unwrap_or_default();
@@ -340,7 +340,7 @@ impl Inner {
                 oldest: None,
             }));
         }
-        // Stable, so that those that are behind alike stay in order.
+        // Stable, so that those that are lagging alike stay in order.
         readers.sort_by_key(|reader| Reverse(reader.lag));
         readers
     }

@@ -24,7 +24,7 @@ pub struct Commit {
     /// Records to append.
     pub appends: Vec<Append>,
     /// Records that have ended.
-    pub finishes: Vec<Finish>,
+    pub settles: Vec<Settle>,
     /// Values to set or remove.
     pub state: Vec<StateChange>,
     /// How a repetition is recognised; all appends are then to one stream, and there is at least one.
@@ -42,8 +42,8 @@ pub struct Commit {
 pub struct Dedup {
     /// The same id for another stream is another commit.
     pub id: DedupId,
-    /// What whoever repeats it is to be told, at most [`MEMO_BYTES_MAX`](super::MEMO_BYTES_MAX) bytes; the engine does not look at it.
-    pub memo: Bytes,
+    /// What whoever repeats it is to be told, at most [`REPLY_BYTES_MAX`](super::REPLY_BYTES_MAX) bytes; the engine does not look at it.
+    pub reply: Bytes,
 }
 
 /// Records for one partition; they get offsets one behind the other.
@@ -68,7 +68,7 @@ pub enum AppendKind {
     Accepted = 0,
     /// Its dispatch failed; the commit ends the origin as `Routed`.
     Routed = 1,
-    /// Its redrive failed; the commit ends the older copy as `Moved`.
+    /// Its retry failed; the commit ends the older copy as `Moved`.
     Moved = 2,
     /// Replaying a record that had ended before failed; nothing ends with it.
     ReplayFailed = 3,
@@ -99,13 +99,13 @@ pub struct DedupId(pub [u8; 16]);
 
 /// How a record ended.
 #[derive(Clone, Debug)]
-pub struct Finish {
+pub struct Settle {
     /// Its partition.
     pub of: PartitionId,
     /// Its offset.
     pub offset: Offset,
     /// Its end.
-    pub end: NewEnd,
+    pub end: NewSettlement,
     /// How many calls were made for it.
     pub attempts: u32,
     /// The last HTTP status, if a target answered.
@@ -116,7 +116,7 @@ pub struct Finish {
 
 /// An end, before the engine has given the copy its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NewEnd {
+pub enum NewSettlement {
     /// The target took it.
     Delivered,
     /// A rule left it out.
@@ -128,7 +128,7 @@ pub enum NewEnd {
         /// Index of the append.
         append: usize,
     },
-    /// First record of `Commit::appends[append]` is its copy after a failed redrive.
+    /// First record of `Commit::appends[append]` is its copy after a failed retry.
     Moved {
         /// Index of the append.
         append: usize,
@@ -137,7 +137,7 @@ pub enum NewEnd {
 
 /// An end as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum Settlement {
     /// The target took it.
     Delivered,
     /// A rule left it out.
@@ -178,7 +178,7 @@ pub struct Committed {
     pub time: Timestamp,
     /// For each append, in order.
     pub appends: Vec<Appended>,
-    /// The memo of an earlier commit with the same [`DedupId`]: all of this is the answer to that one, which may have had
+    /// The reply of an earlier commit with the same [`DedupId`]: all of this is the answer to that one, which may have had
     /// other appends, and nothing was stored now.
     pub repeats: Option<Bytes>,
 }

@@ -18,9 +18,9 @@ use crate::{
     model::ids::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     runtime::clock::{Clock, Timestamp},
     storage::{
-        Append, Caps, Commit, CommitError, Committed, DedupId, Finish, Finished, Health, Keep,
-        LeaseEvent, Leases, Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged,
-        ReadError, Settled, Space, State, StateEntry, Stream, StreamBounds, StreamConfig,
+        Append, Caps, Commit, CommitError, Committed, DedupId, Health, Keep, LeaseEvent, Leases,
+        Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged, ReadError, Settle,
+        Settled, SettledOffsets, Space, State, StateEntry, Stream, StreamBounds, StreamConfig,
         StreamError, shares::ShareBytes,
     },
     telemetry::metrics::latency,
@@ -31,8 +31,8 @@ use super::local::{
     disk::Disk,
     lock::{self, DirLock},
     open::opening::{self, Opened, Workers},
-    read::reader::Reader,
-    shared::Shared,
+    read::reader::RecordReader,
+    shared::EngineState,
     space::housekeeper::Housekeeper,
     write::{
         limits::{check, check_note, check_stream},
@@ -45,9 +45,9 @@ use super::local::{
 /// for the writer's last call of the disk, unless a close was begun and given up.
 #[derive(Debug)]
 pub struct Embedded {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EngineState>,
     pub(super) queue: Arc<Queue>,
-    pub(super) reader: Reader,
+    pub(super) reader: RecordReader,
     clock: Clock,
     pub(super) housekeeper: Arc<Housekeeper>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -74,7 +74,7 @@ impl Embedded {
     ) -> Result<Arc<Self>, OpenError> {
         let dir = options.dir.clone();
         let opened = opening::open(options, disk, clock.clone(), Workers::Threads)?;
-        let reader = Reader::new(opened.shared.clone());
+        let reader = RecordReader::new(opened.shared.clone());
         let (engine, writer) = Self::of(opened, reader, clock);
         let threads = opening::start_threads(&dir, &engine.housekeeper, writer)?;
         *lock::mutex(&engine.threads) = threads;
@@ -82,7 +82,7 @@ impl Embedded {
     }
 
     /// Puts an engine together that works once its threads do.
-    pub(super) fn of(opened: Opened, reader: Reader, clock: Clock) -> (Arc<Self>, Writer) {
+    pub(super) fn of(opened: Opened, reader: RecordReader, clock: Clock) -> (Arc<Self>, Writer) {
         let engine = Self {
             reader,
             shared: opened.shared,
@@ -201,7 +201,7 @@ impl Log for Embedded {
     fn caps(&self) -> Caps {
         Caps {
             commit_over_partitions: true,
-            finish_atomic: true,
+            settle_atomic: true,
             dedup: true,
             trim: true,
         }
@@ -210,7 +210,7 @@ impl Log for Embedded {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         let bytes = check(&commit)?;
         #[cfg(test)]
-        if !commit.finishes.is_empty() {
+        if !commit.settles.is_empty() {
             self.ends.pass().await?;
         }
         let from_outside = |append: &Append| append.kind.is_from_outside();
@@ -237,11 +237,11 @@ impl Log for Embedded {
         Some(entry.committed(stream))
     }
 
-    fn finish_soon(&self, finish: Finish) -> Result<(), CommitError> {
+    fn settle_soon(&self, settle: Settle) -> Result<(), CommitError> {
         self.check_disk()?;
         #[cfg(test)]
         self.ends.refusal()?;
-        self.queue.push_finish(finish)
+        self.queue.push_settle(settle)
     }
 
     async fn read(
@@ -287,13 +287,17 @@ impl Log for Embedded {
             .ok_or(ReadError::PartitionUnknown(of))
     }
 
-    fn finished(&self, of: PartitionId, offsets: Range<Offset>) -> Result<Finished, ReadError> {
+    fn settled_offsets(
+        &self,
+        of: PartitionId,
+        offsets: Range<Offset>,
+    ) -> Result<SettledOffsets, ReadError> {
         let view = lock::read(&self.shared.view);
         let found = view.books.partition_of(of);
         let (_, book) = found.ok_or(ReadError::PartitionUnknown(of))?;
         // Nothing behind the tail has ended, so no memory is spent on it.
         let end = offsets.end.0.min(book.next).max(offsets.start.0);
-        Ok(book.finished.of(offsets.start.0..end))
+        Ok(book.settled.of(offsets.start.0..end))
     }
 
     fn open_offsets(
@@ -305,7 +309,7 @@ impl Log for Embedded {
         let view = lock::read(&self.shared.view);
         let found = view.books.partition_of(of);
         let (_, book) = found.ok_or(ReadError::PartitionUnknown(of))?;
-        Ok(book.finished.open(from.0..book.next, len_max))
+        Ok(book.settled.open(from.0..book.next, len_max))
     }
 
     async fn settled(

@@ -26,9 +26,9 @@ pub enum CommitError {
     /// Nothing was stored: there is no such partition (any more).
     #[error("partition {0} is unknown")]
     PartitionUnknown(PartitionId),
-    /// Nothing was stored: a record in `finishes` has an end, was trimmed, or was never written.
+    /// Nothing was stored: a record in `settles` has an end, was trimmed, or was never written.
     #[error("record {of}/{offset} cannot end: it has ended already or is not there")]
-    AlreadyFinished {
+    AlreadySettled {
         /// Its partition.
         of: PartitionId,
         /// Its offset.

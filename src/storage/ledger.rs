@@ -1,9 +1,9 @@
 //! The books: what came in, how it ended, what waits; and whether that adds up. Pure.
 //!
 //! ```text
-//! of a stream   accepted + replayed + received + unknown = delivered + handedOn + filtered + discarded + expired + lost
+//! of a stream   accepted + replayed + received + unknown = delivered + moved + filtered + discarded + expired + lost
 //!                                                          + pending + inErrorStreams
-//! in total      the same without received and handedOn, which are each other's but for `unmatched`
+//! in total      the same without received and moved, which are each other's but for `unmatched`
 //! ```
 //!
 //! `lost`, `unknown` and `unmatched` are 0 until somebody accepts that records were lost to damage. What was lost of the two
@@ -27,7 +27,7 @@ pub(crate) struct Balance {
     pub(crate) balanced: bool,
     /// How often somebody has accepted a loss.
     pub(crate) accepted_losses: u64,
-    /// Records handed on less records received, as accepted losses have left it.
+    /// Records moved less records received, as accepted losses have left it.
     pub(crate) unmatched: i64,
     pub(crate) streams: Vec<Row>,
     /// Streams that were deleted.
@@ -50,7 +50,7 @@ pub(crate) struct Row {
     unknown: u64,
     delivered: u64,
     /// Put into another stream by a failure.
-    handed_on: u64,
+    moved: u64,
     filtered: u64,
     discarded: u64,
     expired: u64,
@@ -106,7 +106,7 @@ impl Row {
             replayed: appended(AppendKind::ReplayFailed) + appended(AppendKind::Restored),
             received: counts.received_len(),
             delivered: counts.delivered,
-            handed_on: counts.routed + counts.moved,
+            moved: counts.routed + counts.moved,
             filtered: counts.filtered,
             discarded: counts.discarded,
             expired: counts.expired,
@@ -119,7 +119,7 @@ impl Row {
     /// With the difference of one stream, or, if that is none, between its records and the `placed` offsets.
     fn checked(mut self, placed: u64) -> Self {
         let came = self.came();
-        let difference = difference(came, self.ended() + self.handed_on);
+        let difference = difference(came, self.ended() + self.moved);
         self.difference = match difference {
             0 => self::difference(came, placed),
             difference => difference,

@@ -22,9 +22,9 @@ use crate::{
 
 use super::{
     Appended, Bounds, Caps, Commit, CommitError, Committed, ControlEvent, ControlEventKind, Counts,
-    DedupId, Finish, Finished, Health, Keep, LeaseEvent, Leases, Ledger, Log, NewEnd, OpenRecords,
-    Page, PartitionStatus, PurgeNote, Purged, PurgedPartition, ReadError, Space, State, StateEntry,
-    Stream, StreamBounds, StreamConfig, StreamError, StreamLedger,
+    DedupId, Health, Keep, LeaseEvent, Leases, Ledger, Log, NewSettlement, OpenRecords, Page,
+    PartitionStatus, PurgeNote, Purged, PurgedPartition, ReadError, Settle, SettledOffsets, Space,
+    State, StateEntry, Stream, StreamBounds, StreamConfig, StreamError, StreamLedger,
     shares::{ShareBytes, exceeded, share_of, state_cost},
 };
 
@@ -134,7 +134,7 @@ impl Memory {
         }
         let dedup = commit.dedup.as_ref().map(|dedup| {
             let stream = commit.appends[0].of.stream;
-            ((stream, dedup.id), dedup.memo.clone())
+            ((stream, dedup.id), dedup.reply.clone())
         });
         if let Some((key, _)) = &dedup
             && let Some(first) = inner.dedup.get(key)
@@ -220,11 +220,11 @@ impl Memory {
             part.tail.send_replace(part.bounds().tail);
             appends.push(Appended { of, first, len });
         }
-        for Finish {
+        for Settle {
             of, offset, end, ..
-        } in commit.finishes
+        } in commit.settles
         {
-            assert_eq!(end, NewEnd::Delivered, "the tests need no other");
+            assert_eq!(end, NewSettlement::Delivered, "the tests need no other");
             inner.partitions.get_mut(&of).unwrap().ended.insert(offset);
         }
         let committed = Committed {
@@ -232,8 +232,8 @@ impl Memory {
             appends,
             repeats: None,
         };
-        if let Some((key, memo)) = dedup {
-            let repeats = Some(memo);
+        if let Some((key, reply)) = dedup {
+            let repeats = Some(reply);
             let again = Committed {
                 repeats,
                 ..committed.clone()
@@ -313,7 +313,7 @@ impl Log for Memory {
     fn caps(&self) -> Caps {
         Caps {
             commit_over_partitions: true,
-            finish_atomic: true,
+            settle_atomic: true,
             dedup: true,
             trim: true,
         }
@@ -334,7 +334,7 @@ impl Log for Memory {
         inner.dedup.get(&(stream, id)).cloned()
     }
 
-    fn finish_soon(&self, _finish: Finish) -> Result<(), CommitError> {
+    fn settle_soon(&self, _settle: Settle) -> Result<(), CommitError> {
         Err(CommitError::Busy)
     }
 
@@ -437,14 +437,18 @@ impl Log for Memory {
         Ok(self.inner.lock().unwrap().part(of)?.tail.subscribe())
     }
 
-    fn finished(&self, of: PartitionId, offsets: Range<Offset>) -> Result<Finished, ReadError> {
+    fn settled_offsets(
+        &self,
+        of: PartitionId,
+        offsets: Range<Offset>,
+    ) -> Result<SettledOffsets, ReadError> {
         let inner = self.inner.lock().unwrap();
         let len = usize::try_from(offsets.end.0 - offsets.start.0).unwrap();
-        let mut finished = Finished::none(offsets.start, len);
+        let mut settled = SettledOffsets::none(offsets.start, len);
         for offset in &inner.part(of)?.ended {
-            finished.set(*offset);
+            settled.set(*offset);
         }
-        Ok(finished)
+        Ok(settled)
     }
 
     fn open_offsets(

@@ -1,6 +1,6 @@
 //! The seam: what the gateway needs of a store, as three traits, and the values they speak of.
 //!
-//! [`Log`] keeps records in partitions, [`State`] keeps small named values, [`Leases`] says who may finish records.
+//! [`Log`] keeps records in partitions, [`State`] keeps small named values, [`Leases`] says who may settle records.
 //! An engine implements all three ([`Engine`]); `embedded` is the one there is; it stands on `local`. `conformance` is the suite that every
 //! engine passes. Callers never see how an engine stores: no file, no tree, no thread.
 //!
@@ -34,19 +34,19 @@ mod streams;
 mod traits;
 
 pub use commit::{
-    Append, AppendKind, Appended, Commit, Committed, Dedup, DedupId, End, Finish, NewEnd,
-    OpenRecords, PurgeNote, Purged, PurgedPartition, StateChange, StateEntry,
+    Append, AppendKind, Appended, Commit, Committed, Dedup, DedupId, NewSettlement, OpenRecords,
+    PurgeNote, Purged, PurgedPartition, Settle, Settlement, StateChange, StateEntry,
 };
 pub use errors::{CommitError, ReadError, StreamError};
 pub use read::{
-    Bounds, Counts, Finished, Health, Keep, Ledger, Page, PartitionStatus, Space, StreamBounds,
-    StreamLedger,
+    Bounds, Counts, Health, Keep, Ledger, Page, PartitionStatus, SettledOffsets, Space,
+    StreamBounds, StreamLedger,
 };
 pub use streams::{
     ControlEvent, ControlEventKind, EVENTS_MAX, Epoch, Lease, LeaseEvent, MadeBy, Stream,
     StreamConfig,
 };
-pub use traits::{Caps, Engine, Leases, Log, MEMO_BYTES_MAX, STATE_BYTES_MAX, State};
+pub use traits::{Caps, Engine, Leases, Log, REPLY_BYTES_MAX, STATE_BYTES_MAX, State};
 
 use crate::model::ids::Offset;
 use crate::model::ids::PartitionId;
@@ -60,7 +60,7 @@ pub struct Settled {
     /// Its offset.
     pub offset: Offset,
     /// Its end.
-    pub end: End,
+    pub end: Settlement,
     /// How many calls were made for it.
     pub attempts: u32,
     /// The last HTTP status, if a target answered.

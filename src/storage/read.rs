@@ -63,7 +63,7 @@ pub struct Ledger {
     pub gone: Counts,
     /// How many losses were accepted.
     pub losses_len: u64,
-    /// Records that were handed on to another stream, less those that a stream received: 0 until a loss takes one side
+    /// Records that were moved to another stream, less those that a stream received: 0 until a loss takes one side
     /// away.
     pub unmatched: i64,
 }
@@ -92,7 +92,7 @@ pub struct Counts {
     pub filtered: u64,
     /// Put into an error stream.
     pub routed: u64,
-    /// Put into another place by a failed redrive.
+    /// Put into another place by a failed retry.
     pub moved: u64,
     /// Given up by a person, one by one or with all others of a stream that was purged.
     pub discarded: u64,
@@ -111,7 +111,7 @@ impl Counts {
         self.appended.iter().sum::<u64>() + self.unknown
     }
 
-    /// Records that another stream had handed on.
+    /// Records that another stream had moved.
     #[must_use]
     pub fn received_len(&self) -> u64 {
         let received = [AppendKind::Routed, AppendKind::Moved];
@@ -163,12 +163,12 @@ pub struct Page {
 
 /// Which records of a range have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Finished {
+pub struct SettledOffsets {
     from: Offset,
     words: Vec<u64>,
 }
 
-impl Finished {
+impl SettledOffsets {
     /// A range beginning at `from` in which nothing has ended.
     #[must_use]
     pub fn none(from: Offset, len: usize) -> Self {

@@ -109,7 +109,7 @@ pub struct StreamConfig {
     pub retention_hours: Option<u32>,
     /// How many bytes of records are kept; `None` = no bound by size.
     pub retention_bytes: Option<u64>,
-    /// Another name under which it can be named in a redrive.
+    /// Another name under which it can be named in a retry.
     pub ocid: Option<String>,
 }
 
@@ -169,12 +169,12 @@ impl ControlEventKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
-/// The right to finish records of a partition.
+/// The right to settle records of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The partition.
     pub of: PartitionId,
-    /// Goes into every [`Finish`](super::Finish).
+    /// Goes into every [`Settle`](super::Settle).
     pub epoch: Epoch,
 }
 

@@ -12,9 +12,9 @@ use crate::{
 
 use super::{
     Settled,
-    commit::{Commit, Committed, DedupId, Finish, OpenRecords, PurgeNote, Purged, StateEntry},
+    commit::{Commit, Committed, DedupId, OpenRecords, PurgeNote, Purged, Settle, StateEntry},
     errors::{CommitError, ReadError, StreamError},
-    read::{Finished, Health, Keep, Ledger, Page, PartitionStatus, Space, StreamBounds},
+    read::{Health, Keep, Ledger, Page, PartitionStatus, SettledOffsets, Space, StreamBounds},
     shares::ShareBytes,
     streams::{LeaseEvent, Stream, StreamConfig},
 };
@@ -49,7 +49,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`CommitError::Busy`] when too many are queued (use [`Log::commit`] and wait), [`CommitError::Stopped`].
-    fn finish_soon(&self, finish: Finish) -> Result<(), CommitError>;
+    fn settle_soon(&self, settle: Settle) -> Result<(), CommitError>;
 
     /// Returns what the commit with that id was answered, if there was one and it is remembered.
     ///
@@ -100,7 +100,11 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError::PartitionUnknown`].
-    fn finished(&self, of: PartitionId, offsets: Range<Offset>) -> Result<Finished, ReadError>;
+    fn settled_offsets(
+        &self,
+        of: PartitionId,
+        offsets: Range<Offset>,
+    ) -> Result<SettledOffsets, ReadError>;
 
     /// Returns how records of these ranges ended, in any order, as far as that can be found with a bounded number of reads.
     ///
@@ -244,7 +248,7 @@ pub trait State: fmt::Debug + Send + Sync + 'static {
     fn share_bytes(&self) -> ShareBytes;
 }
 
-/// Who may finish the records of a partition.
+/// Who may settle the records of a partition.
 pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// Returns the leases on the partitions of a stream, now and as they come and go.
     ///
@@ -255,8 +259,8 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
 /// The greatest value of one state entry.
 pub const STATE_BYTES_MAX: usize = 256 * 1024;
 
-/// The greatest memo of a commit.
-pub const MEMO_BYTES_MAX: usize = 128 * 1024;
+/// The greatest reply of a commit.
+pub const REPLY_BYTES_MAX: usize = 128 * 1024;
 
 /// What an engine can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,7 +268,7 @@ pub struct Caps {
     /// One commit may append to several partitions.
     pub commit_over_partitions: bool,
     /// Appends and ends of one commit are stored together.
-    pub finish_atomic: bool,
+    pub settle_atomic: bool,
     /// A commit that is repeated is recognised by its [`DedupId`].
     pub dedup: bool,
     /// Records can be removed before their retention.

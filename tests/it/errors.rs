@@ -36,7 +36,7 @@ async fn check(gateway: &Gateway, url: &str, stream: &str, class: &str, status: 
         },
         "{url}: {record}"
     );
-    assert_eq!(headers["redrives"].as_str().unwrap_or("0"), "0", "{url}");
+    assert_eq!(headers["retries"].as_str().unwrap_or("0"), "0", "{url}");
     assert_eq!(headers["origin-stream"], "DataSyncStream", "{url}");
     assert_eq!(headers["origin-partition"], "0", "{url}");
     assert_eq!(headers["origin-offset"], offset.to_string(), "{url}");

@@ -373,7 +373,7 @@ async fn five_seconds_of_target_do_not_slow_the_source() {
 }
 
 #[tokio::test]
-async fn every_attempt_carries_one_idempotency_key_through_failure_restart_and_redrive() {
+async fn every_attempt_carries_one_idempotency_key_through_failure_restart_and_retry() {
     let target = StubTarget::with(|_| Act::status(503)).await;
     let gateway = Gateway::start();
     gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;

@@ -388,7 +388,7 @@ async fn a_group_is_not_behind_over_records_that_have_an_end() {
     let (_, shown) = in_a_shell(format!("syncgate streams show {UNRECOVERABLE} --url {url}")).await;
     assert!(shown.contains("\ngroup cron "), "{shown}");
     assert!(
-        !shown.contains("ROUTED") && !shown.contains("redrive"),
+        !shown.contains("ROUTED") && !shown.contains("retry"),
         "{shown}"
     );
 }

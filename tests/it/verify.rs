@@ -6,7 +6,7 @@ use crate::testkit::{Act, Gateway, Place, StubTarget, keyed, run_on, syncgate};
 
 const UNAVAILABLE: &str = "ServerUnavailableStream";
 
-/// Three delivered, four failed with 503; of these two were redriven, one of them with success, and all have ended.
+/// Three delivered, four failed with 503; of these two were retried, one of them with success, and all have ended.
 async fn lived() -> Gateway {
     let target = StubTarget::with(|call| match call.path.as_str() {
         "/down" => Act::status(503),
@@ -56,7 +56,7 @@ async fn the_books_balance_while_it_runs_and_after_it_was_killed() {
     assert_eq!(total["difference"], 0);
     let source = row(&ledger, "DataSyncStream");
     assert_eq!(
-        (&source["delivered"], &source["handedOn"]),
+        (&source["delivered"], &source["moved"]),
         (&json!(3), &json!(4))
     );
     let errors = row(&ledger, UNAVAILABLE);

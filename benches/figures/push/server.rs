@@ -6,7 +6,7 @@ use std::{any::Any, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTim
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use syncgate::{
-    api::{self, Api, Redrives, ReloadError, Reloaded, Reloads, Reports, Waits},
+    api::{self, Api, ReloadError, Reloaded, Reloads, Reports, Retries, Waits},
     config::Config,
     dispatch::{WaitingRecord, WaitsFor},
     ingest::Ingest,
@@ -16,7 +16,7 @@ use syncgate::{
         record::{Headers, Record},
     },
     push::{self, Push},
-    retry::{self, RedriveReport, RedriveRequest},
+    retry::{self, RetryReport, RetryRequest},
     runtime::{
         clock::{Clock, Timestamp},
         live::Live,
@@ -47,8 +47,8 @@ const STORED_LEN: u64 = 1_000;
 struct Nothing;
 
 #[async_trait]
-impl Redrives for Nothing {
-    async fn run(&self, _request: RedriveRequest) -> Result<RedriveReport, retry::Error> {
+impl Retries for Nothing {
+    async fn run(&self, _request: RetryRequest) -> Result<RetryReport, retry::Error> {
         Err(retry::Error::Stopping)
     }
 
@@ -125,12 +125,12 @@ pub async fn serve() -> ExitCode {
     };
     let master = MasterKey::from_bytes([7; 32]);
     let secrets = Secrets::open(engine.clone(), &master);
-    let parts = api::Parts {
+    let parts = api::ApiParts {
         ingest: Ingest::new(streams.clone(), secrets.await.unwrap(), &config, &tasks),
         streams,
         push,
         users: None,
-        redriver: Arc::new(Nothing),
+        retrier: Arc::new(Nothing),
         waits: Arc::new(Nothing),
         reloads: Arc::new(Nothing),
         reports: Arc::new(Nothing),

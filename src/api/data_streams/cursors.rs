@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     api::{
-        Shared,
+        EdgeState,
         named::{self, Named},
         problem::{Code, Problem},
         query::Query,
@@ -52,7 +52,7 @@ impl From<CursorStatus> for CursorView {
 }
 
 pub(in crate::api) async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
 ) -> Result<Json<List<CursorView>>, Problem> {
@@ -71,7 +71,7 @@ pub(in crate::api) async fn list(
 }
 
 pub(in crate::api) async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named((name, cursor)): Named<(String, String)>,
     uri: Uri,
 ) -> Result<Json<CursorView>, Problem> {
@@ -84,7 +84,7 @@ pub(in crate::api) async fn show(
 }
 
 pub(in crate::api) async fn put(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named((name, cursor)): Named<(String, String)>,
     uri: Uri,
     headers: HeaderMap,
@@ -106,7 +106,7 @@ pub(in crate::api) async fn put(
 }
 
 pub(in crate::api) async fn delete(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named((name, cursor)): Named<(String, String)>,
     uri: Uri,
 ) -> Result<StatusCode, Problem> {
@@ -123,7 +123,7 @@ pub(in crate::api) async fn delete(
 }
 
 pub(in crate::api) async fn ack(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named((name, cursor)): Named<(String, String)>,
     uri: Uri,
     headers: HeaderMap,
@@ -172,7 +172,7 @@ fn named(cursor: &str) -> Result<CursorName, Problem> {
     cursor.parse().map_err(invalid)
 }
 
-fn unknown(shared: &Shared, stream: &DataStream, name: &str) -> Problem {
+fn unknown(shared: &EdgeState, stream: &DataStream, name: &str) -> Problem {
     let all = shared.push.cursor_names(stream);
     let names = all.iter().map(CursorName::as_str);
     let list = format!("GET /v1/data-streams/{}/cursors lists them", stream.name);

@@ -10,7 +10,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Shared, server::client_io::Patience},
+    api::{EdgeState, server::client_io::Patience},
     push::Subscription,
     runtime::tasks::{Panics, Part},
     telemetry::metrics::Label,
@@ -52,7 +52,7 @@ pub(in crate::api) fn is_meant(headers: &HeaderMap) -> bool {
 }
 
 /// Answers with events, until something ends them.
-pub(super) fn response(shared: &Arc<Shared>, subscription: Subscription) -> Response {
+pub(super) fn response(shared: &Arc<EdgeState>, subscription: Subscription) -> Response {
     let events = Events {
         subscription,
         stop: shared.stop.child_token(),

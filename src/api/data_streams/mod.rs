@@ -27,7 +27,7 @@ use crate::{
 
 use self::close::Close;
 use super::{
-    Shared,
+    EdgeState,
     named::{self, Named},
     problem::{Code, Problem},
     query::{Query, invalid},
@@ -49,7 +49,7 @@ pub(super) fn close_codes() -> impl Iterator<Item = u16> {
 }
 
 pub(super) async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -79,7 +79,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn create(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -102,7 +102,7 @@ pub(super) async fn create(
 
 /// Shows the configuration, or lets the client read, by WebSocket or as Server-Sent Events.
 pub(super) async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -126,7 +126,7 @@ pub(super) async fn show(
 }
 
 pub(super) async fn change(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -141,7 +141,7 @@ pub(super) async fn change(
 }
 
 pub(super) async fn delete(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -154,7 +154,7 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn yaml(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -173,7 +173,7 @@ pub(super) async fn yaml(
 }
 
 pub(super) async fn all_yaml(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -185,7 +185,7 @@ pub(super) async fn all_yaml(
 }
 
 pub(super) async fn change_yaml(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -207,7 +207,7 @@ pub(super) async fn change_yaml(
 }
 
 /// Answers with one data stream.
-fn one(shared: &Shared, headers: &HeaderMap, stream: &DataStream) -> Response {
+fn one(shared: &EdgeState, headers: &HeaderMap, stream: &DataStream) -> Response {
     let warnings = shared.push.warnings(stream);
     envelope::one(&base(shared, headers), stream, warnings, shared.push.now())
 }
@@ -217,7 +217,7 @@ fn parse<'a>(uri: &'a Uri, known: &[&str]) -> Result<Query<'a>, Problem> {
     Query::parse(uri, known).map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))
 }
 
-fn find(shared: &Shared, name: &str) -> Result<(ResourceName, Arc<DataStream>), Problem> {
+fn find(shared: &EdgeState, name: &str) -> Result<(ResourceName, Arc<DataStream>), Problem> {
     let known = name.parse().ok().and_then(|name: ResourceName| {
         let known = shared.push.get(&name)?;
         Some((name, known))
@@ -232,7 +232,7 @@ fn find(shared: &Shared, name: &str) -> Result<(ResourceName, Arc<DataStream>), 
 }
 
 async fn subscribe(
-    shared: &Shared,
+    shared: &EdgeState,
     name: &ResourceName,
     query: &Query<'_>,
     last_event_id: Option<String>,
@@ -269,7 +269,7 @@ fn stated(headers: &HeaderMap, known: &DataStream) -> Result<Option<u64>, Proble
 }
 
 /// Returns the address under which this client reaches us.
-fn base(shared: &Shared, headers: &HeaderMap) -> String {
+fn base(shared: &EdgeState, headers: &HeaderMap) -> String {
     match &shared.push.settings().public_url {
         Some(url) => url.clone(),
         None => {
@@ -281,7 +281,7 @@ fn base(shared: &Shared, headers: &HeaderMap) -> String {
     }
 }
 
-fn reached<'a>(shared: &Shared, base: &'a str) -> Reached<'a> {
+fn reached<'a>(shared: &EdgeState, base: &'a str) -> Reached<'a> {
     Reached {
         base,
         needs_login: shared.door.has_users(),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{
-        Shared,
+        EdgeState,
         problem::{Code, Problem},
         query::{Query, invalid},
     },
@@ -51,7 +51,7 @@ impl Begin {
 
 /// Returns what a page of one partition reads.
 pub(super) async fn of_one(
-    shared: &Shared,
+    shared: &EdgeState,
     of: PartitionId,
     from: Begin,
     open: bool,
@@ -87,7 +87,7 @@ pub(super) async fn of_one(
 
 /// Returns what a page of all partitions reads, and the stream as it is when the page begins: it may have more partitions than it had a moment ago.
 pub(super) async fn of_all(
-    shared: &Shared,
+    shared: &EdgeState,
     stream: &Stream,
     from: Begin,
     open: bool,

@@ -38,7 +38,7 @@ use self::{
     settled::Settlements,
 };
 use super::{
-    Shared,
+    EdgeState,
     named::Named,
     problem::{Code, Problem},
     query::Query,
@@ -79,7 +79,7 @@ impl Waits for Dispatcher {
 }
 
 pub(super) async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named((stream, partition)): Named<(String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -109,7 +109,7 @@ pub(super) async fn list(
 }
 
 /// Looks up what open records wait for, once for a page: those that it shows are the first ones from its places on.
-fn waiting(shared: &Shared, stream: &Stream, reading: &Reading, limit: usize) -> Waiting {
+fn waiting(shared: &EdgeState, stream: &Stream, reading: &Reading, limit: usize) -> Waiting {
     let places: HashMap<_, _> = reading.places().collect();
     let is_sought = |partition: Partition, offset: Offset| {
         let of = PartitionId {
@@ -124,7 +124,7 @@ fn waiting(shared: &Shared, stream: &Stream, reading: &Reading, limit: usize) ->
 }
 
 pub(super) async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named((stream, partition, offset)): Named<(String, String, String)>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -152,9 +152,9 @@ pub(super) async fn show(
         return Ok(download(&stream, of.partition, record));
     }
     let range = offset..offset.next();
-    let finished = shared.streams.engine().finished(of, range)?;
-    let finished = finished.contains(offset);
-    let waits_here = !finished && source(&shared) == Some(&stream.name);
+    let settled = shared.streams.engine().settled_offsets(of, range)?;
+    let settled = settled.contains(offset);
+    let waits_here = !settled && source(&shared) == Some(&stream.name);
     let waiting = waits_here.then(|| {
         let is_sought = |at: Partition, other: Offset| at == of.partition && other == offset;
         let found = shared.waits.waiting(stream.id, &is_sought, 1);
@@ -163,14 +163,14 @@ pub(super) async fn show(
             None => unqueued(&shared, &record.record),
         }
     });
-    let settlement = match finished {
+    let settlement = match settled {
         true => Settlements::of_one(&shared, of, offset).await,
         false => None,
     };
     let view = wire::RecordView {
         waiting,
         settlement,
-        ..view(&shared, &stream, of.partition, &record, finished)
+        ..view(&shared, &stream, of.partition, &record, settled)
     };
     Ok(Json(view).into_response())
 }
@@ -191,7 +191,7 @@ fn waits(waiting: &WaitingRecord) -> wire::WaitingView {
 }
 
 /// What an open record waits for that is in no queue.
-fn unqueued(shared: &Shared, record: &Record) -> wire::WaitingView {
+fn unqueued(shared: &EdgeState, record: &Record) -> wire::WaitingView {
     let (waits_for, due) = shared.waits.unqueued(record);
     wire::WaitingView {
         r#for: waits_for.word(),
@@ -230,11 +230,11 @@ fn find_partition(stream: &Stream, text: &str) -> Result<PartitionId, Problem> {
 }
 
 fn view(
-    shared: &Shared,
+    shared: &EdgeState,
     stream: &Stream,
     partition: Partition,
     stored: &StoredRecord,
-    finished: bool,
+    settled: bool,
 ) -> wire::RecordView {
     let record = &stored.record;
     let own = Streams::message_id(stream, partition, stored.offset);
@@ -266,7 +266,7 @@ fn view(
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
-        finished,
+        settled,
         waiting: None,
         settlement: None,
         cause,

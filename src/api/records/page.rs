@@ -24,7 +24,7 @@ use super::{
     view, waits,
 };
 use crate::api::{
-    Shared,
+    EdgeState,
     problem::Problem,
     server::answers::{self, Share},
     wire,
@@ -39,7 +39,7 @@ const PART_BYTES_MAX: usize = 2 * PART_BYTES;
 
 /// What is left of a page.
 pub(super) struct Page {
-    shared: Arc<Shared>,
+    shared: Arc<EdgeState>,
     stream: Arc<Stream>,
     reading: Reading,
     of: Of,
@@ -79,7 +79,7 @@ enum Made {
 impl Page {
     /// A page of up to `limit` records.
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<EdgeState>,
         stream: Arc<Stream>,
         reading: Reading,
         of: Of,
@@ -238,7 +238,7 @@ impl Page {
     }
 
     fn view(&self, partition: Partition, held: &Held) -> wire::RecordView {
-        let Held { record, finished } = held;
+        let Held { record, settled } = held;
         let waiting = self.waiting.as_ref().map(|waiting| {
             let known = waiting.get(&(partition, record.offset));
             match known {
@@ -250,11 +250,11 @@ impl Page {
             stream: self.stream.id,
             partition,
         };
-        let settled = finished.then(|| self.settlements.view(&self.shared, of, record.offset));
+        let settled = settled.then(|| self.settlements.view(&self.shared, of, record.offset));
         wire::RecordView {
             waiting,
             settlement: settled.flatten(),
-            ..view(&self.shared, &self.stream, partition, record, *finished)
+            ..view(&self.shared, &self.stream, partition, record, *settled)
         }
     }
 

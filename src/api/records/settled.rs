@@ -3,9 +3,9 @@
 use std::{collections::HashMap, ops::Range};
 
 use crate::{
-    api::{Shared, wire},
+    api::{EdgeState, wire},
     model::ids::{Offset, PartitionId},
-    storage::{End, Settled},
+    storage::{Settled, Settlement},
 };
 
 use super::reading::Reading;
@@ -19,7 +19,7 @@ pub(super) struct Settlements(HashMap<(PartitionId, Offset), Settled>);
 
 impl Settlements {
     /// Looks up those of the records that a page of `limit` records may have.
-    pub(super) async fn of_page(shared: &Shared, reading: &Reading, limit: usize) -> Self {
+    pub(super) async fn of_page(shared: &EdgeState, reading: &Reading, limit: usize) -> Self {
         let places: Vec<_> = reading.places().collect();
         let len = limit.min(OFFSETS_MAX / places.len().max(1)) as u64;
         let sought = places
@@ -30,7 +30,7 @@ impl Settlements {
 
     /// Looks up that of one record.
     pub(super) async fn of_one(
-        shared: &Shared,
+        shared: &EdgeState,
         of: PartitionId,
         offset: Offset,
     ) -> Option<wire::SettlementView> {
@@ -38,7 +38,7 @@ impl Settlements {
         found.view(shared, of, offset)
     }
 
-    async fn of(shared: &Shared, sought: &[(PartitionId, Range<Offset>)]) -> Self {
+    async fn of(shared: &EdgeState, sought: &[(PartitionId, Range<Offset>)]) -> Self {
         let found = shared.streams.engine().settled(sought).await;
         // The records themselves can be shown all the same.
         let found = found.unwrap_or_else(|error| {
@@ -56,17 +56,17 @@ impl Settlements {
 
     pub(super) fn view(
         &self,
-        shared: &Shared,
+        shared: &EdgeState,
         of: PartitionId,
         offset: Offset,
     ) -> Option<wire::SettlementView> {
         let settled = self.0.get(&(of, offset))?;
         let engine = shared.streams.engine();
         let (end, copy) = match settled.end {
-            End::Delivered => ("delivered", None),
-            End::Filtered => ("filtered", None),
-            End::Discarded => ("discarded", None),
-            End::Moved { copy } => ("moved", copy),
+            Settlement::Delivered => ("delivered", None),
+            Settlement::Filtered => ("filtered", None),
+            Settlement::Discarded => ("discarded", None),
+            Settlement::Moved { copy } => ("moved", copy),
         };
         let to = copy.and_then(|(stream, offset)| {
             let stream = engine.stream_by_id(stream)?;

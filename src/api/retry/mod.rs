@@ -12,14 +12,14 @@ use crate::{
     ingest::{FieldCode, FieldError},
     model::ids::{Offset, Partition, StreamName},
     retry::{
-        self, ErrorMapping, Group, PartitionReport, RedriveReport, RedriveRequest, Redriver,
-        Stopped, Waiting,
+        self, ErrorMapping, Group, PartitionReport, Retrier, RetryReport, RetryRequest, Stopped,
+        Waiting,
     },
     storage::Stream,
 };
 
 use super::{
-    Shared,
+    EdgeState,
     access::{Caller, Peer},
     problem::{Code, Problem},
     query::Query,
@@ -28,25 +28,25 @@ use super::{
     wire,
 };
 
-/// What runs a pass: the redriver, or a test that has its answer ready.
+/// What runs a pass: the retrier, or a test that has its answer ready.
 #[async_trait]
-pub trait Redrives: fmt::Debug + Send + Sync + 'static {
-    /// As [`Redriver::run`].
+pub trait Retries: fmt::Debug + Send + Sync + 'static {
+    /// As [`Retrier::run`].
     ///
     /// # Errors
-    /// As [`Redriver::run`].
-    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, retry::Error>;
+    /// As [`Retrier::run`].
+    async fn run(&self, request: RetryRequest) -> Result<RetryReport, retry::Error>;
 
-    /// As [`Redriver::hold`].
+    /// As [`Retrier::hold`].
     ///
     /// # Errors
-    /// As [`Redriver::hold`].
+    /// As [`Retrier::hold`].
     fn hold(&self, stream: &Stream, by: Arc<str>) -> Result<Box<dyn Any + Send>, retry::Error>;
 }
 
 #[async_trait]
-impl Redrives for Redriver {
-    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, retry::Error> {
+impl Retries for Retrier {
+    async fn run(&self, request: RetryRequest) -> Result<RetryReport, retry::Error> {
         Self::run(self, request).await
     }
 
@@ -66,7 +66,7 @@ const BODY_BYTES_MAX: usize = 256 << 10;
 pub(super) const PATH: &str = "/stream/retry";
 
 pub(super) async fn retry(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Extension(caller): Extension<Caller>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
@@ -78,8 +78,8 @@ pub(super) async fn retry(
     let settings = shared.settings.get();
     let bounds = Bounds {
         targets: &settings.targets,
-        records_max: settings.redrive_records_max,
-        time_budget: settings.redrive_time_budget,
+        records_max: settings.retry_records_max,
+        time_budget: settings.retry_time_budget,
     };
     let asked = Retry::parse(&body.bytes, bounds).map_err(|errors| {
         let code = match body::is_about_filter(&errors) {
@@ -116,7 +116,7 @@ pub(super) async fn retry(
         Some(entries) => mapping(&shared, entries)?,
         None => ErrorMapping::default(),
     };
-    let request = RedriveRequest {
+    let request = RetryRequest {
         mapping,
         stream,
         partitions,
@@ -136,13 +136,13 @@ pub(super) async fn retry(
         time_budget: asked.time_budget,
         by: Some(caller.or_address(peer)),
     };
-    let report = shared.redriver.run(request).await?;
+    let report = shared.retrier.run(request).await?;
     let all = asked.partition == ReadPartition::All;
     let after = asked.after.unwrap_or(EARLIEST);
     Ok(Json(done(report, after, all)))
 }
 
-fn mapping(shared: &Shared, entries: Vec<(String, String)>) -> Result<ErrorMapping, Problem> {
+fn mapping(shared: &EdgeState, entries: Vec<(String, String)>) -> Result<ErrorMapping, Problem> {
     let mut resolved = Vec::with_capacity(entries.len());
     for (index, (code, stream)) in entries.into_iter().enumerate() {
         let pointer = format!("/errormapping/{index}/stream");
@@ -170,7 +170,7 @@ fn wrong(pointer: String, detail: String) -> Problem {
     Problem::invalid(Code::InvalidRequest, vec![error])
 }
 
-fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
+fn done(report: RetryReport, after: i64, all: bool) -> wire::RetryDone {
     let partitions = all.then(|| {
         let position = |of: &PartitionReport| (of.of.partition.to_string(), position(of, after));
         report.partitions.iter().map(position).collect()
@@ -186,7 +186,7 @@ fn done(report: RedriveReport, after: i64, all: bool) -> wire::RetryDone {
         end_of_stream: report.end_of_stream,
         attempted: report.attempted,
         delivered: report.processed,
-        requeued: report.requeued,
+        moved: report.moved,
         moved_to: report.moved_to.into_iter().map(copies).collect(),
         skipped: report.skipped,
         unmatched: report.unmatched,

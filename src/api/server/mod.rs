@@ -49,7 +49,7 @@ use crate::{
 };
 
 use super::{
-    Api, Parts, Settings, Shared,
+    Api, ApiParts, EdgeState, Settings,
     access::{
         Door, Peer, cors,
         guard::{Guard, one},
@@ -90,12 +90,12 @@ impl Api {
         stop: CancellationToken,
         tasks: &Tasks,
     ) -> io::Result<()> {
-        let Parts {
+        let ApiParts {
             streams,
             ingest,
             push,
             users,
-            redriver,
+            retrier,
             waits,
             reloads,
             reports,
@@ -106,11 +106,11 @@ impl Api {
         show_zeros(&metrics.refused, "code", refusals);
         show_zeros(&metrics.closes, "code", data_streams::close_codes());
         let sync_route = [("route", "/stream/sync".to_owned())];
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(EdgeState {
             streams,
             ingest,
             push,
-            redriver,
+            retrier,
             waits,
             reloads,
             reports,
@@ -239,7 +239,7 @@ impl Places {
 }
 
 struct Connection {
-    shared: Arc<Shared>,
+    shared: Arc<EdgeState>,
     router: Router,
     http: http1::Builder,
     peer: Peer,
@@ -284,7 +284,7 @@ impl Connection {
 }
 
 async fn respond(
-    shared: Arc<Shared>,
+    shared: Arc<EdgeState>,
     router: Router,
     request: Request<Incoming>,
     peer: Peer,
@@ -331,7 +331,7 @@ async fn respond(
 }
 
 async fn answer(
-    shared: &Arc<Shared>,
+    shared: &Arc<EdgeState>,
     settings: &Settings,
     mut router: Router,
     request: Request<Incoming>,

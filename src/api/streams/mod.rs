@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    Shared,
+    EdgeState,
     named::{self, Named},
     problem::{Code, Problem},
     query::Query,
@@ -34,7 +34,7 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 const RACES_MAX: usize = 5;
 
 pub(super) async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
 ) -> Result<Json<wire::List<wire::StreamView>>, Problem> {
     let query = Query::parse(&uri, &["limit", "after"])?;
@@ -52,7 +52,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn create(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     uri: Uri,
     headers: HeaderMap,
     body: axum::body::Body,
@@ -81,7 +81,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -91,7 +91,7 @@ pub(super) async fn show(
 }
 
 pub(super) async fn change(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -119,7 +119,7 @@ pub(super) async fn change(
 }
 
 pub(super) async fn delete(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -143,7 +143,7 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn partitions(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     uri: Uri,
 ) -> Result<Json<wire::List<wire::PartitionView>>, Problem> {
@@ -167,13 +167,17 @@ pub(super) async fn partitions(
 }
 
 /// Returns the stream of that name or `ocid`.
-pub(super) fn find(shared: &Shared, name: &str) -> Result<Arc<Stream>, Problem> {
+pub(super) fn find(shared: &EdgeState, name: &str) -> Result<Arc<Stream>, Problem> {
     let found = shared.streams.resolve(name);
     found.ok_or_else(|| Problem::new(Code::StreamUnknown, unknown(shared, name)))
 }
 
 /// The same for a member of a body: the detail begins with its pointer.
-pub(super) fn find_at(shared: &Shared, pointer: &str, name: &str) -> Result<Arc<Stream>, Problem> {
+pub(super) fn find_at(
+    shared: &EdgeState,
+    pointer: &str,
+    name: &str,
+) -> Result<Arc<Stream>, Problem> {
     let found = shared.streams.resolve(name);
     found.ok_or_else(|| {
         let what = format!("{pointer}: {}", unknown(shared, name));
@@ -181,7 +185,7 @@ pub(super) fn find_at(shared: &Shared, pointer: &str, name: &str) -> Result<Arc<
     })
 }
 
-fn unknown(shared: &Shared, name: &str) -> String {
+fn unknown(shared: &EdgeState, name: &str) -> String {
     let all = shared.streams.engine().streams();
     let names = all.iter().map(|stream| stream.name.as_str());
     let ocids = all
@@ -207,7 +211,7 @@ impl<T: Into<Problem>> From<T> for Refused {
 }
 
 async fn apply(
-    shared: &Shared,
+    shared: &EdgeState,
     stream: &Stream,
     change: &body::StreamChange,
 ) -> Result<Arc<Stream>, Refused> {
@@ -238,7 +242,7 @@ async fn apply(
 }
 
 /// An error record goes to the partition number of its origin, so every error stream needs as many as the source.
-async fn grow_error_streams(shared: &Shared, partitions: u16) -> Result<(), Problem> {
+async fn grow_error_streams(shared: &EdgeState, partitions: u16) -> Result<(), Problem> {
     let settings = shared.settings.get();
     let roles = shared.roles.iter().skip(1).map(|(_, name)| name);
     for name in roles.chain(&settings.outcome_streams) {
@@ -262,11 +266,11 @@ fn in_config() -> Problem {
     Problem::new(Code::StreamInConfig, what)
 }
 
-pub(super) fn source(shared: &Shared) -> Option<&StreamName> {
+pub(super) fn source(shared: &EdgeState) -> Option<&StreamName> {
     shared.roles.first().map(|(_, name)| name)
 }
 
-fn roles(shared: &Shared, name: &StreamName) -> Vec<&'static str> {
+fn roles(shared: &EdgeState, name: &StreamName) -> Vec<&'static str> {
     let settings = shared.settings.get();
     let roles = shared.roles.iter().filter(|(_, of)| of == name);
     let outcome = settings.outcome_streams.contains(name).then_some("outcome");
@@ -294,7 +298,7 @@ fn check_match(headers: &HeaderMap, stream: &Stream) -> Result<(), Problem> {
     }
 }
 
-async fn detailed(shared: &Shared, stream: &Stream) -> Result<Response, Problem> {
+async fn detailed(shared: &EdgeState, stream: &Stream) -> Result<Response, Problem> {
     let bounds = bounds(shared, stream)?;
     let mut readers = Vec::new();
     if source(shared) == Some(&stream.name) {
@@ -326,7 +330,7 @@ async fn detailed(shared: &Shared, stream: &Stream) -> Result<Response, Problem>
     Ok(response)
 }
 
-fn view(shared: &Shared, stream: &Stream) -> wire::StreamView {
+fn view(shared: &EdgeState, stream: &Stream) -> wire::StreamView {
     let made = stream
         .events
         .iter()
@@ -357,7 +361,7 @@ fn last_purge(stream: &Stream) -> Option<wire::PurgeView> {
     })
 }
 
-fn bounds(shared: &Shared, stream: &Stream) -> Result<Vec<wire::PartitionView>, ReadError> {
+fn bounds(shared: &EdgeState, stream: &Stream) -> Result<Vec<wire::PartitionView>, ReadError> {
     let engine = shared.streams.engine();
     let partition = |of| {
         let status = engine.status(of)?;

@@ -12,7 +12,7 @@ use crate::{
 
 use super::body;
 use crate::api::{
-    Shared,
+    EdgeState,
     access::{Caller, Peer},
     named::Named,
     problem::{Code, Problem},
@@ -24,7 +24,7 @@ use crate::api::{
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 pub(in crate::api) async fn purge(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
     Extension(caller): Extension<Caller>,
     Extension(peer): Extension<Peer>,
@@ -50,7 +50,7 @@ pub(in crate::api) async fn purge(
     let by = caller.or_address(peer);
     let tasks = shared.tasks.clone();
     // A caller that hangs up loses the answer alone: what is removed is told to the log.
-    let purging = tasks.finish(Part::Change, async move {
+    let purging = tasks.run_to_end(Part::Change, async move {
         remove(&shared, &stream, open, note, by).await
     });
     let purged = purging.await;
@@ -58,7 +58,7 @@ pub(in crate::api) async fn purge(
 }
 
 async fn remove(
-    shared: &Shared,
+    shared: &EdgeState,
     stream: &Stream,
     open: OpenRecords,
     note: PurgeNote,
@@ -66,7 +66,7 @@ async fn remove(
 ) -> Result<Json<wire::PurgeDone>, Problem> {
     let name = &stream.name;
     // Its calls would be for nothing: what they would end has ended.
-    let _held = shared.redriver.hold(stream, by)?;
+    let _held = shared.retrier.hold(stream, by)?;
     let engine = shared.streams.engine();
     let purged = engine.purge_stream(stream.id, open, note.clone()).await;
     let purged = purged.map_err(|error| match error {

@@ -216,7 +216,7 @@ async fn missing_and_wrong_credentials_are_refused_before_anything_is_looked_at(
     }
     let answer = edge.with_header("TRACE", "/v1/streams", &right).await;
     answer.check_problem(405, "method_not_allowed");
-    assert!(edge.redrives.asked.lock().unwrap().is_empty());
+    assert!(edge.retries.asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

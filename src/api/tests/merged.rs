@@ -165,16 +165,16 @@ async fn open_records_of_all_partitions_are_merged_too() {
         }
     }
     for (partition, offset) in [(0, 0), (0, 1), (1, 1), (1, 3), (2, 2)] {
-        let finish = Finish {
+        let settle = Settle {
             of: edge.partition(STREAM, partition),
             offset: Offset(offset),
-            end: NewEnd::Delivered,
+            end: NewSettlement::Delivered,
             attempts: 1,
             status: Some(200),
             epoch: Epoch(1),
         };
         let commit = Commit {
-            finishes: vec![finish],
+            settles: vec![settle],
             ..Commit::default()
         };
         edge.engine.commit(commit).await.unwrap();

@@ -44,7 +44,7 @@ use crate::{
         record::{HeadersBuilder, Record, header},
     },
     push::{self, Push},
-    retry::{PartitionReport, RedriveReport, RedriveRequest, Taken, Work},
+    retry::{PartitionReport, RetryReport, RetryRequest, Taken, Work},
     runtime::{
         clock::{Clock, Timestamp},
         tasks::Tasks,
@@ -52,8 +52,8 @@ use crate::{
     secrets::{MasterKey, Secrets},
     status::Report,
     storage::{
-        Append, AppendKind, Commit, CommitError, Engine, Epoch, Finish, Health, Log as _, MadeBy,
-        NewEnd, Stream, StreamConfig, memory::Memory,
+        Append, AppendKind, Commit, CommitError, Engine, Epoch, Health, Log as _, MadeBy,
+        NewSettlement, Settle, Stream, StreamConfig, memory::Memory,
     },
 };
 
@@ -65,15 +65,15 @@ const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-struct CannedRedrives {
-    asked: Mutex<Vec<RedriveRequest>>,
-    answers: Mutex<Vec<Result<RedriveReport, crate::retry::Error>>>,
+struct CannedRetries {
+    asked: Mutex<Vec<RetryRequest>>,
+    answers: Mutex<Vec<Result<RetryReport, crate::retry::Error>>>,
     running: Mutex<Option<Taken>>,
 }
 
 #[async_trait]
-impl Redrives for CannedRedrives {
-    async fn run(&self, request: RedriveRequest) -> Result<RedriveReport, crate::retry::Error> {
+impl Retries for CannedRetries {
+    async fn run(&self, request: RetryRequest) -> Result<RetryReport, crate::retry::Error> {
         self.asked.lock().unwrap().push(request);
         let answer = self.answers.lock().unwrap().pop();
         answer.expect("the test has no answer ready")
@@ -142,7 +142,7 @@ struct Edge {
     settings: Arc<Live<Settings>>,
     reloads: Arc<CannedReloads>,
     engine: Arc<Memory>,
-    redrives: Arc<CannedRedrives>,
+    retries: Arc<CannedRetries>,
     waits: Arc<CannedWaits>,
     stop: CancellationToken,
     tasks: Tasks,
@@ -174,19 +174,19 @@ impl Edge {
         let master = MasterKey::from_bytes([7; 32]);
         let secrets = Secrets::open(log.clone(), &master).await.unwrap();
         let streams = Streams::new(log);
-        let redrives = Arc::new(CannedRedrives::default());
+        let retries = Arc::new(CannedRetries::default());
         let reloads = Arc::new(CannedReloads::default());
         let waits = Arc::new(CannedWaits::default());
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let clock = Clock::manual(Timestamp(1));
         let push = Push::open(streams.clone(), clock, push::Settings::new(config), &tasks);
         let push = push.await.unwrap();
-        let parts = Parts {
+        let parts = ApiParts {
             push,
             ingest: Ingest::new(streams.clone(), secrets, config, &tasks),
             streams,
             users,
-            redriver: redrives.clone(),
+            retrier: retries.clone(),
             waits: waits.clone(),
             reloads: reloads.clone(),
             reports: Arc::new(CannedReports),
@@ -206,7 +206,7 @@ impl Edge {
             settings,
             reloads,
             engine,
-            redrives,
+            retries,
             waits,
             stop,
             tasks,
@@ -296,17 +296,17 @@ impl Edge {
         self.engine.commit(commit).await.unwrap();
     }
 
-    async fn finish(&self, stream: &str, offset: u64) {
-        let finish = Finish {
+    async fn settle(&self, stream: &str, offset: u64) {
+        let settle = Settle {
             of: self.partition(stream, 0),
             offset: Offset(offset),
-            end: NewEnd::Delivered,
+            end: NewSettlement::Delivered,
             attempts: 1,
             status: Some(200),
             epoch: Epoch(1),
         };
         let commit = Commit {
-            finishes: vec![finish],
+            settles: vec![settle],
             ..Commit::default()
         };
         self.engine.commit(commit).await.unwrap();

@@ -29,7 +29,7 @@ async fn records_are_shown_with_cause_and_without_credentials() {
             &item["offset"],
             &item["partition"],
             &item["key"],
-            &item["finished"]
+            &item["settled"]
         ),
         (&json!(0), &json!("0"), &json!("key1"), &json!(false))
     );
@@ -43,10 +43,10 @@ async fn records_are_shown_with_cause_and_without_credentials() {
         raw.header("content-disposition"),
         "attachment; filename=\"DataSyncStream-0-0\""
     );
-    edge.finish("DataSyncStream", 0).await;
+    edge.settle("DataSyncStream", 0).await;
     let one = edge.get(&format!("{stream}/0")).await.json();
     assert_eq!(
-        (&one["finished"], &one["messageId"]),
+        (&one["settled"], &one["messageId"]),
         (&json!(true), &item["messageId"])
     );
 
@@ -197,7 +197,7 @@ async fn a_long_page_is_written_in_parts_and_says_the_same() {
     let large = format!(r#""{}""#, "y".repeat(700 << 10));
     edge.append("DataSyncStream", vec![record("k", &large), record("", "1")])
         .await;
-    edge.finish("DataSyncStream", 7).await;
+    edge.settle("DataSyncStream", 7).await;
     let path = "/v1/streams/DataSyncStream/partitions/0/records";
     let page = edge.get(&format!("{path}?limit=1000")).await;
     assert_eq!(page.header("transfer-encoding"), "chunked");
@@ -206,7 +206,7 @@ async fn a_long_page_is_written_in_parts_and_says_the_same() {
     let offsets: Vec<_> = items.iter().map(|item| item["offset"].as_u64()).collect();
     assert_eq!(offsets, (0..62).map(Some).collect::<Vec<_>>());
     assert!((0..60).all(|n| items[n]["value"]["n"] == n));
-    assert!((0..62).all(|n| items[n]["finished"] == (n == 7)));
+    assert!((0..62).all(|n| items[n]["settled"] == (n == 7)));
     assert_eq!(items[60]["value"], large[1..large.len() - 1]);
     let ends = |page: &Value| [&page["next"], &page["earliest"], &page["tail"]].map(Value::as_u64);
     assert_eq!(ends(&page), [None, Some(0), Some(62)]);
@@ -252,16 +252,16 @@ async fn open_records_are_found_however_many_have_ended_around_them() {
     edge.append(stream, records).await;
     let of = edge.partition(stream, 0);
     let ended = (0..LEN).filter(|at| !open.contains(at));
-    let finishes = ended.map(|at| Finish {
+    let settles = ended.map(|at| Settle {
         of,
         offset: Offset(at),
-        end: NewEnd::Delivered,
+        end: NewSettlement::Delivered,
         attempts: 1,
         status: Some(200),
         epoch: Epoch(1),
     });
     let commit = Commit {
-        finishes: finishes.collect(),
+        settles: settles.collect(),
         ..Commit::default()
     };
     edge.engine.commit(commit).await.unwrap();
@@ -270,7 +270,7 @@ async fn open_records_are_found_however_many_have_ended_around_them() {
         let page = edge.get(&path).await.json();
         let items = page["items"].as_array().unwrap().clone();
         let offsets = items.iter().map(|item| {
-            assert_eq!(item["finished"], false);
+            assert_eq!(item["settled"], false);
             assert_eq!(item["value"], item["offset"]);
             item["offset"].as_u64().unwrap()
         });
@@ -348,6 +348,6 @@ async fn an_open_record_says_what_it_waits_for() {
         shown("DefaultErrorStream", "*/records?open=true").await,
         none
     );
-    edge.finish("DataSyncStream", 3).await;
+    edge.settle("DataSyncStream", 3).await;
     assert!(edge.get(path).await.json().get("waiting").is_none());
 }

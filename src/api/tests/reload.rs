@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::{ConfigError, ConfigErrors, Place},
+    config::{ConfigError, ConfigErrors, SettingPlace},
     storage::StreamError,
 };
 
@@ -52,13 +52,13 @@ async fn a_reload_that_comes_to_nothing_says_why() {
     edge.answer_reload(Err(ReloadError::Invalid(ConfigErrors(vec![
         wrong(
             "server.grace_ms",
-            Place::File {
+            SettingPlace::File {
                 path: "gate.toml".into(),
                 line: Some(4),
             },
             "is 7, but must be 8",
         ),
-        wrong("sync.answer", Place::Default, "is wrong"),
+        wrong("sync.answer", SettingPlace::Default, "is wrong"),
     ]))));
     let problem = edge
         .post("/v1/reload", "")

@@ -28,11 +28,11 @@ async fn a_retry_answers_the_four_members_always() {
         trimmed: 0,
         end_of_stream: true,
     };
-    let report = RedriveReport {
+    let report = RetryReport {
         attempted: 3,
         processed: 2,
         failed: 1,
-        requeued: 1,
+        moved: 1,
         moved_to: BTreeMap::from([("UnrecoverableErrorStream".parse().unwrap(), 1)]),
         skipped: 4,
         unmatched: 6,
@@ -47,13 +47,13 @@ async fn a_retry_answers_the_four_members_always() {
         group: None,
         partitions: vec![partition],
     };
-    edge.redrives.answers.lock().unwrap().push(Ok(report));
+    edge.retries.answers.lock().unwrap().push(Ok(report));
     let answer = edge.post("/stream/retry", retry_body(&[])).await;
     let expected = json!({"lastReadOffset": 1_u64 << 40, "processedmessages": 2, "failedMessages": 1, "endOfStream": true,
-        "attempted": 3, "delivered": 2, "requeued": 1, "movedTo": {"UnrecoverableErrorStream": 1}, "skipped": 4, "unmatched": 6, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
+        "attempted": 3, "delivered": 2, "moved": 1, "movedTo": {"UnrecoverableErrorStream": 1}, "skipped": 4, "unmatched": 6, "startOffset": 406, "nextOffset": (1_u64 << 40) + 1,
         "tail": (1_u64 << 40) + 1, "trimmed": 0, "byStatus": {"200": 2, "404": 1}});
     assert_eq!(answer.json(), expected);
-    let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+    let asked = edge.retries.asked.lock().unwrap().pop().unwrap();
     assert_eq!(
         (asked.after, asked.records_max, asked.dry_run),
         (Some(Offset(405)), 5, false)
@@ -68,14 +68,10 @@ async fn a_retry_answers_the_four_members_always() {
 
     // Nothing read: the caller's own offset comes back.
     for (after, echoed) in [(json!(405), 405), (json!(-1), -1), (json!("-1"), -1)] {
-        edge.redrives
-            .answers
-            .lock()
-            .unwrap()
-            .push(Ok(RedriveReport {
-                end_of_stream: true,
-                ..RedriveReport::default()
-            }));
+        edge.retries.answers.lock().unwrap().push(Ok(RetryReport {
+            end_of_stream: true,
+            ..RetryReport::default()
+        }));
         let answer = edge
             .post("/stream/retry", retry_body(&[("readAfterOffset", after)]))
             .await
@@ -94,19 +90,15 @@ async fn a_retry_answers_the_four_members_always() {
         end_of_stream: false,
         ..partition
     };
-    edge.redrives
-        .answers
-        .lock()
-        .unwrap()
-        .push(Ok(RedriveReport {
-            stopped: Some(Stopped::Failing(TargetFailing {
-                target: TargetId::of("https://a.example/x"),
-                cause: Cause::Timeout,
-                calls: 50,
-            })),
-            partitions: vec![partition],
-            ..RedriveReport::default()
-        }));
+    edge.retries.answers.lock().unwrap().push(Ok(RetryReport {
+        stopped: Some(Stopped::Failing(TargetFailing {
+            target: TargetId::of("https://a.example/x"),
+            cause: Cause::Timeout,
+            calls: 50,
+        })),
+        partitions: vec![partition],
+        ..RetryReport::default()
+    }));
     let answer = edge
         .post(
             "/stream/retry",
@@ -127,7 +119,7 @@ async fn a_retry_tells_which_targets_its_records_wait_for() {
     let edge = Edge::plain().await;
     let target = TargetId::of("https://a.example/x");
     let until = Timestamp::parse("2026-01-02T03:04:05.25Z").unwrap();
-    let report = RedriveReport {
+    let report = RetryReport {
         stopped: Some(Stopped::Open {
             target: target.clone(),
             until,
@@ -144,9 +136,9 @@ async fn a_retry_tells_which_targets_its_records_wait_for() {
                 until: None,
             },
         ],
-        ..RedriveReport::default()
+        ..RetryReport::default()
     };
-    edge.redrives.answers.lock().unwrap().push(Ok(report));
+    edge.retries.answers.lock().unwrap().push(Ok(report));
     let answer = edge.post("/stream/retry", retry_body(&[])).await.json();
     let (named, until) = ("https://a.example:443", "2026-01-02T03:04:05.250000Z");
     assert_eq!(
@@ -233,7 +225,7 @@ async fn a_retry_names_what_is_wrong() {
         ),
         (crate::retry::Error::Stopping, 503, "draining"),
     ] {
-        edge.redrives.answers.lock().unwrap().push(Err(error));
+        edge.retries.answers.lock().unwrap().push(Err(error));
         edge.post("/stream/retry", retry_body(&[]))
             .await
             .check_problem(status, code);
@@ -262,7 +254,7 @@ async fn what_is_running_is_told_with_its_time_and_its_user() {
         ),
     ] {
         let running = crate::retry::Error::Running(taken(&edge, "ServerUnavailableStream", work));
-        edge.redrives.answers.lock().unwrap().push(Err(running));
+        edge.retries.answers.lock().unwrap().push(Err(running));
         let answer = edge.post("/stream/retry", retry_body(&[])).await;
         let problem = answer.check_problem(409, code);
         let detail = format!("{told}; send it again when that is over");
@@ -271,7 +263,7 @@ async fn what_is_running_is_told_with_its_time_and_its_user() {
         assert_eq!((&problem["since"], &problem["by"]), expected);
     }
     // In open mode nobody has a name, so the address stands for the caller.
-    let by = edge.redrives.asked.lock().unwrap().pop().unwrap().by;
+    let by = edge.retries.asked.lock().unwrap().pop().unwrap().by;
     let by: SocketAddr = by.unwrap().parse().unwrap();
     assert!(by.ip().is_loopback(), "{by}");
 }
@@ -286,8 +278,8 @@ async fn an_offset_needs_a_partition_if_the_stream_has_several() {
             ("streamOCIDToRetry", json!("Several")),
             ("readPartition", json!("*")),
         ];
-        let ok = Ok(RedriveReport::default());
-        edge.redrives.answers.lock().unwrap().push(ok);
+        let ok = Ok(RetryReport::default());
+        edge.retries.answers.lock().unwrap().push(ok);
         edge.post("/stream/retry", retry_body(&[&all[..], more].concat()))
     };
     for group in [None, Some(("group", json!("nightly")))] {
@@ -305,11 +297,11 @@ async fn an_offset_needs_a_partition_if_the_stream_has_several() {
 async fn a_mapping_that_is_not_there_is_not_an_empty_one() {
     let edge = Edge::plain().await;
     for (mapping, is_given) in [(json!(null), false), (json!([]), true)] {
-        let ok = Ok(RedriveReport::default());
-        edge.redrives.answers.lock().unwrap().push(ok);
+        let ok = Ok(RetryReport::default());
+        edge.retries.answers.lock().unwrap().push(ok);
         let body = retry_body(&[("errormapping", mapping.clone())]);
         assert_eq!(edge.post("/stream/retry", body).await.status, 200);
-        let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+        let asked = edge.retries.asked.lock().unwrap().pop().unwrap();
         assert_eq!(asked.mapping.is_given(), is_given, "{mapping}");
     }
 }
@@ -338,7 +330,7 @@ async fn failures_cannot_be_mapped_to_the_main_stream_by_any_of_its_names() {
             assert_eq!(problem["errors"][0]["pointer"], "/errormapping/1/stream");
         }
     }
-    assert!(edge.redrives.asked.lock().unwrap().is_empty());
+    assert!(edge.retries.asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -346,11 +338,11 @@ async fn a_stream_is_retried_by_its_ocid_too() {
     let edge = Edge::plain().await;
     edge.post("/v1/streams", r#"{"name":"Mine","ocid":"ocid1.stream.x"}"#)
         .await;
-    edge.redrives
+    edge.retries
         .answers
         .lock()
         .unwrap()
-        .push(Ok(RedriveReport::default()));
+        .push(Ok(RetryReport::default()));
     let answer = edge
         .post(
             "/stream/retry",
@@ -359,7 +351,7 @@ async fn a_stream_is_retried_by_its_ocid_too() {
         .await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(
-        edge.redrives.asked.lock().unwrap()[0].stream.name.as_str(),
+        edge.retries.asked.lock().unwrap()[0].stream.name.as_str(),
         "Mine"
     );
 }
@@ -369,8 +361,8 @@ async fn a_retry_ends_before_an_offset_of_one_partition() {
     let edge = Edge::plain().await;
     edge.post("/v1/streams", r#"{"name":"Several","partitions":2}"#)
         .await;
-    let ok = Ok(RedriveReport::default());
-    edge.redrives.answers.lock().unwrap().push(ok);
+    let ok = Ok(RetryReport::default());
+    edge.retries.answers.lock().unwrap().push(ok);
     let body = |partition: &str, before: Value| {
         retry_body(&[
             ("streamOCIDToRetry", json!("Several")),
@@ -381,7 +373,7 @@ async fn a_retry_ends_before_an_offset_of_one_partition() {
     };
     let answer = edge.post("/stream/retry", body("0", json!(39))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+    let asked = edge.retries.asked.lock().unwrap().pop().unwrap();
     assert_eq!(asked.before, Some(Offset(39)));
     for (partition, wrong) in [("*", json!(39)), ("0", json!(-1)), ("0", json!(null))] {
         let answer = edge.post("/stream/retry", body(partition, wrong)).await;
@@ -398,14 +390,14 @@ async fn a_group_says_where_it_stands() {
     let edge = Edge::plain().await;
     let group = || "nightly".parse::<GroupName>().unwrap();
     for (after, moves) in [(None, false), (Some(-1), true), (Some(405), true)] {
-        let report = RedriveReport {
+        let report = RetryReport {
             group: Some(GroupReport {
                 name: group(),
                 positions: vec![(Partition(0), Some(Offset(41))), (Partition(1), None)],
             }),
-            ..RedriveReport::default()
+            ..RetryReport::default()
         };
-        edge.redrives.answers.lock().unwrap().push(Ok(report));
+        edge.retries.answers.lock().unwrap().push(Ok(report));
         let mut body: Value = serde_json::from_str(&retry_body(&[])).unwrap();
         body["group"] = json!("nightly");
         match after {
@@ -416,7 +408,7 @@ async fn a_group_says_where_it_stands() {
         let stands = json!({"name": "nightly", "positions": {"0": 41, "1": -1}});
         assert_eq!(answer["group"], stands);
         assert_eq!(answer["lastReadOffset"], after.unwrap_or(-1));
-        let asked = edge.redrives.asked.lock().unwrap().pop().unwrap();
+        let asked = edge.retries.asked.lock().unwrap().pop().unwrap();
         let name = group();
         assert_eq!(asked.group, Some(Group { name, moves }));
         let expected = after.and_then(|after| u64::try_from(after).ok());

@@ -128,7 +128,7 @@ async fn streams_are_made_listed_changed_and_deleted() {
     delete("Mine", &[])
         .await
         .check_problem(409, "stream_in_use");
-    edge.finish("Mine", 0).await;
+    edge.settle("Mine", 0).await;
     assert_eq!(delete("Mine", &[]).await.status, 204);
     delete("Mine", &[])
         .await
@@ -205,7 +205,7 @@ async fn a_purge_tells_what_it_removed_and_keeps_its_reason_with_the_stream() {
         vec![record("", "{}"), record("", "{}")],
     )
     .await;
-    edge.finish("DefaultErrorStream", 1).await;
+    edge.settle("DefaultErrorStream", 1).await;
     let asked = r#"{"reason":"wrong target"}"#;
     let answer = edge.post(&path("DefaultErrorStream"), asked).await;
     let done = answer.json();
@@ -259,7 +259,7 @@ async fn what_waits_for_its_dispatch_is_purged_only_if_that_is_asked_for() {
     let purge = async |body: &str| edge.post("/v1/streams/DataSyncStream/purge", body).await;
     edge.append("DataSyncStream", vec![record("", "{}"), record("", "{}")])
         .await;
-    edge.finish("DataSyncStream", 0).await;
+    edge.settle("DataSyncStream", 0).await;
     for body in [
         r#"{"reason":"x"}"#,
         r#"{"reason":"x","discardPending":false}"#,
@@ -286,7 +286,7 @@ async fn a_stream_is_not_purged_while_a_retry_of_it_runs() {
         edge.post(&path, r#"{"reason":"x"}"#).await
     };
     let running = taken(&edge, "DefaultErrorStream", Work::Retry);
-    *edge.redrives.running.lock().unwrap() = Some(running);
+    *edge.retries.running.lock().unwrap() = Some(running);
     let refused = purge("DefaultErrorStream").await;
     let problem = refused.check_problem(409, "retry_running");
     let detail = problem["detail"].as_str().unwrap();
@@ -295,7 +295,7 @@ async fn a_stream_is_not_purged_while_a_retry_of_it_runs() {
         "{detail}"
     );
     assert_eq!(purge("UnrecoverableErrorStream").await.status, 200);
-    *edge.redrives.running.lock().unwrap() = None;
+    *edge.retries.running.lock().unwrap() = None;
     assert_eq!(purge("DefaultErrorStream").await.json()["removed"], 1);
 }
 

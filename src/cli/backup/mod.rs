@@ -98,7 +98,7 @@ async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
         {
             output::say(&format!("warning: {warning}"));
         }
-        let copied = finish(copy, &stop)?;
+        let copied = complete(copy, &stop)?;
         Ok((needs, copied))
     })
     .await?;
@@ -133,7 +133,7 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
             put_key(&master, &in_copy, &kept, copy.dir())?;
         }
         renewed(copy.dir(), &settings.config.log).await?;
-        let copied = finish(copy, &stop)?;
+        let copied = complete(copy, &stop)?;
         Ok((kept, copied))
     })
     .await?;
@@ -225,11 +225,11 @@ async fn until_a_signal<T>(
 }
 
 /// Puts a copy into its place, unless a signal has come meanwhile.
-fn finish(copy: Copy, stop: &CancellationToken) -> Result<Copied, Failure> {
+fn complete(copy: Copy, stop: &CancellationToken) -> Result<Copied, Failure> {
     let copied = copy.copied();
     let finished = match stop.is_cancelled() {
         true => Err(BackupError::Stopped),
-        false => copy.finish(),
+        false => copy.complete(),
     };
     finished.map_err(|error| Failure::failed_by(&error))?;
     Ok(copied)

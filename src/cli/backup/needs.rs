@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{Failure, next, output::counted},
-    config::{Loaded, Place},
+    config::{Loaded, SettingPlace},
     secrets::{Kept, KeyFile, KeySource, MasterKeyError, Trial},
 };
 
@@ -73,9 +73,9 @@ impl Needs {
         let (mut keys, mut variables) = (BTreeSet::new(), BTreeSet::new());
         for (key, place) in settings.keys() {
             match place {
-                Place::File { .. } => drop(keys.insert(short(key))),
-                Place::Environment(name) => drop(variables.insert(name.clone())),
-                Place::Argument(_) | Place::Default => {}
+                SettingPlace::File { .. } => drop(keys.insert(short(key))),
+                SettingPlace::Environment(name) => drop(variables.insert(name.clone())),
+                SettingPlace::Argument(_) | SettingPlace::Default => {}
             }
         }
         // The commands name the directory.

@@ -10,7 +10,7 @@ mod words;
 use clap::Args;
 
 use self::list::Asked;
-use super::{Failure, Gateway, Output, reader::Reader, when};
+use super::{Failure, Gateway, Output, reader::StdoutReader, when};
 
 pub(super) use self::page::{Item, Page};
 
@@ -72,14 +72,14 @@ pub(super) struct Arguments {
 
 /// One record.
 #[derive(Debug, PartialEq, Eq)]
-struct Place<'a> {
+struct RecordPath<'a> {
     stream: &'a str,
     partition: &'a str,
     offset: &'a str,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let reader = Reader::of_stdout();
+    let reader = StdoutReader::of_stdout();
     tokio::select! {
         biased;
         () = reader.gone() => Ok(()),
@@ -115,7 +115,7 @@ async fn show(arguments: Arguments, output: Output) -> Result<(), Failure> {
 }
 
 /// Reads `STREAM/P/OFFSET`; `None` if it is a stream alone. The slashes of an OCID belong to the stream.
-fn one_place(text: &str) -> Result<Option<Place<'_>>, Failure> {
+fn one_place(text: &str) -> Result<Option<RecordPath<'_>>, Failure> {
     if !text.contains('/') {
         return Ok(None);
     }
@@ -126,7 +126,7 @@ fn one_place(text: &str) -> Result<Option<Place<'_>>, Failure> {
         (Some(stream), Some(partition), Some(offset))
             if !stream.is_empty() && is_number(partition) && is_number(offset) =>
         {
-            Ok(Some(Place {
+            Ok(Some(RecordPath {
                 stream,
                 partition,
                 offset,
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn one_record_is_told_from_a_stream() {
-        let place = |stream, partition, offset| Place {
+        let place = |stream, partition, offset| RecordPath {
             stream,
             partition,
             offset,

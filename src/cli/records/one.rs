@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{Place, indent::indented, page::Item, words};
+use super::{RecordPath, indent::indented, page::Item, words};
 use crate::cli::{
     Failure, Output,
     client::Client,
@@ -12,7 +12,7 @@ use crate::cli::{
 
 pub(super) async fn show(
     client: &Client,
-    place: &Place<'_>,
+    place: &RecordPath<'_>,
     output: Output,
 ) -> Result<(), Failure> {
     let path = [
@@ -42,7 +42,7 @@ pub(super) async fn show(
     output::print(&described(place, &item))
 }
 
-fn described(place: &Place<'_>, item: &Item<'_>) -> String {
+fn described(place: &RecordPath<'_>, item: &Item<'_>) -> String {
     let mut text = format!("{}/{}/{}\n", place.stream, place.partition, place.offset);
     text += &rows(facts(item));
     let headers = item.headers.as_object().into_iter().flatten();
@@ -72,11 +72,11 @@ fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
             .map(|value| cell(value, ""))
             .unwrap_or_default()
     };
-    let waits_for = match item.finished {
+    let waits_for = match item.settled {
         Some(false) => words::waits_for(&item.cause, &item.waiting),
         _ => String::new(),
     };
-    let until = match item.finished {
+    let until = match item.settled {
         Some(false) => cell(&item.waiting, "/due"),
         _ => String::new(),
     };
@@ -118,7 +118,7 @@ fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
         ("calls", calls),
         ("first call", output::time(&header("first-attempt-at"))),
         ("last call", output::time(&header("last-attempt-at"))),
-        ("retries", header("redrives")),
+        ("retries", header("retries")),
         ("came from", origin),
         ("key", key),
         ("message id", cell(&item.message_id, "")),

@@ -32,7 +32,7 @@ pub(in crate::cli) struct Item<'a> {
     pub(in crate::cli) message_id: Value,
     #[serde(default)]
     pub(in crate::cli) headers: Value,
-    pub(in crate::cli) finished: Option<bool>,
+    pub(in crate::cli) settled: Option<bool>,
     #[serde(default)]
     pub(in crate::cli) cause: Value,
     #[serde(default)]

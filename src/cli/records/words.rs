@@ -7,7 +7,7 @@ use crate::cli::output::{cell, counted};
 
 /// How a record was settled, where the log can still tell; else whether it was.
 pub(super) fn state(item: &Item<'_>) -> String {
-    match (cell(&item.settlement, "/end"), item.finished) {
+    match (cell(&item.settlement, "/end"), item.settled) {
         (end, _) if !end.is_empty() => end,
         (_, Some(true)) => "settled".to_owned(),
         (_, Some(false)) => "open".to_owned(),
@@ -115,7 +115,7 @@ mod tests {
     fn a_settled_record_says_how_and_where_it_is_now() {
         let read = |settlement: &str| {
             let text = format!(
-                r#"{{"offset":0,"partition":"0","time":"","finished":true,"settlement":{settlement}}}"#
+                r#"{{"offset":0,"partition":"0","time":"","settled":true,"settlement":{settlement}}}"#
             );
             let item: Item<'_> = serde_json::from_str(&text).unwrap();
             (state(&item), moved_to(&item.settlement))

@@ -5,7 +5,7 @@ use std::{io, pin::pin, time::Duration};
 use tokio::time::timeout;
 
 use super::print;
-use crate::cli::{Failure, output, reader::Reader, serve::Stops};
+use crate::cli::{Failure, output, reader::StdoutReader, serve::Stops};
 
 /// How long a stop waits for what is being printed.
 const PRINTING_MAX: Duration = Duration::from_secs(1);
@@ -13,7 +13,7 @@ const PRINTING_MAX: Duration = Duration::from_secs(1);
 /// Standard output, and what ends the command.
 pub(in crate::cli) struct Writer {
     stops: Stops,
-    reader: Reader,
+    reader: StdoutReader,
     is_stopped: bool,
 }
 
@@ -32,7 +32,7 @@ impl Writer {
     pub(in crate::cli) fn new() -> Result<Self, Failure> {
         Ok(Self {
             stops: Stops::new()?,
-            reader: Reader::of_stdout(),
+            reader: StdoutReader::of_stdout(),
             is_stopped: false,
         })
     }

@@ -107,7 +107,7 @@ impl Answer {
 }
 
 /// What is looked at of a response.
-struct Head {
+struct ResponseHead {
     status: u16,
     retry_after: Option<http::HeaderValue>,
     date: Option<http::HeaderValue>,
@@ -116,7 +116,7 @@ struct Head {
     body: Incoming,
 }
 
-impl Head {
+impl ResponseHead {
     fn of(response: Response<Incoming>) -> Self {
         let headers = response.headers();
         let retry_after = headers.get(RETRY_AFTER).cloned();
@@ -247,7 +247,7 @@ impl Connection {
             // Whether the driver has ended is no matter here: `head` hears of it, or still gets its answer.
             self.poll_open(cx);
             match self.poll_fed(cx, |cx| head.as_mut().poll(cx)) {
-                Poll::Ready(response) => Poll::Ready(Some(response.map(Head::of))),
+                Poll::Ready(response) => Poll::Ready(Some(response.map(ResponseHead::of))),
                 Poll::Pending => timer.poll(cx, response_by).map(|()| None),
             }
         })
@@ -326,12 +326,12 @@ impl Connection {
 
     async fn answer(
         &mut self,
-        head: Head,
+        head: ResponseHead,
         timer: &mut Timer,
         by: Instant,
         wanted: impl Fn(u16) -> bool,
     ) -> Answer {
-        let Head {
+        let ResponseHead {
             status,
             retry_after,
             date,

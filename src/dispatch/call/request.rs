@@ -14,7 +14,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::model::{
     ids::MessageId,
-    layout::Parts,
+    layout::CallParts,
     mask::is_hidden,
     message::{HEADERS_LEN_MAX, HEADERS_REFUSED},
     record::{Record, header as record_header},
@@ -100,7 +100,7 @@ impl Call {
         secret_header: &SecretHeader,
         body_always: bool,
     ) -> Result<Self, Invalid> {
-        let parts = Parts::of(record).map_err(|error| malformed(&error))?;
+        let parts = CallParts::of(record).map_err(|error| malformed(&error))?;
         let method = method(&parts.operation)?;
         let url = TargetUrl::read(&parts.url, &record.value)
             .map_err(|error| Invalid(format!("targetRestApi cannot be called: {error}")))?;
@@ -115,7 +115,7 @@ impl Call {
         }
         let mut names = names_as_they_came(&parts, &record.value);
         if secret.is_some() {
-            // Behind those of the message: if it names this header, its spelling wins.
+            // Lagging those of the message: if it names this header, its spelling wins.
             names.extend(secret_header.spelled.clone());
         }
         let mut headers = HeaderMap::with_capacity(parts.headers.len() + OWN_HEADERS_LEN);
@@ -162,7 +162,7 @@ impl Call {
 }
 
 /// Most messages name headers as in `Content-Type` or none, and cost no allocation here.
-fn names_as_they_came(parts: &Parts<'_>, whole: &Bytes) -> Vec<Bytes> {
+fn names_as_they_came(parts: &CallParts<'_>, whole: &Bytes) -> Vec<Bytes> {
     if parts.headers.iter().all(|(name, _)| is_title_case(name)) {
         return Vec::new();
     }
@@ -199,7 +199,7 @@ pub(crate) fn absolute(mut request: Request<Full<Bytes>>, origin: &Origin) -> Re
 
 /// Returns the credentials among the headers of a record's message, those that `more` names included.
 pub(crate) fn credentials(record: &Record, more: &[String]) -> Vec<Bytes> {
-    let headers = Parts::of(record).map(|parts| parts.headers);
+    let headers = CallParts::of(record).map(|parts| parts.headers);
     let headers = headers.unwrap_or_default();
     headers
         .iter()
@@ -248,12 +248,12 @@ pub(crate) fn origin(record: &Record) -> Option<Origin> {
     let noted = record.headers.get(record_header::TARGET);
     noted
         .and_then(|text| Origin::of(text).ok())
-        .or_else(|| Origin::of(&Parts::of(record).ok()?.url).ok())
+        .or_else(|| Origin::of(&CallParts::of(record).ok()?.url).ok())
 }
 
 /// Returns the secret that a record's target wants.
 pub(in crate::dispatch) fn secret(record: &Record) -> Option<SecretRef> {
-    let parts = Parts::of(record).ok()?;
+    let parts = CallParts::of(record).ok()?;
     secret_of(record, parts.secret_name.as_deref())
 }
 

@@ -21,7 +21,7 @@ const OURS: [&str; 12] = [
     header::CAUSE_REASON,
     header::CAUSE_BODY,
     header::ATTEMPTS,
-    header::REDRIVES,
+    header::RETRIES,
     header::FIRST_ATTEMPT_AT,
     header::LAST_ATTEMPT_AT,
     header::ORIGIN_STREAM,
@@ -69,7 +69,7 @@ pub(in crate::dispatch) fn error_record(
     }
     let attempts = number(original, header::ATTEMPTS) + u64::from(job.tried.attempts);
     builder.push(header::ATTEMPTS, &text(attempts));
-    builder.push(header::REDRIVES, &text(redrives(job)));
+    builder.push(header::RETRIES, &text(retries(job)));
     let first_at = job.tried.first_at.unwrap_or(now).to_string();
     let last_at = job.tried.last_at.unwrap_or(now).to_string();
     let first_at = original.get(header::FIRST_ATTEMPT_AT).unwrap_or(&first_at);
@@ -104,12 +104,12 @@ pub(crate) fn cause(record: &Record) -> Option<Cause> {
     }
 }
 
-/// Returns how many redrives the record has failed, with this one.
-pub(in crate::dispatch) fn redrives(job: &Job) -> u64 {
-    let before = number(&job.record.headers, header::REDRIVES);
+/// Returns how many retries the record has failed, with this one.
+pub(in crate::dispatch) fn retries(job: &Job) -> u64 {
+    let before = number(&job.record.headers, header::RETRIES);
     match job.errand {
         Errand::First(_) => before,
-        Errand::Redrive(_) => before + 1,
+        Errand::Retry(_) => before + 1,
     }
 }
 

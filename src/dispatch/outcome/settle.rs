@@ -14,17 +14,17 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Cause, Failure, Outcome,
-    error_record::{Size, error_record, redrives},
+    error_record::{Size, error_record, retries},
 };
 use crate::dispatch::{
-    Shared,
+    DispatchContext,
     call::request,
     queue::job::{Errand, Job, Redone},
     settings::Settings,
 };
 use crate::{
     model::ids::PartitionId,
-    storage::{Append, AppendKind, Commit, CommitError, Epoch, Finish, NewEnd, Stream},
+    storage::{Append, AppendKind, Commit, CommitError, Epoch, NewSettlement, Settle, Stream},
 };
 
 /// First wait before a refused commit is offered again.
@@ -35,7 +35,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Ends a job, under the settings under which its outcome came about, however long the log takes. Returns the job if the
 /// log takes its end neither now nor by waiting: it has to come back.
 pub(in crate::dispatch) async fn settle(
-    shared: &Arc<Shared>,
+    shared: &Arc<DispatchContext>,
     settings: &Settings,
     job: Box<Job>,
     outcome: Outcome,
@@ -52,16 +52,16 @@ pub(in crate::dispatch) async fn settle(
     })
 }
 
-async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) -> Option<Box<Job>> {
-    let finish = |epoch| finish(&job, epoch, NewEnd::Delivered, Some(status));
+async fn delivered(shared: &Arc<DispatchContext>, job: Box<Job>, status: u16) -> Option<Box<Job>> {
+    let settlement = |epoch| settlement(&job, epoch, NewSettlement::Delivered, Some(status));
     let commit = |epoch| Commit {
-        finishes: vec![finish(epoch)],
+        settles: vec![settlement(epoch)],
         ..Commit::default()
     };
     match &job.errand {
         Errand::First(owned) => {
             let epoch = owned.lease.epoch;
-            let ended = match shared.streams.engine().finish_soon(finish(epoch)) {
+            let ended = match shared.streams.engine().settle_soon(settlement(epoch)) {
                 // Boxed, as it is large and rare.
                 Err(CommitError::Busy) => {
                     Box::pin(patiently(shared, &job, |_| Ok(commit(epoch)))).await
@@ -70,14 +70,14 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) -> Option<B
             };
             told(shared, job, ended)
         }
-        Errand::Redrive(redriven) => {
-            let ended = match redriven.ends {
+        Errand::Retry(retried) => {
+            let ended = match retried.ends {
                 Some(epoch) => patiently(shared, &job, |_| Ok(commit(epoch))).await,
                 None => Ok(()),
             };
             let ended = match ended {
                 // Someone else ended it meanwhile: the target has it all the same.
-                Err(CommitError::AlreadyFinished { .. }) => Ok(()),
+                Err(CommitError::AlreadySettled { .. }) => Ok(()),
                 ended => ended,
             };
             answer(job, ended.map(|()| Redone::Delivered { status }));
@@ -87,7 +87,7 @@ async fn delivered(shared: &Arc<Shared>, job: Box<Job>, status: u16) -> Option<B
 }
 
 async fn failed(
-    shared: &Arc<Shared>,
+    shared: &Arc<DispatchContext>,
     settings: &Settings,
     job: Box<Job>,
     failure: &Failure,
@@ -104,7 +104,7 @@ async fn failed(
             .await;
             told(shared, job, ended)
         }
-        Errand::Redrive(redriven) => {
+        Errand::Retry(retried) => {
             if settings.deferred_max.is_some() && failure.asks_for_later() {
                 job.leave_lane();
                 answer(job, Ok(Redone::LeftOpen { cause }));
@@ -115,7 +115,7 @@ async fn failed(
                 answer(job, Ok(Redone::Failed { cause, moved_to }));
                 return None;
             }
-            let ends = redriven.ends;
+            let ends = retried.ends;
             let kind = match ends {
                 Some(_) => AppendKind::Moved,
                 None => AppendKind::ReplayFailed,
@@ -129,8 +129,8 @@ async fn failed(
             })
             .await;
             let redone = match ended {
-                // Only retention ends a record that a redrive has in hand: a purge waits for the redrive.
-                Err(CommitError::AlreadyFinished { .. }) => Ok(Redone::Removed { cause }),
+                // Only retention ends a record that a retry has in hand: a purge waits for the retry.
+                Err(CommitError::AlreadySettled { .. }) => Ok(Redone::Removed { cause }),
                 ended => ended.map(|()| Redone::Failed { cause, moved_to }),
             };
             answer(job, redone);
@@ -139,19 +139,24 @@ async fn failed(
     }
 }
 
-/// Returns whether a record that has failed as many redrives as it may would leave its copy where it lies itself, which
-/// is the unrecoverable stream: it stays as it is then, or a loop of redrives would run after its own copies without end.
-fn has_nowhere_to_go(shared: &Shared, settings: &Settings, job: &Job, cause: Cause) -> bool {
-    let Errand::Redrive(redriven) = &job.errand else {
+/// Returns whether a record that has failed as many retries as it may would leave its copy where it lies itself, which
+/// is the unrecoverable stream: it stays as it is then, or a loop of retries would run after its own copies without end.
+fn has_nowhere_to_go(
+    shared: &DispatchContext,
+    settings: &Settings,
+    job: &Job,
+    cause: Cause,
+) -> bool {
+    let Errand::Retry(retried) = &job.errand else {
         return false;
     };
-    redrives(job) > redriven.mapping.redrives_max.into()
+    retries(job) > retried.mapping.retries_max.into()
         && error_stream(shared, settings, job, cause).is_ok_and(|(_, of)| of == job.of)
 }
 
 /// Returns the commit that puts the record's copy into a partition of its error stream, and ends the record with it.
 fn copy(
-    shared: &Shared,
+    shared: &DispatchContext,
     job: &Job,
     (failure, size): (&Failure, Size),
     of: PartitionId,
@@ -168,19 +173,19 @@ fn copy(
         refers,
     };
     let end = match kind {
-        AppendKind::Moved => NewEnd::Moved { append: 0 },
-        _ => NewEnd::Routed { append: 0 },
+        AppendKind::Moved => NewSettlement::Moved { append: 0 },
+        _ => NewSettlement::Routed { append: 0 },
     };
-    let finish = ends.map(|epoch| finish(job, epoch, end, failure.cause.status()));
+    let settlement = ends.map(|epoch| settlement(job, epoch, end, failure.cause.status()));
     Commit {
         appends: vec![append],
-        finishes: finish.into_iter().collect(),
+        settles: settlement.into_iter().collect(),
         ..Commit::default()
     }
 }
 
-fn finish(job: &Job, epoch: Epoch, end: NewEnd, status: Option<u16>) -> Finish {
-    Finish {
+fn settlement(job: &Job, epoch: Epoch, end: NewSettlement, status: Option<u16>) -> Settle {
+    Settle {
         of: job.of,
         offset: job.offset,
         end,
@@ -195,7 +200,7 @@ fn finish(job: &Job, epoch: Epoch, end: NewEnd, status: Option<u16>) -> Finish {
 /// A stream that is gone, or has too few partitions, is stood in for by that of the default role, and that one by any of
 /// a role that has the partition.
 fn error_stream(
-    shared: &Shared,
+    shared: &DispatchContext,
     settings: &Settings,
     job: &Job,
     cause: Cause,
@@ -204,13 +209,13 @@ fn error_stream(
     let by_name = |name| shared.streams.by_name(name);
     let wanted = match &job.errand {
         Errand::First(_) => by_name(settings.outcomes.stream(cause)),
-        Errand::Redrive(redriven) if redrives(job) >= redriven.mapping.redrives_max.into() => {
+        Errand::Retry(retried) if retries(job) >= retried.mapping.retries_max.into() => {
             by_name(&roles.unrecoverable)
         }
-        Errand::Redrive(redriven) => match &redriven.mapping.streams {
+        Errand::Retry(retried) => match &retried.mapping.streams {
             None => by_name(settings.outcomes.stream(cause)),
             Some(given) => match given.find(cause) {
-                // The mapping holds the stream as it was when the redrive began.
+                // The mapping holds the stream as it was when the retry began.
                 Some(mapped) => shared.streams.engine().stream_by_id(mapped.id),
                 None => by_name(&roles.default),
             },
@@ -248,10 +253,10 @@ fn error_stream(
 }
 
 /// Commits; what is refused for now is offered again, without end for a first dispatch (until the gateway stops, and then
-/// until the grace time cuts it, if the log is only busy), up to its time for a redrive. What is too large is offered
+/// until the grace time cuts it, if the log is only busy), up to its time for a retry. What is too large is offered
 /// again in its least size.
 async fn patiently(
-    shared: &Shared,
+    shared: &DispatchContext,
     job: &Job,
     mut commit: impl FnMut(Size) -> Result<Commit, CommitError>,
 ) -> Result<(), CommitError> {
@@ -273,7 +278,7 @@ async fn patiently(
                 continue;
             }
             CommitError::TooLarge { .. }
-            | CommitError::AlreadyFinished { .. }
+            | CommitError::AlreadySettled { .. }
             | CommitError::Fenced(_)
             | CommitError::StateConflict { .. }
             | CommitError::StateFull { .. }
@@ -285,7 +290,7 @@ async fn patiently(
             // The call is made already: to give its end up is to make it again after the start.
             Errand::First(_) if stops => !matches!(refused, CommitError::Busy),
             Errand::First(owned) => owned.stop.is_cancelled(),
-            Errand::Redrive(redriven) => stops || Instant::now() >= redriven.commit_by,
+            Errand::Retry(retried) => stops || Instant::now() >= retried.commit_by,
         };
         if !again || late {
             return Err(refused);
@@ -299,14 +304,18 @@ async fn patiently(
 }
 
 /// What a first dispatch makes of the log's answer. Returns the job if its end has to be offered again.
-fn told(shared: &Shared, job: Box<Job>, ended: Result<(), CommitError>) -> Option<Box<Job>> {
+fn told(
+    shared: &DispatchContext,
+    job: Box<Job>,
+    ended: Result<(), CommitError>,
+) -> Option<Box<Job>> {
     let Errand::First(owned) = &job.errand else {
         return None;
     };
     let error = ended.err()?;
     let comes_back = match &error {
         // Discarded meanwhile, as by a purge: its story is told already, and there may be many of these.
-        CommitError::AlreadyFinished { .. } => {
+        CommitError::AlreadySettled { .. } => {
             tracing::debug!(message_id = %job.message_id(), %error, "the record has ended meanwhile");
             return None;
         }
@@ -347,9 +356,9 @@ fn told(shared: &Shared, job: Box<Job>, ended: Result<(), CommitError>) -> Optio
 }
 
 fn answer(job: Box<Job>, redone: Result<Redone, CommitError>) {
-    if let Errand::Redrive(redriven) = job.errand {
+    if let Errand::Retry(retried) = job.errand {
         let redone = redone.unwrap_or_else(Redone::NotStored);
         // The caller may have gone away; the end is stored regardless.
-        drop(redriven.answer.send(redone));
+        drop(retried.answer.send(redone));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the bytes that wait on all boards, up to a bound.
+/// Counts the bytes that wait on all queues, up to a bound.
 ///
 /// A refused caller sets `wanted` and looks at `bytes` again; a freeing one changes `bytes` and then looks at `wanted`. One of
 /// the two sees the other, which takes the order of all four: hence `SeqCst`.
@@ -13,7 +13,7 @@ pub(crate) struct Budget {
     bytes: AtomicUsize,
     bytes_max: AtomicUsize,
     wanted: AtomicBool,
-    /// Fires when there is room again after [`Budget::enter`] said no, and when a board that was full has room.
+    /// Fires when there is room again after [`Budget::enter`] said no, and when a queue that was full has room.
     pub(crate) freed: Notify,
 }
 

@@ -1,4 +1,4 @@
-//! A record on its way to its target, first dispatch or redrive.
+//! A record on its way to its target, first dispatch or retry.
 
 use std::{
     collections::HashSet,
@@ -81,8 +81,8 @@ pub(crate) struct Tried {
 pub(crate) enum Errand {
     /// It is dispatched for the first time.
     First(Arc<Owned>),
-    /// A redrive asked for it.
-    Redrive(Redriven),
+    /// A retry asked for it.
+    Retry(Retried),
 }
 
 /// What an owner and its jobs share.
@@ -90,30 +90,30 @@ pub(crate) enum Errand {
 pub(crate) struct Owned {
     /// The stream that the partition is of.
     pub(crate) stream: Arc<Stream>,
-    /// The right to finish.
+    /// The right to settle.
     pub(crate) lease: Lease,
-    /// Fires when the right is gone, or nothing can be finished any more.
+    /// Fires when the right is gone, or nothing can be settled any more.
     pub(crate) stop: CancellationToken,
     /// The owner has stopped: no job that waits is to begin. Every job asks, and to ask a token is to take its lock.
     pub(crate) is_over: AtomicBool,
-    /// A job has gone whose end the log did not take: its record is open, and on no board.
+    /// A job has gone whose end the log did not take: its record is open, and on no queue.
     pub(crate) lost_end: AtomicBool,
     /// Whoever takes the right back waits until the owner and all its jobs are gone.
     pub(crate) _alive: TaskTrackerToken,
 }
 
-/// What a redrive gives along with a record.
+/// What a retry gives along with a record.
 #[derive(Debug)]
-pub(crate) struct Redriven {
+pub(crate) struct Retried {
     /// The stream that the record lies in.
     pub(crate) stream: Arc<Stream>,
     /// Where failures go.
     pub(crate) mapping: Arc<Mapping>,
-    /// The lease under which the record ends with its redrive; `None` if it has ended before and nothing ends now.
+    /// The lease under which the record ends with its retry; `None` if it has ended before and nothing ends now.
     pub(crate) ends: Option<Epoch>,
     /// Whether the call has begun.
     pub(crate) start: Start,
-    /// The rate at which calls of the redrive begin.
+    /// The rate at which calls of the retry begin.
     pub(crate) pace: Option<Arc<Pace>>,
     /// It waits for its slot of that rate.
     pub(crate) waiting: Option<Waiting>,
@@ -123,19 +123,19 @@ pub(crate) struct Redriven {
     pub(crate) answer: oneshot::Sender<Redone>,
 }
 
-/// Where a redrive's failures go.
+/// Where a retry's failures go.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     /// `errormapping`; what it does not name goes to the default stream. `None` leaves all failures to the outcome table.
     pub(crate) streams: Option<CauseTable<Arc<Stream>>>,
-    /// A record that has failed so many redrives goes to the unrecoverable stream, and stays there as it is.
-    pub(crate) redrives_max: u32,
-    /// Lanes of which the redrive has left a record open. What it has given out behind that is not called: the order of the
+    /// A record that has failed so many retries goes to the unrecoverable stream, and stays there as it is.
+    pub(crate) retries_max: u32,
+    /// Lanes of which the retry has left a record open. What it has given out behind that is not called: the order of the
     /// lane would be lost.
     pub(crate) left_lanes: LeftLanes,
 }
 
-/// Lanes, at most one for each answer that a redrive has got.
+/// Lanes, at most one for each answer that a retry has got.
 #[derive(Debug, Default)]
 pub(crate) struct LeftLanes(Mutex<HashSet<Lane>>);
 
@@ -145,7 +145,7 @@ impl LeftLanes {
     }
 }
 
-/// What became of a redriven record.
+/// What became of a retried record.
 #[derive(Debug)]
 pub(crate) enum Redone {
     /// The target took it.
@@ -233,7 +233,7 @@ impl Job {
     pub(crate) fn stream(&self) -> &Stream {
         match &self.errand {
             Errand::First(owned) => &owned.stream,
-            Errand::Redrive(redriven) => &redriven.stream,
+            Errand::Retry(retried) => &retried.stream,
         }
     }
 
@@ -250,16 +250,16 @@ impl Job {
         matches!(self.errand, Errand::First(_))
     }
 
-    /// Returns whether the redrive that gave it has taken it back.
+    /// Returns whether the retry that gave it has taken it back.
     pub(crate) fn is_withdrawn(&self) -> bool {
-        matches!(&self.errand, Errand::Redrive(redriven) if redriven.start.is_withdrawn())
+        matches!(&self.errand, Errand::Retry(retried) if retried.start.is_withdrawn())
     }
 
-    /// Returns whether nobody wants it any more: its owner is over, or the redrive that gave it has taken it back.
+    /// Returns whether nobody wants it any more: its owner is over, or the retry that gave it has taken it back.
     pub(crate) fn is_abandoned(&self) -> bool {
         match &self.errand {
             Errand::First(owned) => owned.is_over.load(Ordering::Acquire),
-            Errand::Redrive(redriven) => redriven.start.is_withdrawn(),
+            Errand::Retry(retried) => retried.start.is_withdrawn(),
         }
     }
 
@@ -267,18 +267,18 @@ impl Job {
     pub(crate) fn begin(&mut self, now: Instant) -> Begin {
         let begins = match &mut self.errand {
             Errand::First(owned) => !owned.is_over.load(Ordering::Acquire),
-            Errand::Redrive(redriven) => {
-                let left = &redriven.mapping.left_lanes;
+            Errand::Retry(retried) => {
+                let left = &retried.mapping.left_lanes;
                 if self.lane.is_some_and(|lane| left.lock().contains(&lane)) {
-                    redriven.start.withdraw();
+                    retried.start.withdraw();
                 }
-                if let Some(pace) = &redriven.pace
-                    && !redriven.start.is_withdrawn()
-                    && let Err(at) = pace.begin(now, &mut redriven.waiting)
+                if let Some(pace) = &retried.pace
+                    && !retried.start.is_withdrawn()
+                    && let Err(at) = pace.begin(now, &mut retried.waiting)
                 {
                     return Begin::Later(at);
                 }
-                redriven.start.begin()
+                retried.start.begin()
             }
         };
         match begins {
@@ -287,17 +287,17 @@ impl Job {
         }
     }
 
-    /// The redrive leaves the record open. To be told before the lane goes on.
+    /// The retry leaves the record open. To be told before the lane goes on.
     pub(crate) fn leave_lane(&self) {
-        if let (Errand::Redrive(redriven), Some(lane)) = (&self.errand, self.lane) {
-            redriven.mapping.left_lanes.lock().insert(lane);
+        if let (Errand::Retry(retried), Some(lane)) = (&self.errand, self.lane) {
+            retried.mapping.left_lanes.lock().insert(lane);
         }
     }
 
     /// Takes back that the handling has begun: nothing was called, and it begins again later or is withdrawn.
     pub(crate) fn put_back(&mut self) {
-        if let Errand::Redrive(redriven) = &self.errand {
-            redriven.start.put_back();
+        if let Errand::Retry(retried) = &self.errand {
+            retried.start.put_back();
         }
     }
 
@@ -307,14 +307,14 @@ impl Job {
         let counted = self.tried.attempts - self.tried.deferred;
         let attempts_max = match &self.errand {
             Errand::First(_) => attempts_max,
-            Errand::Redrive(_) => 1,
+            Errand::Retry(_) => 1,
         };
         (counted < attempts_max).then_some(counted)
     }
 
     /// Notes that the target has put the last call off, and returns when the next one is due: after what it asks for and
     /// at least after `own`, but no later than `deferred_max` after the first call of this dispatch. `None` if that time is
-    /// over, or the target asks for more than is left of it: the failure is the record's end then. A redrive's is in any case.
+    /// over, or the target asks for more than is left of it: the failure is the record's end then. A retry's is in any case.
     pub(crate) fn defer(
         &mut self,
         asked: Option<Duration>,

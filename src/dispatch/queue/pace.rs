@@ -74,7 +74,7 @@ impl Slots {
     }
 }
 
-/// The rate of all calls of a redrive.
+/// The rate of all calls of a retry.
 #[derive(Debug)]
 pub(crate) struct Pace {
     slots: Mutex<Slots>,

@@ -40,10 +40,10 @@ use crate::{
     runtime::clock::Timestamp,
 };
 
-/// A lane may always hold this part of its board's queue: to leave out one that has less saves nothing.
+/// A lane may always hold this part of its queue's queue: to leave out one that has less saves nothing.
 const SHARE_LEAST: usize = 64;
 
-/// How long a board is kept after the pause of its open breaker: a call of the target in this time still begins with
+/// How long a queue is kept after the pause of its open breaker: a call of the target in this time still begins with
 /// one probe. Retries may come hours apart.
 const OPEN_KEPT: Duration = Duration::from_secs(3_600);
 
@@ -52,20 +52,20 @@ const OPEN_KEPT: Duration = Duration::from_secs(3_600);
 pub(crate) type LeaveOut<'a> = &'a mut dyn FnMut(Lane, Offset) -> bool;
 
 /// The queue of one target, or of all that have none of their own.
-pub(crate) struct Board {
-    /// The target; `None` for the shared board.
+pub(crate) struct TargetQueue {
+    /// The target; `None` for the shared queue.
     pub(crate) origin: Option<TargetId>,
     /// Whether a success changes something for the breaker; changed under the lock, read without, so that the calls of a
     /// target that is well do not take the lock once more.
     answers_matter: AtomicBool,
-    /// Shared by all boards.
+    /// Shared by all queues.
     budget: Arc<Budget>,
     /// Under a lock of its own, so that calls of a target that fail need not take the other one.
     last_failure: Mutex<Option<LastFailure>>,
     state: Mutex<State>,
 }
 
-/// Bounds of a board.
+/// Bounds of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Jobs that wait.
@@ -128,7 +128,7 @@ struct State {
     settings: Arc<TargetSettings>,
     limits: Limits,
     lanes: Lanes<Box<Job>>,
-    /// On the shared board, how many jobs each target has in lanes.
+    /// On the shared queue, how many jobs each target has in lanes.
     sharing: HashMap<TargetId, usize>,
     /// Jobs in backoff, by the time at which they are due.
     delayed: BTreeMap<(Instant, u64), Delayed>,
@@ -150,7 +150,7 @@ struct State {
     /// Workers that were woken or started and have not asked for a job yet.
     waking: usize,
     timekeeper: Option<usize>,
-    /// It has given way to the board of another target: the worker that sleeps here ends.
+    /// It has given way to the queue of another target: the worker that sleeps here ends.
     is_gone: bool,
     /// Somebody was refused because this queue is too full, and waits until it has space.
     space_wanted: bool,
@@ -176,7 +176,7 @@ struct Worker {
 struct Open {
     of: PartitionId,
     offset: Offset,
-    /// Its target, on the shared board.
+    /// Its target, on the shared queue.
     origin: Option<TargetId>,
     /// What was tried before.
     calls: Calls,
@@ -208,11 +208,11 @@ pub(crate) enum Done {
     },
 }
 
-/// What a job takes of its board until it has ended.
+/// What a job takes of its queue until it has ended.
 #[derive(Debug)]
 pub(crate) struct Taken {
     lane: Option<Lane>,
-    /// Whose lane it is, on the shared board.
+    /// Whose lane it is, on the shared queue.
     sharing: Option<TargetId>,
 }
 
@@ -239,14 +239,14 @@ pub(crate) enum Retirement {
     Over,
     /// It is needed.
     Needed,
-    /// It keeps the board, and with it the open breaker. Nothing else is on the board.
+    /// It keeps the queue, and with it the open breaker. Nothing else is on the queue.
     Rests,
 }
 
 /// What has no room for a job.
 enum Full {
-    /// The board, or all boards together.
-    Board(Box<Job>),
+    /// The queue, or all queues together.
+    TargetQueue(Box<Job>),
     /// The share of its lane.
     Lane(Lane, Box<Job>),
 }
@@ -259,8 +259,8 @@ pub(crate) enum Wake {
     New(usize),
 }
 
-impl Board {
-    /// An empty board.
+impl TargetQueue {
+    /// An empty queue.
     pub(crate) fn new(
         origin: Option<TargetId>,
         settings: Arc<TargetSettings>,
@@ -298,7 +298,7 @@ impl Board {
     }
 
     /// Takes other settings. What waits stays as it is, be it more than there is room for now, but not longer than it may
-    /// by now. There may be use for more workers then: see [`Board::wake`].
+    /// by now. There may be use for more workers then: see [`TargetQueue::wake`].
     pub(crate) fn adjust(&self, settings: Arc<TargetSettings>, limits: Limits) {
         let mut state = self.lock();
         state.breaker.set_slots_max(settings.in_flight_max);
@@ -318,7 +318,7 @@ impl Board {
     /// for all of them, [`Budget::freed`] fires once there is. One job always fits.
     ///
     /// With `leave_out` a lane is bounded by its share: jobs of a lane that may be left out are dropped. One that may not
-    /// stops at the front, as one that the board has no room for.
+    /// stops at the front, as one that the queue has no room for.
     pub(crate) fn push(
         &self,
         jobs: &mut VecDeque<Box<Job>>,
@@ -340,7 +340,7 @@ impl Board {
                 left_out.push(*lane);
                 continue;
             }
-            let (Full::Board(job) | Full::Lane(_, job)) = full;
+            let (Full::TargetQueue(job) | Full::Lane(_, job)) = full;
             jobs.push_front(job);
             break;
         }
@@ -363,12 +363,12 @@ impl Board {
             }
             if !fits {
                 state.space_wanted = true;
-                return Err(Full::Board(job));
+                return Err(Full::TargetQueue(job));
             }
             if !self.budget.enter(bytes) {
-                // This board may be empty before the budget has room.
+                // This queue may be empty before the budget has room.
                 state.empty_wanted = true;
-                return Err(Full::Board(job));
+                return Err(Full::TargetQueue(job));
             }
         }
         state.queued_len += 1;
@@ -473,7 +473,7 @@ impl Board {
     }
 
     /// Takes back a worker's last job and returns what it does next, and someone to wake. When someone was woken there may
-    /// be use for more: see [`Board::wake`].
+    /// be use for more: see [`TargetQueue::wake`].
     pub(crate) fn next(&self, slot: usize, done: Option<Done>) -> (Next, Option<Wake>) {
         let mut state = self.lock();
         state.awake(slot);
@@ -545,7 +545,7 @@ impl Board {
     }
 
     /// Lets a worker end that has slept long enough, unless it is needed. The last one stays as long as the breaker is to be
-    /// remembered, and ends the board then.
+    /// remembered, and ends the queue then.
     pub(crate) fn retire(&self, slot: usize, now: Instant) -> Retirement {
         let mut state = self.lock();
         let needed = state.workers[slot].state != WorkerState::Idle
@@ -563,7 +563,7 @@ impl Board {
         Retirement::Over
     }
 
-    /// Ends the board if nothing waits here and all workers sleep; returns whether it does. Nobody may push from then on.
+    /// Ends the queue if nothing waits here and all workers sleep; returns whether it does. Nobody may push from then on.
     pub(crate) fn give_way(&self) -> bool {
         let mut state = self.lock();
         if state.queued_len > 0 || state.workers_len > state.idle.len() {
@@ -578,7 +578,7 @@ impl Board {
 
     /// Takes in what a worker's call says of the target, and returns what that has changed, and someone to wake. `at_once`
     /// opens the breaker without further evidence. `pause` is our own pause for so many openings in a row. Targets that
-    /// share a board have no breaker.
+    /// share a queue have no breaker.
     pub(crate) fn judge(
         &self,
         slot: usize,
@@ -655,7 +655,7 @@ impl Board {
             return Space::None;
         }
         if !self.budget.is_worth_it() {
-            // This board may be empty before the budget has room.
+            // This queue may be empty before the budget has room.
             state.empty_wanted = true;
             return Space::None;
         }
@@ -668,12 +668,12 @@ impl Board {
         state.queued_len == 0 && state.workers_len == 0
     }
 
-    /// Returns whether a lane of this target is busy on this (shared) board.
+    /// Returns whether a lane of this target is busy on this (shared) queue.
     pub(crate) fn holds(&self, origin: &TargetId) -> bool {
         self.lock().sharing.contains_key(origin)
     }
 
-    /// Returns the board in numbers.
+    /// Returns the queue in numbers.
     pub(crate) fn status(&self) -> TargetStatus {
         let state = self.lock();
         let busy = state
@@ -700,7 +700,7 @@ impl Board {
         *last.unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 
-    /// Returns how the target stands; the shared board has none.
+    /// Returns how the target stands; the shared queue has none.
     pub(in crate::dispatch) fn state(&self, now: Moment) -> Option<TargetState> {
         let id = self.origin.clone()?;
         let last = self.last_failure.lock();
@@ -717,7 +717,7 @@ impl Board {
         })
     }
 
-    /// Returns what is remembered of the target when the board goes.
+    /// Returns what is remembered of the target when the queue goes.
     pub(in crate::dispatch) fn stood(&self, now: Instant) -> Stood {
         let last = self.last_failure.lock();
         let last_failure = last.unwrap_or_else(PoisonError::into_inner).clone();
@@ -898,7 +898,7 @@ impl State {
         self.lanes.end(taken.lane)
     }
 
-    /// A job of a target is in no lane of the shared board any more.
+    /// A job of a target is in no lane of the shared queue any more.
     fn unshare(&mut self, target: TargetId) {
         if let Entry::Occupied(mut jobs) = self.sharing.entry(target) {
             *jobs.get_mut() -= 1;
@@ -1007,9 +1007,9 @@ fn new_rate(rate: Option<Slots>, settings: &TargetSettings) -> Option<Slots> {
     Some(rate)
 }
 
-impl fmt::Debug for Board {
+impl fmt::Debug for TargetQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Board")
+        f.debug_struct("TargetQueue")
             .field("target", &self.name())
             .finish()
     }
@@ -1020,7 +1020,7 @@ mod tests {
     use super::*;
     use crate::{config::Config, dispatch::Settings};
 
-    fn board() -> Board {
+    fn queue() -> TargetQueue {
         let settings = Settings::new(&Config::default(), &[]).unwrap();
         let limits = Limits {
             queue_len_max: 1,
@@ -1029,7 +1029,7 @@ mod tests {
             backoff_max: Duration::from_secs(1),
             retry_after_max: Duration::from_secs(1),
         };
-        Board::new(
+        TargetQueue::new(
             Some(TargetId::of("http://a")),
             settings.other_targets.clone(),
             limits,
@@ -1038,10 +1038,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_worker_keeps_an_open_breaker_for_an_hour_or_until_the_board_gives_way() {
-        let board = board();
+    fn the_last_worker_keeps_an_open_breaker_for_an_hour_or_until_the_queue_gives_way() {
+        let queue = queue();
         {
-            let mut state = board.lock();
+            let mut state = queue.lock();
             state.workers = (0..2).map(|_| Worker::default()).collect();
             state.workers_len = 2;
             state.workers[1].call = Some(state.breaker.begin());
@@ -1050,47 +1050,47 @@ mod tests {
             overloaded: false,
             asked: None,
         };
-        board.judge(1, down, true, |_| Duration::from_secs(1));
-        assert!(!board.give_way(), "somebody is at work");
+        queue.judge(1, down, true, |_| Duration::from_secs(1));
+        assert!(!queue.give_way(), "somebody is at work");
         for slot in 0..2 {
-            assert!(matches!(board.next(slot, None).0, Next::Sleep { .. }));
+            assert!(matches!(queue.next(slot, None).0, Next::Sleep { .. }));
         }
         let now = Instant::now();
-        assert_eq!(board.retire(0, now), Retirement::Over, "not the last");
+        assert_eq!(queue.retire(0, now), Retirement::Over, "not the last");
         let soon = now + OPEN_KEPT;
-        assert_eq!(board.retire(1, soon), Retirement::Rests);
-        assert!(!board.is_deserted());
+        assert_eq!(queue.retire(1, soon), Retirement::Rests);
+        assert!(!queue.is_deserted());
         let later = soon + Duration::from_secs(2);
-        assert_eq!(board.retire(1, later), Retirement::Over);
-        assert!(board.is_deserted());
+        assert_eq!(queue.retire(1, later), Retirement::Over);
+        assert!(queue.is_deserted());
         // One that gives way has no more workers.
-        let board = self::board();
+        let queue = self::queue();
         {
-            let mut state = board.lock();
+            let mut state = queue.lock();
             state.workers.push(Worker::default());
             state.workers_len = 1;
         }
-        assert!(matches!(board.next(0, None).0, Next::Sleep { .. }));
-        assert!(board.give_way());
-        assert!(matches!(board.next(0, None).0, Next::End));
+        assert!(matches!(queue.next(0, None).0, Next::Sleep { .. }));
+        assert!(queue.give_way());
+        assert!(matches!(queue.next(0, None).0, Next::End));
     }
 
     /// Otherwise no success would be told to the breaker, and nothing would close it.
     #[test]
     fn whoever_succeeds_while_the_breaker_opens_knows_that_it_matters() {
-        let board = board();
-        board.lock().workers = (0..4).map(|_| Worker::default()).collect();
+        let queue = queue();
+        queue.lock().workers = (0..4).map(|_| Worker::default()).collect();
         let call = |slot: usize, verdict, at_once| {
             {
-                let mut state = board.lock();
+                let mut state = queue.lock();
                 state.workers[slot].call = Some(state.breaker.begin());
             }
-            board.judge(slot, verdict, at_once, |_| Duration::ZERO);
-            let mut state = board.lock();
+            queue.judge(slot, verdict, at_once, |_| Duration::ZERO);
+            let mut state = queue.lock();
             if let Some(call) = state.workers[slot].call.take() {
                 state.breaker.end(call);
             }
-            let is_known = board.answers_matter.load(Ordering::Relaxed);
+            let is_known = queue.answers_matter.load(Ordering::Relaxed);
             is_known || state.breaker.is_calm()
         };
         let down = Verdict::Unavailable {

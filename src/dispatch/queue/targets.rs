@@ -1,7 +1,7 @@
-//! Targets: each has a board of its own, up to a bound; the rest share one.
+//! Targets: each has a queue of its own, up to a bound; the rest share one.
 //!
-//! A target never has jobs of one lane on two boards: it stays on the shared board for as long as a lane of it is busy
-//! there, and its own board goes away only when nothing is on it. Both are decided under the same lock as each push.
+//! A target never has jobs of one lane on two queues: it stays on the shared queue for as long as a lane of it is busy
+//! there, and its own queue goes away only when nothing is on it. Both are decided under the same lock as each push.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -16,7 +16,7 @@ use super::{
     job::Job,
     lane::{Lane, Space},
     state::{Moment, TargetState},
-    target_queue::{Board, LeaveOut, Wake},
+    target_queue::{LeaveOut, TargetQueue, Wake},
     waiting::Search,
 };
 use crate::dispatch::{
@@ -31,26 +31,26 @@ use crate::model::{
     record::Record,
 };
 
-/// All boards.
+/// All queues.
 #[derive(Debug)]
 pub(crate) struct Targets {
     pub(crate) budget: Arc<Budget>,
     lanes: RandomState,
     /// Those of the start, whatever the settings say by now: see `target_id`.
     pub(crate) prefixes: Prefixes,
-    boards: Mutex<Boards>,
+    queues: Mutex<Queues>,
 }
 
 #[derive(Debug)]
-struct Boards {
+struct Queues {
     settings: Arc<Settings>,
-    own: HashMap<TargetId, Arc<Board>>,
+    own: HashMap<TargetId, Arc<TargetQueue>>,
     /// Those of `own` that were seen to be kept only for their open breaker. They give way first.
     resting: HashSet<TargetId>,
-    /// Those that had a board of their own not long ago.
+    /// Those that had a queue of their own not long ago.
     past: Past,
     /// Of targets beyond the bound, and of records that name no target at all.
-    shared: Arc<Board>,
+    shared: Arc<TargetQueue>,
 }
 
 impl Targets {
@@ -58,12 +58,12 @@ impl Targets {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
         let budget = Arc::new(Budget::new(settings.queues_bytes_max));
         let shared = settings.other_targets.clone();
-        let shared = Board::new(None, shared, settings.limits, budget.clone());
+        let shared = TargetQueue::new(None, shared, settings.limits, budget.clone());
         Self {
             budget,
             lanes: RandomState::new(),
             prefixes: Prefixes::of(settings.targets.keys()),
-            boards: Mutex::new(Boards {
+            queues: Mutex::new(Queues {
                 settings,
                 own: HashMap::new(),
                 resting: HashSet::new(),
@@ -84,33 +84,33 @@ impl Targets {
         Some(Lane::new(&self.lanes, target, key))
     }
 
-    /// Moves jobs of one target to its board, as [`Board::push`], and returns the board with someone to wake.
+    /// Moves jobs of one target to its queue, as [`TargetQueue::push`], and returns the queue with someone to wake.
     pub(crate) fn push(
         &self,
         jobs: &mut VecDeque<Box<Job>>,
         leave_out: Option<LeaveOut<'_>>,
-    ) -> Option<(Arc<Board>, Option<Wake>)> {
+    ) -> Option<(Arc<TargetQueue>, Option<Wake>)> {
         let origin = &jobs.front()?.origin;
-        let mut boards = self.lock();
-        let board = match origin {
-            Some(origin) => boards.of(origin, &self.budget),
-            None => boards.shared.clone(),
+        let mut queues = self.lock();
+        let queue = match origin {
+            Some(origin) => queues.of(origin, &self.budget),
+            None => queues.shared.clone(),
         };
-        let wake = board.push(jobs, leave_out);
-        Some((board, wake))
+        let wake = queue.push(jobs, leave_out);
+        Some((queue, wake))
     }
 
-    /// Returns how much room the board has that a target has or would get, and the lane there, if one is named.
+    /// Returns how much room the queue has that a target has or would get, and the lane there, if one is named.
     pub(crate) fn space(&self, origin: Option<&TargetId>, lane: Option<Lane>) -> Space {
-        let board = {
-            let boards = self.lock();
-            let own = origin.and_then(|origin| boards.own.get(origin));
-            if own.is_none() && origin.is_some_and(|origin| boards.may_own(origin)) {
+        let queue = {
+            let queues = self.lock();
+            let own = origin.and_then(|origin| queues.own.get(origin));
+            if own.is_none() && origin.is_some_and(|origin| queues.may_own(origin)) {
                 return Space::Enough;
             }
-            own.unwrap_or(&boards.shared).clone()
+            own.unwrap_or(&queues.shared).clone()
         };
-        board.space(lane)
+        queue.space(lane)
     }
 
     /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
@@ -120,124 +120,124 @@ impl Targets {
         own?.open_until()
     }
 
-    /// Lets go of what retries have taken back of a target: see [`Board::sweep`].
-    pub(crate) fn sweep(&self, origin: &TargetId) -> (Arc<Board>, Option<Wake>) {
-        let board = {
-            let boards = self.lock();
-            boards.own.get(origin).unwrap_or(&boards.shared).clone()
+    /// Lets go of what retries have taken back of a target: see [`TargetQueue::sweep`].
+    pub(crate) fn sweep(&self, origin: &TargetId) -> (Arc<TargetQueue>, Option<Wake>) {
+        let queue = {
+            let queues = self.lock();
+            queues.own.get(origin).unwrap_or(&queues.shared).clone()
         };
-        let wake = board.sweep(Job::is_withdrawn);
-        (board, wake)
+        let wake = queue.sweep(Job::is_withdrawn);
+        (queue, wake)
     }
 
-    /// Lets go of what is over, on every board: see [`Board::sweep`].
+    /// Lets go of what is over, on every queue: see [`TargetQueue::sweep`].
     pub(crate) fn sweep_all(
         &self,
         is_over: impl Fn(&Job) -> bool,
-    ) -> Vec<(Arc<Board>, Option<Wake>)> {
-        let sweep = |board: Arc<Board>| {
-            let wake = board.sweep(&is_over);
-            (board, wake)
+    ) -> Vec<(Arc<TargetQueue>, Option<Wake>)> {
+        let sweep = |queue: Arc<TargetQueue>| {
+            let wake = queue.sweep(&is_over);
+            (queue, wake)
         };
         self.all().into_iter().map(sweep).collect()
     }
 
-    /// Names each open record of a partition that is on a board: see [`Board::for_each_open`].
+    /// Names each open record of a partition that is on a queue: see [`TargetQueue::for_each_open`].
     pub(crate) fn for_each_open(
         &self,
         of: PartitionId,
         name: &mut dyn FnMut(&Option<TargetId>, Offset),
     ) {
-        for board in self.all() {
-            board.for_each_open(of, name);
+        for queue in self.all() {
+            queue.for_each_open(of, name);
         }
     }
 
-    /// Looks at every board for open records: see [`Board::search`].
+    /// Looks at every queue for open records: see [`TargetQueue::search`].
     pub(crate) fn search(&self, search: &mut Search<'_>) {
-        for board in self.all() {
-            board.search(search);
+        for queue in self.all() {
+            queue.search(search);
         }
     }
 
     /// Returns the cause of each record that was called in vain and waits to be called again.
     pub(crate) fn waiting_causes(&self) -> HashMap<(PartitionId, Offset), Cause> {
         let mut causes = HashMap::new();
-        for board in self.all() {
-            board.add_causes(&mut causes);
+        for queue in self.all() {
+            queue.add_causes(&mut causes);
         }
         causes
     }
 
-    /// Takes other settings for every board, and returns the boards that are left: each may have use for more workers.
-    pub(crate) fn adjust(&self, settings: Arc<Settings>) -> Vec<Arc<Board>> {
+    /// Takes other settings for every queue, and returns the queues that are left: each may have use for more workers.
+    pub(crate) fn adjust(&self, settings: Arc<Settings>) -> Vec<Arc<TargetQueue>> {
         self.budget.set_bytes_max(settings.queues_bytes_max);
-        let mut boards = self.lock();
-        let boards = &mut *boards;
-        // A target that is configured no more keeps no board that nothing is on: nobody would come to tidy it up.
+        let mut queues = self.lock();
+        let queues = &mut *queues;
+        // A target that is configured no more keeps no queue that nothing is on: nobody would come to tidy it up.
         let now = Instant::now();
-        let past = &mut boards.past;
-        boards.own.retain(|origin, board| {
-            let stays = settings.targets.contains_key(origin) || !board.is_deserted();
+        let past = &mut queues.past;
+        queues.own.retain(|origin, queue| {
+            let stays = settings.targets.contains_key(origin) || !queue.is_deserted();
             if !stays {
-                past.keep(origin.clone(), board.stood(now), now);
+                past.keep(origin.clone(), queue.stood(now), now);
             }
             stays
         });
-        boards
+        queues
             .resting
-            .retain(|origin| boards.own.contains_key(origin));
-        let own = boards.own.values().cloned();
-        let all: Vec<_> = own.chain([boards.shared.clone()]).collect();
-        for board in &all {
-            let own = board.origin.as_ref().map(|origin| settings.target(origin));
+            .retain(|origin| queues.own.contains_key(origin));
+        let own = queues.own.values().cloned();
+        let all: Vec<_> = own.chain([queues.shared.clone()]).collect();
+        for queue in &all {
+            let own = queue.origin.as_ref().map(|origin| settings.target(origin));
             let own = own.unwrap_or(&settings.other_targets).clone();
-            board.adjust(own, settings.limits);
+            queue.adjust(own, settings.limits);
         }
-        boards.settings = settings;
+        queues.settings = settings;
         all
     }
 
-    /// Removes a board on which nothing has happened for long; a configured target keeps its own.
-    pub(crate) fn tidy(&self, board: &Board) {
-        let Some(origin) = &board.origin else { return };
-        let mut boards = self.lock();
-        if boards.may_go(origin, board) && board.is_deserted() {
-            boards.remove(origin);
-            boards.resting.remove(origin);
+    /// Removes a queue on which nothing has happened for long; a configured target keeps its own.
+    pub(crate) fn tidy(&self, queue: &TargetQueue) {
+        let Some(origin) = &queue.origin else { return };
+        let mut queues = self.lock();
+        if queues.may_go(origin, queue) && queue.is_deserted() {
+            queues.remove(origin);
+            queues.resting.remove(origin);
         }
     }
 
-    /// Notes that a board is kept only for its open breaker, until one of its workers tidies it up or it gives way.
-    pub(crate) fn rest(&self, board: &Board) {
-        let Some(origin) = &board.origin else { return };
-        let mut boards = self.lock();
-        if boards.may_go(origin, board) {
-            boards.resting.insert(origin.clone());
+    /// Notes that a queue is kept only for its open breaker, until one of its workers tidies it up or it gives way.
+    pub(crate) fn rest(&self, queue: &TargetQueue) {
+        let Some(origin) = &queue.origin else { return };
+        let mut queues = self.lock();
+        if queues.may_go(origin, queue) {
+            queues.resting.insert(origin.clone());
         }
     }
 
-    /// Returns how every target stands that has a board of its own, had one within the last hour, or has an entry in the
+    /// Returns how every target stands that has a queue of its own, had one within the last hour, or has an entry in the
     /// configuration.
     pub(in crate::dispatch) fn states(&self, now: Moment) -> Vec<TargetState> {
         let (own, mut others, failures) = {
-            let mut boards = self.lock();
-            boards.past.forget(now.instant);
-            let others = boards.past.states(now);
+            let mut queues = self.lock();
+            queues.past.forget(now.instant);
+            let others = queues.past.states(now);
             let mut others: HashMap<_, _> = others.map(|state| (state.id.clone(), state)).collect();
-            for id in boards.settings.targets.keys() {
+            for id in queues.settings.targets.keys() {
                 let idle = || TargetState::idle(id.clone());
                 others.entry(id.clone()).or_insert_with(idle);
             }
-            let failed = |id: &TargetId| Some((id.clone(), boards.past.last_failure(id)?.clone()));
-            let failures: HashMap<_, _> = boards.own.keys().filter_map(failed).collect();
-            let own: Vec<_> = boards.own.values().cloned().collect();
+            let failed = |id: &TargetId| Some((id.clone(), queues.past.last_failure(id)?.clone()));
+            let failures: HashMap<_, _> = queues.own.keys().filter_map(failed).collect();
+            let own: Vec<_> = queues.own.values().cloned().collect();
             (own, others, failures)
         };
-        let mut states: Vec<_> = own.iter().filter_map(|board| board.state(now)).collect();
+        let mut states: Vec<_> = own.iter().filter_map(|queue| queue.state(now)).collect();
         for state in &mut states {
             others.remove(&state.id);
-            // A board that is new has not seen what the one before it did.
+            // A queue that is new has not seen what the one before it did.
             if state.last_failure.is_none() {
                 state.last_failure = failures.get(&state.id).cloned();
             }
@@ -248,39 +248,39 @@ impl Targets {
 
     /// Returns every target in numbers.
     pub(crate) fn status(&self) -> Vec<TargetStatus> {
-        self.all().iter().map(|board| board.status()).collect()
+        self.all().iter().map(|queue| queue.status()).collect()
     }
 
-    fn all(&self) -> Vec<Arc<Board>> {
-        let boards = self.lock();
-        let own = boards.own.values().cloned();
-        own.chain([boards.shared.clone()]).collect()
+    fn all(&self) -> Vec<Arc<TargetQueue>> {
+        let queues = self.lock();
+        let own = queues.own.values().cloned();
+        own.chain([queues.shared.clone()]).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Boards> {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
         // No code in here panics half way through a change.
-        self.boards.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Boards {
-    /// Returns the board of a target; makes it, if it gets one of its own.
-    fn of(&mut self, origin: &TargetId, budget: &Arc<Budget>) -> Arc<Board> {
-        if let Some(board) = self.own.get(origin) {
-            return board.clone();
+impl Queues {
+    /// Returns the queue of a target; makes it, if it gets one of its own.
+    fn of(&mut self, origin: &TargetId, budget: &Arc<Budget>) -> Arc<TargetQueue> {
+        if let Some(queue) = self.own.get(origin) {
+            return queue.clone();
         }
         if !self.may_own(origin) || !self.make_room(origin) {
             return self.shared.clone();
         }
         let settings = self.settings.target(origin).clone();
         let limits = self.settings.limits;
-        let board = Board::new(Some(origin.clone()), settings, limits, budget.clone());
-        let board = Arc::new(board);
-        self.own.insert(origin.clone(), board.clone());
-        board
+        let queue = TargetQueue::new(Some(origin.clone()), settings, limits, budget.clone());
+        let queue = Arc::new(queue);
+        self.own.insert(origin.clone(), queue.clone());
+        queue
     }
 
-    /// Returns whether a target without a board gets one of its own. One that is configured gets it in any case, but not
+    /// Returns whether a target without a queue gets one of its own. One that is configured gets it in any case, but not
     /// before its last lane has left the shared one: it can have been configured since.
     fn may_own(&self, origin: &TargetId) -> bool {
         let may_be_room = || self.own.len() < self.settings.targets_max || !self.resting.is_empty();
@@ -288,7 +288,7 @@ impl Boards {
         (configured || may_be_room()) && !self.shared.holds(origin)
     }
 
-    /// Makes room for one more board, if there has to be; `false` if no other gives way. Each that is asked in vain is not
+    /// Makes room for one more queue, if there has to be; `false` if no other gives way. Each that is asked in vain is not
     /// asked again before it rests once more.
     fn make_room(&mut self, origin: &TargetId) -> bool {
         if self.settings.targets.contains_key(origin) {
@@ -299,25 +299,25 @@ impl Boards {
                 return false;
             };
             self.resting.remove(&first);
-            if self.own.get(&first).is_some_and(|board| board.give_way()) {
+            if self.own.get(&first).is_some_and(|queue| queue.give_way()) {
                 self.remove(&first);
             }
         }
         true
     }
 
-    /// Removes a board, and remembers how its target stood.
+    /// Removes a queue, and remembers how its target stood.
     fn remove(&mut self, origin: &TargetId) {
-        if let Some(board) = self.own.remove(origin) {
+        if let Some(queue) = self.own.remove(origin) {
             let now = Instant::now();
-            self.past.keep(origin.clone(), board.stood(now), now);
+            self.past.keep(origin.clone(), queue.stood(now), now);
         }
     }
 
-    /// Returns whether a board is that of its target, which has it not by its settings.
-    fn may_go(&self, origin: &TargetId, board: &Board) -> bool {
+    /// Returns whether a queue is that of its target, which has it not by its settings.
+    fn may_go(&self, origin: &TargetId, queue: &TargetQueue) -> bool {
         let own = self.own.get(origin);
-        let is_own = own.is_some_and(|own| std::ptr::eq(&**own, board));
+        let is_own = own.is_some_and(|own| std::ptr::eq(&**own, queue));
         is_own && !self.settings.targets.contains_key(origin)
     }
 }

@@ -1,4 +1,4 @@
-//! What open records of the source stream wait for, as the boards know it. A look at them is bounded: it keeps the records
+//! What open records of the source stream wait for, as the queues know it. A look at them is bounded: it keeps the records
 //! that were stored first, and no more of them than the caller shows.
 
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ pub(crate) struct Found {
     pub(crate) due: Option<Instant>,
 }
 
-/// A look at the boards for records of one stream.
+/// A look at the queues for records of one stream.
 pub(crate) struct Search<'a> {
     stream: StreamId,
     is_sought: &'a dyn Fn(Partition, Offset) -> bool,

@@ -1,9 +1,9 @@
-//! Hints: where the scanner of a partition may begin after a restart, kept as a value of the engine.
+//! Checkpoints: where the scanner of a partition may begin after a restart, kept as a value of the engine.
 //!
-//! A hint says: every record below `scanned` that had no end belongs to one of these targets, and none of them lies before
-//! where the target's own cursor is to begin. Ends are never taken back, so what was true once is true for ever: a hint
-//! that is old only makes a start read more. It is no more than a hint all the same: what is open below `scanned` is
-//! looked for as the region is read (see `behind`), whatever the hint says.
+//! A checkpoint says: every record below `scanned` that had no end belongs to one of these targets, and none of them lies before
+//! where the target's own cursor is to begin. Ends are never taken back, so what was true once is true for ever: a checkpoint
+//! that is old only makes a start read more. It is no more than a checkpoint all the same: what is open below `scanned` is
+//! looked for as the region is read (see `lagging`), whatever the checkpoint says.
 //!
 //! ```text
 //! behind/<stream id>/<partition>
@@ -26,23 +26,25 @@ use crate::{
 /// All their names begin so.
 const PREFIX: &str = "behind/";
 const VERSION: u32 = 1;
-/// Targets in one hint: those that are the farthest behind. With the longest names they take a third of what a value may.
+/// Targets in one checkpoint: those that are the farthest behind. With the longest names they take a third of what a value may.
 const TARGETS_MAX: usize = 256;
 
 /// What is known about the records below an offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::dispatch) struct Hint {
-    /// All below belongs to one of `behind`, or has an end.
+pub(in crate::dispatch) struct Checkpoint {
+    /// All below belongs to one of `lagging`, or has an end.
     pub(in crate::dispatch) scanned: Offset,
     /// The targets, each with the first of its records that may be open; by offset.
-    pub(in crate::dispatch) behind: Vec<(Option<Origin>, Offset)>,
+    pub(in crate::dispatch) lagging: Vec<(Option<Origin>, Offset)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     version: u32,
     scanned: u64,
-    behind: Vec<StoredTarget>,
+    /// Stored under the name that it has always had.
+    #[serde(rename = "behind")]
+    lagging: Vec<StoredTarget>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,64 +53,64 @@ struct StoredTarget {
     from: u64,
 }
 
-impl Hint {
-    /// A hint about all that are behind. What is the farthest behind stays in; where the first one that does not begins,
+impl Checkpoint {
+    /// A checkpoint about all that are lagging. What is the farthest behind stays in; where the first one that does not begins,
     /// the scanner has to begin too.
     pub(in crate::dispatch) fn new(
         scanned: Offset,
-        behind: impl IntoIterator<Item = (Option<Origin>, Offset)>,
+        lagging: impl IntoIterator<Item = (Option<Origin>, Offset)>,
     ) -> Option<Self> {
-        let behind = behind.into_iter().filter(|(_, from)| *from < scanned);
-        let mut behind: Vec<_> = behind.collect();
-        behind.sort_by_key(|(_, from)| *from);
-        let hint = Self { scanned, behind }.of_at_most(TARGETS_MAX);
-        (!hint.behind.is_empty()).then_some(hint)
+        let lagging = lagging.into_iter().filter(|(_, from)| *from < scanned);
+        let mut lagging: Vec<_> = lagging.collect();
+        lagging.sort_by_key(|(_, from)| *from);
+        let checkpoint = Self { scanned, lagging }.of_at_most(TARGETS_MAX);
+        (!checkpoint.lagging.is_empty()).then_some(checkpoint)
     }
 
     /// Leaves out all but the first targets.
     pub(in crate::dispatch) fn of_at_most(mut self, len: usize) -> Self {
-        if let Some((_, from)) = self.behind.get(len) {
+        if let Some((_, from)) = self.lagging.get(len) {
             self.scanned = *from;
         }
-        self.behind.truncate(len);
+        self.lagging.truncate(len);
         self
     }
 
-    /// Returns the hint about a partition, if there is one that can be understood.
+    /// Returns the checkpoint about a partition, if there is one that can be understood.
     pub(in crate::dispatch) async fn load(engine: &dyn Engine, of: PartitionId) -> Option<Self> {
         let stored = engine.get(&key(of)).await?;
         match Self::decode(&stored.value) {
-            Ok(hint) => Some(hint),
+            Ok(checkpoint) => Some(checkpoint),
             Err(reason) => {
-                tracing::warn!(%of, reason, "the hint about targets that are behind is of no use");
+                tracing::warn!(%of, reason, "the checkpoint about targets that are lagging is of no use");
                 None
             }
         }
     }
 
-    /// Stores a hint, or removes the one there is.
+    /// Stores a checkpoint, or removes the one there is.
     pub(in crate::dispatch) async fn store(
-        hint: Option<&Self>,
+        checkpoint: Option<&Self>,
         engine: &dyn Engine,
         of: PartitionId,
     ) -> Result<(), CommitError> {
         let change = StateChange {
             key: key(of),
-            value: hint.map(|hint| hint.encode().into()),
+            value: checkpoint.map(|checkpoint| checkpoint.encode().into()),
             expected: None,
         };
         change_state(engine, vec![change]).await
     }
 
     fn encode(&self) -> String {
-        let behind = self.behind.iter().map(|(origin, from)| StoredTarget {
+        let lagging = self.lagging.iter().map(|(origin, from)| StoredTarget {
             target: origin.as_ref().map(ToString::to_string),
             from: from.0,
         });
         let stored = Stored {
             version: VERSION,
             scanned: self.scanned.0,
-            behind: behind.collect(),
+            lagging: lagging.collect(),
         };
         serde_json::json!(stored).to_string()
     }
@@ -118,17 +120,17 @@ impl Hint {
         if stored.version != VERSION {
             return Err("it is of another version");
         }
-        let mut behind = Vec::new();
-        for StoredTarget { target, from } in stored.behind {
+        let mut lagging = Vec::new();
+        for StoredTarget { target, from } in stored.lagging {
             let origin = target.as_deref().map(Origin::bare).transpose();
             let origin = origin.map_err(|_| "it names something that is no target")?;
-            behind.push((origin, Offset(from)));
+            lagging.push((origin, Offset(from)));
         }
-        Self::new(Offset(stored.scanned), behind).ok_or("it says nothing")
+        Self::new(Offset(stored.scanned), lagging).ok_or("it says nothing")
     }
 }
 
-/// Removes the hints about streams that are gone.
+/// Removes the checkpoints about streams that are gone.
 pub(in crate::dispatch) async fn tidy(streams: &Streams) {
     let engine = &**streams.engine();
     let there: HashSet<_> = engine.streams().iter().map(|stream| stream.id).collect();
@@ -145,7 +147,7 @@ pub(in crate::dispatch) async fn tidy(streams: &Streams) {
     if !gone.is_empty()
         && let Err(error) = change_state(engine, gone).await
     {
-        tracing::debug!(%error, "hints about streams that are gone stay for now");
+        tracing::debug!(%error, "checkpoints about streams that are gone stay for now");
     }
 }
 
@@ -174,19 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_is_read_back_as_it_was_and_any_other_text_is_refused() {
-        let behind = [(origin(1), Offset(30)), (None, Offset(17))];
-        let hint = Hint::new(Offset(900), behind).unwrap();
-        let text = hint.encode();
+    fn a_checkpoint_is_read_back_as_it_was_and_any_other_text_is_refused() {
+        let lagging = [(origin(1), Offset(30)), (None, Offset(17))];
+        let checkpoint = Checkpoint::new(Offset(900), lagging).unwrap();
+        let text = checkpoint.encode();
         let expected = r#"{"version":1,"scanned":900,"behind":[{"target":null,"from":17},{"target":"http://t1.example:80","from":30}]}"#;
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value,
             serde_json::from_str::<serde_json::Value>(expected).unwrap()
         );
-        assert_eq!(Hint::decode(text.as_bytes()), Ok(hint));
+        assert_eq!(Checkpoint::decode(text.as_bytes()), Ok(checkpoint));
         for len in 0..text.len() {
-            assert!(Hint::decode(&text.as_bytes()[..len]).is_err(), "{len}");
+            assert!(
+                Checkpoint::decode(&text.as_bytes()[..len]).is_err(),
+                "{len}"
+            );
         }
         for (from, to) in [
             ("\"version\":1", "\"version\":2"),
@@ -194,19 +199,22 @@ mod tests {
             ("17", "-17"),
             ("900", "17"),
         ] {
-            assert!(Hint::decode(text.replace(from, to).as_bytes()).is_err());
+            assert!(Checkpoint::decode(text.replace(from, to).as_bytes()).is_err());
         }
     }
 
     #[test]
     fn the_scanner_begins_where_the_first_target_does_that_has_no_place() {
-        let behind = (0..300).map(|number| (origin(number), Offset(1000 - number as u64)));
-        let hint = Hint::new(Offset(2000), behind).unwrap();
-        assert_eq!(hint.behind.len(), TARGETS_MAX);
-        assert_eq!(hint.behind[0], (origin(299), Offset(701)));
-        assert_eq!(hint.scanned, Offset(701 + 256));
-        let hint = hint.of_at_most(2);
-        assert_eq!((hint.behind.len(), hint.scanned), (2, Offset(703)));
-        assert_eq!(Hint::new(Offset(5), [(None, Offset(5))]), None);
+        let lagging = (0..300).map(|number| (origin(number), Offset(1000 - number as u64)));
+        let checkpoint = Checkpoint::new(Offset(2000), lagging).unwrap();
+        assert_eq!(checkpoint.lagging.len(), TARGETS_MAX);
+        assert_eq!(checkpoint.lagging[0], (origin(299), Offset(701)));
+        assert_eq!(checkpoint.scanned, Offset(701 + 256));
+        let checkpoint = checkpoint.of_at_most(2);
+        assert_eq!(
+            (checkpoint.lagging.len(), checkpoint.scanned),
+            (2, Offset(703))
+        );
+        assert_eq!(Checkpoint::new(Offset(5), [(None, Offset(5))]), None);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     dispatch::{
         Cause,
-        queue::job::{Errand, LeftLanes, Mapping, Redone, Redriven, Start},
+        queue::job::{Errand, LeftLanes, Mapping, Redone, Retried, Start},
     },
     model::record::Record,
     storage::{CommitError, Log, OpenRecords, StreamConfig},
@@ -312,16 +312,16 @@ async fn a_probe_that_nobody_wants_any_more_leaves_it_to_the_next_record() {
     assert_eq!(gateway.settled().await.delivered, 1);
 }
 
-/// Gives a failed record to its board as a retry does.
+/// Gives a failed record to its queue as a retry does.
 async fn retry(gateway: &Harness, offset: u64) -> (Start, oneshot::Receiver<Redone>) {
     let stored = gateway.record_at(UNAVAILABLE, offset).await;
     let (answer, answered) = oneshot::channel();
     let start = Start::default();
-    let errand = Errand::Redrive(Redriven {
+    let errand = Errand::Retry(Retried {
         stream: gateway.stream(UNAVAILABLE),
         mapping: Arc::new(Mapping {
             streams: None,
-            redrives_max: 20,
+            retries_max: 20,
             left_lanes: LeftLanes::default(),
         }),
         ends: None,
@@ -340,7 +340,7 @@ async fn retry(gateway: &Harness, offset: u64) -> (Start, oneshot::Receiver<Redo
 }
 
 #[tokio::test]
-async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_taken_back_leaves_its_board()
+async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_taken_back_leaves_its_queue()
  {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| {
@@ -365,7 +365,7 @@ async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_
     let mut called = calls(&mut target, 2).await;
     gateway.sync("k", &message(target.address, "/first")).await;
     let waiting = async |len| {
-        within("what waits on the board", async {
+        within("what waits on the queue", async {
             while gateway.dispatcher.targets()[0].queued_len != len {
                 tokio::task::yield_now().await;
             }
@@ -391,7 +391,7 @@ async fn an_answer_to_a_retry_that_asks_for_later_opens_the_breaker_and_what_is_
     shared.sweep(&id);
     waiting(1).await;
     for (_, answered) in given.drain(..2) {
-        assert!(within("the board to let go", answered).await.is_err());
+        assert!(within("the queue to let go", answered).await.is_err());
     }
     // It had begun before.
     let (start, answered) = given.remove(0);

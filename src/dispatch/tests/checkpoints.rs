@@ -1,5 +1,5 @@
-//! Restarts with targets that are behind: the others do not wait until what waits of those is read, and no record is lost
-//! or called out of order by that, whatever the stored hint says.
+//! Restarts with targets that are lagging: the others do not wait until what waits of those is read, and no record is lost
+//! or called out of order by that, whatever the stored checkpoint says.
 
 use std::{fs, future::Future, path::Path};
 
@@ -28,25 +28,25 @@ fn numbered(target: &StubTarget, key: &str, at: usize) -> Record {
     record(key, &message(target.address, &format!("/{key}/{at}")), &[])
 }
 
-fn key_of_hint(gateway: &Harness) -> String {
+fn key_of_checkpoint(gateway: &Harness) -> String {
     format!("behind/{}", gateway.partition(SOURCE, 0))
 }
 
-async fn hint(gateway: &Harness) -> Option<Value> {
-    let stored = gateway.engine.get(&key_of_hint(gateway)).await?;
+async fn checkpoint(gateway: &Harness) -> Option<Value> {
+    let stored = gateway.engine.get(&key_of_checkpoint(gateway)).await?;
     Some(serde_json::from_slice(&stored.value).unwrap())
 }
 
-async fn until_hint(gateway: &Harness, holds: impl Fn(&Value) -> bool) {
-    within("the hint", async {
-        while !hint(gateway).await.as_ref().is_some_and(&holds) {
+async fn until_checkpoint(gateway: &Harness, holds: impl Fn(&Value) -> bool) {
+    within("the checkpoint", async {
+        while !checkpoint(gateway).await.as_ref().is_some_and(&holds) {
             tokio::task::yield_now().await;
         }
     })
     .await;
 }
 
-/// Stores a value in place of a hint.
+/// Stores a value in place of a checkpoint.
 async fn forge(gateway: &Harness, key: &str, value: &str) {
     let change = StateChange {
         key: key.into(),
@@ -173,7 +173,7 @@ async fn what_was_in_flight_at_a_crash_is_called_again_before_what_is_behind_it(
     })
     .await;
     // The scanner is past all of it.
-    until_hint(&gateway, |hint| hint["scanned"] == 200).await;
+    until_checkpoint(&gateway, |checkpoint| checkpoint["scanned"] == 200).await;
     let dir = crashed(&gateway);
     held.into_iter().for_each(|call| call.answer(200));
     answering(&mut hanging, answering(&mut live, gateway.stop())).await;
@@ -192,16 +192,16 @@ async fn what_was_in_flight_at_a_crash_is_called_again_before_what_is_behind_it(
     assert_eq!(gateway.settled().await.delivered, 603);
     assert!(live.waiting_call().is_none(), "nothing was called twice");
     // Nobody is behind any more.
-    within("the hint to go", async {
-        while hint(&gateway).await.is_some() {
+    within("the checkpoint to go", async {
+        while checkpoint(&gateway).await.is_some() {
             tokio::task::yield_now().await;
         }
     })
     .await;
 }
 
-/// Starts over 200 open records of two targets with this value as hint, in which `A` stands for the first target; checks
-/// that all are called once, and in order unless the hint leaves out the first ones: it is believed about those behind.
+/// Starts over 200 open records of two targets with this value as checkpoint, in which `A` stands for the first target; checks
+/// that all are called once, and in order unless the checkpoint leaves out the first ones: it is believed about those behind.
 async fn start_with(value: &str) {
     let (mut a, mut b) = (StubTarget::start().await, StubTarget::start().await);
     let gateway = Harness::start_in(TempDir::new().unwrap(), 1, |config| {
@@ -215,7 +215,7 @@ async fn start_with(value: &str) {
         .await;
     let held = [a.next_call().await, b.next_call().await];
     let value = value.replace('A', &a.url(""));
-    forge(&gateway, &key_of_hint(&gateway), &value).await;
+    forge(&gateway, &key_of_checkpoint(&gateway), &value).await;
     let dir = crashed(&gateway);
     held.into_iter().for_each(|call| call.answer(200));
     answering(&mut a, answering(&mut b, gateway.stop())).await;
@@ -246,7 +246,7 @@ async fn start_with(value: &str) {
 }
 
 #[tokio::test]
-async fn a_hint_that_is_wrong_loses_nothing() {
+async fn a_checkpoint_that_is_wrong_loses_nothing() {
     for value in [
         // One of the two is not named.
         r#"{"version":1,"scanned":200,"behind":[{"target":"A","from":0}]}"#,
@@ -266,14 +266,14 @@ async fn a_hint_that_is_wrong_loses_nothing() {
 }
 
 #[tokio::test]
-async fn hints_about_streams_that_are_gone_are_removed_at_the_start() {
+async fn checkpoints_about_streams_that_are_gone_are_removed_at_the_start() {
     let gateway = Harness::start(narrow).await;
     let gone = format!("behind/{}/0", "0".repeat(32));
     forge(&gateway, &gone, "{}").await;
     forge(&gateway, "other/0", "{}").await;
     let dir = gateway.stop().await;
     let gateway = Harness::start_in(dir, 1, narrow).await;
-    within("the hint to go", async {
+    within("the checkpoint to go", async {
         while gateway.engine.get(&gone).await.is_some() {
             tokio::task::yield_now().await;
         }

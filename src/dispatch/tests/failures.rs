@@ -356,7 +356,7 @@ async fn an_error_record_holds_the_whole_cause_and_where_it_came_from() {
         ("cause-reason", "the target answered 418 I'm a teapot"),
         ("cause-body", body.as_str()),
         ("attempts", "1"),
-        ("redrives", "0"),
+        ("retries", "0"),
         ("origin-stream", SOURCE),
         ("origin-partition", "0"),
         ("origin-offset", "0"),

@@ -152,7 +152,7 @@ async fn keys_keep_their_order_over_growth_and_the_live_target_waits_for_none_of
 }
 
 #[tokio::test]
-async fn a_restart_forgets_no_fence_and_makes_nobody_wait_for_another_target() {
+async fn a_restart_forgets_no_barrier_and_makes_nobody_wait_for_another_target() {
     let (mut hanging, mut live) = (StubTarget::start().await, StubTarget::start().await);
     let mut gateway = Harness::start(narrow).await;
     let (mut waiting, mut going) = (Lanes::default(), Lanes::default());
@@ -188,7 +188,7 @@ async fn a_restart_forgets_no_fence_and_makes_nobody_wait_for_another_target() {
 }
 
 #[tokio::test]
-async fn at_a_fence_that_a_start_finds_nobody_waits_for_the_slowest_target() {
+async fn at_a_barrier_that_a_start_finds_nobody_waits_for_the_slowest_target() {
     let (mut hanging, mut live) = (StubTarget::start().await, StubTarget::start().await);
     let gateway = Harness::start(narrow).await;
     let mut going = Lanes::default();

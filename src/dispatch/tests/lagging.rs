@@ -118,7 +118,7 @@ async fn when_more_are_behind_than_may_be_the_partition_waits_and_goes_on() {
         StubTarget::start().await,
         StubTarget::start().await,
     ];
-    // One has a board of its own, one may be behind; the other two share a board.
+    // One has a queue of its own, one may be lagging; the other two share a queue.
     let gateway = Harness::start(|config| {
         narrow(config);
         config.dispatch.targets_max = 1;
@@ -129,7 +129,7 @@ async fn when_more_are_behind_than_may_be_the_partition_waits_and_goes_on() {
     records.extend(in_turn(&[a, b, c], 40));
     gateway.append(SOURCE, 0, records).await;
     let others = async {
-        // Meanwhile the first one, which is behind, comes up to where the scanner waits for the others.
+        // Meanwhile the first one, which is lagging, comes up to where the scanner waits for the others.
         for _ in 0..2_000 {
             tokio::task::yield_now().await;
         }

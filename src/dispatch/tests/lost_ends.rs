@@ -1,4 +1,4 @@
-//! Ends that the log does not take: the record waits again, is on no board only if the next owner reads it again, and no
+//! Ends that the log does not take: the record waits again, is on no queue only if the next owner reads it again, and no
 //! target is called twice for it without need.
 
 use super::{

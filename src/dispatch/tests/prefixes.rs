@@ -110,7 +110,7 @@ async fn prefixes_that_come_by_a_reload_wait_for_a_restart_so_that_no_key_is_cal
     assert_eq!(gateway.settled().await.delivered, 3);
 }
 
-/// In the first life all keys are of one target, which is behind; then some are of another one; then all are of one again.
+/// In the first life all keys are of one target, which is lagging; then some are of another one; then all are of one again.
 /// At each start more comes for all keys, which must not pass what waits.
 #[tokio::test]
 async fn order_holds_over_restarts_with_other_prefixes_while_targets_are_behind() {
@@ -133,7 +133,7 @@ async fn order_holds_over_restarts_with_other_prefixes_while_targets_are_behind(
             ["a", "b"].map(each)
         });
         gateway.append(SOURCE, 0, records.collect()).await;
-        // What the scanner finds behind all of these is called, so that a hint is stored.
+        // What the scanner finds behind all of these is called, so that a checkpoint is stored.
         let last = record("k", &message(prompt, "/last"), &[]);
         gateway.append(SOURCE, 0, vec![last]).await;
         let key = format!("behind/{}", gateway.partition(SOURCE, 0));

@@ -76,14 +76,14 @@ async fn once_a_purge_is_answered_no_call_begins_for_what_it_removed() {
     .await;
     let mut records = vec![record("k", &message(target.address, "/0"), &[])];
     for at in 1..50 {
-        // Behind the first one in its lane, and in no lane.
+        // Lagging the first one in its lane, and in no lane.
         let key = ["k", ""][at % 2];
         records.push(record(key, &message(target.address, "/old"), &[]));
     }
     gateway.append(SOURCE, 0, records).await;
     let call = target.next_call().await;
-    // All are on the board.
-    within("the board to be filled", async {
+    // All are on the queue.
+    within("the queue to be filled", async {
         while gateway.dispatcher.targets()[0].queued_len < 49 {
             tokio::task::yield_now().await;
         }
@@ -189,7 +189,7 @@ async fn targets_that_were_behind_go_on_with_what_comes_after_a_purge() {
         }
     })
     .await;
-    // Also after a crash: the hint about who was behind may be of before the purge.
+    // Also after a crash: the checkpoint about who was lagging may be of before the purge.
     let dir = crashed(&gateway);
     call.answer(200);
     gateway.stop().await;

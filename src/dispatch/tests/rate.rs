@@ -9,9 +9,9 @@ use super::{
     stub::{StubTarget, stand_still, within},
 };
 use crate::{
-    config::Redrive,
+    config::Retry,
     model::ids::Offset,
-    retry::{ErrorMapping, RedriveRequest, Redriver},
+    retry::{ErrorMapping, Retrier, RetryRequest},
     storage::{Log, OpenRecords, PurgeNote},
 };
 
@@ -58,11 +58,11 @@ async fn a_retry_takes_the_slots_of_its_target() {
     gateway
         .append(UNAVAILABLE, 0, vec![failed("/1"), failed("/2")])
         .await;
-    let redriver = Redriver::new(&gateway.dispatcher, Redrive::default());
+    let retrier = Retrier::new(&gateway.dispatcher, Retry::default());
     gateway.sync("", &message(target.address, "/0")).await;
     target.next_call().await.answer(200);
     let begun = Instant::now();
-    let request = RedriveRequest {
+    let request = RetryRequest {
         stream: gateway.stream(UNAVAILABLE),
         partitions: vec![gateway.partition(UNAVAILABLE, 0)],
         after: None,
@@ -77,7 +77,7 @@ async fn a_retry_takes_the_slots_of_its_target() {
         time_budget: Duration::from_secs(20),
         by: None,
     };
-    let retry = redriver.run(request);
+    let retry = retrier.run(request);
     let calls = async {
         for _ in 0..2 {
             target.next_call().await.answer(200);
@@ -102,7 +102,7 @@ async fn what_was_purged_takes_no_slot_of_its_target() {
     let old = |_| record("", &message(target.address, "/old"), &[]);
     gateway.append(SOURCE, 0, (0..40).map(old).collect()).await;
     let call = target.next_call().await;
-    within("all to be on the board", async {
+    within("all to be on the queue", async {
         while gateway.dispatcher.targets()[0].queued_len < 39 {
             tokio::task::yield_now().await;
         }

@@ -338,7 +338,7 @@ async fn an_entry_of_a_target_comes_changes_and_goes_with_the_next_call() {
     })
     .await;
     gateway.reload(|config| config.targets.clear());
-    within("the board to go", async {
+    within("the queue to go", async {
         while gateway.dispatcher.targets().len() > 1 {
             tokio::task::yield_now().await;
         }
@@ -349,7 +349,7 @@ async fn an_entry_of_a_target_comes_changes_and_goes_with_the_next_call() {
 }
 
 #[tokio::test]
-async fn a_configured_board_without_workers_goes_with_its_entry() {
+async fn a_configured_queue_without_workers_goes_with_its_entry() {
     let mut target = StubTarget::start().await;
     let mut gateway = Harness::start(|config| config.dispatch.idle_timeout_ms = 1).await;
     gateway.reload(|config| config.targets.push(named("orders", &target)));
@@ -365,14 +365,14 @@ async fn a_configured_board_without_workers_goes_with_its_entry() {
     assert_eq!(
         gateway.dispatcher.targets().len(),
         2,
-        "a configured board stays"
+        "a configured queue stays"
     );
     gateway.reload(|config| config.targets.clear());
     assert_eq!(gateway.dispatcher.targets().len(), 1);
 }
 
 #[tokio::test]
-async fn a_target_that_gets_its_entry_while_it_shares_a_board_keeps_its_order() {
+async fn a_target_that_gets_its_entry_while_it_shares_a_queue_keeps_its_order() {
     let mut first = StubTarget::start().await;
     let mut other = StubTarget::start().await;
     let mut gateway = Harness::start(|config| config.dispatch.targets_max = 1).await;
@@ -381,7 +381,7 @@ async fn a_target_that_gets_its_entry_while_it_shares_a_board_keeps_its_order() 
     gateway.sync("k", &message(other.address, "/1")).await;
     let held = other.next_call().await;
     gateway.reload(|config| config.targets.push(named("other", &other)));
-    // On a board of its own the second call of the key would not know of the first.
+    // On a queue of its own the second call of the key would not know of the first.
     gateway.sync("k", &message(other.address, "/2")).await;
     gateway.sync("l", &message(other.address, "/3")).await;
     let third = other.next_call().await;

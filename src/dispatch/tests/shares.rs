@@ -93,7 +93,7 @@ async fn a_lane_with_large_records_is_left_out_by_its_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_takes_its_last_record_gets_the_next_though_others_fill_all_memory() {
-    // Only news of room wakes the owner: its timer for hints, which would wake it too, is never over.
+    // Only news of room wakes the owner: its timer for checkpoints, which would wake it too, is never over.
     let _still = stand_still();
     let mut hanging = StubTarget::start().await;
     let mut target = StubTarget::start().await;
@@ -160,7 +160,7 @@ async fn reads_per_record(records: impl FnOnce(&StubTarget) -> Vec<Record>) -> f
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hot_key_costs_about_one_more_pass_over_the_log() {
     let reads = reads_per_record(|target| half_hot(target, 10_000)).await;
-    assert!(reads > 1.5, "it was behind: {reads}");
+    assert!(reads > 1.5, "it was lagging: {reads}");
     assert!(reads < 5.0, "{reads}");
 }
 

@@ -1,4 +1,4 @@
-//! Settings per target, boards of their own and the shared one.
+//! Settings per target, queues of their own and the shared one.
 
 use crate::config::TargetSettings;
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
+async fn targets_beyond_the_bound_share_a_queue_and_idle_queues_go_away() {
     let mut first = StubTarget::start().await;
     let mut others = [StubTarget::start().await, StubTarget::start().await];
     let gateway = Harness::start(|config| {
@@ -40,7 +40,7 @@ async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
         call.answer(200);
     }
     assert_eq!(gateway.settled().await.delivered, 3);
-    until_boards(&gateway, 1).await;
+    until_queues(&gateway, 1).await;
     gateway.sync("k", &message(others[0].address, "/y")).await;
     others[0].next_call().await.answer(200);
     assert_eq!(gateway.settled().await.delivered, 4);
@@ -48,7 +48,7 @@ async fn targets_beyond_the_bound_share_a_board_and_idle_boards_go_away() {
 
 /// It is for people: a target that was called a moment ago is still looked for.
 #[tokio::test]
-async fn a_target_is_shown_with_its_last_failure_after_its_board_has_gone() {
+async fn a_target_is_shown_with_its_last_failure_after_its_queue_has_gone() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| {
         config.dispatch.idle_timeout_ms = 50;
@@ -67,15 +67,15 @@ async fn a_target_is_shown_with_its_last_failure_after_its_board_has_gone() {
     target.next_call().await.answer(404);
     gateway.settled().await;
     let failed = [(name, Some(crate::dispatch::Cause::Status(404)))];
-    until_boards(&gateway, 1).await;
+    until_queues(&gateway, 1).await;
     assert_eq!(shown(), failed);
-    // It has a board again, which has seen no failure, and is shown once.
+    // It has a queue again, which has seen no failure, and is shown once.
     gateway.sync("k", &message(target.address, "/y")).await;
     let call = target.next_call().await;
     assert_eq!(shown(), failed);
     call.answer(200);
     gateway.settled().await;
-    until_boards(&gateway, 1).await;
+    until_queues(&gateway, 1).await;
     assert_eq!(shown(), failed);
 }
 
@@ -98,9 +98,9 @@ fn is_open(gateway: &Harness, name: &str) -> bool {
         .any(|one| one.target == name && one.is_closed)
 }
 
-async fn until_boards(gateway: &Harness, len: usize) {
-    let boards_len = || gateway.dispatcher.targets().len();
-    until("the boards", || boards_len() == len).await;
+async fn until_queues(gateway: &Harness, len: usize) {
+    let queues_len = || gateway.dispatcher.targets().len();
+    until("the queues", || queues_len() == len).await;
 }
 
 #[tokio::test]
@@ -116,11 +116,11 @@ async fn an_open_breaker_outlives_the_idle_time_but_gives_way_to_other_targets()
     })
     .await;
     let name = open(&gateway, &mut down).await;
-    // Its board is idle for longer than this one, which goes away.
+    // Its queue is idle for longer than this one, which goes away.
     gateway.sync("k", &message(fine.address, "/x")).await;
     fine.next_call().await.answer(200);
     gateway.settled().await;
-    until_boards(&gateway, 2).await;
+    until_queues(&gateway, 2).await;
     assert!(is_open(&gateway, &name));
     // One has room beside it, the other in place of it.
     let mut held = Vec::new();
@@ -139,12 +139,12 @@ async fn an_open_breaker_outlives_the_idle_time_but_gives_way_to_other_targets()
     }
     assert_eq!(gateway.settled().await.delivered, 3);
     // What was resting has ended, too.
-    until_boards(&gateway, 1).await;
+    until_queues(&gateway, 1).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_target_stays_on_the_shared_board_while_a_lane_of_it_is_busy_there() {
+async fn a_target_stays_on_the_shared_queue_while_a_lane_of_it_is_busy_there() {
     let mut first = StubTarget::start().await;
     let mut other = StubTarget::start().await;
     let gateway = Harness::start(|config| {
@@ -157,8 +157,8 @@ async fn a_target_stays_on_the_shared_board_while_a_lane_of_it_is_busy_there() {
     gateway.sync("k", &message(other.address, "/1")).await;
     let held = other.next_call().await;
     owner.answer(200);
-    until_boards(&gateway, 1).await;
-    // There is room for a board now, but on one the second call of the key would not know of the first.
+    until_queues(&gateway, 1).await;
+    // There is room for a queue now, but on one the second call of the key would not know of the first.
     gateway.sync("k", &message(other.address, "/2")).await;
     gateway.sync("l", &message(other.address, "/3")).await;
     let third = other.next_call().await;

@@ -299,7 +299,7 @@ async fn a_refused_submission_leaves_its_key_free() {
 }
 
 #[tokio::test]
-async fn a_memo_that_does_not_read_stores_nothing() {
+async fn a_reply_that_does_not_read_stores_nothing() {
     let bench = bench(1, |_| {}).await;
     let of = bench.stream.partition(Partition(0)).unwrap();
     let commit = Commit {
@@ -309,13 +309,13 @@ async fn a_memo_that_does_not_read_stores_nothing() {
         )],
         dedup: Some(Dedup {
             id: key("k").dedup_id("default"),
-            memo: Bytes::from_static(&[9, 0]),
+            reply: Bytes::from_static(&[9, 0]),
         }),
         ..Commit::default()
     };
     bench.engine.commit(commit).await.unwrap();
     let refused = bench.ingest.keyed("k", GOOD).await.unwrap_err();
-    assert!(matches!(refused, Error::MemoMalformed), "{refused}");
+    assert!(matches!(refused, Error::ReplyMalformed), "{refused}");
     assert_eq!(bench.records(0).await.len(), 1);
 }
 
@@ -339,14 +339,14 @@ fn ids_digests_and_memos_are_what_they_always_were() {
         BodyDigest::of(b"abc").text(),
         "ba7816bf8f01cfea414140de5dae2223"
     );
-    let (_, memo) = memo(&[0, 1, 0, 2, 2, 1, 0, 0, 1], &[0, 8]);
-    let hex = data_encoding::HEXLOWER.encode(&memo);
+    let (_, reply) = reply(&[0, 1, 0, 2, 2, 1, 0, 0, 1], &[0, 8]);
+    let hex = data_encoding::HEXLOWER.encode(&reply);
     assert_eq!(
         hex,
         "0107230d8358dc8e8890b4c58deeb62912ee0001000202010000010101"
     );
-    let (_, memo) = memo_of(&[0, 0], &further());
-    let hex = data_encoding::HEXLOWER.encode(&memo);
+    let (_, reply) = reply_of(&[0, 0], &further());
+    let hex = data_encoding::HEXLOWER.encode(&reply);
     assert_eq!(
         hex,
         "0205230d8358dc8e8890b4c58deeb62912ee02030000000003147461726765745265737441706950\
@@ -391,23 +391,23 @@ fn further() -> [Vec<Warning>; 2] {
     ]
 }
 
-/// Appends, and the memo of a batch over them with these numbers of appends; some of its messages have unknown secrets.
-fn memo(order: &[usize], warned: &[usize]) -> (Vec<Appended>, Bytes) {
+/// Appends, and the reply of a batch over them with these numbers of appends; some of its messages have unknown secrets.
+fn reply(order: &[usize], warned: &[usize]) -> (Vec<Appended>, Bytes) {
     let warnings: Vec<_> = (0..order.len())
         .map(|at| match warned.contains(&at) {
             true => vec![Warning::SecretUnknown],
             false => Vec::new(),
         })
         .collect();
-    memo_of(order, &warnings)
+    reply_of(order, &warnings)
 }
 
-fn memo_of(order: &[usize], warnings: &[Vec<Warning>]) -> (Vec<Appended>, Bytes) {
+fn reply_of(order: &[usize], warnings: &[Vec<Warning>]) -> (Vec<Appended>, Bytes) {
     let mut appends: Vec<_> = (0..3).map(|n| append(n, 100, 0)).collect();
     let mut places = Vec::new();
     for number in order {
         let index = appends[*number].len;
-        places.push(Place {
+        places.push(AppendPlace {
             append: *number,
             index,
         });
@@ -415,8 +415,8 @@ fn memo_of(order: &[usize], warnings: &[Vec<Warning>]) -> (Vec<Appended>, Bytes)
     }
     appends.retain(|append| append.len > 0);
     let digest = BodyDigest::of(b"body");
-    let bytes = Memo::encode(digest, true, &places, warnings);
-    let read = Memo::decode(&bytes, &appends).unwrap();
+    let bytes = KeptReply::encode(digest, true, &places, warnings);
+    let read = KeptReply::decode(&bytes, &appends).unwrap();
     assert_eq!(
         (read.digest, read.batch, read.places, read.warnings),
         (digest, true, places, warnings.to_vec())
@@ -425,39 +425,42 @@ fn memo_of(order: &[usize], warnings: &[Vec<Warning>]) -> (Vec<Appended>, Bytes)
 }
 
 #[test]
-fn a_memo_reads_back_and_a_changed_one_is_refused_or_says_something_else() {
-    let one = memo(&[0; 9], &[]);
+fn a_reply_reads_back_and_a_changed_one_is_refused_or_says_something_else() {
+    let one = reply(&[0; 9], &[]);
     assert_eq!(one.1.len(), 18);
     for (appends, bytes) in [
         one,
-        memo(&[0, 1, 0, 2, 2, 1, 0, 0, 1, 0], &[]),
-        memo(&[0, 1, 0, 2, 2, 1, 0, 0, 1, 0], &[0, 7, 8]),
-        memo(&[0], &[0]),
-        memo_of(&[0, 1], &further()),
+        reply(&[0, 1, 0, 2, 2, 1, 0, 0, 1, 0], &[]),
+        reply(&[0, 1, 0, 2, 2, 1, 0, 0, 1, 0], &[0, 7, 8]),
+        reply(&[0], &[0]),
+        reply_of(&[0, 1], &further()),
     ] {
         for cut in 0..bytes.len() {
-            assert!(Memo::decode(&bytes[..cut], &appends).is_none(), "{cut}");
+            assert!(
+                KeptReply::decode(&bytes[..cut], &appends).is_none(),
+                "{cut}"
+            );
         }
         let more = [&bytes[..], &[0]].concat();
-        assert!(Memo::decode(&more, &appends).is_none());
-        assert!(Memo::decode(&bytes, &[append(0, 0, 77), append(1, 0, 1)]).is_none());
+        assert!(KeptReply::decode(&more, &appends).is_none());
+        assert!(KeptReply::decode(&bytes, &[append(0, 0, 77), append(1, 0, 1)]).is_none());
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.to_vec();
             changed[bit / 8] ^= 1 << (bit % 8);
             // It has no checksum of its own: the journal has.
-            drop(Memo::decode(&changed, &appends));
+            drop(KeptReply::decode(&changed, &appends));
         }
     }
 }
 
 #[test]
-fn the_largest_batch_that_can_be_configured_has_a_memo_that_fits() {
+fn the_largest_batch_that_can_be_configured_has_a_reply_that_fits() {
     let order: Vec<usize> = (0..100_000).map(|n| n % 3).collect();
     let slip = Slip::new(&"-".repeat(Slip::GIVEN_BYTES_MAX), 3).unwrap();
     let mut warnings = vec![vec![Warning::SecretUnknown]; order.len()];
     for warnings in warnings.iter_mut().take(READ_WARNINGS_LEN_MAX) {
         warnings.push(Warning::UnknownMember(slip.clone()));
     }
-    let (_, bytes) = memo_of(&order, &warnings);
-    assert!(bytes.len() <= crate::storage::MEMO_BYTES_MAX);
+    let (_, bytes) = reply_of(&order, &warnings);
+    assert!(bytes.len() <= crate::storage::REPLY_BYTES_MAX);
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     push::{
-        position::{Place, Position, PositionKey},
+        position::{ClientPosition, PositionKey, StreamPlace},
         resource::ResourceName,
     },
     runtime::clock::Timestamp,
@@ -28,7 +28,7 @@ pub(super) type Id = (ResourceName, CursorName);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::push) struct At {
     /// Everything before that place is done.
-    pub(in crate::push) position: Position,
+    pub(in crate::push) position: ClientPosition,
     /// It was made for a time at which there was nothing yet: what comes before that time is not sent.
     pub(in crate::push) waits_for: Option<Timestamp>,
 }
@@ -150,7 +150,7 @@ impl Cursor {
     }
 
     /// Moves it forward; returns whether that was news. What is at or below its place is none.
-    pub(super) fn advance(state: &mut State, position: Position, now: Timestamp) -> bool {
+    pub(super) fn advance(state: &mut State, position: ClientPosition, now: Timestamp) -> bool {
         let known = &state.at.position;
         let same_life = known.incarnation == position.incarnation;
         if state.removed || (same_life && position.place.is_within(&known.place)) {
@@ -211,7 +211,7 @@ impl Held {
     }
 
     /// Takes note of what the client has done; it is durable soon ([`Held::settle`]).
-    pub(in crate::push) fn ack(&self, position: Position) {
+    pub(in crate::push) fn ack(&self, position: ClientPosition) {
         let now = self.cursors.now();
         let mut state = self.cursor.state();
         let news = state.holder == Some(self.number) && Cursor::advance(&mut state, position, now);
@@ -238,7 +238,7 @@ impl Drop for Held {
     }
 }
 
-impl Place {
+impl StreamPlace {
     /// Returns whether all of this place is part of `other`.
     pub(in crate::push) fn is_within(&self, other: &Self) -> bool {
         let mut next = self.next.iter().zip(0..);

@@ -33,7 +33,7 @@ use crate::{
 };
 
 use super::{
-    position::{Position, PositionKey},
+    position::{ClientPosition, PositionKey},
     resource::ResourceName,
 };
 
@@ -215,7 +215,7 @@ impl Cursors {
         &self,
         stream: &ResourceName,
         name: &CursorName,
-        position: Position,
+        position: ClientPosition,
     ) -> Result<(), CursorError> {
         let cursor = self.find(stream, name).ok_or(CursorError::Unknown)?;
         let news = Cursor::advance(&mut cursor.state(), position, self.now());
@@ -385,7 +385,7 @@ impl Cursors {
         change: impl Future<Output = Result<T, CursorError>> + Send + 'static,
     ) -> Result<T, CursorError> {
         let ended = || CommitError::MaybeStored("the task of the change has ended".into());
-        let done = self.0.tasks.finish(Part::Change, change).await;
+        let done = self.0.tasks.run_to_end(Part::Change, change).await;
         done.unwrap_or_else(|| Err(ended().into()))
     }
 

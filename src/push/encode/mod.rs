@@ -35,7 +35,7 @@ use super::{
         hub::{Encode, Encoded},
     },
     resource::{ObjectName, Resource},
-    schema::{Gap, PreambleRecord, StreamFacts, gap_record, preamble},
+    schema::{MissedOffsets, PreambleRecord, StreamFacts, gap_record, preamble},
     settings::Settings,
 };
 
@@ -177,7 +177,11 @@ impl Encoder {
         format!("{verb} STREAM {} {set}PARTITIONS {partitions}", self.log)
     }
 
-    fn facts<'a>(&'a self, stream: &'a Stream, missing: Option<&'a [Gap]>) -> StreamFacts<'a> {
+    fn facts<'a>(
+        &'a self,
+        stream: &'a Stream,
+        missing: Option<&'a [MissedOffsets]>,
+    ) -> StreamFacts<'a> {
         let created = stream.events.first();
         StreamFacts {
             name: &stream.name,
@@ -316,8 +320,8 @@ impl Told {
     }
 }
 
-fn gaps(missing: &Missing) -> Vec<Gap> {
-    let gap = |&(partition, from, to): &(Partition, u64, u64)| Gap {
+fn gaps(missing: &Missing) -> Vec<MissedOffsets> {
+    let gap = |&(partition, from, to): &(Partition, u64, u64)| MissedOffsets {
         partition,
         from: crate::model::ids::Offset(from),
         to: crate::model::ids::Offset(to),

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::push::position::Place;
+use crate::push::position::StreamPlace;
 
 /// The longest head of a message.
 const HEAD_LEN_MAX: usize = 10;
@@ -19,7 +19,7 @@ pub struct Frame {
     /// Where each record ends in the text; what is between them is a comma.
     record_ends: Vec<usize>,
     last_pos: Option<String>,
-    behind: Place,
+    behind: StreamPlace,
     ends: Ends,
 }
 
@@ -80,7 +80,7 @@ impl Frame {
     }
 
     /// Returns the place where the next frame begins.
-    pub(in crate::push) fn behind(&self) -> &Place {
+    pub(in crate::push) fn behind(&self) -> &StreamPlace {
         &self.behind
     }
 
@@ -156,9 +156,9 @@ impl FrameBuilder {
     }
 
     /// Returns the frame; `last_pos` is the position of the last record that has one.
-    pub(in crate::push) fn finish(
+    pub(in crate::push) fn build(
         mut self,
-        behind: Place,
+        behind: StreamPlace,
         last_pos: Option<String>,
         ends: Ends,
     ) -> Frame {
@@ -207,7 +207,7 @@ mod tests {
                 true
             });
         }
-        builder.finish(Place::default(), None, Ends::WithTheLog)
+        builder.build(StreamPlace::default(), None, Ends::WithTheLog)
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
             out.push(b'x');
             false
         }));
-        let made = builder.finish(Place::default(), None, Ends::WithTheLog);
+        let made = builder.build(StreamPlace::default(), None, Ends::WithTheLog);
         assert_eq!((&made.text()[..], made.is_empty()), (&b"[]"[..], true));
     }
 
@@ -260,7 +260,7 @@ mod tests {
         }
         assert!(builder.is_over(6) && !builder.is_over(7));
         builder.take_back();
-        let made = builder.finish(Place::default(), None, Ends::WithTheLog);
+        let made = builder.build(StreamPlace::default(), None, Ends::WithTheLog);
         assert_eq!((&made.text()[..], made.records_len()), (&b"[1,2]"[..], 2));
     }
 

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::{OnceCell, oneshot};
 
 use super::{Carry, frame::Frame, hub::HubError};
-use crate::push::position::Place;
+use crate::push::position::StreamPlace;
 
 /// Bytes of frames that are kept for those who are behind others, of all data streams together; of each the newest two are
 /// kept in any case.
@@ -40,12 +40,12 @@ pub(in crate::push) struct Frames {
     known: Mutex<Known>,
 }
 
-type Key = (u64, Place);
+type Key = (u64, StreamPlace);
 type Making = oneshot::Receiver<Result<Arc<Frame>, HubError>>;
 
 #[derive(Debug)]
 struct Known {
-    entries: BTreeMap<Key, Arc<Entry>>,
+    entries: BTreeMap<Key, Arc<FrameSlot>>,
     /// The same, oldest first, and some that are gone.
     order: VecDeque<Key>,
     /// How many readers stand at places of a rank.
@@ -56,7 +56,7 @@ struct Known {
 
 /// A place, and the frame that begins there.
 #[derive(Debug, Default)]
-pub(in crate::push) struct Entry {
+pub(in crate::push) struct FrameSlot {
     pub(in crate::push) frame: OnceCell<Arc<Frame>>,
     /// The task that makes it, if it takes more than one turn.
     pub(in crate::push) making: tokio::sync::Mutex<Option<Making>>,
@@ -66,7 +66,7 @@ pub(in crate::push) struct Entry {
     bytes: AtomicUsize,
 }
 
-impl Entry {
+impl FrameSlot {
     /// Takes what was read beyond the frame before.
     pub(in crate::push) fn carry(&self) -> Carry {
         std::mem::take(&mut *self.carry.lock().unwrap_or_else(PoisonError::into_inner))
@@ -96,20 +96,20 @@ impl Frames {
     }
 
     /// Returns what is known of a place.
-    pub(in crate::push) fn entry(&self, place: &Place) -> Arc<Entry> {
+    pub(in crate::push) fn entry(&self, place: &StreamPlace) -> Arc<FrameSlot> {
         self.known().entry(place)
     }
 
     /// Returns the nearest place behind `place` at which a frame begins.
-    pub(in crate::push) fn next_behind(&self, place: &Place) -> Option<Place> {
-        let from = (place.rank().checked_add(1)?, Place::default());
+    pub(in crate::push) fn next_behind(&self, place: &StreamPlace) -> Option<StreamPlace> {
+        let from = (place.rank().checked_add(1)?, StreamPlace::default());
         let known = self.known();
         let next = known.entries.range(from..).next();
         next.map(|((_, place), _)| place.clone())
     }
 
     /// Keeps a frame that begins at a place, and what was read beyond it.
-    pub(in crate::push) fn keep(&self, place: &Place, frame: &Frame, carry: Carry) {
+    pub(in crate::push) fn keep(&self, place: &StreamPlace, frame: &Frame, carry: Carry) {
         let mut known = self.known();
         let behind = known.entry(frame.behind());
         // What was read beyond the frame counts until its place is forgotten, whether somebody goes on there or not.
@@ -130,7 +130,7 @@ impl Frames {
     }
 
     /// Takes note of a reader that comes to a place.
-    pub(in crate::push) fn come(&self, place: &Place) {
+    pub(in crate::push) fn come(&self, place: &StreamPlace) {
         let mut known = self.known();
         if known.readers.is_empty() {
             known.shares.0.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +139,7 @@ impl Frames {
     }
 
     /// Takes note of a reader that leaves a place for another one, or for good.
-    pub(in crate::push) fn leave(&self, place: &Place, to: Option<&Place>) {
+    pub(in crate::push) fn leave(&self, place: &StreamPlace, to: Option<&StreamPlace>) {
         let mut known = self.known();
         if let Some(to) = to {
             *known.readers.entry(to.rank()).or_default() += 1;
@@ -158,23 +158,23 @@ impl Frames {
 }
 
 impl Known {
-    fn entry(&mut self, place: &Place) -> Arc<Entry> {
+    fn entry(&mut self, place: &StreamPlace) -> Arc<FrameSlot> {
         let key = (place.rank(), place.clone());
         if let Some(entry) = self.entries.get(&key) {
             return entry.clone();
         }
-        let entry = Arc::<Entry>::default();
+        let entry = Arc::<FrameSlot>::default();
         self.entries.insert(key.clone(), entry.clone());
         self.order.push_back(key);
         entry
     }
 
-    fn count(&mut self, entry: &Entry, bytes: usize) {
+    fn count(&mut self, entry: &FrameSlot, bytes: usize) {
         entry.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
     }
 
-    fn forget(&mut self, entry: &Entry) {
+    fn forget(&mut self, entry: &FrameSlot) {
         self.bytes -= entry.bytes.load(Ordering::Relaxed);
     }
 
@@ -225,8 +225,8 @@ mod tests {
     use super::*;
     use crate::push::feed::frame::{Ends, FrameBuilder};
 
-    fn at(next: u64) -> Place {
-        Place {
+    fn at(next: u64) -> StreamPlace {
+        StreamPlace {
             events: 0,
             next: vec![next],
         }
@@ -239,7 +239,7 @@ mod tests {
             out.resize(out.len() + bytes, b'x');
             true
         });
-        builder.finish(at(behind), None, Ends::Before)
+        builder.build(at(behind), None, Ends::Before)
     }
 
     /// Frames of those bytes between the first places.

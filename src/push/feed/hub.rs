@@ -32,15 +32,15 @@ use crate::{
 };
 
 use super::{
-    Carry, FeedError, Gap, Next, Run,
+    Carry, FeedError, FeedGap, Next, Run,
     frame::{Ends, Frame, FrameBuilder},
-    frames::{Entry, Frames, Shares},
+    frames::{FrameSlot, Frames, Shares},
     gaps::{Gaps, Missing},
 };
 use crate::push::{
     encode::Scratch,
     feed,
-    position::{Contract, Place, PositionKey, Positions},
+    position::{Contract, PositionKey, Positions, StreamPlace},
     resource::{QualityOfService, ResourceName},
 };
 
@@ -104,7 +104,7 @@ pub(in crate::push) trait Encode: fmt::Debug + Send + Sync {
 
 /// What a hub is made of.
 #[derive(Debug)]
-pub(in crate::push) struct Parts {
+pub(in crate::push) struct HubParts {
     pub(in crate::push) name: ResourceName,
     pub(in crate::push) streams: Streams,
     pub(in crate::push) stream: StreamId,
@@ -124,7 +124,7 @@ pub(in crate::push) struct Parts {
 /// Makes the frames of one data stream, each once.
 #[derive(Debug)]
 pub(in crate::push) struct Hub {
-    parts: Parts,
+    parts: HubParts,
     incarnation: Incarnation,
     frames: Frames,
     /// Bytes of the frame that was made last: the next one will have about as many.
@@ -157,7 +157,7 @@ struct Pen<'a> {
 }
 
 impl Hub {
-    pub(in crate::push) fn new(parts: Parts, stream: &Stream) -> Self {
+    pub(in crate::push) fn new(parts: HubParts, stream: &Stream) -> Self {
         let preamble = parts.encode.preamble(stream, None);
         Self {
             preamble: frames(preamble, parts.frame_bytes),
@@ -189,7 +189,7 @@ impl Hub {
         &self.frames
     }
 
-    pub(in crate::push) fn parts(&self) -> &Parts {
+    pub(in crate::push) fn parts(&self) -> &HubParts {
         &self.parts
     }
 
@@ -199,7 +199,7 @@ impl Hub {
     /// Nothing is lost when the call is dropped; another one goes on.
     pub(in crate::push) async fn next(
         self: &Arc<Self>,
-        place: &Place,
+        place: &StreamPlace,
     ) -> Result<Arc<Frame>, HubError> {
         let entry = self.frames.entry(place);
         let make = || self.make(place, &entry);
@@ -208,13 +208,13 @@ impl Hub {
 
     /// Returns whether the frame that begins at a place is there.
     #[cfg(test)]
-    pub(in crate::push) fn is_made(&self, place: &Place) -> bool {
+    pub(in crate::push) fn is_made(&self, place: &StreamPlace) -> bool {
         self.frames.entry(place).frame.initialized()
     }
 
     /// Has the frame made that begins at a place, if there is something behind it and nobody does that yet.
-    pub(in crate::push) fn make_ahead(self: &Arc<Self>, place: &Place) {
-        let Parts {
+    pub(in crate::push) fn make_ahead(self: &Arc<Self>, place: &StreamPlace) {
+        let HubParts {
             streams,
             stream,
             tasks,
@@ -238,10 +238,10 @@ impl Hub {
     /// the next time. If it began anew then, one whose client talks a lot would get nothing.
     async fn make(
         self: &Arc<Self>,
-        place: &Place,
-        entry: &Arc<Entry>,
+        place: &StreamPlace,
+        entry: &Arc<FrameSlot>,
     ) -> Result<Arc<Frame>, HubError> {
-        let Parts {
+        let HubParts {
             streams,
             stream,
             tasks,
@@ -274,14 +274,22 @@ impl Hub {
 
     /// Makes a frame. A panic in it ends the clients that wait for this frame, and nothing else: what it has changed
     /// until then is its own, and what was read ahead for it is read again.
-    async fn make_guarded(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
+    async fn make_guarded(
+        &self,
+        place: &StreamPlace,
+        entry: &FrameSlot,
+    ) -> Result<Arc<Frame>, HubError> {
         let panics = self.parts.tasks.panics();
         let made = panics.guard(Part::Frame, self.make_whole(place, entry));
         made.await.unwrap_or(Err(HubError::Panicked))
     }
 
-    async fn make_whole(&self, place: &Place, entry: &Entry) -> Result<Arc<Frame>, HubError> {
-        let Parts {
+    async fn make_whole(
+        &self,
+        place: &StreamPlace,
+        entry: &FrameSlot,
+    ) -> Result<Arc<Frame>, HubError> {
+        let HubParts {
             streams,
             stream,
             tasks,
@@ -306,9 +314,9 @@ impl Hub {
     async fn gather(
         &self,
         mut run: Run<'_>,
-        until: Option<&Place>,
+        until: Option<&StreamPlace>,
     ) -> Result<(Frame, Carry), FeedError> {
-        let Parts { key, contract, .. } = &self.parts;
+        let HubParts { key, contract, .. } = &self.parts;
         let expected = self.last_bytes.load(Ordering::Relaxed);
         let mut frame = FrameBuilder::with_capacity(expected);
         let mut pen = Pen {
@@ -316,7 +324,7 @@ impl Hub {
             positions: key.positions(*contract, run.stream().incarnation),
             scratch: Scratch::default(),
         };
-        let mut behind = Place::default();
+        let mut behind = StreamPlace::default();
         // The place behind the last record that is sent, once the run has gone on from there.
         let (mut last, mut is_at_last) = (None, false);
         let (mut begun, mut looks, mut looked_at) = (None, 0_u32, 0);
@@ -374,7 +382,7 @@ impl Hub {
             last.as_ref()
         };
         let last = last.map(|place| pen.positions.text(place));
-        let frame = frame.finish(place, last, ends);
+        let frame = frame.build(place, last, ends);
         self.last_bytes.store(frame.wire().len(), Ordering::Relaxed);
         Ok((frame, carry))
     }
@@ -383,7 +391,7 @@ impl Hub {
         &self,
         run: &Run<'_>,
         next: Next,
-        behind: &Place,
+        behind: &StreamPlace,
         pen: &mut Pen<'_>,
         frame: &mut FrameBuilder,
     ) -> Encoded {
@@ -418,8 +426,8 @@ impl Hub {
     }
 
     /// Says what is missing, to those who want to go on.
-    fn overtaken(&self, gap: Gap) -> Result<(Frame, Carry), HubError> {
-        let Parts {
+    fn overtaken(&self, gap: FeedGap) -> Result<(Frame, Carry), HubError> {
+        let HubParts {
             name,
             streams,
             stream,
@@ -442,7 +450,7 @@ impl Hub {
             });
         }
         Ok((
-            frame.finish(gap.behind, None, Ends::Before),
+            frame.build(gap.behind, None, Ends::Before),
             Carry::default(),
         ))
     }
@@ -462,8 +470,8 @@ fn frames(records: Vec<Vec<u8>>, frame_bytes: usize) -> Vec<Arc<Frame>> {
         add(&mut frame);
         if frame.is_over(frame_bytes) {
             frame.take_back();
-            frames.push(Arc::new(std::mem::take(&mut frame).finish(
-                Place::default(),
+            frames.push(Arc::new(std::mem::take(&mut frame).build(
+                StreamPlace::default(),
                 None,
                 Ends::Before,
             )));
@@ -471,7 +479,11 @@ fn frames(records: Vec<Vec<u8>>, frame_bytes: usize) -> Vec<Arc<Frame>> {
         }
     }
     if !frame.is_empty() {
-        frames.push(Arc::new(frame.finish(Place::default(), None, Ends::Before)));
+        frames.push(Arc::new(frame.build(
+            StreamPlace::default(),
+            None,
+            Ends::Before,
+        )));
     }
     frames
 }

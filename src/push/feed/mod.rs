@@ -26,7 +26,7 @@ use crate::{
     storage::{Bounds, ControlEvent, Page, ReadError, Stream, StreamBounds},
 };
 
-use super::position::Place;
+use super::position::StreamPlace;
 
 /// Bytes that a page has, for all partitions together; but no page is smaller than a block of the log.
 const PAGES_BYTES: usize = 1 << 20;
@@ -42,7 +42,7 @@ pub(super) enum FeedError {
     Gone,
     /// Records behind the place were removed before they were read.
     #[error("records were removed before they were sent")]
-    Overtaken(Gap),
+    Overtaken(FeedGap),
     /// The log cannot be read here.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -50,11 +50,11 @@ pub(super) enum FeedError {
 
 /// What was removed before it was read, and where to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Gap {
+pub(super) struct FeedGap {
     /// Partition, first offset that is missing, first one that is not.
     pub(super) missing: Vec<(Partition, u64, u64)>,
     /// The place behind the gap.
-    pub(super) behind: Place,
+    pub(super) behind: StreamPlace,
 }
 
 /// What is next.
@@ -100,7 +100,7 @@ pub(super) struct Run<'a> {
     tasks: &'a Tasks,
     stream: Arc<Stream>,
     lanes: Vec<Lane>,
-    place: Place,
+    place: StreamPlace,
     page_bytes: usize,
 }
 
@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         streams: &'a Streams,
         tasks: &'a Tasks,
         stream: StreamId,
-        place: Place,
+        place: StreamPlace,
         carry: Carry,
     ) -> Result<Self, FeedError> {
         let found = streams.engine().bounds(stream).ok_or(FeedError::Gone)?;
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
     }
 
     /// Returns the place behind everything that was taken.
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &StreamPlace {
         &self.place
     }
 
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
     }
 
     /// Returns the place behind what is next.
-    pub(super) fn behind(&self, next: Next, place: &mut Place) {
+    pub(super) fn behind(&self, next: Next, place: &mut StreamPlace) {
         place.clone_from(&self.place);
         match next {
             Next::Event(number) => {
@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes what is next and goes to the place behind it; `behind` is the one before then.
-    pub(super) fn take(&mut self, next: Next, behind: &mut Place) {
+    pub(super) fn take(&mut self, next: Next, behind: &mut StreamPlace) {
         if let Next::Record(partition) = next {
             self.lanes[usize::from(partition.0)]
                 .read
@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
     }
 
     /// Ends the run; what was read and not taken goes along.
-    pub(super) fn end(self) -> (Place, Carry) {
+    pub(super) fn end(self) -> (StreamPlace, Carry) {
         let read = self.lanes.into_iter().map(|lane| lane.read);
         (self.place, Carry(read.collect()))
     }
@@ -332,12 +332,12 @@ fn record(first: Option<(Timestamp, usize)>) -> Option<Next> {
     Some(Next::Record(Partition(u16::try_from(number).ok()?)))
 }
 
-pub(super) fn next_of(place: &Place, partition: Partition) -> Offset {
+pub(super) fn next_of(place: &StreamPlace, partition: Partition) -> Offset {
     let next = place.next.get(usize::from(partition.0));
     Offset(next.copied().unwrap_or_default())
 }
 
-fn pass(place: &mut Place, partition: Partition, next: Offset) {
+fn pass(place: &mut StreamPlace, partition: Partition, next: Offset) {
     let at = usize::from(partition.0);
     if place.next.len() <= at {
         place.next.resize(at + 1, 0);
@@ -346,7 +346,7 @@ fn pass(place: &mut Place, partition: Partition, next: Offset) {
 }
 
 /// A stream that has grown has places in more partitions.
-fn take_in(event: &ControlEvent, place: &mut Place) {
+fn take_in(event: &ControlEvent, place: &mut StreamPlace) {
     let partitions = usize::from(event.kind.partitions().unwrap_or_default());
     if place.next.len() < partitions {
         place.next.resize(partitions, 0);
@@ -354,7 +354,7 @@ fn take_in(event: &ControlEvent, place: &mut Place) {
 }
 
 /// Returns whether a place is one of this life of a stream, whether or not what is behind it is still kept.
-pub(super) fn knows(found: &StreamBounds, incarnation: Incarnation, place: &Place) -> bool {
+pub(super) fn knows(found: &StreamBounds, incarnation: Incarnation, place: &StreamPlace) -> bool {
     let tails = found.partitions.iter().map(|bounds| bounds.tail.0);
     incarnation == found.stream.incarnation
         && place.next.len() <= found.partitions.len()
@@ -367,7 +367,7 @@ pub(super) fn knows(found: &StreamBounds, incarnation: Incarnation, place: &Plac
 }
 
 /// Returns what was removed or lost behind a place.
-pub(super) fn gap(found: &StreamBounds, place: &Place) -> Option<Gap> {
+pub(super) fn gap(found: &StreamBounds, place: &StreamPlace) -> Option<FeedGap> {
     let mut behind = place.clone();
     let mut missing = Vec::new();
     for (number, bounds) in (0..).zip(&found.partitions) {
@@ -379,7 +379,7 @@ pub(super) fn gap(found: &StreamBounds, place: &Place) -> Option<Gap> {
             pass(&mut behind, partition, there);
         }
     }
-    (!missing.is_empty()).then_some(Gap { missing, behind })
+    (!missing.is_empty()).then_some(FeedGap { missing, behind })
 }
 
 /// Returns the offset, or the first one behind it that was not lost.
@@ -390,19 +390,19 @@ pub(super) fn behind_lost(found: &StreamBounds, partition: Partition, offset: Of
 }
 
 /// Returns the gap of a partition that goes on somewhere else than it should.
-fn passed_over(lane: &Lane, place: &Place) -> Gap {
+fn passed_over(lane: &Lane, place: &StreamPlace) -> FeedGap {
     let partition = lane.of.partition;
     let (from, to) = (next_of(place, partition), lane.next.min(lane.tail));
     let mut behind = place.clone();
     pass(&mut behind, partition, to);
-    Gap {
+    FeedGap {
         missing: vec![(partition, from.0, to.0)],
         behind,
     }
 }
 
 /// Returns whether there is something behind a place.
-pub(super) fn is_ready(streams: &Streams, stream: StreamId, place: &Place) -> bool {
+pub(super) fn is_ready(streams: &Streams, stream: StreamId, place: &StreamPlace) -> bool {
     let found = streams.engine().bounds(stream);
     found.is_some_and(|found| {
         let mut partitions = (0..).zip(&found.partitions);
@@ -418,7 +418,7 @@ pub(super) fn is_ready(streams: &Streams, stream: StreamId, place: &Place) -> bo
 pub(super) async fn ready(
     streams: &Streams,
     stream: StreamId,
-    place: &Place,
+    place: &StreamPlace,
 ) -> Result<(), FeedError> {
     let engine = streams.engine();
     let mut changes = engine.streams_changed();

@@ -12,7 +12,9 @@ mod tests;
 use data_encoding::HEXLOWER;
 use ring::digest;
 
-pub use preamble::{Gap, PreambleKind, PreambleRecord, StreamFacts, gap_record, preamble};
+pub use preamble::{
+    MissedOffsets, PreambleKind, PreambleRecord, StreamFacts, gap_record, preamble,
+};
 
 use super::{
     json::Json,

@@ -30,12 +30,12 @@ pub struct StreamFacts<'a> {
     pub node: &'a str,
     /// What a subscriber that said it may lose records has lost; empty if the stream was made anew, and `None` if it asked
     /// for nothing that is gone.
-    pub gap: Option<&'a [Gap]>,
+    pub gap: Option<&'a [MissedOffsets]>,
 }
 
 /// Offsets of a partition that a subscriber did not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct MissedOffsets {
     /// The partition.
     pub partition: Partition,
     /// The first one.
@@ -164,7 +164,7 @@ fn stream_metadata(encoding: &Encoding, facts: &StreamFacts<'_>) -> Json {
     ])
 }
 
-fn lost(gaps: &[Gap]) -> Json {
+fn lost(gaps: &[MissedOffsets]) -> Json {
     let gaps = gaps.iter().map(|gap| {
         let offsets = [("from", gap.from.0.into()), ("to", gap.to.0.into())];
         (gap.partition.to_string(), Json::object(offsets))

@@ -23,7 +23,7 @@ fn resource(json: &str, rest: &str) -> Resource {
     Resource::parse(body.as_bytes()).unwrap()
 }
 
-fn records(resource: &Resource, node: &str, gap: Option<&[Gap]>) -> Vec<PreambleRecord> {
+fn records(resource: &Resource, node: &str, gap: Option<&[MissedOffsets]>) -> Vec<PreambleRecord> {
     let name: StreamName = "Data-Sync".parse().unwrap();
     let append = ObjectName::append_table("SYNCGATE", &name).unwrap();
     let facts = StreamFacts {
@@ -37,7 +37,11 @@ fn records(resource: &Resource, node: &str, gap: Option<&[Gap]>) -> Vec<Preamble
     preamble(resource, &facts)
 }
 
-fn told(resource: &Resource, node: &str, gap: Option<&[Gap]>) -> Vec<(PreambleRecord, Value)> {
+fn told(
+    resource: &Resource,
+    node: &str,
+    gap: Option<&[MissedOffsets]>,
+) -> Vec<(PreambleRecord, Value)> {
     let records = records(resource, node, gap).into_iter();
     let records = records.map(|record| {
         let value = serde_json::from_slice(&record.json).unwrap();
@@ -97,7 +101,7 @@ fn the_preamble_has_one_order_and_each_switch_leaves_out_its_records() {
 
 #[test]
 fn metadata_of_the_stream() {
-    let gap = [Gap {
+    let gap = [MissedOffsets {
         partition: Partition(3),
         from: Offset(5),
         to: Offset(120),

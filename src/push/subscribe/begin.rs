@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 
 use crate::runtime::clock::Timestamp;
 
-use crate::push::position::{Position, PositionInvalid, PositionKey};
+use crate::push::position::{ClientPosition, PositionInvalid, PositionKey};
 
 /// Where a client wants to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(in crate::push) enum Begin {
     /// At the first record with that time or a later one.
     Time(Timestamp),
     /// Behind that record.
-    Position(Position),
+    Position(ClientPosition),
 }
 
 /// A text that says no place to start at.
@@ -168,10 +168,10 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused() {
-        let position = PositionKey::new(&[2; 32]).text(&Position {
+        let position = PositionKey::new(&[2; 32]).text(&ClientPosition {
             contract: crate::push::position::Contract::new("a", "b", "c"),
             incarnation: crate::model::ids::Incarnation(1),
-            place: crate::push::position::Place::default(),
+            place: crate::push::position::StreamPlace::default(),
         });
         for text in [
             "",

@@ -13,8 +13,8 @@ use super::{
     cursors::{At, CursorError, CursorName, Held},
     data_stream::DataStream,
     encode::Encoder,
-    feed::hub::{Hub, Parts},
-    position::{Contract, Position},
+    feed::hub::{Hub, HubParts},
+    position::{ClientPosition, Contract},
     registry::Push,
     resource::{ResourceName, View},
     subscribe::{
@@ -133,7 +133,7 @@ impl Push {
     pub(super) async fn at(&self, source: &Source, begin: &Begin) -> Result<At, StartRefused> {
         let start = self.start(source, begin).await?;
         Ok(At {
-            position: Position {
+            position: ClientPosition {
                 contract: source.contract,
                 incarnation: source.log.incarnation,
                 place: start.place,
@@ -172,7 +172,7 @@ impl Push {
     }
 
     fn hub(&self, stream: &DataStream, log: &Arc<Stream>, contract: Contract) -> Hub {
-        let parts = Parts {
+        let parts = HubParts {
             name: stream.name.clone(),
             streams: self.0.streams.clone(),
             stream: log.id,

@@ -7,18 +7,18 @@ use crate::push::{
         frame::{Ends, Frame},
         hub::Hub,
     },
-    position::Place,
+    position::StreamPlace,
 };
 
 /// A place at which somebody stands.
 #[derive(Debug)]
-pub(in crate::push) struct Reader {
+pub(in crate::push) struct FrameReader {
     hub: Arc<Hub>,
-    place: Place,
+    place: StreamPlace,
 }
 
-impl Reader {
-    pub(in crate::push) fn new(hub: Arc<Hub>, place: Place) -> Self {
+impl FrameReader {
+    pub(in crate::push) fn new(hub: Arc<Hub>, place: StreamPlace) -> Self {
         hub.frames().come(&place);
         Self { hub, place }
     }
@@ -27,12 +27,12 @@ impl Reader {
         &self.hub
     }
 
-    pub(in crate::push) fn place(&self) -> &Place {
+    pub(in crate::push) fn place(&self) -> &StreamPlace {
         &self.place
     }
 
     /// Goes to another place.
-    pub(in crate::push) fn go_to(&mut self, place: &Place) {
+    pub(in crate::push) fn go_to(&mut self, place: &StreamPlace) {
         self.hub.frames().leave(&self.place, Some(place));
         self.place.clone_from(place);
     }
@@ -46,7 +46,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for FrameReader {
     fn drop(&mut self) {
         self.hub.frames().leave(&self.place, None);
     }

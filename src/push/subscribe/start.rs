@@ -9,8 +9,8 @@ use crate::{
 
 use super::begin::Begin;
 use crate::push::{
-    feed::{self, Gap},
-    position::{Contract, Place, Position},
+    feed::{self, FeedGap},
+    position::{ClientPosition, Contract, StreamPlace},
     resource::QualityOfService,
 };
 
@@ -18,7 +18,7 @@ use crate::push::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::push) struct Start {
     /// The place.
-    pub(in crate::push) place: Place,
+    pub(in crate::push) place: StreamPlace,
     /// What is missing before it: only a client that has asked for at most once is told so, and goes on.
     pub(in crate::push) gap: Option<Vec<(Partition, u64, u64)>>,
     /// There is no record with that time yet; it starts with the first one.
@@ -93,7 +93,7 @@ async fn from_time(
 
 fn from_position(
     found: &StreamBounds,
-    position: &Position,
+    position: &ClientPosition,
     contract: Contract,
     quality: QualityOfService,
 ) -> Result<Start, StartRefused> {
@@ -115,7 +115,7 @@ fn from_position(
     }
     let (place, gap) = match feed::gap(found, place) {
         None => (place.clone(), None),
-        Some(Gap { missing, behind }) if goes_on => (behind, Some(missing)),
+        Some(FeedGap { missing, behind }) if goes_on => (behind, Some(missing)),
         Some(_) => return Err(StartRefused::Gone),
     };
     Ok(Start {
@@ -126,7 +126,7 @@ fn from_position(
 }
 
 /// The first record that is kept, in each partition.
-fn earliest(found: &StreamBounds) -> Place {
+fn earliest(found: &StreamBounds) -> StreamPlace {
     let next: Vec<_> = found
         .partitions
         .iter()
@@ -137,7 +137,7 @@ fn earliest(found: &StreamBounds) -> Place {
         .map(|(number, bounds)| feed::behind_lost(found, Partition(number), bounds.earliest).0);
     let there: Vec<_> = there.collect();
     if there.iter().all(|next| *next == 0) {
-        return Place::default();
+        return StreamPlace::default();
     }
     // Those before all that is kept belong to what is gone. But a purge that has removed what is missing is told: whoever
     // has something of before learns so that it is gone.
@@ -153,7 +153,7 @@ fn earliest(found: &StreamBounds) -> Place {
 }
 
 /// Behind everything there is.
-fn now(found: &StreamBounds) -> Place {
+fn now(found: &StreamBounds) -> StreamPlace {
     let next = found.partitions.iter().map(|bounds| bounds.tail.0);
     place(found, found.stream.events.len(), next.collect())
 }
@@ -163,7 +163,7 @@ async fn first_at(
     streams: &Streams,
     found: &StreamBounds,
     time: Timestamp,
-) -> Result<Place, StartRefused> {
+) -> Result<StreamPlace, StartRefused> {
     let mut next = Vec::with_capacity(found.partitions.len());
     for (of, Bounds { earliest, tail }) in found.stream.all_partitions().zip(&found.partitions) {
         let offset = streams.engine().offset_at(of, time).await?;
@@ -177,7 +177,7 @@ async fn first_at(
 }
 
 /// Returns a place as a run that comes there would have it: without the partitions that the stream gets later.
-fn place(found: &StreamBounds, events: usize, mut next: Vec<u64>) -> Place {
+fn place(found: &StreamBounds, events: usize, mut next: Vec<u64>) -> StreamPlace {
     let known = found.stream.events.iter().take(events);
     let partitions = known.filter_map(|event| event.kind.partitions()).max();
     let partitions = usize::from(partitions.unwrap_or_default());
@@ -185,5 +185,5 @@ fn place(found: &StreamBounds, events: usize, mut next: Vec<u64>) -> Place {
         next.truncate(partitions);
     }
     let events = events as u64;
-    Place { events, next }
+    StreamPlace { events, next }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::{runtime::clock::Timestamp, storage::CommitError};
 
 use super::{
-    reader::Reader,
+    reader::FrameReader,
     start::{self, Start},
 };
 use crate::push::{
@@ -21,14 +21,14 @@ use crate::push::{
         frame::Frame,
         hub::{Hub, HubError},
     },
-    position::{Place, Position},
+    position::{ClientPosition, StreamPlace},
 };
 
 /// Where one client stands. It costs this and, while it is sent, one frame.
 #[derive(Debug)]
 pub struct Subscription {
     stream: Arc<DataStream>,
-    reader: Reader,
+    reader: FrameReader,
     ended: watch::Receiver<Option<Ended>>,
     /// What comes first, in reverse.
     preamble: Vec<Arc<Frame>>,
@@ -97,7 +97,7 @@ impl Subscription {
         preamble.reverse();
         Self {
             stream,
-            reader: Reader::new(hub, start.place),
+            reader: FrameReader::new(hub, start.place),
             ended,
             preamble,
             waits_for: start.waits_for,
@@ -201,7 +201,7 @@ impl Subscription {
     pub fn pos(&self) -> Option<String> {
         let hub = self.reader.hub();
         let parts = hub.parts();
-        let at = || Position {
+        let at = || ClientPosition {
             contract: parts.contract,
             incarnation: hub.incarnation(),
             place: self.reader.place().clone(),
@@ -237,7 +237,7 @@ enum Found {
 }
 
 /// Waits for more, and looks whether that has the time that is waited for.
-async fn wait(hub: &Hub, place: &Place, time: Timestamp) -> Result<Start, HubError> {
+async fn wait(hub: &Hub, place: &StreamPlace, time: Timestamp) -> Result<Start, HubError> {
     let parts = hub.parts();
     let ready = feed::ready(&parts.streams, parts.stream, place).await;
     ready.map_err(|_gone| HubError::Gone)?;

@@ -22,13 +22,13 @@ use super::{
         frame::Frame,
         frames::Shares,
         gaps::{Gaps, Missing},
-        hub::{Encode, Encoded, Hub, HubError, Parts},
+        hub::{Encode, Encoded, Hub, HubError, HubParts},
     },
-    position::{Contract, Place, Position, PositionKey},
+    position::{ClientPosition, Contract, PositionKey, StreamPlace},
     resource::QualityOfService,
     subscribe::{
         begin::Begin,
-        reader::Reader,
+        reader::FrameReader,
         start::{StartRefused, start},
     },
 };
@@ -173,7 +173,7 @@ impl Shown {
         quality: QualityOfService,
         frame_bytes: usize,
     ) -> Arc<Hub> {
-        let parts = Parts {
+        let parts = HubParts {
             name: "s1".parse().unwrap(),
             streams: self.streams.clone(),
             stream: self.stream.id,

@@ -109,7 +109,7 @@ async fn while_a_full_frame_is_sent_the_next_one_is_made() {
         shown.contract,
         QualityOfService::ExactlyOnce,
     );
-    let mut reader = Reader::new(hub.clone(), begun.await.unwrap().place);
+    let mut reader = FrameReader::new(hub.clone(), begun.await.unwrap().place);
     let mut frames = Vec::new();
     loop {
         let frame = hub.next(reader.place()).await.unwrap();

@@ -86,8 +86,8 @@ async fn a_position_that_is_no_longer_there_is_refused_or_a_gap_and_a_foreign_on
         (foreign, life, 1, vec![3, 3], Err(())),
         (foreign, other, 1, vec![3, 3], Err(())),
     ] {
-        let place = Place { events, next };
-        let position = Position {
+        let place = StreamPlace { events, next };
+        let position = ClientPosition {
             contract,
             incarnation,
             place: place.clone(),
@@ -141,7 +141,7 @@ async fn what_was_lost_to_damage_is_never_passed_in_silence() {
     // It is told behind the last record before it, whatever is next elsewhere.
     let before = &all[..4];
     let strict = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);
-    let first = strict.next(&Place::default()).await.unwrap();
+    let first = strict.next(&StreamPlace::default()).await.unwrap();
     assert_eq!(records(std::slice::from_ref(&first)), before);
     let overtaken = strict.next(first.behind()).await;
     assert!(matches!(overtaken, Err(HubError::Overtaken)));

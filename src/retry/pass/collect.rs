@@ -40,7 +40,7 @@ impl Pass {
 
     /// Takes back what has not begun if the time is over, and waits for the rest.
     ///
-    /// In a stream whose records end with their redrive anything can be taken back: what was done behind it is skipped
+    /// In a stream whose records end with their retry anything can be taken back: what was done behind it is skipped
     /// next time. Where records are called again, the next pass would call those, too. So there only what nothing that
     /// was called is behind is taken back at once; the holes have some time yet to be called.
     pub(in crate::retry) async fn collect_rest(
@@ -53,7 +53,7 @@ impl Pass {
         while !in_flight.is_empty() {
             let over = self.is_over();
             let stopped = self.stop.is_cancelled();
-            // When the gateway stops, boards give nothing out any more; and for a caller who is gone nothing is called.
+            // When the gateway stops, queues give nothing out any more; and for a caller who is gone nothing is called.
             let fills =
                 self.calls_again() && !stopped && result.is_ok() && Instant::now() < holes_by;
             if over || result.is_err() {
@@ -115,7 +115,7 @@ impl Pass {
             Some(Redone::Failed { cause, moved_to }) => {
                 report.failed += 1;
                 if let Some(stream) = moved_to {
-                    report.requeued += 1;
+                    report.moved += 1;
                     *report.moved_to.entry(stream).or_default() += 1;
                 }
                 failed = Some(cause);

@@ -1,4 +1,4 @@
-//! The part of a pass that gives records to the boards, as far as its bounds allow.
+//! The part of a pass that gives records to the queues, as far as its bounds allow.
 
 use std::{pin::pin, time::Duration};
 
@@ -14,13 +14,13 @@ use super::{
     collect::LOOK_EVERY,
     in_flight::InFlight,
     progress::Progress,
-    reader::{Read, Reader, unread},
+    reader::{PassReader, Read, unread},
 };
 use crate::retry::Error;
 use crate::{
     dispatch::{
         TargetId,
-        queue::job::{Errand, Redriven, Start},
+        queue::job::{Errand, Retried, Start},
     },
     model::{ids::PartitionId, record::StoredRecord},
     storage::{Epoch, ReadError},
@@ -44,7 +44,7 @@ pub(in crate::retry) enum LeftOff {
     Bound,
 }
 
-/// What became of a record that was to be given to its board.
+/// What became of a record that was to be given to its queue.
 enum Given {
     Taken,
     /// Its target is shut.
@@ -54,10 +54,10 @@ enum Given {
 }
 
 impl Pass {
-    /// Gives records to the boards until there is nothing more to call, or a bound of the pass.
+    /// Gives records to the queues until there is nothing more to call, or a bound of the pass.
     pub(in crate::retry) async fn give(
         &mut self,
-        reader: &mut Reader,
+        reader: &mut PassReader,
         epoch: Option<Epoch>,
         progress: &mut Progress,
         in_flight: &mut InFlight,
@@ -82,8 +82,8 @@ impl Pass {
                     return Ok(LeftOff::Bound);
                 }
             }
-            let finished = reader.has_ended(at);
-            if self.skips(finished) {
+            let settled = reader.has_ended(at);
+            if self.skips(settled) {
                 self.report.skipped += 1;
                 progress.done(at);
                 at = at.next();
@@ -172,7 +172,7 @@ impl Pass {
             let given = match self.is_shut(target.as_ref()) {
                 true => Given::Shut,
                 false => {
-                    let ends = epoch.filter(|_| !finished);
+                    let ends = epoch.filter(|_| !settled);
                     let target = target.clone();
                     self.give_one(reader.of, &stored, target, ends, in_flight)
                         .await
@@ -219,7 +219,7 @@ impl Pass {
         Ok(true)
     }
 
-    /// Gives a record to its board, which may be full for as long as the pass lasts.
+    /// Gives a record to its queue, which may be full for as long as the pass lasts.
     async fn give_one(
         &mut self,
         of: PartitionId,
@@ -230,7 +230,7 @@ impl Pass {
     ) -> Given {
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
-        let errand = Errand::Redrive(Redriven {
+        let errand = Errand::Retry(Retried {
             stream: self.stream.clone(),
             mapping: self.mapping.clone(),
             ends,
@@ -271,12 +271,12 @@ impl Pass {
         in_flight.len() >= room && in_flight.len_of(target) >= room
     }
 
-    /// A record that waits for its first dispatch is left to it; one that is resolved is called again only if asked for.
-    fn skips(&self, finished: bool) -> bool {
+    /// A record that waits for its first dispatch is left to it; one that is settled is called again only if asked for.
+    fn skips(&self, settled: bool) -> bool {
         if self.replay {
-            !finished
+            !settled
         } else {
-            finished && !self.redeliver
+            settled && !self.redeliver
         }
     }
 

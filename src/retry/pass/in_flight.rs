@@ -1,4 +1,4 @@
-//! The records that a pass has given to the boards: which of them can be taken back, and when to give out no more.
+//! The records that a pass has given to the queues: which of them can be taken back, and when to give out no more.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     dispatch::{
-        Shared, TargetId,
+        DispatchContext, TargetId,
         queue::job::{Redone, Start},
     },
     model::ids::Offset,
@@ -20,11 +20,11 @@ use crate::{
 /// What became of a record; `None` if a stop has cut it.
 pub(in crate::retry) type Answered = (Offset, Option<Redone>);
 
-/// Records given to the boards.
+/// Records given to the queues.
 #[derive(Default)]
 pub(in crate::retry) struct InFlight {
-    /// Whose boards they are on. Without it nothing is swept, which a test may want.
-    shared: Option<Arc<Shared>>,
+    /// Whose queues they are on. Without it nothing is swept, which a test may want.
+    shared: Option<Arc<DispatchContext>>,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
     /// Those whose answer is waited for.
     given: BTreeMap<Offset, Given>,
@@ -44,7 +44,7 @@ pub(in crate::retry) struct Given {
 
 impl InFlight {
     /// Nothing yet.
-    pub(in crate::retry) fn new(shared: Arc<Shared>) -> Self {
+    pub(in crate::retry) fn new(shared: Arc<DispatchContext>) -> Self {
         Self {
             shared: Some(shared),
             answers: FuturesUnordered::new(),
@@ -145,7 +145,7 @@ impl InFlight {
         taken
     }
 
-    /// What was taken back leaves the boards at once. It would hold up there what a later pass gives out: for the breaker,
+    /// What was taken back leaves the queues at once. It would hold up there what a later pass gives out: for the breaker,
     /// and for the target's rate.
     fn sweep<'a>(&self, targets: impl IntoIterator<Item = &'a TargetId>) {
         let Some(shared) = &self.shared else { return };

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, PartitionReport, RedriveReport, Stopped,
+    Error, PartitionReport, RetryReport, Stopped,
     failing::Failing,
     filter::Filter,
     group::Standing,
@@ -24,12 +24,12 @@ use super::{
         in_flight::InFlight,
         progress::Progress,
         rate::Rate,
-        reader::{Reader, unread},
+        reader::{PassReader, unread},
     },
     running::{Here, Running},
 };
 use crate::{
-    dispatch::{Shared, queue::job::Mapping},
+    dispatch::{DispatchContext, queue::job::Mapping},
     model::ids::{Offset, PartitionId},
     runtime::tasks::Part,
     storage::{Epoch, LeaseEvent, Stream},
@@ -45,7 +45,7 @@ pub(super) const TIME_LEAST: Duration = Duration::from_secs(2);
 
 /// A pass over one or several partitions of a stream.
 pub(super) struct Pass {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<DispatchContext>,
     /// Fires when the gateway stops, or the caller is gone.
     pub(super) stop: CancellationToken,
     pub(super) stream: Arc<Stream>,
@@ -59,7 +59,7 @@ pub(super) struct Pass {
     pub(super) filter: Filter,
     pub(super) records_max: u64,
     pub(super) in_flight_max: usize,
-    /// No record is given to the boards after this.
+    /// No record is given to the queues after this.
     pub(super) by: Instant,
     /// But until then if none was settled or passed over.
     pub(super) least_by: Instant,
@@ -74,7 +74,7 @@ pub(super) struct Pass {
     /// A bound has ended the pass in a partition, and not that there was nothing more to call.
     pub(super) is_cut: bool,
     /// What has come of it so far.
-    pub(super) report: RedriveReport,
+    pub(super) report: RetryReport,
     /// Is told how far the pass is; `None` in a dry run.
     pub(super) running: Option<Arc<Running>>,
     /// The same for the partition that the pass has come to.
@@ -82,7 +82,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) async fn run(mut self, partitions: &[PartitionId]) -> Result<RedriveReport, Error> {
+    pub(super) async fn run(mut self, partitions: &[PartitionId]) -> Result<RetryReport, Error> {
         // All at once: copies that the pass leaves in one partition are not for it in another.
         let status = |of: &PartitionId| self.shared.streams.engine().status(*of);
         let tails = partitions.iter().map(|of| Ok(status(of)?.bounds.tail));
@@ -123,7 +123,7 @@ impl Pass {
             waiting = report.waiting.iter().map(|waiting| waiting.count).sum::<u64>(),
             dry_run = self.dry_run,
             hung_up = self.stop.is_cancelled() && !self.shared.stop.is_cancelled(),
-            "redrive done"
+            "retry done"
         );
         Ok(self.report)
     }
@@ -158,7 +158,7 @@ impl Pass {
         progress.trimmed = start.0 - asked.0;
         self.report.unmatched += in_time.start.0 - start.0;
         let mut in_flight = InFlight::new(self.shared.clone());
-        let mut reader = Reader::new(of, in_time.start, in_time.end);
+        let mut reader = PassReader::new(of, in_time.start, in_time.end);
         let panics = self.shared.tasks.panics().clone();
         let given = self.give(&mut reader, epoch, &mut progress, &mut in_flight);
         let passed = panics.guard(Part::Retry, given).await;

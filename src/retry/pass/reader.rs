@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use crate::retry::Error;
 use crate::{
-    dispatch::Shared,
+    dispatch::DispatchContext,
     model::{
         ids::{Offset, PartitionId},
         record::StoredRecord,
     },
-    storage::{Finished, ReadError},
+    storage::{ReadError, SettledOffsets},
 };
 
 /// What is read at a time.
@@ -26,56 +26,56 @@ pub(in crate::retry) enum Read {
 }
 
 /// Reads on, and says which records have an end.
-pub(in crate::retry) struct Reader {
+pub(in crate::retry) struct PassReader {
     pub(in crate::retry) of: PartitionId,
     /// Nothing from here on is read.
     pub(in crate::retry) tail: Offset,
     page: VecDeque<StoredRecord>,
-    finished: Finished,
-    finished_to: Offset,
+    settled: SettledOffsets,
+    settled_to: Offset,
 }
 
-impl Reader {
+impl PassReader {
     pub(in crate::retry) fn new(of: PartitionId, start: Offset, tail: Offset) -> Self {
         Self {
             of,
             tail,
             page: VecDeque::new(),
-            finished: Finished::default(),
-            finished_to: start,
+            settled: SettledOffsets::default(),
+            settled_to: start,
         }
     }
 
     /// Returns whether the ends from `at` on are to be looked up first.
     pub(in crate::retry) fn wants_ends(&self, at: Offset) -> bool {
-        at >= self.finished_to
+        at >= self.settled_to
     }
 
     /// Looks up which of the next records have an end.
     pub(in crate::retry) fn look_up_ends(
         &mut self,
-        shared: &Shared,
+        shared: &DispatchContext,
         at: Offset,
     ) -> Result<(), Error> {
-        self.finished_to = at.plus(ENDS_LEN).min(self.tail);
-        let ends = at..self.finished_to;
-        self.finished = shared
+        self.settled_to = at.plus(ENDS_LEN).min(self.tail);
+        let ends = at..self.settled_to;
+        self.settled = shared
             .streams
             .engine()
-            .finished(self.of, ends)
+            .settled_offsets(self.of, ends)
             .map_err(unread)?;
         Ok(())
     }
 
     /// Returns whether a record has an end, as far as ends were looked up.
     pub(in crate::retry) fn has_ended(&self, at: Offset) -> bool {
-        self.finished.contains(at)
+        self.settled.contains(at)
     }
 
     /// Returns the record of an offset; those before it cannot be read any more.
     pub(in crate::retry) async fn read(
         &mut self,
-        shared: &Shared,
+        shared: &DispatchContext,
         at: Offset,
     ) -> Result<Read, ReadError> {
         while self.page.front().is_some_and(|stored| stored.offset < at) {

@@ -24,11 +24,11 @@ async fn the_time_budget_ends_a_pass_at_an_offset_without_gap_or_repeat() {
     let _still = stand_still();
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target.address, 5).await;
     let mut request = gateway.request(UNAVAILABLE);
     request.time_budget = Duration::from_millis(200);
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         target.next_call().await.answer(200);
         let second = target.next_call().await;
         // Held until the budget is over: it has begun, so it is waited for.
@@ -47,7 +47,7 @@ async fn the_time_budget_ends_a_pass_at_an_offset_without_gap_or_repeat() {
     );
     let mut rest = gateway.request(UNAVAILABLE);
     rest.after = report.last_read_offset;
-    let (report, ()) = tokio::join!(redrive(&redriver, rest), async {
+    let (report, ()) = tokio::join!(retry(&retrier, rest), async {
         for path in ["/2", "/3", "/4"] {
             let call = target.next_call().await;
             assert_eq!(call.path, path, "what was taken back is called once");
@@ -76,7 +76,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         least_by: Instant::now().checked_sub(over_since).unwrap(),
         mapping: Arc::new(Mapping {
             streams: ErrorMapping::default().0,
-            redrives_max: 1,
+            retries_max: 1,
             left_lanes: LeftLanes::default(),
         }),
         redeliver: true,
@@ -86,21 +86,21 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
         open: OpenTargets::default(),
         look_at: Instant::now(),
         is_cut: false,
-        report: RedriveReport {
+        report: RetryReport {
             attempted: 3,
-            ..RedriveReport::default()
+            ..RetryReport::default()
         },
         running: None,
         here: None,
     };
     let mut progress = Progress::from(Offset(0));
     let mut in_flight = InFlight::default();
-    let mut boards = Vec::new();
+    let mut queues = Vec::new();
     for offset in 0..3 {
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
         in_flight.add(Offset(offset), None, start.clone(), answered);
-        boards.push((start, Some(answer)));
+        queues.push((start, Some(answer)));
     }
     let answer = |(start, answer): &mut (Start, Option<oneshot::Sender<_>>)| {
         start.begin() && {
@@ -109,7 +109,7 @@ async fn cut(gateway: &Harness, over_since: Duration) -> (bool, Offset) {
             true
         }
     };
-    let [first, second, third] = &mut boards[..] else {
+    let [first, second, third] = &mut queues[..] else {
         unreachable!("there are three")
     };
     let first_answer = first.1.take().unwrap();
@@ -145,13 +145,13 @@ async fn a_pass_that_is_cut_calls_what_it_has_called_others_behind_of() {
 async fn a_pass_that_calls_again_gives_out_nothing_that_may_take_too_long() {
     let _still = stand_still();
     let mut target = StubTarget::start().await;
-    let gateway = Harness::start(|config| config.redrive.in_flight_max = 1).await;
+    let gateway = Harness::start(|config| config.retry.in_flight_max = 1).await;
     gateway.failed(UNAVAILABLE, target.address, 2).await;
     let mut request = gateway.request(UNAVAILABLE);
     request.redeliver = true;
     request.time_budget = Duration::from_millis(400);
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         let call = target.next_call().await;
         // A target that takes more than half of the time.
         advance(Duration::from_millis(250)).await;

@@ -10,8 +10,8 @@ use crate::{
 async fn harness(partitions: u16) -> Harness {
     let dir = tempfile::TempDir::new().unwrap();
     Harness::start_in(dir, partitions, |config| {
-        config.redrive.failing_calls_max = 3;
-        config.redrive.in_flight_max = 1;
+        config.retry.failing_calls_max = 3;
+        config.retry.in_flight_max = 1;
     })
     .await
 }
@@ -29,10 +29,10 @@ async fn a_target_whose_first_calls_fail_alike_ends_the_pass_and_the_rest_stays(
     let mut fine = StubTarget::start().await;
     let down = StubTarget::always(404).await;
     let gateway = harness(1).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, down, 5).await;
     gateway.failed(UNAVAILABLE, fine.address, 2).await;
-    let report = redrive(&redriver, gateway.request(UNAVAILABLE)).await;
+    let report = retry(&retrier, gateway.request(UNAVAILABLE)).await;
     assert_eq!((report.attempted, counts(&report)), (3, (0, 3, 0)));
     assert_eq!(report.stopped, failing(down, Cause::Status(404)));
     assert_eq!(
@@ -45,7 +45,7 @@ async fn a_target_whose_first_calls_fail_alike_ends_the_pass_and_the_rest_stays(
     // The next pass ends at the end of the stream, however its calls came out.
     let mut rest = gateway.request(UNAVAILABLE);
     rest.after = report.last_read_offset;
-    let (report, ()) = tokio::join!(redrive(&redriver, rest), async {
+    let (report, ()) = tokio::join!(retry(&retrier, rest), async {
         for _ in 0..2 {
             fine.next_call().await.answer(404);
         }
@@ -59,7 +59,7 @@ async fn a_pass_that_ends_with_the_last_failure_is_not_stopped() {
     let down = StubTarget::always(404).await;
     let gateway = harness(1).await;
     gateway.failed(UNAVAILABLE, down, 3).await;
-    let report = redrive(&gateway.redriver(), gateway.request(UNAVAILABLE)).await;
+    let report = retry(&gateway.retrier(), gateway.request(UNAVAILABLE)).await;
     assert_eq!((counts(&report), report.end_of_stream), ((0, 3, 0), true));
     assert_eq!(report.stopped, None);
 }
@@ -68,10 +68,10 @@ async fn a_pass_that_ends_with_the_last_failure_is_not_stopped() {
 async fn a_success_or_another_cause_among_the_first_calls_lets_a_pass_go_on() {
     let mut target = StubTarget::start().await;
     let gateway = harness(1).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     for other in [200, 400] {
         gateway.failed(UNAVAILABLE, target.address, 9).await;
-        let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
             for status in [404, 404, other, 404, 404, 404, 404, 404, 404] {
                 target.next_call().await.answer(status);
             }
@@ -85,14 +85,14 @@ async fn what_is_in_flight_when_a_pass_is_stopped_ends_as_it_comes_out() {
     let mut slow = StubTarget::start().await;
     let down = StubTarget::always(404).await;
     let gateway = Harness::start(|config| {
-        config.redrive.failing_calls_max = 3;
-        config.redrive.in_flight_max = 3;
+        config.retry.failing_calls_max = 3;
+        config.retry.in_flight_max = 3;
     })
     .await;
     gateway.failed(UNAVAILABLE, slow.address, 2).await;
     gateway.failed(UNAVAILABLE, down, 20).await;
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
         let held = [slow.next_call().await, slow.next_call().await];
         gateway.record_at(DEFAULT, 2).await;
         for call in held {
@@ -110,16 +110,16 @@ async fn what_is_in_flight_when_a_pass_is_stopped_ends_as_it_comes_out() {
 async fn a_target_that_asks_for_later_has_not_failed_and_the_pass_goes_on_for_others() {
     let (mut later, mut fine) = (StubTarget::start().await, StubTarget::start().await);
     let gateway = Harness::start(|config| {
-        config.redrive.failing_calls_max = 3;
-        config.redrive.in_flight_max = 3;
+        config.retry.failing_calls_max = 3;
+        config.retry.in_flight_max = 3;
         config.dispatch.backoff_ms = 3_600_000;
         config.dispatch.backoff_ms_max = 3_600_000;
     })
     .await;
     gateway.failed(UNAVAILABLE, later.address, 4).await;
     gateway.failed(UNAVAILABLE, fine.address, 2).await;
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
         let mut held = Vec::new();
         for _ in 0..3 {
             held.push(later.next_call().await);
@@ -151,7 +151,7 @@ async fn a_failing_target_ends_the_pass_over_all_partitions() {
     }
     let mut request = gateway.request(UNAVAILABLE);
     request.partitions = gateway.stream(UNAVAILABLE).all_partitions().collect();
-    let report = redrive(&gateway.redriver(), request).await;
+    let report = retry(&gateway.retrier(), request).await;
     assert_eq!(report.stopped, failing(down, Cause::Status(404)));
     assert_eq!((report.attempted, report.end_of_stream), (3, false));
     let next: Vec<_> = report
@@ -166,10 +166,10 @@ async fn a_failing_target_ends_the_pass_over_all_partitions() {
 #[tokio::test]
 async fn no_more_records_are_moved_than_it_takes_to_see_that_all_calls_fail_alike() {
     let mut down = StubTarget::start().await;
-    let gateway = Harness::start(|config| config.redrive.failing_calls_max = 3).await;
+    let gateway = Harness::start(|config| config.retry.failing_calls_max = 3).await;
     gateway.failed(UNAVAILABLE, down.address, 20).await;
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
         let held = [
             down.next_call().await,
             down.next_call().await,
@@ -184,7 +184,7 @@ async fn no_more_records_are_moved_than_it_takes_to_see_that_all_calls_fail_alik
     assert!(down.waiting_call().is_none());
 
     // One that is delivered lifts the bound for the rest of the pass.
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
         down.next_call().await.answer(200);
         let mut held = Vec::new();
         for _ in 0..16 {

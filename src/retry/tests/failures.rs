@@ -1,4 +1,4 @@
-//! Where the records go whose redrive fails.
+//! Where the records go whose retry fails.
 
 use super::*;
 
@@ -15,14 +15,14 @@ async fn a_failed_record_moves_by_the_mapping_with_its_origin_and_new_cause() {
 
     let mut request = gateway.request(UNAVAILABLE);
     request.mapping = gateway.mapping(&[("4xx", DEFAULT), ("404", INTERNAL)]);
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         let call = target.next_call().await;
         assert_eq!(call.header("idempotency-key"), [idempotency_key.as_str()]);
         call.answer(404);
     });
     assert_eq!(counts(&report), (0, 1, 0));
-    assert_eq!(report.requeued, 1);
+    assert_eq!(report.moved, 1);
     assert_eq!(report.by_status, [("404".to_owned(), 1)].into());
     let moved = gateway.record_at(INTERNAL, 0).await;
     assert_eq!(
@@ -33,7 +33,7 @@ async fn a_failed_record_moves_by_the_mapping_with_its_origin_and_new_cause() {
         ("cause-status", "404"),
         ("cause-body", "-"),
         ("attempts", "2"),
-        ("redrives", "1"),
+        ("retries", "1"),
         ("origin-stream", SOURCE),
         ("origin-offset", "0"),
         ("message-id", header(&before, "message-id")),
@@ -54,29 +54,29 @@ async fn a_failed_record_moves_by_the_mapping_with_its_origin_and_new_cause() {
 
     // Without a status there is none in the headers either.
     drop(target);
-    let redriver = gateway.redriver();
-    let report = redrive(&redriver, gateway.request(INTERNAL)).await;
+    let retrier = gateway.retrier();
+    let report = retry(&retrier, gateway.request(INTERNAL)).await;
     assert_eq!(counts(&report), (0, 1, 0));
     assert_eq!(report.by_status.keys().collect::<Vec<_>>(), ["reset"]);
     let moved = gateway.record_at(DEFAULT, 0).await;
     assert_eq!(header(&moved, "cause-class"), "reset");
     assert_eq!(header(&moved, "cause-status"), "-");
-    assert_eq!(header(&moved, "redrives"), "2");
+    assert_eq!(header(&moved, "retries"), "2");
 }
 
 #[tokio::test]
 async fn a_stream_mapped_to_itself_ends_at_its_first_tail_and_records_leave_after_the_greatest_count()
  {
     let target = StubTarget::always(500).await;
-    let gateway = Harness::start(|config| config.redrive.redrives_max = 3).await;
-    let redriver = gateway.redriver();
+    let gateway = Harness::start(|config| config.retry.retries_max = 3).await;
+    let retrier = gateway.retrier();
     gateway.failed(DEFAULT, target, 5).await;
     let mut after = None;
     for pass in 1..=2 {
         let mut request = gateway.request(DEFAULT);
         request.mapping = gateway.mapping(&[("default", DEFAULT)]);
         request.after = after;
-        let report = redrive(&redriver, request).await;
+        let report = retry(&retrier, request).await;
         assert_eq!(counts(&report), (0, 5, 0));
         assert!(report.end_of_stream);
         assert_eq!(report.last_read_offset, Some(Offset(pass * 5 - 1)));
@@ -84,12 +84,12 @@ async fn a_stream_mapped_to_itself_ends_at_its_first_tail_and_records_leave_afte
     }
     let mut last = gateway.request(DEFAULT);
     last.mapping = gateway.mapping(&[("500", DEFAULT)]);
-    let report = redrive(&redriver, last).await;
+    let report = retry(&retrier, last).await;
     assert_eq!(counts(&report), (0, 5, 10));
     assert_eq!(gateway.counts(DEFAULT).open_len(), 0);
     assert_eq!(gateway.counts(UNRECOVERABLE).open_len(), 5);
     assert_eq!(
-        header(&gateway.record_at(UNRECOVERABLE, 0).await, "redrives"),
+        header(&gateway.record_at(UNRECOVERABLE, 0).await, "retries"),
         "3"
     );
 }
@@ -111,7 +111,7 @@ async fn without_a_mapping_a_record_fails_into_the_stream_that_its_first_dispatc
         let first = gateway.record_at(stream, 0).await;
         let mut request = gateway.request(stream);
         request.mapping = ErrorMapping::default();
-        let report = redrive(&gateway.redriver(), request).await;
+        let report = retry(&gateway.retrier(), request).await;
         assert_eq!((counts(&report), report.end_of_stream), ((0, 1, 0), true));
         assert_eq!(report.moved_to, [(stream.parse().unwrap(), 1)].into());
         let again = gateway.record_at(stream, 1).await;
@@ -127,7 +127,7 @@ async fn without_a_mapping_a_record_fails_into_the_stream_that_its_first_dispatc
                 "{status} {name}"
             );
         }
-        assert_eq!(header(&again, "redrives"), "1");
+        assert_eq!(header(&again, "retries"), "1");
         assert_eq!(gateway.counts(stream).open_len(), 1);
     }
 }
@@ -136,7 +136,7 @@ async fn without_a_mapping_a_record_fails_into_the_stream_that_its_first_dispatc
 async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
     let target = StubTarget::always(404).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     let mut secret = message(target, "/x");
     secret["vaultSecretName"] = json!("gone");
     for message in [json!({}), secret, message(target, "/x")] {
@@ -146,7 +146,7 @@ async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
     }
     let mut request = gateway.request(UNAVAILABLE);
     request.mapping = gateway.mapping(&[("500", INTERNAL), ("secret", INTERNAL)]);
-    let report = redrive(&redriver, request).await;
+    let report = retry(&retrier, request).await;
     assert_eq!(counts(&report), (0, 3, 0));
     let by_status = ["404", "invalid", "secret"].map(|cause| (cause.to_owned(), 1));
     assert_eq!(report.by_status, by_status.into());
@@ -160,11 +160,11 @@ async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
 async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_loop_over_it_ends()
 {
     let mut target = StubTarget::start().await;
-    let gateway = Harness::start(|config| config.redrive.redrives_max = 2).await;
-    let redriver = gateway.redriver();
+    let gateway = Harness::start(|config| config.retry.retries_max = 2).await;
+    let retrier = gateway.retrier();
     let message = message(target.address, "/x");
-    for (key, redrives) in [("a", "0"), ("b", "1"), ("c", "2"), ("d", "9")] {
-        let record = record(key, &message, &[("redrives", redrives)]);
+    for (key, retries) in [("a", "0"), ("b", "1"), ("c", "2"), ("d", "9")] {
+        let record = record(key, &message, &[("retries", retries)]);
         gateway.append(UNRECOVERABLE, 0, vec![record]).await;
     }
     let mut pass = gateway.request(UNRECOVERABLE);
@@ -174,7 +174,7 @@ async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_
         async {
             let mut reports = Vec::new();
             loop {
-                let report = redrive(&redriver, pass.clone()).await;
+                let report = retry(&retrier, pass.clone()).await;
                 pass.after = report.last_read_offset;
                 let ended = report.end_of_stream;
                 reports.push(report);
@@ -191,16 +191,16 @@ async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_
             }
         }
     );
-    let sum = |of: fn(&RedriveReport) -> u64| reports.iter().map(of).sum::<u64>();
-    assert_eq!((sum(|one| one.failed), sum(|one| one.requeued)), (7, 3));
+    let sum = |of: fn(&RetryReport) -> u64| reports.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|one| one.failed), sum(|one| one.moved)), (7, 3));
     assert!(target.waiting_call().is_none());
     let left = gateway.counts(UNRECOVERABLE);
     assert_eq!((left.moved, left.open_len()), (3, 4), "none is lost");
     let last = gateway.record_at(UNRECOVERABLE, 6).await;
-    assert_eq!(header(&last, "redrives"), "2");
+    assert_eq!(header(&last, "retries"), "2");
 
     // It can be delivered all the same.
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNRECOVERABLE)), async {
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNRECOVERABLE)), async {
         for _ in 0..4 {
             target.next_call().await.answer(200);
         }
@@ -237,8 +237,8 @@ async fn a_retry_names_the_version_of_the_secret_that_it_has_sent() {
         let headers = [&named[..], &cause].concat();
         let failed = record("k", &message(target.address, "/x"), &headers);
         gateway.append(UNAVAILABLE, 0, vec![failed]).await;
-        let redriver = gateway.redriver();
-        let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let retrier = gateway.retrier();
+        let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
             if let Some(sent) = &sent {
                 let call = target.next_call().await;
                 assert_eq!(call.header("authorization"), [sent.as_str()], "{name}");

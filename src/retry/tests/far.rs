@@ -4,7 +4,7 @@ use super::*;
 use crate::storage::local::tests::far::journal_at;
 
 #[tokio::test]
-async fn records_over_each_edge_of_32_bits_are_dispatched_and_redriven_once() {
+async fn records_over_each_edge_of_32_bits_are_dispatched_and_retried_once() {
     for edge in [1_u64 << 31, 1 << 32, 1 << 53] {
         let first = edge - 1;
         let mut target = StubTarget::start().await;
@@ -26,8 +26,8 @@ async fn records_over_each_edge_of_32_bits_are_dispatched_and_redriven_once() {
 
         let mut request = gateway.request(UNAVAILABLE);
         request.after = Some(Offset(first));
-        let redriver = gateway.redriver();
-        let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        let retrier = gateway.retrier();
+        let (report, ()) = tokio::join!(retry(&retrier, request), async {
             for key in &keys[1..] {
                 let call = target.next_call().await;
                 assert_eq!(call.header("idempotency-key")[0], *key);
@@ -38,8 +38,8 @@ async fn records_over_each_edge_of_32_bits_are_dispatched_and_redriven_once() {
         assert_eq!(report.last_read_offset, Some(Offset(first + 2)));
 
         let gateway = Harness::start_in(gateway.stop().await, 1, |_| {}).await;
-        let redriver = gateway.redriver();
-        let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let retrier = gateway.retrier();
+        let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
             let call = target.next_call().await;
             assert_eq!(call.header("idempotency-key")[0], keys[0]);
             call.answer(200);

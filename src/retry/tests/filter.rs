@@ -21,7 +21,7 @@ fn keys(keys: &[&str]) -> Filter {
     }
 }
 
-fn reach(report: &RedriveReport) -> (Option<u64>, bool) {
+fn reach(report: &RetryReport) -> (Option<u64>, bool) {
     let last = report.last_read_offset.map(|last| last.0);
     (last, report.end_of_stream)
 }
@@ -29,11 +29,11 @@ fn reach(report: &RedriveReport) -> (Option<u64>, bool) {
 #[tokio::test]
 async fn records_that_do_not_meet_the_filter_are_read_and_left_as_they_are() {
     let (gateway, mut target) = nine().await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     let mut request = gateway.request(UNAVAILABLE);
     request.filter = keys(&["k2", "k5", "k7"]);
     request.dry_run = true;
-    let dry = redrive(&redriver, request.clone()).await;
+    let dry = retry(&retrier, request.clone()).await;
     assert_eq!((dry.attempted, dry.unmatched, dry.skipped), (3, 6, 0));
     assert_eq!(reach(&dry), (Some(8), true));
     assert!(target.waiting_call().is_none());
@@ -41,7 +41,7 @@ async fn records_that_do_not_meet_the_filter_are_read_and_left_as_they_are() {
     // They do not count towards the cap, and those behind the last one that is wanted are read too.
     request.dry_run = false;
     request.records_max = 2;
-    let (report, ()) = tokio::join!(redrive(&redriver, request.clone()), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request.clone()), async {
         let mut called = [target.next_call().await, target.next_call().await];
         called.sort_by(|one, other| one.path.cmp(&other.path));
         for (call, path) in called.into_iter().zip(["/2", "/5"]) {
@@ -53,7 +53,7 @@ async fn records_that_do_not_meet_the_filter_are_read_and_left_as_they_are() {
     assert_eq!(reach(&report), (Some(6), false));
     request.after = report.last_read_offset;
     request.records_max = 1;
-    let (report, ()) = tokio::join!(redrive(&redriver, request.clone()), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request.clone()), async {
         let call = target.next_call().await;
         assert_eq!(call.path, "/7");
         call.answer(200);
@@ -67,7 +67,7 @@ async fn records_that_do_not_meet_the_filter_are_read_and_left_as_they_are() {
 async fn a_cause_is_that_of_the_last_failure() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.deferred_ms_max = 0).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     for (path, status) in [("/a", 503), ("/b", 429), ("/c", 503)] {
         gateway.sync("", &message(target.address, path)).await;
         target.next_call().await.answer(status);
@@ -77,7 +77,7 @@ async fn a_cause_is_that_of_the_last_failure() {
     let mut causes = Causes::default();
     causes.add("4xx").unwrap();
     request.filter.causes = causes;
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         let call = target.next_call().await;
         assert_eq!(call.path, "/b");
         call.answer(200);
@@ -88,7 +88,7 @@ async fn a_cause_is_that_of_the_last_failure() {
 #[tokio::test]
 async fn a_time_is_a_range_of_offsets() {
     let (gateway, mut target) = nine().await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     let third = gateway.record_at(UNAVAILABLE, 3).await.time;
     let sixth = gateway.record_at(UNAVAILABLE, 6).await.time;
     let mut request = gateway.request(UNAVAILABLE);
@@ -108,7 +108,7 @@ async fn a_time_is_a_range_of_offsets() {
     ] {
         (request.filter.from, request.filter.to) = (from, to);
         request.after = after.map(Offset);
-        let report = redrive(&redriver, request.clone()).await;
+        let report = retry(&retrier, request.clone()).await;
         let found = (report.attempted, report.unmatched);
         assert_eq!(found, (attempted, unmatched), "{from:?} {to:?} {after:?}");
         assert_eq!(reach(&report), (Some(8), true));
@@ -116,7 +116,7 @@ async fn a_time_is_a_range_of_offsets() {
     // A position behind the end is echoed.
     request.after = Some(Offset(50));
     assert_eq!(
-        reach(&redrive(&redriver, request.clone()).await),
+        reach(&retry(&retrier, request.clone()).await),
         (Some(50), true)
     );
 
@@ -126,7 +126,7 @@ async fn a_time_is_a_range_of_offsets() {
     request.filter.from = None;
     request.filter.to = Some(sixth);
     request.records_max = 4;
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         for _ in 0..4 {
             target.next_call().await.answer(200);
         }

@@ -14,7 +14,7 @@ use crate::{
 
 impl Harness {
     /// A request that goes on with a group, and would call everything again that it does not leave out.
-    fn going_on(&self, stream: &str, group: &str) -> RedriveRequest {
+    fn going_on(&self, stream: &str, group: &str) -> RetryRequest {
         let mut request = self.request(stream);
         request.group = Some(Group {
             name: group.parse().unwrap(),
@@ -37,7 +37,7 @@ impl Harness {
     }
 
     async fn groups(&self) -> Vec<String> {
-        let all = self.engine.list("redrive/").await;
+        let all = self.engine.list("retry/").await;
         all.into_iter().map(|(key, _)| key.to_string()).collect()
     }
 
@@ -56,7 +56,7 @@ impl Harness {
     }
 }
 
-fn position(report: &RedriveReport) -> Option<u64> {
+fn position(report: &RetryReport) -> Option<u64> {
     let group = report.group.as_ref().unwrap();
     let [(partition, last)] = group.positions[..] else {
         panic!("{group:?}")
@@ -73,7 +73,7 @@ async fn a_group_goes_on_where_it_stands_also_after_a_restart() {
     for pass in 0..3 {
         let mut request = gateway.going_on(UNAVAILABLE, "nightly");
         request.records_max = 2;
-        let report = redrive(&gateway.redriver(), request).await;
+        let report = retry(&gateway.retrier(), request).await;
         assert_eq!(counts(&report), (2, 0, 0));
         assert_eq!(report.start_offset, Offset(pass * 2));
         assert_eq!(report.last_read_offset, Some(Offset(pass * 2 + 1)));
@@ -85,14 +85,14 @@ async fn a_group_goes_on_where_it_stands_also_after_a_restart() {
     let name = "nightly".to_owned();
     assert_eq!(stands, [GroupStand { name, next }]);
     // Another group, and no group, begin at the beginning.
-    let other = redrive(&gateway.redriver(), gateway.going_on(UNAVAILABLE, "other")).await;
+    let other = retry(&gateway.retrier(), gateway.going_on(UNAVAILABLE, "other")).await;
     assert_eq!((counts(&other), position(&other)), ((7, 0, 0), Some(6)));
-    let none = redrive(&gateway.redriver(), gateway.request(UNAVAILABLE)).await;
+    let none = retry(&gateway.retrier(), gateway.request(UNAVAILABLE)).await;
     assert_eq!((counts(&none), none.group), ((0, 0, 7), None));
     // At the end nothing is read, and the group stays.
-    let redriver = gateway.redriver();
-    redrive(&redriver, gateway.going_on(UNAVAILABLE, "nightly")).await;
-    let last = redrive(&redriver, gateway.going_on(UNAVAILABLE, "nightly")).await;
+    let retrier = gateway.retrier();
+    retry(&retrier, gateway.going_on(UNAVAILABLE, "nightly")).await;
+    let last = retry(&retrier, gateway.going_on(UNAVAILABLE, "nightly")).await;
     assert_eq!((last.attempted, last.end_of_stream), (0, true));
     assert_eq!(
         (last.last_read_offset, position(&last)),
@@ -104,26 +104,26 @@ async fn a_group_goes_on_where_it_stands_also_after_a_restart() {
 async fn an_offset_beside_a_group_takes_it_there_but_never_beyond_the_tail() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target, 5).await;
     let mut moves = gateway.going_on(UNAVAILABLE, "g");
     moves.group.as_mut().unwrap().moves = true;
     for (after, attempted) in [(Some(2), 2), (None, 5), (Some(3), 1)] {
         moves.after = after.map(Offset);
-        let report = redrive(&redriver, moves.clone()).await;
+        let report = retry(&retrier, moves.clone()).await;
         assert_eq!((report.attempted, position(&report)), (attempted, Some(4)));
     }
     moves.after = Some(Offset(0));
     moves.records_max = 1;
-    let report = redrive(&redriver, moves.clone()).await;
+    let report = retry(&retrier, moves.clone()).await;
     assert_eq!((report.attempted, position(&report)), (1, Some(1)));
     // What comes later would be left out for good.
     moves.after = Some(Offset(1_000));
-    let report = redrive(&redriver, moves).await;
+    let report = retry(&retrier, moves).await;
     assert_eq!(report.last_read_offset, Some(Offset(1_000)));
     assert_eq!(position(&report), Some(4));
     gateway.failed(UNAVAILABLE, target, 1).await;
-    let report = redrive(&redriver, gateway.going_on(UNAVAILABLE, "g")).await;
+    let report = retry(&retrier, gateway.going_on(UNAVAILABLE, "g")).await;
     assert_eq!((report.attempted, position(&report)), (1, Some(5)));
 }
 
@@ -131,18 +131,18 @@ async fn an_offset_beside_a_group_takes_it_there_but_never_beyond_the_tail() {
 async fn a_dry_run_neither_makes_nor_moves_a_group() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target, 3).await;
     let mut dry = gateway.going_on(UNAVAILABLE, "g");
     dry.dry_run = true;
-    let report = redrive(&redriver, dry.clone()).await;
+    let report = retry(&retrier, dry.clone()).await;
     assert_eq!((report.attempted, position(&report)), (3, None));
     assert_eq!(gateway.groups().await, [""; 0]);
     let mut one = gateway.going_on(UNAVAILABLE, "g");
     one.records_max = 1;
-    redrive(&redriver, one).await;
+    retry(&retrier, one).await;
     for _ in 0..2 {
-        let report = redrive(&redriver, dry.clone()).await;
+        let report = retry(&retrier, dry.clone()).await;
         assert_eq!((report.attempted, position(&report)), (2, Some(0)));
     }
 }
@@ -151,18 +151,18 @@ async fn a_dry_run_neither_makes_nor_moves_a_group() {
 async fn what_was_trimmed_before_a_group_saw_it_is_told() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target, 6).await;
     let mut one = gateway.going_on(UNAVAILABLE, "g");
     one.records_max = 1;
-    redrive(&redriver, one).await;
+    retry(&retrier, one).await;
     let of = gateway.partition(UNAVAILABLE, 0);
     gateway.engine.trim(of, Offset(4)).await.unwrap();
-    let report = redrive(&redriver, gateway.going_on(UNAVAILABLE, "g")).await;
+    let report = retry(&retrier, gateway.going_on(UNAVAILABLE, "g")).await;
     assert_eq!((report.trimmed, report.start_offset), (3, Offset(4)));
     assert_eq!((report.attempted, position(&report)), (2, Some(5)));
     // A new group has lost nothing.
-    let report = redrive(&redriver, gateway.going_on(UNAVAILABLE, "new")).await;
+    let report = retry(&retrier, gateway.going_on(UNAVAILABLE, "new")).await;
     assert_eq!((report.trimmed, report.attempted), (0, 2));
 }
 
@@ -170,22 +170,22 @@ async fn what_was_trimmed_before_a_group_saw_it_is_told() {
 async fn what_the_filter_leaves_out_is_done_for_the_group() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target, 4).await;
     let mut request = gateway.going_on(UNAVAILABLE, "g");
     request.filter.keys = vec!["k1".into()];
-    let report = redrive(&redriver, request).await;
+    let report = retry(&retrier, request).await;
     assert_eq!((counts(&report), position(&report)), ((1, 0, 0), Some(3)));
 }
 
 #[tokio::test]
 async fn a_pass_that_is_cut_leaves_the_group_at_the_end_of_what_is_done() {
     let mut target = StubTarget::start().await;
-    let gateway = Harness::start(|config| config.redrive.in_flight_max = 1).await;
+    let gateway = Harness::start(|config| config.retry.in_flight_max = 1).await;
     gateway.failed(UNAVAILABLE, target.address, 4).await;
     let request = gateway.going_on(UNAVAILABLE, "g");
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         target.next_call().await.answer(200);
         let second = target.next_call().await;
         gateway.stop.cancel();
@@ -194,8 +194,8 @@ async fn a_pass_that_is_cut_leaves_the_group_at_the_end_of_what_is_done() {
     assert_eq!((report.attempted, position(&report)), (2, Some(1)));
     let gateway = Harness::start_in(gateway.stop().await, 1, |_| {}).await;
     let request = gateway.going_on(UNAVAILABLE, "g");
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         for path in ["/2", "/3"] {
             let call = target.next_call().await;
             assert_eq!(call.path, path);
@@ -243,7 +243,7 @@ async fn where_a_group_stands_is_not_lost_in_silence() {
 async fn a_stream_has_so_many_groups_and_a_new_one_takes_the_place_of_one_long_unused() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target.address, 1).await;
     let id = gateway.stream(UNAVAILABLE).id;
     let now = gateway.dispatcher.shared.clock.now().0;
@@ -252,30 +252,30 @@ async fn a_stream_has_so_many_groups_and_a_new_one_takes_the_place_of_one_long_u
         // Not used for some time, but not long enough.
         let used_at = now - unused + 3_600_000_000;
         gateway
-            .put_group(format!("redrive/{id}/g{at}"), used_at)
+            .put_group(format!("retry/{id}/g{at}"), used_at)
             .await;
     }
-    let full = redriver.run(gateway.going_on(UNAVAILABLE, "new")).await;
+    let full = retrier.run(gateway.going_on(UNAVAILABLE, "new")).await;
     assert!(matches!(full, Err(Error::GroupsFull)), "{full:?}");
     assert!(target.waiting_call().is_none());
     // Other streams have their own, and those that are there go on.
-    redrive(&redriver, gateway.going_on(INTERNAL, "new")).await;
-    let old = redrive(&redriver, gateway.going_on(UNAVAILABLE, "g7")).await;
+    retry(&retrier, gateway.going_on(INTERNAL, "new")).await;
+    let old = retry(&retrier, gateway.going_on(UNAVAILABLE, "g7")).await;
     assert_eq!(position(&old), Some(0));
 
     gateway
-        .put_group(format!("redrive/{id}/g5"), now - unused)
+        .put_group(format!("retry/{id}/g5"), now - unused)
         .await;
     gateway
-        .put_group(format!("redrive/{id}/g9"), now - unused - 1)
+        .put_group(format!("retry/{id}/g9"), now - unused - 1)
         .await;
     let (made, ()) = tokio::join!(
-        redrive(&redriver, gateway.going_on(UNAVAILABLE, "new")),
+        retry(&retrier, gateway.going_on(UNAVAILABLE, "new")),
         async { target.next_call().await.answer(200) }
     );
     assert_eq!(position(&made), Some(0));
     let left = gateway.groups().await;
-    let has = |name: &str| left.contains(&format!("redrive/{id}/{name}"));
+    let has = |name: &str| left.contains(&format!("retry/{id}/{name}"));
     assert!(has("new") && has("g5") && !has("g9"), "{left:?}");
     assert_eq!(left.len(), GROUPS_LEN_MAX + 1);
 }
@@ -283,7 +283,7 @@ async fn a_stream_has_so_many_groups_and_a_new_one_takes_the_place_of_one_long_u
 #[tokio::test]
 async fn the_groups_of_a_stream_go_with_it() {
     let gateway = Harness::start(|_| {}).await;
-    let kept = format!("redrive/{}/g", gateway.stream(UNAVAILABLE).id);
+    let kept = format!("retry/{}/g", gateway.stream(UNAVAILABLE).id);
     let name = || "Mine".parse().unwrap();
     let config = StreamConfig::default;
     let mine = gateway
@@ -293,17 +293,17 @@ async fn the_groups_of_a_stream_go_with_it() {
         .unwrap();
     let of = mine.partition(Partition(0)).unwrap();
     let mut late = gateway.standing("Mine", "late").await;
-    // A redriver that comes later finds what one before it has left.
-    let left = format!("redrive/{}/g", "0".repeat(32));
+    // A retrier that comes later finds what one before it has left.
+    let left = format!("retry/{}/g", "0".repeat(32));
     gateway.put_group(left, 1).await;
-    let redriver = gateway.redriver();
-    redrive(&redriver, gateway.going_on("Mine", "g")).await;
-    redrive(&redriver, gateway.going_on(UNAVAILABLE, "g")).await;
+    let retrier = gateway.retrier();
+    retry(&retrier, gateway.going_on("Mine", "g")).await;
+    retry(&retrier, gateway.going_on(UNAVAILABLE, "g")).await;
     let delete = gateway
         .engine
         .delete_stream(mine.id, None, OpenRecords::Drop);
     delete.await.unwrap();
-    let mut changed = gateway.engine.changed("redrive/");
+    let mut changed = gateway.engine.changed("retry/");
     within("the groups to go", async {
         while gateway.groups().await != [kept.as_str()] {
             changed.changed().await.unwrap();
@@ -318,6 +318,6 @@ async fn the_groups_of_a_stream_go_with_it() {
         .create_stream(name(), 1, config())
         .await
         .unwrap();
-    let report = redrive(&redriver, gateway.going_on("Mine", "g")).await;
+    let report = retry(&retrier, gateway.going_on("Mine", "g")).await;
     assert_eq!(position(&report), None);
 }

@@ -40,8 +40,8 @@ async fn a_record_whose_look_up_could_not_begin_is_called_once_it_can() {
     .await;
     let retried = vec![named("r.silent.example", "k")];
     gateway.append(INTERNAL, 0, retried).await;
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(INTERNAL)), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(INTERNAL)), async {
         let retried = || {
             let all = gateway.dispatcher.targets();
             let mut all = all.into_iter();

@@ -1,4 +1,4 @@
-//! Redrives over a real log and real targets.
+//! Retries over a real log and real targets.
 
 mod cut;
 mod failing;
@@ -17,7 +17,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, ErrorMapping, Filter, RedriveReport, RedriveRequest, Redriver};
+use super::{Error, ErrorMapping, Filter, Retrier, RetryReport, RetryRequest};
 use crate::{
     dispatch::tests::{
         harness::{
@@ -30,13 +30,13 @@ use crate::{
 };
 
 impl Harness {
-    fn redriver(&self) -> Redriver {
-        Redriver::new(&self.dispatcher, self.config.redrive.clone())
+    fn retrier(&self) -> Retrier {
+        Retrier::new(&self.dispatcher, self.config.retry.clone())
     }
 
     /// A request for all of partition 0, with a mapping that names nothing.
-    fn request(&self, stream: &str) -> RedriveRequest {
-        RedriveRequest {
+    fn request(&self, stream: &str) -> RetryRequest {
+        RetryRequest {
             stream: self.stream(stream),
             partitions: vec![self.partition(stream, 0)],
             after: None,
@@ -68,11 +68,11 @@ impl Harness {
     }
 }
 
-async fn redrive(redriver: &Redriver, request: RedriveRequest) -> RedriveReport {
-    within("a redrive", redriver.run(request)).await.unwrap()
+async fn retry(retrier: &Retrier, request: RetryRequest) -> RetryReport {
+    within("a retry", retrier.run(request)).await.unwrap()
 }
 
-fn counts(report: &RedriveReport) -> (u64, u64, u64) {
+fn counts(report: &RetryReport) -> (u64, u64, u64) {
     (report.processed, report.failed, report.skipped)
 }
 
@@ -80,9 +80,9 @@ fn counts(report: &RedriveReport) -> (u64, u64, u64) {
 async fn a_delivered_record_is_resolved_and_skipped_from_then_on() {
     let target = StubTarget::always(204).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target, 3).await;
-    let report = redrive(&redriver, gateway.request(UNAVAILABLE)).await;
+    let report = retry(&retrier, gateway.request(UNAVAILABLE)).await;
     assert_eq!(counts(&report), (3, 0, 0));
     assert_eq!(report.last_read_offset, Some(Offset(2)));
     assert_eq!(
@@ -98,12 +98,12 @@ async fn a_delivered_record_is_resolved_and_skipped_from_then_on() {
         "all ends are stored already"
     );
 
-    let report = redrive(&redriver, gateway.request(UNAVAILABLE)).await;
+    let report = retry(&retrier, gateway.request(UNAVAILABLE)).await;
     assert_eq!(counts(&report), (0, 0, 3));
     assert!(report.end_of_stream);
     let mut again = gateway.request(UNAVAILABLE);
     again.redeliver = true;
-    let report = redrive(&redriver, again).await;
+    let report = retry(&retrier, again).await;
     assert_eq!(counts(&report), (3, 0, 0));
     assert_eq!(gateway.counts(UNAVAILABLE), ended, "nothing ends twice");
 }
@@ -112,7 +112,7 @@ async fn a_delivered_record_is_resolved_and_skipped_from_then_on() {
 async fn replaying_the_source_stream_ends_nothing_and_leaves_waiting_records_alone() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     for path in ["/0", "/1"] {
         gateway.sync("", &message(target.address, path)).await;
     }
@@ -130,7 +130,7 @@ async fn replaying_the_source_stream_ends_nothing_and_leaves_waiting_records_alo
     let waiting = target.next_call().await;
     assert_eq!(waiting.path, "/2");
 
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(SOURCE)), async {
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(SOURCE)), async {
         for status in [200, 400] {
             let call = target.next_call().await;
             let key = call.header("idempotency-key")[0].to_owned();

@@ -9,7 +9,7 @@ use crate::{
 /// One call at a time, and breakers that stay open.
 async fn harness() -> Harness {
     Harness::start(|config| {
-        config.redrive.in_flight_max = 1;
+        config.retry.in_flight_max = 1;
         config.dispatch.backoff_ms = 3_600_000;
         config.dispatch.backoff_ms_max = 3_600_000;
     })
@@ -21,7 +21,7 @@ fn origin(target: &StubTarget) -> TargetId {
 }
 
 /// Returns for how many records each target is waited, and the target that has stopped the pass.
-fn waiting(report: &RedriveReport) -> (Vec<(TargetId, u64)>, Option<TargetId>) {
+fn waiting(report: &RetryReport) -> (Vec<(TargetId, u64)>, Option<TargetId>) {
     let one = |one: &Waiting| (one.target.clone().unwrap(), one.count);
     let stopped = report.stopped.as_ref().map(|stopped| match stopped {
         Stopped::Open { target, until } => {
@@ -51,10 +51,10 @@ async fn records_of_a_target_that_asks_for_later_stay_and_those_of_others_go_on(
     for status in [429, 503] {
         let (mut later, mut fine) = (StubTarget::start().await, StubTarget::start().await);
         let gateway = harness().await;
-        let redriver = gateway.redriver();
+        let retrier = gateway.retrier();
         let targets = [&fine, &later, &later, &fine, &later, &fine];
         append(&gateway, UNAVAILABLE, &targets).await;
-        let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
             fine.next_call().await.answer(200);
             let call = later.next_call().await;
             assert_eq!(call.path, "/1");
@@ -65,7 +65,7 @@ async fn records_of_a_target_that_asks_for_later_stay_and_those_of_others_go_on(
                 call.answer(200);
             }
         });
-        assert_eq!((counts(&report), report.requeued), ((3, 0, 0), 0));
+        assert_eq!((counts(&report), report.moved), ((3, 0, 0), 0));
         let by_status = [("200".to_owned(), 3), (status.to_string(), 1)];
         assert_eq!(
             (report.attempted, report.by_status.clone()),
@@ -82,7 +82,7 @@ async fn records_of_a_target_that_asks_for_later_stay_and_those_of_others_go_on(
         // As long as it is open nothing is called, and what is settled behind the first that was left is skipped.
         let mut again = gateway.request(UNAVAILABLE);
         again.after = report.last_read_offset;
-        let report = redrive(&redriver, again).await;
+        let report = retry(&retrier, again).await;
         assert_eq!((report.attempted, counts(&report)), (0, (0, 0, 2)));
         assert_eq!(waiting(&report), left);
         assert_eq!(
@@ -104,8 +104,8 @@ async fn with_the_manners_of_the_sample_such_an_answer_is_a_failure() {
     })
     .await;
     gateway.failed(UNAVAILABLE, target, 2).await;
-    let report = redrive(&gateway.redriver(), gateway.request(UNAVAILABLE)).await;
-    assert_eq!((counts(&report), report.requeued), ((0, 2, 0), 2));
+    let report = retry(&gateway.retrier(), gateway.request(UNAVAILABLE)).await;
+    assert_eq!((counts(&report), report.moved), ((0, 2, 0), 2));
     assert_eq!((report.waiting, report.stopped), (Vec::new(), None));
 }
 
@@ -118,15 +118,15 @@ async fn a_pass_waits_for_one_probe_and_goes_on_if_it_is_answered() {
             config.dispatch.backoff_ms_max = 3_600_000;
         })
         .await;
-        let redriver = gateway.redriver();
+        let retrier = gateway.retrier();
         gateway.failed(UNAVAILABLE, target.address, 6).await;
         let mut one = gateway.request(UNAVAILABLE);
         one.records_max = 1;
-        let (report, ()) = tokio::join!(redrive(&redriver, one), async {
+        let (report, ()) = tokio::join!(retry(&retrier, one), async {
             target.next_call().await.answer(429);
         });
         assert_eq!(report.attempted, 1);
-        let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+        let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
             let probe = target.next_call().await;
             let more = target.waiting_call();
             assert!(more.is_none(), "one call probes");
@@ -148,17 +148,17 @@ async fn a_pass_waits_for_one_probe_and_goes_on_if_it_is_answered() {
     }
 }
 
-/// Targets that share a board have no breaker that would keep the next one back.
+/// Targets that share a queue have no breaker that would keep the next one back.
 #[tokio::test]
-async fn on_a_shared_board_nothing_of_a_key_is_called_behind_a_record_that_is_left() {
+async fn on_a_shared_queue_nothing_of_a_key_is_called_behind_a_record_that_is_left() {
     let mut later = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.targets_max = 0).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     for at in 0..20 {
         let record = record("k", &message(later.address, &format!("/{at}")), &[]);
         gateway.append(UNAVAILABLE, 0, vec![record]).await;
     }
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
         let first = later.next_call().await;
         within("the others to wait behind it", async {
             while gateway.dispatcher.targets()[0].queued_len < 19 {
@@ -181,7 +181,7 @@ async fn on_a_shared_board_nothing_of_a_key_is_called_behind_a_record_that_is_le
 async fn where_records_are_called_again_a_pass_ends_with_the_first_that_it_leaves() {
     let (mut later, mut fine) = (StubTarget::start().await, StubTarget::start().await);
     let gateway = harness().await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     append(&gateway, SOURCE, &[&fine, &later, &fine]).await;
     for _ in 0..2 {
         fine.next_call().await.answer(200);
@@ -192,7 +192,7 @@ async fn where_records_are_called_again_a_pass_ends_with_the_first_that_it_leave
     for (stream, redeliver, calls_len) in [(SOURCE, false, 1), (UNAVAILABLE, true, 0)] {
         let mut request = gateway.request(stream);
         request.redeliver = redeliver;
-        let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        let (report, ()) = tokio::join!(retry(&retrier, request), async {
             let call = fine.next_call().await;
             assert_eq!(call.path, "/0");
             call.answer(200);
@@ -227,11 +227,11 @@ async fn a_pass_does_not_wait_for_room_at_a_target_that_is_open() {
     })
     .await;
     append(&gateway, UNAVAILABLE, &[&later, &later, &later, &fine]).await;
-    let redriver = gateway.redriver();
-    let (report, ()) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+    let retrier = gateway.retrier();
+    let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
         let call = later.next_call().await;
-        // One is called, one is on the board, and there is no room for the third.
-        within("the board to be full", async {
+        // One is called, one is on the queue, and there is no room for the third.
+        within("the queue to be full", async {
             while gateway.dispatcher.targets()[0].queued_len == 0 {
                 tokio::task::yield_now().await;
             }
@@ -245,7 +245,7 @@ async fn a_pass_does_not_wait_for_room_at_a_target_that_is_open() {
         waiting(&report),
         (vec![(origin(&later), 3)], Some(origin(&later)))
     );
-    // They have left the board with the pass.
+    // They have left the queue with the pass.
     assert!(
         gateway
             .dispatcher
@@ -261,14 +261,14 @@ async fn a_loop_of_passes_with_hardly_any_time_moves_or_ends() {
     for answer in [503, 404, 429] {
         let target = StubTarget::always(answer).await;
         let gateway = harness().await;
-        let redriver = gateway.redriver();
+        let retrier = gateway.retrier();
         gateway.failed(UNAVAILABLE, target, 12).await;
         let (mut after, mut passes) = (None, 0);
         loop {
             let mut request = gateway.request(UNAVAILABLE);
             request.after = after;
             request.time_budget = Duration::ZERO;
-            let report = redrive(&redriver, request).await;
+            let report = retry(&retrier, request).await;
             passes += 1;
             if report.end_of_stream || report.stopped.is_some() {
                 assert_eq!(report.end_of_stream, answer == 404, "{report:?}");
@@ -286,15 +286,15 @@ async fn a_loop_of_passes_with_hardly_any_time_moves_or_ends() {
 async fn a_loop_of_passes_settles_all_that_waits_for_no_target_and_then_ends() {
     let (mut later, mut fine) = (StubTarget::start().await, StubTarget::start().await);
     let gateway = harness().await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     let targets = [&later, &fine, &later, &fine, &fine, &later, &fine, &fine];
     append(&gateway, UNAVAILABLE, &targets).await;
     let passes = async {
-        let mut reports: Vec<RedriveReport> = Vec::new();
+        let mut reports: Vec<RetryReport> = Vec::new();
         loop {
             let mut request = gateway.request(UNAVAILABLE);
             request.records_max = 2;
-            let report = redrive(&redriver, request).await;
+            let report = retry(&retrier, request).await;
             let stopped = report.stopped.is_some();
             assert_eq!(report.last_read_offset, None);
             reports.push(report);

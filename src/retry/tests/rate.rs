@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::*;
 use crate::dispatch::queue::{
-    job::{Errand, LeftLanes, Mapping, Redriven, Start},
+    job::{Errand, LeftLanes, Mapping, Retried, Start},
     pace::{Pace, Slots},
 };
 
@@ -15,11 +15,11 @@ async fn what_has_no_slot_of_the_rate_before_the_time_is_over_stays() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
     gateway.failed(UNAVAILABLE, target.address, 5).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     let mut request = gateway.request(UNAVAILABLE);
     request.rate = NonZeroU32::new(1);
     request.time_budget = Duration::from_millis(500);
-    let (report, ()) = tokio::join!(redrive(&redriver, request.clone()), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request.clone()), async {
         target.next_call().await.answer(200);
     });
     assert_eq!(counts(&report), (1, 0, 0));
@@ -30,7 +30,7 @@ async fn what_has_no_slot_of_the_rate_before_the_time_is_over_stays() {
     // A fast one is no obstacle.
     request.rate = NonZeroU32::new(100_000);
     request.time_budget = Duration::from_secs(20);
-    let (report, ()) = tokio::join!(redrive(&redriver, request.clone()), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request.clone()), async {
         for _ in 0..4 {
             target.next_call().await.answer(200);
         }
@@ -41,21 +41,21 @@ async fn what_has_no_slot_of_the_rate_before_the_time_is_over_stays() {
     request.dry_run = true;
     request.redeliver = true;
     request.time_budget = Duration::from_millis(500);
-    let report = redrive(&redriver, request).await;
+    let report = retry(&retrier, request).await;
     assert_eq!((report.attempted, report.end_of_stream), (5, true));
 }
 
 /// Else they would stand before the records of the next pass, each with a slot of the target's rate.
 #[tokio::test]
-async fn what_a_pass_takes_back_at_its_end_leaves_the_board_of_its_target() {
+async fn what_a_pass_takes_back_at_its_end_leaves_the_queue_of_its_target() {
     let mut target = StubTarget::start().await;
     // The longest that there is between two calls.
     let gateway = Harness::start(|config| config.dispatch.rate_per_second = Some(1)).await;
     gateway.failed(UNAVAILABLE, target.address, 60).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     let mut request = gateway.request(UNAVAILABLE);
     request.time_budget = Duration::from_millis(200);
-    let (report, ()) = tokio::join!(redrive(&redriver, request.clone()), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request.clone()), async {
         target.next_call().await.answer(200);
     });
     assert!(report.processed < 3, "{report:?}");
@@ -66,7 +66,7 @@ async fn what_a_pass_takes_back_at_its_end_leaves_the_board_of_its_target() {
     assert_eq!(queued_len(), 0);
     // The next pass comes further.
     request.after = report.last_read_offset;
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         target.next_call().await.answer(200);
     });
     assert!(report.processed > 0, "{report:?}");
@@ -88,11 +88,11 @@ async fn calls_that_wait_for_their_target_together_begin_one_slot_after_the_othe
         let stored = gateway.record_at(UNAVAILABLE, offset).await;
         let (answer, answered) = oneshot::channel();
         let start = Start::default();
-        let errand = Errand::Redrive(Redriven {
+        let errand = Errand::Retry(Retried {
             stream: gateway.stream(UNAVAILABLE),
             mapping: Arc::new(Mapping {
                 streams: ErrorMapping::default().0,
-                redrives_max: 20,
+                retries_max: 20,
                 left_lanes: LeftLanes::default(),
             }),
             ends: None,

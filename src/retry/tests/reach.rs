@@ -3,14 +3,14 @@
 use super::*;
 use crate::{
     retry::Group,
-    storage::{Commit, Epoch, Finish, NewEnd},
+    storage::{Commit, Epoch, NewSettlement, Settle},
 };
 
 #[tokio::test]
 async fn the_cap_is_exact_and_a_loop_visits_each_record_once() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target.address, 9).await;
     let mut after = None;
     let mut ends = Vec::new();
@@ -18,7 +18,7 @@ async fn the_cap_is_exact_and_a_loop_visits_each_record_once() {
         let mut request = gateway.request(UNAVAILABLE);
         request.after = after;
         request.records_max = 3;
-        let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+        let (report, ()) = tokio::join!(retry(&retrier, request), async {
             let mut held = Vec::new();
             for _ in 0..3 {
                 held.push(target.next_call().await);
@@ -43,23 +43,23 @@ async fn the_cap_is_exact_and_a_loop_visits_each_record_once() {
 async fn skipped_records_do_not_count_towards_the_cap() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target, 6).await;
     let mut first = gateway.request(UNAVAILABLE);
     first.records_max = 4;
     assert_eq!(
-        redrive(&redriver, first).await.last_read_offset,
+        retry(&retrier, first).await.last_read_offset,
         Some(Offset(3))
     );
     let mut from_the_start = gateway.request(UNAVAILABLE);
     from_the_start.records_max = 1;
-    let report = redrive(&redriver, from_the_start.clone()).await;
+    let report = retry(&retrier, from_the_start.clone()).await;
     assert_eq!(counts(&report), (1, 0, 4));
     assert_eq!(
         (report.last_read_offset, report.end_of_stream),
         (Some(Offset(4)), false)
     );
-    let report = redrive(&redriver, from_the_start).await;
+    let report = retry(&retrier, from_the_start).await;
     assert_eq!(counts(&report), (1, 0, 5));
     assert!(report.end_of_stream);
 }
@@ -73,7 +73,7 @@ async fn a_dry_run_counts_and_touches_nothing() {
     request.dry_run = true;
     request.records_max = 3;
     let before = gateway.counts(UNAVAILABLE);
-    let report = redrive(&gateway.redriver(), request).await;
+    let report = retry(&gateway.retrier(), request).await;
     assert_eq!((report.attempted, counts(&report)), (3, (0, 0, 0)));
     assert_eq!(
         (report.last_read_offset, report.end_of_stream),
@@ -87,8 +87,8 @@ async fn a_dry_run_counts_and_touches_nothing() {
 async fn positions_outside_of_what_is_there() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
-    let report = redrive(&redriver, gateway.request(UNAVAILABLE)).await;
+    let retrier = gateway.retrier();
+    let report = retry(&retrier, gateway.request(UNAVAILABLE)).await;
     assert_eq!(
         (report.last_read_offset, report.end_of_stream),
         (None, true),
@@ -98,7 +98,7 @@ async fn positions_outside_of_what_is_there() {
     let beyond = Offset(1 << 40);
     let mut request = gateway.request(UNAVAILABLE);
     request.after = Some(beyond);
-    let report = redrive(&redriver, request).await;
+    let report = retry(&retrier, request).await;
     assert_eq!(
         (report.last_read_offset, report.end_of_stream),
         (Some(beyond), true)
@@ -106,7 +106,7 @@ async fn positions_outside_of_what_is_there() {
     assert_eq!(counts(&report), (0, 0, 0));
     let mut last = gateway.request(UNAVAILABLE);
     last.after = Some(Offset(4));
-    let report = redrive(&redriver, last).await;
+    let report = retry(&retrier, last).await;
     assert_eq!(
         (report.last_read_offset, report.end_of_stream),
         (Some(Offset(4)), true)
@@ -116,7 +116,7 @@ async fn positions_outside_of_what_is_there() {
     gateway.engine.trim(of, Offset(3)).await.unwrap();
     let mut trimmed = gateway.request(UNAVAILABLE);
     trimmed.after = Some(Offset(0));
-    let report = redrive(&redriver, trimmed).await;
+    let report = retry(&retrier, trimmed).await;
     assert_eq!((report.trimmed, counts(&report)), (2, (2, 0, 0)));
     assert_eq!(
         (report.start_offset, report.last_read_offset),
@@ -138,7 +138,7 @@ async fn all_partitions_are_passed_over_with_a_position_each() {
     let mut request = gateway.request(UNAVAILABLE);
     request.partitions = gateway.stream(UNAVAILABLE).all_partitions().collect();
     request.records_max = 4;
-    let report = redrive(&gateway.redriver(), request.clone()).await;
+    let report = retry(&gateway.retrier(), request.clone()).await;
     assert_eq!((counts(&report), report.end_of_stream), ((4, 0, 0), false));
     assert_eq!(report.last_read_offset, None);
     let positions: Vec<_> = report
@@ -147,12 +147,12 @@ async fn all_partitions_are_passed_over_with_a_position_each() {
         .map(|one| one.last_read_offset)
         .collect();
     assert_eq!(positions, [Some(Offset(1)), None, Some(Offset(1))]);
-    let report = redrive(&gateway.redriver(), request).await;
+    let report = retry(&gateway.retrier(), request).await;
     assert_eq!((counts(&report), report.end_of_stream), ((1, 0, 4), true));
 
     let mut unknown = gateway.request(UNAVAILABLE);
     unknown.partitions[0].partition = Partition(3);
-    let refused = gateway.redriver().run(unknown).await;
+    let refused = gateway.retrier().run(unknown).await;
     assert!(
         matches!(refused, Err(Error::PartitionUnknown(_))),
         "{refused:?}"
@@ -163,7 +163,7 @@ async fn all_partitions_are_passed_over_with_a_position_each() {
 async fn a_pass_ends_before_the_offset_that_is_asked_for() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     gateway.failed(UNAVAILABLE, target, 6).await;
     let mut request = gateway.request(UNAVAILABLE);
     // Offset, then how many are delivered and skipped, and where the pass stands.
@@ -174,7 +174,7 @@ async fn a_pass_ends_before_the_offset_that_is_asked_for() {
         (9, 2, 4, 6, 6),
     ] {
         request.before = Some(Offset(before));
-        let report = redrive(&redriver, request.clone()).await;
+        let report = retry(&retrier, request.clone()).await;
         assert_eq!(counts(&report), (delivered, 0, skipped), "{before}");
         assert!(report.end_of_stream, "{before}");
         let of = &report.partitions[0];
@@ -193,9 +193,9 @@ async fn a_pass_ends_before_the_offset_that_is_asked_for() {
     };
     request.before = None;
     request.group = group();
-    redrive(&redriver, request.clone()).await;
+    retry(&retrier, request.clone()).await;
     request.before = Some(Offset(2));
-    let report = redrive(&redriver, request).await;
+    let report = retry(&retrier, request).await;
     assert_eq!(counts(&report), (0, 0, 0));
     let stands = report.group.unwrap().positions;
     assert_eq!(stands, [(Partition(0), Some(Offset(5)))]);
@@ -207,7 +207,7 @@ async fn the_end_of_every_partition_is_that_of_the_beginning() {
     let mut target = StubTarget::start().await;
     let dir = tempfile::TempDir::new().unwrap();
     let gateway = Harness::start_in(dir, 2, |_| {}).await;
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     let message = message(target.address, "/x");
     let add = async |partition| {
         let record = record("k", &message, &[]);
@@ -217,7 +217,7 @@ async fn the_end_of_every_partition_is_that_of_the_beginning() {
     add(1).await;
     let mut request = gateway.request(UNAVAILABLE);
     request.partitions = gateway.stream(UNAVAILABLE).all_partitions().collect();
-    let (report, ()) = tokio::join!(redrive(&redriver, request), async {
+    let (report, ()) = tokio::join!(retry(&retrier, request), async {
         let first = target.next_call().await;
         add(1).await;
         first.answer(200);
@@ -242,32 +242,32 @@ async fn a_pass_over_more_settled_records_than_are_looked_up_together_calls_thos
         let one = |at| record("", &message(target.address, &format!("/{at}")), &[]);
         let records = numbers.clone().map(one).collect();
         assert_eq!(gateway.append(UNAVAILABLE, 0, records).await.0, first);
-        let settled = numbers.filter(|at| !open.contains(at)).map(|at| Finish {
+        let settled = numbers.filter(|at| !open.contains(at)).map(|at| Settle {
             of,
             offset: Offset(at),
-            end: NewEnd::Delivered,
+            end: NewSettlement::Delivered,
             attempts: 1,
             status: Some(200),
             epoch: Epoch(1),
         });
         let commit = Commit {
-            finishes: settled.collect(),
+            settles: settled.collect(),
             ..Commit::default()
         };
         gateway.engine.commit(commit).await.unwrap();
     }
-    let redriver = gateway.redriver();
+    let retrier = gateway.retrier();
     for after in [None, Some(0), Some(1), Some(16_382), Some(16_383)] {
         let mut dry = gateway.request(UNAVAILABLE);
         dry.after = after.map(Offset);
         dry.dry_run = true;
-        let report = redrive(&redriver, dry).await;
+        let report = retry(&retrier, dry).await;
         let first = after.map_or(0, |after| after + 1);
         let wanted = open.iter().filter(|at| **at >= first).count() as u64;
         assert_eq!(report.attempted, wanted, "after {after:?}");
         assert_eq!(report.skipped, LEN - first - wanted, "after {after:?}");
     }
-    let (report, paths) = tokio::join!(redrive(&redriver, gateway.request(UNAVAILABLE)), async {
+    let (report, paths) = tokio::join!(retry(&retrier, gateway.request(UNAVAILABLE)), async {
         let mut paths = Vec::new();
         for _ in open {
             let call = target.next_call().await;

@@ -12,7 +12,7 @@ use crate::{
     gateway::credentials::FromSecrets,
     log::Streams,
     push::{self, Push},
-    retry::Redriver,
+    retry::Retrier,
     runtime::{clock::Clock, tasks::Tasks},
     secrets::{MasterKey, Secrets},
     status::{Deps, KEPT, Report, Status},
@@ -53,7 +53,7 @@ async fn a_disk_that_hangs_is_told_of_and_what_was_counted_before_is_kept() {
     let push = Push::open(streams.clone(), clock.clone(), of_push, &tasks);
     let status = Status::new(Deps {
         streams,
-        redriver: Redriver::new(&dispatcher, config.redrive.clone()),
+        retrier: Retrier::new(&dispatcher, config.retry.clone()),
         dispatcher,
         push: push.await.unwrap(),
         source: config.roles.source.clone(),

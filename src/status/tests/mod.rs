@@ -17,7 +17,7 @@ use crate::{
     },
     runtime::clock::{Clock, Timestamp},
     storage::{
-        Append, AppendKind, Commit, Epoch, Finish, Log as _, NewEnd, OpenRecords, PurgeNote,
+        Append, AppendKind, Commit, Epoch, Log as _, NewSettlement, OpenRecords, PurgeNote, Settle,
         Stream, StreamConfig,
         embedded::Embedded,
         local::{Options, RealDisk},
@@ -81,16 +81,16 @@ impl Bench {
     }
 
     async fn end(&self, of: PartitionId, offsets: impl IntoIterator<Item = u64>) {
-        let finish = |offset| Finish {
+        let settle = |offset| Settle {
             of,
             offset: Offset(offset),
-            end: NewEnd::Delivered,
+            end: NewSettlement::Delivered,
             attempts: 1,
             status: Some(200),
             epoch: Epoch(1),
         };
         let commit = Commit {
-            finishes: offsets.into_iter().map(finish).collect(),
+            settles: offsets.into_iter().map(settle).collect(),
             ..Commit::default()
         };
         self.engine.commit(commit).await.unwrap();

@@ -3,8 +3,8 @@
 use futures_util::FutureExt;
 
 use super::{
-    Content, Place, append, change, finish, in_time, make, numbered, one_partition, part, record,
-    refused, reopened, stored,
+    Content, EngineHome, append, change, in_time, make, numbered, one_partition, part, record,
+    refused, reopened, settle, stored,
 };
 use crate::{
     model::{
@@ -12,11 +12,13 @@ use crate::{
         record::{HeadersBuilder, Record, header},
     },
     runtime::clock::Timestamp,
-    storage::{AppendKind, Appended, Commit, CommitError, NewEnd, StreamConfig, StreamError},
+    storage::{
+        AppendKind, Appended, Commit, CommitError, NewSettlement, StreamConfig, StreamError,
+    },
 };
 
 pub(crate) async fn offsets_are_dense_in_each_partition_and_go_on_after_a_reopen(
-    place: &dyn Place,
+    place: &dyn EngineHome,
 ) {
     let mut engine = place.open();
     let stream = make(engine.as_ref(), "src", 3).await;
@@ -47,7 +49,7 @@ pub(crate) async fn offsets_are_dense_in_each_partition_and_go_on_after_a_reopen
     }
 }
 
-pub(crate) async fn records_are_read_back_byte_for_byte(place: &dyn Place) {
+pub(crate) async fn records_are_read_back_byte_for_byte(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     let mut headers = HeadersBuilder::default();
@@ -80,7 +82,7 @@ pub(crate) async fn records_are_read_back_byte_for_byte(place: &dyn Place) {
     assert_eq!(page.records.len(), records.len());
 }
 
-pub(crate) async fn a_record_larger_than_a_block_is_read_back(place: &dyn Place) {
+pub(crate) async fn a_record_larger_than_a_block_is_read_back(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     let large: Vec<u8> = (0..600_000_u32).map(|n| (n * 7 % 251) as u8).collect();
@@ -93,7 +95,7 @@ pub(crate) async fn a_record_larger_than_a_block_is_read_back(place: &dyn Place)
     }
 }
 
-pub(crate) async fn a_commit_may_append_twice_to_one_partition(place: &dyn Place) {
+pub(crate) async fn a_commit_may_append_twice_to_one_partition(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     let (zero, one) = (part(&stream, 0), part(&stream, 1));
@@ -117,7 +119,7 @@ pub(crate) async fn a_commit_may_append_twice_to_one_partition(place: &dyn Place
     assert_eq!(counts.appended, [2, 0, 0, 3, 0]);
 }
 
-pub(crate) async fn times_never_go_back_even_if_the_clock_does(place: &dyn Place) {
+pub(crate) async fn times_never_go_back_even_if_the_clock_does(place: &dyn EngineHome) {
     let clock = place.clock();
     let mut engine = place.open();
     let of = one_partition(engine.as_ref()).await;
@@ -141,7 +143,7 @@ pub(crate) async fn times_never_go_back_even_if_the_clock_does(place: &dyn Place
     }
 }
 
-pub(crate) async fn a_dropped_call_is_still_stored(place: &dyn Place) {
+pub(crate) async fn a_dropped_call_is_still_stored(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     let mut tail = engine.tail(of).unwrap();
@@ -154,7 +156,9 @@ pub(crate) async fn a_dropped_call_is_still_stored(place: &dyn Place) {
     assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(3));
 }
 
-pub(crate) async fn a_closed_engine_refuses_everything_and_keeps_everything(place: &dyn Place) {
+pub(crate) async fn a_closed_engine_refuses_everything_and_keeps_everything(
+    place: &dyn EngineHome,
+) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     stored(engine.as_ref(), numbered(of, 0..3)).await;
@@ -164,14 +168,14 @@ pub(crate) async fn a_closed_engine_refuses_everything_and_keeps_everything(plac
     let before = Content::of(engine.as_ref()).await;
     let commits: [Commit; 3] = [
         numbered(of, 3..4).into(),
-        vec![finish(of, 0, NewEnd::Delivered)].into(),
+        vec![settle(of, 0, NewSettlement::Delivered)].into(),
         change("t/a", Some("2"), None).into(),
     ];
     for commit in commits {
         let error = refused(engine.as_ref(), commit).await;
         assert!(matches!(error, CommitError::Stopped(_)), "{error}");
     }
-    let error = engine.finish_soon(finish(of, 0, NewEnd::Delivered));
+    let error = engine.settle_soon(settle(of, 0, NewSettlement::Delivered));
     assert!(matches!(error, Err(CommitError::Stopped(_))), "{error:?}");
     let error = engine.trim(of, Offset(1)).await;
     assert!(matches!(error, Err(CommitError::Stopped(_))), "{error:?}");
@@ -188,7 +192,7 @@ pub(crate) async fn a_closed_engine_refuses_everything_and_keeps_everything(plac
     reopened(engine, place).await;
 }
 
-pub(crate) async fn close_answers_what_was_queued(place: &dyn Place) {
+pub(crate) async fn close_answers_what_was_queued(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     let commits = (0..50).map(|n| engine.commit(numbered(of, n..n + 1).into()));

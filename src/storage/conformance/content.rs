@@ -124,8 +124,8 @@ impl PartitionContent {
         }
 
         let around = Offset(bounds.earliest.0.saturating_sub(3))..bounds.tail.plus(3);
-        let finished = engine.finished(of, around.clone()).unwrap();
-        let is_ended = |offset: &u64| finished.contains(Offset(*offset));
+        let settled = engine.settled_offsets(of, around.clone()).unwrap();
+        let is_ended = |offset: &u64| settled.contains(Offset(*offset));
         assert!(
             (around.start.0..bounds.earliest.0).all(|n| is_ended(&n)),
             "{of}"

@@ -3,22 +3,23 @@
 use bytes::Bytes;
 
 use super::{
-    Content, Place, change, finish, make, numbered, one_partition, part, refused, reopened, stored,
+    Content, EngineHome, change, make, numbered, one_partition, part, refused, reopened, settle,
+    stored,
 };
 use crate::{
     model::ids::{Offset, PartitionId},
     storage::{
-        Append, Appended, Commit, CommitError, Committed, Dedup, DedupId, Engine, MEMO_BYTES_MAX,
-        NewEnd, OpenRecords,
+        Append, Appended, Commit, CommitError, Committed, Dedup, DedupId, Engine, NewSettlement,
+        OpenRecords, REPLY_BYTES_MAX,
     },
 };
 
-fn marked(appends: impl Into<Vec<Append>>, id: u8, memo: impl Into<Bytes>) -> Commit {
+fn marked(appends: impl Into<Vec<Append>>, id: u8, reply: impl Into<Bytes>) -> Commit {
     Commit {
         appends: appends.into(),
         dedup: Some(Dedup {
             id: DedupId([id; 16]),
-            memo: memo.into(),
+            reply: reply.into(),
         }),
         ..Commit::default()
     }
@@ -32,8 +33,8 @@ fn at(of: PartitionId, first: u64, len: u64) -> Appended {
     }
 }
 
-/// Checks that a commit changes nothing, and is answered as `first` was, with its memo.
-async fn check_repeats(engine: &dyn Engine, commit: Commit, first: &Committed, memo: &str) {
+/// Checks that a commit changes nothing, and is answered as `first` was, with its reply.
+async fn check_repeats(engine: &dyn Engine, commit: Commit, first: &Committed, reply: &str) {
     let before = Content::of(engine).await;
     let stream = commit.appends[0].of.stream;
     let id = commit.dedup.as_ref().unwrap().id;
@@ -41,11 +42,11 @@ async fn check_repeats(engine: &dyn Engine, commit: Commit, first: &Committed, m
     let again = stored(engine, commit).await;
     assert_eq!(again, found);
     assert_eq!((again.time, &again.appends), (first.time, &first.appends));
-    assert_eq!(again.repeats.as_deref(), Some(memo.as_bytes()));
+    assert_eq!(again.repeats.as_deref(), Some(reply.as_bytes()));
     before.assert_same(&Content::of(engine).await, "after a repetition");
 }
 
-pub(crate) async fn a_repeated_commit_is_answered_as_the_first_one_was(place: &dyn Place) {
+pub(crate) async fn a_repeated_commit_is_answered_as_the_first_one_was(place: &dyn EngineHome) {
     let mut engine = place.open();
     if !engine.caps().dedup {
         return;
@@ -63,7 +64,7 @@ pub(crate) async fn a_repeated_commit_is_answered_as_the_first_one_was(place: &d
         check_repeats(engine.as_ref(), same, &first, "told").await;
         // Whatever else is asked for, it is the same commit.
         let elsewhere = Commit {
-            finishes: vec![finish(part(1), 0, NewEnd::Delivered)],
+            settles: vec![settle(part(1), 0, NewSettlement::Delivered)],
             state: vec![change("k", Some("v"), Some(7))],
             ..marked([numbered(part(0), 0..9)], 1, "else")
         };
@@ -78,7 +79,7 @@ pub(crate) async fn a_repeated_commit_is_answered_as_the_first_one_was(place: &d
     assert_eq!(unmarked.appends, [at(part(1), 5, 1)]);
 }
 
-pub(crate) async fn repetitions_are_seen_between_neighbours(place: &dyn Place) {
+pub(crate) async fn repetitions_are_seen_between_neighbours(place: &dyn EngineHome) {
     let engine = place.open();
     if !engine.caps().dedup {
         return;
@@ -104,7 +105,7 @@ pub(crate) async fn repetitions_are_seen_between_neighbours(place: &dyn Place) {
     assert_eq!(engine.status(of).unwrap().bounds.tail, Offset(4));
 }
 
-pub(crate) async fn a_refused_commit_is_not_remembered(place: &dyn Place) {
+pub(crate) async fn a_refused_commit_is_not_remembered(place: &dyn EngineHome) {
     let engine = place.open();
     if !engine.caps().dedup {
         return;
@@ -125,19 +126,19 @@ pub(crate) async fn a_refused_commit_is_not_remembered(place: &dyn Place) {
     for wrong in [
         marked([], 2, ""),
         marked(both, 2, ""),
-        marked([numbered(of, 0..1)], 2, vec![0; MEMO_BYTES_MAX + 1]),
+        marked([numbered(of, 0..1)], 2, vec![0; REPLY_BYTES_MAX + 1]),
     ] {
         let error = refused(engine.as_ref(), wrong).await;
         assert!(matches!(error, CommitError::TooLarge { .. }), "{error}");
     }
-    let largest = marked([numbered(of, 1..2)], 2, vec![7; MEMO_BYTES_MAX]);
+    let largest = marked([numbered(of, 1..2)], 2, vec![7; REPLY_BYTES_MAX]);
     stored(engine.as_ref(), largest).await;
     let engine = reopened(engine, place).await;
     let found = engine.committed(of.stream, DedupId([2; 16])).unwrap();
-    assert_eq!(found.repeats.unwrap(), vec![7; MEMO_BYTES_MAX]);
+    assert_eq!(found.repeats.unwrap(), vec![7; REPLY_BYTES_MAX]);
 }
 
-pub(crate) async fn an_id_goes_with_its_stream(place: &dyn Place) {
+pub(crate) async fn an_id_goes_with_its_stream(place: &dyn EngineHome) {
     let mut engine = place.open();
     if !engine.caps().dedup {
         return;

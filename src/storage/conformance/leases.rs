@@ -1,11 +1,11 @@
-//! Who may finish.
+//! Who may settle.
 
 use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;
 
-use super::{Place, finish, in_time, make, numbered, part, stored};
-use crate::storage::{Finish, Lease, LeaseEvent, NewEnd, StreamConfig};
+use super::{EngineHome, in_time, make, numbered, part, settle, stored};
+use crate::storage::{Lease, LeaseEvent, NewSettlement, Settle, StreamConfig};
 
 async fn granted(leases: &mut mpsc::Receiver<LeaseEvent>) -> Lease {
     match in_time(leases.recv()).await {
@@ -14,7 +14,7 @@ async fn granted(leases: &mut mpsc::Receiver<LeaseEvent>) -> Lease {
     }
 }
 
-pub(crate) async fn every_partition_is_granted_at_once_and_when_it_is_made(place: &dyn Place) {
+pub(crate) async fn every_partition_is_granted_at_once_and_when_it_is_made(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 3).await;
     let other = make(engine.as_ref(), "other", 1).await;
@@ -34,9 +34,9 @@ pub(crate) async fn every_partition_is_granted_at_once_and_when_it_is_made(place
         let lease = granted(&mut leases).await;
         seen.insert(lease.of);
         stored(engine.as_ref(), numbered(lease.of, 0..1)).await;
-        let end = Finish {
+        let end = Settle {
             epoch: lease.epoch,
-            ..finish(lease.of, 0, NewEnd::Delivered)
+            ..settle(lease.of, 0, NewSettlement::Delivered)
         };
         stored(engine.as_ref(), vec![end]).await;
     }

@@ -7,11 +7,13 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Place, append, finish, make, numbered, one_partition, part, record, reopened, stored};
+use super::{
+    EngineHome, append, make, numbered, one_partition, part, record, reopened, settle, stored,
+};
 use crate::{
     model::ids::{Offset, PartitionId},
     runtime::tasks::Tasks,
-    storage::{Append, AppendKind, Commit, CommitError, Engine, NewEnd, StateChange},
+    storage::{Append, AppendKind, Commit, CommitError, Engine, NewSettlement, StateChange},
 };
 
 /// Runs `count` tasks and waits for all.
@@ -31,7 +33,7 @@ async fn in_tasks<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-pub(crate) async fn many_committers_get_places_of_their_own(place: &dyn Place) {
+pub(crate) async fn many_committers_get_places_of_their_own(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 3).await;
     let places: Arc<Mutex<BTreeMap<(PartitionId, u64), Bytes>>> = Arc::default();
@@ -73,7 +75,7 @@ pub(crate) async fn many_committers_get_places_of_their_own(place: &dyn Place) {
     assert!(read == *places.lock().unwrap());
 }
 
-pub(crate) async fn committers_that_race_for_one_value_take_turns(place: &dyn Place) {
+pub(crate) async fn committers_that_race_for_one_value_take_turns(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     in_tasks(8, |_| {
@@ -114,7 +116,7 @@ async fn count_up(engine: &dyn Engine, append: Append) -> Result<(), CommitError
     engine.commit(commit).await.map(drop)
 }
 
-pub(crate) async fn one_of_many_ends_a_record(place: &dyn Place) {
+pub(crate) async fn one_of_many_ends_a_record(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     stored(engine.as_ref(), numbered(of, 0..40)).await;
@@ -124,10 +126,10 @@ pub(crate) async fn one_of_many_ends_a_record(place: &dyn Place) {
         async move {
             for step in 0..40 {
                 let offset = (step + task * 5) % 40;
-                let ends = vec![finish(of, offset, NewEnd::Delivered)];
+                let ends = vec![settle(of, offset, NewSettlement::Delivered)];
                 match engine.commit(ends.into()).await {
                     Ok(_) => winners.lock().unwrap().push(offset),
-                    Err(CommitError::AlreadyFinished { .. }) => {}
+                    Err(CommitError::AlreadySettled { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -141,7 +143,7 @@ pub(crate) async fn one_of_many_ends_a_record(place: &dyn Place) {
     assert_eq!(engine.status(of).unwrap().counts.delivered, 40);
 }
 
-pub(crate) async fn bounds_show_a_commit_in_all_partitions_or_in_none(place: &dyn Place) {
+pub(crate) async fn bounds_show_a_commit_in_all_partitions_or_in_none(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 3).await;
     let (looking, id) = (engine.clone(), stream.id);

@@ -2,7 +2,7 @@
 //! [`Leases`](super::Leases), each as a check that opens an engine, uses it through the seam alone, and opens it again,
 //! since what is not there after that was never stored.
 //!
-//! An engine's tests give a [`Place`] to [`suite!`], which makes a test of every check.
+//! An engine's tests give a [`EngineHome`] to [`suite!`], which makes a test of every check.
 
 pub(crate) mod appends;
 pub(crate) mod content;
@@ -23,8 +23,8 @@ use bytes::Bytes;
 
 use self::content::Content;
 use super::{
-    Append, AppendKind, Commit, CommitError, Committed, Engine, Epoch, Finish, NewEnd, StateChange,
-    Stream, StreamConfig,
+    Append, AppendKind, Commit, CommitError, Committed, Engine, Epoch, NewSettlement, Settle,
+    StateChange, Stream, StreamConfig,
 };
 use crate::{
     model::{
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Where an engine keeps its things, so that it can be opened again.
-pub(crate) trait Place: Send + Sync {
+pub(crate) trait EngineHome: Send + Sync {
     /// Opens the engine, for the first time or again. The one before was closed and is gone.
     fn open(&self) -> Arc<dyn Engine>;
 
@@ -64,9 +64,9 @@ macro_rules! suite {
                 records_without_an_end_are_named_in_order,
                 a_record_ends_once,
                 a_routed_record_and_its_copy_are_one_commit,
-                finish_soon_is_stored_with_the_next_write,
-                finish_soon_needs_no_other_write,
-                a_refused_finish_soon_harms_nothing,
+                settle_soon_is_stored_with_the_next_write,
+                settle_soon_needs_no_other_write,
+                a_refused_settle_soon_harms_nothing,
                 ends_are_found_over_many_thousand_records;
             reading: pages_follow_each_other_to_the_tail,
                 a_page_has_as_many_records_as_fit_and_at_least_one,
@@ -148,7 +148,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Closes an engine and opens it again, twice: what the first opening found, the second one finds as the first has left
 /// it. Everything is as before.
-async fn reopened(mut engine: Arc<dyn Engine>, place: &dyn Place) -> Arc<dyn Engine> {
+async fn reopened(mut engine: Arc<dyn Engine>, place: &dyn EngineHome) -> Arc<dyn Engine> {
     engine.close().await;
     let before = Content::of(engine.as_ref()).await;
     for when in ["after a reopen", "after another reopen"] {
@@ -213,8 +213,8 @@ fn numbered(of: PartitionId, numbers: std::ops::Range<u64>) -> Append {
 }
 
 /// Returns an end.
-pub(crate) fn finish(of: PartitionId, offset: u64, end: NewEnd) -> Finish {
-    Finish {
+pub(crate) fn settle(of: PartitionId, offset: u64, end: NewSettlement) -> Settle {
+    Settle {
         of,
         offset: Offset(offset),
         end,
@@ -242,10 +242,10 @@ impl From<Append> for Commit {
     }
 }
 
-impl From<Vec<Finish>> for Commit {
-    fn from(finishes: Vec<Finish>) -> Self {
+impl From<Vec<Settle>> for Commit {
+    fn from(settles: Vec<Settle>) -> Self {
         Self {
-            finishes,
+            settles,
             ..Self::default()
         }
     }

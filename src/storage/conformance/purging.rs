@@ -1,13 +1,14 @@
 //! Removing everything at once.
 
 use super::{
-    Content, Place, change, finish, make, numbered, one_partition, part, refused, reopened, stored,
+    Content, EngineHome, change, make, numbered, one_partition, part, refused, reopened, settle,
+    stored,
 };
 use crate::{
     model::ids::{Offset, StreamId},
     storage::{
-        Bounds, CommitError, ControlEventKind, EVENTS_MAX, Engine, NewEnd, OpenRecords, PurgeNote,
-        Purged, PurgedPartition, ReadError, StreamConfig, StreamError, ledger::Balance,
+        Bounds, CommitError, ControlEventKind, EVENTS_MAX, Engine, NewSettlement, OpenRecords,
+        PurgeNote, Purged, PurgedPartition, ReadError, StreamConfig, StreamError, ledger::Balance,
     },
 };
 
@@ -37,7 +38,7 @@ fn assert_balanced(engine: &dyn Engine) {
 }
 
 pub(crate) async fn a_purge_removes_everything_and_what_was_open_ends_as_discarded(
-    place: &dyn Place,
+    place: &dyn EngineHome,
 ) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 3).await;
@@ -46,7 +47,7 @@ pub(crate) async fn a_purge_removes_everything_and_what_was_open_ends_as_discard
     stored(engine.as_ref(), numbered(zero, 0..10)).await;
     let last = stored(engine.as_ref(), numbered(one, 0..2)).await;
     stored(engine.as_ref(), numbered(part(&other, 0), 0..4)).await;
-    let ends = [1, 2, 3, 8].map(|offset| finish(zero, offset, NewEnd::Delivered));
+    let ends = [1, 2, 3, 8].map(|offset| settle(zero, offset, NewSettlement::Delivered));
     stored(engine.as_ref(), ends.to_vec()).await;
     engine.trim(zero, Offset(2)).await.unwrap();
 
@@ -96,12 +97,16 @@ pub(crate) async fn a_purge_removes_everything_and_what_was_open_ends_as_discard
 
 /// The look and the removal are one step: whoever looks first and removes then could lose what came in between.
 pub(crate) async fn a_purge_that_is_to_keep_open_records_is_refused_by_the_first(
-    place: &dyn Place,
+    place: &dyn EngineHome,
 ) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     stored(engine.as_ref(), numbered(of, 0..3)).await;
-    stored(engine.as_ref(), vec![finish(of, 1, NewEnd::Delivered)]).await;
+    stored(
+        engine.as_ref(),
+        vec![settle(of, 1, NewSettlement::Delivered)],
+    )
+    .await;
     let before = Content::of(engine.as_ref()).await;
     let refuse = async |engine: &dyn Engine| {
         let purge = engine.purge_stream(of.stream, OpenRecords::Refuse, note("x"));
@@ -112,8 +117,8 @@ pub(crate) async fn a_purge_that_is_to_keep_open_records_is_refused_by_the_first
     let engine = reopened(engine, place).await;
     before.assert_same(&Content::of(engine.as_ref()).await, "after a refusal");
     let ends = vec![
-        finish(of, 0, NewEnd::Delivered),
-        finish(of, 2, NewEnd::Filtered),
+        settle(of, 0, NewSettlement::Delivered),
+        settle(of, 2, NewSettlement::Filtered),
     ];
     stored(engine.as_ref(), ends).await;
     // Asked for at once, in this order: the record is there before the purge.
@@ -122,7 +127,11 @@ pub(crate) async fn a_purge_that_is_to_keep_open_records_is_refused_by_the_first
         refuse(engine.as_ref())
     );
     assert!(late.is_ok() && purged.is_err());
-    stored(engine.as_ref(), vec![finish(of, 3, NewEnd::Delivered)]).await;
+    stored(
+        engine.as_ref(),
+        vec![settle(of, 3, NewSettlement::Delivered)],
+    )
+    .await;
     let purged = refuse(engine.as_ref()).await.unwrap();
     assert_eq!(purged.partitions[0].discarded, 0);
     let counts = engine.status(of).unwrap().counts;
@@ -133,15 +142,17 @@ pub(crate) async fn a_purge_that_is_to_keep_open_records_is_refused_by_the_first
 }
 
 /// What was delivered a moment ago is not given up.
-pub(crate) async fn ends_that_were_queued_before_a_purge_are_stored_before_it(place: &dyn Place) {
+pub(crate) async fn ends_that_were_queued_before_a_purge_are_stored_before_it(
+    place: &dyn EngineHome,
+) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     for round in 0..20 {
         let first = round * 3;
         stored(engine.as_ref(), numbered(of, first..first + 3)).await;
         for offset in [first, first + 2] {
-            let end = finish(of, offset, NewEnd::Delivered);
-            engine.finish_soon(end).unwrap();
+            let end = settle(of, offset, NewSettlement::Delivered);
+            engine.settle_soon(end).unwrap();
         }
         let done = purged(engine.as_ref(), of.stream, OpenRecords::Drop).await;
         assert_eq!(done.partitions[0].discarded, 1);
@@ -154,26 +165,26 @@ pub(crate) async fn ends_that_were_queued_before_a_purge_are_stored_before_it(pl
     reopened(engine, place).await;
 }
 
-pub(crate) async fn a_purged_record_cannot_end(place: &dyn Place) {
+pub(crate) async fn a_purged_record_cannot_end(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     stored(engine.as_ref(), numbered(of, 0..4)).await;
     purged(engine.as_ref(), of.stream, OpenRecords::Drop).await;
     let before = Content::of(engine.as_ref()).await;
-    for end in [NewEnd::Delivered, NewEnd::Discarded] {
-        let error = refused(engine.as_ref(), vec![finish(of, 3, end)]).await;
+    for end in [NewSettlement::Delivered, NewSettlement::Discarded] {
+        let error = refused(engine.as_ref(), vec![settle(of, 3, end)]).await;
         assert!(
-            matches!(error, CommitError::AlreadyFinished { .. }),
+            matches!(error, CommitError::AlreadySettled { .. }),
             "{error}"
         );
     }
     // An end that was on its way when the purge came, with a copy of the record for another stream: all of it is
     // refused.
     let mut failed: super::Commit = numbered(of, 4..5).into();
-    failed.finishes = vec![finish(of, 0, NewEnd::Routed { append: 0 })];
+    failed.settles = vec![settle(of, 0, NewSettlement::Routed { append: 0 })];
     refused(engine.as_ref(), failed).await;
     engine
-        .finish_soon(finish(of, 2, NewEnd::Delivered))
+        .settle_soon(settle(of, 2, NewSettlement::Delivered))
         .unwrap();
     // It travels with this write, and is dropped.
     stored(engine.as_ref(), change("t/a", None, None)).await;
@@ -182,7 +193,9 @@ pub(crate) async fn a_purged_record_cannot_end(place: &dyn Place) {
     assert_balanced(engine.as_ref());
 }
 
-pub(crate) async fn each_purge_is_an_event_unless_nothing_came_since_the_last(place: &dyn Place) {
+pub(crate) async fn each_purge_is_an_event_unless_nothing_came_since_the_last(
+    place: &dyn EngineHome,
+) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 1).await;
     let of = part(&stream, 0);
@@ -200,7 +213,7 @@ pub(crate) async fn each_purge_is_an_event_unless_nothing_came_since_the_last(pl
     let engine = reopened(engine, place).await;
     assert_eq!(purge(engine.as_ref(), "and again").await, first);
 
-    let end = |offset| vec![finish(of, offset, NewEnd::Delivered)];
+    let end = |offset| vec![settle(of, offset, NewSettlement::Delivered)];
     stored(engine.as_ref(), numbered(of, 0..1)).await;
     stored(engine.as_ref(), end(0)).await;
     let mut changed = engine.streams_changed();
@@ -235,7 +248,7 @@ pub(crate) async fn each_purge_is_an_event_unless_nothing_came_since_the_last(pl
 }
 
 pub(crate) async fn with_as_many_events_as_there_may_be_a_purge_moves_the_last_one(
-    place: &dyn Place,
+    place: &dyn EngineHome,
 ) {
     let engine = place.open();
     let mut stream = make(engine.as_ref(), "src", 1).await;

@@ -1,19 +1,19 @@
 //! Pages, bounds, times and the tail.
 
 use super::{
-    Place, append, finish, in_time, make, numbered, one_partition, part, record, refused, reopened,
-    stored, stream_name,
+    EngineHome, append, in_time, make, numbered, one_partition, part, record, refused, reopened,
+    settle, stored, stream_name,
 };
 use crate::{
     model::ids::{Offset, Partition, PartitionId, StreamId},
     runtime::clock::Timestamp,
     storage::{
-        Bounds, CommitError, Keep, NewEnd, PartitionStatus, ReadError, Stream, StreamConfig,
+        Bounds, CommitError, Keep, NewSettlement, PartitionStatus, ReadError, Stream, StreamConfig,
         StreamError,
     },
 };
 
-pub(crate) async fn pages_follow_each_other_to_the_tail(place: &dyn Place) {
+pub(crate) async fn pages_follow_each_other_to_the_tail(place: &dyn EngineHome) {
     let mut engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     // Commits of many sizes, so that pages begin and end inside of them.
@@ -52,7 +52,7 @@ pub(crate) async fn pages_follow_each_other_to_the_tail(place: &dyn Place) {
     }
 }
 
-pub(crate) async fn a_page_has_as_many_records_as_fit_and_at_least_one(place: &dyn Place) {
+pub(crate) async fn a_page_has_as_many_records_as_fit_and_at_least_one(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     for _ in 0..25 {
@@ -82,7 +82,7 @@ pub(crate) async fn a_page_has_as_many_records_as_fit_and_at_least_one(place: &d
     }
 }
 
-pub(crate) async fn beyond_the_tail_is_the_tail(place: &dyn Place) {
+pub(crate) async fn beyond_the_tail_is_the_tail(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     let of = part(&stream, 0);
@@ -102,11 +102,11 @@ pub(crate) async fn beyond_the_tail_is_the_tail(place: &dyn Place) {
     assert_eq!((page.next, page.bounds), (Offset(0), Bounds::default()));
     assert_eq!(engine.status(empty).unwrap(), PartitionStatus::default());
     let beyond = Offset(u64::MAX - 1)..Offset(u64::MAX);
-    let finished = engine.finished(of, beyond.clone()).unwrap();
-    assert!(!finished.contains(beyond.start));
+    let settled = engine.settled_offsets(of, beyond.clone()).unwrap();
+    assert!(!settled.contains(beyond.start));
 }
 
-pub(crate) async fn offset_at_finds_the_first_record_of_a_time(place: &dyn Place) {
+pub(crate) async fn offset_at_finds_the_first_record_of_a_time(place: &dyn EngineHome) {
     let clock = place.clock();
     let mut engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
@@ -144,7 +144,7 @@ pub(crate) async fn offset_at_finds_the_first_record_of_a_time(place: &dyn Place
     }
 }
 
-pub(crate) async fn offset_at_tells_records_of_one_write_apart(place: &dyn Place) {
+pub(crate) async fn offset_at_tells_records_of_one_write_apart(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     // Queued together, so that one write may hold many of them.
@@ -165,7 +165,9 @@ pub(crate) async fn offset_at_tells_records_of_one_write_apart(place: &dyn Place
     }
 }
 
-pub(crate) async fn no_record_is_older_than_what_is_known_without_reading_it(place: &dyn Place) {
+pub(crate) async fn no_record_is_older_than_what_is_known_without_reading_it(
+    place: &dyn EngineHome,
+) {
     let clock = place.clock();
     let mut engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
@@ -201,7 +203,7 @@ pub(crate) async fn no_record_is_older_than_what_is_known_without_reading_it(pla
     assert_eq!(known, [Timestamp::default()]);
 }
 
-pub(crate) async fn the_tail_can_be_watched(place: &dyn Place) {
+pub(crate) async fn the_tail_can_be_watched(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     let (of, other) = (part(&stream, 0), part(&stream, 1));
@@ -219,7 +221,7 @@ pub(crate) async fn the_tail_can_be_watched(place: &dyn Place) {
         .unwrap();
 }
 
-pub(crate) async fn an_unknown_partition_is_refused_everywhere(place: &dyn Place) {
+pub(crate) async fn an_unknown_partition_is_refused_everywhere(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 1).await;
     let gone = make(engine.as_ref(), "gone", 1).await;
@@ -237,7 +239,7 @@ pub(crate) async fn an_unknown_partition_is_refused_everywhere(place: &dyn Place
             engine.read(of, Offset(0), 1).await.err(),
             engine.status(of).err(),
             engine.tail(of).err(),
-            engine.finished(of, Offset(0)..Offset(1)).err(),
+            engine.settled_offsets(of, Offset(0)..Offset(1)).err(),
             engine.offset_at(of, Timestamp(0)).await.err(),
         ];
         let first = PartitionId {
@@ -261,7 +263,11 @@ pub(crate) async fn an_unknown_partition_is_refused_everywhere(place: &dyn Place
         }
         let refusals: [CommitError; 3] = [
             refused(engine.as_ref(), numbered(of, 0..1)).await,
-            refused(engine.as_ref(), vec![finish(of, 0, NewEnd::Delivered)]).await,
+            refused(
+                engine.as_ref(),
+                vec![settle(of, 0, NewSettlement::Delivered)],
+            )
+            .await,
             engine.trim(of, Offset(0)).await.unwrap_err(),
         ];
         for error in refusals {

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Content, Place, change, finish, make, numbered, part, refused, reopened, stored};
+use super::{Content, EngineHome, change, make, numbered, part, refused, reopened, settle, stored};
 use crate::{
     model::ids::{Offset, PartitionId, StreamId},
     storage::{
-        Append, Commit, CommitError, Engine, Epoch, Finish, NewEnd, STATE_BYTES_MAX, StateChange,
-        Stream,
+        Append, Commit, CommitError, Engine, Epoch, NewSettlement, STATE_BYTES_MAX, Settle,
+        StateChange, Stream,
     },
 };
 
@@ -15,11 +15,11 @@ use crate::{
 #[derive(Clone, Debug)]
 enum Bad {
     Append(Append),
-    Finish(Finish),
+    Settle(Settle),
     State(StateChange),
 }
 
-pub(crate) async fn a_refused_part_refuses_all(place: &dyn Place) {
+pub(crate) async fn a_refused_part_refuses_all(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     let of = part(&stream, 0);
@@ -30,7 +30,11 @@ pub(crate) async fn a_refused_part_refuses_all(place: &dyn Place) {
         .await
         .unwrap();
     stored(engine.as_ref(), numbered(of, 0..10)).await;
-    stored(engine.as_ref(), vec![finish(of, 5, NewEnd::Filtered)]).await;
+    stored(
+        engine.as_ref(),
+        vec![settle(of, 5, NewSettlement::Filtered)],
+    )
+    .await;
     engine.trim(of, Offset(2)).await.unwrap();
     stored(engine.as_ref(), change("t/a", Some("1"), None)).await;
     stored(engine.as_ref(), change("t/gone", Some("1"), None)).await;
@@ -49,7 +53,7 @@ pub(crate) async fn a_refused_part_refuses_all(place: &dyn Place) {
 
     // The good parts alone are fine.
     let mut good = around(of, Bad::State(change("t/b", Some("2"), None)), false);
-    good.finishes.retain(|finish| finish.offset == Offset(7));
+    good.settles.retain(|settle| settle.offset == Offset(7));
     let committed = stored(engine.as_ref(), good).await;
     assert_eq!(committed.appends[0].first, Offset(10));
 }
@@ -58,7 +62,7 @@ pub(crate) async fn a_refused_part_refuses_all(place: &dyn Place) {
 fn around(of: PartitionId, bad: Bad, first: bool) -> Commit {
     let mut commit = Commit {
         appends: vec![numbered(of, 10..12)],
-        finishes: vec![finish(of, 7, NewEnd::Delivered)],
+        settles: vec![settle(of, 7, NewSettlement::Delivered)],
         state: vec![change("t/new", Some("new"), Some(0))],
         ..Commit::default()
     };
@@ -67,7 +71,7 @@ fn around(of: PartitionId, bad: Bad, first: bool) -> Commit {
     }
     match bad {
         Bad::Append(append) => put(&mut commit.appends, append, first),
-        Bad::Finish(finish) => put(&mut commit.finishes, finish, first),
+        Bad::Settle(settle) => put(&mut commit.settles, settle, first),
         Bad::State(change) => put(&mut commit.state, change, first),
     }
     commit
@@ -83,20 +87,20 @@ async fn bad_parts(
         id: StreamId([9; 16]),
         ..stream.clone()
     };
-    let end = |of, offset| Bad::Finish(finish(of, offset, NewEnd::Delivered));
+    let end = |of, offset| Bad::Settle(settle(of, offset, NewSettlement::Delivered));
     let epoch = |epoch| {
-        Bad::Finish(Finish {
+        Bad::Settle(Settle {
             epoch: Epoch(epoch),
-            ..finish(of, 6, NewEnd::Delivered)
+            ..settle(of, 6, NewSettlement::Delivered)
         })
     };
     let revision = engine.get("t/a").await.unwrap().revision;
     let mut bad = vec![
-        ("finished", end(of, 5)),  // has one
-        ("finished", end(of, 7)),  // has one in the same commit
-        ("finished", end(of, 1)),  // trimmed
-        ("finished", end(of, 50)), // never written
-        ("finished", end(part(stream, 1), 0)),
+        ("settled", end(of, 5)),  // has one
+        ("settled", end(of, 7)),  // has one in the same commit
+        ("settled", end(of, 1)),  // trimmed
+        ("settled", end(of, 50)), // never written
+        ("settled", end(part(stream, 1), 0)),
         ("unknown", end(part(stream, 2), 0)),
         ("unknown", end(part(gone, 0), 0)),
         ("unknown", end(part(&nowhere, 0), 0)),
@@ -133,7 +137,7 @@ async fn bad_parts(
 
 fn is_right(what: &str, error: &CommitError) -> bool {
     match what {
-        "finished" => matches!(error, CommitError::AlreadyFinished { .. }),
+        "settled" => matches!(error, CommitError::AlreadySettled { .. }),
         "unknown" => matches!(error, CommitError::PartitionUnknown(_)),
         "fenced" => matches!(error, CommitError::Fenced(_)),
         "conflict" => matches!(error, CommitError::StateConflict { .. }),

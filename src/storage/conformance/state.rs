@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Place, change, refused, reopened, stored};
+use super::{EngineHome, change, refused, reopened, stored};
 use crate::storage::{
     AppendKind, Commit, CommitError, Engine, STATE_BYTES_MAX, StateChange, shares::share_of,
 };
@@ -12,7 +12,7 @@ async fn keys(engine: &dyn Engine, prefix: &str) -> Vec<String> {
     list.iter().map(|(key, _)| key.to_string()).collect()
 }
 
-pub(crate) async fn values_are_set_found_listed_and_removed(place: &dyn Place) {
+pub(crate) async fn values_are_set_found_listed_and_removed(place: &dyn EngineHome) {
     let mut engine = place.open();
     for key in ["t/b/2", "t/a", "t/b/1", "t/c", "t0"] {
         stored(engine.as_ref(), change(key, Some("one"), None)).await;
@@ -47,7 +47,7 @@ pub(crate) async fn values_are_set_found_listed_and_removed(place: &dyn Place) {
     }
 }
 
-pub(crate) async fn revisions_guard_a_value(place: &dyn Place) {
+pub(crate) async fn revisions_guard_a_value(place: &dyn EngineHome) {
     let mut engine = place.open();
     let mut last = 0;
     for round in 0..3 {
@@ -85,7 +85,7 @@ pub(crate) async fn revisions_guard_a_value(place: &dyn Place) {
     reopened(engine, place).await;
 }
 
-pub(crate) async fn values_of_the_greatest_size_are_kept(place: &dyn Place) {
+pub(crate) async fn values_of_the_greatest_size_are_kept(place: &dyn EngineHome) {
     let engine = place.open();
     let key = "t/".to_owned() + &"k".repeat(510);
     let value = (0..=255).cycle().take(STATE_BYTES_MAX).collect::<Bytes>();
@@ -101,7 +101,7 @@ pub(crate) async fn values_of_the_greatest_size_are_kept(place: &dyn Place) {
     assert!(engine.get(&key).await.unwrap().value == value);
 }
 
-pub(crate) async fn watchers_hear_of_their_prefix_alone(place: &dyn Place) {
+pub(crate) async fn watchers_hear_of_their_prefix_alone(place: &dyn EngineHome) {
     let engine = place.open();
     let mut mine = engine.changed("t/a/");
     let mut all = engine.changed("");
@@ -124,7 +124,7 @@ pub(crate) async fn watchers_hear_of_their_prefix_alone(place: &dyn Place) {
     assert!(!mine.has_changed().unwrap(), "a refused change is none");
 }
 
-pub(crate) async fn each_kind_keeps_to_its_share(place: &dyn Place) {
+pub(crate) async fn each_kind_keeps_to_its_share(place: &dyn EngineHome) {
     let mut engine = place.open();
     let large = "x".repeat(200 << 10);
     let put = |key: String, value: &str| StateChange {
@@ -180,7 +180,7 @@ pub(crate) async fn each_kind_keeps_to_its_share(place: &dyn Place) {
     reopened(engine, place).await;
 }
 
-pub(crate) async fn a_record_from_outside_refers_to_what_is_there(place: &dyn Place) {
+pub(crate) async fn a_record_from_outside_refers_to_what_is_there(place: &dyn EngineHome) {
     let engine = place.open();
     let of = super::one_partition(engine.as_ref()).await;
     let referring = |kind, changes: Vec<StateChange>| {
@@ -218,7 +218,7 @@ pub(crate) async fn a_record_from_outside_refers_to_what_is_there(place: &dyn Pl
     reopened(engine, place).await;
 }
 
-pub(crate) async fn a_value_that_a_record_refers_to_since_does_not_go(place: &dyn Place) {
+pub(crate) async fn a_value_that_a_record_refers_to_since_does_not_go(place: &dyn EngineHome) {
     let engine = place.open();
     let of = super::one_partition(engine.as_ref()).await;
     let refer = |keys: &[&str], kind| {

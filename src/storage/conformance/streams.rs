@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Place, finish, make, numbered, part, reopened, stored, stream_name};
+use super::{EngineHome, make, numbered, part, reopened, settle, stored, stream_name};
 use crate::{
     model::ids::{Offset, StreamId},
     storage::{
-        ControlEventKind, Engine, MadeBy, NewEnd, OpenRecords, PartitionStatus, Stream,
+        ControlEventKind, Engine, MadeBy, NewSettlement, OpenRecords, PartitionStatus, Stream,
         StreamConfig, StreamError,
     },
 };
@@ -36,7 +36,7 @@ async fn grown(
 }
 
 pub(crate) async fn a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen(
-    place: &dyn Place,
+    place: &dyn EngineHome,
 ) {
     let engine = place.open();
     assert!(engine.streams().is_empty());
@@ -67,7 +67,7 @@ pub(crate) async fn a_stream_is_found_by_name_and_id_and_is_there_after_a_reopen
     assert_eq!(engine.stream(&stream_name("ZZ")), None);
 }
 
-pub(crate) async fn a_name_is_taken_once(place: &dyn Place) {
+pub(crate) async fn a_name_is_taken_once(place: &dyn EngineHome) {
     let engine = place.open();
     let first = make(engine.as_ref(), "src", 1).await;
     let second = engine
@@ -82,7 +82,7 @@ pub(crate) async fn a_name_is_taken_once(place: &dyn Place) {
     assert_eq!(engine.stream(&stream_name("src")), Some(first));
 }
 
-pub(crate) async fn an_ocid_is_taken_once(place: &dyn Place) {
+pub(crate) async fn an_ocid_is_taken_once(place: &dyn EngineHome) {
     let engine = place.open();
     let create = |name: &str, ocid: &str| {
         let name = stream_name(name);
@@ -111,7 +111,7 @@ pub(crate) async fn an_ocid_is_taken_once(place: &dyn Place) {
     assert_eq!(engine.stream(&again.name), Some(again));
 }
 
-pub(crate) async fn a_stream_grows_and_never_shrinks(place: &dyn Place) {
+pub(crate) async fn a_stream_grows_and_never_shrinks(place: &dyn EngineHome) {
     let mut engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     stored(engine.as_ref(), numbered(part(&stream, 1), 0..3)).await;
@@ -139,7 +139,7 @@ pub(crate) async fn a_stream_grows_and_never_shrinks(place: &dyn Place) {
     );
 }
 
-pub(crate) async fn events_say_when_with_the_tails_of_that_moment(place: &dyn Place) {
+pub(crate) async fn events_say_when_with_the_tails_of_that_moment(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     assert_eq!(stream.events.len(), 1);
@@ -166,7 +166,7 @@ pub(crate) async fn events_say_when_with_the_tails_of_that_moment(place: &dyn Pl
     reopened(engine, place).await;
 }
 
-pub(crate) async fn a_change_needs_the_revision_that_is_there(place: &dyn Place) {
+pub(crate) async fn a_change_needs_the_revision_that_is_there(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 1).await;
     let seen = Some(stream.revision);
@@ -198,7 +198,7 @@ pub(crate) async fn a_change_needs_the_revision_that_is_there(place: &dyn Place)
     assert!(engine.streams().is_empty());
 }
 
-pub(crate) async fn a_stream_made_again_is_another_one(place: &dyn Place) {
+pub(crate) async fn a_stream_made_again_is_another_one(place: &dyn EngineHome) {
     let mut engine = place.open();
     let mut lives: Vec<Arc<Stream>> = Vec::new();
     for round in 0..3 {
@@ -212,11 +212,11 @@ pub(crate) async fn a_stream_made_again_is_another_one(place: &dyn Place) {
         assert_eq!(engine.status(of).unwrap(), PartitionStatus::default());
         let committed = stored(engine.as_ref(), numbered(of, 0..4)).await;
         assert_eq!(committed.appends[0].first, Offset(0));
-        let finished = engine.finished(of, Offset(0)..Offset(4)).unwrap();
-        assert!((0..4).all(|offset| !finished.contains(Offset(offset))));
+        let settled = engine.settled_offsets(of, Offset(0)..Offset(4)).unwrap();
+        assert!((0..4).all(|offset| !settled.contains(Offset(offset))));
         let ends = vec![
-            finish(of, 0, NewEnd::Delivered),
-            finish(of, 3, NewEnd::Delivered),
+            settle(of, 0, NewSettlement::Delivered),
+            settle(of, 3, NewSettlement::Delivered),
         ];
         stored(engine.as_ref(), ends).await;
         engine.trim(of, Offset(1)).await.unwrap();
@@ -238,14 +238,14 @@ pub(crate) async fn a_stream_made_again_is_another_one(place: &dyn Place) {
 }
 
 /// The look and the removal are one step: whoever looks first and removes then could lose what came in between.
-pub(crate) async fn a_stream_with_open_records_is_removed_only_with_them(place: &dyn Place) {
+pub(crate) async fn a_stream_with_open_records_is_removed_only_with_them(place: &dyn EngineHome) {
     let engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     let of = part(&stream, 1);
     stored(engine.as_ref(), numbered(of, 0..3)).await;
     let ends = vec![
-        finish(of, 0, NewEnd::Delivered),
-        finish(of, 2, NewEnd::Discarded),
+        settle(of, 0, NewSettlement::Delivered),
+        settle(of, 2, NewSettlement::Discarded),
     ];
     stored(engine.as_ref(), ends).await;
     let refused = engine
@@ -261,8 +261,8 @@ pub(crate) async fn a_stream_with_open_records_is_removed_only_with_them(place: 
     );
     assert!(late.is_ok() && removed.is_err());
     let ends = vec![
-        finish(of, 1, NewEnd::Delivered),
-        finish(of, 3, NewEnd::Delivered),
+        settle(of, 1, NewSettlement::Delivered),
+        settle(of, 3, NewSettlement::Delivered),
     ];
     stored(engine.as_ref(), ends).await;
     engine
@@ -272,7 +272,7 @@ pub(crate) async fn a_stream_with_open_records_is_removed_only_with_them(place: 
     assert_eq!(engine.stream_by_id(stream.id), None);
 }
 
-pub(crate) async fn changes_of_streams_can_be_watched(place: &dyn Place) {
+pub(crate) async fn changes_of_streams_can_be_watched(place: &dyn EngineHome) {
     let engine = place.open();
     let mut changed = engine.streams_changed();
     let mut seen = *changed.borrow_and_update();

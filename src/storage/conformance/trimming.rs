@@ -1,21 +1,21 @@
 //! Removing what is old.
 
 use super::{
-    Content, Place, append, finish, make, numbered, one_partition, part, record, refused, reopened,
-    stored,
+    Content, EngineHome, append, make, numbered, one_partition, part, record, refused, reopened,
+    settle, stored,
 };
 use crate::{
     model::ids::Offset,
-    storage::{Bounds, CommitError, Keep, NewEnd, ReadError},
+    storage::{Bounds, CommitError, Keep, NewSettlement, ReadError},
 };
 
-pub(crate) async fn a_trim_removes_what_is_below_and_counts_what_was_open(place: &dyn Place) {
+pub(crate) async fn a_trim_removes_what_is_below_and_counts_what_was_open(place: &dyn EngineHome) {
     let mut engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;
     let of = part(&stream, 0);
     stored(engine.as_ref(), numbered(of, 0..10)).await;
     stored(engine.as_ref(), numbered(part(&stream, 1), 0..2)).await;
-    let ends = [1, 2, 3, 8].map(|offset| finish(of, offset, NewEnd::Delivered));
+    let ends = [1, 2, 3, 8].map(|offset| settle(of, offset, NewSettlement::Delivered));
     stored(engine.as_ref(), ends.to_vec()).await;
     // below, then: earliest, low mark, expired
     for (below, earliest, low_mark, expired) in [
@@ -57,7 +57,7 @@ pub(crate) async fn a_trim_removes_what_is_below_and_counts_what_was_open(place:
     assert_eq!(other.bounds.earliest, Offset(0));
 }
 
-pub(crate) async fn offsets_go_on_after_everything_was_trimmed(place: &dyn Place) {
+pub(crate) async fn offsets_go_on_after_everything_was_trimmed(place: &dyn EngineHome) {
     let mut engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     for round in 0..4 {
@@ -76,25 +76,29 @@ pub(crate) async fn offsets_go_on_after_everything_was_trimmed(place: &dyn Place
     assert_eq!(status.counts.expired, 20);
 }
 
-pub(crate) async fn a_trimmed_record_cannot_end(place: &dyn Place) {
+pub(crate) async fn a_trimmed_record_cannot_end(place: &dyn EngineHome) {
     let engine = place.open();
     let of = one_partition(engine.as_ref()).await;
     stored(engine.as_ref(), numbered(of, 0..4)).await;
     engine.trim(of, Offset(2)).await.unwrap();
     let before = Content::of(engine.as_ref()).await;
-    let error = refused(engine.as_ref(), vec![finish(of, 1, NewEnd::Delivered)]).await;
+    let error = refused(
+        engine.as_ref(),
+        vec![settle(of, 1, NewSettlement::Delivered)],
+    )
+    .await;
     assert!(
-        matches!(error, CommitError::AlreadyFinished { .. }),
+        matches!(error, CommitError::AlreadySettled { .. }),
         "{error}"
     );
     // An end that was on its way when the trim came.
-    let _refused = engine.finish_soon(finish(of, 0, NewEnd::Delivered));
+    let _refused = engine.settle_soon(settle(of, 0, NewSettlement::Delivered));
     engine.trim(of, Offset(2)).await.unwrap();
     let engine = reopened(engine, place).await;
     before.assert_same(&Content::of(engine.as_ref()).await, "after refusals");
 }
 
-pub(crate) async fn what_is_kept_is_at_least_what_was_asked_for(place: &dyn Place) {
+pub(crate) async fn what_is_kept_is_at_least_what_was_asked_for(place: &dyn EngineHome) {
     let clock = place.clock();
     let mut engine = place.open();
     let stream = make(engine.as_ref(), "src", 2).await;

@@ -7,7 +7,7 @@
 //!
 //! A backup is made beside its place, so that its name is there only when it is whole. A restore is made inside its place,
 //! because a data directory is often the root of a mounted volume, which cannot be renamed. Until the journal has moved, a
-//! start refuses such a directory ([`check_finished`]).
+//! start refuses such a directory ([`check_settled`]).
 //!
 //! A run that is killed leaves the directory. The lock on the journal in it is gone then, which tells the next run that no
 //! process works on it: that run removes the leftover and says so.
@@ -50,7 +50,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 const NEIGHBOURS_LEN_MAX: usize = 10_000;
 const LEFT_LEN_MAX: usize = 10;
 
-/// A directory in the making. Dropping it removes all of it, unless it was finished.
+/// A directory in the making. Dropping it removes all of it, unless it was settled.
 #[derive(Debug)]
 pub(in crate::storage) struct Making {
     /// Where it is made.
@@ -161,12 +161,12 @@ impl Making {
     }
 
     /// Puts it into its place. Its files must be durable already.
-    pub(in crate::storage) fn finish(mut self) -> Result<(), BackupError> {
-        let finished = match self.is_inside {
+    pub(in crate::storage) fn complete(mut self) -> Result<(), BackupError> {
+        let settled = match self.is_inside {
             true => self.move_up(),
             false => self.rename(),
         };
-        finished.map_err(|source| io_error(&self.to, source))?;
+        settled.map_err(|source| io_error(&self.to, source))?;
         self.is_whole = true;
         Ok(())
     }
@@ -269,9 +269,9 @@ impl Drop for Made {
     }
 }
 
-/// Refuses a directory into which a restore was begun and not finished: its journal is not there yet, and a start would
+/// Refuses a directory into which a restore was begun and not settled: its journal is not there yet, and a start would
 /// begin another one.
-pub(in crate::storage) fn check_finished(dir: &Path) -> Result<(), OpenError> {
+pub(in crate::storage) fn check_settled(dir: &Path) -> Result<(), OpenError> {
     let there = |name| fs::symlink_metadata(dir.join(name)).is_ok();
     match there(RESTORE) && !there("journal") {
         true => Err(OpenError::RestoreCutOff(dir.into())),

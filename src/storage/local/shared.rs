@@ -29,7 +29,7 @@ pub(in crate::storage) const EPOCH: Epoch = Epoch(1);
 
 /// What is shared.
 #[derive(Debug)]
-pub(in crate::storage) struct Shared {
+pub(in crate::storage) struct EngineState {
     pub(in crate::storage) view: RwLock<View>,
     pub(in crate::storage) files: Files,
     pub(in crate::storage) index: Index,
@@ -96,7 +96,7 @@ impl View {
     }
 }
 
-impl Shared {
+impl EngineState {
     pub(in crate::storage) fn new(view: View, files: Files, index: Index) -> Self {
         Self {
             view: RwLock::new(view),

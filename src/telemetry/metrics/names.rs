@@ -125,7 +125,7 @@ pub(super) const LIST: &[Listed] = &[
         OPEN_RECORDS,
         MetricType::Gauge,
         &["stream"],
-        "Records that no redrive has delivered or moved, by error stream",
+        "Records that no retry has delivered or moved, by error stream",
     ),
     listed(
         SETTLED_RECORDS,
@@ -167,7 +167,7 @@ pub(super) const LIST: &[Listed] = &[
         DISPATCH_READ_RECORDS,
         MetricType::Counter,
         &[],
-        "Records read from the log to be dispatched; those of targets and keys that are behind are read again",
+        "Records read from the log to be dispatched; those of targets and keys that are lagging are read again",
     ),
     listed(
         LOOKUPS,

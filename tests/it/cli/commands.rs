@@ -101,7 +101,7 @@ fn a_stop_lets_calls_end_and_a_second_signal_does_not() {
     served.run(&["sync", message.to_str().unwrap()]).expect(0);
     assert_eq!(target.next_call(), "/held");
     let records = served.json(&["records", "DataSyncStream"]);
-    assert_eq!(records["items"][0]["finished"], true, "{records}");
+    assert_eq!(records["items"][0]["settled"], true, "{records}");
     served.signal("INT");
     served.signal("TERM");
     assert_eq!(served.end().0, Some(1));

@@ -280,7 +280,7 @@ async fn when_a_stream_cannot_change_no_part_takes_a_setting_and_the_next_reload
         gateway.send(request).await.ok();
     }
     // One setting of each part, and a stream that would lose a partition.
-    let text = "[outcomes]\n404 = \"unavailable\"\n[sync]\nanswer = \"text\"\nkey_bytes_max = 1\n[redrive]\nrecords_max = 1\n\
+    let text = "[outcomes]\n404 = \"unavailable\"\n[sync]\nanswer = \"text\"\nkey_bytes_max = 1\n[retry]\nrecords_max = 1\n\
                 [retention]\nerror_hours = 1\n[logging]\nlevel = \"error\"\n[server]\ngrace_ms = 77\n\
                 [[streams]]\nname = \"UnrecoverableErrorStream\"\npartitions = 1\n";
     let problem = gateway.reload(text).await.problem(422, "config_invalid");
@@ -301,7 +301,7 @@ async fn when_a_stream_cannot_change_no_part_takes_a_setting_and_the_next_reload
     let keys = [
         "logging.level",
         "outcomes.404",
-        "redrive.records_max",
+        "retry.records_max",
         "retention.error_hours",
         "server.grace_ms",
         "streams[0]",

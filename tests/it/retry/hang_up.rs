@@ -15,7 +15,7 @@ const LEN: usize = 6;
 /// A gateway that makes one call of a retry at a time, with records whose target holds its calls from now on.
 pub async fn held() -> (Gateway, StubTarget) {
     let target = StubTarget::with(|_| Act::status(503)).await;
-    let place = Place::with_config("[redrive]\nin_flight_max = 1\n");
+    let place = Place::with_config("[retry]\nin_flight_max = 1\n");
     let gateway = place.env("SYNCGATE_LOGGING__LEVEL", "debug").start();
     for n in 0..LEN {
         let key = format!("k{n}");

@@ -30,7 +30,7 @@ async fn failed(count: usize) -> (Gateway, StubTarget) {
 }
 
 #[tokio::test]
-async fn a_redrive_delivers_and_a_second_one_finds_nothing_to_do() {
+async fn a_retry_delivers_and_a_second_one_finds_nothing_to_do() {
     let (gateway, target) = failed(3).await;
     let report = gateway.retry(UNAVAILABLE, -1, 100).await;
     assert_eq!(report["lastReadOffset"], 2);
@@ -104,7 +104,7 @@ async fn a_loop_that_feeds_back_the_offset_visits_each_record_once() {
 }
 
 #[tokio::test]
-async fn a_failed_redrive_moves_the_record_and_a_stream_mapped_to_itself_ends() {
+async fn a_failed_retry_moves_the_record_and_a_stream_mapped_to_itself_ends() {
     let (gateway, target) = failed(4).await;
     target.now(|_| Act::status(503));
     let mapping = json!([{ "responsecode": "503", "stream": UNAVAILABLE }]);
@@ -122,10 +122,10 @@ async fn a_failed_redrive_moves_the_record_and_a_stream_mapped_to_itself_ends() 
     );
     let records = gateway.records(UNAVAILABLE).await;
     assert_eq!(records.len(), 8);
-    assert_eq!(records[7]["headers"]["redrives"], "1");
+    assert_eq!(records[7]["headers"]["retries"], "1");
     assert_eq!(records[7]["headers"]["origin-stream"], "DataSyncStream");
     assert_eq!(gateway.count(UNAVAILABLE, "open").await, 4);
-    // The moved ones are resolved: a pass over everything tries each message once.
+    // The moved ones are settled: a pass over everything tries each message once.
     target.now(|_| Act::status(200));
     let report = gateway.retry_with(UNAVAILABLE, -1, 100, mapping).await.ok();
     assert_eq!(
@@ -380,9 +380,9 @@ async fn bad_requests_name_the_member_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn too_many_redrives_end_in_the_unrecoverable_stream() {
+async fn too_many_retries_end_in_the_unrecoverable_stream() {
     let target = StubTarget::with(|_| Act::status(503)).await;
-    let gateway = Gateway::with_config("[redrive]\nredrives_max = 2\n");
+    let gateway = Gateway::with_config("[retry]\nretries_max = 2\n");
     gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
     gateway.record(UNAVAILABLE, 1).await;
     let mapping = json!([{ "responsecode": "503", "stream": UNAVAILABLE }]);
@@ -394,7 +394,7 @@ async fn too_many_redrives_end_in_the_unrecoverable_stream() {
     }
     assert_eq!(gateway.count(UNAVAILABLE, "open").await, 0);
     let record = gateway.record("UnrecoverableErrorStream", 1).await;
-    assert_eq!(record["headers"]["redrives"], "2");
+    assert_eq!(record["headers"]["retries"], "2");
 }
 
 /// What the default stream holds fails again, and its failures have no other place to go: with the defaults, and as the
@@ -404,7 +404,7 @@ async fn retries_of_the_default_stream_end_while_its_target_is_down() {
     let sample = "[oci_sample]\nserviceUnavailable_error_stream_ocid = \"o\"\ndefault_error_stream_ocid = \"o\"\n";
     for (config, stream) in [("", "DefaultErrorStream"), (sample, UNAVAILABLE)] {
         let target = StubTarget::with(|_| Act::status(418)).await;
-        let gateway = Gateway::with_config(&format!("{config}[redrive]\nredrives_max = 4\n"));
+        let gateway = Gateway::with_config(&format!("{config}[retry]\nretries_max = 4\n"));
         for n in 0..3 {
             gateway.sync(&keyed("k", &target.url("/x"), json!(n))).await;
         }
@@ -419,7 +419,7 @@ async fn retries_of_the_default_stream_end_while_its_target_is_down() {
         assert_eq!(report["endOfStream"], true, "{stream}: {report}");
         assert_eq!(gateway.count(stream, "open").await, 3);
 
-        // A loop in small steps runs after its own copies, until they have been redriven as often as they may.
+        // A loop in small steps runs after its own copies, until they have been retried as often as they may.
         let (mut after, mut attempted, mut calls_len) = (-1, 0, 0);
         loop {
             let report = gateway.retry(stream, after, 2).await;
@@ -437,7 +437,7 @@ async fn retries_of_the_default_stream_end_while_its_target_is_down() {
         let mut left = gateway.records("UnrecoverableErrorStream").await;
         left.sort_by_key(|record| record["headers"]["origin-offset"].to_string());
         let facts = |record: &Value| {
-            assert_eq!(record["headers"]["redrives"], "4", "{record}");
+            assert_eq!(record["headers"]["retries"], "4", "{record}");
             assert_eq!(record["headers"]["origin-stream"], "DataSyncStream");
             record["value"]["targetRestApiPayload"].clone()
         };

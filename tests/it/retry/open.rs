@@ -10,7 +10,7 @@ use crate::testkit::{Act, Gateway, Place, StubTarget, keyed};
 const INTERNAL: &str = "InternalserverErrorStream";
 /// A breaker that has opened stays open, and one call is made at a time.
 const LONG: &str =
-    "[dispatch]\nbackoff_ms = 3600000\nbackoff_ms_max = 3600000\n[redrive]\nin_flight_max = 1\n";
+    "[dispatch]\nbackoff_ms = 3600000\nbackoff_ms_max = 3600000\n[retry]\nin_flight_max = 1\n";
 
 /// A gateway with so many records in the internal stream for each target, in turn; targets answer 200 from now on.
 async fn failed(config: &str, count: usize, targets: &[&StubTarget]) -> Gateway {
@@ -104,7 +104,7 @@ async fn a_target_that_asks_for_later_gets_its_records_later_and_they_stay_where
             "attempted",
             "processedmessages",
             "failedMessages",
-            "requeued",
+            "moved",
             "lastReadOffset",
         ];
         let expected = [1, 0, 0, 0, -1].map(|count| json!(count));
@@ -128,7 +128,7 @@ async fn a_target_that_asks_for_later_gets_its_records_later_and_they_stay_where
         // The waits are cut, the target is well: each record is delivered once.
         target.now(|_| Act::status(200));
         let short = LONG.replace("3600000", "1");
-        let short = short.replace("[redrive]", "retry_after_ms_max = 0\n[redrive]");
+        let short = short.replace("[retry]", "retry_after_ms_max = 0\n[retry]");
         gateway.reload(&short).await.ok();
         let report = gateway.retry(INTERNAL, -1, 100).await;
         assert_eq!(
@@ -209,7 +209,7 @@ async fn a_loop_with_hardly_any_time_moves_or_ends_while_a_target_is_down() {
 #[tokio::test]
 async fn with_the_manners_of_the_sample_or_if_nothing_is_put_off_a_429_is_a_failure() {
     let compat = format!("{LONG}[oci_sample]\ncompat = true\n");
-    let none = LONG.replace("[redrive]", "deferred_ms_max = 0\n[redrive]");
+    let none = LONG.replace("[retry]", "deferred_ms_max = 0\n[retry]");
     for config in [compat, none] {
         let target = StubTarget::start().await;
         let gateway = failed(&config, 2, &[&target]).await;
@@ -249,7 +249,7 @@ async fn a_filter_takes_the_target_that_an_answer_names() {
 
     target.now(|_| Act::status(200));
     let short = long.replace("3600000", "1");
-    let short = short.replace("[redrive]", "retry_after_ms_max = 0\n[redrive]");
+    let short = short.replace("[retry]", "retry_after_ms_max = 0\n[retry]");
     gateway.reload(&short).await.ok();
     let retry = async |filtered: &Value| {
         let body = json!({ "streamOCIDToRetry": INTERNAL, "noOfMessagesToProcess": 100, "readAfterOffset": -1,

@@ -50,7 +50,7 @@ async fn the_same_failure_has_the_same_stream_and_the_same_error_record_from_dis
                     "{path} {name}"
                 );
             }
-            assert_eq!(again["headers"]["redrives"], round.to_string(), "{path}");
+            assert_eq!(again["headers"]["retries"], round.to_string(), "{path}");
         }
         assert_eq!(gateway.count(stream, "open").await, 1, "{path}");
     }
@@ -95,7 +95,7 @@ async fn the_outcomes_of_the_configuration_count_and_a_given_mapping_counts_for_
 #[tokio::test]
 async fn a_record_that_stays_in_its_stream_leaves_it_after_so_many_retries() {
     let target = StubTarget::with(|_| Act::status(503)).await;
-    let gateway = Gateway::with_config("[redrive]\nredrives_max = 2\n");
+    let gateway = Gateway::with_config("[retry]\nretries_max = 2\n");
     gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await;
     gateway.record(UNAVAILABLE, 1).await;
     for stream in [UNAVAILABLE, "UnrecoverableErrorStream"] {

@@ -39,7 +39,7 @@ async fn records_that_retention_removes_during_their_calls_are_passed_over_and_c
         "attempted",
         "processedmessages",
         "failedMessages",
-        "requeued",
+        "moved",
         "trimmed",
     ];
     assert_eq!(

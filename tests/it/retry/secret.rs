@@ -41,7 +41,7 @@ async fn a_record_that_was_refused_with_an_old_token_is_retried_with_the_newest_
         let records = gateway.records(DEFAULT).await;
         let versions: Vec<_> = records.iter().map(version).collect();
         assert_eq!(versions, ["1", "2", "2"]);
-        assert_eq!(records[2]["headers"]["redrives"], "1");
+        assert_eq!(records[2]["headers"]["retries"], "1");
         assert_eq!(records[2]["value"], records[0]["value"]);
 
         target.now(|call| match token(call) {

@@ -354,7 +354,7 @@ impl Gateway {
         self.send(request.body(lines.join("\n"))).await.ok()
     }
 
-    /// Runs a redrive over partition 0 from `after`, at most `count` records.
+    /// Runs a retry over partition 0 from `after`, at most `count` records.
     pub async fn retry(&self, stream: &str, after: i64, count: u64) -> Value {
         self.retry_with(stream, after, count, json!([])).await.ok()
     }

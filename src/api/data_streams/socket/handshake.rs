@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     api::{
-        Shared,
+        EdgeState,
         problem::{Code, Problem},
         server::client_io::ClientIo,
     },
@@ -30,7 +30,7 @@ const CLOUD_EVENTS: &str = "cloudevents.json";
 
 /// Answers with the switch of protocols, and serves the client from then on.
 pub(in crate::api::data_streams) fn upgrade(
-    shared: &Arc<Shared>,
+    shared: &Arc<EdgeState>,
     mut request: Request,
     subscription: Subscription,
 ) -> Result<Response, Problem> {

@@ -23,7 +23,7 @@ use crate::{
         record::StoredRecord,
     },
     runtime::clock::Timestamp,
-    storage::{Engine, Finished, ReadError},
+    storage::{Engine, ReadError, SettledOffsets},
 };
 
 /// Bytes of records that are held, and one read more. With few lanes it is less.
@@ -89,7 +89,7 @@ struct Lane {
 /// A record that is held, in memory of its own: a slice would keep its whole frame alive.
 pub(super) struct Held {
     pub(super) record: StoredRecord,
-    pub(super) finished: bool,
+    pub(super) settled: bool,
 }
 
 /// What a look for the next open record of a lane came to.
@@ -287,7 +287,7 @@ impl Reading {
             }
             let from = lane.read_at;
             let end = from.plus(ENDS_LEN.min(self.looks_left)).min(lane.tail);
-            let ended = self.engine.finished(lane.of, from..end)?;
+            let ended = self.engine.settled_offsets(lane.of, from..end)?;
             let mut offsets = (from.0..end.0).map(Offset);
             let open = offsets.find(|at| !ended.contains(*at));
             lane.read_at = open.unwrap_or(end);
@@ -327,19 +327,19 @@ impl Reading {
         let ended = match (page.records.first(), page.records.last()) {
             (Some(first), Some(last)) => {
                 let read = first.offset..last.offset.next();
-                self.engine.finished(lane.of, read)?
+                self.engine.settled_offsets(lane.of, read)?
             }
-            _ => Finished::default(),
+            _ => SettledOffsets::default(),
         };
         lane.not_before = None;
         // Nothing but lost records may be left before the tail.
         lane.read_at = page.next.max(from.next()).min(lane.tail);
         for record in page.records {
-            let finished = ended.contains(record.offset);
+            let settled = ended.contains(record.offset);
             if record.offset >= lane.tail {
                 break;
             }
-            if self.only_open && finished {
+            if self.only_open && settled {
                 continue;
             }
             self.held_bytes += record.record.bytes_len();
@@ -347,7 +347,7 @@ impl Reading {
                 record: record.record.detached(),
                 ..record
             };
-            lane.held.push_back(Held { record, finished });
+            lane.held.push_back(Held { record, settled });
         }
         if self.held_bytes > self.held_bytes_max {
             let others = self.lanes.iter_mut().enumerate();

@@ -72,10 +72,10 @@ async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at(
             kind: AppendKind::Accepted,
             refers: Vec::new(),
         };
-        let finish = |offset| crate::storage::Finish {
+        let settle = |offset| crate::storage::Settle {
             of,
             offset: Offset(offset),
-            end: crate::storage::NewEnd::Delivered,
+            end: crate::storage::NewSettlement::Delivered,
             attempts: 1,
             status: Some(200),
             epoch: crate::storage::Epoch(1),
@@ -85,11 +85,11 @@ async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at(
             ..Commit::default()
         };
         engine.commit(append).await.unwrap();
-        let finishes = Commit {
-            finishes: (0..9).map(finish).collect(),
+        let settles = Commit {
+            settles: (0..9).map(settle).collect(),
             ..Commit::default()
         };
-        engine.commit(finishes).await.unwrap();
+        engine.commit(settles).await.unwrap();
     }
     let mut next: Vec<_> = stream.all_partitions().map(|of| (of, Offset(0))).collect();
     let (mut found, mut pages) = (Vec::new(), 0);

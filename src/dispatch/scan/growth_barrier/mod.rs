@@ -1,26 +1,26 @@
-//! Fences: order over the growth of a stream.
+//! Growth barriers: order over the growth of a stream.
 //!
 //! With more partitions a key may go to another one. Its first records there must not overtake those that it still has in
 //! the partition from before, so they wait until that one has come past its tail at the growth:
 //!
 //! ```text
-//! partition 0   . . . a a a a | . . .         the growth to two partitions, a fence
+//! partition 0   . . . a a a a | . . .         the growth to two partitions, a barrier
 //!                           ^ tail of then
-//! partition 1                 | a a a         wait until all `a` on the left are on the board of their target
+//! partition 1                 | a a a         wait until all `a` on the left are on the queue of their target
 //! ```
 //!
-//! On a board is enough: there lanes keep the order in which they came. So who waits does so for its own target alone (a
-//! target that is behind in the partition from before is behind in the new one too), or even for its lane alone, if no
-//! more than that lane is behind there.
+//! On a queue is enough: there lanes keep the order in which they came. So who waits does so for its own target alone (a
+//! target that is lagging in the partition from before is lagging in the new one too), or even for its lane alone, if no
+//! more than that lane is lagging there.
 //!
 //! A key may have had records before several growths and none in between, so a record is looked at for each growth that
 //! came before it. It waits for records from before that growth, which themselves wait for earlier growths only: so no two
 //! partitions ever wait for each other.
 //!
 //! What an owner is past it shows to the others in [`Progress`], in events of the stream, so that it has something new to
-//! show only when someone comes past a fence, and nothing at all once everyone is past the last one. Nothing of this is
-//! stored: after a restart the owners begin at their low marks, or where their hints say, and see anew. What a hint knows
-//! nothing of (the sweep) is not waited for: where a hint is wrong order is lost in one partition as well, and to wait
+//! show only when someone comes past a barrier, and nothing at all once everyone is past the last one. Nothing of this is
+//! stored: after a restart the owners begin at their low marks, or where their checkpoints say, and see anew. What a checkpoint knows
+//! nothing of (the sweep) is not waited for: where a checkpoint is wrong order is lost in one partition as well, and to wait
 //! for it would be to wait for the slowest target.
 //!
 //! A partition whose owner is gone, or has not begun, is past nothing.
@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 use self::passed::All;
 pub(in crate::dispatch) use self::passed::{Passed, Progress};
-use super::lagging::Behind;
+use super::lagging::Lagging;
 use crate::dispatch::{queue::lane::Lane, target_id::TargetId};
 use crate::{
     log::Streams,
@@ -47,9 +47,9 @@ use crate::{
     storage::{ControlEventKind, Engine, Stream},
 };
 
-/// The fences of a partition, from both sides: what waits in it, and what others wait for.
+/// The barriers of a partition, from both sides: what waits in it, and what others wait for.
 #[derive(Debug)]
-pub(in crate::dispatch) struct Fence {
+pub(in crate::dispatch) struct GrowthBarrier {
     of: PartitionId,
     engine: Arc<dyn Engine>,
     /// Counts up when the stream may have grown.
@@ -83,12 +83,12 @@ pub(in crate::dispatch) struct Wait {
     before: Partition,
     /// Its lane.
     pub(in crate::dispatch) lane: Lane,
-    /// The lane is behind there; if not, its target is as a whole.
+    /// The lane is lagging there; if not, its target is as a whole.
     pub(in crate::dispatch) for_lane: bool,
 }
 
-impl Fence {
-    /// That of a partition; [`Fence::renew`] looks at the stream for the first time.
+impl GrowthBarrier {
+    /// That of a partition; [`GrowthBarrier::renew`] looks at the stream for the first time.
     pub(in crate::dispatch) fn new(
         streams: &Streams,
         progress: &Progress,
@@ -210,12 +210,12 @@ impl Fence {
     }
 
     /// Shows the others how far this partition has come.
-    pub(in crate::dispatch) fn show(&mut self, behind: &Behind, scanner: Offset) {
+    pub(in crate::dispatch) fn show(&mut self, lagging: &Lagging, scanner: Offset) {
         if self.is_past_all {
             return;
         }
         let Some(stream) = &self.stream else { return };
-        let passed = behind.passed(scanner, |at| {
+        let passed = lagging.passed(scanner, |at| {
             let events = 0..stream.events.len();
             // Tails only grow from one event to the next.
             events.take_while(|event| self.tail(*event) <= at).count()
@@ -228,14 +228,14 @@ impl Fence {
         }
     }
 
-    /// Takes back what was shown: what is on boards is not sure to be called any more.
+    /// Takes back what was shown: what is on queues is not sure to be called any more.
     pub(in crate::dispatch) fn withdraw(&mut self) {
         if let Some(shown) = self.shown.take() {
             self.progress.withdraw(self.of, &shown);
         }
     }
 
-    /// Waits until [`Fence::renew`] has something to do; with `waits`, for other partitions too.
+    /// Waits until [`GrowthBarrier::renew`] has something to do; with `waits`, for other partitions too.
     pub(in crate::dispatch) async fn news(&mut self, waits: bool) {
         tokio::select! {
             () = next(&mut self.changed) => {}
@@ -252,7 +252,7 @@ impl Fence {
     }
 }
 
-impl Drop for Fence {
+impl Drop for GrowthBarrier {
     fn drop(&mut self) {
         self.withdraw();
     }

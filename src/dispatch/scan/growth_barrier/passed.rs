@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::dispatch::{queue::lane::Lane, target_id::TargetId};
 use crate::model::ids::PartitionId;
 
-/// What every owner shows of its partition to the others. Clones share it. It is bounded by who may be behind, and holds
+/// What every owner shows of its partition to the others. Clones share it. It is bounded by who may be lagging, and holds
 /// nothing about streams that have never grown.
 #[derive(Clone, Debug, Default)]
 pub(in crate::dispatch) struct Progress(watch::Sender<All>);
@@ -15,7 +15,7 @@ pub(in crate::dispatch) struct Progress(watch::Sender<All>);
 /// What all show.
 pub(super) type All = HashMap<PartitionId, Arc<Passed>>;
 
-/// How many events of its stream a partition is past: all of its records from before them are on a board, or have ended.
+/// How many events of its stream a partition is past: all of its records from before them are on a queue, or have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::dispatch) struct Passed {
     /// As seen by whoever is not named below.
@@ -29,7 +29,7 @@ pub(in crate::dispatch) struct Passed {
 }
 
 impl Passed {
-    /// From the events that the scanner is past, each target that is behind, and each lane that is.
+    /// From the events that the scanner is past, each target that is lagging, and each lane that is.
     pub(in crate::dispatch) fn new(
         scanner: usize,
         targets: impl Iterator<Item = (TargetId, usize)>,
@@ -37,8 +37,8 @@ impl Passed {
     ) -> Self {
         let targets: HashMap<_, _> = targets.filter(|(_, passed)| *passed < scanner).collect();
         let lanes: HashMap<_, _> = lanes.filter(|(_, passed)| *passed < scanner).collect();
-        let behind = targets.values().chain(lanes.values());
-        let least = behind.copied().min().unwrap_or(scanner);
+        let lagging = targets.values().chain(lanes.values());
+        let least = lagging.copied().min().unwrap_or(scanner);
         Self {
             scanner,
             targets,
@@ -52,7 +52,7 @@ impl Passed {
         self.least
     }
 
-    /// Returns whether a target as a whole is past an event, but for lanes that are behind.
+    /// Returns whether a target as a whole is past an event, but for lanes that are lagging.
     pub(super) fn has_target(&self, event: usize, origin: &TargetId) -> bool {
         event < *self.targets.get(origin).unwrap_or(&self.scanner)
     }

@@ -63,7 +63,7 @@ impl Wait {
     }
 }
 
-/// Fences of the partitions of one stream.
+/// Growth barriers of the partitions of one stream.
 struct Fixture {
     streams: Streams,
     progress: Progress,
@@ -79,14 +79,14 @@ impl Fixture {
         }
     }
 
-    fn fence(&self, partition: u16, stream: &Arc<Stream>) -> Fence {
+    fn barrier(&self, partition: u16, stream: &Arc<Stream>) -> GrowthBarrier {
         let of = PartitionId {
             stream: ID,
             partition: Partition(partition),
         };
-        let mut fence = Fence::new(&self.streams, &self.progress, of);
-        fence.take(stream.clone());
-        fence
+        let mut barrier = GrowthBarrier::new(&self.streams, &self.progress, of);
+        barrier.take(stream.clone());
+        barrier
     }
 
     fn lane(&self, origin: &Option<TargetId>, key: &str) -> Lane {
@@ -96,15 +96,15 @@ impl Fixture {
     /// Returns the partition that a record waits for.
     fn waits(
         &self,
-        fence: &mut Fence,
+        barrier: &mut GrowthBarrier,
         at: u64,
         key: &str,
         origin: &Option<TargetId>,
     ) -> Option<u16> {
-        fence.renew();
+        barrier.renew();
         let lane = || Some(self.lane(origin, key));
-        let wait = fence.wait_of(Offset(at), key.as_bytes(), origin, lane)?;
-        assert!(!fence.is_over(&wait, origin.as_ref().unwrap()));
+        let wait = barrier.wait_of(Offset(at), key.as_bytes(), origin, lane)?;
+        assert!(!barrier.is_over(&wait, origin.as_ref().unwrap()));
         Some(wait.before.0)
     }
 }
@@ -122,16 +122,16 @@ fn key_with(partitions: &[u16]) -> String {
 fn a_record_waits_until_its_target_is_past_the_tail_that_its_key_had_before() {
     let all = Fixture::new();
     let stream = grown(&[(2, &[50])]);
-    let (mut old, mut new) = (all.fence(0, &stream), all.fence(1, &stream));
+    let (mut old, mut new) = (all.barrier(0, &stream), all.barrier(1, &stream));
     let (a, b) = (origin("http://a"), origin("http://b"));
     let key = key_with(&[0, 1]);
     assert_eq!(all.waits(&mut new, 0, &key, &a), Some(0), "nobody began");
-    let mut behind = Behind::default();
-    old.show(&behind, Offset(49));
+    let mut lagging = Lagging::default();
+    old.show(&lagging, Offset(49));
     assert_eq!(all.waits(&mut new, 0, &key, &a), Some(0));
-    assert!(behind.fall_behind(a.clone(), Offset(49), None, 9));
-    assert!(behind.fall_behind(None, Offset(3), None, 9));
-    old.show(&behind, Offset(50));
+    assert!(lagging.start_lagging(a.clone(), Offset(49), None, 9));
+    assert!(lagging.start_lagging(None, Offset(3), None, 9));
+    old.show(&lagging, Offset(50));
     assert_eq!(all.waits(&mut new, 0, &key, &a), Some(0));
     assert_eq!(all.waits(&mut new, 0, &key, &b), None);
     assert_eq!(new.wait_of(Offset(0), b"", &b, || None), None, "no lane");
@@ -139,13 +139,13 @@ fn a_record_waits_until_its_target_is_past_the_tail_that_its_key_had_before() {
     assert_eq!(all.waits(&mut old, 49, &key, &a), None);
     assert_eq!(all.waits(&mut old, 50, &key_with(&[0, 0]), &a), None);
     assert!(new.is_open(), "a is not past it");
-    let mut behind = Behind::default();
-    assert!(behind.fall_behind(a.clone(), Offset(50), None, 9));
-    old.show(&behind, Offset(60));
+    let mut lagging = Lagging::default();
+    assert!(lagging.start_lagging(a.clone(), Offset(50), None, 9));
+    old.show(&lagging, Offset(60));
     assert_eq!(all.waits(&mut new, 0, &key, &a), None);
     assert!(!new.is_open(), "it costs nothing any more");
     let shown = old.all.borrow().clone();
-    old.show(&Behind::default(), Offset(70));
+    old.show(&Lagging::default(), Offset(70));
     assert_eq!(*old.all.borrow(), shown, "there is nothing more to show");
 }
 
@@ -153,12 +153,12 @@ fn a_record_waits_until_its_target_is_past_the_tail_that_its_key_had_before() {
 fn who_is_behind_as_a_lane_alone_makes_no_other_lane_wait() {
     let all = Fixture::new();
     let stream = grown(&[(2, &[50])]);
-    let (mut old, mut new) = (all.fence(0, &stream), all.fence(1, &stream));
+    let (mut old, mut new) = (all.barrier(0, &stream), all.barrier(1, &stream));
     let a = origin("http://a");
     let hot = key_with(&[0, 1]);
-    let mut behind = Behind::default();
-    behind.lane_full(all.lane(&a, &hot), &a, Offset(20));
-    old.show(&behind, Offset(50));
+    let mut lagging = Lagging::default();
+    lagging.lane_full(all.lane(&a, &hot), &a, Offset(20));
+    old.show(&lagging, Offset(50));
     assert_eq!(all.waits(&mut new, 0, &hot, &a), Some(0));
     let other = format!("{hot}x");
     let other = (0..).map(|at| format!("{other}{at}"));
@@ -171,11 +171,11 @@ fn every_growth_before_a_record_is_looked_at() {
     let all = Fixture::new();
     let (a, key) = (origin("http://a"), key_with(&[0, 1, 2]));
     let stream = grown(&[(2, &[50]), (3, &[60, 10])]);
-    let [mut first, mut second, mut third] = [0, 1, 2].map(|at| all.fence(at, &stream));
-    second.show(&Behind::default(), Offset(10));
+    let [mut first, mut second, mut third] = [0, 1, 2].map(|at| all.barrier(at, &stream));
+    second.show(&Lagging::default(), Offset(10));
     // The key had no records in between, but some in the first partition.
     assert_eq!(all.waits(&mut third, 0, &key, &a), Some(0));
-    first.show(&Behind::default(), Offset(50));
+    first.show(&Lagging::default(), Offset(50));
     assert_eq!(all.waits(&mut third, 0, &key, &a), None);
     assert!(third.is_open(), "others may have to wait for the second");
     // Between the growths only the first one counts.
@@ -183,7 +183,7 @@ fn every_growth_before_a_record_is_looked_at() {
     let stays = key_with(&[0, 0, 1]);
     assert_eq!(all.waits(&mut second, 9, &stays, &a), None);
     assert_eq!(all.waits(&mut second, 10, &stays, &a), Some(0));
-    first.show(&Behind::default(), Offset(60));
+    first.show(&Lagging::default(), Offset(60));
     assert_eq!(all.waits(&mut second, 10, &stays, &a), None);
     assert!(!second.is_open());
 }
@@ -192,18 +192,18 @@ fn every_growth_before_a_record_is_looked_at() {
 fn a_growth_that_comes_later_is_open_until_all_are_past_it_too() {
     let all = Fixture::new();
     let stream = grown(&[(2, &[50])]);
-    let [mut first, mut second] = [0, 1].map(|at| all.fence(at, &stream));
-    first.show(&Behind::default(), Offset(80));
+    let [mut first, mut second] = [0, 1].map(|at| all.barrier(at, &stream));
+    first.show(&Lagging::default(), Offset(80));
     second.renew();
     assert!(!second.is_open());
     let stream = grown(&[(2, &[50]), (3, &[80, 7])]);
-    let mut third = all.fence(2, &stream);
+    let mut third = all.barrier(2, &stream);
     second.take(stream.clone());
     let key = key_with(&[0, 0, 2]);
     assert_eq!(all.waits(&mut third, 0, &key, &origin("http://a")), Some(0));
     // Idle as it is, it shows where it stands once it knows.
     first.take(stream);
-    first.show(&Behind::default(), Offset(80));
+    first.show(&Lagging::default(), Offset(80));
     assert_eq!(all.waits(&mut third, 0, &key, &origin("http://a")), None);
 }
 
@@ -211,17 +211,17 @@ fn a_growth_that_comes_later_is_open_until_all_are_past_it_too() {
 fn what_an_owner_that_is_gone_has_shown_counts_no_more_but_its_followers_does() {
     let all = Fixture::new();
     let stream = grown(&[(2, &[50])]);
-    let (mut old, mut new) = (all.fence(0, &stream), all.fence(1, &stream));
+    let (mut old, mut new) = (all.barrier(0, &stream), all.barrier(1, &stream));
     let (a, key) = (origin("http://a"), key_with(&[0, 1]));
-    let mut behind = Behind::default();
-    assert!(behind.fall_behind(origin("http://b"), Offset(1), None, 9));
-    old.show(&behind, Offset(50));
+    let mut lagging = Lagging::default();
+    assert!(lagging.start_lagging(origin("http://b"), Offset(1), None, 9));
+    old.show(&lagging, Offset(50));
     assert_eq!(all.waits(&mut new, 0, &key, &a), None);
     old.withdraw();
     assert_eq!(all.waits(&mut new, 0, &key, &a), Some(0));
-    let mut again = all.fence(0, &stream);
-    old.show(&Behind::default(), Offset(49));
-    again.show(&behind, Offset(50));
+    let mut again = all.barrier(0, &stream);
+    old.show(&Lagging::default(), Offset(49));
+    again.show(&lagging, Offset(50));
     drop(old);
     assert_eq!(all.waits(&mut new, 0, &key, &a), None);
 }

@@ -1,4 +1,4 @@
-//! A cursor of someone who is behind: where it stands, and whether it reads in this round.
+//! A cursor of someone who is lagging: where it stands, and whether it reads in this round.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ const READ_AGAIN_FIRST: Duration = Duration::from_millis(100);
 const READ_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(super) struct Cursor {
-    /// The first of its records that may not be on a board.
+pub(super) struct LaggingReader {
+    /// The first of its records that may not be on a queue.
     pub(super) at: Offset,
     /// What there is room for in this round, until it is refused or has had its page.
     pub(super) space: Space,
@@ -31,7 +31,7 @@ pub(in crate::dispatch) struct Pause {
     next: Duration,
 }
 
-impl Cursor {
+impl LaggingReader {
     pub(super) fn new(at: Offset) -> Self {
         Self {
             at,

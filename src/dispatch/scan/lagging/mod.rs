@@ -1,4 +1,4 @@
-//! Who is behind: the targets and lanes whose records the scanner passes over, each with a cursor of its own that reads
+//! Who is lagging: the targets and lanes whose records the scanner passes over, each with a cursor of its own that reads
 //! them again. Pure: what there is room for, and the time, are given.
 //!
 //! ```text
@@ -7,13 +7,13 @@
 //!            lane of X      target X       scanner
 //! ```
 //!
-//! A cursor is the first of its records that may not be on a board. That of a lane is never past that of its target, and
-//! that of a target never past the scanner; where they meet, the one that was behind is so no more. Until then a lane's
+//! A cursor is the first of its records that may not be on a queue. That of a lane is never past that of its target, and
+//! that of a target never past the scanner; where they meet, the one that was lagging is so no more. Until then a lane's
 //! records are its own cursor's, whoever comes by.
 //!
-//! After a restart the scanner begins where a [`Hint`] says, and who was behind then is so at once. One more cursor, the
+//! After a restart the scanner begins where a [`Checkpoint`] says, and who was lagging then is so at once. One more cursor, the
 //! *sweep*, comes along where the others read below that: it takes what is open there and nobody's. There is no such
-//! record if the hint is right; if it is wrong, nothing is lost by that.
+//! record if the checkpoint is right; if it is wrong, nothing is lost by that.
 //!
 //! Cursors read in *rounds*: each for whom there is room gets one page. A page is read for all whose records may be in it,
 //! so cursors that are near each other cost one read together.
@@ -26,10 +26,10 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use self::cursor::Cursor;
+use self::cursor::LaggingReader;
 pub(in crate::dispatch) use self::cursor::Pause;
 use super::{
-    checkpoint::Hint,
+    checkpoint::Checkpoint,
     growth_barrier::{Passed, Wait},
 };
 use crate::dispatch::{
@@ -38,13 +38,13 @@ use crate::dispatch::{
 };
 use crate::model::{ids::Offset, target::Origin};
 
-/// Lanes of a partition that have cursors of their own. With more of them the target of the next one is behind as a whole:
+/// Lanes of a partition that have cursors of their own. With more of them the target of the next one is lagging as a whole:
 /// each lane may cost a pass over the log.
 const LANES_MAX: usize = 32;
 
-/// Who is behind in one partition.
+/// Who is lagging in one partition.
 #[derive(Debug, Default)]
-pub(in crate::dispatch) struct Behind {
+pub(in crate::dispatch) struct Lagging {
     /// `None` stands for records that name no target.
     targets: HashMap<Option<TargetId>, TargetCursor>,
     lanes: HashMap<Lane, LaneCursor>,
@@ -55,26 +55,26 @@ pub(in crate::dispatch) struct Behind {
 
 #[derive(Debug)]
 struct TargetCursor {
-    cursor: Cursor,
-    /// The lane that would be behind if one more could be.
+    cursor: LaggingReader,
+    /// The lane that would be lagging if one more could be.
     stopped_by: Option<Lane>,
 }
 
 #[derive(Debug)]
 struct LaneCursor {
-    cursor: Cursor,
+    cursor: LaggingReader,
     origin: Option<TargetId>,
 }
 
-/// Looks for open records that a hint knows nothing of.
+/// Looks for open records that a checkpoint knows nothing of.
 #[derive(Debug)]
 struct Sweep {
-    cursor: Cursor,
+    cursor: LaggingReader,
     /// Where the scanner began.
     until: Offset,
-    /// Where the targets began that were behind, by their origins.
+    /// Where the targets began that were lagging, by their origins.
     begun: HashMap<Option<Origin>, Offset>,
-    /// The target whose board has refused one.
+    /// The target whose queue has refused one.
     stopped_by: Option<Option<TargetId>>,
 }
 
@@ -87,16 +87,20 @@ pub(in crate::dispatch) enum Taker {
     Sweep,
 }
 
-impl Behind {
-    /// The targets that are behind at the start, by a hint; `low` is the first record without an end. A hint knows origins: each target of
-    /// them is behind, since the prefixes may have been others when it was stored.
-    pub(in crate::dispatch) fn at_start(hint: Hint, low: Offset, prefixes: &Prefixes) -> Self {
-        let behind = hint.behind.into_iter();
-        let begun: HashMap<_, _> = behind
+impl Lagging {
+    /// The targets that are lagging at the start, by a checkpoint; `low` is the first record without an end. A checkpoint knows origins: each target of
+    /// them is lagging, since the prefixes may have been others when it was stored.
+    pub(in crate::dispatch) fn at_start(
+        checkpoint: Checkpoint,
+        low: Offset,
+        prefixes: &Prefixes,
+    ) -> Self {
+        let lagging = checkpoint.lagging.into_iter();
+        let begun: HashMap<_, _> = lagging
             .map(|(origin, from)| (origin, from.max(low)))
             .collect();
         let target = |at| TargetCursor {
-            cursor: Cursor::new(at),
+            cursor: LaggingReader::new(at),
             stopped_by: None,
         };
         let mut targets = HashMap::new();
@@ -111,8 +115,8 @@ impl Behind {
         Self {
             targets,
             sweep: Some(Sweep {
-                cursor: Cursor::new(low),
-                until: hint.scanned,
+                cursor: LaggingReader::new(low),
+                until: checkpoint.scanned,
                 begun,
                 stopped_by: None,
             }),
@@ -120,15 +124,15 @@ impl Behind {
         }
     }
 
-    /// Returns what a next start can begin with, if anyone is behind; `for_each_open` names the target and offset of each
-    /// record that is on a board.
-    pub(in crate::dispatch) fn hint(
+    /// Returns what a next start can begin with, if anyone is lagging; `for_each_open` names the target and offset of each
+    /// record that is on a queue.
+    pub(in crate::dispatch) fn checkpoint(
         &self,
         scanner: Offset,
         for_each_open: impl FnOnce(&mut dyn FnMut(&Option<TargetId>, Offset)),
-    ) -> Option<Hint> {
+    ) -> Option<Checkpoint> {
         let origin_of = |of: &Option<TargetId>| of.as_ref().map(|of| of.origin().clone());
-        let mut behind: HashMap<Option<Origin>, Offset> = HashMap::new();
+        let mut lagging: HashMap<Option<Origin>, Offset> = HashMap::new();
         let targets = self.targets.iter();
         let targets = targets.map(|(origin, target)| (origin, target.cursor.at));
         let lanes = self
@@ -136,19 +140,19 @@ impl Behind {
             .values()
             .map(|lane| (&lane.origin, lane.cursor.at));
         for (origin, at) in targets.chain(lanes) {
-            let from = behind.entry(origin_of(origin)).or_insert(at);
+            let from = lagging.entry(origin_of(origin)).or_insert(at);
             *from = at.min(*from);
         }
-        if behind.is_empty() {
+        if lagging.is_empty() {
             return None;
         }
         let mut scanned = scanner;
         for_each_open(&mut |origin, at| {
-            let from = behind.get_mut(&origin_of(origin));
+            let from = lagging.get_mut(&origin_of(origin));
             let from = from.unwrap_or(&mut scanned);
             *from = at.min(*from);
         });
-        Hint::new(scanned, behind)
+        Checkpoint::new(scanned, lagging)
     }
 
     /// Returns whether nobody is.
@@ -167,8 +171,8 @@ impl Behind {
     }
 
     /// Notes that the scanner found no room for a target from an offset on, for want of a place for `lane` if that is
-    /// given; `false` if no more than `targets_max` may be behind.
-    pub(in crate::dispatch) fn fall_behind(
+    /// given; `false` if no more than `targets_max` may be lagging.
+    pub(in crate::dispatch) fn start_lagging(
         &mut self,
         origin: Option<TargetId>,
         at: Offset,
@@ -179,7 +183,7 @@ impl Behind {
             return false;
         }
         let target = TargetCursor {
-            cursor: Cursor::new(at),
+            cursor: LaggingReader::new(at),
             stopped_by: lane,
         };
         self.targets.insert(origin, target);
@@ -200,7 +204,7 @@ impl Behind {
         let free = self.lanes.len() < LANES_MAX;
         if free {
             let lane_cursor = LaneCursor {
-                cursor: Cursor::new(at),
+                cursor: LaggingReader::new(at),
                 origin: origin.clone(),
             };
             self.lanes.insert(lane, lane_cursor);
@@ -208,7 +212,7 @@ impl Behind {
         free
     }
 
-    /// Notes that a board had no room for what cursors had for it, from an offset on.
+    /// Notes that a queue had no room for what cursors had for it, from an offset on.
     pub(in crate::dispatch) fn target_full(
         &mut self,
         origin: &Option<TargetId>,
@@ -228,7 +232,7 @@ impl Behind {
         }
     }
 
-    /// Notes that a record has to wait for a fence, whoever has come to it, so that what is behind it of its lane, or of
+    /// Notes that a record has to wait for a barrier, whoever has come to it, so that what is behind it of its lane, or of
     /// its target, is left out; `false` if that may not be, and the scanner has to stop there.
     pub(in crate::dispatch) fn hold(
         &mut self,
@@ -255,7 +259,7 @@ impl Behind {
         }
         match taker {
             Some(_) => self.target_full(origin, at, None),
-            None if !self.fall_behind(origin.clone(), at, None, targets_max) => return false,
+            None if !self.start_lagging(origin.clone(), at, None, targets_max) => return false,
             None => {}
         }
         if let Some(target) = self.targets.get_mut(origin) {
@@ -276,7 +280,7 @@ impl Behind {
             Some((origin, events(target.cursor.at)))
         });
         let lanes = self.lanes.iter();
-        let lanes = lanes.map(|(lane, behind)| (*lane, events(behind.cursor.at)));
+        let lanes = lanes.map(|(lane, lagging)| (*lane, events(lagging.cursor.at)));
         Passed::new(events(scanner), targets, lanes)
     }
 
@@ -287,13 +291,13 @@ impl Behind {
         space: impl Fn(Option<&TargetId>, Option<Lane>) -> Space,
         is_over: impl Fn(&Wait, &TargetId) -> bool,
     ) {
-        let may_read = |cursor: &mut Cursor, origin: Option<&TargetId>| {
+        let may_read = |cursor: &mut LaggingReader, origin: Option<&TargetId>| {
             cursor
                 .wait
                 .take_if(|wait| origin.is_some_and(|origin| is_over(wait, origin)));
             cursor.pause.is_over(now) && cursor.wait.is_none()
         };
-        let begin = |cursor: &mut Cursor, origin: Option<&TargetId>, lane| {
+        let begin = |cursor: &mut LaggingReader, origin: Option<&TargetId>, lane| {
             cursor.space = match may_read(cursor, origin) {
                 true => space(origin, lane),
                 false => Space::None,
@@ -302,8 +306,8 @@ impl Behind {
         for (origin, target) in &mut self.targets {
             begin(&mut target.cursor, origin.as_ref(), target.stopped_by);
         }
-        for (lane, behind) in &mut self.lanes {
-            begin(&mut behind.cursor, behind.origin.as_ref(), Some(*lane));
+        for (lane, lagging) in &mut self.lanes {
+            begin(&mut lagging.cursor, lagging.origin.as_ref(), Some(*lane));
         }
         let Some(mut sweep) = self.sweep.take() else {
             return;
@@ -374,7 +378,7 @@ impl Behind {
         target.is_some_and(|target| target.reads() && target.at <= at)
     }
 
-    /// Notes that a board had no room for what the sweep had found, from an offset on.
+    /// Notes that a queue had no room for what the sweep had found, from an offset on.
     pub(in crate::dispatch) fn sweep_full(&mut self, origin: Option<TargetId>, at: Offset) {
         if let Some(sweep) = &mut self.sweep {
             self.moved |= sweep.cursor.stop(at);
@@ -436,14 +440,14 @@ impl Behind {
         std::mem::take(&mut self.moved)
     }
 
-    fn cursors(&self) -> impl Iterator<Item = &Cursor> {
+    fn cursors(&self) -> impl Iterator<Item = &LaggingReader> {
         let targets = self.targets.values().map(|target| &target.cursor);
         let lanes = self.lanes.values().map(|lane| &lane.cursor);
         let sweep = self.sweep.iter().map(|sweep| &sweep.cursor);
         targets.chain(lanes).chain(sweep)
     }
 
-    fn cursors_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
+    fn cursors_mut(&mut self) -> impl Iterator<Item = &mut LaggingReader> {
         let targets = self.targets.values_mut().map(|target| &mut target.cursor);
         let lanes = self.lanes.values_mut().map(|lane| &mut lane.cursor);
         let sweep = self.sweep.iter_mut().map(|sweep| &mut sweep.cursor);

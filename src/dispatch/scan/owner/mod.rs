@@ -1,15 +1,15 @@
-//! The owner of a partition: reads it from the first record without an end on, and puts each record on the board of its
+//! The owner of a partition: reads it from the first record without an end on, and puts each record on the queue of its
 //! target.
 //!
-//! One *scanner* passes over the log. A target whose board is full is *behind* from then on: the scanner goes on for the
-//! others and passes its records over, and a cursor of the target's own reads them again as its board gets room, until
-//! it meets the scanner. A lane that has filled its share of the board is behind in the same way, so that it costs the
-//! other lanes of its target nothing either. What is not on a board yet is in the log only.
+//! One *scanner* passes over the log. A target whose queue is full is *lagging* from then on: the scanner goes on for the
+//! others and passes its records over, and a cursor of the target's own reads them again as its queue gets room, until
+//! it meets the scanner. A lane that has filled its share of the queue is lagging in the same way, so that it costs the
+//! other lanes of its target nothing either. What is not on a queue yet is in the log only.
 //!
 //! A record whose key has come here by the growth of its stream, and which has to wait for its older ones, makes its target
-//! or its lane behind as well: see `fence`.
+//! or its lane behind as well: see `barrier`.
 //!
-//! While someone is behind, a hint is stored now and then, so that after a restart the others need not wait until the
+//! While someone is lagging, a checkpoint is stored now and then, so that after a restart the others need not wait until the
 //! scanner has come through what waits of those.
 
 mod checkpoints;
@@ -24,12 +24,12 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    checkpoint::Hint,
-    growth_barrier::{Fence, Wait},
-    lagging::{Behind, Pause, Taker},
+    checkpoint::Checkpoint,
+    growth_barrier::{GrowthBarrier, Wait},
+    lagging::{Lagging, Pause, Taker},
 };
 use crate::dispatch::{
-    Shared,
+    DispatchContext,
     queue::job::{Errand, Job, Owned, Tried},
     target_id::TargetId,
 };
@@ -43,40 +43,40 @@ use crate::{
 
 /// What is read at a time.
 const PAGE_BYTES: usize = 256 * 1024;
-/// The least that is read for those who are behind: they read less when they had room for less.
+/// The least that is read for those who are lagging: they read less when they had room for less.
 const PAGE_BYTES_LEAST: usize = 4 * 1024;
-/// Records given to a board together; those that it refuses were copied in vain.
+/// Records given to a queue together; those that it refuses were copied in vain.
 const RUN_LEN_MAX: usize = 64;
-/// How often a hint may be stored; tests have no time.
-const HINT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
-/// Ends looked at together when finished records are skipped.
+/// How often a checkpoint may be stored; tests have no time.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
+/// Ends looked at together when settled records are skipped.
 const SKIP_LEN: u64 = 16_384;
 /// Dispatches a partition until its lease is gone, its stream is deleted, or the gateway stops.
-pub(in crate::dispatch) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
+pub(in crate::dispatch) async fn own(shared: Arc<DispatchContext>, owned: Arc<Owned>) {
     let stop = owned.stop.clone();
     let of = owned.lease.of;
-    let fence = Fence::new(&shared.streams, &shared.progress, of);
+    let barrier = GrowthBarrier::new(&shared.streams, &shared.progress, of);
     let mut owner = Owner {
         of,
         shared,
         owned: owned.clone(),
         next: Offset(0),
         pause: Pause::default(),
-        behind: Behind::default(),
-        fence,
+        lagging: Lagging::default(),
+        barrier,
         page_bytes: PAGE_BYTES,
-        hint: None,
-        hint_at: None,
+        checkpoint: None,
+        checkpoint_at: None,
         stuck: [false; 2],
     };
     let ended = stop.run_until_cancelled(owner.run()).await;
     // Before any job is dropped without an end because of that.
-    let hint = owner.new_hint();
-    owner.fence.withdraw();
+    let checkpoint = owner.new_checkpoint();
+    owner.barrier.withdraw();
     owned.is_over.store(true, Ordering::Release);
     owner.shared.sweep_over();
     if ended.is_none() {
-        owner.store_hint(hint).await;
+        owner.store_checkpoint(checkpoint).await;
     }
     if let Some(Err(error)) = ended {
         tracing::debug!(%of, %error, "partition is not dispatched any more");
@@ -84,22 +84,22 @@ pub(in crate::dispatch) async fn own(shared: Arc<Shared>, owned: Arc<Owned>) {
 }
 
 struct Owner {
-    shared: Arc<Shared>,
+    shared: Arc<DispatchContext>,
     of: PartitionId,
     owned: Arc<Owned>,
     /// Where the scanner is.
     next: Offset,
     /// The scanner's, when it cannot read.
     pause: Pause,
-    behind: Behind,
-    fence: Fence,
-    /// What is read at a time for those who are behind.
+    lagging: Lagging,
+    barrier: GrowthBarrier,
+    /// What is read at a time for those who are lagging.
     page_bytes: usize,
     /// As it is stored.
-    hint: Option<Hint>,
+    checkpoint: Option<Checkpoint>,
     /// When it is looked at again.
-    hint_at: Option<Instant>,
-    /// Something cannot be read: by the scanner, by those who are behind.
+    checkpoint_at: Option<Instant>,
+    /// Something cannot be read: by the scanner, by those who are lagging.
     stuck: [bool; 2],
 }
 
@@ -127,33 +127,34 @@ impl Owner {
         let mut tail = engine.tail(self.of)?;
         let status = engine.status(self.of)?;
         self.next = status.low_mark.max(status.bounds.earliest);
-        self.take_hint(status.bounds.tail).await;
+        self.take_checkpoint(status.bounds.tail).await;
         loop {
-            // Before the boards are asked, so that room made in between is not missed.
+            // Before the queues are asked, so that room made in between is not missed.
             let mut freed = pin!(shared.targets.budget.freed.notified());
             freed.as_mut().enable();
-            self.fence.renew();
+            self.barrier.renew();
             let caught_up = self.catch_up().await?;
             let there_is_more = *tail.borrow_and_update() > self.next;
             let scanned = there_is_more && self.scan().await?;
-            self.fence.show(&self.behind, self.next);
-            if self.hint_at.is_some_and(|at| at <= Instant::now()) {
-                self.renew_hint().await;
+            self.barrier.show(&self.lagging, self.next);
+            if self.checkpoint_at.is_some_and(|at| at <= Instant::now()) {
+                self.renew_checkpoint().await;
             }
             if caught_up || scanned {
-                if self.hint.is_some() || !self.behind.is_empty() {
-                    self.hint_at.get_or_insert(Instant::now() + HINT_EVERY);
+                if self.checkpoint.is_some() || !self.lagging.is_empty() {
+                    self.checkpoint_at
+                        .get_or_insert(Instant::now() + CHECKPOINT_EVERY);
                 }
                 continue;
             }
             let from = self.next;
             let scan_at = self.pause.until().filter(|_| there_is_more);
-            let again_at = self.behind.read_again_at().into_iter();
-            let again_at = again_at.chain(scan_at).chain(self.hint_at).min();
-            let waits = self.fence.is_open() && (there_is_more || !self.behind.is_empty());
+            let again_at = self.lagging.read_again_at().into_iter();
+            let again_at = again_at.chain(scan_at).chain(self.checkpoint_at).min();
+            let waits = self.barrier.is_open() && (there_is_more || !self.lagging.is_empty());
             tokio::select! {
                 () = freed => {}
-                () = self.fence.news(waits) => {}
+                () = self.barrier.news(waits) => {}
                 // With more to read the scanner waits for room alone.
                 moved = tail.wait_for(|tail| *tail > from), if !there_is_more => {
                     moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
@@ -168,10 +169,14 @@ impl Owner {
         let mut next = from;
         while next < tail {
             let end = next.plus(SKIP_LEN).min(tail);
-            let finished = self.shared.streams.engine().finished(self.of, next..end)?;
+            let settled = self
+                .shared
+                .streams
+                .engine()
+                .settled_offsets(self.of, next..end)?;
             let open = (next.0..end.0)
                 .map(Offset)
-                .find(|at| !finished.contains(*at));
+                .find(|at| !settled.contains(*at));
             match open {
                 Some(open) => return Ok(open),
                 None => next = end,
@@ -181,7 +186,7 @@ impl Owner {
         Ok(next)
     }
 
-    /// Gives the next page to the boards; returns whether the scanner has moved.
+    /// Gives the next page to the queues; returns whether the scanner has moved.
     async fn scan(&mut self) -> Result<bool, ReadError> {
         if !self.pause.is_over(Instant::now()) {
             return Ok(false);
@@ -202,35 +207,35 @@ impl Owner {
         Ok(self.next > from)
     }
 
-    /// Lets each that is behind and has room read a page; returns whether any of them came further.
+    /// Lets each that is lagging and has room read a page; returns whether any of them came further.
     async fn catch_up(&mut self) -> Result<bool, ReadError> {
-        if self.behind.is_empty() {
+        if self.lagging.is_empty() {
             self.set_stuck(For::Cursors, false);
             return Ok(false);
         }
         let targets = &self.shared.targets;
         let space = |origin: Option<&_>, lane| targets.space(origin, lane);
-        let is_over = |wait: &_, origin: &_| self.fence.is_over(wait, origin);
-        self.behind.begin_round(Instant::now(), space, is_over);
-        while let Some(from) = self.behind.next_page() {
+        let is_over = |wait: &_, origin: &_| self.barrier.is_over(wait, origin);
+        self.lagging.begin_round(Instant::now(), space, is_over);
+        while let Some(from) = self.lagging.next_page() {
             match self.step(from, self.next, For::Cursors).await {
                 Ok(reached) => {
                     // As much as they have room for: what is read behind that is read again.
-                    self.page_bytes = match self.behind.is_reading(reached) {
+                    self.page_bytes = match self.lagging.is_reading(reached) {
                         true => (self.page_bytes * 2).min(PAGE_BYTES),
                         false => (self.page_bytes / 2).max(PAGE_BYTES_LEAST),
                     };
-                    self.behind.end_page(reached, self.next);
+                    self.lagging.end_page(reached, self.next);
                 }
                 Err(error) => {
                     self.cannot_read(from, error)?;
-                    self.behind.cannot_read(from, Instant::now());
+                    self.lagging.cannot_read(from, Instant::now());
                 }
             }
         }
-        let stuck = self.behind.read_again_at().is_some();
+        let stuck = self.lagging.read_again_at().is_some();
         self.set_stuck(For::Cursors, stuck);
-        Ok(self.behind.has_moved())
+        Ok(self.lagging.has_moved())
     }
 
     fn set_stuck(&mut self, by: For, stuck: bool) {
@@ -252,8 +257,8 @@ impl Owner {
         Ok(())
     }
 
-    /// Reads a page and gives its open records before `until` to the boards. Returns how far it came: past the page, up to
-    /// `until`, or up to a record that the scanner may neither give to its board nor pass over.
+    /// Reads a page and gives its open records before `until` to the queues. Returns how far it came: past the page, up to
+    /// `until`, or up to a record that the scanner may neither give to its queue nor pass over.
     async fn step(&mut self, from: Offset, until: Offset, by: For) -> Result<Offset, ReadError> {
         let engine = self.shared.streams.engine().clone();
         let page_bytes = match by {
@@ -266,15 +271,15 @@ impl Owner {
             Err(error) => return Err(error),
         };
         self.shared.stats.read(page.records.len());
-        self.fence.renew();
-        let finished = engine.finished(self.of, from..page.next)?;
+        self.barrier.renew();
+        let settled = engine.settled_offsets(self.of, from..page.next)?;
         let mut run = Run::default();
         let mut any_open = false;
         for stored in page.records {
             if stored.offset >= until {
                 break;
             }
-            if finished.contains(stored.offset) {
+            if settled.contains(stored.offset) {
                 continue;
             }
             any_open = true;
@@ -297,7 +302,7 @@ impl Owner {
             if let Some(wait) = held {
                 let targets_max = self.shared.settings.get().targets_max;
                 let at = stored.offset;
-                if !self.behind.hold(taker, &origin, at, wait, targets_max) {
+                if !self.lagging.hold(taker, &origin, at, wait, targets_max) {
                     return Ok(at);
                 }
                 continue;
@@ -318,7 +323,7 @@ impl Owner {
         }
     }
 
-    /// Returns who takes a record to give it to its board now.
+    /// Returns who takes a record to give it to its queue now.
     fn taker(
         &mut self,
         stored: &StoredRecord,
@@ -328,8 +333,8 @@ impl Owner {
         let targets = &self.shared.targets;
         let lane = || targets.lane(origin.as_ref(), &stored.record.key);
         match by {
-            For::Scanner => (!self.behind.is_passed_over(origin, lane)).then_some(None),
-            For::Cursors => self.behind.takes(stored.offset, origin, lane).map(Some),
+            For::Scanner => (!self.lagging.is_passed_over(origin, lane)).then_some(None),
+            For::Cursors => self.lagging.takes(stored.offset, origin, lane).map(Some),
         }
     }
 
@@ -337,10 +342,10 @@ impl Owner {
     fn held(&self, stored: &StoredRecord, origin: &Option<TargetId>) -> Option<Wait> {
         let key = &stored.record.key;
         let lane = || self.shared.targets.lane(origin.as_ref(), key);
-        self.fence.wait_of(stored.offset, key, origin, lane)
+        self.barrier.wait_of(stored.offset, key, origin, lane)
     }
 
-    /// Gives a run to its board. If that has no room for all of it, the target is behind from there on, and a lane that has
+    /// Gives a run to its queue. If that has no room for all of it, the target is lagging from there on, and a lane that has
     /// filled its share is; if the target may not be, nothing behind the first refused record can be passed over, and
     /// that one is returned.
     fn give(&mut self, run: &mut Run) -> Option<Offset> {
@@ -351,7 +356,7 @@ impl Owner {
         } = run;
         let mut no_place_for = None;
         let mut leave_out = |lane, at| {
-            let left_out = self.behind.lane_full(lane, origin, at);
+            let left_out = self.lagging.lane_full(lane, origin, at);
             if !left_out {
                 no_place_for = Some(lane);
             }
@@ -359,7 +364,7 @@ impl Owner {
         };
         if *taker == Some(Taker::Sweep) {
             let offset = jobs.front()?.offset;
-            tracing::warn!(of = %self.of, %offset, "a hint knew nothing of a record that is open; it is dispatched now");
+            tracing::warn!(of = %self.of, %offset, "a checkpoint knew nothing of a record that is open; it is dispatched now");
             self.shared.try_enqueue(jobs, None);
         } else {
             self.shared.try_enqueue(jobs, Some(&mut leave_out));
@@ -371,18 +376,18 @@ impl Owner {
                 let targets_max = self.shared.settings.get().targets_max;
                 let origin = origin.take();
                 let fell = self
-                    .behind
-                    .fall_behind(origin, refused, no_place_for, targets_max);
+                    .lagging
+                    .start_lagging(origin, refused, no_place_for, targets_max);
                 return (!fell).then_some(refused);
             }
-            Some(Taker::Cursor) => self.behind.target_full(origin, refused, no_place_for),
-            Some(Taker::Sweep) => self.behind.sweep_full(origin.take(), refused),
+            Some(Taker::Cursor) => self.lagging.target_full(origin, refused, no_place_for),
+            Some(Taker::Sweep) => self.lagging.sweep_full(origin.take(), refused),
         }
         None
     }
 }
 
-/// Records of one target, one after the other: they take their board's lock together.
+/// Records of one target, one after the other: they take their queue's lock together.
 #[derive(Default)]
 struct Run {
     origin: Option<TargetId>,
@@ -391,7 +396,7 @@ struct Run {
     jobs: VecDeque<Box<Job>>,
 }
 
-impl Shared {
+impl DispatchContext {
     /// Makes a job of a record: copies it out of what was read. All about its message but its origin is the worker's to
     /// find out, so that many cores do it, each where it needs it.
     pub(crate) fn job(

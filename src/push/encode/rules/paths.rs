@@ -30,13 +30,13 @@ struct Node {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     visits: u64,
-    nodes: Vec<Place>,
+    nodes: Vec<ValuePlace>,
     /// Bytes that were walked over, of all records.
     walked: usize,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Place {
+struct ValuePlace {
     /// Number of the last visit, and that of its parent at that time.
     visit: u64,
     of_parent: u64,
@@ -77,7 +77,7 @@ impl Paths {
 
     /// Walks over the columns of a record.
     pub(super) fn walk(&self, columns: &[Column<'_>], places: &mut Places) {
-        places.nodes.resize(self.nodes.len(), Place::default());
+        places.nodes.resize(self.nodes.len(), ValuePlace::default());
         let visit = places.visit(0, 0, 0, 0..0);
         for (number, column) in columns.iter().enumerate() {
             if let Some(node) = self.nodes[0].members.get(column.name.as_str().as_bytes()) {
@@ -117,7 +117,7 @@ impl Paths {
 impl Places {
     fn visit(&mut self, node: usize, of_parent: u64, column: usize, value: Range<usize>) -> u64 {
         self.visits += 1;
-        self.nodes[node] = Place {
+        self.nodes[node] = ValuePlace {
             visit: self.visits,
             of_parent,
             column,

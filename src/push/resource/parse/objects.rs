@@ -18,7 +18,7 @@ use super::member::{self, COLUMN_LEN_MAX, ENTRIES_LEN_MAX};
 const KEYS_LEN_MAX: usize = 32;
 
 /// One entry as it stands; `keys` and `columns` may be those of another entry of the object.
-struct Entry {
+struct ObjectEntry {
     at: String,
     object: ObjectName,
     url: UrlPattern,
@@ -76,7 +76,7 @@ pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> View {
     View::Operations(shared(entries, faults))
 }
 
-fn entry(value: &RawValue, at: String, faults: &mut Faults) -> Option<Entry> {
+fn entry(value: &RawValue, at: String, faults: &mut Faults) -> Option<ObjectEntry> {
     let known = ["object", "url", "keys", "columns"];
     let entry = Object::parse(value.get(), at.clone(), &known, faults)?;
     entry.required("object", faults);
@@ -88,7 +88,7 @@ fn entry(value: &RawValue, at: String, faults: &mut Faults) -> Option<Entry> {
         let at = entry.pointer("columns");
         columns(value, &at, faults)
     });
-    Some(Entry {
+    Some(ObjectEntry {
         at,
         object: object?,
         url: url?,
@@ -149,7 +149,7 @@ fn columns(value: &RawValue, at: &str, faults: &mut Faults) -> Arc<[Column]> {
 }
 
 /// Gives all entries of an object the keys and columns that one of them names; the order of names says nothing.
-fn shared(entries: Vec<Entry>, faults: &mut Faults) -> Vec<ObjectView> {
+fn shared(entries: Vec<ObjectEntry>, faults: &mut Faults) -> Vec<ObjectView> {
     let mut keys: HashMap<ObjectName, Arc<[String]>> = HashMap::new();
     let mut columns: HashMap<ObjectName, Arc<[Column]>> = HashMap::new();
     for entry in &entries {
@@ -175,7 +175,7 @@ fn shared(entries: Vec<Entry>, faults: &mut Faults) -> Vec<ObjectView> {
     views.collect()
 }
 
-fn contradiction(entry: &Entry, name: &str, faults: &mut Faults) {
+fn contradiction(entry: &ObjectEntry, name: &str, faults: &mut Faults) {
     let what = format!("an earlier entry of {} has other {name}", entry.object);
     let at = format!("{}/{name}", entry.at);
     fault(faults, &at, FieldCode::WrongType, &what);

@@ -90,7 +90,7 @@ impl Dedup {
             key: (entry.stream, entry.id),
             time: entry.time,
             passed: self.passed,
-            len: 1 + (entry.memo.len() + size_of_val(&*entry.places)) / ENTRY_BYTES,
+            len: 1 + (entry.reply.len() + size_of_val(&*entry.places)) / ENTRY_BYTES,
         };
         self.len += aged.len;
         self.entries.insert(aged.key, entry);
@@ -141,7 +141,7 @@ mod tests {
             stream: 0,
             time,
             places: [(0, id.into(), 1)].into(),
-            memo: Bytes::new(),
+            reply: Bytes::new(),
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
     fn a_large_entry_counts_as_several_until_it_is_gone() {
         let mut dedup = Dedup::new(4, 1);
         let large = |id| DedupEntry {
-            memo: vec![0; 300].into(),
+            reply: vec![0; 300].into(),
             ..entry(id, id.into())
         };
         dedup.insert(entry(1, 1));

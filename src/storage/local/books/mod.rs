@@ -24,11 +24,11 @@ use crate::{
 };
 
 use super::{
-    books::{dedup::Dedup, ranges::Ranges, settled::FinishedSet},
+    books::{dedup::Dedup, ranges::Ranges, settled::SettledSet},
     format::{
         block::{Block, Slot},
         codec::Malformed,
-        ops::{EndCode, FinishRun, Op, StreamImage},
+        ops::{Op, SettleRun, SettlementCode, StreamImage},
     },
 };
 
@@ -52,7 +52,7 @@ pub(in crate::storage) struct Books {
     pub(in crate::storage) gone: Counts,
     /// Accepted losses, oldest first, the last [`LOSSES_LEN_MAX`].
     pub(in crate::storage) losses: Vec<Loss>,
-    /// Records handed on, less those received, over all streams: what losses have left of the balance of these two.
+    /// Records moved, less those received, over all streams: what losses have left of the balance of these two.
     pub(in crate::storage) unmatched: i64,
 }
 
@@ -100,7 +100,7 @@ impl StreamBook {
     }
 
     fn ledger(&self) -> StreamLedger {
-        let open = |partition: &PartitionBook| partition.next - partition.finished.len();
+        let open = |partition: &PartitionBook| partition.next - partition.settled.len();
         StreamLedger {
             stream: self.stream.clone(),
             counts: self.counts(),
@@ -119,7 +119,7 @@ pub(in crate::storage) struct PartitionBook {
     /// Time of the last record.
     pub(in crate::storage) last_time: u64,
     pub(in crate::storage) counts: Counts,
-    pub(in crate::storage) finished: FinishedSet,
+    pub(in crate::storage) settled: SettledSet,
     /// Retained offsets whose records are lost; each has an end.
     pub(in crate::storage) lost: Arc<Ranges>,
     /// Told of `next` by the writer, after readers can see the records.
@@ -133,7 +133,7 @@ impl Default for PartitionBook {
             earliest: 0,
             last_time: 0,
             counts: Counts::default(),
-            finished: FinishedSet::default(),
+            settled: SettledSet::default(),
             lost: Arc::default(),
             tail: watch::Sender::new(Offset(0)),
         }
@@ -144,7 +144,7 @@ impl PartitionBook {
     pub(in crate::storage) fn status(&self) -> PartitionStatus {
         PartitionStatus {
             bounds: self.bounds(),
-            low_mark: Offset(self.finished.low_mark()),
+            low_mark: Offset(self.settled.low_mark()),
             counts: self.counts,
         }
     }
@@ -166,22 +166,22 @@ impl PartitionBook {
         Ok(())
     }
 
-    pub(in crate::storage) fn finish(&mut self, run: &FinishRun) -> Result<(), Malformed> {
+    pub(in crate::storage) fn settle(&mut self, run: &SettleRun) -> Result<(), Malformed> {
         let end = run.first.checked_add(run.count);
         if end.is_none_or(|end| end > self.next) {
             return Err(Malformed("a record ends that was never written"));
         }
         for offset in run.first..run.first + run.count {
-            if !self.finished.insert(offset) {
+            if !self.settled.insert(offset) {
                 return Err(Malformed("a record ends twice"));
             }
         }
         let count = match run.end {
-            EndCode::Delivered => &mut self.counts.delivered,
-            EndCode::Filtered => &mut self.counts.filtered,
-            EndCode::Discarded => &mut self.counts.discarded,
-            EndCode::Routed => &mut self.counts.routed,
-            EndCode::Moved => &mut self.counts.moved,
+            SettlementCode::Delivered => &mut self.counts.delivered,
+            SettlementCode::Filtered => &mut self.counts.filtered,
+            SettlementCode::Discarded => &mut self.counts.discarded,
+            SettlementCode::Routed => &mut self.counts.routed,
+            SettlementCode::Moved => &mut self.counts.moved,
         };
         *count += run.count;
         Ok(())
@@ -191,7 +191,7 @@ impl PartitionBook {
     pub(in crate::storage) fn to_purge(&self) -> PurgedPartition {
         PurgedPartition {
             bounds: self.bounds(),
-            discarded: self.next - self.finished.len(),
+            discarded: self.next - self.settled.len(),
         }
     }
 
@@ -210,7 +210,7 @@ impl PartitionBook {
 
     /// Returns how many of the removed records had no end.
     fn remove(&mut self, below: u64) -> u64 {
-        let open = self.finished.trim(below);
+        let open = self.settled.trim(below);
         self.earliest = self.earliest.max(below);
         if !self.lost.is_empty() {
             Arc::make_mut(&mut self.lost).trim(self.earliest);
@@ -222,7 +222,7 @@ impl PartitionBook {
     pub(in crate::storage) fn lose(&mut self, lost: &Ranges) -> u64 {
         let mut open = 0;
         for offset in lost.iter().flatten() {
-            open += u64::from(self.finished.insert(offset));
+            open += u64::from(self.settled.insert(offset));
         }
         self.counts.lost += open;
         open
@@ -240,9 +240,9 @@ impl Books {
                 self.last_time = self.last_time.max(block.last_time);
                 self.partition_mut(block.slot)?.append(block)
             }
-            Op::Finish(run) => {
+            Op::Settle(run) => {
                 self.last_time = self.last_time.max(run.time);
-                self.partition_mut(run.slot)?.finish(run)
+                self.partition_mut(run.slot)?.settle(run)
             }
             Op::StatePut {
                 revision,

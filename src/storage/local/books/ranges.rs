@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use crate::storage::local::format::codec::{Malformed, Reader, put_varint};
+use crate::storage::local::format::codec::{ByteReader, Malformed, put_varint};
 
 /// A set of offsets that has few ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Ranges {
         }
     }
 
-    pub(in crate::storage) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(in crate::storage) fn decode(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         const IMPOSSIBLE: Malformed = Malformed("a range of lost records is impossible");
         let mut ranges = Self::default();
         let mut at = 0u64;
@@ -162,9 +162,9 @@ mod tests {
             assert_eq!(offsets(&ranges.without(&other)), wanted);
             let mut bytes = Vec::new();
             ranges.encode(&mut bytes);
-            assert_eq!(Ranges::decode(&mut Reader::new(&bytes)).unwrap(), ranges);
+            assert_eq!(Ranges::decode(&mut ByteReader::new(&bytes)).unwrap(), ranges);
             for cut in 0..bytes.len() {
-                assert!(Ranges::decode(&mut Reader::new(&bytes[..cut])).is_err());
+                assert!(Ranges::decode(&mut ByteReader::new(&bytes[..cut])).is_err());
             }
         }
     }

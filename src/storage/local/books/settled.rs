@@ -9,9 +9,9 @@ use std::{collections::BTreeMap, ops::Range};
 
 use bytes::BufMut;
 
-use crate::{model::ids::Offset, storage::Finished};
+use crate::{model::ids::Offset, storage::SettledOffsets};
 
-use crate::storage::local::format::codec::{Malformed, Reader, put_varint};
+use crate::storage::local::format::codec::{ByteReader, Malformed, put_varint};
 
 /// Offsets in a chunk. Memory is one bit per offset of the chunks that are neither open nor ended as a whole.
 const CHUNK_LEN: u64 = 16_384;
@@ -25,7 +25,7 @@ const FORM_BITS: u8 = 2;
 
 /// The ended records of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::storage) struct FinishedSet {
+pub(in crate::storage) struct SettledSet {
     low: u64,
     chunks: BTreeMap<u64, Chunk>,
 }
@@ -36,7 +36,7 @@ enum Chunk {
     Some { words: Box<[u64; WORDS]>, len: u64 },
 }
 
-impl FinishedSet {
+impl SettledSet {
     /// Returns the first offset without an end.
     pub(in crate::storage) fn low_mark(&self) -> u64 {
         self.low
@@ -95,17 +95,17 @@ impl FinishedSet {
     }
 
     /// Returns the ends of `offsets`, which must be a range of sensible length.
-    pub(in crate::storage) fn of(&self, offsets: Range<u64>) -> Finished {
+    pub(in crate::storage) fn of(&self, offsets: Range<u64>) -> SettledOffsets {
         let len = crate::storage::local::format::codec::to_usize(
             offsets.end.saturating_sub(offsets.start),
         );
-        let mut finished = Finished::none(Offset(offsets.start), len);
+        let mut settled = SettledOffsets::none(Offset(offsets.start), len);
         for offset in offsets {
             if self.contains(offset) {
-                finished.set(Offset(offset));
+                settled.set(Offset(offset));
             }
         }
-        finished
+        settled
     }
 
     /// Returns the first offsets of a range that have no end, `len_max` at most.
@@ -174,13 +174,13 @@ impl FinishedSet {
         }
     }
 
-    pub(in crate::storage) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(in crate::storage) fn decode(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         let low = reader.varint()?;
         let mut chunks = BTreeMap::new();
         for _ in 0..reader.varint()? {
             let number = reader.varint()?;
             if number >= u64::MAX / CHUNK_LEN {
-                return Err(Malformed("a finished set has an impossible chunk"));
+                return Err(Malformed("a settled set has an impossible chunk"));
             }
             let chunk = match reader.u8()? {
                 FORM_FULL => Chunk::Full,
@@ -192,7 +192,7 @@ impl FinishedSet {
                     }
                     Chunk::from_words(words)
                 }
-                _ => return Err(Malformed("a finished set is of an unknown form")),
+                _ => return Err(Malformed("a settled set is of an unknown form")),
             };
             chunks.insert(number, chunk);
         }
@@ -218,14 +218,14 @@ impl Chunk {
         }
     }
 
-    fn from_runs(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn from_runs(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         let mut words = Box::new([0; WORDS]);
         let mut at = 0u64;
         for _ in 0..reader.varint()? {
             let start = at.saturating_add(reader.varint()?);
             let end = start.saturating_add(reader.varint()?);
             if start >= end || end > CHUNK_LEN {
-                return Err(Malformed("a finished set has an impossible run"));
+                return Err(Malformed("a settled set has an impossible run"));
             }
             for bit in start..end {
                 let (word, mask) = position(bit);
@@ -343,18 +343,18 @@ mod tests {
 
     use super::*;
 
-    fn stored(set: &FinishedSet) -> FinishedSet {
+    fn stored(set: &SettledSet) -> SettledSet {
         let mut bytes = Vec::new();
         set.encode(&mut bytes);
         for cut in (0..bytes.len()).rev().step_by(97) {
-            assert!(FinishedSet::decode(&mut Reader::new(&bytes[..cut])).is_err());
+            assert!(SettledSet::decode(&mut ByteReader::new(&bytes[..cut])).is_err());
         }
-        FinishedSet::decode(&mut Reader::new(&bytes)).unwrap()
+        SettledSet::decode(&mut ByteReader::new(&bytes)).unwrap()
     }
 
     #[test]
     fn ends_in_order_take_no_memory() {
-        let mut set = FinishedSet::default();
+        let mut set = SettledSet::default();
         for offset in 0..3 * CHUNK_LEN {
             assert!(set.insert(offset));
         }
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn one_open_record_holds_the_low_mark_and_full_chunks_take_no_bits() {
-        let mut set = FinishedSet::default();
+        let mut set = SettledSet::default();
         for offset in 1..3 * CHUNK_LEN {
             assert!(set.insert(offset));
         }
@@ -385,7 +385,7 @@ mod tests {
         fn it_is_a_set_of_offsets(
             steps in proptest::collection::vec((0..3 * CHUNK_LEN, 1..200u64, 0..20u8), 1..60),
         ) {
-            let (mut set, mut model, mut low) = (FinishedSet::default(), BTreeSet::new(), 0);
+            let (mut set, mut model, mut low) = (SettledSet::default(), BTreeSet::new(), 0);
             for (at, len, kind) in steps {
                 if kind == 0 {
                     let open = (low..at).filter(|offset| !model.contains(offset)).count() as u64;

@@ -21,7 +21,7 @@ use crate::{
     storage::AppendKind,
 };
 
-use super::codec::{Malformed, Reader, len_u32};
+use super::codec::{ByteReader, Malformed, len_u32};
 
 /// First byte of a block.
 pub(in crate::storage) const TAG: u8 = 1;
@@ -52,7 +52,7 @@ pub(in crate::storage) struct Block {
 }
 
 /// What stands before the payload.
-struct Head {
+struct BlockHeader {
     slot: Slot,
     kind: AppendKind,
     first: u64,
@@ -62,8 +62,8 @@ struct Head {
     crc: u32,
 }
 
-impl Head {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+impl BlockHeader {
+    fn read(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         if reader.u8()? != TAG {
             return Err(Malformed("there is no block"));
         }
@@ -90,8 +90,8 @@ impl Block {
         life: u64,
         place: u64,
     ) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
-        let head = Head::read(&mut reader)?;
+        let mut reader = ByteReader::new(bytes);
+        let head = BlockHeader::read(&mut reader)?;
         let payload = reader.take(head.len)?;
         if head.crc != block_crc(life, place, &bytes[..CRC_AT], payload) {
             return Err(Malformed("a block has a wrong checksum"));
@@ -112,8 +112,8 @@ impl Block {
 
     /// Reads what stands before the payload and says whose checksum that has to have; returns it with the block's length.
     pub(in crate::storage) fn decode_lost(bytes: &[u8]) -> Result<(LostBlock, usize), Malformed> {
-        let mut reader = Reader::new(bytes);
-        let head = Head::read(&mut reader)?;
+        let mut reader = ByteReader::new(bytes);
+        let head = BlockHeader::read(&mut reader)?;
         reader.take(head.len)?;
         if head.count == 0 || (head.count as usize).saturating_mul(RECORD_HEADER_LEN) > head.len {
             return Err(Malformed("a block holds another number of records"));
@@ -222,9 +222,9 @@ impl Records<'_> {
     }
 
     fn split_entry(&self) -> Result<Entry, Malformed> {
-        let mut reader = Reader::new(&self.block.payload[self.at..]);
+        let mut reader = ByteReader::new(&self.block.payload[self.at..]);
         let len = reader.u32()? as usize;
-        let mut rest = Reader::new(reader.take(len)?);
+        let mut rest = ByteReader::new(reader.take(len)?);
         let time = self.block.base_time.saturating_add(rest.u32()?.into());
         let key_len = usize::from(rest.u16()?);
         let headers_len = rest.u32()? as usize;

@@ -13,12 +13,12 @@ const CUT_SHORT: Malformed = Malformed("bytes are cut short");
 
 /// Reads one thing behind the other.
 #[derive(Debug)]
-pub(in crate::storage) struct Reader<'a> {
+pub(in crate::storage) struct ByteReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ByteReader<'a> {
     pub(in crate::storage) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes what [`Reader::varint`] reads.
+/// Writes what [`ByteReader::varint`] reads.
 pub(in crate::storage) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.put_u8(value.to_le_bytes()[0] | 0x80);
@@ -116,7 +116,7 @@ pub(in crate::storage) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.put_u8(value.to_le_bytes()[0]);
 }
 
-/// Writes what [`Reader::sized`] reads.
+/// Writes what [`ByteReader::sized`] reads.
 pub(in crate::storage) fn put_sized(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.put_slice(bytes);
@@ -144,9 +144,9 @@ mod tests {
         for value in [0, 1, 127, 128, 300, 1 << 32, u64::MAX - 1, u64::MAX] {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value);
-            assert_eq!(Reader::new(&bytes).varint(), Ok(value));
+            assert_eq!(ByteReader::new(&bytes).varint(), Ok(value));
             for cut in 0..bytes.len() {
-                assert!(Reader::new(&bytes[..cut]).varint().is_err());
+                assert!(ByteReader::new(&bytes[..cut]).varint().is_err());
             }
         }
     }
@@ -156,7 +156,7 @@ mod tests {
         for last in [2, 0x7f, 0xff] {
             let mut bytes = vec![0xff; 9];
             bytes.push(last);
-            assert!(Reader::new(&bytes).varint().is_err());
+            assert!(ByteReader::new(&bytes).varint().is_err());
         }
     }
 }

@@ -12,8 +12,8 @@ use bytes::{BufMut, Bytes};
 
 use super::{
     block::{self, Block, LostBlock},
-    codec::{Malformed, Reader, len_u32},
-    ops::{Entry, Op},
+    codec::{ByteReader, Malformed, len_u32},
+    ops::{NewOp, Op},
 };
 
 /// Bytes before the body.
@@ -50,7 +50,7 @@ pub(in crate::storage) struct FrameHeader {
 impl FrameHeader {
     /// Reads a header; `bytes` may go on behind it.
     pub(in crate::storage) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = ByteReader::new(bytes);
         if reader.u32()? != MAGIC {
             return Err(Malformed("there is no frame"));
         }
@@ -117,7 +117,7 @@ impl Frame {
     pub(in crate::storage) fn encode(
         at: FrameAt,
         last: bool,
-        entries: Vec<Entry>,
+        entries: Vec<NewOp>,
         bytes_hint: usize,
     ) -> Self {
         let mut out = Vec::with_capacity(HEADER_LEN + bytes_hint + ALIGN);
@@ -127,12 +127,12 @@ impl Frame {
         for entry in &entries {
             let start = out.len();
             let covered = match entry {
-                Entry::Block(block) => {
+                NewOp::Block(block) => {
                     block_starts.push(start);
                     block.encode(&mut out, at.life, at.place + start as u64);
                     start..start + block::HEADER_LEN
                 }
-                Entry::Op(op) => {
+                NewOp::Op(op) => {
                     op.encode(&mut out, at.time);
                     start..out.len()
                 }
@@ -151,8 +151,8 @@ impl Frame {
 
         let mut block_starts = block_starts.into_iter();
         let stored = |entry| match entry {
-            Entry::Op(op) => op,
-            Entry::Block(block) => {
+            NewOp::Op(op) => op,
+            NewOp::Block(block) => {
                 let start = block_starts.next().expect("one was noted for each block");
                 let payload = bytes.slice(start + block::HEADER_LEN..start + block.len());
                 Op::Append(block.stored(at.place + start as u64, payload))

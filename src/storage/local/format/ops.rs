@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 1 block       see `block`
-//! 2 finish run  stream, partition, first offset, count, end u8, attempts, status (0 = none), time before the frame's;
+//! 2 settle run  stream, partition, first offset, count, end u8, attempts, status (0 = none), time before the frame's;
 //!               end 4 and 5: stream, partition and first offset of the copies
 //! 3 state put   revision, key, value          4 state delete  revision, key
 //! 5 trim        stream, partition, below
@@ -11,8 +11,8 @@
 //!               records go, and those without an end have ended as discarded
 //! 9 dedup       id 16 bytes, stream, partition, first offset, count, time u64
 //! 10 refer      state key: a record behind this needs that value, the first time in this file
-//! 11 dedup      id 16 bytes, stream, time u64, memo, number of appends; of each: partition, first offset, count.
-//!               Of a commit with one append and no memo it is a 9
+//! 11 dedup      id 16 bytes, stream, time u64, reply, number of appends; of each: partition, first offset, count.
+//!               Of a commit with one append and no reply it is a 9
 //! ```
 //!
 //! Each begins with its tag. Numbers without a width are varints, texts and values have their length before them.
@@ -33,10 +33,10 @@ use crate::{
 
 use super::{
     block::{Block, NewBlock, Slot},
-    codec::{Malformed, Reader, put_sized, put_varint},
+    codec::{ByteReader, Malformed, put_sized, put_varint},
 };
 
-const FINISH: u8 = 2;
+const SETTLE: u8 = 2;
 const STATE_PUT: u8 = 3;
 const STATE_DELETE: u8 = 4;
 const TRIM: u8 = 5;
@@ -45,13 +45,13 @@ const STREAM_CHANGED: u8 = 7;
 const STREAM_GONE: u8 = 8;
 const DEDUP: u8 = 9;
 const REFER: u8 = 10;
-const DEDUP_MEMO: u8 = 11;
+const DEDUP_REPLY: u8 = 11;
 
 /// An operation as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage) enum Op {
     Append(Block),
-    Finish(FinishRun),
+    Settle(SettleRun),
     StatePut {
         revision: u64,
         key: Arc<str>,
@@ -78,18 +78,18 @@ pub(in crate::storage) enum Op {
 
 /// An operation that is to be stored.
 #[derive(Debug)]
-pub(in crate::storage) enum Entry {
+pub(in crate::storage) enum NewOp {
     Block(NewBlock),
     Op(Op),
 }
 
 /// Records one behind the other that ended alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::storage) struct FinishRun {
+pub(in crate::storage) struct SettleRun {
     pub(in crate::storage) slot: Slot,
     pub(in crate::storage) first: u64,
     pub(in crate::storage) count: u64,
-    pub(in crate::storage) end: EndCode,
+    pub(in crate::storage) end: SettlementCode,
     pub(in crate::storage) attempts: u32,
     /// 0 = no target answered.
     pub(in crate::storage) status: u16,
@@ -98,7 +98,7 @@ pub(in crate::storage) struct FinishRun {
     pub(in crate::storage) copies: Option<(Slot, u64)>,
 }
 
-impl FinishRun {
+impl SettleRun {
     /// Takes a run in if it goes on where this one ends and is alike.
     pub(in crate::storage) fn extend(&mut self, next: &Self) -> bool {
         let follows = match (self.copies, next.copies) {
@@ -125,7 +125,7 @@ impl FinishRun {
 /// How a record ended, in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(in crate::storage) enum EndCode {
+pub(in crate::storage) enum SettlementCode {
     Delivered = 1,
     Filtered = 2,
     Discarded = 3,
@@ -133,7 +133,7 @@ pub(in crate::storage) enum EndCode {
     Moved = 5,
 }
 
-impl EndCode {
+impl SettlementCode {
     fn decode(code: u8) -> Result<Self, Malformed> {
         Ok(match code {
             1 => Self::Delivered,
@@ -158,7 +158,7 @@ pub(in crate::storage) struct DedupEntry {
     pub(in crate::storage) time: u64,
     /// Partition, first offset and count of each append.
     pub(in crate::storage) places: Arc<[(u16, u64, u64)]>,
-    pub(in crate::storage) memo: Bytes,
+    pub(in crate::storage) reply: Bytes,
 }
 
 impl DedupEntry {
@@ -175,18 +175,18 @@ impl DedupEntry {
         Committed {
             time: Timestamp(self.time),
             appends: self.places.iter().map(appended).collect(),
-            repeats: Some(self.memo.clone()),
+            repeats: Some(self.reply.clone()),
         }
     }
 
     /// Returns what it takes at most.
     pub(in crate::storage) fn stored_len_max(&self) -> usize {
-        64 + 32 * self.places.len() + self.memo.len()
+        64 + 32 * self.places.len() + self.reply.len()
     }
 
     /// Writes the operation, with its tag.
     pub(in crate::storage) fn encode(&self, out: &mut Vec<u8>) {
-        if let (&[(partition, first, count)], true) = (&*self.places, self.memo.is_empty()) {
+        if let (&[(partition, first, count)], true) = (&*self.places, self.reply.is_empty()) {
             out.put_u8(DEDUP);
             out.put_slice(&self.id);
             put_slot(out, (self.stream, partition));
@@ -195,11 +195,11 @@ impl DedupEntry {
             out.put_u64_le(self.time);
             return;
         }
-        out.put_u8(DEDUP_MEMO);
+        out.put_u8(DEDUP_REPLY);
         out.put_slice(&self.id);
         put_varint(out, self.stream.into());
         out.put_u64_le(self.time);
-        put_sized(out, &self.memo);
+        put_sized(out, &self.reply);
         put_varint(out, self.places.len() as u64);
         for (partition, first, count) in &*self.places {
             put_varint(out, (*partition).into());
@@ -209,15 +209,15 @@ impl DedupEntry {
     }
 
     /// Reads the operation, with its tag.
-    pub(in crate::storage) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(in crate::storage) fn decode(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         match reader.u8()? {
             DEDUP => Self::decode_one(reader),
-            DEDUP_MEMO => Self::decode_with_memo(reader),
+            DEDUP_REPLY => Self::decode_with_reply(reader),
             _ => Err(Malformed("a dedup entry has an unknown tag")),
         }
     }
 
-    fn decode_one(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn decode_one(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         let id = reader.array()?;
         let (stream, partition) = slot(reader)?;
         let place = (partition, reader.varint()?, reader.varint()?);
@@ -226,14 +226,14 @@ impl DedupEntry {
             stream,
             time: reader.u64()?,
             places: [place].into(),
-            memo: Bytes::new(),
+            reply: Bytes::new(),
         })
     }
 
-    fn decode_with_memo(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn decode_with_reply(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         let (id, stream, time) = (reader.array()?, reader.small()?, reader.u64()?);
         // It is kept for longer than the frame that it is read from.
-        let memo = Bytes::copy_from_slice(reader.sized()?);
+        let reply = Bytes::copy_from_slice(reader.sized()?);
         let mut places = Vec::new();
         for _ in 0..reader.varint()? {
             places.push((reader.small()?, reader.varint()?, reader.varint()?));
@@ -243,7 +243,7 @@ impl DedupEntry {
             stream,
             time,
             places: places.into(),
-            memo,
+            reply,
         })
     }
 }
@@ -307,7 +307,7 @@ impl StreamImage {
         }
     }
 
-    pub(in crate::storage) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(in crate::storage) fn decode(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         let number = reader.small()?;
         let id = StreamId(reader.array()?);
         let incarnation = Incarnation(reader.u64()?);
@@ -358,8 +358,8 @@ impl Op {
     pub(in crate::storage) fn encode(&self, out: &mut Vec<u8>, frame_time: u64) {
         match self {
             Self::Append(_) => unreachable!("blocks are written by NewBlock"),
-            Self::Finish(run) => {
-                out.put_u8(FINISH);
+            Self::Settle(run) => {
+                out.put_u8(SETTLE);
                 put_slot(out, run.slot);
                 put_varint(out, run.first);
                 put_varint(out, run.count);
@@ -417,9 +417,9 @@ impl Op {
         bytes: &[u8],
         frame_time: u64,
     ) -> Result<(Self, usize), Malformed> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = ByteReader::new(bytes);
         let op = match reader.u8()? {
-            FINISH => Self::Finish(finish_run(&mut reader, frame_time)?),
+            SETTLE => Self::Settle(settle_run(&mut reader, frame_time)?),
             STATE_PUT => Self::StatePut {
                 revision: reader.varint()?,
                 key: reader.shared_text()?,
@@ -439,7 +439,7 @@ impl Op {
                 stream: reader.small()?,
             },
             DEDUP => Self::Dedup(DedupEntry::decode_one(&mut reader)?),
-            DEDUP_MEMO => Self::Dedup(DedupEntry::decode_with_memo(&mut reader)?),
+            DEDUP_REPLY => Self::Dedup(DedupEntry::decode_with_reply(&mut reader)?),
             REFER => Self::Refer {
                 key: reader.shared_text()?,
             },
@@ -449,12 +449,12 @@ impl Op {
     }
 }
 
-fn finish_run(reader: &mut Reader<'_>, frame_time: u64) -> Result<FinishRun, Malformed> {
-    let mut run = FinishRun {
+fn settle_run(reader: &mut ByteReader<'_>, frame_time: u64) -> Result<SettleRun, Malformed> {
+    let mut run = SettleRun {
         slot: slot(reader)?,
         first: reader.varint()?,
         count: reader.varint()?,
-        end: EndCode::decode(reader.u8()?)?,
+        end: SettlementCode::decode(reader.u8()?)?,
         attempts: reader.small()?,
         status: reader.small()?,
         time: frame_time.saturating_sub(reader.varint()?),
@@ -471,6 +471,6 @@ fn put_slot(out: &mut Vec<u8>, (stream, partition): Slot) {
     put_varint(out, partition.into());
 }
 
-fn slot(reader: &mut Reader<'_>) -> Result<Slot, Malformed> {
+fn slot(reader: &mut ByteReader<'_>) -> Result<Slot, Malformed> {
     Ok((reader.small()?, reader.small()?))
 }

@@ -25,7 +25,7 @@ use bytes::BufMut;
 use crate::runtime::descriptors::Shares;
 
 use super::{
-    codec::{Malformed, Reader, to_usize},
+    codec::{ByteReader, Malformed, to_usize},
     frame::aligned_len,
 };
 use crate::storage::local::{
@@ -121,7 +121,7 @@ impl SegmentHeader {
     }
 
     fn decode_copy(bytes: &[u8]) -> Result<Self, HeaderError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = ByteReader::new(bytes);
         let cut = HeaderError::Malformed;
         if reader.array().map_err(cut)? != *MAGIC {
             return Err(cut(Malformed("the file has no journal header")));
@@ -141,7 +141,7 @@ impl SegmentHeader {
         Self::decode_fields(&mut reader, version).map_err(cut)
     }
 
-    fn decode_fields(reader: &mut Reader<'_>, version: u32) -> Result<Self, Malformed> {
+    fn decode_fields(reader: &mut ByteReader<'_>, version: u32) -> Result<Self, Malformed> {
         Ok(Self {
             version,
             rewrite: reader.u32()?,

@@ -4,12 +4,12 @@
 //! snapshot  sections, each: tag u8, length u32, bytes
 //! 1 books   next stream number, last commit time, last state revision
 //! 2 stream  image, then for each partition: next offset, earliest, last time, number of counts,
-//!           for each count: code u8, count; finished set
+//!           for each count: code u8, count; settled set
 //! 3 state   revision, key, value
 //! 4 before  the file before: number, life, first and last frame, first and last time, bytes, number of state keys
 //!           that its records need, these keys
 //! 5 gone    sum over the streams that are gone: number of counts, for each count: code u8, count
-//! 6 lost    from version 2 on: records handed on less those received i64, number of accepted losses, for each: time u64,
+//! 6 lost    from version 2 on: records moved less those received i64, number of accepted losses, for each: time u64,
 //!           bytes, frames, records that had ended, records that had not, number of files, their numbers; number of
 //!           partitions with lost records, for each: stream, partition, number of ranges, for each: gap, length
 //! ```
@@ -24,11 +24,11 @@ use bytes::{BufMut, Bytes};
 use crate::storage::{AppendKind, Counts};
 
 use super::{
-    codec::{Malformed, Reader, len_u32, put_sized, put_varint},
+    codec::{ByteReader, Malformed, len_u32, put_sized, put_varint},
     ops::StreamImage,
 };
 use crate::storage::local::books::{
-    Books, Loss, PartitionBook, StreamBook, ranges::Ranges, settled::FinishedSet,
+    Books, Loss, PartitionBook, StreamBook, ranges::Ranges, settled::SettledSet,
 };
 
 const BOOKS: u8 = 1;
@@ -96,7 +96,7 @@ pub(in crate::storage) fn encode(books: &Books, before: Option<&Summary>) -> Vec
 
 /// Returns the version of the format that says what a snapshot says.
 pub(in crate::storage) fn version(bytes: &[u8]) -> u32 {
-    let mut all = Reader::new(bytes);
+    let mut all = ByteReader::new(bytes);
     while let (Ok(tag), Ok(len)) = (all.u8(), all.u32()) {
         if tag == LOST {
             return 2;
@@ -112,11 +112,11 @@ pub(in crate::storage) fn version(bytes: &[u8]) -> u32 {
 pub(in crate::storage) fn decode(bytes: &[u8]) -> Result<(Books, Option<Summary>), Malformed> {
     let mut books = Books::default();
     let mut before = None;
-    let mut all = Reader::new(bytes);
+    let mut all = ByteReader::new(bytes);
     while !all.is_empty() {
         let tag = all.u8()?;
         let len = all.u32()? as usize;
-        let mut reader = Reader::new(all.take(len)?);
+        let mut reader = ByteReader::new(all.take(len)?);
         match tag {
             BOOKS => {
                 books.next_stream = books.next_stream.max(reader.small()?);
@@ -165,11 +165,11 @@ fn put_stream(out: &mut Vec<u8>, number: u32, book: &StreamBook) {
         put_varint(out, partition.earliest);
         put_varint(out, partition.last_time);
         put_counts(out, &partition.counts);
-        partition.finished.encode(out);
+        partition.settled.encode(out);
     }
 }
 
-fn partition(reader: &mut Reader<'_>) -> Result<PartitionBook, Malformed> {
+fn partition(reader: &mut ByteReader<'_>) -> Result<PartitionBook, Malformed> {
     let mut book = PartitionBook {
         next: reader.varint()?,
         earliest: reader.varint()?,
@@ -177,8 +177,8 @@ fn partition(reader: &mut Reader<'_>) -> Result<PartitionBook, Malformed> {
         ..PartitionBook::default()
     };
     book.counts = read_counts(reader)?;
-    book.finished = FinishedSet::decode(reader)?;
-    let low = book.finished.low_mark();
+    book.settled = SettledSet::decode(reader)?;
+    let low = book.settled.low_mark();
     if book.earliest > low || low > book.next {
         return Err(Malformed("a partition's bounds contradict each other"));
     }
@@ -208,7 +208,7 @@ fn put_lost(out: &mut Vec<u8>, books: &Books) {
     }
 }
 
-fn lost(reader: &mut Reader<'_>, books: &mut Books) -> Result<(), Malformed> {
+fn lost(reader: &mut ByteReader<'_>, books: &mut Books) -> Result<(), Malformed> {
     books.unmatched = i64::from_le_bytes(reader.array()?);
     for _ in 0..reader.varint()? {
         let mut loss = Loss {
@@ -230,7 +230,7 @@ fn lost(reader: &mut Reader<'_>, books: &mut Books) -> Result<(), Malformed> {
         let book = books.partition_mut(slot)?;
         let ended = |range: std::ops::Range<u64>| {
             let last = range.end - 1;
-            range.start >= book.earliest && last < book.next && book.finished.contains(last)
+            range.start >= book.earliest && last < book.next && book.settled.contains(last)
         };
         if !lost.iter().all(ended) {
             return Err(Malformed("a lost record has no end"));
@@ -249,7 +249,7 @@ fn put_counts(out: &mut Vec<u8>, all: &Counts) {
     }
 }
 
-fn read_counts(reader: &mut Reader<'_>) -> Result<Counts, Malformed> {
+fn read_counts(reader: &mut ByteReader<'_>) -> Result<Counts, Malformed> {
     let mut counts = Counts::default();
     for _ in 0..reader.varint()? {
         let code = reader.u8()?;
@@ -305,7 +305,7 @@ fn put_summary(out: &mut Vec<u8>, summary: &Summary) {
     }
 }
 
-fn summary(reader: &mut Reader<'_>) -> Result<Summary, Malformed> {
+fn summary(reader: &mut ByteReader<'_>) -> Result<Summary, Malformed> {
     let mut summary = Summary {
         number: reader.varint()?,
         life: reader.u64()?,

@@ -17,8 +17,8 @@ use crate::storage::local::{
     disk::{Disk, DiskFile},
     lock::{self, DirLock},
     making,
-    read::{index::Index, reader::Reader},
-    shared::Shared,
+    read::{index::Index, reader::RecordReader},
+    shared::EngineState,
 };
 
 /// Bytes that are read of a partition at a time.
@@ -29,8 +29,8 @@ const ENDS_LEN: u64 = 16_384;
 /// A directory at rest.
 #[derive(Debug)]
 pub struct AtRest {
-    shared: Arc<Shared>,
-    reader: Reader,
+    shared: Arc<EngineState>,
+    reader: RecordReader,
     _lock: Option<DirLock>,
 }
 
@@ -51,7 +51,7 @@ impl AtRest {
     /// # Errors
     /// [`OpenError`] for what a start would refuse.
     pub fn peek(dir: &Path) -> Result<Peek, OpenError> {
-        making::check_finished(dir)?;
+        making::check_settled(dir)?;
         if lock::is_taken(dir)? {
             return Ok(Peek::InUse);
         }
@@ -74,7 +74,7 @@ impl AtRest {
     /// # Errors
     /// [`OpenError`] for a directory that is in use, and for what a start would refuse.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        making::check_finished(dir)?;
+        making::check_settled(dir)?;
         let journal = dir.join("journal");
         // A directory that is not there is not made.
         fs::read_dir(&journal).map_err(|source| OpenError::io("list", &journal, source))?;
@@ -87,9 +87,9 @@ impl AtRest {
         let disk: Arc<dyn Disk> = Arc::new(Untouched);
         let (view, files, _) = recovery::recover(&disk, dir.join("journal"), Dedup::new(0, 1), 0)?;
         let index = Index::absent(dir.join("index"), dir.join("damaged"));
-        let shared = Arc::new(Shared::new(view, files, index));
+        let shared = Arc::new(EngineState::new(view, files, index));
         Ok(Self {
-            reader: Reader::new(shared.clone()),
+            reader: RecordReader::new(shared.clone()),
             shared,
             _lock: lock,
         })
@@ -173,7 +173,7 @@ impl AtRest {
     fn first_open(&self, of: PartitionId, from: Offset, end: Offset) -> Option<Offset> {
         let view = lock::read(&self.shared.view);
         let (_, book) = view.books.partition_of(of)?;
-        let open = (from.0..end.0).find(|offset| !book.finished.contains(*offset));
+        let open = (from.0..end.0).find(|offset| !book.settled.contains(*offset));
         open.map(Offset)
     }
 }

@@ -22,7 +22,7 @@ use crate::storage::local::{
     lock::{self, DirLock},
     making,
     read::{index::Index, lookup},
-    shared::Shared,
+    shared::EngineState,
     space::{
         housekeeper::{FreeSpace, Housekeeper, STEP_WAIT},
         spare::Spares,
@@ -40,7 +40,7 @@ const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
 /// The parts of an engine that works as soon as its threads do.
 pub(in crate::storage) struct Opened {
-    pub(in crate::storage) shared: Arc<Shared>,
+    pub(in crate::storage) shared: Arc<EngineState>,
     pub(in crate::storage) queue: Arc<Queue>,
     pub(in crate::storage) housekeeper: Arc<Housekeeper>,
     pub(in crate::storage) writer: Writer,
@@ -67,7 +67,7 @@ pub(in crate::storage) fn open(
 ) -> Result<Opened, OpenError> {
     let start = Instant::now();
     let Options { dir, log } = options;
-    making::check_finished(&dir)?;
+    making::check_settled(&dir)?;
     let lock = lock::take_dir(&dir)?;
     // Not narrowed here: somebody may have opened it for a reason.
     if let Some(mode) = exposure::mode_for_others(&dir) {
@@ -102,7 +102,7 @@ pub(in crate::storage) fn open(
         #[cfg(test)]
         Workers::Hands => Index::absent(index_dir, damaged_dir),
     };
-    let shared = Arc::new(Shared::new(view, files, index));
+    let shared = Arc::new(EngineState::new(view, files, index));
     let dedup_age_us = u64::from(log.dedup_age_hours) * 3_600_000_000;
     let since = clock.now().0.saturating_sub(dedup_age_us);
     let unindexed = catch_up(&shared, &found.segments, found.replayed_from, since);
@@ -141,7 +141,7 @@ pub(in crate::storage) fn open(
         next_frame: 1,
         pending: Pending::default(),
         requests: VecDeque::new(),
-        finishes: Vec::new(),
+        settles: Vec::new(),
         stopped: None,
         full: None,
         on_reserve: false,
@@ -278,7 +278,7 @@ pub(in crate::storage) fn start_threads(
 ///
 /// Returns the files that are left to the housekeeper: those that were replayed, whose blocks are in memory.
 fn catch_up(
-    shared: &Shared,
+    shared: &EngineState,
     segments: &[SegmentHeader],
     replayed_from: u64,
     since: u64,

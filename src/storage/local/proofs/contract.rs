@@ -13,7 +13,7 @@ use crate::{
     runtime::clock::{Clock, Timestamp},
     storage::{
         Engine,
-        conformance::{Place, suite},
+        conformance::{EngineHome, suite},
         embedded::Embedded,
         local::{Options, RealDisk},
     },
@@ -33,7 +33,7 @@ impl OnDisk {
     }
 }
 
-impl Place for OnDisk {
+impl EngineHome for OnDisk {
     fn open(&self) -> Arc<dyn Engine> {
         let log = LogSettings {
             segment_bytes: 4 << 20,
@@ -61,7 +61,7 @@ impl InMemory {
     }
 }
 
-impl Place for InMemory {
+impl EngineHome for InMemory {
     fn open(&self) -> Arc<dyn Engine> {
         let disk = &self.0.disk;
         disk.write_short(disk.ops());

@@ -76,7 +76,7 @@ pub(super) fn history() -> Vec<Step> {
             state: vec![state(0, Some(60))],
             dedup: None,
         }),
-        Step::FinishSoon {
+        Step::SettleSoon {
             at: (1, 1),
             count: 5,
         },
@@ -114,7 +114,7 @@ pub(super) fn history() -> Vec<Step> {
         Step::Delete { stream: 2 },
         Step::Tick { millis: -5_000 },
         append(errors, &[1; 300]),
-        Step::FinishSoon {
+        Step::SettleSoon {
             at: errors,
             count: 7,
         },
@@ -201,7 +201,7 @@ pub(super) fn purging() -> Vec<Step> {
         }));
         steps.push(append((2, 0), &[40, 50]));
         steps.push(purge(1, OpenRecords::Refuse));
-        steps.push(Step::FinishSoon {
+        steps.push(Step::SettleSoon {
             at: (1, 1),
             count: 5,
         });
@@ -224,7 +224,7 @@ pub(super) fn purging() -> Vec<Step> {
     steps
 }
 
-/// A finished run: what may be there at each call, and the disk before each call.
+/// A settled run: what may be there at each call, and the disk before each call.
 async fn recorded(steps: &[Step]) -> (Vec<Moment>, Vec<(String, FaultyDisk)>) {
     let rig = Rig::new();
     rig.disk.record();

@@ -14,9 +14,10 @@ use super::{
 use crate::{
     model::ids::{Offset, PartitionId},
     storage::{
-        Commit, CommitError, Health, Log, NewEnd, ReadError, State, StreamConfig, StreamError,
+        Commit, CommitError, Health, Log, NewSettlement, ReadError, State, StreamConfig,
+        StreamError,
         conformance::{
-            append, change, content::Content, eventually, finish, in_time, make, part, record,
+            append, change, content::Content, eventually, in_time, make, part, record, settle,
             stored, stream_name,
         },
         embedded::Embedded,
@@ -80,7 +81,7 @@ async fn nothing_is_seen_before_it_is_durable() {
     let held = rig.disk.hold_syncs();
     let all = async {
         let mut commit = one(of, 3, 1_000);
-        commit.finishes = vec![finish(of, 0, NewEnd::Delivered)];
+        commit.settles = vec![settle(of, 0, NewSettlement::Delivered)];
         commit.state = vec![change("t/a", Some("2"), None)];
         let many = (4..20).map(|number| engine.commit(one(of, number, 10)));
         tokio::join!(
@@ -93,7 +94,7 @@ async fn nothing_is_seen_before_it_is_durable() {
     let look = async {
         rig.disk.sync_is_held().await;
         engine
-            .finish_soon(finish(of, 1, NewEnd::Delivered))
+            .settle_soon(settle(of, 1, NewSettlement::Delivered))
             .unwrap();
         // Written, not durable: a reader must not see it, for a crash takes it away.
         before.assert_same(&Content::of(engine.as_ref()).await, "before the sync");
@@ -147,7 +148,11 @@ async fn what_many_readers_saw_when_the_power_went_off_is_there() {
 async fn poison(fault: Fault) {
     let rig = Rig::new();
     let (engine, of) = filled(&rig, 30).await;
-    stored(engine.as_ref(), vec![finish(of, 0, NewEnd::Delivered)]).await;
+    stored(
+        engine.as_ref(),
+        vec![settle(of, 0, NewSettlement::Delivered)],
+    )
+    .await;
     let before = Content::of(engine.as_ref()).await;
 
     let held = rig.disk.hold_syncs();
@@ -200,7 +205,7 @@ async fn poison(fault: Fault) {
             "{error} is not {reason}"
         );
     }
-    let error = engine.finish_soon(finish(of, 1, NewEnd::Delivered));
+    let error = engine.settle_soon(settle(of, 1, NewSettlement::Delivered));
     assert!(matches!(error, Err(CommitError::Stopped(_))), "{error:?}");
     let error = engine.trim(of, Offset(1)).await.unwrap_err();
     assert!(matches!(error, CommitError::Stopped(_)), "{error}");
@@ -334,12 +339,12 @@ async fn ends_wait_for_space() {
     let (engine, of) = filled(&rig, 4).await;
     rig.disk.fill(Some(Full::Everything));
     engine
-        .finish_soon(finish(of, 1, NewEnd::Delivered))
+        .settle_soon(settle(of, 1, NewSettlement::Delivered))
         .unwrap();
     let error = engine.commit(one(of, 4, 10)).await.unwrap_err();
     assert!(matches!(error, CommitError::DiskFull), "{error}");
     engine
-        .finish_soon(finish(of, 0, NewEnd::Delivered))
+        .settle_soon(settle(of, 0, NewSettlement::Delivered))
         .unwrap();
     assert_eq!(engine.status(of).unwrap().low_mark, Offset(0));
     rig.disk.fill(None);

@@ -8,9 +8,9 @@ use super::{
 use crate::{
     model::ids::{Offset, PartitionId},
     storage::{
-        Append, AppendKind, Commit, CommitError, Health, Log, NewEnd, OpenRecords, PurgeNote,
-        StreamError,
-        conformance::{append, content::Content, finish, in_time, make, part, record, stored},
+        Append, AppendKind, Commit, CommitError, Health, Log, NewSettlement, OpenRecords,
+        PurgeNote, StreamError,
+        conformance::{append, content::Content, in_time, make, part, record, settle, stored},
         local::{space::spare::Spares, tests::until},
     },
 };
@@ -35,7 +35,11 @@ async fn a_full_disk_is_full_until_what_was_refused_would_fit() {
     assert_eq!(*health.borrow_and_update(), Health::SpaceLow);
     let refused = engine.commit(one(of, number, 10)).await;
     assert!(matches!(refused, Err(CommitError::DiskFull)), "{refused:?}");
-    stored(engine.as_ref(), vec![finish(of, 0, NewEnd::Delivered)]).await;
+    stored(
+        engine.as_ref(),
+        vec![settle(of, 0, NewSettlement::Delivered)],
+    )
+    .await;
     assert!(
         !health.has_changed().unwrap(),
         "that an end finds a place says nothing about records"
@@ -134,7 +138,7 @@ fn failed(of: PartitionId, errors: PartitionId, offset: u64, len: usize) -> Comm
             kind: AppendKind::Routed,
             ..append
         }],
-        finishes: vec![finish(of, offset, NewEnd::Routed { append: 0 })],
+        settles: vec![settle(of, offset, NewSettlement::Routed { append: 0 })],
         ..Commit::default()
     }
 }
@@ -158,7 +162,7 @@ async fn a_backlog_drains_on_a_full_disk_until_the_reserve_is_low() {
     while *health.borrow_and_update() == Health::SpaceLow {
         // One fails for each that is delivered.
         stored(engine.as_ref(), failed(of, errors, drained, 1_000)).await;
-        let end = finish(of, drained + 1, NewEnd::Delivered);
+        let end = settle(of, drained + 1, NewSettlement::Delivered);
         stored(engine.as_ref(), vec![end]).await;
         drained += 2;
     }
@@ -224,7 +228,11 @@ async fn records_from_outside_are_refused_before_the_disk_is_full() {
         .unwrap();
     let refused = engine.commit(one(of, 2, 10)).await;
     assert!(matches!(refused, Err(CommitError::DiskFull)), "{refused:?}");
-    stored(engine.as_ref(), vec![finish(of, 0, NewEnd::Delivered)]).await;
+    stored(
+        engine.as_ref(),
+        vec![settle(of, 0, NewSettlement::Delivered)],
+    )
+    .await;
     engine.trim(of, Offset(1)).await.unwrap();
     rig.disk.set_free(2 << 20);
     in_time(health.wait_for(|health| *health == Health::Running))
@@ -245,8 +253,8 @@ async fn a_purge_finds_a_place_in_the_reserve_and_without_one_changes_nothing() 
     };
     rig.disk.fill(Some(Full::Everything));
     // An end that finds no place is not waited for.
-    let end = finish(of, 1, NewEnd::Delivered);
-    engine.finish_soon(end).unwrap();
+    let end = settle(of, 1, NewSettlement::Delivered);
+    engine.settle_soon(end).unwrap();
     let refused = purge().await;
     assert!(
         matches!(refused, Err(StreamError::Commit(CommitError::DiskFull))),

@@ -13,7 +13,7 @@ use crate::storage::{
     local::{
         Disk, OpenError, Options,
         open::opening::{self, Workers},
-        read::reader::Reader,
+        read::reader::RecordReader,
         space::housekeeper::Memory,
         write::writer::Writer,
     },
@@ -73,7 +73,7 @@ impl Hands {
         clock: Clock,
     ) -> Result<(Arc<Embedded>, Self), OpenError> {
         let opened = opening::open(options, disk, clock.clone(), Workers::Hands)?;
-        let mut reader = Reader::new(opened.shared.clone());
+        let mut reader = RecordReader::new(opened.shared.clone());
         reader.on_the_spot = true;
         let (engine, writer) = Embedded::of(opened, reader, clock);
         let hands = Self {

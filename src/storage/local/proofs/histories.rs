@@ -74,7 +74,7 @@ fn crash() -> impl Strategy<Value = Crash> {
 fn write() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => draft().prop_map(Step::Commit),
-        3 => (pick(), 1..8_u8).prop_map(|(at, count)| Step::FinishSoon { at, count }),
+        3 => (pick(), 1..8_u8).prop_map(|(at, count)| Step::SettleSoon { at, count }),
         2 => (pick(), 0..120_u8).prop_map(|(at, percent)| Step::Trim { at, percent }),
         1 => (0..4_u8, prop::bool::weighted(0.7)).prop_map(|(stream, all)| Step::Purge {
             stream,

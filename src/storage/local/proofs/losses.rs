@@ -79,9 +79,11 @@ async fn seen(engine: &dyn Engine, when: &str) -> Seen {
             );
         }
         let retained = status.bounds.earliest.0..tail.0;
-        let finished = engine.finished(of, Offset(retained.start)..tail).unwrap();
+        let settled = engine
+            .settled_offsets(of, Offset(retained.start)..tail)
+            .unwrap();
         let ended = retained
-            .filter(|offset| finished.contains(Offset(*offset)))
+            .filter(|offset| settled.contains(Offset(*offset)))
             .collect();
         seen.insert(
             of,

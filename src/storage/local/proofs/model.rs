@@ -11,8 +11,8 @@ use crate::{
     },
     runtime::clock::Timestamp,
     storage::{
-        Appended, Commit, ControlEvent, ControlEventKind, Counts, DedupId, Engine, Finish, NewEnd,
-        OpenRecords, PurgeNote, StateEntry, Stream, StreamConfig,
+        Appended, Commit, ControlEvent, ControlEventKind, Counts, DedupId, Engine, NewSettlement,
+        OpenRecords, PurgeNote, Settle, StateEntry, Stream, StreamConfig,
         conformance::content::{Content, PartitionContent, StreamContent},
     },
 };
@@ -24,7 +24,7 @@ pub(super) struct Model {
     dedup: HashMap<DedupId, Answer>,
 }
 
-/// Where the records of a commit are, and the memo if it repeats another.
+/// Where the records of a commit are, and the reply if it repeats another.
 pub(super) type Answer = (Vec<Appended>, Option<Bytes>);
 
 impl Model {
@@ -50,8 +50,8 @@ impl Model {
         if let Some(known) = known {
             return Some((after, known.clone()));
         }
-        for finish in &commit.finishes {
-            after.finish(finish)?;
+        for settle in &commit.settles {
+            after.settle(settle)?;
         }
         for change in &commit.state {
             let found = self
@@ -77,29 +77,29 @@ impl Model {
             });
         }
         if let Some(dedup) = &commit.dedup {
-            let again = (appends.clone(), Some(dedup.memo.clone()));
+            let again = (appends.clone(), Some(dedup.reply.clone()));
             after.dedup.insert(dedup.id, again);
         }
         Some((after, (appends, None)))
     }
 
     /// Ends a record; `None` if it cannot end.
-    pub(super) fn finish(&mut self, finish: &Finish) -> Option<()> {
-        let partition = self.partition_mut(finish.of)?;
+    pub(super) fn settle(&mut self, settle: &Settle) -> Option<()> {
+        let partition = self.partition_mut(settle.of)?;
         let bounds = partition.status.bounds;
-        if finish.offset < bounds.earliest
-            || finish.offset >= bounds.tail
-            || !partition.ended.insert(finish.offset.0)
+        if settle.offset < bounds.earliest
+            || settle.offset >= bounds.tail
+            || !partition.ended.insert(settle.offset.0)
         {
             return None;
         }
         let counts = &mut partition.status.counts;
-        *match finish.end {
-            NewEnd::Delivered => &mut counts.delivered,
-            NewEnd::Filtered => &mut counts.filtered,
-            NewEnd::Discarded => &mut counts.discarded,
-            NewEnd::Routed { .. } => &mut counts.routed,
-            NewEnd::Moved { .. } => &mut counts.moved,
+        *match settle.end {
+            NewSettlement::Delivered => &mut counts.delivered,
+            NewSettlement::Filtered => &mut counts.filtered,
+            NewSettlement::Discarded => &mut counts.discarded,
+            NewSettlement::Routed { .. } => &mut counts.routed,
+            NewSettlement::Moved { .. } => &mut counts.moved,
         } += 1;
         partition.move_low_mark();
         Some(())
@@ -259,17 +259,17 @@ impl Model {
     }
 
     /// Returns whether the engine holds this, with those of `soft` that it has stored (nobody waited for them).
-    pub(super) fn matches(&mut self, seen: &Content, soft: &[Finish]) -> bool {
+    pub(super) fn matches(&mut self, seen: &Content, soft: &[Settle]) -> bool {
         self.told(seen);
-        for finish in soft {
+        for settle in soft {
             let streams = || seen.streams.iter();
-            let stream = streams().find(|s| s.stream.id == finish.of.stream);
-            let partition = usize::from(finish.of.partition.0);
+            let stream = streams().find(|s| s.stream.id == settle.of.stream);
+            let partition = usize::from(settle.of.partition.0);
             let ended = stream
                 .and_then(|stream| stream.partitions.get(partition))
-                .is_some_and(|partition| partition.ended.contains(&finish.offset.0));
+                .is_some_and(|partition| partition.ended.contains(&settle.offset.0));
             if ended {
-                let _already = self.finish(finish);
+                let _already = self.settle(settle);
             }
         }
         self.content == *seen
@@ -347,9 +347,9 @@ impl Seen {
             };
             let tail = status.bounds.tail.max(*tail.borrow());
             let range = status.bounds.earliest..tail;
-            let finished = engine.finished(of, range.clone()).unwrap();
+            let settled = engine.settled_offsets(of, range.clone()).unwrap();
             let ended = (range.start.0..range.end.0).map(Offset);
-            let ended = ended.filter(|offset| finished.contains(*offset)).collect();
+            let ended = ended.filter(|offset| settled.contains(*offset)).collect();
             seen.partitions.push((of, tail, status.counts, ended));
         }
         let state = engine.list("").await.into_iter();

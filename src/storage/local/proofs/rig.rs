@@ -20,12 +20,12 @@ use crate::{
     },
     runtime::clock::{Clock, Timestamp},
     storage::{
-        Append, AppendKind, Commit, CommitError, Dedup, DedupId, Engine, Finish, Log, NewEnd,
-        OpenRecords, PurgeNote, State, StateChange, Stream, StreamConfig, StreamError,
+        Append, AppendKind, Commit, CommitError, Dedup, DedupId, Engine, Log, NewSettlement,
+        OpenRecords, PurgeNote, Settle, State, StateChange, Stream, StreamConfig, StreamError,
         conformance::{
             append,
             content::{Content, PartitionContent},
-            finish, record, stream_name,
+            record, settle, stream_name,
         },
         embedded::Embedded,
         local::{OpenError, Options, tests::until},
@@ -112,7 +112,7 @@ pub(super) type Pick = (u8, u8);
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Commit(Draft),
-    FinishSoon {
+    SettleSoon {
         at: Pick,
         count: u8,
     },
@@ -201,7 +201,7 @@ pub(super) struct Moment {
     /// Calls of the disk when it was answered.
     pub(super) answered: u64,
     pub(super) model: Model,
-    pub(super) soft: Vec<Finish>,
+    pub(super) soft: Vec<Settle>,
 }
 
 /// A history on its way.
@@ -215,8 +215,8 @@ pub(super) struct Run {
     pub(super) faults_expected: bool,
     /// What is there if the step that was hit was stored after all.
     maybe: Option<Model>,
-    /// Ends queued by `finish_soon` that no later answer has confirmed.
-    soft: Vec<Finish>,
+    /// Ends queued by `settle_soon` that no later answer has confirmed.
+    soft: Vec<Settle>,
     /// Makes values.
     dice: Dice,
     pub(super) moments: Vec<Moment>,
@@ -276,7 +276,7 @@ impl Run {
     async fn write(&mut self, step: &Step) {
         match step {
             Step::Commit(draft) => self.commit(draft).await,
-            Step::FinishSoon { at, count } => self.finish_soon(*at, *count),
+            Step::SettleSoon { at, count } => self.settle_soon(*at, *count),
             Step::Trim { at, percent } => {
                 self.confirm_soft().await;
                 let Some((of, partition)) = self.pick(*at) else {
@@ -414,7 +414,7 @@ impl Run {
             id[15] = number;
             commit.dedup = Some(Dedup {
                 id: DedupId(id),
-                memo: self.value(u16::from(number) * 150),
+                reply: self.value(u16::from(number) * 150),
             });
         }
         let mut can_route = !commit.appends.is_empty();
@@ -424,7 +424,7 @@ impl Run {
             };
             let bounds = partition.status.bounds;
             let in_use = |offset: &u64| {
-                let all = self.soft.iter().chain(&commit.finishes);
+                let all = self.soft.iter().chain(&commit.settles);
                 all.map(|f| (f.of, f.offset.0)).any(|f| f == (of, *offset))
             };
             let mut candidates: Vec<u64> = (bounds.earliest.0..bounds.tail.0)
@@ -439,13 +439,13 @@ impl Run {
                 continue;
             };
             let end = match draft.end % 5 {
-                0 => NewEnd::Filtered,
-                1 => NewEnd::Discarded,
-                2 if std::mem::take(&mut can_route) => NewEnd::Routed { append: 0 },
-                3 if std::mem::take(&mut can_route) => NewEnd::Moved { append: 0 },
-                _ => NewEnd::Delivered,
+                0 => NewSettlement::Filtered,
+                1 => NewSettlement::Discarded,
+                2 if std::mem::take(&mut can_route) => NewSettlement::Routed { append: 0 },
+                3 if std::mem::take(&mut can_route) => NewSettlement::Moved { append: 0 },
+                _ => NewSettlement::Delivered,
             };
-            commit.finishes.push(finish(of, candidates[at], end));
+            commit.settles.push(settle(of, candidates[at], end));
         }
         for draft in &draft.state {
             let key = key_name(draft.key);
@@ -488,7 +488,7 @@ impl Run {
             let answer = self.engine().commit(commit).await.map(drop);
             return self.answered(None, answer);
         };
-        let is_empty = commit.appends.is_empty() && commit.finishes.is_empty();
+        let is_empty = commit.appends.is_empty() && commit.settles.is_empty();
         let is_empty = is_empty && commit.state.is_empty();
         let id = commit.dedup.as_ref().map(|dedup| dedup.id);
         let id = id.zip(commit.appends.first().map(|append| append.of.stream));
@@ -525,13 +525,13 @@ impl Run {
 
     fn with_soft(&self) -> Model {
         let mut model = self.model.clone();
-        for finish in &self.soft {
-            let _refused = model.finish(finish);
+        for settle in &self.soft {
+            let _refused = model.settle(settle);
         }
         model
     }
 
-    fn finish_soon(&mut self, at: Pick, count: u8) {
+    fn settle_soon(&mut self, at: Pick, count: u8) {
         let Some((of, partition)) = self.pick(at) else {
             return;
         };
@@ -547,8 +547,8 @@ impl Run {
             .take((count % 8).into())
             .collect();
         for offset in open {
-            let end = finish(of, offset, NewEnd::Delivered);
-            match self.engine().finish_soon(end.clone()) {
+            let end = settle(of, offset, NewSettlement::Delivered);
+            match self.engine().settle_soon(end.clone()) {
                 Ok(()) => self.soft.push(end),
                 Err(error) => assert!(self.is_hit(&error), "{error}"),
             }
@@ -596,7 +596,7 @@ impl Run {
             (None, Err(error)) => assert!(
                 matches!(
                     error,
-                    CommitError::AlreadyFinished { .. } | CommitError::StateConflict { .. }
+                    CommitError::AlreadySettled { .. } | CommitError::StateConflict { .. }
                 ),
                 "{error}"
             ),
@@ -679,7 +679,7 @@ impl Run {
 
 /// Returns the model that the engine agrees with.
 #[track_caller]
-pub(super) fn one_of(models: Vec<Model>, content: &Content, soft: &[Finish], when: &str) -> Model {
+pub(super) fn one_of(models: Vec<Model>, content: &Content, soft: &[Settle], when: &str) -> Model {
     let mut first = None;
     for mut model in models {
         if model.matches(content, soft) {

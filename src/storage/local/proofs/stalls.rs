@@ -11,8 +11,8 @@ use super::{
 use crate::{
     model::ids::Offset,
     storage::{
-        CommitError, Health, Log, NewEnd,
-        conformance::{eventually, finish, in_time, stored},
+        CommitError, Health, Log, NewSettlement,
+        conformance::{eventually, in_time, settle, stored},
         embedded::Embedded,
         local::{OpenError, write::condition::STALL},
     },
@@ -38,7 +38,7 @@ async fn a_disk_that_does_not_answer_is_told_until_it_does() {
         assert_eq!(health(&engine), Health::DiskStalled);
         let refused = engine.commit(one(of, 2, 10)).await;
         assert!(matches!(refused, Err(CommitError::Busy)), "{refused:?}");
-        let refused = engine.finish_soon(finish(of, 0, NewEnd::Delivered));
+        let refused = engine.settle_soon(settle(of, 0, NewSettlement::Delivered));
         assert!(matches!(refused, Err(CommitError::Busy)), "{refused:?}");
         held.release();
     };

@@ -15,9 +15,9 @@ use crate::{
     model::ids::{Offset, PartitionId},
     runtime::tasks::Tasks,
     storage::{
-        Commit, CommitError, Log, NewEnd, ReadError, StreamConfig,
+        Commit, CommitError, Log, NewSettlement, ReadError, StreamConfig,
         conformance::{
-            DEADLINE, append, content::Content, eventually, finish, in_time, make, part, record,
+            DEADLINE, append, content::Content, eventually, in_time, make, part, record, settle,
             stored,
         },
         embedded::Embedded,
@@ -72,7 +72,11 @@ async fn an_engine_that_is_dropped_has_lost_nothing_that_was_answered() {
     for number in 0..20 {
         stored(engine.as_ref(), one(of, number, 9_000)).await;
     }
-    stored(engine.as_ref(), vec![finish(of, 3, NewEnd::Delivered)]).await;
+    stored(
+        engine.as_ref(),
+        vec![settle(of, 3, NewSettlement::Delivered)],
+    )
+    .await;
     let before = Content::of(engine.as_ref()).await;
     drop(engine);
     rig.disk.crash(Crash::LoseAll);
@@ -130,7 +134,7 @@ async fn a_stream_that_goes_while_it_is_used_is_unknown_from_then_on() {
         let of = part(&stream, 1);
         stored(engine.as_ref(), one(of, 0, 10)).await;
         let commits = (1..30).map(|n| engine.commit(one(of, n, 1_000)));
-        let soon = async { engine.finish_soon(finish(of, 0, NewEnd::Delivered)) };
+        let soon = async { engine.settle_soon(settle(of, 0, NewSettlement::Delivered)) };
         let (commits, queued, gone) = tokio::join!(
             join_all(commits),
             soon,
@@ -168,8 +172,8 @@ async fn growth_and_ends_in_the_middle_of_traffic_are_kept() {
     let commits = async {
         for number in 0..60 {
             stored(engine.as_ref(), one(of, number, 3_000)).await;
-            let end = finish(of, number, NewEnd::Delivered);
-            engine.finish_soon(end).unwrap();
+            let end = settle(of, number, NewSettlement::Delivered);
+            engine.settle_soon(end).unwrap();
         }
     };
     let growths = async {

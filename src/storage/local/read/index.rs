@@ -33,7 +33,7 @@ use crate::storage::local::{
     disk,
     format::{
         block::Slot,
-        codec::{Malformed, Reader, put_varint},
+        codec::{ByteReader, Malformed, put_varint},
         ops::DedupEntry,
     },
     lock,
@@ -149,7 +149,7 @@ impl Index {
         }
         for entry in db.scan_prefix([MARK]) {
             let (key, life) = entry?;
-            let mut reader = Reader::new(&key);
+            let mut reader = ByteReader::new(&key);
             reader.u8()?;
             let number = u64::from_be_bytes(reader.array()?);
             if lives.get(&number).map(|life| life.to_le_bytes()).as_ref() != life.first_chunk::<8>()
@@ -199,7 +199,7 @@ impl Index {
             let Some(mark) = db.get(mark_key(number))? else {
                 return Ok(None);
             };
-            let mut reader = Reader::new(&mark);
+            let mut reader = ByteReader::new(&mark);
             reader.u64()?;
             Ok(Some(SegmentUsage::decode(&mut reader)?))
         })
@@ -264,7 +264,7 @@ impl Index {
             let mut entries = Vec::new();
             for value in db.scan_prefix(&dedup_key(number, 0)[..9]).values() {
                 let value = value?;
-                let mut reader = Reader::new(&value);
+                let mut reader = ByteReader::new(&value);
                 while !reader.is_empty() {
                     entries.push(DedupEntry::decode(&mut reader)?);
                 }
@@ -386,7 +386,7 @@ fn encode_blocks(number: u64, blocks: &[BlockRef]) -> Vec<u8> {
 }
 
 fn decode_blocks(bytes: &[u8]) -> Result<Vec<BlockRef>, Malformed> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = ByteReader::new(bytes);
     let segment = reader.varint()?;
     let mut blocks = Vec::new();
     while !reader.is_empty() {

@@ -18,7 +18,7 @@ use crate::storage::local::{
         snapshot,
     },
     lock,
-    shared::Shared,
+    shared::EngineState,
     space::usage::{SegmentUsage, Share},
 };
 
@@ -56,7 +56,7 @@ impl SegmentScan {
                 };
                 (&mut self.usage.records, block.slot, share)
             }
-            Op::Finish(run) => {
+            Op::Settle(run) => {
                 let share = Share {
                     first: run.first,
                     end: run.first + run.count,
@@ -86,12 +86,12 @@ impl SegmentScan {
 /// Finds blocks.
 #[derive(Debug)]
 pub(in crate::storage) struct Lookup {
-    shared: Arc<Shared>,
+    shared: Arc<EngineState>,
     scanned: Mutex<VecDeque<(FileId, Arc<SegmentScan>)>>,
 }
 
 impl Lookup {
-    pub(in crate::storage) fn new(shared: Arc<Shared>) -> Self {
+    pub(in crate::storage) fn new(shared: Arc<EngineState>) -> Self {
         Self {
             shared,
             scanned: Mutex::default(),

@@ -23,7 +23,7 @@ use crate::storage::local::{
         segment,
     },
     lock,
-    shared::{Shared, View},
+    shared::{EngineState, View},
 };
 
 /// Where whoever meets damage finds out more.
@@ -37,8 +37,8 @@ const LOOKS_MAX: usize = 2;
 
 /// Reads for everybody. Clones share everything.
 #[derive(Clone, Debug)]
-pub(in crate::storage) struct Reader {
-    pub(in crate::storage) shared: Arc<Shared>,
+pub(in crate::storage) struct RecordReader {
+    pub(in crate::storage) shared: Arc<EngineState>,
     pub(in crate::storage) lookup: Arc<Lookup>,
     permits: Arc<Semaphore>,
     looks: Arc<Semaphore>,
@@ -49,8 +49,8 @@ pub(in crate::storage) struct Reader {
     pub(in crate::storage) on_the_spot: bool,
 }
 
-impl Reader {
-    pub(in crate::storage) fn new(shared: Arc<Shared>) -> Self {
+impl RecordReader {
+    pub(in crate::storage) fn new(shared: Arc<EngineState>) -> Self {
         Self {
             lookup: Arc::new(Lookup::new(shared.clone())),
             shared,

@@ -6,11 +6,11 @@
 
 use std::{collections::HashMap, io, ops::Range, sync::Arc};
 
-use super::{lookup::header, reader::Reader};
+use super::{lookup::header, reader::RecordReader};
 use crate::storage::local::{
     format::{
         block::Slot,
-        ops::{EndCode, FinishRun, Op},
+        ops::{Op, SettleRun, SettlementCode},
         scan::Frames,
     },
     lock,
@@ -18,7 +18,7 @@ use crate::storage::local::{
 use crate::{
     model::ids::{Offset, PartitionId},
     runtime::clock::Timestamp,
-    storage::{End, ReadError, Settled},
+    storage::{ReadError, Settled, Settlement},
 };
 
 /// Files that are read for one question. What ended later stays untold.
@@ -27,7 +27,7 @@ const FILES_MAX: usize = 4;
 /// What is asked, by partition: offsets whose end may be told.
 type Sought = HashMap<Slot, (PartitionId, Range<u64>)>;
 
-impl Reader {
+impl RecordReader {
     /// As [`Log::settled`](crate::storage::Log::settled).
     pub(in crate::storage) async fn settled(
         &self,
@@ -56,7 +56,7 @@ impl Reader {
             let bounds = book.bounds();
             let start = offsets.start.max(bounds.earliest).0;
             let end = offsets.end.min(bounds.tail).0.max(start);
-            let ended = (start..end).filter(|offset| book.finished.contains(*offset));
+            let ended = (start..end).filter(|offset| book.settled.contains(*offset));
             ended_len += ended.count();
             Some((slot, (*of, start..end)))
         });
@@ -116,7 +116,7 @@ impl Reader {
         let mut frames = Frames::new(file, life, this.frames_at(), this.first_frame)?;
         while let Ok(frame) = frames.next()? {
             for op in &frame.ops {
-                if let Op::Finish(run) = op
+                if let Op::Settle(run) = op
                     && let Some((of, offsets)) = sought.get(&run.slot)
                 {
                     self.add_run(*of, run, offsets, settled);
@@ -132,7 +132,7 @@ impl Reader {
     fn add_run(
         &self,
         of: PartitionId,
-        run: &FinishRun,
+        run: &SettleRun,
         sought: &Range<u64>,
         settled: &mut Vec<Settled>,
     ) {
@@ -147,10 +147,10 @@ impl Reader {
                 of,
                 offset: Offset(offset),
                 end: match run.end {
-                    EndCode::Delivered => End::Delivered,
-                    EndCode::Filtered => End::Filtered,
-                    EndCode::Discarded => End::Discarded,
-                    EndCode::Routed | EndCode::Moved => End::Moved { copy },
+                    SettlementCode::Delivered => Settlement::Delivered,
+                    SettlementCode::Filtered => Settlement::Filtered,
+                    SettlementCode::Discarded => Settlement::Discarded,
+                    SettlementCode::Routed | SettlementCode::Moved => Settlement::Moved { copy },
                 },
                 attempts: run.attempts,
                 status: (run.status != 0).then_some(run.status),

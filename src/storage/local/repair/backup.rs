@@ -34,7 +34,7 @@ use crate::storage::local::{
 /// So often the journal may run ahead of the copy by another file.
 const ROUNDS_MAX: usize = 1_000;
 
-/// A copy that is not in its place yet: [`Copy::finish`] puts it there, and dropping it removes it.
+/// A copy that is not in its place yet: [`Copy::complete`] puts it there, and dropping it removes it.
 #[derive(Debug)]
 pub struct Copy {
     making: Making,
@@ -137,8 +137,8 @@ impl Copy {
     ///
     /// # Errors
     /// [`BackupError::Io`]; nothing of it is left then.
-    pub fn finish(self) -> Result<(), BackupError> {
-        self.making.finish()
+    pub fn complete(self) -> Result<(), BackupError> {
+        self.making.complete()
     }
 }
 
@@ -185,7 +185,7 @@ fn check_outside(from: &Path, to: &Path) -> Result<(), BackupError> {
 }
 
 /// Copies a copy, for a data directory `to` that must be empty or absent. Its streams need a new incarnation
-/// ([`renew`](super::doctor::renew)) before it is finished.
+/// ([`renew`](super::doctor::renew)) before it is settled.
 ///
 /// # Errors
 /// As [`create`].

@@ -108,7 +108,7 @@ pub struct Damage {
 /// # Errors
 /// [`OpenError`] for a directory that is in use, or cannot be read at all.
 pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
-    making::check_finished(dir)?;
+    making::check_settled(dir)?;
     let journal_dir = dir.join("journal");
     // A directory that is not there is not made.
     fs::read_dir(&journal_dir).map_err(|source| OpenError::io("list", &journal_dir, source))?;

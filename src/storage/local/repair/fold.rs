@@ -27,7 +27,7 @@ use crate::storage::local::{
     format::{
         block::{LostBlock, Slot},
         codec::Malformed,
-        ops::{FinishRun, Op, StreamImage},
+        ops::{Op, SettleRun, StreamImage},
     },
 };
 
@@ -75,7 +75,7 @@ impl Fold {
                 }
                 self.books.apply(op)?;
             }
-            Op::Finish(run) => return self.finish(run),
+            Op::Settle(run) => return self.settle(run),
             Op::Trim { slot, below } => return self.trim(*slot, *below),
             Op::StreamMade(image) => self.made(image)?,
             Op::StreamChanged(image) => match self.books.id_of(image.number) {
@@ -134,7 +134,7 @@ impl Fold {
         Ok(true)
     }
 
-    fn finish(&mut self, run: &FinishRun) -> Result<bool, Malformed> {
+    fn settle(&mut self, run: &SettleRun) -> Result<bool, Malformed> {
         let end = run.first.saturating_add(run.count);
         if !self.knows(run.slot) {
             self.meet(run.slot.0, 0);
@@ -146,14 +146,14 @@ impl Fold {
             self.reach(run.slot, end, 0)?;
         }
         let book = self.books.partition_mut(run.slot)?;
-        let one = |first| FinishRun {
+        let one = |first| SettleRun {
             first,
             count: 1,
             ..run.clone()
         };
         for offset in run.first..end {
-            if !book.finished.contains(offset) {
-                book.finish(&one(offset))?;
+            if !book.settled.contains(offset) {
+                book.settle(&one(offset))?;
             }
         }
         Ok(true)
@@ -258,7 +258,7 @@ impl Fold {
 
     /// Says durably-to-be what is lost: of the retained offsets those that no file `holds`. Returns by partition what was not
     /// known to be lost, and how many of these have no end.
-    pub(in crate::storage) fn settle(
+    pub(in crate::storage) fn mark_lost(
         &mut self,
         holds: &HashMap<Slot, Ranges>,
     ) -> BTreeMap<Slot, (Ranges, u64)> {
@@ -281,16 +281,16 @@ impl Fold {
     }
 }
 
-/// Returns how many more records were handed on than received.
+/// Returns how many more records were moved than received.
 fn unmatched(books: &Books) -> i64 {
     let ledger = books.ledger();
     let mut counts = ledger.gone;
     for stream in &ledger.streams {
         counts.add(&stream.counts);
     }
-    let handed_on = counts.routed + counts.moved;
+    let moved = counts.routed + counts.moved;
     let received = counts.received_len();
-    i64::try_from(i128::from(handed_on) - i128::from(received)).unwrap_or(i64::MAX)
+    i64::try_from(i128::from(moved) - i128::from(received)).unwrap_or(i64::MAX)
 }
 
 /// Returns what a partition's book is worth to a search: its tail.

@@ -153,7 +153,7 @@ pub(in crate::storage) fn plan(
     }
     before.number = all[newest].number;
     before.last_time = fold.books.last_time;
-    let lost = fold.settle(&holds);
+    let lost = fold.mark_lost(&holds);
     let known = all.iter().find_map(|file| file.header.as_ref());
     let journal = match known {
         Some(header) => header.journal,

@@ -15,7 +15,7 @@ use crate::storage::local::{
         block::Slot,
         codec::to_usize,
         frame::{Frame, FrameAt, Part},
-        ops::{Entry, Op, StreamImage},
+        ops::{NewOp, Op, StreamImage},
         scan::Frames,
         segment::{self, Files, SegmentHeader, read_snapshot, snapshot_crc},
         snapshot::{self, Summary},
@@ -39,7 +39,7 @@ struct Mended<'a> {
     time: u64,
     plan: &'a Plan,
     /// The frame that was read last; it may be the last one.
-    held: Option<Vec<Entry>>,
+    held: Option<Vec<NewOp>>,
 }
 
 /// Writes what can be read of a file into a new one, durably; returns its life.
@@ -101,9 +101,9 @@ impl Mended<'_> {
         Ok(())
     }
 
-    fn entry(&self, op: Op) -> std::io::Result<Option<Entry>> {
+    fn entry(&self, op: Op) -> std::io::Result<Option<NewOp>> {
         let Op::Append(block) = op else {
-            return Ok(Some(Entry::Op(op)));
+            return Ok(Some(NewOp::Op(op)));
         };
         let held = self.plan.holds.get(&block.slot);
         if held.is_none_or(|held| held.around(block.first).is_none()) {

@@ -28,11 +28,11 @@ pub(in crate::storage) enum Piece {
         parts: Vec<Part>,
     },
     /// Bytes that hold no frame, and the blocks that were found in them.
-    Gap(Gap),
+    Gap(LostSpan),
 }
 
 #[derive(Debug)]
-pub(in crate::storage) struct Gap {
+pub(in crate::storage) struct LostSpan {
     pub(in crate::storage) bytes: u64,
     /// How many frames were there.
     pub(in crate::storage) frames: u64,
@@ -133,14 +133,14 @@ fn gap(
     life: u64,
     range: std::ops::Range<u64>,
     frames: u64,
-) -> io::Result<Gap> {
+) -> io::Result<LostSpan> {
     let mut bytes = vec![0; to_usize(range.end.saturating_sub(range.start))];
     let len = segment::read_up_to(&**file, &mut bytes, range.start)?;
     bytes.truncate(len);
     // Most of what lies behind the last frame are zeros.
     let used = bytes.iter().rposition(|byte| *byte != 0);
     let bytes = Bytes::from(bytes);
-    Ok(Gap {
+    Ok(LostSpan {
         bytes: used.map_or(0, |at| at as u64 + 1),
         frames,
         blocks: blocks(&bytes, range.start, life),

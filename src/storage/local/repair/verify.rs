@@ -59,7 +59,7 @@ pub struct Verified {
 /// # Errors
 /// [`OpenError`] for a directory that is in use, and for what cannot be read at all.
 pub fn verify(dir: &Path) -> Result<Verified, OpenError> {
-    making::check_finished(dir)?;
+    making::check_settled(dir)?;
     let journal_dir = dir.join("journal");
     // A directory that is not there is not made.
     std::fs::read_dir(&journal_dir)
@@ -257,7 +257,7 @@ impl Faults {
             format!("{}/{}/{offset}", name.unwrap_or_default(), slot.1)
         };
         for op in &frame.ops {
-            let Op::Finish(run) = op else { continue };
+            let Op::Settle(run) = op else { continue };
             let Some((slot, first)) = run.copies else {
                 continue;
             };
@@ -291,13 +291,13 @@ fn differs(folded: &PartitionBook, noted: &PartitionBook) -> Option<String> {
         ("the earliest offset", folded.earliest, noted.earliest),
         (
             "the first record without an end",
-            folded.finished.low_mark(),
-            noted.finished.low_mark(),
+            folded.settled.low_mark(),
+            noted.settled.low_mark(),
         ),
         (
             "the number of ends",
-            folded.finished.len(),
-            noted.finished.len(),
+            folded.settled.len(),
+            noted.settled.len(),
         ),
     ];
     let different = numbers
@@ -308,7 +308,7 @@ fn differs(folded: &PartitionBook, noted: &PartitionBook) -> Option<String> {
             "{what} is {folded} by the frames and {noted} by the snapshot"
         ));
     }
-    if folded.finished != noted.finished {
+    if folded.settled != noted.settled {
         return Some("frames and snapshot have other records ended".into());
     }
     if folded.lost != noted.lost {

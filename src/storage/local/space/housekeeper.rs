@@ -12,7 +12,7 @@ use std::{
 use crate::{runtime::clock::Clock, storage::Space};
 
 use super::{reclaim::Reclaimer, spare::Spares};
-use crate::storage::local::{disk::Disk, lock, read::lookup, shared::Shared};
+use crate::storage::local::{disk::Disk, lock, read::lookup, shared::EngineState};
 
 /// Pause after each MiB of zeros: the disk is there for commits.
 pub(in crate::storage) const STEP_WAIT: Duration = Duration::from_millis(2);
@@ -34,7 +34,7 @@ pub(in crate::storage) struct Housekeeper {
     jobs: Mutex<Jobs>,
     wake: Condvar,
     spares: Arc<Spares>,
-    shared: Arc<Shared>,
+    shared: Arc<EngineState>,
     clock: Clock,
     segment_bytes: u64,
     space: FreeSpace,
@@ -88,7 +88,7 @@ impl Jobs {
 impl Housekeeper {
     pub(in crate::storage) fn new(
         spares: Arc<Spares>,
-        shared: Arc<Shared>,
+        shared: Arc<EngineState>,
         clock: Clock,
         segment_bytes: u64,
         space: FreeSpace,
@@ -281,7 +281,7 @@ impl Housekeeper {
             reclaimer,
             unindexed,
         } = memory;
-        let Shared {
+        let EngineState {
             files, index, view, ..
         } = &*self.shared;
         let indexed = lookup::scan(files, number).and_then(|scan| {

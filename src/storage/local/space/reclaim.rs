@@ -17,7 +17,7 @@ use crate::storage::local::{
     books::Books,
     lock,
     read::lookup::{self, SegmentScan},
-    shared::Shared,
+    shared::EngineState,
 };
 
 /// Files that are kept as they are: the open one and the one before.
@@ -35,7 +35,7 @@ fn dead_bytes(used: &SegmentUsage, books: &Books) -> u64 {
 /// Frees, cuts and rewrites; the housekeeper's.
 #[derive(Debug)]
 pub(in crate::storage) struct Reclaimer {
-    pub(in crate::storage) shared: Arc<Shared>,
+    pub(in crate::storage) shared: Arc<EngineState>,
     pub(in crate::storage) spares: Arc<Spares>,
     pub(in crate::storage) clock: Clock,
     pub(in crate::storage) segment_bytes: u64,
@@ -49,7 +49,7 @@ pub(in crate::storage) struct Reclaimer {
 
 impl Reclaimer {
     pub(in crate::storage) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<EngineState>,
         spares: Arc<Spares>,
         clock: Clock,
         segment_bytes: u64,
@@ -117,7 +117,7 @@ impl Reclaimer {
 
     fn free(&mut self, number: u64) -> io::Result<()> {
         self.stays.remove(&number);
-        let Shared {
+        let EngineState {
             files,
             index,
             usage,
@@ -179,7 +179,7 @@ impl Reclaimer {
 
     /// Writes a file again with only what is needed of it; returns whether it did.
     fn rewrite(&mut self, number: u64, go_on: &mut dyn FnMut() -> bool) -> io::Result<bool> {
-        let Shared { files, index, .. } = &*self.shared;
+        let EngineState { files, index, .. } = &*self.shared;
         let Some(rewrite) = Rewrite::begin(&self.shared, &self.spares, number, go_on)? else {
             return Ok(false);
         };

@@ -14,13 +14,13 @@ use crate::storage::local::{
         block::{Block, NewBlock},
         codec::to_usize,
         frame::{FRAME_BYTES_MAX, Frame, FrameAt},
-        ops::{Entry, Op},
+        ops::{NewOp, Op},
         scan::Frames,
         segment::{self, Files, SegmentHeader, read_snapshot},
     },
     lock,
     read::lookup::header,
-    shared::Shared,
+    shared::EngineState,
 };
 
 /// A file that is durable but has no name yet; dropped without one, its bytes are removed.
@@ -41,14 +41,14 @@ struct Gathered {
     number: u64,
     place: u64,
     time: u64,
-    entries: Vec<Entry>,
+    entries: Vec<NewOp>,
     bytes: usize,
 }
 
 impl<'a> Rewrite<'a> {
     /// Writes what is needed of a file into a new one, durably; `None` if `go_on` gave up or the file is damaged.
     pub(in crate::storage) fn begin(
-        shared: &Shared,
+        shared: &EngineState,
         spares: &'a Spares,
         number: u64,
         go_on: &mut dyn FnMut() -> bool,
@@ -164,7 +164,7 @@ impl Drop for Rewrite<'_> {
 }
 
 /// Returns what is needed of a frame, and about how many bytes that has; `None` if a record of it cannot be read.
-fn live(books: &Books, frame: &Frame) -> Option<(Vec<Entry>, usize)> {
+fn live(books: &Books, frame: &Frame) -> Option<(Vec<NewOp>, usize)> {
     let (mut entries, mut bytes) = (Vec::new(), 0);
     for op in &frame.ops {
         let is_live = |slot, end| {
@@ -173,13 +173,13 @@ fn live(books: &Books, frame: &Frame) -> Option<(Vec<Entry>, usize)> {
         };
         let entry = match op {
             Op::Append(block) if is_live(block.slot, block.end()) => Some(copy(block)?),
-            Op::Finish(run) if is_live(run.slot, run.first + run.count) => {
-                Some(Entry::Op(op.clone()))
+            Op::Settle(run) if is_live(run.slot, run.first + run.count) => {
+                Some(NewOp::Op(op.clone()))
             }
             Op::Dedup(entry) if books.dedup.remembers(entry.time, books.last_time) => {
-                Some(Entry::Op(op.clone()))
+                Some(NewOp::Op(op.clone()))
             }
-            Op::Refer { .. } => Some(Entry::Op(op.clone())),
+            Op::Refer { .. } => Some(NewOp::Op(op.clone())),
             _ => None,
         };
         bytes += match (&entry, op) {
@@ -194,11 +194,11 @@ fn live(books: &Books, frame: &Frame) -> Option<(Vec<Entry>, usize)> {
 }
 
 /// Returns a block that can be written elsewhere; its checksum is of its place.
-pub(in crate::storage) fn copy(block: &Block) -> Option<Entry> {
+pub(in crate::storage) fn copy(block: &Block) -> Option<NewOp> {
     let mut copy = NewBlock::new(block.slot, block.kind, block.first, block.base_time);
     for stored in block.records() {
         let stored = stored.ok()?;
         copy.push(block.kind, stored.time.0, stored.record).ok()?;
     }
-    Some(Entry::Block(copy))
+    Some(NewOp::Block(copy))
 }

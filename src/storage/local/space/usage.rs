@@ -11,7 +11,7 @@ use crate::storage::local::{
     books::Books,
     format::{
         block::Slot,
-        codec::{Malformed, Reader, put_varint},
+        codec::{ByteReader, Malformed, put_varint},
     },
 };
 
@@ -98,7 +98,7 @@ impl SegmentUsage {
         }
     }
 
-    pub(in crate::storage) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(in crate::storage) fn decode(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         let (dedup_time, created) = (reader.u64()?, reader.u64()?);
         let mut both = [BTreeMap::new(), BTreeMap::new()];
         for shares in &mut both {
@@ -230,11 +230,11 @@ mod tests {
         let mut bytes = Vec::new();
         usage.encode(&mut bytes);
         assert_eq!(
-            SegmentUsage::decode(&mut Reader::new(&bytes)).unwrap(),
+            SegmentUsage::decode(&mut ByteReader::new(&bytes)).unwrap(),
             usage
         );
         for len in 0..bytes.len() {
-            assert!(SegmentUsage::decode(&mut Reader::new(&bytes[..len])).is_err());
+            assert!(SegmentUsage::decode(&mut ByteReader::new(&bytes[..len])).is_err());
         }
     }
 

@@ -18,17 +18,17 @@ use crate::{
 use super::{Bench, open, partition};
 
 fn create(from: &Path, to: &Path) -> Result<Copied, BackupError> {
-    finished(backup::create(from, to, &CancellationToken::new()))
+    completed(backup::create(from, to, &CancellationToken::new()))
 }
 
 fn restore(from: &Path, to: &Path) -> Result<Copied, BackupError> {
-    finished(backup::restore(from, to, &CancellationToken::new()))
+    completed(backup::restore(from, to, &CancellationToken::new()))
 }
 
-fn finished(copy: Result<Copy, BackupError>) -> Result<Copied, BackupError> {
+fn completed(copy: Result<Copy, BackupError>) -> Result<Copied, BackupError> {
     let copy = copy?;
     let copied = copy.copied();
-    copy.finish().map(|()| copied)
+    copy.complete().map(|()| copied)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +144,7 @@ async fn a_restore_that_was_killed_at_its_end_is_done_again() {
         let again = backup::restore(&copy, &to, &CancellationToken::new()).unwrap();
         fs::create_dir(again.dir().join("index")).unwrap();
         fs::write(again.dir().join("master.key"), key).unwrap();
-        again.finish()
+        again.complete()
     };
     let other = again("another key");
     assert!(matches!(other, Err(BackupError::Io { .. })), "{other:?}");

@@ -6,7 +6,7 @@ use crate::{
     storage::{
         Counts, ReadError,
         local::{
-            books::{Books, PartitionBook, settled::FinishedSet},
+            books::{Books, PartitionBook, settled::SettledSet},
             format::{
                 ops::StreamImage,
                 segment::{SegmentHeader, snapshot_crc},
@@ -31,8 +31,8 @@ pub(crate) fn journal_at(dir: &Path, names: &[&str], next: u64) {
             events: Vec::new(),
             last_purge: None,
         };
-        let mut finished = FinishedSet::default();
-        finished.trim(next);
+        let mut settled = SettledSet::default();
+        settled.trim(next);
         let mut counts = Counts {
             delivered: next,
             ..Counts::default()
@@ -42,7 +42,7 @@ pub(crate) fn journal_at(dir: &Path, names: &[&str], next: u64) {
             next,
             earliest: next,
             counts,
-            finished,
+            settled,
             ..PartitionBook::default()
         };
         let stream = Arc::new(stream);
@@ -94,10 +94,10 @@ async fn check(bench: &Bench, of: PartitionId, first: u64, when: &str) {
         let found = engine.offset_at(of, stored.time).await.unwrap();
         assert_eq!(found, stored.offset, "{when}");
     }
-    let finished = engine.finished(of, Offset(first)..Offset(first + 10));
-    let finished = finished.unwrap();
+    let settled = engine.settled_offsets(of, Offset(first)..Offset(first + 10));
+    let settled = settled.unwrap();
     let ended: Vec<_> = (first..first + 10)
-        .filter(|offset| finished.contains(Offset(*offset)))
+        .filter(|offset| settled.contains(Offset(*offset)))
         .collect();
     assert_eq!(ended, [first, first + 5, first + 7], "{when}");
     assert_eq!(engine.status(of).unwrap().low_mark.0, first + 1, "{when}");
@@ -125,13 +125,13 @@ async fn offsets_go_on_over_each_edge_of_32_bits() {
             let committed = bench.append(of, &[&value(number)]).await;
             assert_eq!(committed.appends[0].first.0, offset);
         }
-        let ends = [first, first + 5].map(|offset| finish(of, offset, NewEnd::Delivered));
-        bench.engine().commit(finishes(ends)).await.unwrap();
+        let ends = [first, first + 5].map(|offset| settle(of, offset, NewSettlement::Delivered));
+        bench.engine().commit(settles(ends)).await.unwrap();
         let mut routed = appends([append(errors, &["copy"])]);
-        routed.finishes = vec![finish(of, first + 7, NewEnd::Routed { append: 0 })];
+        routed.settles = vec![settle(of, first + 7, NewSettlement::Routed { append: 0 })];
         let committed = bench.engine().commit(routed).await.unwrap();
         assert_eq!(committed.appends[0].first.0, first);
-        let again = finishes([finish(of, first + 5, NewEnd::Delivered)]);
+        let again = settles([settle(of, first + 5, NewSettlement::Delivered)]);
         assert!(bench.engine().commit(again).await.is_err());
 
         check(&bench, of, first, "at first").await;

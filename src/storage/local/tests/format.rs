@@ -17,9 +17,9 @@ use crate::{
             books::{Books, Loss, ranges::Ranges},
             format::{
                 block::{Block, NewBlock},
-                codec::{Malformed, Reader},
+                codec::{ByteReader, Malformed},
                 frame::{Frame, FrameAt, FrameHeader, HEADER_LEN},
-                ops::{DedupEntry, EndCode, Entry, FinishRun, Op, StreamImage},
+                ops::{DedupEntry, NewOp, Op, SettleRun, SettlementCode, StreamImage},
                 segment::{FORMAT_VERSION, HeaderError, SegmentHeader, snapshot_crc},
                 snapshot::{self, Summary},
             },
@@ -82,8 +82,8 @@ fn image() -> StreamImage {
     }
 }
 
-fn run(end: EndCode, copies: Option<((u32, u16), u64)>) -> FinishRun {
-    FinishRun {
+fn run(end: SettlementCode, copies: Option<((u32, u16), u64)>) -> SettleRun {
+    SettleRun {
         slot: (5, 1),
         first: 300,
         count: 2,
@@ -101,14 +101,14 @@ fn dedup() -> DedupEntry {
         stream: 5,
         time: AT.time - 4,
         places: [(1, 300, 2)].into(),
-        memo: Bytes::new(),
+        reply: Bytes::new(),
     }
 }
 
-/// Commits with a memo, with several appends, and one with neither.
+/// Commits with a reply, with several appends, and one with neither.
 fn dedup_frame() -> Frame {
     let of_one = DedupEntry {
-        memo: "to be told".into(),
+        reply: "to be told".into(),
         ..dedup()
     };
     let of_two = DedupEntry {
@@ -119,12 +119,12 @@ fn dedup_frame() -> Frame {
         places: of_two.places.clone(),
         ..of_one.clone()
     };
-    let ops = [of_one, of_two, both, dedup()].map(|entry| Entry::Op(Op::Dedup(entry)));
+    let ops = [of_one, of_two, both, dedup()].map(|entry| NewOp::Op(Op::Dedup(entry)));
     Frame::encode(AT, false, ops.into(), 0)
 }
 
 /// One operation of each kind, blocks between them.
-fn sample() -> Vec<Entry> {
+fn sample() -> Vec<NewOp> {
     let mut first = NewBlock::new((5, 1), AppendKind::Accepted, 300, AT.time - 4);
     for (at, value) in [(4, "{\"a\":1}"), (2, "")] {
         first
@@ -138,16 +138,19 @@ fn sample() -> Vec<Entry> {
         headers: headers().with([("own", "ä")]),
     };
     second.push(AppendKind::Routed, AT.time, plain).unwrap();
-    let op = Entry::Op;
+    let op = NewOp::Op;
     vec![
         op(Op::StreamMade(image())),
-        Entry::Block(first),
-        op(Op::Finish(run(EndCode::Delivered, None))),
-        op(Op::Finish(run(EndCode::Filtered, None))),
-        op(Op::Finish(run(EndCode::Discarded, None))),
-        Entry::Block(second),
-        op(Op::Finish(run(EndCode::Routed, Some(((6, 1), 7))))),
-        op(Op::Finish(run(EndCode::Moved, Some(((6, 1), 1 << 40))))),
+        NewOp::Block(first),
+        op(Op::Settle(run(SettlementCode::Delivered, None))),
+        op(Op::Settle(run(SettlementCode::Filtered, None))),
+        op(Op::Settle(run(SettlementCode::Discarded, None))),
+        NewOp::Block(second),
+        op(Op::Settle(run(SettlementCode::Routed, Some(((6, 1), 7))))),
+        op(Op::Settle(run(
+            SettlementCode::Moved,
+            Some(((6, 1), 1 << 40)),
+        ))),
         op(Op::StatePut {
             revision: 12,
             key: "secret/a".into(),
@@ -221,11 +224,11 @@ fn books() -> Books {
         .apply(&Op::Append(block.stored(0, Bytes::new())))
         .unwrap();
     for first in [0, 4, 7] {
-        let run = FinishRun {
+        let run = SettleRun {
             first,
-            ..run(EndCode::Delivered, None)
+            ..run(SettlementCode::Delivered, None)
         };
-        books.apply(&Op::Finish(run)).unwrap();
+        books.apply(&Op::Settle(run)).unwrap();
     }
     let trim = Op::Trim {
         slot: (5, 1),
@@ -247,7 +250,7 @@ fn shown(books: &Books) -> String {
             let partitions: Vec<_> = book
                 .partitions
                 .iter()
-                .map(|p| format!("{:?} {} {:?}", p.status(), p.last_time, p.finished))
+                .map(|p| format!("{:?} {} {:?}", p.status(), p.last_time, p.settled))
                 .collect();
             format!("{number} {:?} {partitions:?}", book.stream)
         })
@@ -528,7 +531,7 @@ fn an_image_may_say_why_its_stream_was_purged() {
         bytes
     };
     let noted = bytes(&after);
-    let read = |bytes: &[u8]| StreamImage::decode(&mut Reader::new(bytes));
+    let read = |bytes: &[u8]| StreamImage::decode(&mut ByteReader::new(bytes));
     assert_eq!(read(&noted).unwrap(), after);
     assert_eq!(read(&bytes(&before)).unwrap(), before);
     for len in 0..noted.len() {

@@ -6,7 +6,8 @@ use crate::{
     model::ids::{Offset, PartitionId},
     runtime::clock::Clock,
     storage::{
-        Append, AppendKind, Commit, Log, NewEnd, OpenRecords, PurgeNote, State, StreamConfig,
+        Append, AppendKind, Commit, Log, NewSettlement, OpenRecords, PurgeNote, State,
+        StreamConfig,
         ledger::Balance,
         local::{
             format::frame::{FrameHeader, HEADER_LEN},
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 
-use super::{Bench, append, damage, finish, finishes, marked, partition, put, states};
+use super::{Bench, append, damage, marked, partition, put, settle, settles, states};
 
 impl Bench {
     /// The newest frame that is not empty; commits come one by one, so it is that of the last one.
@@ -67,8 +68,8 @@ fn open_len(bench: &Bench, of: PartitionId) -> u64 {
 }
 
 async fn deliver(bench: &Bench, of: PartitionId, offset: u64) {
-    let end = finish(of, offset, NewEnd::Delivered);
-    bench.engine().commit(finishes([end])).await.unwrap();
+    let end = settle(of, offset, NewSettlement::Delivered);
+    bench.engine().commit(settles([end])).await.unwrap();
 }
 
 #[tokio::test]
@@ -101,8 +102,8 @@ async fn an_end_behind_what_is_lost_is_kept_and_one_in_it_is_not() {
     assert_eq!(bench.values(of).await, ["a", "d"]);
     let now = bench.engine().stream_by_id(stream.id).unwrap();
     assert_ne!(now.incarnation, stream.incarnation);
-    let again = finish(of, 2, NewEnd::Delivered);
-    let refused = bench.engine().commit(finishes([again])).await;
+    let again = settle(of, 2, NewSettlement::Delivered);
+    let refused = bench.engine().commit(settles([again])).await;
     assert!(refused.is_err(), "it was lost");
 }
 
@@ -191,7 +192,7 @@ async fn a_copy_that_has_lost_its_origin_s_end_stays_and_the_balance_says_by_how
             kind: AppendKind::Routed,
             ..append(errors, &["copy"])
         }],
-        finishes: vec![finish(of, 0, NewEnd::Routed { append: 0 })],
+        settles: vec![settle(of, 0, NewSettlement::Routed { append: 0 })],
         ..Commit::default()
     };
     bench.engine().commit(commit).await.unwrap();

@@ -28,7 +28,7 @@ use crate::{
     },
     runtime::clock::{Clock, Timestamp},
     storage::{
-        Append, AppendKind, Commit, Committed, Dedup, DedupId, Epoch, Finish, Log, NewEnd,
+        Append, AppendKind, Commit, Committed, Dedup, DedupId, Epoch, Log, NewSettlement, Settle,
         StateChange, Stream, StreamConfig,
     },
 };
@@ -177,19 +177,19 @@ fn appends(appends: impl Into<Vec<Append>>) -> Commit {
     }
 }
 
-/// A commit that is recognised, with a memo of 100 bytes.
+/// A commit that is recognised, with a reply of 100 bytes.
 fn marked(append: Append, id: u8) -> Commit {
     Commit {
         dedup: Some(Dedup {
             id: DedupId([id; 16]),
-            memo: vec![id; 100].into(),
+            reply: vec![id; 100].into(),
         }),
         ..appends([append])
     }
 }
 
-fn finish(of: PartitionId, offset: u64, end: NewEnd) -> Finish {
-    Finish {
+fn settle(of: PartitionId, offset: u64, end: NewSettlement) -> Settle {
+    Settle {
         of,
         offset: Offset(offset),
         end,
@@ -199,9 +199,9 @@ fn finish(of: PartitionId, offset: u64, end: NewEnd) -> Finish {
     }
 }
 
-fn finishes(finishes: impl Into<Vec<Finish>>) -> Commit {
+fn settles(settles: impl Into<Vec<Settle>>) -> Commit {
     Commit {
-        finishes: finishes.into(),
+        settles: settles.into(),
         ..Commit::default()
     }
 }

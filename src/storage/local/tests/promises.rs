@@ -4,15 +4,13 @@ use crate::{
     model::ids::{Offset, Partition, PartitionId, StreamId},
     runtime::clock::Clock,
     storage::{
-        Append, AppendKind, Commit, CommitError, Counts, DedupId, Epoch, Finish, Health, Log,
-        NewEnd, OpenRecords, State, StateChange, StreamConfig, StreamError,
+        Append, AppendKind, Commit, CommitError, Counts, DedupId, Epoch, Health, Log,
+        NewSettlement, OpenRecords, Settle, State, StateChange, StreamConfig, StreamError,
     },
 };
 
 use super::super::format::{segment::SegmentHeader, snapshot};
-use super::{
-    Bench, append, appends, fill, finish, finishes, marked, partition, put, states, until,
-};
+use super::{Bench, append, appends, fill, marked, partition, put, settle, settles, states, until};
 
 #[tokio::test]
 async fn everything_a_commit_holds_is_there_after_each_kind_of_end() {
@@ -26,9 +24,9 @@ async fn everything_a_commit_holds_is_there_after_each_kind_of_end() {
             kind: AppendKind::Routed,
             ..append(error, &["b failed"])
         }],
-        finishes: vec![
-            finish(source, 1, NewEnd::Routed { append: 0 }),
-            finish(source, 3, NewEnd::Delivered),
+        settles: vec![
+            settle(source, 1, NewSettlement::Routed { append: 0 }),
+            settle(source, 3, NewSettlement::Delivered),
         ],
         state: vec![put("job/1", "half", None)],
         ..Commit::default()
@@ -52,7 +50,7 @@ async fn everything_a_commit_holds_is_there_after_each_kind_of_end() {
         assert_eq!(status.counts.open_len(), 3);
         let ended = bench
             .engine()
-            .finished(source, Offset(0)..Offset(9))
+            .settled_offsets(source, Offset(0)..Offset(9))
             .unwrap();
         let ended: Vec<_> = (0..9).filter(|at| ended.contains(Offset(*at))).collect();
         assert_eq!(ended, [1, 3]);
@@ -71,9 +69,9 @@ async fn a_refused_commit_leaves_no_trace() {
     let stream = bench.stream("orders", 1).await;
     let of = partition(&stream, 0);
     bench.append(of, &["a", "b"]).await;
-    let whole = |finishes: Vec<Finish>, state: Vec<StateChange>| Commit {
+    let whole = |settles: Vec<Settle>, state: Vec<StateChange>| Commit {
         appends: vec![append(of, &["never"])],
-        finishes,
+        settles,
         state,
         ..Commit::default()
     };
@@ -85,11 +83,11 @@ async fn a_refused_commit_leaves_no_trace() {
         partition: Partition(1),
         ..of
     };
-    let fenced = Finish {
+    let fenced = Settle {
         epoch: Epoch(2),
-        ..finish(of, 0, NewEnd::Delivered)
+        ..settle(of, 0, NewSettlement::Delivered)
     };
-    let delivered = |offset| finish(of, offset, NewEnd::Delivered);
+    let delivered = |offset| settle(of, offset, NewSettlement::Delivered);
     let mut unknown = whole(vec![], vec![put("k", "v", None)]);
     unknown.appends.push(append(beyond, &["never"]));
     let cases = [
@@ -100,7 +98,7 @@ async fn a_refused_commit_leaves_no_trace() {
         ),
         (whole(vec![fenced], vec![]), "lease"),
         (
-            whole(vec![finish(stranger, 0, NewEnd::Filtered)], vec![]),
+            whole(vec![settle(stranger, 0, NewSettlement::Filtered)], vec![]),
             "is unknown",
         ),
         (
@@ -108,7 +106,10 @@ async fn a_refused_commit_leaves_no_trace() {
             "changed meanwhile",
         ),
         (
-            whole(vec![finish(of, 0, NewEnd::Routed { append: 7 })], vec![]),
+            whole(
+                vec![settle(of, 0, NewSettlement::Routed { append: 7 })],
+                vec![],
+            ),
             "are the most",
         ),
         (unknown, "is unknown"),
@@ -134,8 +135,8 @@ async fn a_record_ends_once_also_among_commits_that_are_stored_together() {
     bench.append(of, &vec!["x"; offsets.clone().count()]).await;
     let engine = bench.engine();
     let both = offsets.clone().flat_map(|offset| {
-        [NewEnd::Delivered, NewEnd::Discarded].map(|end| {
-            let commit = finishes([finish(of, offset, end)]);
+        [NewSettlement::Delivered, NewSettlement::Discarded].map(|end| {
+            let commit = settles([settle(of, offset, end)]);
             engine.commit(commit)
         })
     });
@@ -146,7 +147,7 @@ async fn a_record_ends_once_also_among_commits_that_are_stored_together() {
     assert!(
         refused
             .into_iter()
-            .all(|e| matches!(e, CommitError::AlreadyFinished { .. }))
+            .all(|e| matches!(e, CommitError::AlreadySettled { .. }))
     );
     let status = engine.status(of).unwrap();
     assert_eq!(status.counts.ended_len(), 200);
@@ -160,8 +161,8 @@ async fn an_end_that_nobody_waits_for_is_stored_within_moments() {
     let of = partition(&stream, 0);
     bench.append(of, &["a", "b", "c"]).await;
     for offset in [2, 0, 1, 1] {
-        let finish = finish(of, offset, NewEnd::Delivered);
-        bench.engine().finish_soon(finish).unwrap();
+        let settle = settle(of, offset, NewSettlement::Delivered);
+        bench.engine().settle_soon(settle).unwrap();
     }
     // Closing stores what is queued; the second end of the same record was dropped.
     bench.reopen().await;
@@ -169,8 +170,8 @@ async fn an_end_that_nobody_waits_for_is_stored_within_moments() {
     assert_eq!((status.counts.delivered, status.low_mark), (3, Offset(3)));
 
     bench.append(of, &["d"]).await;
-    let finish = finish(of, 3, NewEnd::Filtered);
-    bench.engine().finish_soon(finish).unwrap();
+    let settle = settle(of, 3, NewSettlement::Filtered);
+    bench.engine().settle_soon(settle).unwrap();
     // Nothing else comes, and yet it is stored.
     let stored = || bench.engine().status(of).unwrap().low_mark == Offset(4);
     until("the end", stored).await;
@@ -313,7 +314,7 @@ async fn a_closed_engine_refuses_and_still_reads() {
     assert!(matches!(*engine.health().borrow(), Health::Stopped(_)));
     let refused = engine.commit(appends([append(of, &["b"])])).await;
     assert!(matches!(refused, Err(CommitError::Stopped(_))));
-    let refused = engine.finish_soon(finish(of, 0, NewEnd::Delivered));
+    let refused = engine.settle_soon(settle(of, 0, NewSettlement::Delivered));
     assert!(matches!(refused, Err(CommitError::Stopped(_))));
     assert_eq!(bench.values(of).await, ["a"]);
     // The directory is free before the last handle is gone.

@@ -2,10 +2,10 @@
 
 use crate::{
     model::ids::Offset,
-    storage::{CommitError, Log, NewEnd, ReadError},
+    storage::{CommitError, Log, NewSettlement, ReadError},
 };
 
-use super::{Bench, append, appends, at, fill, finish, finishes, partition, record, texts};
+use super::{Bench, append, appends, at, fill, partition, record, settle, settles, texts};
 
 #[tokio::test]
 async fn records_are_read_back_as_they_were_also_after_a_crash() {
@@ -112,7 +112,7 @@ async fn a_page_at_the_tail_is_empty_and_one_below_the_earliest_is_refused() {
         assert!(page.records.is_empty());
         assert_eq!(page.next, Offset(4));
     }
-    let done = finishes([finish(of, 1, NewEnd::Delivered)]);
+    let done = settles([settle(of, 1, NewSettlement::Delivered)]);
     bench.engine().commit(done).await.unwrap();
     bench.engine().trim(of, Offset(3)).await.unwrap();
     bench.engine().trim(of, Offset(1)).await.unwrap();
@@ -129,9 +129,9 @@ async fn a_page_at_the_tail_is_empty_and_one_below_the_earliest_is_refused() {
         assert_eq!(status.low_mark, Offset(3));
         assert_eq!((status.counts.expired, status.counts.delivered), (2, 1));
         assert_eq!(bench.values(of).await, ["d"]);
-        let late = finishes([finish(of, 0, NewEnd::Delivered)]);
+        let late = settles([settle(of, 0, NewSettlement::Delivered)]);
         let late = bench.engine().commit(late).await;
-        assert!(matches!(late, Err(CommitError::AlreadyFinished { .. })));
+        assert!(matches!(late, Err(CommitError::AlreadySettled { .. })));
         bench.crash();
     }
     bench.engine().trim(of, Offset(u64::MAX)).await.unwrap();
@@ -191,7 +191,7 @@ async fn readers_of_records_keep_no_look_at_the_disk_away() {
     let reads = reads.into_iter().map(|wait| {
         let (reader, began) = (engine.reader.clone(), began.clone());
         tokio::spawn(async move {
-            let read = move |_: &super::super::read::reader::Reader| {
+            let read = move |_: &super::super::read::reader::RecordReader| {
                 began.send(()).unwrap();
                 // It ends when its end is dropped.
                 Ok(wait.recv().is_err())

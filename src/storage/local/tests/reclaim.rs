@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     model::ids::{Offset, PartitionId},
     storage::{
-        Log, NewEnd, OpenRecords, PurgeNote, ReadError,
+        Log, NewSettlement, OpenRecords, PurgeNote, ReadError,
         local::{
             format::segment::{SNAPSHOT_AT, number_of},
             repair::verify::verify,
@@ -13,14 +13,14 @@ use crate::{
     },
 };
 
-use super::{Bench, append, fill, finish, finishes, marked, partition, put, states, until};
+use super::{Bench, append, fill, marked, partition, put, settle, settles, states, until};
 
 /// A bench without memory of the newest frames, so that everything is read from files.
 fn bench() -> Bench {
     Bench::with(|log| log.cache_bytes = 0)
 }
 
-async fn settle(bench: &Bench) {
+async fn until_tidy(bench: &Bench) {
     until("files to be freed", || bench.engine().is_tidy()).await;
 }
 
@@ -71,7 +71,7 @@ async fn files_of_which_everything_is_trimmed_are_freed_and_used_again() {
     for round in 1..=6 {
         fill(&bench, of, 20).await;
         bench.engine().trim(of, Offset(round * 20)).await.unwrap();
-        settle(&bench).await;
+        until_tidy(&bench).await;
         let numbers = numbers(&bench);
         assert!(numbers.len() <= 3, "{numbers:?}");
         // What the writer takes next is one of them.
@@ -106,7 +106,7 @@ async fn files_of_which_everything_is_purged_are_freed() {
             .engine()
             .purge_stream(of.stream, OpenRecords::Drop, note);
         assert_eq!(purge.await.unwrap().partitions[0].discarded, 20);
-        settle(&bench).await;
+        until_tidy(&bench).await;
         let numbers = numbers(&bench);
         assert!(before > 3 && numbers.len() <= 3, "{before} {numbers:?}");
         bench.crash();
@@ -123,8 +123,8 @@ async fn files_of_which_everything_is_purged_are_freed() {
 async fn a_file_that_a_few_records_need_keeps_only_these() {
     let mut bench = bench();
     let (orders, errors) = interleaved(&bench).await;
-    let end = finish(errors, 2, NewEnd::Discarded);
-    bench.engine().commit(finishes([end])).await.unwrap();
+    let end = settle(errors, 2, NewSettlement::Discarded);
+    bench.engine().commit(settles([end])).await.unwrap();
     bench
         .engine()
         .commit(states([put("a", "b", None)]))
@@ -133,7 +133,7 @@ async fn a_file_that_a_few_records_need_keeps_only_these() {
     let files = numbers(&bench);
     let before = journal_bytes(&bench);
     bench.engine().trim(orders, Offset(37)).await.unwrap();
-    settle(&bench).await;
+    until_tidy(&bench).await;
     assert_eq!(numbers(&bench), files, "each holds a record");
     assert!(journal_bytes(&bench) < before / 2);
     for index_is_kept in [true, true, false] {
@@ -149,7 +149,7 @@ async fn a_file_that_a_few_records_need_keeps_only_these() {
     assert_eq!(bench.values(errors).await, kept());
     let ended = bench
         .engine()
-        .finished(errors, Offset(0)..Offset(8))
+        .settled_offsets(errors, Offset(0)..Offset(8))
         .unwrap();
     assert!((0..8).all(|offset| ended.contains(Offset(offset)) == (offset == 2)));
     let ledger = bench.engine().ledger();
@@ -171,7 +171,7 @@ async fn a_file_is_not_written_again_for_what_stays_in_it() {
     let engine = bench.engine();
     engine.trim(orders, Offset(25)).await.unwrap();
     engine.trim(errors, Offset(9)).await.unwrap();
-    settle(&bench).await;
+    until_tidy(&bench).await;
     assert_eq!(bench.values(errors).await, [large]);
 }
 
@@ -184,7 +184,7 @@ async fn a_stream_that_is_deleted_gives_its_space_back() {
         .engine()
         .delete_stream(orders.stream, None, OpenRecords::Drop);
     deleted.await.unwrap();
-    settle(&bench).await;
+    until_tidy(&bench).await;
     assert!(journal_bytes(&bench) < before / 2);
     assert_eq!(bench.values(errors).await, kept());
 }
@@ -200,7 +200,7 @@ async fn a_commit_is_recognised_though_its_record_is_trimmed_and_its_file_gone_o
         fill(&bench, orders, 6).await;
     }
     bench.engine().trim(orders, Offset(35)).await.unwrap();
-    settle(&bench).await;
+    until_tidy(&bench).await;
     assert!(journal_bytes(&bench) < 4 * bench.log.segment_bytes);
     bench.close().await;
     fs::remove_dir_all(bench.dir.path().join("index")).unwrap();
@@ -219,7 +219,7 @@ async fn a_start_leaves_no_file_full_of_zeros_behind() {
     for _ in 0..12 {
         bench.append(of, &["a"]).await;
         bench.crash();
-        settle(&bench).await;
+        until_tidy(&bench).await;
     }
     assert!(numbers(&bench).len() > 12);
     assert!(journal_bytes(&bench) < 2 * bench.log.segment_bytes);
@@ -241,7 +241,7 @@ async fn a_file_with_damage_is_neither_freed_nor_shortened() {
         let tail = bench.engine().status(of).unwrap().bounds.tail;
         bench.engine().trim(of, tail).await.unwrap();
     }
-    settle(&bench).await;
+    until_tidy(&bench).await;
     assert_eq!(numbers(&bench)[0], 2);
     assert_eq!(fs::read(&bench.journal()[0]).unwrap(), damaged);
 }
@@ -252,7 +252,7 @@ async fn the_file_before_the_newest_stays_so_that_a_damaged_snapshot_is_made_aga
     let of = only(&bench, "orders").await;
     fill(&bench, of, 30).await;
     bench.engine().trim(of, Offset(30)).await.unwrap();
-    settle(&bench).await;
+    until_tidy(&bench).await;
     let newest = bench.journal().pop().unwrap();
     bench.close().await;
     let mut bytes = fs::read(&newest).unwrap();
@@ -279,6 +279,6 @@ async fn readers_go_on_while_files_are_written_again_and_freed() {
             Err(error) => assert!(matches!(error, ReadError::Trimmed { .. }), "{error}"),
         }
     }
-    settle(&bench).await;
+    until_tidy(&bench).await;
     assert_eq!(bench.values(errors).await, kept());
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use crate::{
     model::ids::{Offset, PartitionId},
     storage::{
-        Append, AppendKind, Commit, Ledger, Log, NewEnd, OpenRecords,
+        Append, AppendKind, Commit, Ledger, Log, NewSettlement, OpenRecords,
         local::{
             RealDisk,
             disk::Disk,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-use super::{Bench, append, fill, finish, finishes, partition};
+use super::{Bench, append, fill, partition, settle, settles};
 
 /// Ends a record as routed to another place.
 async fn route(bench: &Bench, from: PartitionId, offset: u64, to: PartitionId) {
@@ -30,7 +30,7 @@ async fn route(bench: &Bench, from: PartitionId, offset: u64, to: PartitionId) {
             kind: AppendKind::Routed,
             ..append(to, &["copy"])
         }],
-        finishes: vec![finish(from, offset, NewEnd::Routed { append: 0 })],
+        settles: vec![settle(from, offset, NewSettlement::Routed { append: 0 })],
         ..Commit::default()
     };
     bench.engine().commit(commit).await.unwrap();
@@ -48,8 +48,8 @@ async fn lived() -> (Bench, Ledger) {
     bench.append(errors, &[&"kept".repeat(10_000)]).await;
     let brief = bench.stream("brief", 1).await;
     bench.append(partition(&brief, 0), &["a", "b"]).await;
-    let end = finish(partition(&brief, 0), 0, NewEnd::Delivered);
-    bench.engine().commit(finishes([end])).await.unwrap();
+    let end = settle(partition(&brief, 0), 0, NewSettlement::Delivered);
+    bench.engine().commit(settles([end])).await.unwrap();
     let deleted = bench
         .engine()
         .delete_stream(brief.id, None, OpenRecords::Drop);
@@ -57,8 +57,8 @@ async fn lived() -> (Bench, Ledger) {
     for round in 0..4 {
         fill(&bench, orders, 6).await;
         route(&bench, orders, round * 6, errors).await;
-        let ends = [1, 2, 4].map(|n| finish(orders, round * 6 + n, NewEnd::Delivered));
-        bench.engine().commit(finishes(ends)).await.unwrap();
+        let ends = [1, 2, 4].map(|n| settle(orders, round * 6 + n, NewSettlement::Delivered));
+        bench.engine().commit(settles(ends)).await.unwrap();
         bench.crash();
     }
     bench.engine().trim(orders, Offset(4)).await.unwrap();
@@ -140,7 +140,7 @@ fn frames(file: &Path) -> Vec<Frame> {
 async fn a_copy_without_its_end_and_an_end_without_its_copy_are_named() {
     let (bench, _) = lived().await;
     let copies = |frame: &Frame| {
-        let copied = |op: &Op| matches!(op, Op::Finish(run) if run.copies.is_some());
+        let copied = |op: &Op| matches!(op, Op::Settle(run) if run.copies.is_some());
         frame.ops.iter().any(copied)
     };
     let mut all = bench.journal().into_iter().flat_map(|file| frames(&file));
@@ -156,6 +156,6 @@ async fn a_copy_without_its_end_and_an_end_without_its_copy_are_named() {
     assert_eq!(faults(|_| true), [""; 0]);
     let without_copy = faults(|op| !matches!(op, Op::Append(_)));
     assert!(without_copy[0].contains("is missing"), "{without_copy:?}");
-    let without_end = faults(|op| !matches!(op, Op::Finish(_)));
+    let without_end = faults(|op| !matches!(op, Op::Settle(_)));
     assert!(without_end[0].contains("nothing ended"), "{without_end:?}");
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::storage::{
-    Commit, CommitError, MEMO_BYTES_MAX, NewEnd, PurgeNote, STATE_BYTES_MAX, StreamConfig,
+    Commit, CommitError, NewSettlement, PurgeNote, REPLY_BYTES_MAX, STATE_BYTES_MAX, StreamConfig,
 };
 
 use crate::storage::local::{COMMIT_BYTES_MAX, PARTITIONS_MAX, format::block};
@@ -22,9 +22,9 @@ pub(in crate::storage) fn check(commit: &Commit) -> Result<usize, CommitError> {
         bytes,
         bytes_max,
     };
-    let mut all = 80 * commit.finishes.len();
-    for finish in &commit.finishes {
-        if let NewEnd::Routed { append } | NewEnd::Moved { append } = finish.end
+    let mut all = 80 * commit.settles.len();
+    for settle in &commit.settles {
+        if let NewSettlement::Routed { append } | NewSettlement::Moved { append } = settle.end
             && append >= commit.appends.len()
         {
             let most = commit.appends.len().saturating_sub(1);
@@ -37,10 +37,10 @@ pub(in crate::storage) fn check(commit: &Commit) -> Result<usize, CommitError> {
             let what = "the number of streams of a commit with an id";
             return Err(too_large(what, streams.len(), 1));
         }
-        if dedup.memo.len() > MEMO_BYTES_MAX {
-            return Err(too_large("a memo", dedup.memo.len(), MEMO_BYTES_MAX));
+        if dedup.reply.len() > REPLY_BYTES_MAX {
+            return Err(too_large("a reply", dedup.reply.len(), REPLY_BYTES_MAX));
         }
-        all += 64 + 32 * commit.appends.len() + dedup.memo.len();
+        all += 64 + 32 * commit.appends.len() + dedup.reply.len();
     }
     for append in &commit.appends {
         all += 128;

@@ -12,7 +12,7 @@ use crate::storage::local::{
         snapshot::{self, Summary},
     },
     lock,
-    shared::Shared,
+    shared::EngineState,
     space::spare::{Spare, Spares, write_zeros},
 };
 
@@ -133,7 +133,7 @@ impl OpenSegment {
     }
 
     /// Describes the file as it will be, sealed by the frame of that number.
-    pub(in crate::storage) fn summary(&self, last_frame: u64, shared: &Shared) -> Summary {
+    pub(in crate::storage) fn summary(&self, last_frame: u64, shared: &EngineState) -> Summary {
         let mut refers: Vec<_> = self.referred.iter().cloned().collect();
         refers.sort_unstable();
         let last_time = lock::read(&shared.view).books.last_time;
@@ -162,7 +162,7 @@ pub(in crate::storage) struct Beginning<'a> {
 
 /// Makes the next file of the journal of a spare one. It takes frames once its name is durable: [`open_segment`].
 pub(in crate::storage) fn name_segment(
-    shared: &Shared,
+    shared: &EngineState,
     spares: &Spares,
     spare: &Spare,
     beginning: Beginning<'_>,
@@ -196,7 +196,7 @@ pub(in crate::storage) fn name_segment(
 
 /// Makes the name of a file durable, and lets readers find it.
 pub(in crate::storage) fn open_segment(
-    shared: &Shared,
+    shared: &EngineState,
     spares: &Spares,
     named: &OpenSegment,
 ) -> io::Result<()> {

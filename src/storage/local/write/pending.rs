@@ -16,8 +16,8 @@ use crate::{
     },
     runtime::clock::Timestamp,
     storage::{
-        Append, AppendKind, Appended, Commit, CommitError, Committed, Dedup, DedupId, Finish,
-        NewEnd, StateChange,
+        Append, AppendKind, Appended, Commit, CommitError, Committed, Dedup, DedupId,
+        NewSettlement, Settle, StateChange,
         shares::{Share, ShareBytes, exceeded, share_of, state_cost},
     },
 };
@@ -26,18 +26,18 @@ use crate::storage::local::{
     books::Books,
     format::{
         block::{self, NewBlock, Slot},
-        ops::{DedupEntry, EndCode, Entry, FinishRun, Op},
+        ops::{DedupEntry, NewOp, Op, SettleRun, SettlementCode},
     },
     shared::EPOCH,
 };
 
 /// Bytes that an end takes at most.
-const FINISH_BYTES: usize = 80;
+const SETTLE_BYTES: usize = 80;
 
 /// What the frame changes, on top of the books.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct Pending {
-    entries: Vec<Entry>,
+    entries: Vec<NewOp>,
     /// About what the entries take.
     bytes: usize,
     /// Time of the last commit.
@@ -66,7 +66,7 @@ const REFERRED_SLACK_LEN: usize = 1_024;
 #[derive(Debug)]
 struct PartitionDelta {
     next: u64,
-    finished: FrameEnds,
+    settled: FrameEnds,
     /// Entry that holds the block which takes further records.
     block: Option<usize>,
 }
@@ -108,7 +108,7 @@ impl Pending {
     }
 
     /// Returns what the frame holds, and the time of its last commit.
-    pub(in crate::storage) fn take(&mut self) -> (Vec<Entry>, u64) {
+    pub(in crate::storage) fn take(&mut self) -> (Vec<NewOp>, u64) {
         (std::mem::take(&mut self.entries), self.last_time)
     }
 
@@ -130,14 +130,14 @@ impl Pending {
         if let Some(first) = self.repeated(books, &commit, now) {
             return Ok(first);
         }
-        for finish in &commit.finishes {
-            let run = std::slice::from_ref(finish);
-            self.check_run(books, slot(books, finish.of)?, run)?;
+        for settle in &commit.settles {
+            let run = std::slice::from_ref(settle);
+            self.check_run(books, slot(books, settle.of)?, run)?;
         }
-        if commit.finishes.len() > 1 {
+        if commit.settles.len() > 1 {
             let mut seen = HashSet::new();
             if let Some(twice) = commit
-                .finishes
+                .settles
                 .iter()
                 .find(|f| !seen.insert((f.of, f.offset)))
             {
@@ -158,8 +158,8 @@ impl Pending {
         if let (Some(dedup), Some((slot, _))) = (commit.dedup, copies.first()) {
             self.remember(dedup, slot.0, time, &appended);
         }
-        for finish in &commit.finishes {
-            self.finish(books, slot(books, finish.of)?, (finish, 1), time, &copies)?;
+        for settle in &commit.settles {
+            self.settle(books, slot(books, settle.of)?, (settle, 1), time, &copies)?;
         }
         for change in commit.state {
             self.change_state(books, change);
@@ -189,7 +189,7 @@ impl Pending {
             stream,
             time,
             places: appended.iter().map(place).collect(),
-            memo: dedup.memo,
+            reply: dedup.reply,
         };
         self.dedup.insert((stream, entry.id), entry.clone());
         let bytes = entry.stored_len_max();
@@ -200,31 +200,31 @@ impl Pending {
     pub(in crate::storage) fn admit_soon(
         &mut self,
         books: &Books,
-        finishes: &[Finish],
+        settles: &[Settle],
         now: Timestamp,
     ) -> Vec<CommitError> {
         let time = self.time(now);
         let mut refused = Vec::new();
-        for run in finishes.chunk_by(follows) {
+        for run in settles.chunk_by(follows) {
             if self.admit_run(books, run, time).is_ok() {
                 continue;
             }
             // One of them is refused; the others are not.
-            for finish in run.chunks(1) {
-                refused.extend(self.admit_run(books, finish, time).err());
+            for settle in run.chunks(1) {
+                refused.extend(self.admit_run(books, settle, time).err());
             }
         }
         refused
     }
 
     /// Takes in all of a run, or nothing.
-    fn admit_run(&mut self, books: &Books, run: &[Finish], time: u64) -> Result<(), CommitError> {
+    fn admit_run(&mut self, books: &Books, run: &[Settle], time: u64) -> Result<(), CommitError> {
         let Some(first) = run.first() else {
             return Ok(());
         };
         let slot = slot(books, first.of)?;
         self.check_run(books, slot, run)?;
-        self.finish(books, slot, (first, run.len() as u64), time, &[])
+        self.settle(books, slot, (first, run.len() as u64), time, &[])
     }
 
     fn time(&mut self, now: Timestamp) -> u64 {
@@ -237,69 +237,69 @@ impl Pending {
             .entry(slot)
             .or_insert_with(|| PartitionDelta {
                 next: books.partition(slot).map_or(0, |book| book.next),
-                finished: FrameEnds::default(),
+                settled: FrameEnds::default(),
                 block: None,
             })
     }
 
     /// Whether all of a run may end; they are of one partition and epoch.
-    fn check_run(&self, books: &Books, slot: Slot, run: &[Finish]) -> Result<(), CommitError> {
+    fn check_run(&self, books: &Books, slot: Slot, run: &[Settle]) -> Result<(), CommitError> {
         let book = books.partition(slot);
         let delta = self.partitions.get(&slot);
-        for finish in run {
-            if finish.epoch != EPOCH {
-                return Err(CommitError::Fenced(finish.of));
+        for settle in run {
+            if settle.epoch != EPOCH {
+                return Err(CommitError::Fenced(settle.of));
             }
-            let book = book.ok_or(CommitError::PartitionUnknown(finish.of))?;
+            let book = book.ok_or(CommitError::PartitionUnknown(settle.of))?;
             let next = delta.map_or(book.next, |delta| delta.next);
-            let offset = finish.offset.0;
-            let ended = book.finished.contains(offset)
-                || delta.is_some_and(|delta| delta.finished.contains(offset));
+            let offset = settle.offset.0;
+            let ended = book.settled.contains(offset)
+                || delta.is_some_and(|delta| delta.settled.contains(offset));
             if ended || offset >= next {
-                return Err(already(finish));
+                return Err(already(settle));
             }
         }
         Ok(())
     }
 
-    fn finish(
+    fn settle(
         &mut self,
         books: &Books,
         slot: Slot,
-        (finish, count): (&Finish, u64),
+        (settle, count): (&Settle, u64),
         time: u64,
         copies: &[(Slot, u64)],
     ) -> Result<(), CommitError> {
-        let (end, append) = match finish.end {
-            NewEnd::Delivered => (EndCode::Delivered, None),
-            NewEnd::Filtered => (EndCode::Filtered, None),
-            NewEnd::Discarded => (EndCode::Discarded, None),
-            NewEnd::Routed { append } => (EndCode::Routed, Some(append)),
-            NewEnd::Moved { append } => (EndCode::Moved, Some(append)),
+        let (end, append) = match settle.end {
+            NewSettlement::Delivered => (SettlementCode::Delivered, None),
+            NewSettlement::Filtered => (SettlementCode::Filtered, None),
+            NewSettlement::Discarded => (SettlementCode::Discarded, None),
+            NewSettlement::Routed { append } => (SettlementCode::Routed, Some(append)),
+            NewSettlement::Moved { append } => (SettlementCode::Moved, Some(append)),
         };
         let copies = match append {
             None => None,
             // Commits and queued ends with an index that means nothing are refused before they are queued.
-            Some(append) => Some(*copies.get(append).ok_or_else(|| already(finish))?),
+            Some(append) => Some(*copies.get(append).ok_or_else(|| already(settle))?),
         };
-        let run = FinishRun {
+        let run = SettleRun {
             slot,
-            first: finish.offset.0,
+            first: settle.offset.0,
             count,
             end,
-            attempts: finish.attempts,
-            status: finish.status.unwrap_or(0),
+            attempts: settle.attempts,
+            status: settle.status.unwrap_or(0),
             time,
             copies,
         };
-        let offsets = finish.offset.0..finish.offset.0 + count;
-        self.delta(books, slot).finished.insert(offsets);
-        if let Some(Entry::Op(Op::Finish(last))) = self.entries.last_mut()
+        let offsets = settle.offset.0..settle.offset.0 + count;
+        self.delta(books, slot).settled.insert(offsets);
+        if let Some(NewOp::Op(Op::Settle(last))) = self.entries.last_mut()
             && last.extend(&run)
         {
             return Ok(());
         }
-        self.push(Op::Finish(run), FINISH_BYTES);
+        self.push(Op::Settle(run), SETTLE_BYTES);
         Ok(())
     }
 
@@ -342,7 +342,7 @@ impl Pending {
         delta.next += 1;
         let block = delta.block.replace(entries_len);
         let record = match block.and_then(|at| self.entries.get_mut(at).map(|entry| (at, entry))) {
-            Some((at, Entry::Block(block))) => match block.push(kind, time, record) {
+            Some((at, NewOp::Block(block))) => match block.push(kind, time, record) {
                 Ok(()) => {
                     self.delta(books, slot).block = Some(at);
                     return;
@@ -356,7 +356,7 @@ impl Pending {
         block
             .push(kind, time, record)
             .expect("an empty block takes any record of its own kind and time");
-        self.entries.push(Entry::Block(block));
+        self.entries.push(NewOp::Block(block));
     }
 
     /// Checks all changes as if they were made one after the other, and what the records refer to as it is then.
@@ -452,13 +452,13 @@ impl Pending {
     }
 
     fn push(&mut self, op: Op, bytes: usize) {
-        self.entries.push(Entry::Op(op));
+        self.entries.push(NewOp::Op(op));
         self.bytes += bytes;
     }
 }
 
 /// Whether an end goes on where another stops, and is alike.
-fn follows(one: &Finish, next: &Finish) -> bool {
+fn follows(one: &Settle, next: &Settle) -> bool {
     (one.of, one.end, one.attempts, one.status, one.epoch)
         == (next.of, next.end, next.attempts, next.status, next.epoch)
         && one.offset.0.checked_add(1) == Some(next.offset.0)
@@ -468,9 +468,9 @@ fn slot(books: &Books, of: PartitionId) -> Result<Slot, CommitError> {
     books.slot(of).ok_or(CommitError::PartitionUnknown(of))
 }
 
-fn already(finish: &Finish) -> CommitError {
-    CommitError::AlreadyFinished {
-        of: finish.of,
-        offset: finish.offset,
+fn already(settle: &Settle) -> CommitError {
+    CommitError::AlreadySettled {
+        of: settle.of,
+        offset: settle.offset,
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::{
     model::ids::{Incarnation, Offset, PartitionId, StreamId, StreamName},
     storage::{
-        Commit, CommitError, Committed, Finish, OpenRecords, PurgeNote, Purged, Stream,
+        Commit, CommitError, Committed, OpenRecords, PurgeNote, Purged, Settle, Stream,
         StreamConfig, StreamError,
     },
 };
@@ -22,7 +22,7 @@ use crate::{
 use crate::storage::local::lock;
 
 /// Ends that wait for the next frame; beyond this many the caller has to wait for its own.
-const FINISHES_LEN_MAX: usize = 65_536;
+const SETTLES_LEN_MAX: usize = 65_536;
 
 /// Answer to a commit.
 pub(in crate::storage) type CommitAnswer = oneshot::Sender<Result<Committed, CommitError>>;
@@ -132,7 +132,7 @@ pub(in crate::storage) struct Queue {
 #[derive(Debug, Default)]
 struct Inner {
     requests: VecDeque<Request>,
-    finishes: Vec<Finish>,
+    settles: Vec<Settle>,
     /// Requests here and in the hands of the writer.
     len: usize,
     bytes: usize,
@@ -191,14 +191,14 @@ impl Queue {
     }
 
     /// Hands over an end that travels with the next frame.
-    pub(in crate::storage) fn push_finish(&self, finish: Finish) -> Result<(), CommitError> {
+    pub(in crate::storage) fn push_settle(&self, settle: Settle) -> Result<(), CommitError> {
         let asleep = {
             let mut inner = lock::mutex(&self.inner);
             inner.takes_more()?;
-            if inner.finishes.len() >= FINISHES_LEN_MAX {
+            if inner.settles.len() >= SETTLES_LEN_MAX {
                 return Err(CommitError::Busy);
             }
-            inner.finishes.push(finish);
+            inner.settles.push(settle);
             // Only the first one wakes a writer that sleeps for long: it then sleeps for 5 ms.
             inner.sleep == Sleep::Long && {
                 inner.sleep = Sleep::Awake;
@@ -213,40 +213,40 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for work and takes all there is, behind what `requests` and `finishes` hold already.
+    /// Waits for work and takes all there is, behind what `requests` and `settles` hold already.
     ///
-    /// `finishes_wait` is how long ends wait for company, `idle` how long to wait at all.
+    /// `settles_wait` is how long ends wait for company, `idle` how long to wait at all.
     pub(in crate::storage) fn take(
         &self,
         requests: &mut VecDeque<Request>,
-        finishes: &mut Vec<Finish>,
-        finishes_wait: Duration,
+        settles: &mut Vec<Settle>,
+        settles_wait: Duration,
         idle: Option<Duration>,
     ) -> Taken {
         let start = Instant::now();
-        let mut finishes_end = None;
+        let mut settles_end = None;
         let mut inner = lock::mutex(&self.inner);
         loop {
             if inner.dropped {
                 return Taken::Dropped;
             }
-            let ends = !inner.finishes.is_empty() || !finishes.is_empty();
+            let ends = !inner.settles.is_empty() || !settles.is_empty();
             let ends_due = ends && {
-                let end = *finishes_end.get_or_insert_with(|| Instant::now() + finishes_wait);
+                let end = *settles_end.get_or_insert_with(|| Instant::now() + settles_wait);
                 inner.closing || Instant::now() >= end
             };
             if !inner.requests.is_empty() || ends_due {
                 requests.append(&mut inner.requests);
-                let room = FINISHES_LEN_MAX.saturating_sub(finishes.len());
-                let some = inner.finishes.len().min(room);
-                finishes.extend(inner.finishes.drain(..some));
+                let room = SETTLES_LEN_MAX.saturating_sub(settles.len());
+                let some = inner.settles.len().min(room);
+                settles.extend(inner.settles.drain(..some));
                 return Taken::Work;
             }
             if inner.closing {
                 return Taken::Closing;
             }
             let end = if ends {
-                finishes_end
+                settles_end
             } else {
                 idle.map(|idle| start + idle)
             };
@@ -280,7 +280,7 @@ impl Queue {
     pub(in crate::storage) fn stop(&self, reason: &Arc<str>) -> VecDeque<Request> {
         let mut inner = lock::mutex(&self.inner);
         inner.stopped.get_or_insert_with(|| reason.clone());
-        inner.finishes.clear();
+        inner.settles.clear();
         std::mem::take(&mut inner.requests)
     }
 

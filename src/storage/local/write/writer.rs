@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     runtime::clock::Clock,
-    storage::{Append, CommitError, Committed, Finish},
+    storage::{Append, CommitError, Committed, Settle},
 };
 
 use super::{
@@ -27,16 +27,16 @@ use super::{
 use crate::storage::local::{
     format::{
         frame::{FRAME_BYTES_MAX, Frame, HEADER_LEN, aligned_len},
-        ops::{Entry, Op},
+        ops::{NewOp, Op},
         snapshot::Summary,
     },
     lock,
-    shared::Shared,
+    shared::EngineState,
     space::{housekeeper::Housekeeper, spare::Spares},
 };
 
 /// How long an end waits for a frame to travel with.
-const FINISHES_WAIT: Duration = Duration::from_millis(5);
+const SETTLES_WAIT: Duration = Duration::from_millis(5);
 /// How often a line tells of refused ends.
 const REFUSED_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Without work for this long, an empty frame shows that the last one was written whole.
@@ -45,7 +45,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// The writer, on a thread of its own.
 #[derive(Debug)]
 pub(in crate::storage) struct Writer {
-    pub(in crate::storage) shared: Arc<Shared>,
+    pub(in crate::storage) shared: Arc<EngineState>,
     pub(in crate::storage) queue: Arc<Queue>,
     pub(in crate::storage) spares: Arc<Spares>,
     pub(in crate::storage) housekeeper: Arc<Housekeeper>,
@@ -63,7 +63,7 @@ pub(in crate::storage) struct Writer {
     pub(in crate::storage) next_frame: u64,
     pub(in crate::storage) pending: Pending,
     pub(in crate::storage) requests: VecDeque<Request>,
-    pub(in crate::storage) finishes: Vec<Finish>,
+    pub(in crate::storage) settles: Vec<Settle>,
     pub(in crate::storage) stopped: Option<Arc<str>>,
     pub(in crate::storage) full: Option<Full>,
     /// The open file is the reserve.
@@ -84,12 +84,12 @@ impl Writer {
     /// Works until the queue is closed or abandoned.
     pub(in crate::storage) fn run(mut self) {
         loop {
-            let finishes_wait = match self.full {
+            let settles_wait = match self.full {
                 Some(_) => DISK_FULL_WAIT,
-                None => FINISHES_WAIT,
+                None => SETTLES_WAIT,
             };
             let waits = self.stopped.is_none() && (self.unproven || self.full.is_some());
-            if !self.turn(finishes_wait, waits.then_some(IDLE)) {
+            if !self.turn(settles_wait, waits.then_some(IDLE)) {
                 return;
             }
         }
@@ -98,12 +98,12 @@ impl Writer {
     /// Waits for work and does it; returns whether there may be more.
     pub(in crate::storage) fn turn(
         &mut self,
-        finishes_wait: Duration,
+        settles_wait: Duration,
         idle: Option<Duration>,
     ) -> bool {
         let taken = self
             .queue
-            .take(&mut self.requests, &mut self.finishes, finishes_wait, idle);
+            .take(&mut self.requests, &mut self.settles, settles_wait, idle);
         match taken {
             Taken::Work => {
                 self.work();
@@ -122,9 +122,9 @@ impl Writer {
     /// Stores all that was taken.
     fn work(&mut self) {
         self.refused = false;
-        while !self.requests.is_empty() || !self.finishes.is_empty() {
+        while !self.requests.is_empty() || !self.settles.is_empty() {
             if let Some(reason) = self.stopped.clone() {
-                self.finishes.clear();
+                self.settles.clear();
                 self.refuse_all(&reason);
                 return;
             }
@@ -132,7 +132,7 @@ impl Writer {
                 None | Some(Request::Commit { .. }) => self.store_commits(),
                 // What was delivered before the purge is not to count as discarded. Without space for that, it has
                 // to be: the purge is what makes some.
-                Some(Request::Purge { .. }) if !self.finishes.is_empty() && !self.refused => {
+                Some(Request::Purge { .. }) if !self.settles.is_empty() && !self.refused => {
                     self.store_commits();
                 }
                 Some(_) => self.store_alone(),
@@ -144,7 +144,7 @@ impl Writer {
         }
         if self.refused && self.queue.is_closing() {
             // There is no later try; these records are dispatched again after the next start.
-            self.finishes.clear();
+            self.settles.clear();
         }
     }
 
@@ -157,11 +157,11 @@ impl Writer {
         {
             let view = lock::read(&self.shared.view);
             self.pending.begin(&view.books);
-            if !self.finishes.is_empty() {
+            if !self.settles.is_empty() {
                 // Neighbours become runs.
-                self.finishes.sort_unstable_by_key(|f| (f.of, f.offset));
+                self.settles.sort_unstable_by_key(|f| (f.of, f.offset));
                 let now = self.clock.now();
-                refused = self.pending.admit_soon(&view.books, &self.finishes, now);
+                refused = self.pending.admit_soon(&view.books, &self.settles, now);
             }
             while let Some(Request::Commit { bytes: more, .. }) = self.requests.front() {
                 if self.pending.bytes() > 0 && self.pending.bytes() + more > FRAME_BYTES_MAX {
@@ -194,7 +194,7 @@ impl Writer {
             self.store(entries, refers, time, hint, from_outside)
         };
         if stored.is_ok() {
-            self.finishes.clear();
+            self.settles.clear();
         }
         // Before the answers: whoever has one must not be refused for its own last commit.
         self.queue.release(len, bytes);
@@ -244,7 +244,7 @@ impl Writer {
         let mut encoded = Vec::new();
         op.encode(&mut encoded, time);
         let gives_back = answer.gives_back();
-        match self.store(vec![Entry::Op(op)], Vec::new(), time, encoded.len(), false) {
+        match self.store(vec![NewOp::Op(op)], Vec::new(), time, encoded.len(), false) {
             Ok(()) => {
                 if gives_back {
                     self.housekeeper.trimmed();
@@ -271,7 +271,7 @@ impl Writer {
     /// get the reserve.
     fn store(
         &mut self,
-        entries: Vec<Entry>,
+        entries: Vec<NewOp>,
         refers: Vec<Arc<str>>,
         time: u64,
         hint: usize,
@@ -310,7 +310,7 @@ impl Writer {
 
     fn write(
         &mut self,
-        mut entries: Vec<Entry>,
+        mut entries: Vec<NewOp>,
         mut refers: Vec<Arc<str>>,
         time: u64,
         hint: usize,
@@ -323,7 +323,7 @@ impl Writer {
         entries.extend(
             refers
                 .iter()
-                .map(|key| Entry::Op(Op::Refer { key: key.clone() })),
+                .map(|key| NewOp::Op(Op::Refer { key: key.clone() })),
         );
         let at = open.frame_at(self.next_frame, time);
         let frame = Frame::encode(at, false, entries, hint);

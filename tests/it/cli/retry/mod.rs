@@ -14,7 +14,7 @@ const UNAVAILABLE: &str = "ServerUnavailableStream";
 /// A gateway with `len` records in the default stream, whose target answers 418 again.
 fn failed(dir: &tempfile::TempDir, len: usize) -> (Served, Target) {
     let target = Target::start();
-    let config = "[redrive]\nfailing_calls_max = 7\nin_flight_max = 1\n";
+    let config = "[retry]\nfailing_calls_max = 7\nin_flight_max = 1\n";
     let config = file(dir.path(), "gate.toml", config);
     let served = Served::start(dir.path(), &["--config", config.to_str().unwrap()]);
     let messages = vec![target.message("/418"); len].join("\n");
@@ -56,10 +56,10 @@ fn a_loop_over_a_stream_mapped_to_itself_calls_each_record_once() {
         );
     }
     let records = served.json(&["records", DEFAULT, "--limit", "1000"]);
-    let redrives = records["items"].as_array().unwrap().iter();
-    let redrives: Vec<_> = redrives.map(|one| &one["headers"]["redrives"]).collect();
+    let retries = records["items"].as_array().unwrap().iter();
+    let retries: Vec<_> = retries.map(|one| &one["headers"]["retries"]).collect();
     let expected = [["0"; 5], ["1"; 5], ["2"; 5]].concat();
-    assert_eq!(redrives, expected);
+    assert_eq!(retries, expected);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_target_that_is_open_ends_a_loop_with_an_error_that_says_until_when() {
 #[test]
 fn a_loop_takes_what_time_the_gateway_allows() {
     let dir = tempfile::tempdir().unwrap();
-    let config = file(dir.path(), "gate.toml", "[redrive]\ntime_budget_ms = 500\n");
+    let config = file(dir.path(), "gate.toml", "[retry]\ntime_budget_ms = 500\n");
     let served = Served::start(dir.path(), &["--config", config.to_str().unwrap()]);
     let looped = served.json(&["retry", DEFAULT, "--loop"]);
     assert_eq!(looped["partitions"][0]["endOfStream"], true, "{looped}");

@@ -11,7 +11,8 @@ const LEN: u64 = 40;
 
 /// A gateway with records in four partitions, whose target answers 500 again.
 fn failed(dir: &Path) -> (Served, Target) {
-    let config = "[[streams]]\nname = \"DataSyncStream\"\npartitions = 4\n[redrive]\nfailing_calls_max = 0\n";
+    let config =
+        "[[streams]]\nname = \"DataSyncStream\"\npartitions = 4\n[retry]\nfailing_calls_max = 0\n";
     let config = file(dir, "gate.toml", config);
     let served = Served::start(dir, &["--config", config.to_str().unwrap()]);
     let target = Target::start();

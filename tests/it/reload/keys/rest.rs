@@ -1,4 +1,4 @@
-//! `[redrive]`, `[retention]`, `[logging]`, `[outcomes]`, `[[streams]]` and `[oci_sample]`.
+//! `[retry]`, `[retention]`, `[logging]`, `[outcomes]`, `[[streams]]` and `[oci_sample]`.
 
 use serde_json::json;
 
@@ -9,11 +9,11 @@ use crate::{
 };
 
 effects! {
-    "redrive.records_max" => a_retry_may_ask_for_fewer_records,
-    "redrive.time_budget_ms" => a_retry_has_more_time,
-    "redrive.in_flight_max" => a_retry_makes_more_calls_at_once,
-    "redrive.redrives_max" => a_record_is_given_up_sooner,
-    "redrive.failing_calls_max" => a_target_that_only_fails_ends_a_retry_sooner,
+    "retry.records_max" => a_retry_may_ask_for_fewer_records,
+    "retry.time_budget_ms" => a_retry_has_more_time,
+    "retry.in_flight_max" => a_retry_makes_more_calls_at_once,
+    "retry.retries_max" => a_record_is_given_up_sooner,
+    "retry.failing_calls_max" => a_target_that_only_fails_ends_a_retry_sooner,
     "retention.source_bytes" => less_of_the_source_stream_is_kept,
     "retention.error_bytes" => less_of_an_error_stream_is_kept,
     "retention.interval_seconds" => it_is_looked_more_often_what_is_too_much,
@@ -47,24 +47,19 @@ async fn fail(gateway: &Gateway, target: &StubTarget, count: usize) {
 async fn a_retry_may_ask_for_fewer_records() {
     let gateway = plain();
     gateway.retry(LATER, -1, 6).await;
-    take(
-        &gateway,
-        "redrive.records_max",
-        "[redrive]\nrecords_max = 5",
-    )
-    .await;
+    take(&gateway, "retry.records_max", "[retry]\nrecords_max = 5").await;
     let refused = gateway.retry_with(LATER, -1, 6, json!([])).await;
     refused.problem(400, "invalid_request");
 }
 
 async fn a_retry_has_more_time() {
     let target = StubTarget::start().await;
-    let gateway = Gateway::with_config("[redrive]\ntime_budget_ms = 1\n");
+    let gateway = Gateway::with_config("[retry]\ntime_budget_ms = 1\n");
     fail(&gateway, &target, 100).await;
     take(
         &gateway,
-        "redrive.time_budget_ms",
-        "[redrive]\ntime_budget_ms = 50000",
+        "retry.time_budget_ms",
+        "[retry]\ntime_budget_ms = 50000",
     )
     .await;
     target.now(|_| Act::status(200));
@@ -74,12 +69,12 @@ async fn a_retry_has_more_time() {
 
 async fn a_retry_makes_more_calls_at_once() {
     let target = StubTarget::start().await;
-    let gateway = Gateway::with_config("[redrive]\nin_flight_max = 1\n");
+    let gateway = Gateway::with_config("[retry]\nin_flight_max = 1\n");
     fail(&gateway, &target, 3).await;
     take(
         &gateway,
-        "redrive.in_flight_max",
-        "[redrive]\nin_flight_max = 3",
+        "retry.in_flight_max",
+        "[retry]\nin_flight_max = 3",
     )
     .await;
     target.now(|_| Act::Hold);
@@ -93,12 +88,7 @@ async fn a_record_is_given_up_sooner() {
     let target = StubTarget::start().await;
     let gateway = plain();
     fail(&gateway, &target, 1).await;
-    take(
-        &gateway,
-        "redrive.redrives_max",
-        "[redrive]\nredrives_max = 1",
-    )
-    .await;
+    take(&gateway, "retry.retries_max", "[retry]\nretries_max = 1").await;
     let mapping = json!([{"responsecode": "502", "stream": LATER}]);
     gateway.retry_with(LATER, -1, 1, mapping).await.ok();
     assert_eq!(gateway.records(NEVER).await.len(), 1);
@@ -106,11 +96,11 @@ async fn a_record_is_given_up_sooner() {
 
 async fn a_target_that_only_fails_ends_a_retry_sooner() {
     let target = StubTarget::start().await;
-    let one_by_one = "[redrive]\nin_flight_max = 1\n";
+    let one_by_one = "[retry]\nin_flight_max = 1\n";
     let gateway = Gateway::with_config(one_by_one);
     fail(&gateway, &target, 3).await;
     let sooner = format!("{one_by_one}failing_calls_max = 1");
-    take(&gateway, "redrive.failing_calls_max", &sooner).await;
+    take(&gateway, "retry.failing_calls_max", &sooner).await;
     let report = gateway.retry(LATER, -1, 3).await;
     assert_eq!(report["stopped"]["reason"], "target_failing", "{report}");
 }
