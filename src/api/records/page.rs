@@ -250,10 +250,10 @@ impl Page {
             stream: self.stream.id,
             partition,
         };
-        let settled = settled.then(|| self.settlements.view(&self.shared, of, record.offset));
+        let settlement = settled.then(|| self.settlements.view(&self.shared, of, record.offset));
         wire::RecordView {
             waiting,
-            settlement: settled.flatten(),
+            settlement: settlement.flatten(),
             ..view(&self.shared, &self.stream, partition, record, *settled)
         }
     }

@@ -188,18 +188,18 @@ async fn readers_of_records_keep_no_look_at_the_disk_away() {
     let (began, begun) = std::sync::mpsc::channel();
     let reads: Vec<_> = (0..8).map(|_| std::sync::mpsc::channel::<()>()).collect();
     let (ends, reads): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-    let reads = reads.into_iter().map(|wait| {
+    let mut reading = tokio::task::JoinSet::new();
+    for wait in reads {
         let (reader, began) = (engine.reader.clone(), began.clone());
-        tokio::spawn(async move {
+        reading.spawn(async move {
             let read = move |_: &super::super::read::reader::RecordReader| {
                 began.send(()).unwrap();
                 // It ends when its end is dropped.
                 Ok(wait.recv().is_err())
             };
             reader.on_disk(read).await.unwrap()
-        })
-    });
-    let reads: Vec<_> = reads.collect();
+        });
+    }
     let all = tokio::task::spawn_blocking(move || begun.iter().take(8).count());
     assert_eq!(all.await.unwrap(), 8);
     let other = engine.reader.on_disk(|_| Ok(()));
@@ -208,7 +208,5 @@ async fn readers_of_records_keep_no_look_at_the_disk_away() {
     assert!(engine.space().await.unwrap().free_bytes > 0);
     drop(ends);
     other.await.unwrap();
-    for read in reads {
-        assert!(read.await.unwrap());
-    }
+    assert_eq!(reading.join_all().await, [true; 8]);
 }
