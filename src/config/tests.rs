@@ -233,7 +233,7 @@ fn a_filter_of_log_lines_has_levels() {
         "WARN",
         "off",
         "info,syncgate::dispatch=debug,",
-        " info , hyper=off",
+        "info,hyper=off",
         "info,[request{id=1,path=2}]=trace",
     ] {
         let text = format!("[logging]\nlevel = \"{level}\"");

@@ -406,10 +406,7 @@ mod tests {
         let log = Log::open();
         let own = "[[streams]]\nname = \"audit\"\n[roles]\ndefault = \"responses\"";
         let refused = log.ensure(own).await.unwrap_err().to_string();
-        for told in [
-            "roles.default: responses is reserved",
-            "streams[0].name: audit is reserved",
-        ] {
+        for told in ["responses is reserved", "audit is reserved"] {
             assert!(refused.contains(told), "{refused}");
         }
         assert_eq!(log.streams.engine().streams().len(), 0);
