@@ -93,19 +93,24 @@ async fn under_nohup_a_hangup_stays_unheard() {
 async fn a_signal_during_a_long_start_ends_it_and_harms_nothing() {
     let target = StubTarget::start().await;
     let mut place = used(&target).await;
-    let log = ("index/conf", "the log being opened");
-    let key = ("master.key", "the master key being read");
-    for ((file, step), signal) in [(log, "TERM"), (log, "INT"), (key, "INT"), (key, "TERM")] {
-        // The start waits at a pipe in place of the file for as long as nothing is written to it.
-        let (held, kept) = (place.data().join(file), place.path().join("kept"));
-        fs::rename(&held, &kept).unwrap();
+    let pipe = place.path().join("pipe");
+    let command = format!("[secrets]\nmaster_key_command = [\"cat\", {pipe:?}]\n");
+    let log = ("the log being opened", place.data().join("index/conf"), "");
+    let key = ("the master key being read", pipe, &*command);
+    for ((step, held, config), signal) in
+        [(&log, "TERM"), (&log, "INT"), (&key, "INT"), (&key, "TERM")]
+    {
+        // The start waits at a pipe for as long as nothing is written to it.
+        let kept = place.path().join("kept");
+        let had_file = fs::rename(held, &kept).is_ok();
         let made = Command::new("mkfifo")
             .args(["-m", "600"])
-            .arg(&held)
+            .arg(held)
             .status();
         assert!(made.unwrap().success());
+        place = place.configured(config);
         let gateway = place.start_slowly();
-        let silent = poll(step, async || writer_of(&held)).await;
+        let silent = poll(step, async || writer_of(held)).await;
         gateway.signal(signal);
         let (status, left) = gateway.ended().await;
         assert!(status.success(), "{step}, {signal}: {status}");
@@ -116,11 +121,14 @@ async fn a_signal_during_a_long_start_ends_it_and_harms_nothing() {
             left.log()
         );
         drop(silent);
-        fs::rename(&kept, &held).unwrap();
+        fs::remove_file(held).unwrap();
+        if had_file {
+            fs::rename(&kept, held).unwrap();
+        }
         fs::remove_file(left.path().join("log")).unwrap();
         place = left;
     }
-    let gateway = place.start();
+    let gateway = place.configured("").start();
     assert_eq!(gateway.records("DataSyncStream").await.len(), 10);
     assert_eq!(
         gateway.sync(&keyed("k", &target.url("/x"), json!(1))).await,
@@ -178,7 +186,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
     assert_eq!(output.status.code(), Some(3));
     assert!(fs::read(&segment).unwrap() == newer, "the file was changed");
     fs::write(&segment, &before).unwrap();
-    let gateway = place.start();
+    let gateway = place.configured("").start();
     assert_eq!(gateway.records("DataSyncStream").await.len(), 10);
 }
 

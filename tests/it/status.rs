@@ -325,14 +325,13 @@ async fn a_page_stays_one_screen_whatever_is_wrong() {
     // A command is whole, however long it is.
     let (ended, said) = in_a_shell(command(&page)).await;
     assert!(ended.success() && said.contains("404"), "{said}");
-    // Tables give way to problems, and the last line says how to see what is missing.
+    // Tables get the lines that problems leave, and the last line says how to see what is missing.
     let commands = |page: &str| page.matches("\n   syncgate ").count();
     let tables = |page: &str| page.contains("\nTARGET ") || page.contains("\nOPEN IN ");
-    for (lines, problems) in [(24, 2), (40, 5), (50, 7)] {
+    for (lines, problems) in [(24, 1), (40, 3), (50, 5)] {
         let page = look_on(&gateway, 80, lines).await;
         assert!(page.lines().count() < usize::from(lines), "{lines}: {page}");
         assert!(commands(&page) >= problems, "{lines}: {page}");
-        assert!(!tables(&page), "{lines}: {page}");
         let rest = format!("\nand {} more problems\n", 12 - commands(&page));
         assert!(page.contains(&rest), "{lines}: {page}");
         let hint = "(cut to this terminal; all of it: syncgate status --output json --url http";
@@ -418,7 +417,7 @@ async fn a_retry_that_runs_is_shown_and_the_next_step_is_to_wait_for_it() {
             .unwrap();
         let begins = "retry    of UnrecoverableErrorStream, 0 of 3 records done, since ";
         assert!(
-            line.starts_with(begins) && line.contains(" by 127.0.0.1"),
+            line.starts_with(begins) && line.contains(" by 127."),
             "{page}"
         );
         assert!(page.contains("A retry of them runs; wait"), "{page}");
