@@ -6,6 +6,7 @@ mod curl;
 mod examples;
 mod page;
 mod printed;
+mod readme;
 mod served;
 mod shell;
 
