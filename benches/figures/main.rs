@@ -1,4 +1,4 @@
-//! The figures of the README: `cargo bench --bench figures`.
+//! The figures of `benches/README.md`: `cargo bench --bench figures`.
 //!
 //! Each figure stands beside a floor that is measured in the same run, in turn with it, on the same cores: a bare
 //! program that does only what cannot be left out. What is asserted is the ratio of the medians; the exit code says

@@ -243,8 +243,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Parts of header names whose values are credentials, in lower case. They count with `-`, with `_` and without. The README
-/// has the same list.
+/// Parts of header names whose values are credentials, in lower case. They count with `-`, with `_` and without. The
+/// manual (`sending.md`) has the same list.
 /// Plain `key` is not among them: an `Idempotency-Key` or a `Partition-Key` opens nothing.
 pub(crate) const CREDENTIALS: [&str; 33] = [
     "access-key",
@@ -412,10 +412,10 @@ mod tests {
         ] {
             assert!(!is_credential(name), "{name}");
         }
-        let readme = include_str!("../../README.md");
-        let missing = |part: &&&str| !readme.contains(&format!("`{part}`"));
+        let page = include_str!("../docs/sending.md");
+        let missing = |part: &&&str| !page.contains(&format!("`{part}`"));
         let missing: Vec<_> = CREDENTIALS.iter().filter(missing).collect();
-        assert!(missing.is_empty(), "the README does not name {missing:?}");
+        assert!(missing.is_empty(), "sending.md does not name {missing:?}");
     }
 
     #[test]

@@ -38,7 +38,6 @@ mod page_load;
 mod payloads;
 mod purge;
 mod push;
-mod readme;
 mod records;
 mod reload;
 mod retry;

@@ -159,25 +159,6 @@ fn in_a_shell(gateway: &Gateway, command: &str) -> String {
     String::from_utf8(ended.stdout).unwrap()
 }
 
-#[tokio::test]
-async fn the_example_of_the_readme_prints_what_stands_there() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).unwrap();
-    let (_, example) = readme
-        .split_once("```\n$ syncgate data-streams create")
-        .unwrap();
-    let (example, _) = example.split_once("```").unwrap();
-    let example = example.replace("\\\n", " ");
-    let (arguments, printed) = example.split_once('\n').unwrap();
-    let gateway = Gateway::start();
-    let address = gateway.url.strip_prefix("http://").unwrap();
-    let command = format!("syncgate data-streams create{arguments}");
-    assert_eq!(
-        in_a_shell(&gateway, &command),
-        printed.replace("127.0.0.1:9002", address)
-    );
-}
-
 #[track_caller]
 fn ok_without_gateway(arguments: &[&str]) -> String {
     let ended = syncgate().args(arguments).output().unwrap();

@@ -44,7 +44,7 @@ const SYNC: &str = "```sh\ncurl -s http://127.0.0.1:9002/stream/sync -d '{\"stre
 #[tokio::test]
 async fn a_page_is_run_from_top_to_bottom() {
     let page = format!(
-        "{SYNC}it says\n```json\n{{\"status\": \"success\", \"offset\": 0, \"messageId\": \"…\"}}\n```\n\
+        "{SYNC}it says\n```json\n{{\"status\": \"success\", \"offset\": 0, \"messageId\": \"…\", \"…\": \"…\"}}\n```\n\
          ```sh\nexport STREAM=ServerUnavailableStream\necho a > file\n```\n\
          ```sh\ncat file; syncgate records $STREAM | head -n 2\n```\n\
          ```text\na\nPARTITION … http://127.0.0.1:9003 …\n```\n\
@@ -62,8 +62,11 @@ async fn a_page_is_run_from_top_to_bottom() {
 
 #[tokio::test]
 async fn an_example_that_does_something_else_is_found() {
-    let wrong = format!("{SYNC}```json\n{{\"status\": \"success\", \"offset\": 7}}\n```\n");
+    let wrong =
+        format!("{SYNC}```json\n{{\"status\": \"success\", \"offset\": 7, \"…\": \"…\"}}\n```\n");
     check(&wrong, Err("line 1: /offset: 0, the text has 7")).await;
+    let silent = format!("{SYNC}```json\n{{\"status\": \"success\", \"offset\": 0}}\n```\n");
+    check(&silent, Err("the page leaves out [\"messageId\",")).await;
     check(
         "\n```sh\nsyncgate streams ls\n```\n```text\nNoStream\n```\n",
         Err("line 2: \"NoStream\" is not"),

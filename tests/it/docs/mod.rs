@@ -1,11 +1,19 @@
 //! The manual: as it is served, as it is printed, and its examples.
 
 mod blocks;
+mod compare;
+mod curl;
 mod examples;
 mod page;
 mod printed;
+mod readme;
 mod served;
 mod shell;
+
+/// Returns the text of a page of the manual, for a test that reads a line of it.
+pub(crate) fn page_text(name: &str) -> String {
+    std::fs::read_to_string(format!("{FOLDER}/{name}.md")).unwrap()
+}
 
 /// Where the pages are.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs");
@@ -17,9 +25,8 @@ fn pages() -> Vec<(String, String)> {
     let names = names.filter_map(|name| name.strip_suffix(".md").map(str::to_owned));
     let mut names: Vec<String> = names.filter(|name| name != "SUMMARY").collect();
     names.sort();
-    let text = |name: &String| std::fs::read_to_string(format!("{FOLDER}/{name}.md")).unwrap();
     names
         .into_iter()
-        .map(|name| (name.clone(), text(&name)))
+        .map(|name| (name.clone(), page_text(&name)))
         .collect()
 }

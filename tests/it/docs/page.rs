@@ -9,17 +9,15 @@ use std::{
 };
 
 use reqwest::Method;
-use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
     blocks::{self, Block},
+    compare::compare,
+    curl,
     shell::{self, Ended},
 };
-use crate::{
-    readme,
-    testkit::{Act, Gateway, Place, StubTarget, poll, syncgate},
-};
+use crate::testkit::{Act, Gateway, Place, StubTarget, poll, syncgate};
 
 /// As the pages write them.
 const GATEWAY: [&str; 2] = ["127.0.0.1:9002", "localhost:9002"];
@@ -232,7 +230,7 @@ impl Page {
         self.dispatched().await;
         let printed = match is_one_curl(script, &self.gateway().url) {
             true => {
-                let (status, body) = readme::run(self.gateway(), script).await;
+                let (status, body) = curl::run(self.gateway(), script).await;
                 if status >= 500 && exit.is_none() {
                     return Err(format!("{status} {body}"));
                 }
@@ -335,7 +333,7 @@ impl Page {
 fn exports(body: &str) -> Result<Vec<(String, String)>, String> {
     let lines = body.lines().filter(|line| line.starts_with("export "));
     let exports = lines.map(|line| {
-        let words = readme::words(line);
+        let words = curl::words(line);
         let said = words.get(1).and_then(|word| word.split_once('='));
         let (name, value) = said.ok_or(format!("{line:?} exports nothing"))?;
         Ok((name.to_owned(), value.to_owned()))
@@ -368,26 +366,4 @@ fn check_exit(ended: &Ended, exit: Option<&str>) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("exit code {code:?}: {}", ended.printed)),
     }
-}
-
-/// Compares what was printed with what the page shows: as JSON if both are, otherwise as text.
-fn compare(expected: &str, printed: &str) -> Result<(), String> {
-    if let Ok(shown) = serde_json::from_str::<Value>(expected) {
-        let actual = serde_json::from_str(printed.trim());
-        let actual = actual.map_err(|error| format!("no JSON ({error}): {printed}"))?;
-        return match readme::difference(&shown, &actual, "") {
-            None => Ok(()),
-            Some(difference) => Err(format!("{difference}\nthe answer is {printed}")),
-        };
-    }
-    let one_blank = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let all = one_blank(printed);
-    let mut rest = &*all;
-    for part in one_blank(expected).split('…').map(str::trim) {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return Err(format!("{part:?} is not, or not there, in\n{printed}")),
-        }
-    }
-    Ok(())
 }

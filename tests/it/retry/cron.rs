@@ -1,4 +1,4 @@
-//! The cron line of the README, run as cron runs it.
+//! The cron line of the manual, run as cron runs it.
 
 use std::process::Output;
 
@@ -11,11 +11,8 @@ const LEN: u64 = 12;
 
 /// Returns what stands behind the five fields of time and `syncgate`.
 fn cron_line() -> Vec<String> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.unwrap();
-    let mut lines = readme
-        .lines()
-        .filter(|line| line.starts_with("*/5 * * * * "));
+    let page = crate::docs::page_text("retry");
+    let mut lines = page.lines().filter(|line| line.starts_with("*/5 * * * * "));
     let line = lines.next().expect("a cron line");
     assert_eq!(lines.next(), None, "another cron line");
     let mut words = line.split_whitespace().skip(5).map(str::to_owned);
