@@ -21,7 +21,7 @@
 //! - [`secrets`]: tokens, sealed. [`users`]: who may call, by digests of passwords.
 //! - [`storage`]: the seam (`Log`, `State`, `Leases`). `storage::embedded` is the engine; it stands on `storage::local`,
 //!   one directory with a journal.
-//! - [`model`]: the values that all parts speak of. `json`: reading JSON. [`runtime`]: tasks, clock, settings that are
+//! - [`model`]: the values that all parts speak of. [`json`]: reading JSON. [`runtime`]: tasks, clock, settings that are
 //!   replaced, files. [`telemetry`]: log lines and metrics.
 //!
 //! # What always holds
@@ -63,7 +63,7 @@ pub mod users;
 
 pub mod storage;
 
-mod json;
+pub mod json;
 pub mod model;
 pub mod runtime;
 pub mod telemetry;

@@ -19,20 +19,20 @@ use crate::{
 
 use super::{EdgeState, Settings, problem::Problem, query::Query, wire};
 
-/// Where the metrics are.
+/// Path of the metrics.
 pub(super) const METRICS: &str = "/metrics";
 
-/// Returns whether a path is one of a probe of health or readiness.
+/// Returns whether a path is a health or readiness probe.
 pub(super) fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// Returns whether a path is answered whatever `Host` a request has.
+/// Returns whether a path is answered for every `Host`.
 pub(super) fn is_for_any_host(settings: &Settings, path: &str) -> bool {
     is_probe(path) || path == METRICS && settings.metrics_public
 }
 
-/// Returns whether a path is answered as ever while the gateway stops.
+/// Returns whether a path is still answered while the gateway stops.
 pub(super) fn answers_while_draining(path: &str) -> bool {
     is_probe(path) || path == METRICS
 }
@@ -75,7 +75,7 @@ pub(super) async fn readyz(
     })
 }
 
-/// Returns how much of its share of the state a kind takes.
+/// Returns how full the share of a kind of state is, in percent.
 fn full_percent(engine: &dyn Engine, kind: &str) -> usize {
     let mut shares = SHARES.iter().zip(engine.share_bytes());
     let share = shares.find(|(share, _)| share.kind == kind);
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_of_metrics_is_the_one_that_the_reader_ranks_higher() {
+    fn metrics_have_the_format_that_accept_ranks_higher() {
         let cases = [
             (&[][..], false),
             (&["*/*"], false),

@@ -1,4 +1,4 @@
-//! `GET /v1/ledger`.
+//! `GET /v1/ledger`: the balance of all streams, or of one.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) async fn show(
     };
     let ledger = shared.streams.engine().ledger();
     let mut balance = Balance::of(&ledger, streams::source(&shared));
-    // The total stays that of all: a stream alone has none.
+    // `total` stays the total of all streams.
     if only.is_some() {
         balance.streams.retain(|row| row.stream == only);
     }

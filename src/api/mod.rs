@@ -1,7 +1,8 @@
-//! The HTTP edge: the only part that knows HTTP as a server. Everything below it speaks in values of ours.
+//! The HTTP edge: the only part that knows HTTP as a server.
 //!
-//! `server.rs` accepts connections and gives `POST /stream/sync` straight to `sync.rs`; every other route goes through
-//! the router of `router.rs`. Who calls, and who may, is found out in `access.rs`. Wire names are spelled in `wire.rs`, statuses chosen in `problem.rs`.
+//! `server/` accepts connections and passes `POST /stream/sync` directly to `sync.rs`. `router.rs` has all other routes.
+//! `access/` authenticates callers and checks hosts and origins. `wire.rs` spells the members of answers. `problem/code.rs`
+//! chooses statuses; each route turns its own errors into problems.
 
 mod access;
 mod admin;
@@ -55,32 +56,32 @@ use self::{
     server::{RequestIds, answers::Answers, refusals::Refusals},
 };
 
-/// What the edge needs of the rest.
+/// The parts that the edge uses.
 #[derive(Debug)]
 pub struct ApiParts {
-    /// The door to records.
+    /// Streams of records.
     pub streams: Streams,
-    /// Takes submissions.
+    /// Stores submissions.
     pub ingest: Ingest,
     /// Data streams for subscribers.
     pub push: Push,
-    /// Who may call; `None` is open mode: whoever reaches the listener is administrator.
+    /// The users; `None` is open mode, in which every caller is administrator.
     pub users: Option<Users>,
     /// Runs retries.
     pub retrier: Arc<dyn Retries>,
-    /// Knows what open records wait for.
+    /// Tells what open records wait for.
     pub waits: Arc<dyn Waits>,
     /// Reads the configuration again.
     pub reloads: Arc<dyn Reloads>,
-    /// Knows how the gateway is.
+    /// Makes status reports.
     pub reports: Arc<dyn Reports>,
     /// Counters, and the text of `/metrics`.
     pub metrics: Metrics,
-    /// Who is asked at each scrape.
+    /// Parts that are sampled at each scrape.
     pub sources: Vec<Arc<dyn Source>>,
 }
 
-/// The edge, ready to serve.
+/// The edge before it serves.
 #[derive(Debug)]
 pub struct Api {
     parts: ApiParts,
@@ -88,7 +89,7 @@ pub struct Api {
     roles: Vec<(&'static str, StreamName)>,
 }
 
-/// What all requests share.
+/// State that all requests share.
 #[derive(Debug)]
 struct EdgeState {
     streams: Streams,
@@ -112,12 +113,12 @@ struct EdgeState {
     ids: RequestIds,
     sync_seconds: Histogram,
     stop: CancellationToken,
-    /// For those who stay when their request is answered.
+    /// Starts tasks that outlive their request.
     tasks: Tasks,
 }
 
 impl Api {
-    /// Puts the edge together. `settings` count for requests that come after they were replaced.
+    /// Makes the edge. New `settings` apply to later requests.
     #[must_use]
     pub fn new(parts: ApiParts, settings: Arc<Live<Settings>>, roles: &Roles) -> Self {
         Self {

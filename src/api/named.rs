@@ -1,4 +1,4 @@
-//! What a request names: the variable parts of its path, and what is said of a name that nothing has.
+//! Names in requests: the variable parts of a path, and the detail about an unknown name.
 
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
@@ -8,10 +8,10 @@ use crate::json::nearest::nearest;
 
 use super::problem::{Code, Problem};
 
-/// So much of a wrong name is shown: an OCID has about 100 characters.
+/// Characters of a wrong name that an answer shows. An OCID has about 100.
 const SHOWN_CHARS_MAX: usize = 128;
 
-/// The variable parts of a path. What is no text names nothing.
+/// The variable parts of a path. A part that is not UTF-8 is 404.
 #[derive(Debug)]
 pub(super) struct Named<T>(pub(super) T);
 
@@ -30,8 +30,8 @@ where
     }
 }
 
-/// Says that nothing has a name, and which name was probably meant: "no stream is called `DataSyncStrem`; did you mean
-/// `DataSyncStream`?". If none of `names` is like it, `list` says where they can be seen.
+/// Returns the detail about an unknown name, with the nearest known one: "no stream is called `DataSyncStrem`; did you mean
+/// `DataSyncStream`?". If none of `names` is near, the detail ends with `list`, which says where to see them.
 pub(super) fn unknown<'a>(
     what: &str,
     wrong: &str,
@@ -41,7 +41,7 @@ pub(super) fn unknown<'a>(
     let shown: String = wrong.chars().take(SHOWN_CHARS_MAX).collect();
     let is_whole = shown.len() == wrong.len();
     let dots = if is_whole { "" } else { "…" };
-    // One that is too long for a name is like none, and is not compared with thousands of them.
+    // A text too long for a name is not compared with thousands of names.
     let near = is_whole.then(|| nearest(wrong, names)).flatten();
     match near {
         Some(near) => format!("no {what} is called `{shown}`; did you mean `{near}`?"),

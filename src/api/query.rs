@@ -1,4 +1,4 @@
-//! Query parameters: only those that a route knows, each once.
+//! Query parameters: a route accepts only those it knows, each once.
 
 use std::borrow::Cow;
 
@@ -17,10 +17,10 @@ const LIMIT_MAX: usize = 1000;
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// Reads them.
+    /// Reads the parameters of a request.
     ///
     /// # Errors
-    /// One is unknown or repeated: ignoring it would do something else than was asked, such as read all records again.
+    /// A parameter is unknown or repeated. Ignoring it could do something unwanted, such as read all records again.
     pub(super) fn parse(uri: &'a Uri, known: &[&str]) -> Result<Self, Problem> {
         let mut all: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -42,12 +42,12 @@ impl<'a> Query<'a> {
         named.map(|(_, value)| &**value)
     }
 
-    /// Returns how many items a list shall have, 1 to 1000; 100 if nothing is said.
+    /// Returns the largest number of items of a list: 1 to 1000, by default 100.
     pub(super) fn limit(&self) -> Result<usize, Problem> {
         self.limit_or(LIMIT_DEFAULT)
     }
 
-    /// The same with another number if nothing is said.
+    /// As [`Self::limit`], with another default.
     pub(super) fn limit_or(&self, default: usize) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else {
             return Ok(default);
@@ -56,7 +56,7 @@ impl<'a> Query<'a> {
         limit.ok_or_else(|| invalid(format!("limit is a number from 1 to {LIMIT_MAX}")))
     }
 
-    /// Returns a yes or no; no if nothing is said.
+    /// Returns a boolean; `false` if the parameter is absent.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),
@@ -66,9 +66,9 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Names a parameter that a route does not take, and those that it takes.
+/// Refuses an unknown parameter, and lists the known ones.
 fn unknown(name: &str, known: &[&str]) -> Problem {
-    // A name may be anything, so only its beginning is shown.
+    // A name can be of any length and content, so show only its beginning.
     let shown: String = name.chars().take(32).collect();
     invalid(match known {
         [] => format!("query parameter {shown:?} is unknown: this route takes none"),

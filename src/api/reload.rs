@@ -1,4 +1,4 @@
-//! `POST /v1/reload`: the configuration is read again, and the answer tells what came of it.
+//! `POST /v1/reload`: reads the configuration again, and answers with the applied settings.
 
 use std::{fmt, sync::Arc};
 
@@ -7,21 +7,24 @@ use axum::{Json, extract::State};
 use http::{HeaderMap, Uri};
 
 use crate::{
-    config::ConfigErrors, ingest::NotPaused, json::object, model::ids::StreamName,
+    config::{ConfigError, ConfigErrors, SettingPlace},
+    ingest::NotPaused,
+    json::object,
+    model::ids::StreamName,
     storage::StreamError,
 };
 
 use super::{
     EdgeState,
-    problem::{Code, Problem},
+    problem::{Code, Fault, Problem},
     query::Query,
     wire,
 };
 
-/// What reads the configuration again: the composition root, or a test that has its answer ready.
+/// Reads the configuration again: the composition root, or a test with a fixed answer.
 #[async_trait]
 pub trait Reloads: fmt::Debug + Send + Sync + 'static {
-    /// Reads it, and applies all of it or nothing.
+    /// Reads the configuration, and applies all of it or nothing.
     ///
     /// # Errors
     /// Each variant of [`ReloadError`] says what was applied.
@@ -31,16 +34,16 @@ pub trait Reloads: fmt::Debug + Send + Sync + 'static {
     async fn reload(&self) -> Result<Reloaded, ReloadError>;
 }
 
-/// What a reload came to. Keys are as they stand in a file.
+/// Result of a reload. Keys are spelled as in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Keys whose new values count from now on.
+    /// Keys with new values in use.
     pub applied: Vec<String>,
-    /// Keys that differ from what runs, and will until a restart.
+    /// Keys whose new values need a restart.
     pub needs_restart: Vec<String>,
 }
 
-/// Why a reload came to nothing.
+/// Why a reload failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The configuration is wrong; nothing was applied.
@@ -51,7 +54,7 @@ pub enum ReloadError {
     Stream {
         /// The stream.
         name: StreamName,
-        /// Why.
+        /// The reason.
         source: StreamError,
     },
     /// Submissions did not end in time for streams to be changed; nothing was applied.
@@ -62,7 +65,7 @@ pub enum ReloadError {
     Stopping,
 }
 
-/// An empty body, or an empty object.
+/// Bytes of a body, which is empty or an empty object.
 const BODY_BYTES_MAX: usize = 1 << 10;
 
 pub(super) async fn reload(
@@ -87,4 +90,38 @@ pub(super) async fn reload(
         applied: reloaded.applied,
         needs_restart: reloaded.needs_restart,
     }))
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ReloadError::Invalid(wrong) => Self {
+                errors: wrong.0.into_iter().map(Fault::from).collect(),
+                ..Self::new(Code::ConfigInvalid, detail)
+            },
+            ReloadError::Stream { source, .. } => {
+                let why = Self::from(source);
+                Self {
+                    detail: format!("{detail} ({})", why.detail),
+                    ..why
+                }
+            }
+            ReloadError::Busy(_) => Self::new(Code::QueueFull, detail).retry_after(5),
+            ReloadError::Stopping => Self::draining(),
+        }
+    }
+}
+
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            detail: match error.place {
+                SettingPlace::Default => error.message,
+                place => format!("{place}: {}", error.message),
+            },
+            pointer: error.key,
+            code: "setting_invalid",
+        }
+    }
 }

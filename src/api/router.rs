@@ -1,4 +1,4 @@
-//! Every route but the hot one.
+//! All routes except `POST /stream/sync`, which the server answers before the router.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use super::{
     sync,
 };
 
-/// A route: its path, and its methods, in the order in which `Allow` names them, with who may use them.
+/// A route: its path, and its methods in the order of `Allow`, each with the callers that may use it.
 pub(super) type Route = (&'static str, &'static [(&'static str, Who)]);
 
-/// Every route that there is. `POST /stream/sync` is answered before the router; it stands here for the other methods.
+/// Every route. `/stream/sync` is here for its other methods.
 pub(super) const ROUTES: [Route; 24] = [
     ("/stream/sync", &[("POST", Who::Source)]),
     ("/stream/retry", &[("POST", Who::Operator)]),
@@ -93,7 +93,7 @@ pub(super) const ROUTES: [Route; 24] = [
     ("/metrics", &[("GET,HEAD", Who::User)]),
 ];
 
-/// Those that say how the gateway is; a part of the space for answers is kept for them.
+/// Routes whose answers may use the space kept for status answers.
 const LOOKS: [&str; 5] = [
     "/v1/status",
     "/v1/ledger",
@@ -162,7 +162,7 @@ pub(super) fn router(shared: Arc<EdgeState>) -> Router {
         .with_state(shared)
 }
 
-/// Lets only those through who may use the route.
+/// Refuses a caller that may not use the route.
 async fn permitted(
     path: MatchedPath,
     Extension(caller): Extension<Caller>,
@@ -175,19 +175,19 @@ async fn permitted(
     Ok(next.run(request).await)
 }
 
-/// Returns who may use a route; `None` for a method that it does not have.
+/// Returns the callers that may use a route; `None` if the route does not have this method.
 fn who(path: &str, method: &str) -> Option<Who> {
     match ROUTES.iter().find(|(of, _)| *of == path) {
         Some((_, methods)) => methods
             .iter()
             .find(|(names, _)| names.split(',').any(|name| name == method))
             .map(|(_, who)| *who),
-        // Whoever leaves a route out of the list shall not open it to everyone.
+        // A route that is missing from the table must not be open to everyone.
         None => Some(Who::Administrator),
     }
 }
 
-/// Returns the methods that a path has, as `Allow` names them; `None` if there is no such path.
+/// Returns the methods of a path, as `Allow` names them; `None` if no route has the path.
 pub(super) fn methods(path: &str) -> Option<String> {
     let (_, methods) = ROUTES.iter().find(|(route, _)| fits(route, path))?;
     let methods: Vec<&str> = methods
@@ -197,7 +197,7 @@ pub(super) fn methods(path: &str) -> Option<String> {
     Some(methods.join(", "))
 }
 
-/// Returns whether a path is one of a route, whose variable parts are in braces.
+/// Returns whether a path matches a route, whose variable parts are in braces.
 fn fits(route: &str, path: &str) -> bool {
     let (mut parts, mut named) = (route.split('/'), path.split('/'));
     loop {
@@ -227,7 +227,7 @@ async fn measured(
     response
 }
 
-/// `server.rs` answers this route before the router sees it.
+/// The handler of `POST /stream/sync`, which `server/mod.rs` answers before the router.
 async fn unreached() -> Problem {
     Problem::internal("the sync route came to the router")
 }

@@ -1,4 +1,4 @@
-//! What the edge takes from the configuration; it can be replaced while requests are served.
+//! Settings of the edge. A reload replaces them while requests are served.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,7 @@ pub struct Settings {
     pub(super) token_header: HeaderName,
     pub(super) batch_bytes_max: usize,
     pub(super) batch_len_max: usize,
-    /// Those of the configuration, by name.
+    /// Configured targets by name.
     pub(super) targets: BTreeMap<String, TargetId>,
     pub(super) retry_records_max: u64,
     pub(super) retry_time_budget: Duration,
@@ -31,13 +31,13 @@ pub struct Settings {
     pub(super) outcome_streams: Vec<StreamName>,
 }
 
-/// The configuration has a name for a header that is none. `config::load` finds this before.
+/// `sync.token_header` is not a header name. `config::load` refuses such a configuration earlier.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("sync.token_header is no header name")]
+#[error("sync.token_header is not a header name")]
 pub struct TokenHeaderInvalid;
 
 impl Settings {
-    /// Takes what the edge needs out of the configuration.
+    /// Takes the settings of the edge from the configuration.
     ///
     /// # Errors
     /// [`TokenHeaderInvalid`].
@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// An origin that cannot be read is found when dispatch takes its settings.
+/// Returns the targets by name. Dispatch reports an invalid origin, so this function skips it.
 fn targets(config: &Config) -> BTreeMap<String, TargetId> {
     let named = config.targets.iter().filter_map(|target| {
         let origin = Origin::bare(&target.origin).ok()?;

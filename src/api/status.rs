@@ -1,5 +1,5 @@
-//! `GET /v1/status`: how the gateway is, in one look. A user sees names, counts, states and causes. Two things are for
-//! operators: reasons, because they may tell what a target said, and the path of the data directory.
+//! `GET /v1/status`. A user sees names, counts, states and causes. Only operators see reasons, because they can quote the
+//! answer of a target, and the path of the data directory.
 
 use std::{fmt, sync::Arc};
 
@@ -18,12 +18,12 @@ use crate::{
 
 use super::{EdgeState, access::Caller, problem::Problem, query::Query, wire::CauseView};
 
-/// Entries of the lists of targets, open records, readers and streams; `more…` says how many there are beyond.
+/// Entries of each list; `more…` is the number of further ones.
 const ENTRIES_MAX: usize = 100;
-/// Problems.
+/// Entries of the list of problems.
 const PROBLEMS_MAX: usize = 50;
 
-/// The maker of reports, or a test that has its report ready.
+/// Makes reports: [`Status`], or a test with a fixed report.
 #[async_trait]
 pub trait Reports: fmt::Debug + Send + Sync + 'static {
     /// As [`Status::report`].
@@ -58,7 +58,7 @@ pub(super) struct StatusView {
     version: &'static str,
     at: String,
     started_at: String,
-    /// The caller's role is one that sees reasons, and the data directory.
+    /// The role of the caller may see reasons and the data directory.
     shows_reasons: bool,
     problems: Vec<ProblemView>,
     more_problems: usize,
@@ -94,9 +94,9 @@ struct TargetView {
     name: String,
     state: &'static str,
     since: Option<String>,
-    /// Of a breaker that is open: when one call may probe.
+    /// If the breaker is open: the time of its next probe.
     until: Option<String>,
-    /// The target has asked for that by `Retry-After`.
+    /// The target requested this time by `Retry-After`.
     until_asked: bool,
     in_flight: usize,
     pending: u64,
@@ -116,9 +116,9 @@ struct LastCauseView {
 #[derive(Debug, Serialize)]
 struct OpenView {
     stream: String,
-    /// `*` = all that are not told apart, `null` = none that can be called.
+    /// `*` = several targets counted together, `null` = the records have no target that can be called.
     target: Option<String>,
-    /// `null` = not called yet.
+    /// `null` = no call has failed yet.
     cause: Option<CauseView>,
     count: u64,
     first: String,
@@ -129,9 +129,9 @@ struct OpenView {
 #[serde(rename_all = "camelCase")]
 struct OpenRecordsView {
     count: u64,
-    /// How many of them `open` tells of.
+    /// How many of them `open` covers.
     looked_at: u64,
-    /// These are all.
+    /// `open` covers all of them.
     complete: bool,
     streams: Vec<StreamOpenView>,
 }
@@ -147,7 +147,7 @@ struct StreamOpenView {
 struct DiskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     dir: Option<String>,
-    /// `null` = the disk has not answered.
+    /// `null` = the disk has not answered in time.
     free_bytes: Option<u64>,
     free_bytes_min: Option<u64>,
     reserve_bytes: Option<u64>,
@@ -179,18 +179,18 @@ struct DifferenceView {
     difference: i64,
 }
 
-/// What runs now of a retry.
+/// A running retry.
 #[derive(Debug, Serialize)]
 struct RetryView {
     stream: String,
     since: String,
-    /// A user, or the address of a caller without a name.
+    /// The user that started it, or the address of a caller without a name.
     by: Option<String>,
     done: u64,
     total: u64,
 }
 
-/// A reader; which members it has depends on its kind.
+/// A reader. Its kind decides its members.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ReaderView {
@@ -289,7 +289,7 @@ fn first<T, V>(all: &[T], len_max: usize, view: impl Fn(&T) -> V) -> Vec<V> {
     all.iter().take(len_max).map(view).collect()
 }
 
-/// Returns the words of `/readyz`.
+/// Returns the state in the words of `/readyz`.
 fn state(health: &Health) -> &'static str {
     match health {
         Health::Running => "running",

@@ -1,14 +1,16 @@
-//! `POST /stream/sync`: from headers and body to a submission, from its places to the answer.
+//! `POST /stream/sync`: makes a submission of headers and body, and an answer of its partitions and offsets.
 //!
-//! Of the request's headers it looks at the token's, `Content-Type`, `Content-Encoding`, `Accept`, `Idempotency-Key` and
-//! `traceparent`.
+//! It reads these headers: the token's, `Content-Type`, `Content-Encoding`, `Accept`, `Idempotency-Key`, `traceparent`.
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 use hyper::body::{Body as _, Incoming};
 
-use crate::ingest::{Accepted, Form, IdempotencyKey, Submission, Warning};
+use crate::{
+    ingest::{Accepted, Error, Form, IdempotencyKey, Submission, Warning},
+    secrets::PrepareError,
+};
 
 use super::{
     EdgeState, Settings,
@@ -22,7 +24,7 @@ use super::{
 /// The route.
 pub(super) const PATH: &str = "/stream/sync";
 
-/// What a submission can be refused with.
+/// The codes of refused submissions. Metrics show each of them from the start.
 pub(super) const REFUSALS: [Code; 17] = [
     Code::InvalidRequest,
     Code::InvalidMessage,
@@ -43,13 +45,13 @@ pub(super) const REFUSALS: [Code; 17] = [
     Code::StateFull,
 ];
 
-/// Answers that may have no more than this take no space before.
+/// An answer to a batch that may be larger takes its space before the batch is stored.
 const SMALL_ANSWER_BYTES_MAX: usize = 16 << 10;
 
-/// Who sends, as long as there are no sources with names.
+/// The name of every source.
 const SOURCE: &str = "default";
 
-/// What is shown of the name of a header.
+/// Characters of a header name that a warning shows.
 const NAME_SHOWN_MAX: usize = 128;
 
 const MESSAGE_ID: HeaderName = HeaderName::from_static("x-message-id");
@@ -72,7 +74,7 @@ pub(super) async fn answer(
         .bodies
         .read_from(Sender::Source, headers, body, settings.batch_bytes_max)
         .await?;
-    // What is stored cannot be refused for the sake of its answer, so the space for that is taken before.
+    // A stored batch must get its answer, so the space for the answer is taken before.
     let is_batch = lines || !body.bytes.trim_ascii_start().starts_with(b"{");
     let space = match answer_bytes_max(body.bytes.len(), settings.batch_len_max) {
         bytes if is_batch && bytes > SMALL_ANSWER_BYTES_MAX => {
@@ -114,7 +116,7 @@ pub(super) async fn answer(
     })
 }
 
-/// Returns whether a media type is one of JSON values of which each has a line of its own. None of these is registered.
+/// Returns whether a media type is JSON lines. None of these names is registered.
 fn is_of_lines(kind: &str) -> bool {
     const LINES: [&str; 6] = [
         "application/x-ndjson",
@@ -127,21 +129,21 @@ fn is_of_lines(kind: &str) -> bool {
     LINES.iter().any(|one| kind.eq_ignore_ascii_case(one))
 }
 
-/// Returns the most that the answer to a body may have.
+/// Returns the largest size of the answer to a body.
 fn answer_bytes_max(body_bytes: usize, batch_len_max: usize) -> usize {
-    // A message has a URL and a method, and a result a stream's name, two numbers, an id and a warning.
+    // A message has at least a URL and an operation. A result has a stream name, two numbers, an id and a warning.
     const MESSAGE_BYTES_MIN: usize = 64;
     const RESULT_BYTES_MAX: usize = 512;
-    // Further warnings are few, however many messages there are (`ingest`).
+    // Ingest bounds the warnings of one answer.
     const WARNINGS_BYTES_MAX: usize = 32 << 10;
-    // The one about the request.
+    // The warning about the request.
     const WARNING_BYTES_MAX: usize = 512;
     let results = (body_bytes / MESSAGE_BYTES_MIN).min(batch_len_max) * RESULT_BYTES_MAX;
     let warnings = (2 * body_bytes).min(WARNINGS_BYTES_MAX);
     results + warnings + WARNING_BYTES_MAX
 }
 
-/// Returns a warning if the token stands where it is not looked for.
+/// Returns a warning if the request has `Authorization`, and the gateway reads the token from another header.
 fn unheeded(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -161,7 +163,7 @@ fn unheeded(
     })
 }
 
-/// `of_request` is a warning about the request as a whole; the first result has it.
+/// Writes the answer. `of_request` is a warning about the whole request; the first result shows it.
 fn success(accepted: &Accepted, text: bool, of_request: Option<wire::WarningView>) -> Response {
     let mut ids: Vec<String> = accepted
         .placed
@@ -249,7 +251,7 @@ fn warning(warning: &Warning) -> wire::WarningView {
     }
 }
 
-/// Returns the target's token, if one came.
+/// Returns the token for the target, if the request has one.
 fn token<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
     let invalid = |what: &str| Problem::new(Code::InvalidRequest, format!("header {name} {what}"));
     let value = one(headers, name).map_err(|()| invalid("is there more than once"))?;
@@ -260,7 +262,7 @@ fn token<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str
     Ok(Some(token).filter(|token| !token.is_empty()))
 }
 
-/// Returns the source's name for this request, if it gave one.
+/// Returns the idempotency key of the request.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey<'_>>, Problem> {
     let invalid = |what: &str| {
         let what = format!("header {IDEMPOTENCY_KEY} {what}");
@@ -274,7 +276,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey<'_>>, Pr
     key.ok_or_else(|| invalid(IdempotencyKey::RULE)).map(Some)
 }
 
-/// Returns the request's `traceparent` if it is one (W3C Trace Context, version 00 and later ones that begin alike).
+/// Returns a well-formed `traceparent` (W3C Trace Context, version 00, or a later one with the same fields first).
 fn traceparent(headers: &HeaderMap) -> Option<&str> {
     let text = one(headers, &HeaderName::from_static("traceparent")).ok()??;
     let text = text.to_str().ok()?;
@@ -290,7 +292,7 @@ fn traceparent(headers: &HeaderMap) -> Option<&str> {
     (whole && version != "ff" && !zero(trace) && !zero(parent)).then_some(text)
 }
 
-/// What `Accept` names first, plain text or not; `None` if it names neither text nor JSON.
+/// Returns whether `Accept` names plain text before JSON; `None` if it names neither.
 fn wants_text(headers: &HeaderMap) -> Option<bool> {
     headers
         .get_all(header::ACCEPT)
@@ -303,6 +305,57 @@ fn wants_text(headers: &HeaderMap) -> Option<bool> {
             let text = is("text/plain").then_some(true);
             text.or_else(|| (is("application/json") || is("application/*")).then_some(false))
         })
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid(errors) => Self::invalid(Code::InvalidMessage, errors),
+            Error::TooLarge { .. } => Self::new(Code::BodyTooLarge, error.to_string()),
+            Error::SecretNotForTarget { pointer } => Self::new(
+                Code::SecretNotForTarget,
+                format!(
+                    "{pointer}: present the token for this target once, in the request's header"
+                ),
+            ),
+            Error::Secret(error) => error.into(),
+            Error::IdempotencyMismatch => Self::new(
+                Code::IdempotencyMismatch,
+                "nothing was stored; this Idempotency-Key came with another body before, so another request needs another key",
+            ),
+            Error::IdempotencyInFlight => Self::new(
+                Code::IdempotencyInFlight,
+                "another request with this Idempotency-Key has no answer yet; send this one again to get its answer",
+            )
+            .retry_after(1),
+            Error::StreamGone(_) | Error::ReplyMalformed => Self::internal(error),
+            Error::Unanswered => {
+                let told = "the disk has not answered in time; the message may still be stored";
+                let mut problem = Self::new(Code::MaybeStored, told).retry_after(60);
+                problem.cause = Some(error.to_string().into());
+                problem
+            }
+            Error::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<PrepareError> for Problem {
+    fn from(error: PrepareError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PrepareError::NameInvalid | PrepareError::TooManyTargets => {
+                Self::new(Code::InvalidRequest, detail)
+            }
+            PrepareError::TokenTooLong => Self::new(Code::HeadersTooLarge, detail),
+            // No `Retry-After`, because waiting makes no room: an operator must.
+            PrepareError::Full | PrepareError::RecordsUnreadable => {
+                Self::new(Code::SecretsFull, detail)
+            }
+            PrepareError::MakingRoom => Self::new(Code::QueueFull, detail).retry_after(1),
+            PrepareError::Unreadable | PrepareError::NoRandom => Self::internal(error),
+        }
+    }
 }
 
 #[cfg(test)]

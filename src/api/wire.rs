@@ -1,4 +1,4 @@
-//! The shapes of the contract (`routes.md`), and nothing else; each is made from values of ours at once.
+//! Bodies of answers: their members and spelling, and nothing else.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -21,10 +21,10 @@ pub(super) struct ProblemView<'a> {
     pub(super) request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) earliest: Option<u64>,
-    /// Of a retry or purge that is running.
+    /// Start of the running retry or purge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) since: Option<String>,
-    /// The user who asked for it, or the address of a caller without a name.
+    /// The user that started it, or the address of a caller without a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) by: Option<&'a str>,
 }
@@ -36,7 +36,7 @@ pub(super) struct FieldErrorView<'a> {
     pub(super) detail: &'a str,
 }
 
-/// Answer to one message, and one result of a batch.
+/// Answer to one message, or one result of a batch.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MessageAccepted<'a> {
@@ -49,7 +49,7 @@ pub(super) struct MessageAccepted<'a> {
 }
 
 impl MessageAccepted<'_> {
-    /// Writes what serde would, in a fraction of the time: none of these texts has anything to escape.
+    /// Writes the same bytes as serde in a fraction of the time. None of these texts needs escapes.
     pub(super) fn write(&self, body: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
         for part in [
@@ -91,7 +91,7 @@ pub(super) struct Reloaded {
     pub(super) needs_restart: Vec<String>,
 }
 
-/// Answer of `POST /stream/retry`; the first four members and their spelling are the sample's.
+/// Answer of `POST /stream/retry`. The first four members have the spelling of the OCI sample.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RetryDone {
@@ -103,13 +103,13 @@ pub(super) struct RetryDone {
     pub(super) attempted: u64,
     pub(super) delivered: u64,
     pub(super) moved: u64,
-    /// How many copies of failed records each stream got; together they are `moved`.
+    /// Copies of failed records, by stream; the sum is `moved`.
     pub(super) moved_to: BTreeMap<String, u64>,
     pub(super) skipped: u64,
     pub(super) unmatched: u64,
     pub(super) start_offset: u64,
     pub(super) next_offset: u64,
-    /// Of one partition.
+    /// Set if one partition was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tail: Option<u64>,
     pub(super) trimmed: u64,
@@ -124,40 +124,40 @@ pub(super) struct RetryDone {
     pub(super) partitions: Option<BTreeMap<String, RetryPosition>>,
 }
 
-/// Why a retry has ended before any of its bounds.
+/// Why a retry stopped before its bounds.
 #[derive(Debug, Serialize)]
 pub(super) struct RetryStopped {
     pub(super) reason: &'static str,
     pub(super) target: String,
-    /// Of a target that fails, as in `byStatus`.
+    /// Cause of a failing target, as in `byStatus`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) calls: Option<u32>,
-    /// Of a target that is open.
+    /// Set if the breaker of the target is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<String>,
 }
 
-/// Records that a retry has left as they are because their target is open.
+/// Records that a retry skipped because the breaker of their target is open.
 #[derive(Debug, Serialize)]
 pub(super) struct RetryWaiting {
-    /// `*` = all that are not named.
+    /// `*` = all targets that are not named.
     pub(super) target: String,
     pub(super) count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<String>,
 }
 
-/// Where the group of a retry stands.
+/// Positions of the group of a retry.
 #[derive(Debug, Serialize)]
 pub(super) struct RetryGroup {
     pub(super) name: String,
-    /// The last offset that is done, by partition; -1 before the first.
+    /// The last processed offset of each partition; -1 before the first.
     pub(super) positions: BTreeMap<String, i64>,
 }
 
-/// Where one partition of `readPartition: "*"` stands.
+/// Progress in one partition of `readPartition: "*"`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RetryPosition {
@@ -169,7 +169,7 @@ pub(super) struct RetryPosition {
     pub(super) end_of_stream: bool,
 }
 
-/// Any list.
+/// A page of a list.
 #[derive(Debug, Serialize)]
 pub(super) struct List<T> {
     pub(super) items: Vec<T>,
@@ -195,21 +195,21 @@ pub(super) struct StreamView {
 #[derive(Debug, Serialize)]
 pub(super) struct PurgeDone {
     pub(super) stream: String,
-    /// When the records went; of a stream that nothing has come into since its last purge, the time of that.
+    /// Time of the purge. If the stream was empty since an earlier purge, the time of that one.
     pub(super) at: Option<String>,
     pub(super) removed: u64,
-    /// Those of them that had no end.
+    /// Removed records that were open.
     pub(super) discarded: u64,
     pub(super) partitions: Vec<PartitionPurged>,
 }
 
-/// What was removed of one partition.
+/// Records removed from one partition.
 #[derive(Debug, Serialize)]
 pub(super) struct PartitionPurged {
     pub(super) partition: String,
     pub(super) removed: u64,
     pub(super) discarded: u64,
-    /// Where the next record goes.
+    /// Offset of the next record.
     pub(super) tail: u64,
 }
 
@@ -244,13 +244,13 @@ pub(super) struct PartitionView {
     pub(super) counts: CountsView,
 }
 
-/// How many records came in and how they ended; `appended` = the others + `open` of the partition.
+/// Records of a partition by settlement. `appended` is the sum of the others and of the partition's `open`.
 #[derive(Debug, Serialize)]
 pub(super) struct CountsView {
     pub(super) appended: u64,
     pub(super) delivered: u64,
     pub(super) filtered: u64,
-    pub(super) routed: u64,
+    /// Moved to an error stream: by a first dispatch or by a retry.
     pub(super) moved: u64,
     pub(super) discarded: u64,
     pub(super) expired: u64,
@@ -263,8 +263,7 @@ impl From<Counts> for CountsView {
             appended: counts.appended_len(),
             delivered: counts.delivered,
             filtered: counts.filtered,
-            routed: counts.routed,
-            moved: counts.moved,
+            moved: counts.routed + counts.moved,
             discarded: counts.discarded,
             expired: counts.expired,
             lost: counts.lost,
@@ -280,7 +279,7 @@ pub(super) struct ReaderView {
     pub(super) lag: u64,
 }
 
-/// What stands behind `items` in a page of one partition.
+/// Members after `items` in a page of one partition.
 #[derive(Debug, Serialize)]
 pub(super) struct PageEnd {
     pub(super) next: Option<u64>,
@@ -288,7 +287,7 @@ pub(super) struct PageEnd {
     pub(super) tail: u64,
 }
 
-/// What stands behind `items` in a page of all partitions.
+/// Members after `items` in a page of all partitions.
 #[derive(Debug, Serialize)]
 pub(super) struct MergedPageEnd {
     pub(super) next: Option<String>,
@@ -326,11 +325,11 @@ pub(super) struct RecordView {
 #[derive(Debug, Serialize)]
 pub(super) struct WaitingView {
     pub(super) r#for: &'static str,
-    /// Of the last call.
+    /// Cause of the last failed call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<CauseView>,
     pub(super) attempts: u32,
-    /// When it can go on at the earliest.
+    /// Earliest time of its next call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<String>,
 }
@@ -341,15 +340,15 @@ pub(super) struct SettlementView {
     pub(super) end: &'static str,
     pub(super) at: String,
     pub(super) attempts: u32,
-    /// That of the last answer, if a target answered.
+    /// Status of the last answer, if a target answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
-    /// Where the copy of a record is that was moved, unless that stream is gone.
+    /// The copy of a moved record, unless its stream is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) to: Option<CopyView>,
 }
 
-/// The place of a copy.
+/// Partition and offset of a copy.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CopyView {
     pub(super) stream: String,
@@ -386,4 +385,19 @@ pub(super) struct Ready {
 pub(super) struct NotReady {
     pub(super) reasons: Vec<&'static str>,
     pub(super) secrets_full_percent: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moved_counts_records_that_a_dispatch_or_a_retry_moved() {
+        let counts = Counts {
+            routed: 2,
+            moved: 3,
+            ..Counts::default()
+        };
+        assert_eq!(CountsView::from(counts).moved, 5);
+    }
 }

@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn what_is_wrong_comes_first_and_each_sentence_once() {
         check(
-            json!({"title": "The request is invalid", "detail": "begin is earliest", "code": "begin_invalid", "requestId": "6f-1",
+            json!({"title": "Invalid request", "detail": "begin is earliest", "code": "begin_invalid", "requestId": "6f-1",
                 "errors": [{"pointer": "/begin", "code": "wrong_type", "detail": "begin is earliest"}]}),
             "--begin: begin is earliest\n(the gateway answered 400 begin_invalid, request 6f-1)",
         );
@@ -310,7 +310,7 @@ mod tests {
             json!({ "messages": messages.collect::<Vec<_>>() })
         };
         check(
-            envelope(&["There is nothing here: no data stream is called `a: b`"]),
+            envelope(&["Not found: no data stream is called `a: b`"]),
             "no data stream is called `a: b`\n(the gateway answered 400 not_found)",
         );
         check(

@@ -47,7 +47,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-pub use call::address::Forbidden;
 pub use call::credentials::{Credential, CredentialError, Credentials, NewestVersions};
 pub use outcome::Cause;
 pub use outcome::table::KeyInvalid;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Du
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{
-    call::{address::AddressRule, request::SecretHeader},
+    call::request::SecretHeader,
     outcome::table::OutcomeTable,
     queue::{backoff::Backoff, target_queue::Limits},
     target_id::TargetId,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     authorities,
     config::{self, Config, Roles},
-    model::target::Origin,
+    model::{address::AddressRule, target::Origin},
 };
 
 /// Settings of dispatch and retry, from `[dispatch]`, `[[targets]]`, `[outcomes]`, `[roles]`, `push.masked_headers` and
@@ -159,7 +159,11 @@ impl Settings {
             roles: config.roles.clone(),
             masked_headers: config.masked_headers(),
             outward: Outward {
-                rule: AddressRule::new(dispatch, listen),
+                rule: AddressRule::new(
+                    dispatch.private_addresses,
+                    dispatch.loopback_addresses,
+                    listen,
+                ),
                 tls,
                 addresses_kept: Duration::from_millis(dispatch.dns_ms),
             },

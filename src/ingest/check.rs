@@ -1,11 +1,15 @@
-//! The slow way through a submission: every fault at once, and what lenient mode takes in spite of them.
+//! The slow way through a message: it names every fault, and reads what lenient mode accepts.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
 use crate::{
-    json::nearest::{did_you_mean, missing},
+    json::{
+        faults::{Faults, FieldCode, REPEATED, Wrong, fault, is_full, pointer_to},
+        nearest::{did_you_mean, missing},
+        scan::{self, Members, Start},
+    },
     model::{
         message::{MEMBERS, Message},
         slip::Slips,
@@ -13,83 +17,51 @@ use crate::{
     },
 };
 
-use super::{
-    FieldCode, FieldError, Limits, Warning,
-    envelope::Checked,
-    field::{self, Wrong},
-};
-use crate::json::scan::{self, Members, Start};
+use super::{Warning, envelope::Checked, field, read::Limits};
 
-/// Faults named for one submission, at most.
-pub(super) const ERRORS_LEN_MAX: usize = 100;
-
-/// Collects faults under a JSON pointer.
-#[derive(Debug, Default)]
-pub(super) struct Faults {
-    errors: Vec<FieldError>,
+/// Adds a fault under a pointer.
+pub(super) fn add(faults: &mut Faults, pointer: &str, (code, detail): Wrong) {
+    fault(faults, pointer, code, &detail);
 }
 
-impl Faults {
-    pub(super) fn add(&mut self, pointer: String, (code, detail): Wrong) {
-        if self.errors.len() < ERRORS_LEN_MAX {
-            self.errors.push(FieldError {
-                pointer,
-                code,
-                detail,
-            });
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.errors.is_empty()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.errors.len() >= ERRORS_LEN_MAX
-    }
-
-    pub(super) fn into_errors(self) -> Vec<FieldError> {
-        self.errors
-    }
-
-    fn check(&mut self, pointer: &str, checked: Result<(), Wrong>) {
-        if let Err(wrong) = checked {
-            self.add(pointer.to_owned(), wrong);
-        }
+fn check(faults: &mut Faults, pointer: &str, checked: Result<(), Wrong>) {
+    if let Err(wrong) = checked {
+        add(faults, pointer, wrong);
     }
 }
 
 /// The members of an envelope.
 const OUTER: [&str; 2] = ["streamKey", "streamMessage"];
 
-/// Adds every fault of one message; `at` is its place, empty for a message that is alone.
+/// Adds every fault of one message; `at` is its pointer, empty if the body is one message.
 pub(super) fn explain(text: &str, start: Start, at: &str, limits: &Limits, faults: &mut Faults) {
     let Some(members) = members(text, start, at, faults) else {
         return;
     };
     for name in unknown(&members, &OUTER) {
-        // A body may have a million of them.
-        if faults.is_full() {
+        if is_full(faults) {
             break;
         }
         let near = did_you_mean(name, OUTER);
         let what = format!("a message has streamKey and streamMessage, nothing else{near}");
-        faults.add(
-            format!("{at}/{}", escaped(name)),
-            (FieldCode::UnknownMember, what),
+        fault(
+            faults,
+            &pointer_to(at, name),
+            FieldCode::UnknownMember,
+            &what,
         );
     }
     repeated(&members, &OUTER, at, faults);
     if let Some(key) = members.last("streamKey").filter(|key| !scan::is_null(key)) {
         let at = format!("{at}/streamKey");
         match scan::string(key) {
-            Some(key) => faults.check(&at, field::key(&key, limits.key_bytes_max)),
-            None => faults.add(at, wrong_type("a string or null")),
+            Some(key) => check(faults, &at, field::key(&key, limits.key_bytes_max)),
+            None => add(faults, &at, wrong_type("a string or null")),
         }
     }
     let at = format!("{at}/streamMessage");
     match members.last("streamMessage") {
-        None => faults.add(at, required("streamMessage", &members, &OUTER)),
+        None => add(faults, &at, required("streamMessage", &members, &OUTER)),
         Some(message) => explain_message(message, &at, limits, faults),
     }
 }
@@ -110,10 +82,10 @@ fn explain_message(message: &RawValue, at: &str, limits: &Limits, faults: &mut F
     ] {
         let at = format!("{at}/{name}");
         match members.last(name) {
-            None => faults.add(at, required(name, &members, &MEMBERS)),
+            None => add(faults, &at, required(name, &members, &MEMBERS)),
             Some(value) => match scan::string(value) {
-                Some(text) => faults.check(&at, rule(&text)),
-                None => faults.add(at, wrong_type("a string")),
+                Some(text) => check(faults, &at, rule(&text)),
+                None => add(faults, &at, wrong_type("a string")),
             },
         }
     }
@@ -121,8 +93,8 @@ fn explain_message(message: &RawValue, at: &str, limits: &Limits, faults: &mut F
     if let Some(name) = present("vaultSecretName") {
         let at = format!("{at}/vaultSecretName");
         match scan::string(name) {
-            Some(name) => faults.check(&at, field::secret_name(&name)),
-            None => faults.add(at, wrong_type("a string or null")),
+            Some(name) => check(faults, &at, field::secret_name(&name)),
+            None => add(faults, &at, wrong_type("a string or null")),
         }
     }
     if let Some(headers) = present("targetRestApiHeaders") {
@@ -139,12 +111,12 @@ type Rule<'a> = dyn Fn(&str) -> Result<(), Wrong> + 'a;
 
 fn explain_headers(headers: &RawValue, at: &str, limits: &Limits, faults: &mut Faults) {
     let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(headers.get()) else {
-        faults.add(at.into(), wrong_type("an array of {\"key\", \"value\"}"));
+        add(faults, at, wrong_type("an array of {\"key\", \"value\"}"));
         return;
     };
     let mut pairs = Vec::new();
     for (index, entry) in entries.into_iter().enumerate() {
-        if faults.is_full() {
+        if is_full(faults) {
             return;
         }
         let at = format!("{at}/{index}");
@@ -156,16 +128,16 @@ fn explain_headers(headers: &RawValue, at: &str, limits: &Limits, faults: &mut F
         let mut text = |name: &str, rule: &Rule<'_>| {
             let at = format!("{at}/{name}");
             let Some(value) = members.last(name) else {
-                faults.add(at, required(name, &members, &known));
+                add(faults, &at, required(name, &members, &known));
                 return Cow::Borrowed("");
             };
             match scan::string(value) {
                 Some(text) => {
-                    faults.check(&at, rule(&text));
+                    check(faults, &at, rule(&text));
                     text
                 }
                 None => {
-                    faults.add(at, wrong_type("a string"));
+                    add(faults, &at, wrong_type("a string"));
                     Cow::Borrowed("")
                 }
             }
@@ -174,12 +146,16 @@ fn explain_headers(headers: &RawValue, at: &str, limits: &Limits, faults: &mut F
         pairs.push((name, text("value", &field::header_value)));
     }
     let pairs = pairs.iter().map(|(name, value)| (&**name, &**value));
-    faults.check(at, field::headers_len(pairs, limits.headers_bytes_max));
+    check(
+        faults,
+        at,
+        field::headers_len(pairs, limits.headers_bytes_max),
+    );
 }
 
-/// Reads what the sample would store: any JSON as `streamMessage`, any scalar as key, other members dropped.
+/// Reads a message as the OCI sample does: `streamMessage` is any JSON, the key any scalar; other members are dropped.
 ///
-/// What cannot be called has no target, and fails at dispatch as `invalid`.
+/// A message that cannot be called has no target, and its dispatch fails with cause `invalid`.
 pub(super) fn read_leniently<'a>(
     text: &'a str,
     start: Start,
@@ -190,14 +166,14 @@ pub(super) fn read_leniently<'a>(
     let members = members(text, start, at, faults)?;
     let Some(message) = members.last("streamMessage") else {
         let wrong = required("streamMessage", &members, &OUTER);
-        faults.add(format!("{at}/streamMessage"), wrong);
+        add(faults, &format!("{at}/streamMessage"), wrong);
         return None;
     };
     let key = members
         .last("streamKey")
         .map_or(Cow::Borrowed(""), key_text);
     if let Err(wrong) = field::key(&key, limits.key_bytes_max) {
-        faults.add(format!("{at}/streamKey"), wrong);
+        add(faults, &format!("{at}/streamKey"), wrong);
         return None;
     }
     let value = message.get();
@@ -213,15 +189,19 @@ pub(super) fn read_leniently<'a>(
         });
     };
     if let Err(wrong) = field::secret_name(message.secret_name().unwrap_or_default()) {
-        // No secret can have this name, so the token that came along would be lost.
-        faults.add(format!("{at}/streamMessage/vaultSecretName"), wrong);
+        // No secret can have this name, so the token of the request would be lost.
+        add(
+            faults,
+            &format!("{at}/streamMessage/vaultSecretName"),
+            wrong,
+        );
         return None;
     }
     let target: Option<Origin> = field::url(&message.target_rest_api).ok();
     Some(Checked::new(key, value, target, message, limits))
 }
 
-/// Returns which members of a message that cannot be called are nearly ours: perhaps that is why it cannot.
+/// Returns the members with nearly a known name. They may be the reason why the message cannot be called.
 fn slips(message: &str) -> Vec<Warning> {
     let members = Members::parse(message).map_or(Vec::new(), |members| members.0);
     let mut slips = Slips::default();
@@ -237,7 +217,7 @@ fn slips(message: &str) -> Vec<Warning> {
         .collect()
 }
 
-/// The text of a key as the sample takes it; `null`, objects and arrays are no key.
+/// Returns the text of a key as the OCI sample does; `null`, objects and arrays are an empty key.
 fn key_text(value: &RawValue) -> Cow<'_, str> {
     match value.get().as_bytes().first() {
         Some(b'"') => scan::string(value).unwrap_or_default(),
@@ -250,7 +230,7 @@ fn members<'a>(text: &'a str, start: Start, at: &str, faults: &mut Faults) -> Op
     match serde_json::from_str(text) {
         Ok(members) => Some(members),
         Err(error) => {
-            faults.add(at.into(), unread(text, &error, start, "an object"));
+            add(faults, at, unread(text, &error, start, "an object"));
             None
         }
     }
@@ -265,13 +245,17 @@ fn unknown<'a>(members: &'a Members<'_>, known: &[&str]) -> impl Iterator<Item =
 fn repeated(members: &Members<'_>, names: &[&str], at: &str, faults: &mut Faults) {
     for name in names {
         if members.count(name) > 1 {
-            let what = "the member is there more than once".into();
-            faults.add(format!("{at}/{name}"), (FieldCode::WrongType, what));
+            fault(
+                faults,
+                &format!("{at}/{name}"),
+                FieldCode::WrongType,
+                REPEATED,
+            );
         }
     }
 }
 
-/// Says where a text breaks that was to be JSON, or what it must be if it is JSON.
+/// Says where a text stops being JSON, or which type it must have.
 pub(super) fn unread(text: &str, error: &serde_json::Error, start: Start, expected: &str) -> Wrong {
     match scan::broken(text, error, start) {
         Some(what) => (FieldCode::WrongType, what),
@@ -286,10 +270,4 @@ fn required(name: &str, members: &Members<'_>, known: &[&str]) -> Wrong {
 
 pub(super) fn wrong_type(expected: &str) -> Wrong {
     (FieldCode::WrongType, format!("this must be {expected}"))
-}
-
-/// Spells a member's name in a JSON pointer (RFC 6901); a long one is cut, it is only to be recognised.
-fn escaped(name: &str) -> String {
-    let name: String = name.chars().take(64).collect();
-    name.replace('~', "~0").replace('/', "~1")
 }

@@ -1,16 +1,18 @@
-//! The fast way through a submission: typed, borrowed, one look at each member.
+//! The fast way through a message: typed, borrowed, one pass over each member.
 //!
-//! It answers for what is right. Anything else goes to `check.rs`, which looks slowly and names every fault.
+//! It accepts correct messages only. `check.rs` reads every other message again and names its faults.
 
 use std::{borrow::Cow, net::SocketAddr};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::{layout::layout, message::Message, target::Origin};
+use crate::{
+    json::scan,
+    model::{layout::layout, message::Message, target::Origin},
+};
 
-use super::{Limits, Warning, field};
-use crate::json::scan;
+use super::{Warning, field, read::Limits};
 
 /// A message that may be stored.
 #[derive(Debug)]
@@ -19,29 +21,29 @@ pub(super) struct Checked<'a> {
     pub(super) key: Cow<'a, str>,
     /// The bytes of `streamMessage`.
     pub(super) value: &'a str,
-    /// Where it goes; `None` only in lenient mode, for a message that cannot be called.
+    /// Origin of its URL; `None` only in lenient mode, for a message that cannot be called.
     pub(super) target: Option<Origin>,
     /// The secret it names.
     pub(super) secret_name: Option<Cow<'a, str>>,
-    /// Its own `Content-Type`, if that is short enough to be a record header.
+    /// Its own `Content-Type`, if it is short enough for a record header.
     pub(super) content_type: Option<Cow<'a, str>>,
-    /// Where its parts lie, if it can be called.
+    /// Offsets of its members, if it can be called.
     pub(super) layout: Option<String>,
-    /// What somebody should look at. Hardly any message has some.
+    /// Doubts that a person should check. Few messages have any.
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Longer ones are not kept as a record header; the target gets them all the same.
+/// A longer `Content-Type` is not kept as a record header; the target still gets it.
 const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
-/// The members of a message's envelope, as they stand.
+/// The raw members of a message's envelope.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Envelope<'a> {
     key: Option<Cow<'a, str>>,
     message: &'a str,
 }
 
-/// The same in serde's hands.
+/// The same, read by serde.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SlowEnvelope<'a> {
@@ -52,26 +54,26 @@ struct SlowEnvelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads an envelope. A quick look finds where the parts of most of them lie: what is in the message is read
-    /// afterwards, and need not be read twice.
+    /// Reads an envelope. A scan finds the members of most envelopes; [`read`] parses the message afterwards, so that it is
+    /// parsed once.
     pub(super) fn read(text: &'a str) -> Option<Self> {
         Self::quickly(text).or_else(|| Self::slowly(text))
     }
 
-    /// Size that `record_bytes_max` is about: what the source sent as key and message.
+    /// Returns the size that `record_bytes_max` bounds: the bytes of key and message.
     pub(super) fn bytes_len(&self) -> usize {
         self.key.as_deref().map_or(0, str::len) + self.message.len()
     }
 
-    /// Finds the parts of an envelope that is JSON if its message is; `None` if that takes a closer look.
+    /// Finds the members without a parser; `None` if that needs serde. The result is right if the message is JSON.
     fn quickly(text: &'a str) -> Option<Self> {
         let (mut key, mut message) = (None, None);
-        let mut rest = scan::behind_blanks(text).strip_prefix('{')?;
+        let mut rest = scan::after_blanks(text).strip_prefix('{')?;
         loop {
             let name;
-            (name, rest) = scan::plain_string(scan::behind_blanks(rest))?;
-            rest = scan::behind_blanks(rest).strip_prefix(':')?;
-            rest = scan::behind_blanks(rest);
+            (name, rest) = scan::plain_string(scan::after_blanks(rest))?;
+            rest = scan::after_blanks(rest).strip_prefix(':')?;
+            rest = scan::after_blanks(rest);
             match name {
                 "streamKey" if key.is_none() => {
                     let text;
@@ -84,13 +86,13 @@ impl<'a> Envelope<'a> {
                 }
                 _ => return None,
             }
-            rest = scan::behind_blanks(rest);
+            rest = scan::after_blanks(rest);
             match rest.strip_prefix(',') {
                 Some(behind) => rest = behind,
                 None => break,
             }
         }
-        let ends = scan::behind_blanks(rest.strip_prefix('}')?).is_empty();
+        let ends = scan::after_blanks(rest.strip_prefix('}')?).is_empty();
         ends.then_some(Self {
             key,
             message: message?,
@@ -113,7 +115,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Reads the message of an envelope; `None` if anything at all is wrong with it.
+/// Reads the message of an envelope; `None` if it has any fault.
 pub(super) fn read<'a>(envelope: Envelope<'a>, limits: &Limits) -> Option<Checked<'a>> {
     let key = envelope.key.unwrap_or_default();
     field::key(&key, limits.key_bytes_max).ok()?;
@@ -166,8 +168,8 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// Returns why a target will not be called, as far as its URL tells. An address that a look-up finds may be another one by
-/// the time of the call.
+/// Returns why dispatch will not call a target whose URL holds an address. A host name is not looked up here, because its
+/// address may change before the call.
 fn blocked(target: &Origin, limits: &Limits) -> Option<Warning> {
     let to = SocketAddr::new(target.address()?, target.port());
     limits.rule.forbids(to).map(Warning::TargetBlocked)
@@ -182,7 +184,7 @@ mod tests {
     const MESSAGE: &str = r#"{"a":"}\"{[","b":[1,{"c":"\\"}],"d":{}}"#;
 
     #[test]
-    fn the_parts_of_an_envelope_are_found_where_serde_finds_them() {
+    fn the_scan_finds_the_same_members_as_serde() {
         for text in [
             &format!(r#"{{"streamKey":"k","streamMessage":{MESSAGE}}}"#),
             &format!(" {{ \"streamMessage\" :\t{MESSAGE} ,\n\"streamKey\": \"ä \" }} \r\n"),
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_is_left_to_serde() {
+    fn an_envelope_that_is_not_plain_is_left_to_serde() {
         for text in [
             r#"{"streamKey":null,"streamMessage":{}}"#,
             r#"{"streamKey":"\u0061","streamMessage":{}}"#,
@@ -210,7 +212,7 @@ mod tests {
             r#"{"streamMessage":{"a":"}"#,
             "{\"streamKey\":\"a\nb\",\"streamMessage\":{}}",
             r#"{"streamKey":"k"}"#,
-            // A form feed is a blank for ASCII and none for JSON.
+            // A form feed is white space in ASCII and not in JSON.
             "{\u{c}\"streamMessage\":{}}",
             "{\"streamMessage\"\u{c}:{}}",
             "{\"streamMessage\":{}}\u{c}",
@@ -222,9 +224,9 @@ mod tests {
     }
 
     proptest! {
-        /// Where the message is JSON, both ways say the same.
+        /// If the message is JSON, both ways find the same members.
         #[test]
-        fn the_quick_look_is_never_wrong(text in r#"\{ ?"streamKey" ?: ?"[a\\"n]{0,3}" ?,"streamMessage" ?: ?\{("a":["\\{\[\]}1,]{0,6})?\} ?\} ?"#) {
+        fn the_scan_is_never_wrong(text in r#"\{ ?"streamKey" ?: ?"[a\\"n]{0,3}" ?,"streamMessage" ?: ?\{("a":["\\{\[\]}1,]{0,6})?\} ?\} ?"#) {
             if let Some(quick) = Envelope::quickly(&text)
                 && serde_json::from_str::<&RawValue>(quick.message).is_ok()
             {

@@ -1,57 +1,17 @@
-//! The rules for single members of a message, each for itself; `envelope.rs` and `check.rs` apply the same ones.
+//! The rule of each member of a message; `envelope.rs` and `check.rs` apply the same rules.
 
 use http::{HeaderName, HeaderValue};
 
-use crate::model::{
-    message::{HEADERS_LEN_MAX, HEADERS_REFUSED},
-    target::{Origin, UrlInvalid},
+use crate::{
+    json::faults::{FieldCode, Wrong},
+    model::{
+        message::{HEADERS_LEN_MAX, HEADERS_REFUSED},
+        target::{Origin, URL_BYTES_MAX, UrlInvalid},
+    },
 };
 
-/// Longest URL, in bytes; what most servers take.
-pub const URL_BYTES_MAX: usize = 8 << 10;
 /// Longest host name DNS has.
 const HOST_BYTES_MAX: usize = 253;
-
-/// One fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// Where, as a JSON pointer into the body; lines count as an array.
-    pub pointer: String,
-    /// What, for programs.
-    pub code: FieldCode,
-    /// What, for people. Quotes no value.
-    pub detail: String,
-}
-
-/// Kinds of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldCode {
-    /// It must be there.
-    Required,
-    /// It is not of the right type, or no JSON at all.
-    WrongType,
-    /// It is longer, deeper or more than it may be.
-    TooLong,
-    /// The body is not UTF-8.
-    NotUtf8,
-    /// No URL that can be called.
-    UrlInvalid,
-    /// Neither http nor https.
-    SchemeNotAllowed,
-    /// No operation that is allowed here.
-    MethodNotAllowed,
-    /// No header that can be sent.
-    HeaderInvalid,
-    /// A header that belongs to the connection.
-    HeaderHopByHop,
-    /// No name that a secret can have.
-    SecretNameInvalid,
-    /// No member of that name is known.
-    UnknownMember,
-}
-
-/// What is wrong with one member, in words that quote nothing of it.
-pub(super) type Wrong = (FieldCode, String);
 
 /// Checks `targetRestApi`.
 pub(super) fn url(text: &str) -> Result<Origin, Wrong> {
@@ -60,7 +20,7 @@ pub(super) fn url(text: &str) -> Result<Origin, Wrong> {
         let what = format!("a URL has at most {URL_BYTES_MAX} bytes");
         return Err((FieldCode::TooLong, what));
     }
-    // The parser drops line breaks and cuts blanks off, so it would call another URL than the one that is shown.
+    // The parser drops line breaks and outer blanks, so the gateway would call another URL than the stored one.
     let blank = |c: char| c.is_control() || c.is_whitespace();
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) && text.chars().any(blank) {
         return Err(invalid("a URL has no blanks and no control characters"));
@@ -69,7 +29,7 @@ pub(super) fn url(text: &str) -> Result<Origin, Wrong> {
         UrlInvalid::Malformed(url::ParseError::RelativeUrlWithoutBase) => {
             invalid("the URL must be absolute")
         }
-        UrlInvalid::Malformed(_) => invalid("this is no URL"),
+        UrlInvalid::Malformed(_) => invalid("this is not a URL"),
         UrlInvalid::Scheme => (FieldCode::SchemeNotAllowed, error.to_string()),
         _ => invalid(&error.to_string()),
     })?;

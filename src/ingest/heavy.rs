@@ -1,7 +1,7 @@
-//! Work that takes milliseconds, off the threads that serve everybody.
+//! Work on large bodies, without blocking the other tasks of a serving thread.
 //!
-//! Reading a body of 8 MiB takes tens of milliseconds, and its digest some more. A serving thread that does it leaves all
-//! its other clients waiting. So the runtime gives such a thread's other tasks away first, for a few bodies at a time.
+//! Reading a body of 8 MiB takes tens of milliseconds, and its digest some more. All other clients of that thread would
+//! wait. So the runtime first moves the thread's other tasks to another one, for at most four bodies at a time.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use tokio::{
 
 use crate::storage::CommitError;
 
-/// Work on fewer bytes takes less than a millisecond, and handing it over costs more than it gains.
+/// Work on fewer bytes takes less than a millisecond; moving the other tasks would cost more.
 const LIGHT_BYTES_MAX: usize = 64 << 10;
-/// Bodies that are worked on at the same time beside those that are light.
+/// Large bodies under work at the same time.
 const HEAVY_LEN_MAX: usize = 4;
 
 /// Runs work on bodies. Clones share the bound.
@@ -35,10 +35,10 @@ impl Heavy {
         self.0.acquire_many(all).await.unwrap()
     }
 
-    /// Does work on that many bytes. Large work waits for its turn until `by`.
+    /// Runs `work` on a body of that many bytes. Work on a large body waits for its turn until `by`.
     ///
     /// # Errors
-    /// [`CommitError::Busy`]: its turn did not come in time, and nothing was done.
+    /// [`CommitError::Busy`]: its turn did not come in time; `work` did not run.
     pub(super) async fn run<T>(
         &self,
         bytes: usize,
@@ -50,7 +50,7 @@ impl Heavy {
         }
         let turn = timeout_at(by, self.0.acquire()).await;
         let _turn = turn.ok().and_then(Result::ok).ok_or(CommitError::Busy)?;
-        // A runtime of one thread, which only tests have, has nobody to give its tasks to.
+        // A runtime of one thread, which only tests use, cannot move its tasks.
         Ok(match Handle::current().runtime_flavor() {
             RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
             _ => work(),

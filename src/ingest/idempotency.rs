@@ -1,12 +1,11 @@
-//! Submissions that are sent again: recognised by the key that their source gave them, answered as the first time.
+//! Idempotency keys: a repeated submission is recognised by its key, and gets the first answer again.
 //!
-//! The key and the body's digest go with the commit: its dedup id is a digest of source and key, its reply
-//! (`reply.rs`) has the digest and what the answer said beside the places. The engine keeps both with the records in one
-//! write, so they are there after a crash exactly if the records are. Nothing is read from the log for an answer: the
-//! records may have been trimmed since.
+//! The commit carries a dedup id, a digest of source and key, and a reply (`reply.rs`) with the body's digest and the
+//! warnings. The engine keeps both in one write with the records, so after a crash all are there or none. An answer reads
+//! nothing from the log, because the records may have been trimmed.
 //!
-//! Whether a commit repeats another is for the engine to say, which orders all of them. That a key is *in flight*
-//! ([`InFlight`]) is known here, and only spares the log the second body.
+//! The engine decides whether a commit repeats another, because it orders all commits. [`InFlight`] only saves the log from
+//! a second body while the first has no answer.
 
 use std::{
     collections::HashSet,
@@ -24,9 +23,9 @@ use crate::{
     storage::{Commit, CommitError, Committed, DedupId, Stream},
 };
 
-use super::{Accepted, Error, Ingest, Submission, placed, reply::KeptReply};
+use super::{Accepted, Error, Ingest, Submission, prepare::placed, reply::KeptReply};
 
-/// Keys whose commits are on their way, at most; further ones are refused. An entry has about 50 bytes.
+/// Keys in flight, at most; further submissions are refused. An entry has about 50 bytes.
 const IN_FLIGHT_LEN_MAX: usize = 65_536;
 
 const KEY_BYTES_MAX: usize = 255;
@@ -36,10 +35,10 @@ const KEY_BYTES_MAX: usize = 255;
 pub struct IdempotencyKey<'a>(&'a str);
 
 impl<'a> IdempotencyKey<'a> {
-    /// What a key must be, for those whose key is none.
+    /// The rule for keys, for answers that refuse one.
     pub const RULE: &'static str = "must be 1 to 255 visible ASCII characters, without blanks";
 
-    /// Takes a header's bytes; `None` if they are no key.
+    /// Reads a header value; `None` if it is not a key.
     #[must_use]
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let legal =
@@ -58,7 +57,7 @@ impl<'a> IdempotencyKey<'a> {
     pub(super) fn dedup_id(&self, source: &str) -> DedupId {
         let mut digest = Context::new(&SHA256);
         digest.update(b"syncgate idempotency key 1");
-        // A length before the source keeps its end apart from the key's beginning.
+        // The length of the source keeps ("a", "bc") and ("ab", "c") apart.
         digest.update(&(source.len() as u64).to_le_bytes());
         digest.update(source.as_bytes());
         digest.update(self.0.as_bytes());
@@ -66,7 +65,7 @@ impl<'a> IdempotencyKey<'a> {
     }
 }
 
-/// Digest of the bytes of a body, as they are after unpacking: what tells one body from another.
+/// Digest of the bytes of an unpacked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyDigest(pub(super) [u8; 16]);
 
@@ -75,38 +74,41 @@ impl BodyDigest {
         Self(half(&ring::digest::digest(&SHA256, body)))
     }
 
-    /// Returns it as records show it.
+    /// Returns the digest as record headers show it.
     pub(super) fn text(&self) -> String {
         HEXLOWER.encode(&self.0)
     }
 }
 
-/// 128 bits: nobody finds two texts with the same ones by trying.
+/// Returns 128 bits, which are enough against collisions found by trying.
 fn half(digest: &Digest) -> [u8; 16] {
-    let (half, _) = digest.as_ref().split_first_chunk().expect("it has 32");
+    let (half, _) = digest
+        .as_ref()
+        .split_first_chunk()
+        .expect("SHA-256 has 32 bytes");
     *half
 }
 
-/// What a submission with a key is recognised by.
+/// Identity of a submission with a key.
 pub(super) struct Name {
     pub(super) id: DedupId,
     pub(super) digest: BodyDigest,
     pub(super) entered: Arc<Entered>,
 }
 
-/// What is known of a submission with a key.
+/// Whether a submission with a key was stored before.
 pub(super) enum Known {
     /// It was stored before; this is its answer.
     Repeated(Accepted),
-    /// Its key is in flight now, for as long as this lives.
+    /// It is new. Its key is in flight until this is dropped.
     New(Name),
 }
 
 impl Ingest {
-    /// Looks whether a submission was stored before, or is being stored.
+    /// Returns whether a submission was stored before, and puts its key in flight if not.
     ///
     /// # Errors
-    /// What [`repeated`] and [`InFlight::enter`] say, and [`CommitError::Busy`].
+    /// Those of [`repeated`] and [`InFlight::enter`], and [`CommitError::Busy`].
     pub(super) async fn recognise(
         &self,
         key: IdempotencyKey<'_>,
@@ -129,8 +131,8 @@ impl Ingest {
         }))
     }
 
-    /// Commits, and waits for the answer on a task of its own: the key stays in flight until then, also if the caller
-    /// goes away.
+    /// Commits, and waits for the answer on a task of its own, so that the key stays in flight even if the caller goes
+    /// away.
     pub(super) async fn commit_apart(
         &self,
         commit: Commit,
@@ -138,7 +140,8 @@ impl Ingest {
     ) -> Result<Committed, CommitError> {
         let engine = self.streams.engine().clone();
         let mut committing = Box::pin(async move { engine.commit(commit).await });
-        // Here, and not on the task: the stream must not grow before it is queued.
+        // The first poll queues the commit. It happens here and not on the task, because the caller holds the pause lock: the
+        // stream must not grow before the commit is queued.
         if let Poll::Ready(committed) = futures_util::poll!(&mut committing) {
             return committed;
         }
@@ -147,7 +150,7 @@ impl Ingest {
         self.tasks.spawn_guarded(Part::Commit, async move {
             let committed = committing.await;
             drop(entered);
-            // Nobody may be waiting any more; that changes nothing.
+            // Ignore send errors: the caller may have gone away.
             let _told = tell.send(committed).is_ok();
         });
         let ended = || CommitError::MaybeStored("the task of the commit has ended".into());
@@ -155,7 +158,7 @@ impl Ingest {
     }
 }
 
-/// Returns the answer that the first submission under a key had, if this one has the same body.
+/// Returns the answer of the first submission with this key, if the body is the same.
 pub(super) fn repeated(
     stream: Arc<Stream>,
     first: &Committed,
@@ -174,7 +177,7 @@ pub(super) fn repeated(
     })
 }
 
-/// Keys whose commits have no answer yet. Clones share one set.
+/// Keys whose commits have no answer yet. Clones share the set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight(Arc<Mutex<HashSet<Commitment>>>);
 
@@ -186,10 +189,10 @@ impl InFlight {
         self.0.lock().unwrap().is_empty()
     }
 
-    /// Takes a key for as long as the answer lives.
+    /// Puts a key in flight until the result is dropped.
     ///
     /// # Errors
-    /// [`Error::IdempotencyInFlight`] if another has it, and [`CommitError::Busy`].
+    /// [`Error::IdempotencyInFlight`] if the key is in flight, and [`CommitError::Busy`] if too many are.
     pub(super) fn enter(&self, commitment: Commitment) -> Result<Entered, Error> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= IN_FLIGHT_LEN_MAX {
@@ -205,7 +208,7 @@ impl InFlight {
     }
 }
 
-/// Keeps its key in flight while it lives.
+/// Keeps its key in flight until it is dropped.
 #[derive(Debug)]
 pub(super) struct Entered {
     all: InFlight,

@@ -1,15 +1,19 @@
-//! Ingest: checks a submission, keeps its token, appends it, and answers with its place.
+//! Ingest: checks a submission, seals its token, and appends its records.
 //!
-//! A submission is one message, or up to `batch_len_max` of them as a JSON array or as lines; it is stored whole, in
-//! one commit with what its token changes, or not at all. The record's value is the exact bytes of `streamMessage`,
-//! shared with the request's body unless that is mostly something else. One with an idempotency key is stored once, how
-//! often it may be sent (`idempotency.rs`). Who calls: `api/sync.rs`.
+//! A submission is one message, or a batch of up to `batch_len_max` messages: a JSON array or lines. One commit stores all
+//! of it with the secret that its token changes, or nothing. The value of a record is the exact bytes of `streamMessage`.
+//! A submission with an idempotency key is stored once, however often it is sent (`idempotency.rs`).
+//!
+//! The steps: `read.rs` checks the messages; `prepare.rs` seals the token, builds and places the records, and appends them
+//! to a commit; [`Ingest::submit`] commits it. `api/sync.rs` calls it.
 
 mod check;
 mod envelope;
 mod field;
 mod heavy;
 mod idempotency;
+mod prepare;
+mod read;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -17,54 +21,47 @@ mod tests;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use tokio::{
     sync::{OwnedRwLockWriteGuard, RwLock},
     time::{Instant, timeout_at},
 };
 
-pub use crate::json::scan::DEPTH_MAX;
-pub use field::{FieldCode, FieldError, URL_BYTES_MAX};
 pub use idempotency::IdempotencyKey;
 
 use crate::{
     config::Config,
-    dispatch::{Forbidden, call::address::AddressRule},
+    json::faults::FieldError,
     log::Streams,
     model::{
+        address::Forbidden,
         ids::{MessageId, Offset, Partition, StreamName},
-        record::{HeadersBuilder, Record, header},
         slip::Slip,
     },
     runtime::{live::Live, tasks::Tasks},
     secrets::{PrepareError, Secrets},
-    storage::{Append, AppendKind, Commit, CommitError, Committed, Dedup, Stream},
+    storage::{CommitError, Stream},
 };
 
 use self::{
-    check::{Faults, explain, read_leniently, unread, wrong_type},
-    envelope::{Checked, Envelope},
     heavy::Heavy,
     idempotency::{InFlight, Known, Name},
-    reply::KeptReply,
+    prepare::{Work, placed},
+    read::Limits,
 };
-use crate::json::scan::Start;
 
-/// Races over one secret's state that a submission loses before it is refused as busy.
+/// Races for one secret's state that a submission may lose before it is refused as busy.
 const RACES_MAX: usize = 100;
 
-/// How long a source waits for the log. A disk that is merely slow answers within seconds; senders commonly wait for 30 s
-/// to 60 s, and one that has gone is not told anything.
+/// How long a source waits for the log. A slow disk answers within seconds, and most senders give up after 30 s to 60 s.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a pause waits for submissions under way. Those that come meanwhile wait with it.
+/// How long a pause waits for submissions under way. New submissions wait as long.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a body may have beside its messages to be kept in memory for their sake, while the log's queue counts only them.
+/// Bytes beside its messages that a body may have if records share its memory. The append queue counts only the messages.
 const BODY_SLACK_BYTES: usize = 64 << 10;
 
-/// Warnings of one answer that are made while its messages are read, at most. They are for a person who looks at one of
-/// them, and an answer has a bound.
+/// Warnings of one answer that reading its messages makes, at most, because an answer has a bound.
 const READ_WARNINGS_LEN_MAX: usize = 100;
 
 /// Handle to ingest. Clones share everything.
@@ -81,23 +78,10 @@ pub struct Ingest {
     patience: Duration,
 }
 
-/// What a message may be.
-#[derive(Clone, Debug)]
-struct Limits {
-    lenient: bool,
-    operations: Vec<String>,
-    record_bytes_max: usize,
-    key_bytes_max: usize,
-    headers_bytes_max: usize,
-    batch_len_max: usize,
-    /// Which addresses dispatch calls.
-    rule: AddressRule,
-}
-
-/// What a source sent. Its `Debug` shows neither body nor token.
+/// A body with its request's data. Its `Debug` shows neither body nor token.
 #[derive(Clone)]
 pub struct Submission<'a> {
-    /// Who sent it.
+    /// Name of the source.
     pub source: &'a str,
     /// The whole body, unpacked.
     pub body: Bytes,
@@ -105,9 +89,9 @@ pub struct Submission<'a> {
     pub form: Form,
     /// The target's token; never empty.
     pub token: Option<&'a str>,
-    /// A `traceparent` of the request, already found to be well-formed.
+    /// The `traceparent` of the request, well-formed.
     pub traceparent: Option<&'a str>,
-    /// The same key with the same body is the same submission.
+    /// Its idempotency key: the same key with the same body is the same submission.
     pub key: Option<IdempotencyKey<'a>>,
 }
 
@@ -129,20 +113,20 @@ pub enum Form {
     Lines,
 }
 
-/// What became of a submission: everything in it is durable.
+/// A stored submission: every record of it is durable.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// The stream it is in.
+    /// The stream that holds it.
     pub stream: Arc<Stream>,
-    /// Where each message is, in the order of the submission.
+    /// Partition and offset of each message, in the order of the submission.
     pub placed: Vec<Placed>,
-    /// It was an array or lines, be it of one message.
+    /// The body was an array or lines, even if of one message.
     pub batch: bool,
-    /// It had been stored before under its idempotency key, and nothing was stored now.
+    /// It was stored before under its idempotency key; this call stored nothing.
     pub repeated: bool,
 }
 
-/// Where one message is.
+/// Partition, offset and id of one message.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// Its partition.
@@ -151,31 +135,31 @@ pub struct Placed {
     pub offset: Offset,
     /// Its id.
     pub message_id: MessageId,
-    /// What somebody should look at.
+    /// Doubts that a person should check.
     pub warnings: Vec<Warning>,
 }
 
-/// What may keep a message from being delivered, or from doing what was meant.
+/// A reason why a message may not be delivered, or may not do what its sender meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// It names a secret that nobody has presented yet; if that stays so, its dispatch fails with cause `secret`.
+    /// Nobody has presented the secret that it names. Until then its dispatch fails with cause `secret`.
     SecretUnknown,
-    /// A member of it has nearly the name of one of ours, and so is not looked at.
+    /// A member has nearly the name of a known one; the gateway ignores it.
     UnknownMember(Slip),
-    /// Its target has an address that is not called; if that stays so, its dispatch fails with cause `blocked`.
+    /// The address of its target is forbidden. Unless a setting changes, its dispatch fails with cause `blocked`.
     TargetBlocked(Forbidden),
 }
 
 /// Why a submission was not, or may not have been, stored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing was stored, and the same submission never will be. Up to 100 faults are named.
+    /// Nothing was stored, and no repeat of this submission will be. Up to 100 faults are named.
     #[error("the submission is invalid")]
     Invalid(Vec<FieldError>),
-    /// Nothing was stored: the message is larger than one may be.
+    /// Nothing was stored: the message is too large.
     #[error("the message has {bytes} bytes, {bytes_max} are the most")]
     TooLarge {
-        /// Key and message.
+        /// Bytes of key and message.
         bytes: usize,
         /// The bound.
         bytes_max: usize,
@@ -198,18 +182,18 @@ pub enum Error {
     /// Nothing was stored by this call; the submission that has the same idempotency key has no answer yet.
     #[error("a submission with the same idempotency key is being stored")]
     IdempotencyInFlight,
-    /// Nothing was stored: what the log remembers of this idempotency key does not read.
-    #[error("what is remembered of the idempotency key does not read")]
+    /// Nothing was stored: the log's entry of this idempotency key cannot be decoded.
+    #[error("the kept reply of the idempotency key cannot be decoded")]
     ReplyMalformed,
-    /// The log has not answered in time: it is stored, or will be, unless the log stops before.
+    /// The log has not answered in time. The submission is stored, or will be unless the log stops before.
     #[error("the log has not answered in time")]
     Unanswered,
-    /// What the log said.
+    /// The commit failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
 
-/// Submissions under way did not end within 10 s. None is kept waiting any longer.
+/// Submissions under way did not end within 10 s, so the pause was given up.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("submissions that are under way did not end within 10 s; the disk may be slow")]
 pub struct NotPaused;
@@ -221,8 +205,8 @@ pub struct Pause {
 }
 
 impl Ingest {
-    /// Puts ingest together: `sync`, `roles` and the sample's manners are taken from `config`. Commits that go on without
-    /// their callers are tasks of `tasks`.
+    /// Makes ingest with `[sync]`, `[roles]` and `[oci_sample]` of `config`. A commit whose caller has gone is a task of
+    /// `tasks`.
     #[must_use]
     pub fn new(streams: Streams, secrets: Secrets, config: &Config, tasks: &Tasks) -> Self {
         Self {
@@ -238,15 +222,15 @@ impl Ingest {
         }
     }
 
-    /// Takes other limits, for submissions that come from now on.
+    /// Replaces the limits for later submissions.
     pub fn reload(&self, config: &Config) {
         self.limits.set(Arc::new(Limits::new(config)));
     }
 
-    /// Stores a submission and returns where its messages landed.
+    /// Stores a submission and returns partition and offset of its messages.
     ///
-    /// Everything in it is durable when this returns. A submission that was stored before under its idempotency key is
-    /// not looked at any further: it is answered as it was then, whatever the settings have become.
+    /// All its records are durable when this returns. A submission that was stored before under its idempotency key gets
+    /// the first answer again, also if the settings would refuse it now.
     ///
     /// # Errors
     /// [`Error`]; only [`Error::Unanswered`] and [`CommitError::MaybeStored`] leave open whether it was stored.
@@ -278,7 +262,7 @@ impl Ingest {
         let by = Instant::now() + self.patience;
         let read = || self.limits.get().read(body, submission.form);
         let (batch, messages) = self.heavy.run(body.len(), by, read).await??;
-        // A stream that grows while a key's record is on its way would give the next one another partition.
+        // The stream must not grow until the commit is queued: else two records of a key could swap their order.
         let open = timeout_at(by, self.pause_lock.read()).await;
         let _open = open.map_err(|_| CommitError::Busy)?;
         let mut short_of_room = false;
@@ -300,17 +284,17 @@ impl Ingest {
             };
             let committed = match committed.map_err(|_| Error::Unanswered)? {
                 Ok(committed) => committed,
-                // Another submission changed the same secret first, or the secret gave way to another token.
+                // Another submission changed the same secret first, or replaced it.
                 Err(CommitError::StateConflict { key }) => {
                     self.secrets.conflicted(&key);
                     continue;
                 }
-                // Another submission took the room that this one had counted on.
+                // Another submission used the room for state that this one had found.
                 Err(CommitError::StateFull { .. }) => {
                     short_of_room = true;
                     continue;
                 }
-                // The engine takes every record that passed the door, so what has no room is the token.
+                // The engine takes every record that passed the checks, so the token has no room.
                 Err(CommitError::TooLarge { .. }) if state => return Err(PrepareError::Full.into()),
                 Err(error) => return Err(error.into()),
             };
@@ -332,10 +316,10 @@ impl Ingest {
         }
     }
 
-    /// Waits until no submission is under way, and lets none begin before the pause is dropped.
+    /// Waits until no submission is under way. None begins until the pause is dropped.
     ///
     /// # Errors
-    /// [`NotPaused`]: a disk that does not answer must not keep all submissions waiting behind those that it has.
+    /// [`NotPaused`] after 10 s, because new submissions wait meanwhile.
     pub async fn pause(&self) -> Result<Pause, NotPaused> {
         let pause_lock =
             tokio::time::timeout(PAUSE_PATIENCE, self.pause_lock.clone().write_owned()).await;
@@ -343,326 +327,4 @@ impl Ingest {
             _pause_lock: pause_lock.map_err(|_elapsed| NotPaused)?,
         })
     }
-
-    async fn prepare(
-        &self,
-        stream: &Stream,
-        submission: &Submission<'_>,
-        messages: &[Checked<'_>],
-        batch: bool,
-        name: Option<&Name>,
-    ) -> Result<Work, Error> {
-        let digest = name.map(|name| name.digest.text());
-        let mut draft = submission
-            .token
-            .map(|token| self.secrets.draft(submission.source, token));
-        let mut work = Work {
-            commit: Commit::default(),
-            places: Vec::with_capacity(messages.len()),
-            warnings: Vec::with_capacity(messages.len()),
-            gone: Vec::new(),
-        };
-        let values_bytes: usize = messages.iter().map(|message| message.value.len()).sum();
-        let shares_body = submission.body.len() <= 2 * values_bytes + BODY_SLACK_BYTES;
-        let mut warnings_left = READ_WARNINGS_LEN_MAX;
-        for (index, message) in messages.iter().enumerate() {
-            let mut headers = HeadersBuilder::default();
-            headers.push(header::SOURCE, submission.source);
-            let mut refers = None;
-            let mut warnings = Vec::new();
-            let name = message.secret_name.as_deref();
-            if let Some(target) = &message.target {
-                headers.push(header::TARGET, target.as_str());
-                if let Some(draft) = &mut draft {
-                    let used = draft.add(name, target).await?;
-                    headers.push(header::SECRET_NAME, &used.name);
-                    headers.push(header::SECRET_VERSION, &used.version.to_string());
-                    refers = Some(used.state_key);
-                } else if let Some(name) = name {
-                    let known = self.secrets.allowed(submission.source, name, target).await;
-                    let known = known.map_err(|_not| {
-                        let at = if batch {
-                            format!("/{index}")
-                        } else {
-                            String::new()
-                        };
-                        let pointer = at + "/streamMessage/vaultSecretName";
-                        Error::SecretNotForTarget { pointer }
-                    })?;
-                    if !known {
-                        warnings.push(Warning::SecretUnknown);
-                    }
-                    headers.push(header::SECRET_NAME, name);
-                }
-            }
-            let told = message.warnings.len().min(warnings_left);
-            warnings.extend_from_slice(&message.warnings[..told]);
-            warnings_left -= told;
-            if let Some(content_type) = &message.content_type {
-                headers.push(header::CONTENT_TYPE, content_type);
-            }
-            if let Some(traceparent) = submission.traceparent {
-                headers.push(header::TRACEPARENT, traceparent);
-            }
-            if let (Some(key), Some(digest)) = (submission.key, &digest) {
-                headers.push(header::IDEMPOTENCY_KEY, key.as_str());
-                headers.push(header::IDEMPOTENCY_DIGEST, digest);
-            }
-            if let Some(layout) = &message.layout {
-                headers.push(header::LAYOUT, layout);
-            }
-            let record = Record {
-                key: Bytes::copy_from_slice(message.key.as_bytes()),
-                value: match shares_body {
-                    true => submission.body.slice_ref(message.value.as_bytes()),
-                    false => Bytes::copy_from_slice(message.value.as_bytes()),
-                },
-                headers: headers.build(),
-            };
-            let chooses = match submission.key {
-                Some(key) if record.key.is_empty() => key.as_str().as_bytes(),
-                _ => &record.key,
-            };
-            let of = self.streams.partition_for(stream, chooses);
-            let appends = &mut work.commit.appends;
-            // There are few: one for each partition that the batch meets.
-            let there = appends.iter().position(|append| append.of == of);
-            let append = there.unwrap_or_else(|| {
-                appends.push(Append {
-                    of,
-                    records: Vec::new(),
-                    kind: AppendKind::Accepted,
-                    refers: Vec::new(),
-                });
-                appends.len() - 1
-            });
-            let place = &mut appends[append];
-            work.places.push(AppendPlace {
-                append,
-                index: u64::try_from(place.records.len()).unwrap_or(u64::MAX),
-            });
-            place.records.push(record);
-            if let Some(key) = refers
-                && !place.refers.contains(&key)
-            {
-                place.refers.push(key);
-            }
-            work.warnings.push(warnings);
-        }
-        if let Some(draft) = draft {
-            let changes = draft.into_changes().await?;
-            work.commit.state = changes.state;
-            work.commit.unreferred_since = changes.unreferred_since;
-            work.gone = changes.gone;
-        }
-        work.commit.dedup = name.map(|name| Dedup {
-            id: name.id,
-            reply: KeptReply::encode(name.digest, batch, &work.places, &work.warnings),
-        });
-        Ok(work)
-    }
-}
-
-impl Limits {
-    fn new(config: &Config) -> Self {
-        let (sync, oci) = (&config.sync, config.oci_sample.as_ref());
-        Self {
-            lenient: sync.lenient || oci.is_some_and(|oci| oci.compat),
-            operations: sync.operations.clone(),
-            record_bytes_max: sync.record_bytes_max,
-            key_bytes_max: sync.key_bytes_max,
-            headers_bytes_max: sync.headers_bytes_max,
-            batch_len_max: sync.batch_len_max,
-            rule: AddressRule::new(&config.dispatch, &[config.server.listen]),
-        }
-    }
-
-    fn read<'a>(&self, body: &'a [u8], form: Form) -> Result<(bool, Vec<Checked<'a>>), Error> {
-        let alone = |code, what: String| {
-            let mut faults = Faults::default();
-            faults.add(String::new(), (code, what));
-            Error::Invalid(faults.into_errors())
-        };
-        let text = std::str::from_utf8(body)
-            .map_err(|_| alone(FieldCode::NotUtf8, "the body is not UTF-8".into()))?;
-        let deep = || {
-            let what = format!("objects and arrays can be {DEPTH_MAX} deep");
-            alone(FieldCode::TooLong, what)
-        };
-        let array = form == Form::Json && text.trim_ascii_start().starts_with('[');
-        if form == Form::Json && !array {
-            if !crate::json::scan::depth_is_legal(body) {
-                return Err(deep());
-            }
-            return Ok((false, vec![self.read_one(Piece::whole(text), None)?]));
-        }
-        let len_max = self.batch_len_max;
-        let too_many = || {
-            let what = format!("a batch has at most {len_max} messages");
-            alone(FieldCode::TooLong, what)
-        };
-        let pieces: Vec<Piece<'_>> = if array {
-            // One more level is the array's own, and not the messages'.
-            let inner = text.trim_ascii_start().as_bytes().get(1..);
-            if !crate::json::scan::depth_is_legal(inner.unwrap_or_default()) {
-                return Err(deep());
-            }
-            let elements = crate::json::scan::elements(text, len_max).map_err(|error| {
-                let (code, what) = unread(text, &error, Start::default(), "an array");
-                alone(code, what)
-            })?;
-            let elements = elements.ok_or_else(too_many)?.into_iter();
-            // That they are JSON is known by now, so nobody asks where they begin.
-            let texts = elements.map(RawValue::get);
-            texts.map(Piece::whole).collect()
-        } else {
-            let lines = text.split('\n').enumerate();
-            let lines = lines.map(|(at, line)| Piece::line(line, at));
-            let lines = lines.filter(|line| !line.text.is_empty());
-            lines.take(len_max + 1).collect()
-        };
-        if pieces.is_empty() {
-            return Err(alone(FieldCode::Required, "the batch is empty".into()));
-        }
-        if pieces.len() > len_max {
-            return Err(too_many());
-        }
-        if !array
-            && !pieces
-                .iter()
-                .all(|line| crate::json::scan::depth_is_legal(line.text.as_bytes()))
-        {
-            return Err(deep());
-        }
-        Ok((true, self.read_batch(&pieces)?))
-    }
-
-    fn read_batch<'a>(&self, pieces: &[Piece<'a>]) -> Result<Vec<Checked<'a>>, Error> {
-        let mut faults = Faults::default();
-        let mut messages = Vec::with_capacity(pieces.len());
-        for (index, piece) in pieces.iter().enumerate() {
-            if faults.is_full() {
-                break;
-            }
-            match self.read_one(*piece, Some(index)) {
-                Ok(message) => messages.push(message),
-                Err(Error::TooLarge { bytes_max, .. }) => {
-                    let what = format!("a message has at most {bytes_max} bytes");
-                    let pointer = format!("/{index}/streamMessage");
-                    faults.add(pointer, (FieldCode::TooLong, what));
-                }
-                Err(Error::Invalid(errors)) => {
-                    for error in errors {
-                        faults.add(error.pointer, (error.code, error.detail));
-                    }
-                }
-                Err(other) => return Err(other),
-            }
-        }
-        match faults.is_empty() {
-            true => Ok(messages),
-            false => Err(Error::Invalid(faults.into_errors())),
-        }
-    }
-
-    /// Reads a message; `index` is its place in a batch.
-    ///
-    /// One that is too large is not looked at any closer: a list of its members could take ten times its bytes.
-    fn read_one<'a>(&self, piece: Piece<'a>, index: Option<usize>) -> Result<Checked<'a>, Error> {
-        let Piece { text, start } = piece;
-        let bytes_max = self.record_bytes_max;
-        let envelope = Envelope::read(text);
-        if let Some(bytes) = envelope.as_ref().map(Envelope::bytes_len)
-            && bytes > bytes_max
-        {
-            return Err(Error::TooLarge { bytes, bytes_max });
-        }
-        if let Some(message) = envelope.and_then(|envelope| envelope::read(envelope, self)) {
-            return Ok(message);
-        }
-        // Key and message cannot be told from what else is there.
-        let bytes = text.len();
-        if bytes > bytes_max + BODY_SLACK_BYTES {
-            return Err(Error::TooLarge { bytes, bytes_max });
-        }
-        let at = &index.map_or_else(String::new, |index| format!("/{index}"));
-        let mut faults = Faults::default();
-        if self.lenient {
-            if let Some(message) = read_leniently(text, start, at, self, &mut faults) {
-                let bytes = message.bytes_len();
-                return match bytes > bytes_max {
-                    true => Err(Error::TooLarge { bytes, bytes_max }),
-                    false => Ok(message),
-                };
-            }
-        } else {
-            explain(text, start, at, self, &mut faults);
-        }
-        if faults.is_empty() {
-            // The two ways disagree; refusing is the side on which nothing is lost.
-            faults.add(at.into(), wrong_type("a sync message"));
-        }
-        Err(Error::Invalid(faults.into_errors()))
-    }
-}
-
-/// The text of one message, and where in the body it begins.
-#[derive(Clone, Copy)]
-struct Piece<'a> {
-    text: &'a str,
-    start: Start,
-}
-
-impl<'a> Piece<'a> {
-    fn whole(text: &'a str) -> Self {
-        let start = Start::default();
-        Self { text, start }
-    }
-
-    /// Takes a line without the blanks around it.
-    fn line(line: &'a str, lines_before: usize) -> Self {
-        let behind = line.trim_ascii_start();
-        let bytes_before = line.len() - behind.len();
-        Self {
-            text: behind.trim_ascii_end(),
-            start: Start {
-                lines_before,
-                bytes_before,
-            },
-        }
-    }
-}
-
-struct Work {
-    commit: Commit,
-    places: Vec<AppendPlace>,
-    warnings: Vec<Vec<Warning>>,
-    /// Tokens that give way to its own.
-    gone: Vec<Arc<str>>,
-}
-
-/// Number of the append, and of the record in it.
-#[derive(Debug, PartialEq, Eq)]
-struct AppendPlace {
-    append: usize,
-    index: u64,
-}
-
-fn placed(
-    stream: &Stream,
-    committed: &Committed,
-    places: Vec<AppendPlace>,
-    warnings: Vec<Vec<Warning>>,
-) -> Vec<Placed> {
-    let place = |(place, warnings): (AppendPlace, Vec<Warning>)| {
-        let append = &committed.appends[place.append];
-        let (partition, offset) = (append.of.partition, append.first.plus(place.index));
-        Placed {
-            partition,
-            offset,
-            message_id: Streams::message_id(stream, partition, offset),
-            warnings,
-        }
-    };
-    places.into_iter().zip(warnings).map(place).collect()
 }

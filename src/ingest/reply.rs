@@ -1,30 +1,33 @@
-//! What the log keeps with a submission that has a key, beside its records and their places: all that its answer said.
+//! The reply that the log keeps with a submission that has an idempotency key: its answer, without partitions and offsets.
 //!
 //! ```text
 //! version u8 = 1 or 2, flags u8 (1 = a batch, 2 = order, 4 = warnings), digest of the body 16 bytes
-//! order      of each message the number of its append, u8; without it there is one append
+//! order      for each message the number of its append, u8; absent if there is one append
 //! warnings   one bit for each message: its secret was unknown; lowest bit first
 //! ```
 //!
-//! Version 2 has further warnings behind that, in the order of their messages. Most answers have none, and are written as
-//! version 1, which earlier releases read too.
+//! Version 2 adds further warnings, in the order of their messages. A reply without them is written as version 1, which
+//! earlier releases can read.
 //!
 //! ```text
-//! further    how many u8, then each of them
+//! further    their number u8, then each of them
 //! each       number of its message u32, kind u8
-//! kind 0-4   a member is nearly ours, of that place in `model::message::MEMBERS`; its name: length u8, bytes
-//! kind 16-19 the target is blocked, of that place in `Forbidden::ALL`
+//! kind 0-4   a member has nearly the name at that index of `model::message::MEMBERS`; its name: length u8, bytes
+//! kind 16-19 the target is blocked, for the reason at that index of `Forbidden::ALL`
 //! ```
 //!
-//! These bytes are in journals: later versions of them are read beside these.
+//! Journals hold these bytes, so every later version of this code must read both versions.
 
 use bytes::Bytes;
 
-use crate::{dispatch::Forbidden, model::slip::Slip, storage::Appended};
+use crate::{
+    model::{address::Forbidden, slip::Slip},
+    storage::Appended,
+};
 
-use super::{AppendPlace, Warning, idempotency::BodyDigest};
+use super::{Warning, idempotency::BodyDigest, prepare::AppendPlace};
 
-/// What is told again beside the places.
+/// The kept parts of an answer.
 #[derive(Debug)]
 pub(super) struct KeptReply {
     pub(super) digest: BodyDigest,
@@ -38,7 +41,7 @@ const VERSION_WITH_MORE: u8 = 2;
 const BATCH: u8 = 1;
 const ORDER: u8 = 2;
 const WARNINGS: u8 = 4;
-/// Kinds of warnings from here on are blocked targets.
+/// First kind of the warnings about blocked targets.
 const BLOCKED: u8 = 16;
 
 impl KeptReply {
@@ -88,7 +91,7 @@ impl KeptReply {
         bytes.into()
     }
 
-    /// Reads the reply of a commit that had these appends; `None` if it does not fit them.
+    /// Reads the reply of a commit with these appends; `None` if it does not fit them.
     pub(super) fn decode(bytes: &[u8], appends: &[Appended]) -> Option<Self> {
         let (&[version, flags], rest) = bytes.split_first_chunk()?;
         let (digest, mut rest) = rest.split_first_chunk()?;
@@ -116,8 +119,8 @@ impl KeptReply {
                 put(0)?;
             }
         } else {
-            let (order, behind) = rest.split_at_checked(len)?;
-            rest = behind;
+            let (order, after) = rest.split_at_checked(len)?;
+            rest = after;
             for append in order {
                 put(usize::from(*append))?;
             }
@@ -131,8 +134,8 @@ impl KeptReply {
         }
         let mut warnings = vec![Vec::new(); len];
         if flags & WARNINGS != 0 {
-            let (bits, behind) = rest.split_at_checked(len.div_ceil(8))?;
-            rest = behind;
+            let (bits, after) = rest.split_at_checked(len.div_ceil(8))?;
+            rest = after;
             for (at, warnings) in warnings.iter_mut().enumerate() {
                 if bits[at / 8] >> (at % 8) & 1 == 1 {
                     warnings.push(Warning::SecretUnknown);
@@ -140,8 +143,8 @@ impl KeptReply {
             }
         }
         if version == VERSION_WITH_MORE {
-            let (&more_len, behind) = rest.split_first()?;
-            rest = behind;
+            let (&more_len, after) = rest.split_first()?;
+            rest = after;
             for _ in 0..more_len {
                 let (number, warning);
                 (number, warning, rest) = read_more(rest)?;
@@ -164,25 +167,25 @@ fn write_more(number: u32, warning: &Warning, to: &mut Vec<u8>) {
             let given = slip.given.as_bytes();
             let len = u8::try_from(given.len()).expect("a slip has 128 bytes at most");
             to.extend(number.to_le_bytes());
-            to.extend([slip.place(), len]);
+            to.extend([slip.index(), len]);
             to.extend(given);
         }
         Warning::TargetBlocked(why) => {
-            let place = Forbidden::ALL.iter().position(|one| one == why);
-            let place = place.and_then(|place| u8::try_from(place).ok());
+            let index = Forbidden::ALL.iter().position(|one| one == why);
+            let index = index.and_then(|index| u8::try_from(index).ok());
             to.extend(number.to_le_bytes());
-            to.push(BLOCKED + place.expect("the list has all four of them"));
+            to.push(BLOCKED + index.expect("the list has all four reasons"));
         }
     }
 }
 
-/// Reads a warning: the number of its message, what it says, and what comes behind it.
+/// Reads a warning; returns the number of its message, the warning and the rest of the bytes.
 fn read_more(bytes: &[u8]) -> Option<(usize, Warning, &[u8])> {
     let (number, rest) = bytes.split_first_chunk()?;
     let number = usize::try_from(u32::from_le_bytes(*number)).ok()?;
     let (&kind, rest) = rest.split_first()?;
-    if let Some(place) = kind.checked_sub(BLOCKED) {
-        let why = *Forbidden::ALL.get(usize::from(place))?;
+    if let Some(index) = kind.checked_sub(BLOCKED) {
+        let why = *Forbidden::ALL.get(usize::from(index))?;
         return Some((number, Warning::TargetBlocked(why), rest));
     }
     let (&len, rest) = rest.split_first()?;

@@ -1,7 +1,7 @@
-//! JSON as its grammar allows it (RFC 8259), read part by part: half of a surrogate pair in a name or a string, numbers of
-//! any size, any depth. `serde_json::Value` refuses all three, and one such payload would hide the page that it is in.
+//! Reads all JSON that the grammar of RFC 8259 allows: also half surrogate pairs, numbers of any size, and any depth.
+//! `serde_json::Value` refuses all three, and one such payload would make a whole page of records unreadable.
 //!
-//! For what is shown to people: a half pair comes out as U+FFFD.
+//! For text that is shown to people: half a surrogate pair becomes U+FFFD.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// Returns the members of an object in their order, repeats kept, values as they stand; `None` if the text is no object.
+/// Returns the members of an object in order, with repeats and raw values; `None` if the text is not an object.
 pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     let Members(members) = serde_json::from_str(text).ok()?;
     Some(members.into_iter().map(named).collect())
@@ -21,7 +21,7 @@ fn named<'a>((name, value): (&'a RawValue, &'a RawValue)) -> (Cow<'a, str>, &'a 
     (string(name).unwrap_or_default(), value)
 }
 
-/// Returns the last member of that name: what a reader sees that keeps one of them.
+/// Returns the last member of that name, which most readers keep.
 pub(crate) fn member<'a>(
     members: &[(Cow<'a, str>, &'a RawValue)],
     name: &str,
@@ -30,7 +30,7 @@ pub(crate) fn member<'a>(
     named.next().map(|(_, value)| *value)
 }
 
-/// Returns the elements of an array as they stand; `None` if the text is no array.
+/// Returns the raw elements of an array; `None` if the text is not an array.
 pub(crate) fn elements(text: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(text).ok()
 }
@@ -41,7 +41,7 @@ pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     Some(text)
 }
 
-/// Names are raw too: read as strings, a half pair in one of them would refuse the object.
+/// Names are raw too, because half a surrogate pair in a name read as a string would refuse the object.
 struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -66,7 +66,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A string, borrowed where it has no escapes.
+/// A string, borrowed if it has no escapes.
 struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -87,7 +87,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
                 Ok(Text(Cow::Owned(lossy(bytes).into_owned())))
             }
         }
-        // Asked for bytes, serde_json gives three of them for a half pair, as UTF-8 would have them.
+        // As bytes, serde_json returns half a surrogate pair as three bytes, in the way of UTF-8.
         deserializer.deserialize_bytes(AString)
     }
 }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_json_allows_is_read() {
+    fn everything_that_the_grammar_allows_is_read() {
         let deep = "[".repeat(1_000) + &"]".repeat(1_000);
         let text = format!(
             r#" {{"a\ud800" : "\udc00x\u0041", "b":1e400,"\ud83d\ude00":{deep} , "b": ["\ud800",-0]}}"#
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_not_read() {
+    fn text_that_is_not_json_is_not_read() {
         for text in ["", "{", "[]", "1", r#"{"\x":1}"#, r#"{"a":01}"#, "{}x"] {
             assert!(members(text).is_none(), "{text}");
         }

@@ -1,14 +1,14 @@
-//! The name that a wrong one was probably meant to be. Pure.
+//! Proposes the known name that is nearest to a wrong one. Pure.
 //!
-//! Case, `_` and `-` do not count: `retry-after` is as good as `retry_after`. A name is near if at most a third of its
-//! characters differ, or if the wrong one is the beginning of it. Otherwise nothing is proposed, because a wrong proposal
-//! costs more time than none.
+//! Case, `_` and `-` are ignored, so `retry-after` equals `retry_after`. A name is near if at most a third of its characters
+//! differ, or if it begins with the wrong one. Without a near name nothing is proposed, because a wrong proposal costs more
+//! time than none.
 
-/// A longer text is no slip of any name of ours, and comparing it would cost.
+/// A longer text is compared with no name, because comparing it is slow and it cannot be near.
 const WRONG_BYTES_MAX: usize = 128;
-/// Members that are compared with one that is missing.
+/// Unknown members that are compared with a missing one, at most.
 const LOOKED_AT_MAX: usize = 100;
-/// With fewer characters nearly everything begins alike.
+/// Shortest beginning that counts. Many names share shorter ones.
 const BEGINNING_LEN_MIN: usize = 3;
 
 /// Returns the name that is nearest to `wrong`; `None` if none is near.
@@ -44,7 +44,7 @@ pub(crate) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a 
         .unwrap_or_default()
 }
 
-/// Says that the member `name` is missing, and which of the `unknown` members was probably meant to be it.
+/// Says that the member `name` is missing, and which of the `unknown` members is near.
 pub(crate) fn missing<'a>(name: &str, unknown: impl IntoIterator<Item = &'a str>) -> String {
     // A body may have a million members.
     let mut looked_at = unknown.into_iter().take(LOOKED_AT_MAX);
@@ -56,8 +56,8 @@ pub(crate) fn missing<'a>(name: &str, unknown: impl IntoIterator<Item = &'a str>
     }
 }
 
-/// Returns the name that `wrong` differs from in two characters at most; `None` if there is no such name. A sender may have
-/// members of its own, with names of its own: only a text that can hardly be one of these is a slip.
+/// Returns the name that differs from `wrong` in at most two characters. The bound is small because a sender may have other
+/// members, with names of its own.
 pub(crate) fn slip_of<'a>(
     wrong: &str,
     names: impl IntoIterator<Item = &'a str>,
@@ -70,7 +70,7 @@ pub(crate) fn slip_of<'a>(
     let mut names = names.into_iter();
     names.find(|name| {
         let name = folded(name);
-        // To compare two texts takes much longer than to compare their lengths.
+        // Compare lengths first, because comparing texts takes much longer.
         name.len().abs_diff(wrong.len()) <= SLIPS_MAX * char::MAX.len_utf8()
             && strsim::damerau_levenshtein(&wrong, &name) <= SLIPS_MAX
     })

@@ -1,31 +1,23 @@
-//! Reading a JSON body member by member, so that every fault is named at once.
+//! Reads a JSON body member by member, so that one answer names every fault.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::{
-    ingest::{DEPTH_MAX, FieldCode, FieldError},
-    json::{
-        nearest::{did_you_mean, missing},
-        scan::{self, Members, Start},
-    },
+use super::{
+    faults::{DEPTH_MAX, Faults, FieldCode, REPEATED, fault, is_full, pointer_to},
+    nearest::{did_you_mean, missing},
+    scan::{self, Members, Start},
 };
 
 /// An object, and the faults found in it so far.
 #[derive(Debug)]
 pub(crate) struct Object<'a> {
     members: Members<'a>,
-    /// Places of members that are none of the known ones.
+    /// Indexes of the members that are not known.
     unknown: Vec<usize>,
     at: String,
 }
-
-/// Faults of one body.
-pub(crate) type Faults = Vec<FieldError>;
-
-/// Faults named for one body, at most.
-const FAULTS_LEN_MAX: usize = 100;
 
 /// Returns the body as an object with no other members than `known`.
 pub(crate) fn body<'a>(body: &'a [u8], known: &[&str]) -> Result<(Object<'a>, Faults), Faults> {
@@ -42,22 +34,6 @@ pub(crate) fn body<'a>(body: &'a [u8], known: &[&str]) -> Result<(Object<'a>, Fa
     match Object::parse(text, String::new(), known, &mut faults) {
         Some(object) => Ok((object, faults)),
         None => Err(faults),
-    }
-}
-
-/// Returns the pointer of a member of what is at `at`; a long name is cut.
-pub(crate) fn pointer_to(at: &str, name: &str) -> String {
-    let name: String = name.chars().take(64).collect();
-    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
-pub(crate) fn fault(faults: &mut Faults, pointer: &str, code: FieldCode, detail: &str) {
-    if faults.len() < FAULTS_LEN_MAX {
-        faults.push(FieldError {
-            pointer: pointer.into(),
-            code,
-            detail: detail.into(),
-        });
     }
 }
 
@@ -79,13 +55,12 @@ impl<'a> Object<'a> {
             }
         };
         let mut unknown = Vec::new();
-        for (place, (name, _)) in members.0.iter().enumerate() {
-            // A body may have a million of them.
-            if faults.len() >= FAULTS_LEN_MAX {
+        for (index, (name, _)) in members.0.iter().enumerate() {
+            if is_full(faults) {
                 break;
             }
             if !known.contains(&&**name) {
-                unknown.push(place);
+                unknown.push(index);
                 let pointer = pointer_to(&at, name);
                 let what = match known {
                     [] => "there are no members here".to_owned(),
@@ -100,8 +75,7 @@ impl<'a> Object<'a> {
         for name in known {
             if members.count(name) > 1 {
                 let pointer = format!("{at}/{name}");
-                let what = "the member is there more than once";
-                fault(faults, &pointer, FieldCode::WrongType, what);
+                fault(faults, &pointer, FieldCode::WrongType, REPEATED);
             }
         }
         Some(Self {
@@ -116,28 +90,28 @@ impl<'a> Object<'a> {
         format!("{}/{name}", self.at)
     }
 
-    /// Returns a member as it stands.
+    /// Returns the raw text of a member.
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.members.last(name)
     }
 
-    /// Notes that a member is wrong.
+    /// Adds a fault of the type of a member.
     pub(crate) fn wrong(&self, name: &str, what: &str, faults: &mut Faults) {
         fault(faults, &self.pointer(name), FieldCode::WrongType, what);
     }
 
-    /// Returns a member that must be there; its absence is noted.
+    /// Returns a required member; its absence is a fault.
     pub(crate) fn required(&self, name: &str, faults: &mut Faults) -> Option<&'a RawValue> {
         let value = self.get(name);
         if value.is_none() {
-            let unknown = self.unknown.iter().map(|place| &*self.members.0[*place].0);
+            let unknown = self.unknown.iter().map(|index| &*self.members.0[*index].0);
             let what = missing(name, unknown);
             fault(faults, &self.pointer(name), FieldCode::Required, &what);
         }
         value
     }
 
-    /// Returns a string that must be there.
+    /// Returns a required string.
     pub(crate) fn text(&self, name: &str, faults: &mut Faults) -> Option<Cow<'a, str>> {
         let value = self.required(name, faults)?;
         let text = scan::string(value);
@@ -147,12 +121,12 @@ impl<'a> Object<'a> {
         text
     }
 
-    /// Returns a yes or no; no if it is absent.
+    /// Returns a boolean; `false` if it is absent.
     pub(crate) fn flag(&self, name: &str, faults: &mut Faults) -> bool {
         self.flag_or(name, false, faults)
     }
 
-    /// Returns a yes or no; `default` if it is absent.
+    /// Returns a boolean; `default` if it is absent.
     pub(crate) fn flag_or(&self, name: &str, default: bool, faults: &mut Faults) -> bool {
         match self.get(name).map(RawValue::get) {
             None => default,
@@ -173,6 +147,6 @@ pub(crate) fn whole(value: &RawValue) -> Option<i128> {
     let digits = quoted.as_deref().unwrap_or(text).trim();
     let (_, unsigned) = digits.split_at(usize::from(digits.starts_with('-')));
     let legal = !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit());
-    // 40 digits do not fit anywhere, so a longer text need not be read.
+    // An i128 holds every number of 38 digits, and every bound is smaller.
     (legal && digits.len() <= 38).then(|| digits.parse().ok())?
 }

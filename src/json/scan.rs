@@ -1,4 +1,4 @@
-//! JSON read without understanding it: how deep it goes, and the members of an object as they stand.
+//! Measures and splits JSON without building a tree: its depth, and the raw members of an object.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,13 +9,11 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// Objects and arrays inside each other, payload included. Most JSON readers have 128 as their bound, targets too.
-pub const DEPTH_MAX: usize = 128;
+use super::faults::DEPTH_MAX;
 
-/// Returns whether objects and arrays are at most [`DEPTH_MAX`] deep. It reads any bytes; only for JSON it means
-/// something.
+/// Returns whether objects and arrays are at most [`DEPTH_MAX`] deep. For bytes that are not JSON the result has no meaning.
 pub(crate) fn depth_is_legal(text: &[u8]) -> bool {
-    // Hardly any text opens more than that at all, and counting takes a fraction of the time.
+    // Few texts have more brackets than that in all, and counting them is much faster than the loop below.
     if opened(text) <= DEPTH_MAX {
         return true;
     }
@@ -43,7 +41,7 @@ pub(crate) fn depth_is_legal(text: &[u8]) -> bool {
     true
 }
 
-/// Counts what opens an object or array. Parts whose count fits a byte are counted by many lanes of a vector at once.
+/// Counts opening brackets. Chunks of 255 bytes keep the count in a byte, so the compiler can use vector instructions.
 fn opened(text: &[u8]) -> usize {
     let count = |part: &[u8]| {
         let opens = part.iter().map(|byte| u8::from(byte | 0x20 == b'{'));
@@ -54,24 +52,24 @@ fn opened(text: &[u8]) -> usize {
         .sum()
 }
 
-/// Where a text begins in the body that it is a part of.
+/// Start of a text in its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) lines_before: usize,
-    /// In its first line.
+    /// Bytes before it in its first line.
     pub(crate) bytes_before: usize,
 }
 
-/// Says where in the body a text breaks that is no JSON, and quotes nothing; `None` if it is JSON, and of a wrong type.
-/// `error` is what a reader of this text said.
+/// Says where in the body a text stops being JSON, and quotes nothing; `None` if it is JSON of a wrong type. `error` is the
+/// error of a reader of this text.
 pub(crate) fn broken(text: &str, error: &serde_json::Error, start: Start) -> Option<String> {
     if error.is_data() {
-        // That reader stopped at the wrong type and saw nothing behind it: `[1` is no object, and no JSON either.
+        // The reader stopped at the wrong type and did not read the rest: `[1` is not an object, and not JSON either.
         let error = serde_json::from_str::<&RawValue>(text).err()?;
         return (!error.is_data()).then(|| broken(text, &error, start))?;
     }
     let (line, column) = (error.line(), error.column());
-    // serde counts columns from 1: nothing was there.
+    // serde counts columns from 1, so column 0 means an empty text.
     if (line, column) == (1, 0) {
         return Some("there is nothing to read".into());
     }
@@ -82,24 +80,23 @@ pub(crate) fn broken(text: &str, error: &serde_json::Error, start: Start) -> Opt
     ))
 }
 
-/// Returns what is behind the blanks of JSON, which are fewer than those of ASCII.
-pub(crate) fn behind_blanks(text: &str) -> &str {
+/// Returns the text after leading white space of JSON, which has fewer characters than that of ASCII.
+pub(crate) fn after_blanks(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\n', '\r'])
 }
 
-/// Returns the text of the string that `text` begins with, and what is behind it; `None` if that is no string, or one with
-/// escapes, or none of JSON.
+/// Returns the string at the start of `text`, and the rest; `None` if there is no string, or one with escapes.
 pub(crate) fn plain_string(text: &str) -> Option<(&str, &str)> {
-    let behind = text.strip_prefix('"')?;
-    let end = memchr2(b'"', b'\\', behind.as_bytes())?;
-    let (inside, behind) = behind.split_at(end);
+    let rest = text.strip_prefix('"')?;
+    let end = memchr2(b'"', b'\\', rest.as_bytes())?;
+    let (inside, rest) = rest.split_at(end);
     let is_plain = !inside.bytes().any(|byte| byte < b' ');
-    let behind = behind.strip_prefix('"').filter(|_| is_plain)?;
-    Some((inside, behind))
+    let rest = rest.strip_prefix('"').filter(|_| is_plain)?;
+    Some((inside, rest))
 }
 
-/// Returns the length of the object that `text` begins with; `None` if that is no object, or one without end. It reads any
-/// text; only for JSON it means something.
+/// Returns the length of the object at the start of `text`; `None` if there is no object, or no end of it. For text that is
+/// not JSON the result has no meaning.
 pub(crate) fn object_len(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     if bytes.first() != Some(&b'{') {
@@ -131,7 +128,7 @@ pub(crate) fn object_len(text: &str) -> Option<usize> {
     }
 }
 
-/// An object's members in their order, repeats kept, values as they stand.
+/// Members of an object in order, with repeats and raw values.
 #[derive(Debug)]
 pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -141,7 +138,7 @@ impl<'a> Members<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// Returns the last member of that name: what a reader sees that keeps one of them.
+    /// Returns the last member of that name, which most readers keep.
     pub(crate) fn last(&self, name: &str) -> Option<&'a RawValue> {
         let mut named = self.0.iter().rev().filter(|(n, _)| n == name);
         named.next().map(|(_, value)| *value)
@@ -175,7 +172,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// Returns the elements of an array as they stand; `None` if there are more than `len_max`, of which no more is read.
+/// Returns the raw elements of an array; `None` if there are more than `len_max`. Reading stops at the bound.
 pub(crate) fn elements(
     text: &str,
     len_max: usize,
@@ -212,7 +209,7 @@ pub(crate) fn elements(
     }
 }
 
-/// A string, borrowed where it has no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -254,7 +251,7 @@ mod tests {
         for (text, expected) in [("[]", 0), (" [1, {\"a\":[]}] ", 2)] {
             assert_eq!(read(text).unwrap(), Some(expected), "{text}");
         }
-        // What stands behind the first that is too many is not looked at.
+        // The text after the first element that is too many is not read.
         for text in ["[1,2,3]", "[1,2,3 and so on"] {
             assert_eq!(read(text).unwrap(), None, "{text}");
         }

@@ -1,11 +1,11 @@
-//! Names of places: streams, partitions, offsets, positions, and the message id that holds them all.
+//! Streams, partitions, offsets, positions, and the message id, which is made of them.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
-/// Names of streams that the gateway makes for itself in a later release.
+/// Names of streams that a later release will create for itself.
 const RESERVED: [&str; 2] = ["audit", "responses"];
 
 /// Name of a stream: `^[A-Za-z][A-Za-z0-9_-]{1,63}$`.
@@ -13,7 +13,7 @@ const RESERVED: [&str; 2] = ["audit", "responses"];
 #[serde(try_from = "String", into = "String")]
 pub struct StreamName(Arc<str>);
 
-/// A text that is no stream name.
+/// The text is not a stream name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a stream name has 2 to 64 characters: a letter, then letters, digits, '_' and '-'")]
 pub struct StreamNameInvalid;
@@ -25,7 +25,7 @@ impl StreamName {
         &self.0
     }
 
-    /// Returns whether nobody can make a stream of this name. A stream that has it already stays and can be used.
+    /// Returns whether no stream can be created under this name. An existing stream with the name stays usable.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         RESERVED.contains(&self.as_str())
@@ -69,7 +69,7 @@ impl fmt::Display for StreamName {
     }
 }
 
-/// Identity of a stream: random, so that a stream made again under an old name is another one.
+/// Identity of a stream. It is random, so a stream that is deleted and created again has another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub [u8; 16]);
 
@@ -85,7 +85,7 @@ impl fmt::Debug for StreamId {
     }
 }
 
-/// Which life of a stream's history this is: random, made with the stream, new after a restored copy.
+/// Identity of a stream's history: a random number, made with the stream, and anew when a backup is restored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Incarnation(pub u64);
 
@@ -116,7 +116,7 @@ impl fmt::Display for Partition {
 pub struct Offset(pub u64);
 
 impl Offset {
-    /// Returns the offset `count` further on.
+    /// Returns the offset plus `count`.
     #[must_use]
     pub fn plus(self, count: u64) -> Self {
         Self(self.0.saturating_add(count))
@@ -150,50 +150,50 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// Where a reader asks to start.
+/// Start of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// The first record still retained.
     Earliest,
-    /// What comes after everything stored now.
+    /// The next record that will be stored.
     Tail,
     /// The record at this offset.
     At(Offset),
-    /// The record behind this offset.
+    /// The record after this offset.
     After(Offset),
 }
 
-/// Identity of a message for people and targets: its first place as text, with a check character.
+/// Identity of a message for people and targets: its first partition and offset as text, with a check character.
 ///
 /// `<39 characters>-<partition>-<offset>-<check>`: lower-case base32 of stream id (16 bytes) and incarnation
-/// (8 bytes, big-endian), then two decimal numbers. It needs no index: the place can be read back from it.
+/// (8 bytes, big-endian), then two decimal numbers. No index is needed, because the id itself holds partition and offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageId {
     /// The partition that the message was first stored in.
     pub of: PartitionId,
     /// The incarnation of its stream.
     pub incarnation: Incarnation,
-    /// The message's offset there.
+    /// Its offset in that partition.
     pub offset: Offset,
 }
 
-/// A text that is no message id, or one that was mistyped.
+/// The text is not a message id, or has a typing error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a message id: its form or its check character is wrong")]
 pub struct MessageIdInvalid;
 
 impl MessageId {
-    /// Returns the id as it is shown.
+    /// Returns the id as text.
     #[must_use]
     pub fn text(&self) -> String {
         let MessageIds { common, check, .. } = MessageIds::new(self.of, self.incarnation);
         let mut text = common.into_bytes();
         check.end(self.offset, &mut text);
-        // Only base32, digits and dashes were written.
+        // The text has only base32, digits and dashes, so it is UTF-8.
         String::from_utf8(text).unwrap_or_default()
     }
 
-    /// Returns all that the text says, in the same order and without the check character; numbers big-endian.
+    /// Returns the parts of the id in the order of the text, without the check character; numbers are big-endian.
     #[must_use]
     pub fn bytes(&self) -> [u8; 34] {
         let mut bytes = [0; 34];
@@ -205,14 +205,14 @@ impl MessageId {
     }
 }
 
-/// Ids of messages of one partition: what they have in common is written once.
+/// Writes message ids of one partition. Their common part is encoded once.
 #[derive(Clone, Debug)]
 pub(crate) struct MessageIds {
     of: PartitionId,
     incarnation: Incarnation,
-    /// Up to the offset.
+    /// The id up to the offset.
     common: String,
-    /// The check of that.
+    /// The check sum of `common`.
     check: Check,
 }
 
@@ -227,7 +227,7 @@ impl MessageIds {
         let mut ids = [0; 39];
         BASE32_NOPAD.encode_mut(&bytes, &mut ids);
         ids.make_ascii_lowercase();
-        // A whole id fits without growing.
+        // Capacity for a whole id.
         let mut common = String::with_capacity(Self::LEN_MAX);
         common.push_str(std::str::from_utf8(&ids).expect("base32 is ASCII"));
         common.push('-');
@@ -241,7 +241,7 @@ impl MessageIds {
         }
     }
 
-    /// Returns whether it has the ids of that partition.
+    /// Returns whether these are the ids of that partition.
     pub(crate) fn are_of(&self, of: PartitionId, incarnation: Incarnation) -> bool {
         self.of == of && self.incarnation == incarnation
     }
@@ -253,24 +253,24 @@ impl MessageIds {
     }
 }
 
-/// The sum behind a check character. Weights differ between neighbours modulo a prime, so one wrong character and two
-/// swapped ones are both seen.
+/// The sum that gives a check character. Neighbours have different weights modulo a prime, so it finds one wrong character
+/// and two swapped ones.
 #[derive(Clone, Copy, Debug, Default)]
 struct Check(u64);
 
 impl Check {
     const ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
 
-    /// Returns the sum with more text behind.
+    /// Returns the sum of a longer text.
     fn with(self, text: &[u8]) -> Self {
-        // Eight steps fit a number before it has to be reduced.
+        // A u64 holds eight steps before it must be reduced.
         Self(text.chunks(8).fold(self.0, |sum, bytes| {
             let step = |sum, byte: &u8| sum * 37 + u64::from(*byte);
             bytes.iter().fold(sum, step) % 31
         }))
     }
 
-    /// Appends what comes behind the text so far: an offset, a dash and the character.
+    /// Appends the offset, a dash and the check character.
     fn end(self, offset: Offset, out: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(offset.0).as_bytes();

@@ -1,10 +1,10 @@
-//! Where the parts of a message lie in its record's value, so that dispatch need not read its JSON again. Pure.
+//! Offsets of the members of a message in its record's value, so that dispatch need not parse the JSON again. Pure.
 //!
-//! Ingest, which has read the message, notes it as a record header; dispatch cuts the parts out. A record without such a
-//! note, and every message with an escape in one of these parts, is read as JSON again, which says the same.
+//! Ingest parses the message and writes the layout as a record header; dispatch cuts the members out. A message with an
+//! escape in one of these members has no layout, so dispatch parses its JSON. Both ways give the same parts.
 //!
 //! ```text
-//! layout   pairs of numbers, a space behind each: where a part starts and how long it is, in bytes
+//! layout   pairs of numbers, a space after each: start and length of a part, in bytes
 //! parts    operation, URL, payload (0 0 if there is none), then name and value of each header
 //! ```
 
@@ -15,13 +15,13 @@ use crate::model::{
     record::{Record, header},
 };
 
-/// Headers of a message with a layout; with more it would be long, and reading it no gain.
+/// Headers of a message with a layout, at most. A longer layout is no faster to read than JSON.
 const HEADERS_LEN_MAX: usize = 32;
 
-/// No value is so long that a number in it has more.
+/// Digits of a number, at most. No value is longer than 9,999,999,999 bytes.
 const DIGITS_MAX: usize = 10;
 
-/// What a call is made of.
+/// The parts of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CallParts<'a> {
     pub(crate) operation: Cow<'a, str>,
@@ -30,12 +30,12 @@ pub(crate) struct CallParts<'a> {
     pub(crate) payload: Option<&'a [u8]>,
     /// Name and value, in order.
     pub(crate) headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// The name in the message. A record with a layout has it as a record header, if it has one.
+    /// The secret name in the message; `None` if the record has a layout, because then a record header has the name.
     pub(crate) secret_name: Option<Cow<'a, str>>,
 }
 
 impl<'a> CallParts<'a> {
-    /// Takes a record apart.
+    /// Reads the parts of a record.
     ///
     /// # Errors
     /// Those of [`Message::parse`].
@@ -47,14 +47,14 @@ impl<'a> CallParts<'a> {
         }
     }
 
-    /// `None` if that is no layout of this value.
+    /// Cuts the parts out; `None` if the layout does not fit the value.
     fn cut(value: &'a [u8], layout: &str) -> Option<Self> {
         let mut rest = layout.as_bytes();
         let mut next = || {
-            let (start, behind) = number(rest)?;
-            let (len, behind) = number(behind)?;
+            let (start, after) = number(rest)?;
+            let (len, after) = number(after)?;
             let part = value.get(start..start.checked_add(len)?)?;
-            rest = behind;
+            rest = after;
             Some(part)
         };
         let operation = text(next()?)?;
@@ -74,7 +74,7 @@ impl<'a> CallParts<'a> {
     }
 }
 
-/// Returns the first number and what comes after the space behind it.
+/// Returns the first number, and the text after its space.
 fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let mut number = 0usize;
     for (at, byte) in text.iter().enumerate() {
@@ -106,7 +106,7 @@ impl<'a> From<Message<'a>> for CallParts<'a> {
     }
 }
 
-/// Returns the layout of a message that was read from `value`; `None` if a part does not lie there as it is.
+/// Returns the layout of a message that was read from `value`; `None` if a part has escapes.
 pub(crate) fn layout(message: &Message<'_>, value: &str) -> Option<String> {
     let headers = message.target_rest_api_headers.as_deref();
     let headers = headers.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Hides credentials in a message that is shown to people; the stored bytes stay as they are.
+//! Hides credentials in messages that are shown to people. The stored bytes do not change.
 
 use std::borrow::Cow;
 
@@ -6,23 +6,23 @@ use serde_json::value::RawValue;
 
 use crate::{json::loose, model::message};
 
-/// The member of a message that credentials may stand in.
+/// The member of a message that may hold credentials.
 pub(crate) const HEADERS: &str = "targetRestApiHeaders";
 const MASK: &str = "\"***\"";
-/// Members of an entry that say what its header is called, in lower case. Ingest takes `key` only, lenient mode anything.
+/// Members of an entry that hold the name of its header, in lower case. Lenient mode stores entries with any of them.
 const NAMES: [&str; 3] = ["key", "name", "header"];
-/// No header has a longer name, so a text of that length that stands for one is shown to nobody.
+/// A longer text is not the name of a header, so it is always hidden.
 const NAME_BYTES_MAX: usize = 1024;
-/// Lists in lists: what lies deeper is shown to nobody.
+/// Levels of nested lists; deeper values are always hidden.
 const DEPTH_MAX: usize = 8;
 
-/// Returns the message with `"***"` in place of the value of every credential header in `targetRestApiHeaders`, and of
-/// those that `more` names.
+/// Returns the message with `"***"` in place of the values of credential headers in `targetRestApiHeaders`, and of the
+/// headers that `more` names.
 ///
-/// Headers stand there as `{"key", "value"}`. Lenient mode stores any JSON, so headers in other shapes are looked for too:
+/// A header is `{"key", "value"}`. Lenient mode stores any JSON, so the mask finds headers in other shapes too:
 /// `{"name", "value"}`, `{"Cookie": …}`, `["Cookie", …]` and `"Cookie: …"`.
 ///
-/// A text that is no message comes back as it is; nothing in it is a header then.
+/// A text that is not a message has no headers and does not change.
 pub(crate) fn mask<'a>(message: &'a str, more: &[String]) -> Cow<'a, str> {
     let mut hidden = Vec::new();
     for (name, headers) in loose::members(message).unwrap_or_default() {
@@ -56,7 +56,7 @@ fn credentials<'a>(
     if depth > DEPTH_MAX {
         hidden.push(headers);
     } else if let Some(list) = loose::elements(text) {
-        // A pair, or a flat list of names and values: what stands behind the name of a credential is hidden.
+        // A pair, or a flat list of names and values. All elements after the name of a credential are hidden.
         let named = list.iter().position(|entry| is_bare_name(entry, more));
         let (plain, values) = list.split_at(named.map_or(list.len(), |named| named + 1));
         for entry in plain {
@@ -95,7 +95,7 @@ fn is_bare_name(element: &RawValue, more: &[String]) -> bool {
     text.is_some_and(|text| !text.contains(|c| !is_of_name(c)) && is_hidden(&text, more))
 }
 
-/// Returns whether a text has the name of a credential header in it, and something that may be a value.
+/// Returns whether a text contains the name of a credential header, and a separator before a value.
 fn has_credential(text: &str, more: &[String]) -> bool {
     let mut words = text.split(|c| !is_of_name(c));
     text.contains([':', '=', '"']) && words.any(|word| is_hidden(word, more))
@@ -105,13 +105,13 @@ fn is_of_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
 }
 
-/// Returns whether a string that stands in the headers of a message may be why something there is hidden. It says so of
-/// more strings than [`mask`] heeds, and of none that it heeds not.
+/// Returns whether a string in the headers of a message can make [`mask`] hide something. It may be wrong for a string that
+/// hides nothing, never for one that does.
 pub(crate) fn may_hide(text: &str, more: &[String]) -> bool {
     is_hidden(text, more) || has_credential(text, more)
 }
 
-/// Returns whether the value of a header of that name is shown to nobody: it is a credential, or `more` has the name.
+/// Returns whether the value of a header is hidden: the name is one of a credential, or `more` has it.
 pub(crate) fn is_hidden(name: &str, more: &[String]) -> bool {
     let mut more = more.iter();
     name.len() > NAME_BYTES_MAX
@@ -119,7 +119,7 @@ pub(crate) fn is_hidden(name: &str, more: &[String]) -> bool {
         || more.any(|other| other.eq_ignore_ascii_case(name))
 }
 
-/// Where `part`, a slice of `whole`, lies in it.
+/// Returns start and end of `part`, which is a slice of `whole`.
 fn span(whole: &str, part: &str) -> (usize, usize) {
     let start = part.as_ptr() as usize - whole.as_ptr() as usize;
     (start, start + part.len())

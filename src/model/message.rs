@@ -1,4 +1,4 @@
-//! The message inside a record's value: what to call, and with what.
+//! The message in a record's value: a URL, an operation, a payload and headers.
 //!
 //! [`Message`] borrows from the value, which stays as the source sent it: the payload goes to the target byte for byte.
 //! Ingest checks a message before it is stored, dispatch reads it again; neither changes it.
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::model::slip::{Slip, Slips};
 
-/// A sync message: the members of `streamMessage`. Members of other names are kept in the record and not looked at.
+/// A sync message: the members of `streamMessage`. The record keeps members of other names, and the gateway ignores them.
 #[derive(Debug)]
 pub struct Message<'a> {
     /// Name of the secret that holds the target's token; empty means none.
@@ -26,7 +26,7 @@ pub struct Message<'a> {
     pub target_rest_api_payload: Option<&'a RawValue>,
     /// Headers of the call, in order, repeats kept.
     pub target_rest_api_headers: Option<Vec<MessageHeader<'a>>>,
-    /// Other members whose names are nearly ours.
+    /// Unknown members with nearly a known name.
     pub slips: Vec<Slip>,
 }
 
@@ -58,7 +58,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for MessageHeader<'a> {
             value: Cow<'a, str>,
         }
 
-        /// What serde derives reads an array too, and then nobody would look for a credential in it.
+        /// Accepts objects only. A derived reader accepts arrays too, in which the mask would not find a credential.
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
@@ -78,7 +78,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for MessageHeader<'a> {
     }
 }
 
-/// Headers that a message can have: no more fit into one request together with ours, and no server takes so many.
+/// Headers of a message, at most. A request cannot hold more with the gateway's own, and servers accept far fewer.
 pub const HEADERS_LEN_MAX: usize = 4_000;
 
 /// Names, in lower case, that `targetRestApiHeaders` cannot have: headers that are about one connection, or that the
@@ -101,7 +101,7 @@ pub const HEADERS_REFUSED: [&str; 13] = [
 
 impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Serde's own reader passes over a name that it does not know, so no warning could name it.
+        /// Reads members by hand, because a derived reader skips unknown names, and a warning needs them.
         struct Members;
 
         impl<'de> Visitor<'de> for Members {
@@ -125,7 +125,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
                         Member::Operation => {
                             once(&mut operation, map.next_value::<Text<'de>>()?, OPERATION)?;
                         }
-                        // `null` is a payload as well.
+                        // `null` is a payload too.
                         Member::Payload => once(&mut payload, map.next_value()?, PAYLOAD)?,
                         Member::Headers => once(&mut headers, map.next_value()?, HEADERS)?,
                         Member::Other => {
@@ -156,8 +156,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn once<T, E: de::Error>(place: &mut Option<T>, value: T, name: &'static str) -> Result<(), E> {
-    match place.replace(value) {
+fn once<T, E: de::Error>(member: &mut Option<T>, value: T, name: &'static str) -> Result<(), E> {
+    match member.replace(value) {
         None => Ok(()),
         Some(_) => Err(de::Error::duplicate_field(name)),
     }
@@ -172,7 +172,7 @@ enum Member {
     Other,
 }
 
-/// Reads the name of a member; one that is none of ours is looked at.
+/// Reads the name of a member, and passes an unknown one to [`Slips`].
 struct Name<'s>(&'s mut Slips);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
@@ -209,10 +209,10 @@ impl<'a> Message<'a> {
     /// Reads a record's value.
     ///
     /// # Errors
-    /// What serde says of the first member that is missing, repeated, or of a wrong type; it quotes no value.
+    /// The first member that is missing, repeated or of a wrong type. The error quotes no value.
     pub fn parse(value: &'a [u8]) -> Result<Self, serde_json::Error> {
         match std::str::from_utf8(value) {
-            // Checked as a whole, and not string by string.
+            // One check of the whole text is faster than one of each string.
             Ok(text) => Self::read(text),
             Err(_) => serde_json::from_slice(value),
         }
@@ -243,9 +243,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Parts of header names whose values are credentials, in lower case. They count with `-`, with `_` and without. The
-/// manual (`sending.md`) has the same list.
-/// Plain `key` is not among them: an `Idempotency-Key` or a `Partition-Key` opens nothing.
+/// Parts of the names of credential headers, in lower case. They match with `-`, with `_` and without. The manual
+/// (`sending.md`) has the same list. Plain `key` is not in it, because an `Idempotency-Key` or a `Partition-Key` is not a credential.
 pub(crate) const CREDENTIALS: [&str; 33] = [
     "access-key",
     "account-key",
@@ -282,30 +281,30 @@ pub(crate) const CREDENTIALS: [&str; 33] = [
     "xsrf",
 ];
 
-/// Returns whether the value of a header of that name is a credential, which nobody is shown.
+/// Returns whether a header of that name holds a credential, which is never shown.
 pub(crate) fn is_credential(name: &str) -> bool {
     let mut rests = (0..name.len()).map(|at| &name.as_bytes()[at..]);
     rests.any(|rest| {
-        // None of them begins otherwise.
+        // First letters of all parts: a quick check before the loop.
         matches!(
             rest[0] | 0x20,
             b'a' | b'c' | b'f' | b'j' | b'l' | b'm' | b'p' | b's' | b't' | b'u' | b'x'
         ) && CREDENTIALS.iter().any(|part| {
-            let behind = behind(rest, part);
-            // An author is nobody's credential.
-            let is_author = |behind: &[u8]| {
+            let after = after(rest, part);
+            // `X-Author` is not a credential.
+            let is_author = |after: &[u8]| {
                 *part == "x-auth"
-                    && behind
+                    && after
                         .get(..2)
                         .is_some_and(|or| or.eq_ignore_ascii_case(b"or"))
             };
-            behind.is_some_and(|behind| !is_author(behind))
+            after.is_some_and(|after| !is_author(after))
         })
     })
 }
 
-/// Returns what stands behind `part` if a name begins so, whether it has hyphens in it or not.
-fn behind<'a>(name: &'a [u8], part: &str) -> Option<&'a [u8]> {
+/// Returns the rest of a name that begins with `part`; `-` and `_` are ignored.
+fn after<'a>(name: &'a [u8], part: &str) -> Option<&'a [u8]> {
     let mut name = name.iter();
     for wanted in part.bytes().filter(|byte| *byte != b'-') {
         let byte = name.find(|byte| !matches!(byte, b'-' | b'_'))?;

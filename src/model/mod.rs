@@ -1,6 +1,8 @@
-//! Values that every part speaks of: ids, messages, records, targets, and the grammar of names.
-//! Pure, and below all other parts but `json` and `runtime`.
+//! Values that all parts use: addresses, ids, messages, records, targets, and the grammar of names.
+//!
+//! Pure. This folder imports only `json` and `runtime`.
 
+pub mod address;
 pub mod ids;
 pub(crate) mod layout;
 pub(crate) mod mask;

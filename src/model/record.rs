@@ -1,7 +1,6 @@
-//! A record: key, value and headers, and the bytes of its headers.
+//! A record: key, value and headers, and the encoding of its headers.
 //!
-//! The three parts are shared slices, of the request that brought them or of the frame that holds them, so a record is
-//! cloned without copying a payload.
+//! The three parts are slices of a request or of a frame in the journal, so cloning a record copies no payload.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -13,7 +12,7 @@ use crate::{
 /// One entry of a partition, before or after it has an offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Chooses the partition; empty means that the record has no key.
+    /// The key, which chooses the partition; empty = no key.
     pub key: Bytes,
     /// What the source sent as `streamMessage`, byte for byte.
     pub value: Bytes,
@@ -22,13 +21,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns the size that limits are about: key, value and headers in bytes.
+    /// Returns the bytes of key, value and headers, which limits count.
     #[must_use]
     pub fn bytes_len(&self) -> usize {
         self.key.len() + self.value.len() + self.headers.encoded.len()
     }
 
-    /// Returns the message id: the header's in an error stream, else `own`, the one of its place.
+    /// Returns the message id: that of the header in an error stream, else `own`, made of partition and offset.
     #[must_use]
     pub fn message_id(&self, own: MessageId) -> String {
         match self.headers.get(header::MESSAGE_ID) {
@@ -37,9 +36,9 @@ impl Record {
         }
     }
 
-    /// Returns the same record in memory of its own.
+    /// Returns a copy of the record in memory of its own.
     ///
-    /// A slice keeps its whole frame alive, so whoever keeps few records for long keeps copies.
+    /// A slice keeps its whole frame in memory, so copy records that are kept for long.
     #[must_use]
     pub fn detached(&self) -> Self {
         let mut all = BytesMut::with_capacity(self.bytes_len());
@@ -57,18 +56,18 @@ impl Record {
     }
 }
 
-/// A record with its place in the partition it was read from.
+/// A record with its offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
     /// Its offset.
     pub offset: Offset,
     /// The time of the commit that stored it; it never goes back within a stream.
     pub time: Timestamp,
-    /// What is stored.
+    /// The record.
     pub record: Record,
 }
 
-/// Header names; the values are strings. `push-decisions.md` §3 lists them.
+/// Header names; the values are strings.
 pub mod header {
     #![expect(
         missing_docs,
@@ -94,10 +93,10 @@ pub mod header {
     pub const ORIGIN_STREAM: &str = "origin-stream";
     pub const ORIGIN_PARTITION: &str = "origin-partition";
     pub const ORIGIN_OFFSET: &str = "origin-offset";
-    /// For ourselves only (`layout.rs`): it is found by its name, and not shown or copied with the others.
+    /// Internal (`layout.rs`): `get` finds it by name; `iter` skips it, so it is neither shown nor copied.
     pub const LAYOUT: &str = "layout";
 
-    /// Names with a one-byte code in the format; the code is the place in this list plus one. Only ever append.
+    /// Names with a one-byte code in the format: the index in this list plus one. Journals hold these codes, so only append.
     pub(crate) const CODED: [&str; 21] = [
         MESSAGE_ID,
         SOURCE,
@@ -134,27 +133,27 @@ pub struct Headers {
     encoded: Bytes,
 }
 
-/// Bytes that are no headers.
+/// The bytes are not encoded headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("record headers are malformed")]
 pub struct HeadersMalformed;
 
 impl Headers {
-    /// Takes stored bytes.
+    /// Reads stored bytes.
     ///
     /// # Errors
     /// [`HeadersMalformed`] if any entry is cut short, has an unknown code, or is not UTF-8.
     pub fn decode(encoded: Bytes) -> Result<Self, HeadersMalformed> {
         let mut rest = &encoded[..];
-        // Lengths below 128 are ASCII too, so that mostly one look tells that all of it is text.
+        // Codes and lengths below 128 are ASCII too, so one check mostly shows that all names and values are UTF-8.
         let ascii = encoded.is_ascii();
         while !rest.is_empty() {
-            let (name, value, behind) = split_bytes(rest).ok_or(HeadersMalformed)?;
+            let (name, value, after) = split_bytes(rest).ok_or(HeadersMalformed)?;
             let is_text = |bytes| ascii || std::str::from_utf8(bytes).is_ok();
             if !is_text(name) || !is_text(value) {
                 return Err(HeadersMalformed);
             }
-            rest = behind;
+            rest = after;
         }
         Ok(Self { encoded })
     }
@@ -170,27 +169,26 @@ impl Headers {
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut rest = &self.encoded[..];
         loop {
-            let (there, value, behind) = split_bytes(rest)?;
+            let (there, value, after) = split_bytes(rest)?;
             if there == name.as_bytes() {
                 return std::str::from_utf8(value).ok();
             }
-            rest = behind;
+            rest = after;
         }
     }
 
-    /// Returns name and value of each header that states a fact about the record, in order: all but
-    /// [`header::LAYOUT`].
+    /// Returns name and value of each header in order, except [`header::LAYOUT`].
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = &self.encoded[..];
         let all = std::iter::from_fn(move || {
-            let (entry, behind) = split_entry(rest)?;
-            rest = behind;
+            let (entry, after) = split_entry(rest)?;
+            rest = after;
             Some(entry)
         });
         all.filter(|(name, _)| *name != header::LAYOUT)
     }
 
-    /// Returns headers in which each of `changes` replaces the header of its name, or is added behind all others.
+    /// Returns headers in which each of `changes` replaces the header of its name, or follows all others.
     #[must_use]
     pub fn with<'a>(&self, changes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let changes: Vec<_> = changes.into_iter().collect();
@@ -211,7 +209,7 @@ fn split_entry(bytes: &[u8]) -> Option<((&str, &str), &[u8])> {
     Some(((text(name)?, text(value)?), rest))
 }
 
-/// Returns name and value of the first entry, and what is behind it.
+/// Returns name and value of the first entry, and the rest.
 fn split_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (&code, rest) = bytes.split_first()?;
     let (name, rest) = match code {
@@ -226,7 +224,7 @@ fn split_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((name, value, rest))
 }
 
-/// Puts [`Headers`] together.
+/// Builds [`Headers`].
 #[derive(Debug)]
 pub struct HeadersBuilder {
     encoded: Vec<u8>,
@@ -235,14 +233,14 @@ pub struct HeadersBuilder {
 impl Default for HeadersBuilder {
     fn default() -> Self {
         Self {
-            // Most records need no more.
+            // Enough for most records.
             encoded: Vec::with_capacity(128),
         }
     }
 }
 
 impl HeadersBuilder {
-    /// Adds a header. A name longer than 255 bytes is cut there: names are ours, all are short.
+    /// Adds a header. Names are constants of this module; a name is cut at 255 bytes.
     pub fn push(&mut self, name: &str, value: &str) -> &mut Self {
         match header::CODED
             .iter()

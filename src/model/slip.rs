@@ -1,14 +1,13 @@
-//! Members of a message that have nearly the name of one of ours. The gateway does not look at them, so the answer warns
-//! the sender. Pure.
+//! Unknown members of a message with nearly a known name. The gateway ignores them, so the answer warns the sender. Pure.
 
 use crate::{json::nearest::slip_of, model::message::MEMBERS};
 
-/// A member that has nearly the name of one of ours, and so is not looked at.
+/// An unknown member with nearly a known name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slip {
     /// Its name, [`Slip::GIVEN_BYTES_MAX`] at most.
     pub given: Box<str>,
-    /// Which of ours, as its place in [`MEMBERS`].
+    /// Index of the known name in [`MEMBERS`].
     meant: u8,
 }
 
@@ -16,7 +15,7 @@ impl Slip {
     /// Longest name that is kept. A longer one is no slip.
     pub const GIVEN_BYTES_MAX: usize = 128;
 
-    /// Makes one of a name and the place of ours; `None` if there is no such place, or the name is too long.
+    /// Makes a slip of a name and an index; `None` if the index is out of range, or the name too long.
     pub(crate) fn new(given: &str, meant: u8) -> Option<Self> {
         let is_slip = usize::from(meant) < MEMBERS.len() && given.len() <= Self::GIVEN_BYTES_MAX;
         is_slip.then(|| Self {
@@ -31,13 +30,13 @@ impl Slip {
         MEMBERS[usize::from(self.meant)]
     }
 
-    /// Returns its place among ours.
-    pub(crate) fn place(&self) -> u8 {
+    /// Returns the index of the known name.
+    pub(crate) fn index(&self) -> u8 {
         self.meant
     }
 }
 
-/// Looks for slips among the members of one message.
+/// Collects the slips of one message.
 #[derive(Debug, Default)]
 pub(crate) struct Slips {
     pub(crate) found: Vec<Slip>,
@@ -45,14 +44,14 @@ pub(crate) struct Slips {
 }
 
 impl Slips {
-    /// Slips that are told of one message.
+    /// Slips of one message, at most.
     const FOUND_LEN_MAX: usize = 3;
-    /// Unknown members of one message that are compared with ours. It may have thousands of its own.
+    /// Unknown members of one message that are compared. A message can have thousands.
     const LOOKED_AT_MAX: usize = 32;
 
-    /// Looks at the name of a member that is none of ours.
+    /// Compares the name of an unknown member with the known ones.
     pub(crate) fn look_at(&mut self, name: &str) {
-        // Two characters fewer than the shortest of ours has.
+        // A slip may have two characters fewer than the shortest known name.
         const BYTES_MIN: usize = "targetRestApi".len() - 2;
         let is_long = (BYTES_MIN..=Slip::GIVEN_BYTES_MAX).contains(&name.len());
         let is_enough =
@@ -62,10 +61,10 @@ impl Slips {
         }
         self.looked_at += 1;
         let meant = slip_of(name, MEMBERS);
-        let place = meant.and_then(|meant| MEMBERS.iter().position(|member| *member == meant));
-        let place = place.and_then(|place| u8::try_from(place).ok());
+        let index = meant.and_then(|meant| MEMBERS.iter().position(|member| *member == meant));
+        let index = index.and_then(|index| u8::try_from(index).ok());
         self.found
-            .extend(place.and_then(|place| Slip::new(name, place)));
+            .extend(index.and_then(|index| Slip::new(name, index)));
     }
 }
 
@@ -75,7 +74,7 @@ mod tests {
     use crate::model::message::Message;
 
     #[test]
-    fn members_that_are_nearly_ours_are_told_and_others_are_not() {
+    fn only_names_that_are_nearly_known_are_slips() {
         let slips = |more: &str| -> Vec<(String, &str)> {
             let value =
                 format!(r#"{{"targetRestApi":"http://a","targetRestApiOperation":"POST"{more}}}"#);

@@ -1,8 +1,8 @@
-//! Where a message goes: the URL of its target, and the origin in it. Pure.
+//! The URL of a target, and its origin. Pure.
 //!
-//! To read a URL by the WHATWG standard takes as long as all the rest of a message, and most URLs name one of few
-//! origins and a plain path. So what is before the path is looked up among those that this thread has read already, and
-//! the path is taken as it stands where the standard would not change it. All else goes the long way, which says the same.
+//! Parsing a URL by the WHATWG standard takes as long as reading the rest of a message. Most URLs have one of few origins and
+//! a plain path. So each thread caches the origins it has parsed, and takes a path unchanged if the standard would not
+//! change it. Every other URL is parsed in full, with the same result.
 
 use std::{
     cell::RefCell,
@@ -17,14 +17,16 @@ use bytes::Bytes;
 use http::{HeaderValue, uri::PathAndQuery};
 use url::{Host, Position, Url};
 
-/// Origins that a thread remembers; it forgets all at this many.
+/// Longest URL of a target, in bytes; most servers accept this much.
+pub const URL_BYTES_MAX: usize = 8 << 10;
+/// Origins in the cache of a thread. A full cache is cleared.
 const KNOWN_LEN_MAX: usize = 1024;
-/// A longer text is not worth its memory.
+/// A longer origin is not cached.
 const KNOWN_BYTES_MAX: usize = 300;
 
-/// Scheme, host and port of a target: what secrets are bound to, and what a target is by default.
+/// Scheme, host and port of a target. Secrets are bound to it, and by default it is the identity of a target.
 ///
-/// Shown as `https://orders.example:443`, always with the port. Clones share it.
+/// Its text is `https://orders.example:443`, always with the port. Clones share it.
 #[derive(Clone)]
 pub struct Origin(Arc<OriginParts>);
 
@@ -32,32 +34,32 @@ pub struct Origin(Arc<OriginParts>);
 struct OriginParts {
     https: bool,
     host: String,
-    /// What the host says by itself, without a look-up.
+    /// The address, if the host needs no look-up.
     address: Option<IpAddr>,
     port: u16,
-    /// Says all of the above: no two origins have the same.
+    /// The whole origin; different origins have different texts.
     text: String,
 }
 
-/// A URL that no call can be made with.
+/// Why a URL cannot be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlInvalid {
-    /// No URL.
-    #[error("it is no URL ({0})")]
+    /// The text is not a URL.
+    #[error("it is not a URL ({0})")]
     Malformed(#[from] url::ParseError),
-    /// Neither http nor https.
+    /// The scheme is neither http nor https.
     #[error("the scheme is neither http nor https")]
     Scheme,
-    /// No host, or one that HTTP cannot carry.
+    /// The URL has no host, or one that HTTP cannot carry.
     #[error("the URL has no host that can be called")]
     Host,
-    /// A name or password in the URL would end in logs and error records.
+    /// The URL has a name or password, which would end up in logs and error records.
     #[error("the URL holds a user name or password; use vaultSecretName")]
     Credentials,
-    /// Something behind an origin that is to stand alone.
+    /// There is more than an origin.
     #[error("there is more than scheme, host and port")]
     NotBare,
-    /// A path that HTTP cannot carry.
+    /// HTTP cannot carry the path.
     #[error("the URL has a path that HTTP cannot carry")]
     Path,
 }
@@ -74,7 +76,7 @@ impl Origin {
         }
     }
 
-    /// Reads an origin with nothing behind it but a `/`.
+    /// Reads a URL that has only an origin, or a `/` after it.
     ///
     /// # Errors
     /// As for [`Origin::of`], and [`UrlInvalid::NotBare`].
@@ -99,8 +101,7 @@ impl Origin {
         &self.0.host
     }
 
-    /// Returns the address that the host is known by without a look-up: its own text, or the loopback one of `localhost`
-    /// (RFC 6761 §6.3). `None` for every other name.
+    /// Returns the address, if the host needs no look-up: an address, or `localhost` (loopback, RFC 6761 §6.3).
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         self.0.address
@@ -112,7 +113,7 @@ impl Origin {
         self.0.port
     }
 
-    /// Returns the origin as it is shown.
+    /// Returns the origin as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0.text
@@ -145,19 +146,19 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// The URL of a target in the parts that a call is made of.
+/// The URL of a target, in the parts of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetUrl {
-    /// Whom to call.
+    /// The server to call.
     pub origin: Origin,
-    /// What the header `Host` says: the port only where it is not the scheme's own, since servers compare it as text.
+    /// Value of `Host`. It has no port if that is the default of the scheme, because servers compare it as text.
     pub authority: HeaderValue,
     /// Path and query; the fragment is not sent.
     pub path: PathAndQuery,
 }
 
 impl TargetUrl {
-    /// Reads a URL. The path shares the memory of `whole`, if that is where `text` lies.
+    /// Reads a URL. The path shares the memory of `whole` if `text` is a slice of it.
     ///
     /// # Errors
     /// [`UrlInvalid`] says what is wrong with it.
@@ -179,7 +180,7 @@ impl TargetUrl {
     }
 }
 
-/// Returns `text` as a slice of `whole` if it lies in there, else as a copy.
+/// Returns `text` as a slice of `whole` if it is one, else as a copy.
 pub(crate) fn part(text: &str, whole: &Bytes) -> Bytes {
     let (text_at, whole_at) = (text.as_ptr() as usize, whole.as_ptr() as usize);
     if whole_at <= text_at && text_at + text.len() <= whole_at + whole.len() {
@@ -189,7 +190,7 @@ pub(crate) fn part(text: &str, whole: &Bytes) -> Bytes {
     }
 }
 
-/// What stands before a path.
+/// The part of a URL before its path.
 #[derive(Clone)]
 struct Known {
     origin: Origin,
@@ -216,7 +217,7 @@ impl Known {
             Host::Ipv6(address) => (address.to_string(), Some(address.into())),
         };
         let port = url.port_or_known_default().ok_or(UrlInvalid::Host)?;
-        // With the brackets of an IPv6 address.
+        // An IPv6 address has its brackets here.
         let shown = url.host_str().unwrap_or_default();
         let authority = match url.port() {
             Some(port) => HeaderValue::from_str(&format!("{shown}:{port}")),
@@ -236,11 +237,11 @@ impl Known {
     }
 }
 
-/// What a thread remembers, by the text before the path.
+/// The cache of a thread, by the text before the path.
 #[derive(Default)]
 struct Remembered {
     all: HashMap<Arc<str>, Known>,
-    /// The one asked for last; most often it is the next one too.
+    /// The last result, which mostly is the next one too.
     last: Option<(Arc<str>, Known)>,
 }
 
@@ -271,7 +272,7 @@ thread_local! {
     static KNOWN: RefCell<Remembered> = RefCell::default();
 }
 
-/// Returns what is known of a URL with a plain path, and that path; `None` if the URL has to be read as a whole.
+/// Returns the origin of a URL with a plain path, and the path; `None` if the URL must be parsed in full.
 fn known(text: &str) -> Option<(Known, &str)> {
     let (before, path) = split_plain(text)?;
     KNOWN.with_borrow_mut(|remembered| {
@@ -284,8 +285,8 @@ fn known(text: &str) -> Option<(Known, &str)> {
     })
 }
 
-/// Cuts a URL before its path, if the standard would leave that path as it stands: nothing to encode, no `.` or `..` to
-/// take away, no fragment to drop.
+/// Splits a URL before its path; `None` if the standard would change the path: by encoding, or by removing `.`, `..` or a
+/// fragment.
 fn split_plain(text: &str) -> Option<(&str, &str)> {
     let scheme_len = ["http://", "https://"]
         .iter()

@@ -1,17 +1,17 @@
-//! Times as people write them, in arguments and in query parameters: `2026-12-01T07:00:00Z`, `2026-12-01`, `10m`, `1h ago`,
-//! `now`. Without a zone they are in UTC. Pure.
+//! Times in arguments and query parameters: `2026-12-01T07:00:00Z`, `2026-12-01`, `10m`, `1h ago`, `now`. A time without a
+//! zone is in UTC. Pure.
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 
 use crate::runtime::clock::Timestamp;
 
-/// What would be right, for errors.
+/// Examples for errors.
 pub(crate) const EXAMPLES: &str = "2026-12-01T07:00:00Z, 2026-12-01, 10m, \"1h ago\" or now (UTC)";
 
-/// A longer text is no time.
+/// A longer text is not a time.
 const TEXT_BYTES_MAX: usize = 64;
 
-/// Returns the time that a text says, seen from `now`; a time before 1970 is none.
+/// Reads a time, relative to `now`; `None` for another text, and for a time before 1970.
 pub(crate) fn read(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.trim();
     if text.len() > TEXT_BYTES_MAX {
@@ -26,7 +26,7 @@ pub(crate) fn read(text: &str, now: Timestamp) -> Option<Timestamp> {
         .or_else(|| ago(text, now))
 }
 
-/// `2026-12-01T08:00:00 01:00`: a `+` that was not percent-encoded in a query arrives as a blank.
+/// `2026-12-01T08:00:00 01:00`: a `+` in a query that was not percent-encoded arrives as a space.
 fn without_plus(text: &str) -> Option<Timestamp> {
     let (time, zone) = text.rsplit_once(' ')?;
     Timestamp::parse(&format!("{time}+{zone}"))
@@ -55,7 +55,7 @@ fn without_zone(text: &str) -> Option<Timestamp> {
 /// `10m`, `1h 30m ago`.
 fn ago(text: &str, now: Timestamp) -> Option<Timestamp> {
     let duration = text.strip_suffix("ago").unwrap_or(text).trim();
-    // A bare number has no unit, and `0` is no time.
+    // A number needs a unit.
     if duration.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_none() {
+    fn another_text_is_not_a_time() {
         let now = Timestamp::parse(NOW).unwrap();
         let long = format!("{}1h ago", " 1s".repeat(64));
         for text in [

@@ -18,8 +18,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::Config,
-    ingest::{FieldCode, FieldError},
-    json::nearest::nearest,
+    json::{
+        faults::{FieldCode, FieldError},
+        nearest::nearest,
+    },
     log::Streams,
     runtime::{
         clock::{Clock, Timestamp},

@@ -1,12 +1,12 @@
-//! Open records by stream, target and cause.
+//! Counts open records by stream, target and cause.
 //!
-//! The log keeps which records have no end, and not where they go. So each open record is read once, and its target, cause
-//! and times stay here for as long as it is open: 32 bytes a record. A count asks the log which records are open, drops
-//! those that have ended, and reads those that are new. It costs as much as there are open records, however long the
-//! streams are, and a purge, a trim or a stream that is made again needs nothing of its own.
+//! The log knows which records are open, but not their targets. So the census reads each open record once, and keeps its
+//! target, cause and times while it is open: 32 bytes a record. A count gets the open offsets from the log, drops settled
+//! records and reads new ones. Its cost depends on the number of open records, not on the length of streams. Purge, trim
+//! and a stream that is made again need no special case.
 //!
-//! Bounds: [`KNOWN_LEN_MAX`] records are known, error streams first. A count reads for [`READ_TIME`], but at least
-//! [`READ_LEN_MIN`] records; the next one goes on. Where either bound holds, the count says that it is not complete.
+//! Bounds: the census keeps [`KNOWN_LEN_MAX`] records, error streams first. A count reads for [`READ_TIME`], but at least
+//! [`READ_LEN_MIN`] records; the next count continues. A count that meets a bound says that it is not complete.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,32 +26,32 @@ use crate::{
     storage::{Engine, ReadError, Stream},
 };
 
-/// Open records that are known, 8 MiB of them.
+/// Open records that the census keeps: 8 MiB.
 const KNOWN_LEN_MAX: usize = 1 << 18;
-/// Targets and causes that are told apart; records of further targets are counted together.
+/// Pairs of target and cause that are counted separately. Records of further targets are counted together.
 const KINDS_LEN_MAX: usize = 4_096;
 /// How long a count reads.
 const READ_TIME: Duration = Duration::from_millis(250);
-/// Records that a count reads at least, however slow this machine is.
+/// Records that a count reads at least, also on a slow machine.
 const READ_LEN_MIN: usize = 1_000;
-/// Asked of the log at a time.
+/// Bytes of one read of the log.
 const READ_BYTES: usize = 1 << 20;
-/// Open records that the log names at a time, so that its writer does not wait.
+/// Open offsets that the log returns at once. More would make its writer wait.
 const STEP_LEN: usize = 16_384;
-/// Records of a partition that a count tries to read in vain.
+/// Failed reads after which a count leaves a partition.
 const FAILURES_MAX: usize = 8;
-/// Groups whose reason is read.
+/// Groups that get a reason.
 const REASONS_LEN_MAX: usize = 100;
 
-/// The open records that are known, from one count to the next.
+/// The known open records, kept from one count to the next.
 #[derive(Debug)]
 pub(super) struct Census {
     parts: HashMap<PartitionId, Part>,
     known_len_max: usize,
     kinds: HashSet<Arc<Kind>>,
-    /// Of the newest record of each group, by its place.
+    /// Reasons of the newest record of each group, by partition and offset.
     reasons: HashMap<(PartitionId, Offset), Option<Arc<str>>>,
-    /// Records that the last count has read.
+    /// Records that the last count read.
     #[cfg(test)]
     pub(super) read_len: usize,
 }
@@ -73,7 +73,7 @@ struct Part {
 #[derive(Clone, Debug)]
 struct Known {
     offset: Offset,
-    /// When it failed first; of a record that has not, when it was stored.
+    /// Time of its first failure; without one, the time when it was stored.
     since: Timestamp,
     /// When it was stored.
     time: Timestamp,
@@ -86,14 +86,14 @@ struct Kind {
     cause: Option<Cause>,
 }
 
-/// Where a record is to go.
+/// The target of open records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Aim {
-    /// To this target.
+    /// This target.
     Target(TargetId),
-    /// The record names no target that can be called.
+    /// None: the record names no target that can be called.
     Nowhere,
-    /// To one of those that are not told apart.
+    /// One of the targets that are counted together.
     Others,
 }
 
@@ -102,22 +102,21 @@ pub enum Aim {
 pub struct Group {
     /// The stream.
     pub stream: Arc<Stream>,
-    /// It is the source stream: the records wait for their dispatch, and for no retry.
+    /// The stream is the source stream: its records wait for dispatch, not for a retry.
     pub is_source: bool,
-    /// Where they are to go.
+    /// Their target.
     pub aim: Aim,
-    /// Why they failed. A record of the source stream has a cause once it was called in vain.
+    /// Cause of their failure. A record of the source stream has one after a failed call.
     pub cause: Option<Cause>,
     /// How many.
     pub len: u64,
-    /// When the first of them was called first, however often a retry has moved it since; of records that were not called,
-    /// when the first came into the stream.
+    /// Earliest first call of these records, retries included. Without a call, the time when the first one was stored.
     pub first: Timestamp,
-    /// When the last came into the stream.
+    /// When the last one was stored.
     pub last: Timestamp,
-    /// Where the last one is.
+    /// Partition and offset of the last one.
     pub newest: (PartitionId, Offset),
-    /// The last one's cause in a sentence. It may tell what the target said.
+    /// Reason of the last one in a sentence. It may quote the target.
     pub reason: Option<Arc<str>>,
 }
 
@@ -128,23 +127,23 @@ pub struct Counted {
     pub groups: Vec<Group>,
     /// Records in them.
     pub looked_at: u64,
-    /// These are all open records.
+    /// The groups have all open records.
     pub is_complete: bool,
-    /// When the first open record of each partition was stored, of those that were looked at.
+    /// When the first counted open record of each partition was stored.
     pub oldest: HashMap<PartitionId, Timestamp>,
 }
 
-/// Facts about records that dispatch knows.
+/// Facts that dispatch knows of records.
 pub(super) struct Dispatch<'a> {
-    /// The stream that is dispatched.
+    /// The source stream.
     pub(super) source: &'a StreamName,
     /// Returns the target of a record.
     pub(super) target_of: &'a (dyn Fn(&Record) -> Option<TargetId> + Send + Sync),
-    /// The last cause of each record of the source stream that was called in vain and will be called again.
+    /// Cause of the last call of each record of the source stream that waits for another call.
     pub(super) waiting: HashMap<(PartitionId, Offset), Cause>,
 }
 
-/// How much a count still reads.
+/// The reads of one count.
 struct Budget {
     began: Instant,
     read_len: usize,
@@ -157,7 +156,7 @@ impl Budget {
 }
 
 impl Census {
-    /// One that knows no record yet, and so many at most.
+    /// Makes a census that keeps at most `known_len_max` records.
     pub(super) fn new(known_len_max: usize) -> Self {
         Self {
             parts: HashMap::new(),
@@ -172,7 +171,7 @@ impl Census {
     /// Counts the open records of all streams.
     pub(super) async fn count(&mut self, engine: &dyn Engine, dispatch: &Dispatch<'_>) -> Counted {
         let mut streams = engine.streams();
-        // A backlog must not hide what waits for a person.
+        // The source stream comes last: its backlog must not hide records that need an operator.
         streams.sort_by_key(|stream| stream.name == *dispatch.source);
         let lives = streams.iter().flat_map(|stream| {
             stream
@@ -191,7 +190,7 @@ impl Census {
             for of in stream.all_partitions() {
                 let before = self.parts.remove(&of);
                 let before = before.map_or_else(Vec::new, |part| part.known);
-                // A stream that goes in between has no open records.
+                // A stream that was just deleted has no open records.
                 let Ok(mut sifted) = sift(engine, of, before, room).await else {
                     continue;
                 };
@@ -218,7 +217,7 @@ impl Census {
         counted
     }
 
-    /// Reads open records that are not known; returns whether these were all of them.
+    /// Reads the unknown open records; returns whether it has read all of them.
     async fn read(
         &mut self,
         engine: &dyn Engine,
@@ -235,12 +234,12 @@ impl Census {
                 failures += 1;
                 break;
             }
-            // A record that stands alone among others is read alone.
+            // If the next offset is not open, read this record only.
             let alone = left.peek() != Some(&offset.next());
             let bytes = if alone { 1 } else { READ_BYTES };
             let page = match engine.read(of, offset, bytes).await {
                 Ok(page) => page,
-                // Retention was here just now.
+                // Retention has just removed it.
                 Err(ReadError::Trimmed { .. } | ReadError::PartitionUnknown(_)) => continue,
                 Err(ReadError::Damaged(_) | ReadError::Io(_)) => {
                     failures += 1;
@@ -256,7 +255,7 @@ impl Census {
                     known.push(self.known(record, target_of));
                 }
             }
-            // The page passes over lost records; they have ended.
+            // The page skips lost records, which are settled.
             while left.next_if(|next| *next < page.next).is_some() {}
             yield_now().await;
         }
@@ -286,7 +285,7 @@ impl Census {
         }
     }
 
-    /// Returns the one copy of a kind.
+    /// Returns the shared copy of a kind.
     fn shared(&mut self, kind: Kind) -> Arc<Kind> {
         if let Some(shared) = self.kinds.get(&kind) {
             return shared.clone();
@@ -303,12 +302,12 @@ impl Census {
         shared
     }
 
-    /// Adds up what is known.
+    /// Adds up the known records.
     async fn counted(&self, streams: &[Arc<Stream>], dispatch: &Dispatch<'_>) -> Counted {
         let mut counted = Counted::default();
         for stream in streams {
             let is_source = stream.name == *dispatch.source;
-            // There is one copy of each kind, so its address stands for it: to hash a target takes longer.
+            // Each kind has one copy, so its address is a key that is cheaper to hash than a target.
             let mut groups: HashMap<(usize, Option<Cause>), Group> = HashMap::new();
             for of in stream.all_partitions() {
                 let known = self.parts.get(&of).map_or(&[][..], |part| &part.known);
@@ -362,7 +361,7 @@ impl Census {
         counted
     }
 
-    /// Reads why the last record of each of the first groups failed, unless that is known.
+    /// Reads the missing reasons of the first groups from their last records.
     async fn add_reasons(&mut self, engine: &dyn Engine, groups: &mut [Group]) {
         let mut reasons = HashMap::new();
         let failed = groups.iter_mut().filter(|group| !group.is_source);
@@ -390,13 +389,13 @@ impl Census {
 /// The open records of a partition.
 struct Sifted {
     known: Vec<Known>,
-    /// Those that have to be read, by offset.
+    /// Offsets to read.
     unknown: Vec<Offset>,
-    /// There are no others.
+    /// The partition has no other open records.
     is_whole: bool,
 }
 
-/// Parts the open records of a partition into those that are known and those that are not, `room` at most.
+/// Splits the open records of a partition into known and unknown ones, at most `room`.
 async fn sift(
     engine: &dyn Engine,
     of: PartitionId,

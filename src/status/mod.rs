@@ -1,10 +1,9 @@
-//! How the gateway is, in one look: problems with the commands that come next, targets, open records, disk, books, readers.
+//! The status report: problems with the command that helps, targets, open records, disk, ledger, readers.
 //!
-//! A report is made for a request, and serves all requests of the next half second ([`KEPT`]). A task reads the disk: one at a
-//! time, and a report waits for it for [`LOOK_WAIT`] at most. So a disk that hangs does not keep the page away that tells of
-//! it; the report then has the open records that were counted before.
+//! A report serves all requests of half a second ([`KEPT`]). One task at a time reads the disk, and a report waits for it for
+//! at most [`LOOK_WAIT`]. So a report is available even if the disk hangs; it then has the last count of open records.
 //!
-//! Callers: `api`, for `GET /v1/status`. `census` counts open records, `problems` finds problems and their commands.
+//! `api` calls it for `GET /v1/status`. `census.rs` counts open records, `problems.rs` finds problems and their commands.
 
 mod census;
 mod problems;
@@ -47,27 +46,27 @@ use crate::{
 
 /// How long a report serves.
 const KEPT: Duration = Duration::from_millis(500);
-/// How long a report waits for what has to be read.
+/// How long a report waits for reads of the disk.
 const LOOK_WAIT: Duration = Duration::from_secs(5);
 
-/// The parts that a report is made of.
+/// The parts that a report asks.
 #[derive(Debug)]
 pub struct Deps {
     /// The log.
     pub streams: Streams,
-    /// Knows the targets.
+    /// For the states of targets.
     pub dispatcher: Dispatcher,
-    /// Knows the readers of data streams.
+    /// For the readers of data streams.
     pub push: Push,
-    /// Knows the retries that run.
+    /// For the running retries.
     pub retrier: Retrier,
-    /// The stream that is dispatched; the records of all others wait for a retry.
+    /// The source stream. Open records of other streams wait for a retry.
     pub source: StreamName,
-    /// The data directory, for commands.
+    /// The data directory, as commands name it.
     pub dir: PathBuf,
     /// For ages.
     pub clock: Clock,
-    /// The set that the reading task belongs to.
+    /// Starts the reading task.
     pub tasks: Tasks,
 }
 
@@ -89,7 +88,7 @@ struct Last {
     seen: Seen,
 }
 
-/// The facts that had to be read from the disk.
+/// Facts that are read from the disk.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     counted: Counted,
@@ -108,12 +107,12 @@ impl Status {
         }))
     }
 
-    /// Returns how the gateway is, or was at most half a second ago.
+    /// Returns a report that is at most half a second old.
     ///
     /// # Cancel safety
     /// Nothing is lost when the call is dropped.
     pub async fn report(&self) -> Arc<Report> {
-        // A caller that comes while a report is made waits for that report.
+        // A concurrent caller waits here for the report that is being made.
         let mut last = self.0.last.lock().await;
         if let Some((made, report)) = &last.report
             && made.elapsed() < KEPT
@@ -131,9 +130,9 @@ impl Status {
         report
     }
 
-    /// Reads what has to be read; `None` if that is not done in time.
+    /// Reads the facts on the disk; `None` if that takes too long.
     async fn look(&self) -> Option<Seen> {
-        // The last look may still be under way: its caller has gone away, or the disk hangs.
+        // An earlier read may still hold the census: its caller has gone away, or the disk hangs.
         let census = self.0.census.clone().lock_owned();
         let mut census = timeout(LOOK_WAIT, census).await.ok()?;
         let (tell, told) = oneshot::channel();
@@ -206,8 +205,7 @@ impl Inner {
         report
     }
 
-    /// Returns every target that has a queue or had one within the last hour, has an entry in the configuration, or has open
-    /// records.
+    /// Returns every target that had a queue within the last hour, is in the configuration, or has open records.
     fn targets(&self, counted: &Counted) -> Vec<Target> {
         let mut targets = HashMap::new();
         let dispatcher = &self.deps.dispatcher;
@@ -260,12 +258,12 @@ impl Inner {
         targets
     }
 
-    /// Returns the retries that run, by stream: a retry of several partitions is one.
+    /// Returns the running retries, one for each stream.
     fn retries(&self) -> Vec<Retry> {
         let engine = self.deps.streams.engine();
         let mut retries: BTreeMap<StreamName, Retry> = BTreeMap::new();
         for running in self.deps.retrier.running() {
-            // A partition that the call has not come to yet has its open records before it.
+            // For a partition that the retry has not reached, count its open records.
             let open = || Some(engine.status(running.of).ok()?.counts.open_len());
             let total = running.total.or_else(open).unwrap_or_default();
             let retry = retries.entry(running.stream.clone());
@@ -340,7 +338,7 @@ impl Inner {
                 oldest: None,
             }));
         }
-        // Stable, so that those that are lagging alike stay in order.
+        // A stable sort keeps the order of readers with equal lag.
         readers.sort_by_key(|reader| Reverse(reader.lag));
         readers
     }

@@ -1,7 +1,7 @@
-//! What is wrong, the worst first, and the command that comes next. Pure.
+//! Problems of a report, the worst first, each with the command that helps. Pure.
 //!
-//! A target whose breaker is not closed is one problem together with the records that a retry delivers once it answers.
-//! What else is open in an error stream is one problem for each stream.
+//! A target whose breaker is not closed is one problem, with the records that a retry can deliver once it answers. The other
+//! open records of an error stream are one problem for each stream.
 
 use std::{cmp::Reverse, collections::BTreeMap, path::Path, time::Duration};
 
@@ -13,27 +13,27 @@ use crate::{
     storage::{Health, Stream},
 };
 
-/// Records that wait for longer than this although their target may be called are a problem.
+/// A record of the source stream that waits longer than this is a problem, unless its breaker is open.
 const LATE: Duration = Duration::from_secs(300);
 /// Targets and causes that the text about a stream names.
 const NAMED_LEN_MAX: usize = 2;
-/// What to do about a stream while a retry of it runs.
+/// The next step for a stream while a retry of it runs.
 const RUNS: &str = "A retry of them runs; wait until it has ended:";
 
-/// Something that is wrong.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// A word for programs.
     pub code: &'static str,
     /// The problem with names and numbers, and the next step.
     pub text: String,
-    /// The words of the log, or of a target. For operators.
+    /// Text of the log or of a target. For operators only.
     pub reason: Option<String>,
-    /// Since when, where that is known.
+    /// Its start, if known.
     pub since: Option<Timestamp>,
-    /// The command that comes next, for a POSIX shell.
+    /// The command that helps, for a POSIX shell.
     pub command: String,
-    /// The command names the data directory, and runs on the machine of the gateway. For operators.
+    /// The command names the data directory and runs on the machine of the gateway. For operators only.
     pub is_for_machine: bool,
 }
 
@@ -99,7 +99,7 @@ pub(super) fn find(report: &Report, source: &StreamName) -> Vec<Problem> {
         let problem = of_stream(stream, len, &left.copied().collect::<Vec<_>>(), report);
         weighed.push((len, problem));
     }
-    // Stable: targets that are not called come before streams of as many records.
+    // A stable sort: of equal counts, targets come before streams.
     weighed.sort_by_key(|(len, _)| Reverse(*len));
     problems.extend(weighed.into_iter().map(|(_, problem)| problem));
     problems.extend(late(report, source));
@@ -159,8 +159,8 @@ fn of_log(report: &Report) -> Option<Problem> {
     })
 }
 
-/// Takes the groups of a target that is not called which a retry delivers once it answers: those of the stream that has
-/// most of them.
+/// Removes the groups that one retry can deliver once the target answers: those in the stream with the most such records.
+/// A target whose breaker is closed has none.
 fn claim<'a>(target: &Target, failed: &mut Vec<&'a Group>) -> Vec<&'a Group> {
     if target.breaker == BreakerState::Closed {
         return Vec::new();
@@ -322,7 +322,7 @@ fn of_stream(stream: &Stream, len: u64, groups: &[&Group], report: &Report) -> P
     }
 }
 
-/// Records that wait for their dispatch although their target may be called.
+/// Returns the problem of records that wait for dispatch although their breaker is closed.
 fn late(report: &Report, source: &StreamName) -> Option<Problem> {
     let is_called = |group: &Group| {
         let mut targets = report.targets.iter();
@@ -348,7 +348,7 @@ fn late(report: &Report, source: &StreamName) -> Option<Problem> {
     })
 }
 
-/// Returns the target of groups that have the same one.
+/// Returns the target, if all groups have the same one.
 fn only_target<'a>(groups: &[&'a Group]) -> Option<&'a TargetId> {
     let (first, others) = groups.split_first()?;
     match &first.aim {
@@ -357,18 +357,18 @@ fn only_target<'a>(groups: &[&'a Group]) -> Option<&'a TargetId> {
     }
 }
 
-/// Returns whether a retry of a stream runs.
+/// Returns whether a retry of the stream is running.
 fn runs(report: &Report, stream: &StreamName) -> bool {
     report.retries.iter().any(|retry| retry.stream == *stream)
 }
 
-/// Returns the command that waits for a retry that runs, and shows how far it is.
+/// Returns the command that shows the progress of a running retry.
 fn wait() -> String {
     "syncgate status --watch".into()
 }
 
-/// Returns the command that delivers records of a stream, of all partitions: those of one target, if others have records
-/// there too, because a problem's command is for what the problem tells.
+/// Returns the command that retries a stream, all partitions. It filters by target if other targets have records there too,
+/// because the command must affect only the records of its problem.
 fn retry(report: &Report, stream: &Stream, target: Option<&TargetId>) -> String {
     let all = format!("syncgate retry {} --loop", stream.name);
     let counted = &report.open.counted;
@@ -389,12 +389,12 @@ fn look(stream: &StreamName) -> String {
     format!("syncgate records {stream} --open")
 }
 
-/// Returns a path as a shell takes it.
+/// Returns a path, quoted for a shell.
 fn quoted(path: &Path) -> String {
     word(&path.to_string_lossy())
 }
 
-/// Returns a text as one word of a shell.
+/// Returns a text, quoted as one word for a shell.
 fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:".contains(c);
     match text.chars().all(is_plain) && !text.is_empty() {
@@ -411,7 +411,7 @@ fn counted(len: u64, one: &str, many: &str) -> String {
     }
 }
 
-/// Returns a number of bytes as people say it.
+/// Returns a number of bytes in a readable unit.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let (mut tenths, mut unit) = (u128::from(bytes) * 10 / 1_024, 0);

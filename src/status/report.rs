@@ -1,4 +1,4 @@
-//! A report: its parts, as values.
+//! The values of a report.
 
 use std::{cmp::Reverse, path::PathBuf, sync::Arc};
 
@@ -13,10 +13,10 @@ use crate::{
     storage::{Health, Space, Stream, ledger::Balance},
 };
 
-/// How the gateway is at one moment.
+/// The state of the gateway at one moment.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The moment.
+    /// The time of the report.
     pub at: Timestamp,
     /// When the gateway was started.
     pub started_at: Timestamp,
@@ -32,13 +32,13 @@ pub struct Report {
     pub space: Option<Space>,
     /// Whether the log takes records.
     pub health: Health,
-    /// Partitions whose dispatch waits at a record that cannot be read.
+    /// Partitions whose dispatch has stopped at an unreadable record.
     pub unreadable_partitions: u64,
-    /// The books.
+    /// The ledger in short.
     pub ledger: Books,
     /// The readers, those with the greatest lag first.
     pub readers: Vec<Reader>,
-    /// The retries that run, by stream.
+    /// Running retries, by stream.
     pub retries: Vec<Retry>,
 }
 
@@ -47,58 +47,58 @@ pub struct Report {
 pub struct Target {
     /// The target.
     pub id: TargetId,
-    /// How it is called in logs and metrics.
+    /// Its name in logs and metrics.
     pub name: String,
     /// Its breaker.
     pub breaker: BreakerState,
-    /// When the breaker opened, the first time in a row, or closed; `None` if it never was open.
+    /// When the breaker left the closed state, or returned to it; `None` if it was never open.
     pub since: Option<Timestamp>,
-    /// Calls now.
+    /// Calls in flight.
     pub in_flight: usize,
     /// Records that wait for their dispatch.
     pub pending: u64,
     /// Records that wait for a retry.
     pub in_error_streams: u64,
-    /// Since when the first of both is open: see [`Group::first`].
+    /// Start of the oldest of both, as in [`Group::first`].
     pub oldest: Option<Timestamp>,
-    /// The call that failed last.
+    /// The last failed call.
     pub last_failure: Option<LastFailure>,
 }
 
 /// Open records.
 #[derive(Clone, Debug)]
 pub struct Open {
-    /// All of them, by stream: only streams that have some.
+    /// Number of open records by stream, without streams that have none.
     pub streams: Vec<(Arc<Stream>, u64)>,
-    /// The same by target and cause, as far as they were looked at.
+    /// The counted ones by target and cause.
     pub counted: Counted,
 }
 
-/// The books in short.
+/// The ledger in short.
 #[derive(Clone, Debug)]
 pub struct Books {
-    /// Nothing differs.
+    /// No stream differs.
     pub is_balanced: bool,
-    /// By how many records the books differ in total.
+    /// Difference of all streams, in records.
     pub difference: i64,
-    /// Streams that differ, and by how many records.
+    /// Streams that differ, with their difference in records.
     pub streams: Vec<(String, i64)>,
-    /// How many losses were accepted.
+    /// Number of accepted losses.
     pub accepted_losses: u64,
 }
 
-/// What runs now of a retry of a stream: a loop makes one call after the other.
+/// The running call of a retry of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// The stream.
     pub stream: StreamName,
-    /// When the call began.
+    /// Start of the call.
     pub since: Timestamp,
-    /// The user who asked for it, or the address of a caller without a name.
+    /// The user that started it, or the address of a caller without a name.
     pub by: Option<Arc<str>>,
     /// Records that the call has settled.
     pub done: u64,
-    /// Records that it found, or has yet to come to; a filter may leave some of them out.
+    /// Records found, and records still ahead; a filter may skip some.
     pub total: u64,
 }
 
@@ -109,9 +109,9 @@ pub struct Reader {
     pub kind: ReaderKind,
     /// The stream; `None` if it is gone.
     pub stream: Option<StreamName>,
-    /// Records that it has yet to read, or to settle. Subscribers keep their own place, so theirs is not known.
+    /// Records that it has still to read or settle. Unknown for subscribers, because they keep their own position.
     pub lag: Option<u64>,
-    /// When the first of these came into the stream, where that is known.
+    /// When the first of these was stored, if known.
     pub oldest: Option<Timestamp>,
 }
 
@@ -128,26 +128,26 @@ pub enum ReaderKind {
         data_stream: String,
         /// The cursor.
         name: String,
-        /// A client has it.
+        /// A client is connected with it.
         is_connected: bool,
     },
     /// Clients of a data stream.
     Subscribers {
         /// The data stream.
         data_stream: String,
-        /// How many.
+        /// Their number.
         len: usize,
     },
 }
 
 impl Target {
-    /// Records that wait for it.
+    /// Returns the open records of the target.
     #[must_use]
     pub fn open_len(&self) -> u64 {
         self.pending + self.in_error_streams
     }
 
-    /// Targets that need an operator come first.
+    /// Returns the sort key: targets that need an operator come first.
     pub(super) fn rank(&self) -> (bool, bool, Reverse<u64>, Reverse<u64>) {
         let is_closed = self.breaker == BreakerState::Closed;
         (
@@ -160,7 +160,7 @@ impl Target {
 }
 
 impl Group {
-    /// Returns whether a later call with the same bytes may succeed by itself.
+    /// Returns whether a later call with the same bytes may succeed.
     pub(super) fn is_transient(&self) -> bool {
         self.cause.is_some_and(Cause::is_transient)
     }

@@ -170,7 +170,7 @@ async fn check(gateway: &Gateway, target: &StubTarget, told: &Told) {
         );
     }
     let total = stored.len() as u64;
-    assert_eq!(gateway.count(SOURCE, "routed").await, routed.len() as u64);
+    assert_eq!(gateway.count(SOURCE, "moved").await, routed.len() as u64);
     assert_eq!(
         gateway.count(SOURCE, "delivered").await,
         total - routed.len() as u64

@@ -299,13 +299,13 @@ async fn a_failure_is_written_before_its_record_ends() {
         .collect();
     gateway.sync_all(&messages).await;
     poll("500 error records", async || {
-        let routed = gateway.count("DataSyncStream", "routed").await;
+        let moved = gateway.count("DataSyncStream", "moved").await;
         let errors = gateway.all_records("InternalserverErrorStream").await.len() as u64;
         assert!(
-            routed <= errors,
-            "{routed} ended, but {errors} error records"
+            moved <= errors,
+            "{moved} moved, but {errors} error records"
         );
-        (routed == 500).then_some(())
+        (moved == 500).then_some(())
     })
     .await;
 }

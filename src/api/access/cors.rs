@@ -1,5 +1,5 @@
-//! Pages of the origins in `server.cors_origins`: what their browsers ask before, and what they read off an answer
-//! (the Fetch standard, CORS protocol).
+//! CORS (Fetch standard) for the origins in `server.cors_origins`: pre-flight requests, and headers that let a page read an
+//! answer.
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, reque
 use super::guard::one;
 use crate::api::{Settings, router};
 
-/// Seconds for which a browser may remember the answer to a pre-flight.
+/// Seconds for which a browser may cache the answer to a pre-flight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
-/// Headers of ours that a page may read.
+/// Response headers that a page may read.
 const SHOWN: HeaderValue = HeaderValue::from_static(
     "Allow, ETag, Location, Retry-After, X-Message-Id, X-Request-Id, X-Syncgate-Position",
 );
@@ -19,7 +19,7 @@ const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
 
-/// Returns the origin of a request, if that is a configured one.
+/// Returns the origin of a request, if it is configured.
 pub(in crate::api) fn origin(settings: &Settings, headers: &HeaderMap) -> Option<HeaderValue> {
     if settings.cors_origins.is_empty() {
         return None;
@@ -31,7 +31,7 @@ pub(in crate::api) fn origin(settings: &Settings, headers: &HeaderMap) -> Option
     is_allowed.then(|| origin.clone())
 }
 
-/// Answers a pre-flight of a configured origin for a path that there is; anything else goes its usual way.
+/// Answers a pre-flight of a configured origin for an existing path; `None` for any other request.
 pub(in crate::api) fn preflight(settings: &Settings, request: &request::Parts) -> Option<Response> {
     if request.method != Method::OPTIONS {
         return None;
@@ -44,7 +44,7 @@ pub(in crate::api) fn preflight(settings: &Settings, request: &request::Parts) -
     let headers = response.headers_mut();
     let methods = HeaderValue::try_from(methods).ok()?;
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    // A page of a configured origin may do what a program may, so any header may come.
+    // A page of a configured origin may do all that a program may, so allow every header.
     let asked: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
     if let Ok(Some(asked)) = one(&request.headers, &asked) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());

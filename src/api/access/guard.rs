@@ -1,7 +1,8 @@
-//! Whose programs and pages may speak to the gateway: those of this machine.
+//! Only programs and pages of this machine, or of configured origins, may send requests.
 //!
-//! A page on the internet can make a browser send requests here. It cannot choose the `Host` it was loaded from (DNS
-//! rebinding) nor hide its `Origin` or `Sec-Fetch-Site`, so all of them are checked. With users too: `POST /stream/sync` asks nobody for a password.
+//! A page on the internet can make a browser send requests to the gateway. It cannot forge the `Host` that it was loaded
+//! from (DNS rebinding), nor `Origin` or `Sec-Fetch-Site`, so the guard checks all three. It does so with users too, because
+//! `POST /stream/sync` needs no password.
 
 use std::net::SocketAddr;
 
@@ -15,7 +16,7 @@ use crate::api::{
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whoever reached the listener could send messages, without users do anything, and with users hear their passwords.
+/// A listener that other machines can reach. They could send messages, do everything in open mode, and read passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0} is not a loopback address; without TLS the gateway listens on 127.0.0.1 or [::1] only"
@@ -33,7 +34,7 @@ pub fn check_listen(address: SocketAddr) -> Result<(), ListenRefused> {
     }
 }
 
-/// Knows the names that this server has of itself; settings have more, and the origins that may send changes.
+/// Checks `Host` and origin of requests. It has the local names of this server; settings add names and origins.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Guard {
     own: Vec<String>,
@@ -51,10 +52,9 @@ impl Guard {
         Self { own }
     }
 
-    /// Refuses a `Host` that is not ours, and what a foreign page sends if it changes something.
+    /// Refuses an unknown `Host`, and a request of a foreign page that changes something.
     ///
-    /// Probes of health and readiness come under any name, because a prober knows an address alone and learns nothing
-    /// else. So do scrapes of metrics that are public.
+    /// Health, readiness and public metrics answer under any name, because a prober knows only an address.
     pub(in crate::api) fn check(
         &self,
         settings: &Settings,
@@ -90,20 +90,20 @@ impl Guard {
     }
 }
 
-/// Returns whether a request changes something: by its method, or as a reader, who moves a cursor or takes it from
-/// another one. Readers use GET.
+/// Returns whether a request changes something. A subscriber does too, although it uses GET: it moves a cursor, or takes it
+/// over from another subscriber.
 fn changes(request: &request::Parts) -> bool {
     let headers = &request.headers;
-    // In HTTP/1.0 it is ignored.
+    // HTTP/1.0 has no `Upgrade`.
     let upgrades = request.version >= Version::HTTP_11 && headers.contains_key(header::UPGRADE);
     let reads_on = upgrades || data_streams::wants_events(headers);
     !is_safe(&request.method) || reads_on
 }
 
-/// Returns whether a request is sent by a page of ours, by one of a configured origin, or by no page.
+/// Returns whether a request comes from our own page, from a page of a configured origin, or from no page.
 ///
-/// Browsers name the origin of pages wherever an answer can be read, or something be changed by a usual method. Some GETs
-/// come without it; then `Sec-Fetch-Site` tells how page and server belong together.
+/// Browsers send `Origin` if a page can read the answer or uses a method that changes something. Some GETs come without
+/// it; then `Sec-Fetch-Site` says whether page and server have the same origin.
 fn is_ours_or_allowed(
     settings: &Settings,
     request: &request::Parts,
@@ -162,7 +162,10 @@ fn without_port(host: &str) -> Option<&str> {
     is_whole.then_some(name)
 }
 
-/// Returns the only value of a header, if it is there; an error if it is there twice.
+/// Returns the only value of a header, if present.
+///
+/// # Errors
+/// The header is there more than once.
 pub(in crate::api) fn one<'a>(
     headers: &'a HeaderMap,
     name: &header::HeaderName,
@@ -223,7 +226,7 @@ mod tests {
             "",
             "[::1",
             "10.0.0.1",
-            // Behind the name there is a port and nothing else.
+            // Only a port may follow the name.
             "localhost:x@evil.example",
             "localhost:80:evil.example",
             "[::1]evil.example",

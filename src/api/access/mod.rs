@@ -1,8 +1,8 @@
-//! Who calls, and who may: users by Basic authentication (RFC 7617), and the least role for each route.
+//! Authentication (Basic, RFC 7617) and authorisation (a least role for each route).
 //!
-//! Two steps. Before the router a caller is made of every request; under the guarded paths one without good credentials
-//! ends there, whether or not there is a route. After it the role is compared with what the route asks for
-//! (`router.rs`). In open mode everyone is administrator and `Authorization` is not looked at.
+//! Before the router, [`Door`] makes a [`Caller`] of each request. Below the guarded paths a request without good
+//! credentials ends there, whether or not a route exists. After the router, `router.rs` compares the caller's role with the
+//! least role of the route. In open mode every caller is administrator, and `Authorization` is ignored.
 
 pub(super) mod cors;
 pub(super) mod guard;
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::users::{Refused, Role, User, UserName, Users};
 
-/// Paths that are for users, with all below them. `/stream/sync` is not among them: its `Authorization` belongs to the
+/// Paths for users only, with all paths below them. `/stream/sync` is not one, because its `Authorization` belongs to the
 /// target.
 const GUARDED: [&str; 5] = [
     "/services/v2",
@@ -38,14 +38,14 @@ const GUARDED: [&str; 5] = [
     "/asyncapi.yaml",
 ];
 
-/// Failed logins are told to the log this often at most, with their number.
+/// Interval of the log lines about failed logins. Each line has their number.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Who may use a route, as the table of routes says it.
+/// The callers that may use a route, as the table of routes says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     Public,
-    /// Whoever sends messages.
+    /// A source of messages.
     Source,
     User,
     Operator,
@@ -64,16 +64,16 @@ impl Who {
     }
 }
 
-/// Who calls. Handlers find it in the extensions of their request.
+/// The caller of a request. Handlers find it in the extensions of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// `None` for somebody who was not asked.
+    /// `None` if the path needs no credentials, and in open mode.
     pub(super) name: Option<UserName>,
-    /// `None` for somebody who may only use what is public.
+    /// `None` if the caller may use public routes only.
     pub(super) role: Option<Role>,
 }
 
-/// The address that a request comes from; that of a proxy, if one is in between.
+/// Address of the client, or of the last proxy before the gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
@@ -115,7 +115,7 @@ fn missing() -> Problem {
     )
 }
 
-/// Makes callers of requests.
+/// Authenticates requests.
 #[derive(Debug)]
 pub(super) struct Door {
     users: Option<Users>,
@@ -123,7 +123,7 @@ pub(super) struct Door {
     untold: Mutex<Untold>,
 }
 
-/// Failed logins that the log has not heard of.
+/// Failed logins since the last log line.
 #[derive(Debug, Default)]
 struct Untold {
     len: u64,
@@ -139,16 +139,16 @@ impl Door {
         }
     }
 
-    /// Returns whether there are users; if not, everyone is administrator.
+    /// Returns whether there are users; without them every caller is administrator.
     pub(super) fn has_users(&self) -> bool {
         self.users.is_some()
     }
 
-    /// Returns who sends a request.
+    /// Returns the caller of a request.
     ///
     /// # Errors
-    /// The path is guarded, and the request shows no user: problem `CredentialsMissing`, `CredentialsWrong`, or that
-    /// there is no time to look.
+    /// For a guarded path: `CredentialsMissing`, `CredentialsWrong`, or `QueueFull` if too many passwords are being
+    /// checked.
     pub(super) async fn caller(
         &self,
         settings: &Settings,
@@ -190,8 +190,8 @@ impl Door {
         }
     }
 
-    /// Counts a failed login and tells the log, unless that has just heard of one. A name is told only if it is a user's:
-    /// any other one may be a password in the wrong place.
+    /// Counts a failed login, and logs the number once for each interval. The line names known users only, because an
+    /// unknown name may be a password in the wrong field.
     fn note_failure(&self, user: Option<&UserName>) {
         self.failed.inc();
         let mut untold = self.untold.lock().unwrap_or_else(|held| held.into_inner());
@@ -220,21 +220,35 @@ pub(super) fn is_below(path: &str, root: &str) -> bool {
     below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
-/// Returns name, colon and password of a header's value; `None` if it holds no such thing.
+/// Returns `name:password` of an `Authorization` value; `None` if it has none.
 fn basic(value: &[u8]) -> Option<Zeroizing<String>> {
     let value = std::str::from_utf8(value).ok()?;
     let (scheme, shown) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("basic").then_some(())?;
     let bytes = BASE64.decode(shown.trim_matches(' ').as_bytes()).ok()?;
     let bytes = Zeroizing::new(bytes);
-    // A text that grew would leave its shorter copies in memory.
+    // Full capacity at once: a string that grows leaves copies of the password in freed memory.
     let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
     match std::str::from_utf8(&bytes) {
         Ok(shown) => text.push_str(shown),
-        // Older clients send Latin-1, each byte of which is the number of its character.
+        // Older clients send Latin-1, in which each byte is the code point of its character.
         Err(_) => text.extend(bytes.iter().copied().map(char::from)),
     }
     text.contains(':').then_some(text)
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            Refused::Wrong(_) => Self::new(Code::CredentialsWrong, detail),
+            Refused::Busy => Self::new(
+                Code::QueueFull,
+                format!("{detail}; send the request again in a moment"),
+            )
+            .retry_after(1),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -248,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn name_and_password_are_read_off_the_header_and_nothing_else_is() {
+    fn only_basic_credentials_are_read_from_the_header() {
         // The example of RFC 7617, 2, and the one of 2.1.
         check(
             "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
@@ -270,7 +284,7 @@ mod tests {
             "Basic ",
             "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
             "BasicQWxhZGRpbjpvcGVuIHNlc2FtZQ==",
-            // No base64, base64 without its end, no colon, in UTF-8 and in Latin-1.
+            // Not base64; base64 that is cut; no colon, in UTF-8 and in Latin-1.
             "Basic a:b",
             "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ",
             "Basic QWxhZGRpbg==",
@@ -282,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_guarded_with_all_that_lies_below_it() {
+    fn a_path_is_guarded_with_all_paths_below_it() {
         for path in [
             "/v1",
             "/v1/",

@@ -1,42 +1,42 @@
-//! Why a WebSocket is closed, as codes and words that clients can act on (`push-decisions.md` §8).
+//! Close codes: why the gateway closes a subscription, as codes and words for programs.
 
 use bytes::Bytes;
 
 use crate::push::End;
 
-/// The longest reason: a control frame has 125 bytes, two of them the code (RFC 6455 §5.5).
+/// Longest reason: a control frame has 125 bytes, of which the code takes two (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
-/// The only frame of a close message.
+/// First byte of a close message.
 const CLOSE: u8 = 0x88;
 
-/// Why a socket is closed.
+/// Why a subscription is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Close {
-    /// The server stops.
+    /// The gateway stops.
     Drain,
-    /// A broken frame.
+    /// The client sent a frame that breaks the protocol.
     Protocol,
-    /// Binary data.
+    /// The client sent binary data.
     Unsupported,
-    /// Text that is not UTF-8.
+    /// The client sent text that is not UTF-8.
     NotUtf8,
-    /// A message of the client is too large.
+    /// The client sent a message that is too large.
     TooLarge,
     /// The log cannot be read.
     Internal,
-    /// A message of the client that is no acknowledgement, or one of something that was not sent.
+    /// The client sent a message that is not an acknowledgement, or acknowledged a record that was not sent.
     BadMessage,
-    /// The resource was deleted.
+    /// The data stream was deleted.
     Deleted,
-    /// The client takes nothing.
+    /// The client takes no data.
     Stalled,
-    /// Another client has the cursor now.
+    /// Another client has taken over the cursor.
     TakenOver,
-    /// Retention was faster than the client.
+    /// Retention removed the next records of the client.
     PositionGone,
-    /// The configuration has changed.
+    /// The configuration of the data stream changed.
     ConfigChanged,
-    /// Too many messages of the client.
+    /// The client sent too many messages.
     TooMany,
 }
 
@@ -58,7 +58,7 @@ impl Close {
         Self::TooMany,
     ];
 
-    /// Returns what a client is told, and says in the log what only people can mend.
+    /// Returns the close code for an end, and logs a failure of the gateway.
     pub(super) fn told(end: &End) -> Self {
         if let End::Failed(error) = end {
             tracing::error!(error = error.as_ref(), "a data stream cannot be read");
@@ -92,7 +92,7 @@ impl Close {
         }
     }
 
-    /// Returns the message; the last position goes along if there is room for all of it.
+    /// Returns the close message, with the last position if it fits.
     pub(super) fn message(self, last_pos: Option<&str>) -> Bytes {
         let (code, word) = self.parts();
         let mut reason = word.to_owned();
@@ -110,7 +110,7 @@ impl Close {
     }
 }
 
-/// Returns the answer to a client's close: its own code.
+/// Returns the answer to a close of the client, which repeats its code.
 pub(super) fn answer(code: Option<u16>) -> Bytes {
     let mut message = vec![CLOSE, 0];
     if let Some(code) = code {

@@ -1,4 +1,4 @@
-//! `/v1/data-streams/{name}/cursors`: cursors, shown and moved (`push-decisions.md` §9).
+//! `/v1/data-streams/{name}/cursors`: show, move, acknowledge and delete cursors.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,17 +14,18 @@ use crate::{
         query::Query,
         wire::List,
     },
-    ingest::FieldError,
-    json::object,
-    push::{AckError, CursorError, CursorName, CursorNameInvalid, CursorStatus, DataStream},
+    json::{faults::FieldError, object},
+    push::{
+        AckError, CursorError, CursorName, CursorNameInvalid, CursorStatus, DataStream, MoveError,
+    },
 };
 
 use super::find;
 
-/// A body is one member with a position in it.
+/// Bytes of a body, which has one member: a position.
 const BODY_BYTES_MAX: usize = 16 << 10;
 
-/// A cursor as it is shown.
+/// A cursor in an answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct CursorView {
@@ -100,7 +101,7 @@ pub(in crate::api) async fn put(
         .put_cursor(&stream, &cursor, begin.as_deref())
         .await?;
     let put = shared.push.cursor(&stream, &cursor).await?;
-    // Somebody may have removed it in between.
+    // Another request may have deleted it meanwhile.
     let put = put.ok_or_else(|| unknown(&shared, &stream, cursor.as_str()))?;
     Ok(Json(put.into()))
 }
@@ -143,7 +144,7 @@ pub(in crate::api) async fn ack(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Returns the text that is the only member of an object.
+/// Returns the string of an object whose only member is `name`.
 pub(super) fn one_text(body: &[u8], name: &str) -> Result<String, Vec<FieldError>> {
     let (object, mut faults) = object::body(body, &[name])?;
     match object.text(name, &mut faults) {
@@ -152,7 +153,7 @@ pub(super) fn one_text(body: &[u8], name: &str) -> Result<String, Vec<FieldError
     }
 }
 
-/// Returns the text that is the only member of an object; `None` if the object is empty.
+/// As [`one_text`]; `None` if the object is empty.
 fn optional_text(body: &[u8], name: &str) -> Result<Option<String>, Vec<FieldError>> {
     let (object, mut faults) = object::body(body, &[name])?;
     let given = object.get(name);
@@ -177,4 +178,36 @@ fn unknown(shared: &EdgeState, stream: &DataStream, name: &str) -> Problem {
     let names = all.iter().map(CursorName::as_str);
     let list = format!("GET /v1/data-streams/{}/cursors lists them", stream.name);
     Problem::new(Code::NotFound, named::unknown("cursor", name, names, &list))
+}
+
+impl From<CursorError> for Problem {
+    fn from(error: CursorError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CursorError::Unknown => Self::new(Code::NotFound, detail),
+            CursorError::InUse(_) => Self::new(Code::CursorInUse, detail),
+            CursorError::TooMany => Self::new(Code::InvalidRequest, detail),
+            CursorError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<MoveError> for Problem {
+    fn from(error: MoveError) -> Self {
+        match error {
+            MoveError::Begin(error) => Self::at("/begin", Code::BeginInvalid, error.to_string()),
+            MoveError::Start(refused) => refused.into(),
+            MoveError::Cursor(error) => error.into(),
+        }
+    }
+}
+
+impl From<AckError> for Problem {
+    fn from(error: AckError) -> Self {
+        match error {
+            AckError::Position(error) => Self::at("/ack", Code::BeginInvalid, error.to_string()),
+            AckError::Start(refused) => refused.into(),
+            AckError::Cursor(error) => error.into(),
+        }
+    }
 }

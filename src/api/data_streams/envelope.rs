@@ -1,4 +1,4 @@
-//! The envelope of every JSON answer under `/services/v2` (`data-streams.md` §1.6).
+//! The envelope of every JSON answer below `/services/v2`.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use url::form_urlencoded;
 
 use crate::{json::scan::Members, push::DataStream, runtime::clock::Timestamp};
 
-/// A body, or a member of it, that is wrong.
+/// A wrong body, or a wrong member of it.
 const BODY_INVALID: u16 = 12018;
 const NOT_AN_OBJECT: u16 = 12020;
 const METHOD_NOT_ALLOWED: u16 = 12011;
 const OTHER: u16 = 12004;
-/// A path that is wrong.
+/// A wrong path.
 pub(super) const URI_INVALID: u16 = 12135;
-/// A query parameter that is wrong.
+/// A wrong query parameter.
 pub(in crate::api) const QUERY_INVALID: u16 = 12135;
-/// What a patch would make is wrong.
+/// The result of a patch is invalid.
 pub(in crate::api) const PATCH_INVALID: u16 = 12321;
 
 const JSON: &str = "application/json";
@@ -127,7 +127,7 @@ pub(super) fn one(
     response
 }
 
-/// Answers with a page of them: those of the page, and the name behind which the next one begins.
+/// Answers with a page of data streams; `next` is the last name of the page if there are more.
 pub(super) fn list(
     base: &str,
     streams: &[Arc<DataStream>],
@@ -158,7 +158,7 @@ pub(super) fn list(
     response(StatusCode::OK, &envelope)
 }
 
-/// A data stream in a collection: its configuration as it is kept, and what belongs to the collection.
+/// A data stream in a collection: its stored configuration, and the members of a collection item.
 struct Item<'a> {
     base: &'a str,
     stream: &'a DataStream,
@@ -180,7 +180,7 @@ impl Serialize for Item<'_> {
         item.serialize_entry("name", stream.name.as_str())?;
         item.serialize_entry("status", status)?;
         item.serialize_entry("links", &links)?;
-        // Members as they stand: a tree of them would take many times their bytes.
+        // Raw members, because a parsed tree would take many times their bytes.
         let config = std::str::from_utf8(&stream.config).unwrap_or_default();
         for (name, value) in Members::parse(config).map_or(Vec::new(), |members| members.0) {
             if !matches!(&*name, "$schema" | "name" | "status" | "links") {
@@ -191,7 +191,7 @@ impl Serialize for Item<'_> {
     }
 }
 
-/// Answers that something was done.
+/// Answers with success and no content.
 pub(super) fn empty(links: &[(&str, &str, &str)]) -> Response {
     let links = links.iter();
     let envelope = Envelope::<()> {
@@ -205,12 +205,12 @@ pub(super) fn empty(links: &[(&str, &str, &str)]) -> Response {
     response(StatusCode::OK, &envelope)
 }
 
-/// What is wrong, as the envelope tells it: one message for each fault.
+/// A problem in the envelope: one message for each fault.
 #[derive(Debug)]
 pub(in crate::api) struct Wrong<'a> {
     pub(in crate::api) status: StatusCode,
     pub(in crate::api) word: &'a str,
-    /// The protocol's number, if it is none that follows from the status.
+    /// The number of the protocol, unless the status decides it.
     pub(in crate::api) number: Option<u16>,
     pub(in crate::api) title: &'a str,
     pub(in crate::api) detail: &'a str,
@@ -218,7 +218,7 @@ pub(in crate::api) struct Wrong<'a> {
     pub(in crate::api) faults: Vec<(&'a str, &'a str)>,
 }
 
-/// Answers with what is wrong, as of `now`.
+/// Answers with a problem, issued at `now`.
 pub(in crate::api) fn problem(wrong: &Wrong<'_>, now: Timestamp) -> Response {
     let number = wrong.number.unwrap_or(match wrong.status {
         StatusCode::BAD_REQUEST if wrong.faults.iter().any(|(at, _)| at.is_empty()) => {

@@ -1,4 +1,4 @@
-//! The same stream as Server-Sent Events (`push-decisions.md` §11).
+//! A subscription as Server-Sent Events.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,11 +20,11 @@ use super::close::Close;
 
 const EVENT_STREAM: &str = "text/event-stream";
 const IDLE_EVERY: Duration = Duration::from_secs(15);
-/// A client that takes nothing for so long is let go, as at a WebSocket.
+/// A client that takes no data for so long is disconnected, as at a WebSocket.
 const STALL_MAX: Duration = Duration::from_secs(30);
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What comes next on the connection.
+/// The next piece of the connection.
 enum Stage {
     Begin,
     Open,
@@ -37,11 +37,11 @@ struct Events {
     subscription: Subscription,
     stop: CancellationToken,
     stage: Stage,
-    /// Closes from here, by `code`.
+    /// Counts closes by `code`.
     closes: Family<Label, Counter>,
 }
 
-/// Returns whether a request wants events.
+/// Returns whether a request accepts Server-Sent Events.
 pub(in crate::api) fn is_meant(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT).iter();
     let mut media = lists
@@ -51,7 +51,7 @@ pub(in crate::api) fn is_meant(headers: &HeaderMap) -> bool {
     media.any(|media| media.trim().eq_ignore_ascii_case(EVENT_STREAM))
 }
 
-/// Answers with events, until something ends them.
+/// Answers with events until the subscription ends.
 pub(super) fn response(shared: &Arc<EdgeState>, subscription: Subscription) -> Response {
     let events = Events {
         subscription,
@@ -71,7 +71,7 @@ pub(super) fn response(shared: &Arc<EdgeState>, subscription: Subscription) -> R
 }
 
 impl Events {
-    /// Returns all pieces. After a panic the client is told that there is nothing more here: it comes again elsewhere.
+    /// Returns all pieces. A panic ends the events with the close code `internal`, so that the client reconnects.
     fn guarded(self, panics: Panics) -> impl Stream<Item = Bytes> {
         stream::unfold((self, panics), |(mut events, panics)| async move {
             let piece = match panics.guard(Part::Sse, events.next()).await {
@@ -116,7 +116,7 @@ impl Events {
         Some(self.close(close))
     }
 
-    /// Returns the last piece, which says why it is the last.
+    /// Returns the last piece, with the close code.
     fn close(&mut self, close: Close) -> Bytes {
         self.stage = Stage::Over;
         let (code, word) = (close.code(), close.word());
@@ -170,7 +170,7 @@ mod tests {
         };
         let text = |piece: Option<Bytes>| String::from_utf8(piece.unwrap().to_vec()).unwrap();
         assert_eq!(text(events.next().await), "retry: 2000\n\n");
-        // The schemas, which are nothing to go on behind, and the making of the stream.
+        // The schemas, which have no position, and the record of the stream's creation.
         for id in ["\n\n", "\nid: p1"] {
             assert_eq!(text(events.next().await), "data: ");
             assert!(text(events.next().await).starts_with('['));

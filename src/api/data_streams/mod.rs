@@ -1,4 +1,4 @@
-//! `/services/v2/stream`: data streams, and the clients that read them (`push-decisions.md` §1, §2).
+//! `/services/v2/stream`: data streams and their subscribers.
 
 pub(super) mod close;
 pub(super) mod cursors;
@@ -18,7 +18,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
 use crate::{
     push::{
-        Asked, ChangeError, CursorNameInvalid, DataStream, Reached, Subscription,
+        Asked, ChangeError, CursorNameInvalid, DataStream, Reached, StartRefused, SubscribeError,
+        Subscription,
         document::{self, Layout},
         resource::ResourceName,
     },
@@ -33,17 +34,18 @@ use super::{
     query::{Query, invalid},
 };
 
-pub(super) use envelope::{PATCH_INVALID, QUERY_INVALID, Wrong, problem};
+use envelope::{PATCH_INVALID, QUERY_INVALID};
+pub(super) use envelope::{Wrong, problem};
 pub(super) use events::is_meant as wants_events;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Data streams in one page, and about how many bytes of configurations: a page that has more ends early.
+/// Data streams in one page, and bytes of their configurations. A page with more ends early.
 const LIST_LEN_MAX: usize = 1_000;
 const LIST_BYTES_MAX: usize = 1 << 20;
-/// What a client may say of where it starts to read. A request for the configuration does not look at it.
+/// Parameters of a subscriber. A request for the configuration ignores them.
 const READER: [&str; 3] = ["begin", "cursor", "takeover"];
 
-/// Returns the codes with which clients are closed from here.
+/// Returns the codes with which the gateway closes connections of subscribers.
 pub(super) fn close_codes() -> impl Iterator<Item = u16> {
     Close::ALL.into_iter().map(Close::code)
 }
@@ -100,7 +102,7 @@ pub(super) async fn create(
     Ok(response)
 }
 
-/// Shows the configuration, or lets the client read, by WebSocket or as Server-Sent Events.
+/// Shows the configuration, or starts a subscription by WebSocket or Server-Sent Events.
 pub(super) async fn show(
     State(shared): State<Arc<EdgeState>>,
     Named(name): Named<String>,
@@ -111,7 +113,7 @@ pub(super) async fn show(
     let (name, known) = find(&shared, &name)?;
     let headers = request.headers();
     let (socket, events) = (socket::is_meant(&request), events::is_meant(headers));
-    // A request for the head alone has no answer that goes on.
+    // The answer to HEAD has no body, so it is no subscription.
     let reads = (socket || events) && request.method() == Method::GET;
     if !reads {
         return Ok(one(&shared, headers, &known));
@@ -212,7 +214,7 @@ fn one(shared: &EdgeState, headers: &HeaderMap, stream: &DataStream) -> Response
     envelope::one(&base(shared, headers), stream, warnings, shared.push.now())
 }
 
-/// Reads query parameters; what is wrong with them has the protocol's number.
+/// Reads query parameters. A problem gets the number of the data stream protocol.
 fn parse<'a>(uri: &'a Uri, known: &[&str]) -> Result<Query<'a>, Problem> {
     Query::parse(uri, known).map_err(|problem| problem.of_protocol(envelope::QUERY_INVALID))
 }
@@ -251,7 +253,7 @@ async fn subscribe(
     Ok(shared.push.subscribe(name, asked).await?)
 }
 
-/// Returns the revision that `If-Match` asks for.
+/// Returns the revision that `If-Match` requires.
 fn stated(headers: &HeaderMap, known: &DataStream) -> Result<Option<u64>, Problem> {
     let mut tags = headers.get_all(header::IF_MATCH).iter().peekable();
     if tags.peek().is_none() {
@@ -268,7 +270,7 @@ fn stated(headers: &HeaderMap, known: &DataStream) -> Result<Option<u64>, Proble
     }
 }
 
-/// Returns the address under which this client reaches us.
+/// Returns the URL of the gateway as this client knows it.
 fn base(shared: &EdgeState, headers: &HeaderMap) -> String {
     match &shared.push.settings().public_url {
         Some(url) => url.clone(),
@@ -302,4 +304,49 @@ fn layout(query: &Query<'_>) -> Result<Layout, Problem> {
 fn document(text: String) -> Response {
     let yaml = HeaderValue::from_static("application/yaml");
     ([(header::CONTENT_TYPE, yaml)], Bytes::from(text)).into_response()
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChangeError::Exists => Self::new(Code::Exists, detail),
+            ChangeError::Unknown => Self::new(Code::NotFound, detail),
+            ChangeError::ChangedMeanwhile => Self::new(Code::ChangedMeanwhile, detail),
+            ChangeError::Invalid(errors) => Self::invalid(Code::InvalidRequest, errors),
+            ChangeError::PatchedInvalid(errors) => {
+                Self::invalid(Code::InvalidRequest, errors).of_protocol(PATCH_INVALID)
+            }
+            ChangeError::TooLarge => Self::new(Code::BodyTooLarge, detail),
+            ChangeError::TooMany => Self::new(Code::InvalidRequest, detail),
+            ChangeError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<SubscribeError> for Problem {
+    fn from(error: SubscribeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SubscribeError::Unknown => Self::new(Code::NotFound, detail),
+            SubscribeError::Full => Self::new(Code::TooManySubscribers, detail).retry_after(5),
+            SubscribeError::Begin(_) => {
+                Self::new(Code::BeginInvalid, detail).of_protocol(QUERY_INVALID)
+            }
+            SubscribeError::Start(refused) => refused.into(),
+            SubscribeError::Cursor(error) => error.into(),
+        }
+    }
+}
+
+impl From<StartRefused> for Problem {
+    fn from(refused: StartRefused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            StartRefused::Foreign => Self::new(Code::PositionForeign, detail),
+            StartRefused::Gone => Self::new(Code::PositionGone, detail),
+            StartRefused::StreamGone => Self::new(Code::StreamUnknown, detail),
+            StartRefused::Read(error) => Self::internal(error),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The page `problems.md`, written from the one match of `problem.rs`.
+//! The page `problems.md`, written from the one match of `problem/code.rs`.
 
 use std::fmt::Write as _;
 
@@ -175,11 +175,11 @@ fn page() -> String {
 
 #[test]
 fn the_problems_are_those_of_the_code() {
-    let source = include_str!("../problem.rs");
+    let source = include_str!("../problem/code.rs");
     let named: Vec<String> = Code::ALL.iter().map(|code| format!("{code:?}")).collect();
     assert_eq!(
         named,
-        variants(source, "pub(super) enum Code {"),
+        variants(source, "pub(in crate::api) enum Code {"),
         "Code::ALL"
     );
     held_equal("problems", &page());

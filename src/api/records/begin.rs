@@ -1,4 +1,4 @@
-//! Where a page begins: in one partition, or in all of them.
+//! The start of a page, in one partition or in all of them.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use crate::{
     storage::{Bounds, ReadError, Stream, StreamBounds},
 };
 
-/// Where a page begins.
+/// The start of a page.
 pub(super) enum Begin {
     Earliest,
     Tail,
     At(Timestamp),
-    /// What else a caller gave: an offset, or the `next` of a page of all partitions.
-    Place(String),
+    /// An offset, or the `next` of a page of all partitions.
+    Position(String),
 }
 
 impl Begin {
-    /// Reads `from` and `at`; both take times, as people write them at `now`.
+    /// Reads `from` and `at`. Both accept times; a duration such as `10m` counts back from `now`.
     pub(super) fn parse(query: &Query<'_>, now: Timestamp) -> Result<Self, Problem> {
         match (query.get("from"), query.get("at")) {
             (Some(_), Some(_)) => Err(invalid("give from or at, not both".into())),
@@ -41,15 +41,15 @@ impl Begin {
             }
             (None | Some("earliest"), None) => Ok(Self::Earliest),
             (Some("tail"), None) => Ok(Self::Tail),
-            (Some(place), None) => Ok(match when::read(place, now) {
+            (Some(text), None) => Ok(match when::read(text, now) {
                 Some(time) => Self::At(time),
-                None => Self::Place(place.to_owned()),
+                None => Self::Position(text.to_owned()),
             }),
         }
     }
 }
 
-/// Returns what a page of one partition reads.
+/// Returns the reading of a page of one partition.
 pub(super) async fn of_one(
     shared: &EdgeState,
     of: PartitionId,
@@ -63,7 +63,7 @@ pub(super) async fn of_one(
         Begin::Earliest => earliest,
         Begin::Tail => tail,
         Begin::At(time) => turns.take(engine.offset_at(of, time)).await?,
-        Begin::Place(offset) => {
+        Begin::Position(offset) => {
             let wrong = || match Token::parse(&offset) {
                 Err(TokenInvalid::NotOne) => {
                     "from is an offset, earliest, tail, or a time such as 2026-12-01 or 10m"
@@ -85,7 +85,8 @@ pub(super) async fn of_one(
     Ok((reading, Of::One(status.bounds)))
 }
 
-/// Returns what a page of all partitions reads, and the stream as it is when the page begins: it may have more partitions than it had a moment ago.
+/// Returns the reading of a page of all partitions, and the stream as of its start: it may have grown since the caller
+/// looked it up.
 pub(super) async fn of_all(
     shared: &EdgeState,
     stream: &Stream,
@@ -97,8 +98,8 @@ pub(super) async fn of_all(
     let StreamBounds {
         stream, partitions, ..
     } = engine.bounds(stream.id).ok_or_else(gone)?;
-    let places = match &from {
-        Begin::Place(text) => places(&stream, &partitions, text)?,
+    let positions = match &from {
+        Begin::Position(text) => positions(&stream, &partitions, text)?,
         _ => Vec::new(),
     };
     let mut lanes = Vec::with_capacity(partitions.len());
@@ -110,7 +111,7 @@ pub(super) async fn of_all(
                 .take(engine.offset_at(of, time))
                 .await?
                 .min(bounds.tail),
-            Begin::Place(_) => places.get(number).copied().unwrap_or_default(),
+            Begin::Position(_) => positions.get(number).copied().unwrap_or_default(),
         };
         let ended = match open {
             true => engine.status(of)?.low_mark.min(bounds.tail),
@@ -122,14 +123,14 @@ pub(super) async fn of_all(
     Ok((stream, reading, Of::All(partitions)))
 }
 
-/// Returns where a page goes on behind another one.
-fn places(stream: &Stream, bounds: &[Bounds], text: &str) -> Result<Vec<Offset>, Problem> {
+/// Returns the next offset of each partition from the `next` of the page before.
+fn positions(stream: &Stream, bounds: &[Bounds], text: &str) -> Result<Vec<Offset>, Problem> {
     let token = Token::parse(text).map_err(|wrong| {
         let is_offset = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
         match is_offset {
-            true => {
-                invalid("from: an offset is one of a partition; name that in place of *".into())
-            }
+            true => invalid(
+                "from: an offset belongs to one partition; name the partition in place of *".into(),
+            ),
             false => invalid(format!("from: {wrong}")),
         }
     })?;

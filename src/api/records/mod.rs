@@ -1,4 +1,4 @@
-//! Records for people: a page of one or all partitions, one record, one record's exact bytes.
+//! Records for operators: a page of one or all partitions, one record, the exact bytes of one record.
 
 mod begin;
 mod page;
@@ -46,10 +46,10 @@ use super::{
     wire,
 };
 
-/// In the place of a partition: all of them.
+/// All partitions, in a path.
 const ALL: &str = "*";
 
-/// Knows what open records of the source stream wait for: the dispatcher, or a test.
+/// Tells what open records of the source stream wait for: the dispatcher, or a test.
 pub trait Waits: fmt::Debug + Send + Sync + 'static {
     /// As [`Dispatcher::waiting`].
     fn waiting(
@@ -99,7 +99,7 @@ pub(super) async fn list(
     };
     let is_source = source(&shared) == Some(&stream.name);
     let waiting = (open && is_source).then(|| waiting(&shared, &stream, &reading, limit));
-    // An open record has no end.
+    // An open record has no settlement.
     let settlements = match settlements && !open {
         true => Settlements::of_page(&shared, &reading, limit).await,
         false => Settlements::default(),
@@ -108,9 +108,9 @@ pub(super) async fn list(
     page.answer().await
 }
 
-/// Looks up what open records wait for, once for a page: those that it shows are the first ones from its places on.
+/// Looks up what the open records of a page wait for, once for the whole page.
 fn waiting(shared: &EdgeState, stream: &Stream, reading: &Reading, limit: usize) -> Waiting {
-    let places: HashMap<_, _> = reading.places().collect();
+    let places: HashMap<_, _> = reading.positions().collect();
     let is_sought = |partition: Partition, offset: Offset| {
         let of = PartitionId {
             stream: stream.id,
@@ -139,10 +139,10 @@ pub(super) async fn show(
     let found = page.records.into_iter().next();
     let record = match found.filter(|record| record.offset == offset) {
         Some(record) => record,
-        // The log has passed it over.
+        // The log skips lost records.
         None if offset < page.bounds.tail => {
             let told = format!(
-                "the record of offset {offset} was lost to damage; `syncgate doctor` knows of it"
+                "the record of offset {offset} was lost to damage; `syncgate doctor` shows the loss"
             );
             return Err(Problem::new(Code::RecordLost, told));
         }
@@ -190,7 +190,7 @@ fn waits(waiting: &WaitingRecord) -> wire::WaitingView {
     }
 }
 
-/// What an open record waits for that is in no queue.
+/// Returns what an open record waits for that is in no target queue.
 fn unqueued(shared: &EdgeState, record: &Record) -> wire::WaitingView {
     let (waits_for, due) = shared.waits.unqueued(record);
     wire::WaitingView {
@@ -201,13 +201,13 @@ fn unqueued(shared: &EdgeState, record: &Record) -> wire::WaitingView {
     }
 }
 
-/// The bytes may be anything, HTML of a stranger too, so no browser shall show them.
+/// Answers with a value as a download. It can be any bytes, also foreign HTML, so no browser may render it.
 fn download(stream: &Stream, partition: Partition, record: StoredRecord) -> Response {
     let name = format!(
         "attachment; filename=\"{}-{partition}-{}\"",
         stream.name, record.offset
     );
-    // A slice keeps its frame alive, and the value may be small beside that.
+    // Copy the value: a slice would keep its whole frame in memory.
     let mut response = record.record.detached().value.into_response();
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/octet-stream");

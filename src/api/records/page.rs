@@ -1,7 +1,7 @@
-//! A page of records, written while its client reads it: one part of it is in memory at a time.
+//! A page of records, streamed: one part of it is in memory at a time.
 //!
-//! The first part is made before the answer begins, so that what is wrong is said by a status. What goes wrong later ends
-//! the page early: `next` says where to go on, and the client that asks there is told what is wrong.
+//! The first part is made before the answer starts, so that an error can still choose the status. A later error ends the
+//! page early: `next` is the position of the failed record, and a request from there gets the error.
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
@@ -30,49 +30,49 @@ use crate::api::{
     wire,
 };
 
-/// A page ends early rather than hold more than this of keys, values and headers; `next` says where to go on.
+/// Bytes of keys, values and headers of a page. A page with more ends early, with `next`.
 const PAGE_BYTES_MAX: usize = 4 << 20;
-/// A part ends with the record that reaches this, as JSON.
+/// A part ends with the record that reaches this size, as JSON.
 const PART_BYTES: usize = 64 << 10;
-/// What a part takes of the space for answers while it is made, if its records are not large.
+/// Bytes of answer space that a part takes while it is made, unless its records are large.
 const PART_BYTES_MAX: usize = 2 * PART_BYTES;
 
-/// What is left of a page.
+/// The rest of a page.
 pub(super) struct Page {
     shared: Arc<EdgeState>,
     stream: Arc<Stream>,
     reading: Reading,
     of: Of,
-    /// What open records wait for, if the page says that.
+    /// What open records wait for, if the page shows it.
     waiting: Option<Waiting>,
     settlements: Settlements,
-    /// Records that it may still have.
+    /// Records that the page may still show.
     left: usize,
-    /// Bytes of its records so far.
+    /// Bytes of its records until now.
     bytes: usize,
     begun: bool,
     over: bool,
-    /// Held by the part that is not written yet.
+    /// The permit belongs to the part that is not written yet.
     turn: Arc<Semaphore>,
-    /// What the page itself takes of the space for answers.
+    /// Answer space of the page itself.
     _own: Option<Share>,
 }
 
-/// Of what it is a page; that decides about its end.
+/// The partitions of a page. They decide its last members.
 pub(super) enum Of {
-    /// One partition: its bounds are those at the end of the page.
+    /// One partition. The page ends with its bounds as of then.
     One(Bounds),
     /// All partitions, with their bounds when the page began.
     All(Vec<Bounds>),
 }
 
-/// What open records wait for that are in queues.
+/// What the open records in target queues wait for.
 pub(super) type Waiting = HashMap<(Partition, Offset), WaitingRecord>;
 
-/// What making a part came to.
+/// Result of making a part.
 enum Made {
     Part(Vec<u8>),
-    /// Its first record takes more space than was taken for it.
+    /// The first record needs this much more space than was taken.
     TooLarge(usize),
 }
 
@@ -142,7 +142,7 @@ impl Page {
         Ok(response)
     }
 
-    /// What the page takes for as long as it is written, whatever is in its parts.
+    /// Returns the bytes that the page takes until its end, without its parts.
     fn own_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, HashMap::capacity);
         self.reading.bytes_len()
@@ -150,7 +150,7 @@ impl Page {
             + self.settlements.bytes_len()
     }
 
-    /// What a part takes while it is made, if its records are not large.
+    /// Returns the bytes that a part takes while it is made, unless its records are large.
     fn part_bytes(&self) -> usize {
         match self.of {
             Of::One(_) => PART_BYTES_MAX,
@@ -160,11 +160,11 @@ impl Page {
 
     /// Waits until the last part is written.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        // It is never closed.
+        // The semaphore is never closed.
         self.turn.clone().acquire_owned().await.ok()
     }
 
-    /// Returns the next part, or nothing behind the last one.
+    /// Returns the next part; `None` after the last one.
     async fn following(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
@@ -176,7 +176,7 @@ impl Page {
         loop {
             let share = answers.take_in_time(&settings, bytes).await;
             let Some(share) = share else {
-                // The end alone is a few bytes for each partition.
+                // End the page: its last members need only a few bytes for each partition.
                 let share = answers.take(&settings, 0)?;
                 return Some(keep(share, self.end(Vec::new()), turn));
             };
@@ -184,14 +184,14 @@ impl Page {
                 Ok(Made::Part(part)) => return Some(keep(share, part, turn)),
                 Ok(Made::TooLarge(more)) => bytes = more,
                 Err(problem) => {
-                    tracing::debug!(code = problem.code().word(), "a page of records ends early");
+                    tracing::debug!(code = problem.code().word(), "page of records ends early");
                     return Some(keep(share, self.end(Vec::new()), turn));
                 }
             }
         }
     }
 
-    /// Makes the next part in at most `space` bytes, which is more only if that is the bound for all answers.
+    /// Makes the next part in at most `space` bytes, unless one record needs more than all answers may take.
     async fn part(&mut self, space: usize) -> Result<Made, Problem> {
         let mut part = Vec::with_capacity(PART_BYTES_MAX.min(space));
         loop {
@@ -199,7 +199,7 @@ impl Page {
                 Ok(Some(lane)) => lane,
                 Ok(None) => return Ok(Made::Part(self.end(part))),
                 Err(error) if part.is_empty() => return Err(error.into()),
-                // The caller hears of the error with the next page.
+                // A request for the next page gets the error.
                 Err(_told_then) => return Ok(Made::Part(self.end(part))),
             };
             let Some((partition, held)) = self.reading.first(lane) else {
@@ -232,8 +232,8 @@ impl Page {
                 break;
             }
         }
-        // The reader of the page may be slow.
-        self.reading.let_go();
+        // The client may read slowly, so do not keep the records meanwhile.
+        self.reading.release();
         Ok(Made::Part(part))
     }
 
@@ -258,7 +258,7 @@ impl Page {
         }
     }
 
-    /// Ends the page behind this part of it.
+    /// Ends the page after this part.
     fn end(&mut self, mut part: Vec<u8>) -> Vec<u8> {
         self.over = true;
         if !self.begun {
@@ -269,17 +269,17 @@ impl Page {
             Of::One(bounds) => serde_json::to_string(&self.end_of_one(*bounds)),
             Of::All(bounds) => serde_json::to_string(&self.end_of_all(bounds)),
         };
-        // Texts and numbers always encode. The end's own brace is left out.
+        // Strings and numbers always encode. The opening brace of the end is left out.
         let written = written.unwrap_or_default();
         part.extend_from_slice(written.trim_start_matches('{').as_bytes());
         part
     }
 
     fn end_of_one(&self, bounds: Bounds) -> wire::PageEnd {
-        let place = self.reading.places().next();
+        let place = self.reading.positions().next();
         let of = place.map(|(of, _)| of);
         let engine = self.shared.streams.engine();
-        // A stream that has just been deleted is shown as it was.
+        // A stream that was just deleted is shown as it was.
         let now = of.and_then(|of| engine.status(of).ok());
         let Bounds { earliest, tail } = now.map_or(bounds, |status| status.bounds);
         let next = place.map(|(_, next)| next).filter(|next| *next < tail);
@@ -293,7 +293,7 @@ impl Page {
     fn end_of_all(&self, bounds: &[Bounds]) -> wire::MergedPageEnd {
         let token = Token {
             incarnation: self.stream.incarnation,
-            next: self.reading.places().map(|(_, next)| next).collect(),
+            next: self.reading.positions().map(|(_, next)| next).collect(),
         };
         let position = token.text();
         wire::MergedPageEnd {
@@ -306,7 +306,7 @@ impl Page {
     }
 }
 
-/// Returns about how many bytes a record has as JSON: its value may become base64, and its headers are named and escaped.
+/// Estimates the bytes of a record as JSON: base64 makes a value longer, and headers have names and escapes.
 fn shown_bytes(bytes: usize) -> usize {
     bytes + bytes / 2 + (4 << 10)
 }

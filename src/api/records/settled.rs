@@ -1,4 +1,4 @@
-//! How the records of a page, or one record, were settled.
+//! Settlements of the records of a page, or of one record.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -10,17 +10,17 @@ use crate::{
 
 use super::reading::Reading;
 
-/// Offsets that one question asks about; of a page with more, some settlements stay untold.
+/// Offsets of one lookup. A page with more shows no settlement for some records.
 const OFFSETS_MAX: usize = 16 << 10;
 
-/// Settlements by the place of their record; those that were not found are not there.
+/// Settlements by partition and offset of their record. Some may be missing.
 #[derive(Debug, Default)]
 pub(super) struct Settlements(HashMap<(PartitionId, Offset), Settled>);
 
 impl Settlements {
-    /// Looks up those of the records that a page of `limit` records may have.
+    /// Looks up the settlements of a page of up to `limit` records.
     pub(super) async fn of_page(shared: &EdgeState, reading: &Reading, limit: usize) -> Self {
-        let places: Vec<_> = reading.places().collect();
+        let places: Vec<_> = reading.positions().collect();
         let len = limit.min(OFFSETS_MAX / places.len().max(1)) as u64;
         let sought = places
             .into_iter()
@@ -28,7 +28,7 @@ impl Settlements {
         Self::of(shared, &sought.collect::<Vec<_>>()).await
     }
 
-    /// Looks up that of one record.
+    /// Looks up the settlement of one record.
     pub(super) async fn of_one(
         shared: &EdgeState,
         of: PartitionId,
@@ -40,16 +40,16 @@ impl Settlements {
 
     async fn of(shared: &EdgeState, sought: &[(PartitionId, Range<Offset>)]) -> Self {
         let found = shared.streams.engine().settled(sought).await;
-        // The records themselves can be shown all the same.
+        // The page can show its records without their settlements.
         let found = found.unwrap_or_else(|error| {
-            tracing::debug!(%error, "settlements cannot be read");
+            tracing::debug!(%error, "cannot read settlements for a page of records");
             Vec::new()
         });
         let by_place = |one: Settled| ((one.of, one.offset), one);
         Self(found.into_iter().map(by_place).collect())
     }
 
-    /// What the lookup takes in memory.
+    /// Returns the memory of the settlements, in bytes.
     pub(super) fn bytes_len(&self) -> usize {
         self.0.capacity() * size_of::<((PartitionId, Offset), Settled)>()
     }

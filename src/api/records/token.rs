@@ -1,4 +1,4 @@
-//! `next` and `position` of a page of all partitions: where each of them goes on.
+//! `next` and `position` of a page of all partitions: the next offset of each partition.
 //!
 //! ```text
 //! text  "r1", then base64url without padding of
@@ -6,35 +6,35 @@
 //!       | CRC-32C of all of that 4, little-endian
 //! ```
 //!
-//! The checksum is there against damage, as from copying a part of it. A token that is made up shows nobody more: a caller
-//! that may read records may read them from any offset.
+//! The checksum finds damage, such as a token copied in part. It needs no key, because a caller that may read records may
+//! read them from any offset.
 
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::model::ids::{Incarnation, Offset};
 
-/// Version and kind. No word that a caller can give in its place begins so.
+/// Kind and version. No other value of `from` begins so.
 const PREFIX: &str = "r1";
 const PARTITIONS_MAX: usize = 256;
 const BYTES_MAX: usize = 8 + 1 + PARTITIONS_MAX * 8 + 4;
 
-/// Where each partition of a stream goes on.
+/// The next offset of each partition of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) incarnation: Incarnation,
-    /// By number of the partition. Those that were added since begin at 0.
+    /// By partition number. Partitions added later start at offset 0.
     pub(super) next: Vec<Offset>,
 }
 
-/// A text that is no token.
+/// Why a text is not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenInvalid {
-    /// It does not look like one.
+    /// The text has another form.
     #[error(
         "with partition * it is earliest, tail, a time such as 2026-12-01 or 10m, or the next of the page before"
     )]
     NotOne,
-    /// Another release of the gateway has made it.
+    /// Another release of the gateway made it.
     #[error("this next was made by another release of the gateway; begin with earliest or with at")]
     OtherVersion,
     /// A part of it is missing or was changed.
@@ -63,7 +63,7 @@ impl Token {
     }
 
     /// # Errors
-    /// [`TokenInvalid`] says what the text is in place of a token.
+    /// [`TokenInvalid`].
     pub(super) fn parse(text: &str) -> Result<Self, TokenInvalid> {
         let Some(encoded) = text.strip_prefix(PREFIX) else {
             let mut version = text.strip_prefix('r').unwrap_or_default().bytes();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_and_every_changed_bit_of_a_token_is_damaged() {
+    fn every_prefix_and_every_changed_bit_of_a_token_is_damaged() {
         let text = token(vec![3, 70_000, 0]).text();
         for len in PREFIX.len()..text.len() {
             assert_eq!(
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_of_this_release_is_told() {
+    fn another_text_and_another_version_are_told_apart() {
         for (text, expected) in [
             ("", TokenInvalid::NotOne),
             ("17", TokenInvalid::NotOne),

@@ -1,4 +1,4 @@
-//! `POST /stream/retry`: from names to streams, from a report to the answer.
+//! `POST /stream/retry`: resolves the names of a request, runs the retry, and writes its report.
 
 pub(super) mod body;
 
@@ -9,7 +9,7 @@ use axum::{Extension, Json, extract::State};
 use http::{HeaderMap, Uri};
 
 use crate::{
-    ingest::{FieldCode, FieldError},
+    json::faults::{FieldCode, FieldError},
     model::ids::{Offset, Partition, StreamName},
     retry::{
         self, ErrorMapping, Group, PartitionReport, Retrier, RetryReport, RetryRequest, Stopped,
@@ -28,7 +28,7 @@ use super::{
     wire,
 };
 
-/// What runs a pass: the retrier, or a test that has its answer ready.
+/// Runs a pass: the retrier, or a test with a fixed report.
 #[async_trait]
 pub trait Retries: fmt::Debug + Send + Sync + 'static {
     /// As [`Retrier::run`].
@@ -59,10 +59,10 @@ impl Retries for Retrier {
 /// The offset before the first one.
 const EARLIEST: i64 = -1;
 
-/// A mapping of a thousand entries fits.
+/// Bytes of a body. A mapping of 1000 entries fits.
 const BODY_BYTES_MAX: usize = 256 << 10;
 
-/// A client of this path that closes its connection, or only its sending half, ends its retry.
+/// The route. A client that closes its connection, or its sending half, ends its retry.
 pub(super) const PATH: &str = "/stream/retry";
 
 pub(super) async fn retry(
@@ -104,12 +104,11 @@ pub(super) async fn retry(
         }
     };
     if partitions.len() > 1 && asked.after.is_some_and(|after| after != EARLIEST) {
-        let detail =
-            "an offset is one of a single partition: of all partitions give -1, or a group";
+        let detail = "an offset belongs to one partition: for all partitions give -1 or a group";
         return Err(wrong("/readAfterOffset".into(), detail.into()));
     }
     if partitions.len() > 1 && asked.before.is_some() {
-        let detail = "an offset is one of a single partition: give readPartition too";
+        let detail = "an offset belongs to one partition: give readPartition too";
         return Err(wrong("/readBeforeOffset".into(), detail.into()));
     }
     let mapping = match asked.mapping {
@@ -147,7 +146,7 @@ fn mapping(shared: &EdgeState, entries: Vec<(String, String)>) -> Result<ErrorMa
     for (index, (code, stream)) in entries.into_iter().enumerate() {
         let pointer = format!("/errormapping/{index}/stream");
         let stream = find_at(shared, &pointer, &stream)?;
-        // A copy there would be dispatched at once, by nobody's wish, and be counted as accepted a second time.
+        // A copy in the source stream would be dispatched at once, and counted as accepted a second time.
         if source(shared) == Some(&stream.name) {
             let detail =
                 "this is the source stream: its failures would be dispatched again without end";
@@ -247,8 +246,69 @@ fn position(report: &PartitionReport, after: i64) -> wire::RetryPosition {
     }
 }
 
-/// If nothing was read, the caller gets its own offset back, to be kept as it is.
+/// Returns the last read offset. If the retry read nothing, the caller gets its own offset back.
 fn last_read(offset: Option<Offset>, after: i64) -> i64 {
     let offset = offset.map(|offset| i64::try_from(offset.0).unwrap_or(i64::MAX));
     offset.unwrap_or(after)
+}
+
+impl From<retry::Error> for Problem {
+    fn from(error: retry::Error) -> Self {
+        use retry::Error;
+        let detail = error.to_string();
+        match error {
+            Error::Running(taken) => {
+                let code = match taken.work {
+                    retry::Work::Retry => Code::RetryRunning,
+                    retry::Work::Purge => Code::StreamInUse,
+                };
+                Self {
+                    running: Some(Box::new(taken)),
+                    ..Self::new(code, format!("{detail}; send the request again when that has ended"))
+                }
+            }
+            Error::PartitionUnknown(_) => {
+                Self::new(Code::PartitionUnknown, "the stream has just been deleted")
+            }
+            Error::NotLeased(_) => Self::new(
+                Code::QueueFull,
+                "nothing was done; another node has this partition",
+            )
+            .retry_after(5),
+            Error::Read(error) => error.into(),
+            Error::LogRefuses(error) => error.into(),
+            Error::NotStored(error) => {
+                let detail = format!(
+                    "earlier records are settled; the settlement of one was not stored, so its target may be called again: {error}"
+                );
+                Self {
+                    detail,
+                    ..error.into()
+                }
+            }
+            Error::GroupsFull => {
+                let fault = FieldError {
+                    pointer: "/group".into(),
+                    code: FieldCode::TooLong,
+                    detail,
+                };
+                Self::invalid(Code::InvalidRequest, vec![fault])
+            }
+            Error::GroupUnreadable(_) => Self::internal(detail),
+            Error::GroupNotStored(error) => {
+                let detail = format!(
+                    "the called records are settled; the group kept its old position, so the next retry reads these records again: {error}"
+                );
+                Self {
+                    detail,
+                    ..error.into()
+                }
+            }
+            Error::Panicked => Self {
+                detail: "an error in the gateway ended the retry: called records are settled, and the next retry continues with the others".into(),
+                ..Self::internal(detail)
+            },
+            Error::Stopping => Self::draining(),
+        }
+    }
 }

@@ -1,10 +1,10 @@
-//! Memory of answers: the bytes of every answer count until the system has taken them.
+//! Memory of answers: the bytes of an answer count until the kernel has taken them.
 //!
-//! A client can ask for an answer and not read it. The bytes then stay here, on each of its connections. So all answers
-//! share `server.answers_bytes_max`, and an answer beyond that bound is 503 `queue_full`.
+//! A client can request an answer and not read it, on each of its connections. So all answers share
+//! `server.answers_bytes_max`; a request whose answer does not fit gets 503 `queue_full`.
 //!
-//! The share of an answer is tied to its bytes: hyper keeps those as they are until they are written, and drops them then.
-//! Answers of up to [`FREE_BYTES_MAX`] do not count, because a connection holds one at a time and costs more by itself.
+//! The buffer of an answer owns its share of the bound. hyper drops the buffer once it is written, which frees the share.
+//! Answers of up to [`FREE_BYTES_MAX`] do not count, because a connection holds one at a time and itself costs more.
 
 use std::{
     pin::Pin,
@@ -28,13 +28,13 @@ use crate::api::{
 
 /// Answers of this size or less do not count.
 const FREE_BYTES_MAX: usize = 512;
-/// Of the space, one part in so many is kept for answers to batches, so that readers cannot shut out senders. As much again
-/// is kept for looks at the gateway, so that readers of records cannot hide how it is.
+/// One part in so many of the bound is kept for answers to batches, so that readers cannot block sources. As much is kept
+/// for status answers, so that readers of records cannot block monitoring.
 const KEPT_PART: usize = 8;
-/// How long a streamed answer waits for space for its next part. Clients that read nothing are dropped sooner.
+/// How long a streamed answer waits for space for its next part. A client that reads nothing is reset earlier.
 const SPACE_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Counts the bytes of answers. Clones count together.
+/// Counts the bytes of answers. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct Answers(Arc<Held>);
 
@@ -44,14 +44,14 @@ struct Held {
     freed: Notify,
 }
 
-/// What one answer, or a part of one, takes of the bound; it is given back on drop.
+/// Bytes that an answer, or a part of one, takes of the bound until it is dropped.
 #[derive(Debug)]
 pub(in crate::api) struct Share {
     held: Arc<Held>,
     bytes: usize,
 }
 
-/// Marks an answer that says how the gateway is: the part that is kept for these is for it too.
+/// Marks a status answer, which may use the part kept for these.
 #[derive(Clone, Copy, Debug)]
 struct Look;
 
@@ -60,8 +60,8 @@ struct Look;
 struct Counted;
 
 impl Answers {
-    /// Takes space for `bytes`; `None` if there is not so much. An answer that is larger than the whole bound takes all
-    /// of it, so that it can be sent at all.
+    /// Takes space for `bytes`; `None` if there is too little. An answer larger than the whole bound takes all of it, else
+    /// it could never be sent.
     pub(in crate::api) fn take(&self, settings: &Settings, bytes: usize) -> Option<Share> {
         self.take_within(bytes_max(settings), bytes)
     }
@@ -78,7 +78,7 @@ impl Answers {
         })
     }
 
-    /// As [`Self::take`], with the problem that says why not.
+    /// As [`Self::take`], with a problem in place of `None`.
     pub(in crate::api) fn take_or_refuse(
         &self,
         settings: &Settings,
@@ -87,7 +87,7 @@ impl Answers {
         self.take(settings, bytes).ok_or_else(full)
     }
 
-    /// Takes space for the answer to a batch, before the batch is stored; the kept part is for these.
+    /// Takes space for the answer to a batch before the batch is stored, also from the part kept for batches.
     pub(in crate::api) fn take_for_batch(
         &self,
         settings: &Settings,
@@ -116,7 +116,7 @@ impl Answers {
         tokio::time::timeout(SPACE_PATIENCE, taking).await.ok()
     }
 
-    /// Takes space, also where there is none.
+    /// Takes space beyond the bound if necessary.
     fn take_anyway(&self, bytes: usize) -> Share {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         Share {
@@ -125,13 +125,13 @@ impl Answers {
         }
     }
 
-    /// Makes an answer count while it lives.
+    /// Counts an answer until it is dropped.
     ///
-    /// What has changed something is answered in any case, because a refusal would say that it did not. Such answers are
-    /// small, but for those to batches, which take their space before anything is stored (`sync.rs`).
+    /// A request that changed something always gets its answer, because a refusal would say that nothing changed. Such
+    /// answers are small, except for those to batches, which take space before anything is stored (`sync.rs`).
     ///
     /// # Errors
-    /// There is no space for it, and `may_refuse`: the request has changed nothing and can be sent again.
+    /// There is no space, and `may_refuse`: the request has changed nothing, so the client can repeat it.
     pub(in crate::api) fn count(
         &self,
         settings: &Settings,
@@ -163,18 +163,18 @@ impl Answers {
     }
 }
 
-/// Returns what all answers may take that are neither a batch's nor a look at the gateway.
+/// Returns the bytes that answers may take, except those to batches and status answers.
 pub(in crate::api) fn bytes_max(settings: &Settings) -> usize {
     settings.answers_bytes_max - 2 * (settings.answers_bytes_max / KEPT_PART)
 }
 
-/// Returns what the answers hold at most when a look at the gateway still has space.
+/// Returns the bytes that answers may take, status answers included.
 fn looks_bytes_max(settings: &Settings) -> usize {
     settings.answers_bytes_max - settings.answers_bytes_max / KEPT_PART
 }
 
 impl Share {
-    /// Changes what is taken to `bytes`.
+    /// Changes the share to `bytes`.
     pub(in crate::api) fn resize(&mut self, bytes: usize) {
         match bytes.checked_sub(self.bytes) {
             Some(more) => {
@@ -189,7 +189,7 @@ impl Share {
         self.bytes
     }
 
-    /// Ties the share to these bytes, and `with` too: both go when the last of the bytes is dropped.
+    /// Returns bytes that own the share and `with`, and drop both with the last of them.
     pub(in crate::api) fn hold(
         self,
         bytes: impl AsRef<[u8]> + Send + 'static,
@@ -202,7 +202,7 @@ impl Share {
         })
     }
 
-    /// Ties the share to the body of an answer.
+    /// Gives the share to the body of an answer.
     pub(in crate::api) fn attach(self, response: Response) -> Response {
         let mut response = response.map(|body| {
             Body::new(CountedBody {
@@ -226,12 +226,12 @@ impl Drop for Share {
     }
 }
 
-/// Marks an answer that says how the gateway is.
+/// Marks a status answer.
 pub(in crate::api) fn mark_look(response: &mut Response) {
     response.extensions_mut().insert(Look);
 }
 
-/// Marks an answer whose bytes hold a share of their own.
+/// Marks an answer whose bytes own a share already.
 pub(in crate::api) fn mark_counted(response: &mut Response) {
     response.extensions_mut().insert(Counted);
 }
@@ -248,7 +248,7 @@ impl<B: AsRef<[u8]>, W> AsRef<[u8]> for Owner<B, W> {
     }
 }
 
-/// A body of one part whose bytes keep a share.
+/// A body of one part whose bytes own a share.
 struct CountedBody {
     body: Body,
     share: Option<Share>,

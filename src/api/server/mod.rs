@@ -1,12 +1,15 @@
-//! Accepting connections, and one request from its head to its answer.
+//! Accepts connections, and takes each request from its headers to its answer.
 //!
-//! Bounds: connections by a semaphore taken before `accept` (the rest waits in the kernel's queue), by the setting and by
-//! their share of the descriptors, head and body by size and by time, answers by their bytes (`answers.rs`), and by time
-//! where the client does not read (`client_io.rs`).
+//! Bounds:
+//! - connections: the setting, and their share of the descriptors. A semaphore is taken before `accept`, so further
+//!   connections wait in the queue of the kernel.
+//! - headers and bodies: size and time.
+//! - answers: bytes of all (`answers.rs`), and time if the client does not read (`client_io/`).
 
 pub(super) mod answers;
 pub(super) mod client_io;
 pub(super) mod refusals;
+pub(super) mod render;
 
 use std::{
     convert::Infallible,
@@ -67,23 +70,23 @@ use super::{
     sync,
 };
 
-/// All headers of a request together, in bytes; longer ones are refused with 431.
+/// Bytes of all headers of a request. A request with more gets 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// What hyper reads ahead of a client, and what it gathers to be written.
+/// Bytes that hyper reads ahead of a client, and bytes that it gathers before a write.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
-/// How long an answer may lie in the system, all of it written and not acknowledged, before its connection is given up.
+/// How long the kernel may hold a written answer that the client does not acknowledge.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The wait after a failed accept (no more file descriptors, mostly).
+/// The wait after a failed accept. Mostly no file descriptor is free.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-/// How often a failing accept is logged.
+/// Interval of log lines about failed accepts.
 const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 impl Api {
-    /// Serves until `stop` fires; then no connection is accepted, requests under way are answered, and further ones
-    /// on open connections get 503 `draining`. Connections end as tasks of `tasks`, so joining those is the drain.
+    /// Serves until `stop` fires. Then it accepts no connection, answers requests under way, and refuses further requests on
+    /// open connections with 503 `draining`. Connections are tasks of `tasks`; joining them ends the drain.
     ///
     /// # Errors
-    /// What the system says about the listener's own address.
+    /// The system does not tell the address of the listener.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -132,7 +135,7 @@ impl Api {
         let router = router::router(shared.clone());
         let mut settings = shared.settings.follow();
         let share = Shares::of_process().connections;
-        let mut connections = Places::new(settings.get().connections_max.min(share));
+        let mut connections = Permits::new(settings.get().connections_max.min(share));
         let mut told = None;
         loop {
             let accepted = tokio::select! {
@@ -147,7 +150,7 @@ impl Api {
             let (stream, peer, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // It may fail twenty times a second.
+                    // The backoff lets it fail twenty times a second, so limit the log lines.
                     if told.is_none_or(|told: Instant| told.elapsed() >= ACCEPT_TOLD_EVERY) {
                         told = Some(Instant::now());
                         tracing::warn!(%error, "no connection could be accepted");
@@ -174,10 +177,10 @@ fn http(head_timeout: Duration) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        // A client that has sent all may close that direction and still read the answer; but see `Manners::watch`.
+        // A client may close its sending half and still read the answer. `Manners::watch` changes that for a request.
         .half_close(true)
-        // What it cannot read hyper answers by itself, without a body and with no say for us: a problem is what a
-        // route answers. Its own bound of 100 headers costs nothing, any other would be memory for each request.
+        // hyper itself answers a request that it cannot parse, without a problem as its body. Its own bound of 100 headers
+        // costs nothing; another bound would cost memory for each request.
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX);
     http
@@ -185,22 +188,22 @@ fn http(head_timeout: Duration) -> http1::Builder {
 
 async fn accept(
     listener: &TcpListener,
-    connections: &mut Places,
+    connections: &mut Permits,
 ) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let permit = connections.take().await?;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, Peer(peer), permit))
 }
 
-/// Places for connections, up to a bound that can change.
-struct Places {
+/// A semaphore for connections, with a bound that can change.
+struct Permits {
     free: Arc<Semaphore>,
-    /// Free ones and taken ones.
+    /// Permits that exist, free or taken.
     len: usize,
     len_max: usize,
 }
 
-impl Places {
+impl Permits {
     fn new(len_max: usize) -> Self {
         Self {
             free: Arc::new(Semaphore::new(len_max)),
@@ -209,7 +212,7 @@ impl Places {
         }
     }
 
-    /// Changes the bound. Those that are taken and too many go as they come back.
+    /// Changes the bound. Taken permits beyond it are dropped when they come back.
     fn set_max(&mut self, len_max: usize) {
         self.len_max = len_max;
         match len_max.checked_sub(self.len) {
@@ -221,10 +224,10 @@ impl Places {
         }
     }
 
-    /// Waits for a place.
+    /// Waits for a permit.
     ///
     /// # Cancel safety
-    /// A wait that is dropped has taken nothing.
+    /// A dropped wait has taken no permit.
     async fn take(&mut self) -> io::Result<OwnedSemaphorePermit> {
         loop {
             let permit = self.free.clone().acquire_owned().await;
@@ -251,10 +254,10 @@ impl Connection {
             .set_nodelay(true)
             .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT)));
         if let Err(error) = set {
-            tracing::debug!(%error, "a connection was gone before it was served");
+            tracing::debug!(%error, "connection closed before its first request");
             return;
         }
-        // A token of its own: each poll of a wait takes the token's lock.
+        // A child token, because each poll of a wait locks the token, and all connections would share one lock.
         let stop = self.shared.stop.child_token();
         let manners = Arc::new(Manners::default());
         let io = ClientIo::new(stream, manners.clone());
@@ -278,7 +281,7 @@ impl Connection {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
+            tracing::debug!(%error, "connection ended early");
         }
     }
 }
@@ -298,14 +301,14 @@ async fn respond(
     let changes = !is_safe(request.method());
     let has_body = !request.body().is_end_stream();
     let answered = {
-        // Pinned here, because each move of it would copy some kilobytes for every request.
+        // Pinned here, because each move of this future copies some kilobytes.
         let answered = pin!(answer(&shared, &settings, router, request, peer, &id));
         shared.tasks.panics().guard(Part::Request, answered).await
     };
     let answered = answered.unwrap_or_else(|| Err(Problem::internal("the handler panicked")));
     let render = |problem: Problem| {
-        problem.tell(&shared.refusals, &id);
-        problem.render(&path, &id, shared.push.now())
+        render::log(&problem, &shared.refusals, &id);
+        render::render(&problem, &path, &id, shared.push.now())
     };
     let answered =
         answered.and_then(|response| shared.answers.count(&settings, response, !changes));
@@ -376,7 +379,7 @@ pub(super) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Refuses transfer codings that hyper passes on undone: it undoes `chunked` and looks only whether that is the last one
+/// Refuses transfer codings that hyper does not decode. It decodes `chunked` and checks only that this is the last coding
 /// (RFC 9112 §6.1).
 fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     if !headers.contains_key(header::TRANSFER_ENCODING) {
@@ -388,12 +391,12 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
         Ok(coding) if coding.is_none_or(is_chunked) => Ok(()),
         _ => Err(Problem::new(
             Code::NotImplemented,
-            "the only transfer coding is chunked, once; for gzip take Content-Encoding",
+            "the only transfer coding is chunked, once; send gzip as Content-Encoding",
         )),
     }
 }
 
-/// Names requests: what the sender said, if it is fit for a log line, else a number of our own.
+/// Makes request ids: the id that the client sent, if it is safe in a log line, else a number.
 #[derive(Debug)]
 pub(super) struct RequestIds {
     prefix: String,
@@ -403,9 +406,9 @@ pub(super) struct RequestIds {
 impl RequestIds {
     pub(super) fn new() -> Self {
         let mut random = [0; 4];
-        // Without random numbers ids repeat after a restart, which only makes a log harder to read.
+        // Without a random prefix the ids repeat after a restart. That only makes logs harder to read.
         if random::fill(&mut random).is_err() {
-            tracing::debug!("request ids begin without a random prefix");
+            tracing::debug!("no random prefix for request ids: they repeat after a restart");
         }
         Self {
             prefix: HEXLOWER.encode(&random),

@@ -1,6 +1,6 @@
-//! Refusals in the log: one line for each kind and interval, with how many there were.
+//! Limits log lines about refused requests: one line for each code and interval, with the number of requests.
 //!
-//! A stranger can cause refusals as fast as it can send. A line for each would fill the disk and hide everything else.
+//! A client can cause refusals as fast as it can send. A line for each would fill the disk and hide everything else.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,10 @@ use std::{
 
 use tokio::time::Instant;
 
-/// A kind of refusal has one line in this time.
+/// Interval between two lines of one code.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Counts refusals that the log has not heard of.
+/// Counts refusals since the last line of each code.
 #[derive(Debug, Default)]
 pub(in crate::api) struct Refusals(Mutex<BTreeMap<&'static str, Untold>>);
 
@@ -24,7 +24,7 @@ struct Untold {
 }
 
 impl Refusals {
-    /// Notes one of that kind. Returns how many there were since the last line, this one included, if a line is due.
+    /// Counts a refusal. If a line is due, returns how many there were since the last line, with this one.
     pub(in crate::api) fn note(&self, kind: &'static str) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let untold = all.entry(kind).or_default();

@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 
 use crate::{
-    ingest::FieldCode,
     json::{
-        object::{self, Faults, Object, fault},
+        faults::{Faults, FieldCode, fault},
+        object::{self, Object},
         scan,
     },
     model::ids::StreamName,
@@ -27,7 +27,7 @@ pub(in crate::api) struct NewStream {
     pub(in crate::api) retention_bytes: Option<u64>,
 }
 
-/// Body of `PATCH /v1/streams/{stream}`: what is absent stays, `null` means the default again.
+/// Body of `PATCH /v1/streams/{stream}`: an absent member keeps its value, `null` sets the default.
 #[derive(Debug, PartialEq)]
 pub(in crate::api) struct StreamChange {
     pub(in crate::api) partitions: Option<u16>,
@@ -133,7 +133,7 @@ fn number(
     number.map(Some)
 }
 
-/// Returns what is to be kept, each as [`number`] does.
+/// Returns hours and bytes of the retention, each as [`number`] does.
 fn retention(
     object: &Object<'_>,
     faults: &mut Faults,
@@ -162,7 +162,7 @@ fn ocid(object: &Object<'_>, faults: &mut Faults) -> Option<String> {
     Some(text.into_owned())
 }
 
-/// Returns why something is done; it goes into one line of the log.
+/// Returns the reason of a purge: one line, because the log shows it in one.
 fn reason(object: &Object<'_>, faults: &mut Faults) -> Option<String> {
     let text = object.text("reason", faults)?;
     if text.trim().is_empty() || text.chars().any(char::is_control) {
@@ -179,7 +179,7 @@ fn reason(object: &Object<'_>, faults: &mut Faults) -> Option<String> {
     Some(text.into_owned())
 }
 
-/// The range was checked before.
+/// Narrows a number whose range [`number`] has checked.
 fn narrow<T: TryFrom<u64> + Default>(number: u64) -> T {
     T::try_from(number).unwrap_or_default()
 }

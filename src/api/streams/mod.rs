@@ -1,4 +1,4 @@
-//! Streams: listed, made, shown, changed, deleted.
+//! `/v1/streams`: list, create, show, change and delete streams.
 
 pub(super) mod body;
 pub(super) mod purge;
@@ -13,6 +13,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use crate::{
+    ingest::NotPaused,
     model::ids::StreamName,
     retry,
     storage::{
@@ -28,9 +29,9 @@ use super::{
     wire,
 };
 
-/// A body that describes a stream.
+/// Bytes of a body that describes a stream.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// Changes of others that one change may lose against when it said nothing of a revision.
+/// Races with other changes that a change without `If-Match` may lose.
 const RACES_MAX: usize = 5;
 
 pub(super) async fn list(
@@ -40,11 +41,11 @@ pub(super) async fn list(
     let query = Query::parse(&uri, &["limit", "after"])?;
     let (limit, after) = (query.limit()?, query.get("after"));
     let all = shared.streams.engine().streams();
-    let mut behind = all
+    let mut rest = all
         .iter()
         .filter(|stream| after.is_none_or(|after| stream.name.as_str() > after));
-    let items: Vec<_> = behind.by_ref().take(limit).collect();
-    let next = behind.next().and(items.last());
+    let items: Vec<_> = rest.by_ref().take(limit).collect();
+    let next = rest.next().and(items.last());
     Ok(Json(wire::List {
         next: next.map(|last| last.name.to_string()),
         items: items.into_iter().map(|item| view(&shared, item)).collect(),
@@ -172,7 +173,7 @@ pub(super) fn find(shared: &EdgeState, name: &str) -> Result<Arc<Stream>, Proble
     found.ok_or_else(|| Problem::new(Code::StreamUnknown, unknown(shared, name)))
 }
 
-/// The same for a member of a body: the detail begins with its pointer.
+/// As [`find`], for a name in a body: the detail begins with its pointer.
 pub(super) fn find_at(
     shared: &EdgeState,
     pointer: &str,
@@ -225,7 +226,7 @@ async fn apply(
     let partitions = change.partitions.unwrap_or(stream.partitions);
     let engine = shared.streams.engine();
     let is_source = source(shared) == Some(&stream.name);
-    // What is submitted meanwhile has chosen partitions among those there were.
+    // Submissions under way have chosen among the old partitions, so pause ingest while the source stream grows.
     let _pause = match is_source && partitions > stream.partitions {
         true => {
             let pause = shared.ingest.pause().await?;
@@ -241,7 +242,7 @@ async fn apply(
         .map_err(Refused::Changed)
 }
 
-/// An error record goes to the partition number of its origin, so every error stream needs as many as the source.
+/// Gives every error stream as many partitions as the source stream, because an error record keeps its partition number.
 async fn grow_error_streams(shared: &EdgeState, partitions: u16) -> Result<(), Problem> {
     let settings = shared.settings.get();
     let roles = shared.roles.iter().skip(1).map(|(_, name)| name);
@@ -262,7 +263,7 @@ async fn grow_error_streams(shared: &EdgeState, partitions: u16) -> Result<(), P
 }
 
 fn in_config() -> Problem {
-    let what = "it stands in [[streams]] of the configuration";
+    let what = "[[streams]] of the configuration defines this stream";
     Problem::new(Code::StreamInConfig, what)
 }
 
@@ -281,7 +282,7 @@ fn etag(stream: &Stream) -> String {
     format!("\"{}\"", stream.revision)
 }
 
-/// Checks `If-Match` (RFC 9110 §13.1.1); without it, anything goes.
+/// Checks `If-Match` (RFC 9110 §13.1.1); a request without it passes.
 fn check_match(headers: &HeaderMap, stream: &Stream) -> Result<(), Problem> {
     let mut stated = headers.get_all(header::IF_MATCH).iter().peekable();
     if stated.peek().is_none() {
@@ -375,4 +376,29 @@ fn bounds(shared: &EdgeState, stream: &Stream) -> Result<Vec<wire::PartitionView
         })
     };
     stream.all_partitions().map(partition).collect()
+}
+
+impl From<StreamError> for Problem {
+    fn from(error: StreamError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StreamError::Exists => Self::new(Code::Exists, detail),
+            StreamError::Unknown => Self::new(Code::StreamUnknown, detail),
+            StreamError::Shrink { .. } => Self::new(Code::PartitionsShrink, detail),
+            StreamError::TooMany { .. } => Self::new(
+                Code::StateFull,
+                format!("{detail}; delete one, or raise log.streams_max and restart"),
+            ),
+            StreamError::Open { .. } => Self::new(Code::StreamInUse, detail),
+            StreamError::ChangedMeanwhile => Self::new(Code::ChangedMeanwhile, detail),
+            StreamError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotPaused> for Problem {
+    fn from(error: NotPaused) -> Self {
+        let what = format!("nothing was changed: {error}");
+        Self::new(Code::QueueFull, what).retry_after(5)
+    }
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/streams/{stream}/purge`: all records of a stream go at once.
+//! `POST /v1/streams/{stream}/purge`: removes all records of a stream at once.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::api::{
     streams, wire,
 };
 
-/// The longest reason fits, however it is escaped.
+/// Bytes of a body. The longest reason fits, also if all of it is escaped.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 pub(in crate::api) async fn purge(
@@ -37,7 +37,7 @@ pub(in crate::api) async fn purge(
     let asked = body::Purge::parse(&body.bytes)
         .map_err(|errors| Problem::invalid(Code::InvalidRequest, errors))?;
     let stream = streams::find(&shared, &name)?;
-    // Only in the source stream an open record waits for something that comes by itself.
+    // Only open records of the source stream are still dispatched without a person, so only these need a confirmation.
     let is_source = streams::source(&shared) == Some(&stream.name);
     let open = match is_source && !asked.discard_pending {
         true => OpenRecords::Refuse,
@@ -49,7 +49,7 @@ pub(in crate::api) async fn purge(
     };
     let by = caller.or_address(peer);
     let tasks = shared.tasks.clone();
-    // A caller that hangs up loses the answer alone: what is removed is told to the log.
+    // The purge runs to its end and is logged, also if the caller hangs up.
     let purging = tasks.run_to_end(Part::Change, async move {
         remove(&shared, &stream, open, note, by).await
     });
@@ -65,7 +65,7 @@ async fn remove(
     by: Arc<str>,
 ) -> Result<Json<wire::PurgeDone>, Problem> {
     let name = &stream.name;
-    // Its calls would be for nothing: what they would end has ended.
+    // Keep retries away, because a purged record cannot be settled again.
     let _held = shared.retrier.hold(stream, by)?;
     let engine = shared.streams.engine();
     let purged = engine.purge_stream(stream.id, open, note.clone()).await;

@@ -1,4 +1,4 @@
-//! Who may use which route, where there are users.
+//! Roles and routes of a gateway that has users.
 
 use data_encoding::BASE64;
 
@@ -7,7 +7,7 @@ use crate::users::{Administrator, Password, Role, UserName, tests::add};
 
 pub(super) const PASSWORD: &str = "correct horse battery";
 
-/// Every route that is built, as the page of all routes has it: method, path, who.
+/// Every route with its methods and least roles.
 const PAGE: &str = "
     POST /stream/sync source
     POST /stream/retry Operator
@@ -93,7 +93,7 @@ impl Edge {
     }
 }
 
-/// The path of a route, with something that is there.
+/// The path of a route, with existing names.
 fn real(path: &str) -> String {
     path.replace("{stream}", "DataSyncStream")
         .replace("{name}", "s1")
@@ -116,7 +116,7 @@ fn routes() -> impl Iterator<Item = (&'static str, &'static str, Who)> {
 }
 
 #[test]
-fn the_table_of_routes_says_who_as_the_page_does() {
+fn the_table_of_routes_has_these_roles() {
     let word = |who| match who {
         Who::Public => "public",
         Who::Source => "source",
@@ -138,7 +138,7 @@ fn the_table_of_routes_says_who_as_the_page_does() {
 }
 
 #[tokio::test]
-async fn each_role_may_use_what_the_table_says_and_nobody_else_more_than_what_is_public() {
+async fn each_role_may_use_its_routes_and_others_only_public_ones() {
     let edge = guarded(|_| {}).await;
     edge.append("DataSyncStream", vec![record("k", "{}")]).await;
     for (method, path, who) in routes() {
@@ -179,10 +179,10 @@ async fn each_role_may_use_what_the_table_says_and_nobody_else_more_than_what_is
 }
 
 #[tokio::test]
-async fn missing_and_wrong_credentials_are_refused_before_anything_is_looked_at() {
+async fn missing_and_wrong_credentials_are_refused_first() {
     let edge = guarded(|_| {}).await;
     let wrong = basic("ada", "another password");
-    // Routes that are there, routes that are not (yet), methods that are not, bodies that are wrong.
+    // Existing and unknown routes, unknown methods, wrong bodies.
     for (method, path) in [
         ("GET", "/v1/streams"),
         ("POST", "/stream/retry"),
@@ -220,7 +220,7 @@ async fn missing_and_wrong_credentials_are_refused_before_anything_is_looked_at(
 }
 
 #[tokio::test]
-async fn what_is_no_basic_authentication_is_wrong_and_not_missing() {
+async fn credentials_of_another_scheme_are_wrong_and_not_missing() {
     let edge = guarded(|_| {}).await;
     let right = basic("ada", PASSWORD);
     assert_eq!(
@@ -249,7 +249,7 @@ async fn what_is_no_basic_authentication_is_wrong_and_not_missing() {
 }
 
 #[tokio::test]
-async fn what_is_public_asks_nobody() {
+async fn public_routes_need_no_credentials() {
     let edge = guarded(|_| {}).await;
     let wrong = basic("ada", "another password");
     for path in ["/healthz", "/readyz"] {
@@ -257,7 +257,7 @@ async fn what_is_public_asks_nobody() {
         assert_eq!(edge.with_header("GET", path, &wrong).await.status, 200);
     }
     edge.get("/nowhere").await.check_problem(404, "not_found");
-    // Here the header is the target's token, whatever it looks like.
+    // On this route the header is the token for the target.
     assert_eq!(edge.sync(GOOD).await.status, 200);
     let headers = [("authorization", &*wrong)];
     let answer = edge.send("POST", "/stream/sync", &headers, GOOD).await;
@@ -279,7 +279,7 @@ async fn metrics_are_public_if_the_setting_says_so_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn foreign_pages_are_refused_whatever_password_they_send() {
+async fn foreign_pages_are_refused_even_with_a_right_password() {
     let edge = guarded(|_| {}).await;
     let right = basic("ada", PASSWORD);
     let headers = [("host", "evil.example"), ("authorization", &right)];
@@ -315,7 +315,7 @@ async fn failed_logins_are_counted_and_requests_without_credentials_are_not() {
 }
 
 #[tokio::test]
-async fn who_has_purged_a_stream_is_kept_with_the_reason() {
+async fn a_purge_keeps_its_user_and_its_reason() {
     let edge = guarded(|_| {}).await;
     let right = basic("ada", PASSWORD);
     let headers = [("authorization", &*right)];

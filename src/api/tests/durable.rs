@@ -1,4 +1,4 @@
-//! The edge above the engine that it is for, and a restart.
+//! The edge with the embedded engine, and a restart.
 
 use super::*;
 use crate::{
@@ -53,7 +53,7 @@ async fn messages_and_their_tokens_outlive_a_restart() {
     let mut placed = Vec::new();
     {
         let (engine, ingest, secrets) = open(dir.path()).await;
-        // Twenty senders at once, four tokens under one name: each is told its own place, each keeps its own token.
+        // Twenty sources at once, four tokens under one name: each gets its own offset and keeps its own token.
         let sent = (0..20).map(|n| {
             let ingest = ingest.clone();
             async move {

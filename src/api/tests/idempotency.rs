@@ -35,7 +35,7 @@ async fn the_same_request_again_has_the_same_answer_in_the_form_that_it_asks_for
     }
     let other = edge.keyed(&[("idempotency-key", "0")], "{}").await;
     other.check_problem(422, "idempotency_mismatch");
-    // Packed, it is the same body.
+    // Compressed, it is the same body.
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     gzip.write_all(GOOD.as_bytes()).unwrap();
     let headers = [("idempotency-key", "0"), ("content-encoding", "gzip")];
@@ -45,12 +45,12 @@ async fn the_same_request_again_has_the_same_answer_in_the_form_that_it_asks_for
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_refused_by_the_name_of_its_header() {
+async fn an_invalid_key_is_refused_with_the_name_of_its_header() {
     let edge = Edge::plain().await;
     let long = "k".repeat(256);
     for bad in ["", "a b", "ä", "\u{1}", &long] {
         let answer = edge.keyed(&[("Idempotency-Key", bad)], GOOD).await;
-        // What is no header at all never gets to a route.
+        // hyper refuses an invalid header before the route.
         if bad == "\u{1}" {
             assert_eq!(answer.status, 400);
             continue;
@@ -82,7 +82,7 @@ async fn while_a_request_has_no_answer_another_with_its_key_is_told_to_wait() {
     let refused = edge.keyed(&[KEY], GOOD).await;
     refused.check_problem(409, "idempotency_in_flight");
     assert_eq!(refused.header("retry-after"), "1");
-    // Who hangs up changes nothing about that.
+    // A client that hangs up does not change that.
     drop(connection);
     let refused = edge.keyed(&[KEY], GOOD).await;
     refused.check_problem(409, "idempotency_in_flight");
@@ -91,7 +91,7 @@ async fn while_a_request_has_no_answer_another_with_its_key_is_told_to_wait() {
     let of = edge.partition("DataSyncStream", 0);
     let mut tail = edge.engine.tail(of).unwrap();
     tail.wait_for(|tail| *tail == Offset(1)).await.unwrap();
-    // Stored is not yet answered.
+    // The record is stored, and the request has no answer yet.
     let answered = async {
         loop {
             let answer = edge.keyed(&[KEY], GOOD).await;

@@ -4,7 +4,7 @@ use super::*;
 
 const STREAM: &str = "Wide";
 
-/// A gateway with a stream of so many partitions.
+/// A gateway with a stream of this number of partitions.
 async fn wide(partitions: u16) -> Edge {
     let edge = Edge::plain().await;
     let name = STREAM.parse().unwrap();
@@ -34,7 +34,7 @@ impl Edge {
         problem["detail"].as_str().unwrap().to_owned()
     }
 
-    /// Reads on until there is no more.
+    /// Reads pages until the last one.
     async fn pages(&self, first: &str, each: &str) -> (Vec<String>, usize) {
         let (mut places, mut pages) = (Vec::new(), 0);
         let mut query = format!("{first}{each}");
@@ -75,7 +75,7 @@ async fn records_of_all_partitions_come_by_time_whatever_the_pages() {
     for limit in 1..=7 {
         let (places, pages) = edge.pages("", &format!("&limit={limit}")).await;
         assert_eq!(places, all, "{limit}");
-        // A page that is full at the end of all of them has no next either.
+        // A full page at the end of all partitions has no `next` either.
         assert_eq!(pages, 6_usize.div_ceil(limit), "{limit}");
     }
     let time = page["items"][3]["time"].as_str().unwrap();
@@ -84,7 +84,7 @@ async fn records_of_all_partitions_come_by_time_whatever_the_pages() {
         all[3..]
     );
     assert_eq!(shown(&edge.page("from=tail").await), [""; 0]);
-    // What has come since is behind the position, also behind a page without a next.
+    // Later records come after the position, also that of a page without `next`.
     edge.put(1, [6]).await;
     edge.put(0, [7]).await;
     let position = page["position"].as_str().unwrap();
@@ -107,7 +107,7 @@ async fn the_same_time_and_a_clock_that_went_back_change_no_order_within_a_parti
             edge.engine.stored_at(of, Offset(offset), time);
         }
     }
-    // The second of partition 0 hides behind nothing; the third, which is older, behind the second.
+    // The third record of partition 0 is older than the second, and still comes after it.
     let all = [
         "0/0", "0/1", "0/2", "1/0", "1/1", "1/2", "2/0", "2/1", "2/2", "0/3", "1/3", "2/3",
     ];
@@ -135,7 +135,7 @@ async fn partitions_that_were_added_between_two_pages_appear() {
 }
 
 #[tokio::test]
-async fn what_was_trimmed_between_two_pages_is_counted_and_holds_nothing_up() {
+async fn records_trimmed_between_two_pages_are_counted() {
     let edge = wide(2).await;
     for partition in [0, 1] {
         edge.put(partition, 0..5).await;
@@ -187,7 +187,7 @@ async fn open_records_of_all_partitions_are_merged_too() {
 }
 
 #[tokio::test]
-async fn what_is_no_place_to_go_on_is_refused_with_what_would_be() {
+async fn a_wrong_from_is_refused_with_the_right_forms() {
     let edge = wide(2).await;
     edge.put(0, 0..3).await;
     let next = edge.page("limit=1").await["next"]
@@ -201,7 +201,7 @@ async fn what_is_no_place_to_go_on_is_refused_with_what_would_be() {
     );
     assert_eq!(
         edge.refused("from=1").await,
-        "from: an offset is one of a partition; name that in place of *"
+        "from: an offset belongs to one partition; name the partition in place of *"
     );
     assert_eq!(
         edge.refused("from=later").await,
@@ -223,7 +223,7 @@ async fn what_is_no_place_to_go_on_is_refused_with_what_would_be() {
         detail.starts_with("from: this next is of another stream"),
         "{detail}"
     );
-    // Of one partition it says where it belongs.
+    // For one partition, the refusal says where this `from` belongs.
     let one = format!("/v1/streams/{STREAM}/partitions/0/records?from={next}");
     let problem = edge.get(&one).await.check_problem(400, "invalid_request");
     assert_eq!(
@@ -232,7 +232,7 @@ async fn what_is_no_place_to_go_on_is_refused_with_what_would_be() {
     );
     let one = format!("/v1/streams/{STREAM}/partitions/*/records/0");
     edge.get(&one).await.check_problem(404, "partition_unknown");
-    // A stream that lost its end, as by a restored copy, has another life; one that only says so is refused as well.
+    // A restored stream has another incarnation. A position past the tail is refused too.
     edge.engine
         .delete_stream(
             edge.stream(STREAM).id,
@@ -254,7 +254,7 @@ async fn what_is_no_place_to_go_on_is_refused_with_what_would_be() {
 }
 
 #[tokio::test]
-async fn a_page_over_many_partitions_with_large_records_says_all_of_them() {
+async fn a_page_over_many_partitions_shows_all_large_records() {
     let edge = wide(256).await;
     let large = format!("\"{}\"", "x".repeat(64 << 10));
     for partition in 0..256 {

@@ -61,7 +61,7 @@ const GOOD: &str = r#"{"streamKey":"key1","streamMessage":{"vaultSecretName":"78
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// No test waits longer for an answer.
+/// Longest wait of a test for an answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl Retries for CannedRetries {
     }
 }
 
-/// Answers once; then nothing is ever new.
+/// Gives one answer, then none.
 #[derive(Debug, Default)]
 struct CannedReloads(Mutex<Option<Result<Reloaded, ReloadError>>>);
 
@@ -105,7 +105,7 @@ impl Reloads for CannedReloads {
     }
 }
 
-/// Has one report, in which everything is wrong.
+/// Has one report, with every problem.
 #[derive(Debug)]
 struct CannedReports;
 
@@ -116,7 +116,7 @@ impl Reports for CannedReports {
     }
 }
 
-/// Says what a test has put there, of every stream; what is not there waits for its turn.
+/// Returns the waits that a test has set; every other record waits for its turn.
 #[derive(Debug, Default)]
 struct CannedWaits(Mutex<Vec<WaitingRecord>>);
 
@@ -160,7 +160,7 @@ impl Edge {
         Self::over(engine.clone(), engine, &config).await
     }
 
-    /// Starts over a log; `engine` is only kept for the test.
+    /// Starts with a log; the test uses `engine`.
     async fn over(log: Arc<dyn Engine>, engine: Arc<Memory>, config: &Config) -> Self {
         Self::with_users(None, log, engine, config).await
     }
@@ -217,7 +217,7 @@ impl Edge {
         Self::start(|_| {}).await
     }
 
-    /// Sends a request as it stands and reads until the server closes.
+    /// Sends raw bytes, and reads until the server closes.
     async fn raw(&self, request: impl AsRef<[u8]>) -> Reply {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
         // The server may answer and close before it has read everything.
@@ -268,7 +268,7 @@ impl Edge {
         self.stream(stream).partition(Partition(partition)).unwrap()
     }
 
-    /// Asks for something on a connection of its own, and reads nothing.
+    /// Sends a request on a connection of its own, and reads nothing.
     async fn open(&self, path: &str, headers: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -370,7 +370,7 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", self.text()))
     }
 
-    /// Checks that this is a whole problem of that code.
+    /// Checks that this is a complete problem with that code.
     #[track_caller]
     fn check_problem(&self, status: u16, code: &str) -> Value {
         if self.header("content-type") == "application/json" {
@@ -398,7 +398,7 @@ impl Reply {
         problem
     }
 
-    /// The same of a problem in the envelope of data streams; its title is returned as `detail`.
+    /// The same for a problem in the envelope of data streams; `detail` is its title.
     #[track_caller]
     fn check_enveloped(&self, status: u16, code: &str) -> Value {
         let answer = self.json();
@@ -436,7 +436,7 @@ async fn is_served(open: &mut TcpStream) {
     }
 }
 
-/// Checks that a connection that has asked gets no answer while another one gets many.
+/// Checks that a connection gets no answer while another one gets many.
 async fn waits(open: &TcpStream, served: &mut TcpStream) {
     for _ in 0..20 {
         served.write_all(HEALTH).await.unwrap();

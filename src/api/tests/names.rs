@@ -1,4 +1,4 @@
-//! Streams, data streams and cursors by their names, and what is said of names that nothing has.
+//! Names of streams, data streams and cursors, and answers about unknown ones.
 
 use super::*;
 

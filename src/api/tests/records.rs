@@ -1,4 +1,4 @@
-//! Records for people.
+//! Pages of records, and single records.
 
 use super::*;
 use crate::dispatch::Cause;
@@ -188,12 +188,12 @@ async fn a_page_of_large_records_ends_early() {
 }
 
 #[tokio::test]
-async fn a_long_page_is_written_in_parts_and_says_the_same() {
+async fn a_long_page_is_written_in_parts_with_the_same_records() {
     let edge = Edge::plain().await;
     let value = |n: usize| format!(r#"{{"n":{n},"x":"{}"}}"#, "x".repeat(5_000));
     let records = (0..60).map(|n| record("k", &value(n))).collect();
     edge.append("DataSyncStream", records).await;
-    // One is larger than a part, and one of its own.
+    // One record is larger than a part.
     let large = format!(r#""{}""#, "y".repeat(700 << 10));
     edge.append("DataSyncStream", vec![record("k", &large), record("", "1")])
         .await;
@@ -210,7 +210,7 @@ async fn a_long_page_is_written_in_parts_and_says_the_same() {
     assert_eq!(items[60]["value"], large[1..large.len() - 1]);
     let ends = |page: &Value| [&page["next"], &page["earliest"], &page["tail"]].map(Value::as_u64);
     assert_eq!(ends(&page), [None, Some(0), Some(62)]);
-    // Short of the end, in the middle of a part and at its end.
+    // Before the end, in the middle of a part, and at the end of one.
     for (from, limit) in [(0, 1), (3, 20), (59, 1), (59, 2)] {
         let page = edge.get(&format!("{path}?from={from}&limit={limit}")).await;
         let page = page.json();
@@ -218,7 +218,7 @@ async fn a_long_page_is_written_in_parts_and_says_the_same() {
         assert_eq!(page["items"].as_array().unwrap().len() as u64, limit);
         assert_eq!(ends(&page), [Some(next), Some(0), Some(62)]);
     }
-    // What fits into one part has its length; so has a page without records.
+    // A page of one part has `Content-Length`, and so has a page without records.
     for (from, len) in [("61", 1), ("62", 0), ("tail", 0)] {
         let page = edge.get(&format!("{path}?from={from}")).await;
         assert!(!page.header("content-length").is_empty());
@@ -243,7 +243,7 @@ async fn a_page_ends_early_by_its_bytes() {
 }
 
 #[tokio::test]
-async fn open_records_are_found_however_many_have_ended_around_them() {
+async fn open_records_are_found_among_many_settled_ones() {
     const LEN: u64 = 40_000;
     let open = [3, 4, 5, 16_383, 16_384, 32_768, LEN - 1];
     let edge = Edge::plain().await;
@@ -341,7 +341,7 @@ async fn an_open_record_says_what_it_waits_for() {
     assert_eq!(shown("DataSyncStream", "*/records?open=true").await, all);
     let path = "/v1/streams/DataSyncStream/partitions/0/records/3";
     assert_eq!(edge.get(path).await.json()["waiting"], all[3]);
-    // Only what is dispatched waits, and in a page only where open records were asked for.
+    // Only records of the source stream wait, and a page shows it only with `open=true`.
     let none = vec![Value::Null; 4];
     assert_eq!(shown("DataSyncStream", "*/records?open=false").await, none);
     assert_eq!(

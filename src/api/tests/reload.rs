@@ -42,7 +42,7 @@ async fn a_reload_tells_what_is_applied_and_what_waits() {
 }
 
 #[tokio::test]
-async fn a_reload_that_comes_to_nothing_says_why() {
+async fn a_failed_reload_says_why() {
     let edge = Edge::plain().await;
     let wrong = |key: &str, place, message: &str| ConfigError {
         key: key.into(),
@@ -97,7 +97,7 @@ async fn a_reload_that_comes_to_nothing_says_why() {
 }
 
 #[tokio::test]
-async fn places_for_connections_become_more_and_fewer() {
+async fn a_reload_changes_the_bound_on_connections() {
     let edge = Edge::start(|config| config.server.connections_max = 2).await;
     let open = || async {
         let mut open = TcpStream::connect(edge.address).await.unwrap();

@@ -1,4 +1,4 @@
-//! `POST /stream/retry`, with the answers of passes ready.
+//! `POST /stream/retry`, with fixed reports of passes.
 
 use super::*;
 use crate::{
@@ -66,7 +66,7 @@ async fn a_retry_answers_the_four_members_always() {
         )
     );
 
-    // Nothing read: the caller's own offset comes back.
+    // The retry read nothing, so the caller gets its own offset back.
     for (after, echoed) in [(json!(405), 405), (json!(-1), -1), (json!("-1"), -1)] {
         edge.retries.answers.lock().unwrap().push(Ok(RetryReport {
             end_of_stream: true,
@@ -156,7 +156,7 @@ async fn a_retry_tells_which_targets_its_records_wait_for() {
 }
 
 #[tokio::test]
-async fn a_retry_names_what_is_wrong() {
+async fn a_retry_names_the_wrong_members() {
     let edge = Edge::plain().await;
     let problem = edge
         .post("/stream/retry", "{}")
@@ -232,9 +232,9 @@ async fn a_retry_names_what_is_wrong() {
     }
 }
 
-/// As long as there is one, the next one is told whose it is; and a purge is no retry.
+/// While one runs, a refusal of the next names its user. A purge is not called a retry.
 #[tokio::test]
-async fn what_is_running_is_told_with_its_time_and_its_user() {
+async fn a_refusal_names_start_and_user_of_the_running_retry() {
     let edge = Edge::plain().await;
     let time = "2026-01-02T03:04:05.000000Z";
     for (work, code, told) in [
@@ -257,12 +257,12 @@ async fn what_is_running_is_told_with_its_time_and_its_user() {
         edge.retries.answers.lock().unwrap().push(Err(running));
         let answer = edge.post("/stream/retry", retry_body(&[])).await;
         let problem = answer.check_problem(409, code);
-        let detail = format!("{told}; send it again when that is over");
+        let detail = format!("{told}; send the request again when that has ended");
         assert_eq!(problem["detail"], detail);
         let expected = (&json!("2026-01-02T03:04:05.000000Z"), &json!("alice"));
         assert_eq!((&problem["since"], &problem["by"]), expected);
     }
-    // In open mode nobody has a name, so the address stands for the caller.
+    // In open mode callers have no name, so their address is shown.
     let by = edge.retries.asked.lock().unwrap().pop().unwrap().by;
     let by: SocketAddr = by.unwrap().parse().unwrap();
     assert!(by.ip().is_loopback(), "{by}");
@@ -294,7 +294,7 @@ async fn an_offset_needs_a_partition_if_the_stream_has_several() {
 }
 
 #[tokio::test]
-async fn a_mapping_that_is_not_there_is_not_an_empty_one() {
+async fn an_absent_mapping_is_not_an_empty_one() {
     let edge = Edge::plain().await;
     for (mapping, is_given) in [(json!(null), false), (json!([]), true)] {
         let ok = Ok(RetryReport::default());
@@ -386,7 +386,7 @@ async fn a_retry_ends_before_an_offset_of_one_partition() {
 }
 
 #[tokio::test]
-async fn a_group_says_where_it_stands() {
+async fn a_group_has_its_positions_in_the_answer() {
     let edge = Edge::plain().await;
     let group = || "nightly".parse::<GroupName>().unwrap();
     for (after, moves) in [(None, false), (Some(-1), true), (Some(405), true)] {

@@ -1,9 +1,9 @@
-//! Which routes there are, who may call them, and how the gateway is.
+//! Routes, their methods, hosts and origins, and readiness.
 
 use super::*;
 
 #[tokio::test]
-async fn every_route_is_there_with_its_methods_and_no_other_is() {
+async fn every_route_has_its_methods_and_no_other() {
     let edge = Edge::plain().await;
     edge.append("DataSyncStream", vec![record("k", "{}")]).await;
     for name in ["s1", "s2"] {
@@ -60,7 +60,7 @@ async fn every_route_is_there_with_its_methods_and_no_other_is() {
     }
 }
 
-/// Returns a path of a route, with names of what is there in place of its variable parts.
+/// Returns a path of a route, with existing names in its variable parts.
 fn filled(route: &str) -> String {
     route
         .replace("{stream}", "DataSyncStream")
@@ -75,7 +75,7 @@ fn filled(route: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_route_does_anything_for_a_request_with_a_parameter_that_it_does_not_know() {
+async fn every_route_refuses_unknown_parameters() {
     let edge = Edge::plain().await;
     edge.append("DataSyncStream", vec![record("k", "{}")]).await;
     let config = r#"{"source":{"trail":"DataSyncStream"}}"#;
@@ -104,7 +104,7 @@ async fn no_route_does_anything_for_a_request_with_a_parameter_that_it_does_not_
                 let name = query.split('=').next().unwrap();
                 let named = format!("query parameter \"{name}\" is unknown: this route takes ");
                 assert!(detail.starts_with(&named), "{method} {at}: {detail}");
-                // What the route does have is told, and is no parameter that it refuses.
+                // The refusal lists the parameters of the route, and the route accepts each of them.
                 let known = detail[named.len()..].split(';').next().unwrap();
                 for known in known.split(", ").filter(|known| *known != "none") {
                     let at = format!("{path}?{known}=1&{known}=1");
@@ -178,7 +178,7 @@ async fn every_route_that_takes_json_says_where_a_body_breaks() {
             let said = answer.text();
             assert!(said.contains(&told), "{method} {path} {body:?}: {said}");
         }
-        // What is JSON, and no object, is told as that.
+        // JSON that is not an object gets another fault.
         let answer = edge.send(method, &path, &[], "[1]").await;
         assert_eq!(answer.status, 400, "{method} {path}: {}", answer.text());
         assert!(answer.text().contains("object"), "{}", answer.text());
@@ -209,7 +209,7 @@ async fn foreign_hosts_and_origins_are_refused() {
         edge.send("GET", "/v1/streams", &foreign, "").await.status,
         200
     );
-    // The published samples send name and password to everything.
+    // The published samples send credentials with every request.
     let basic = [("authorization", "Basic bmFtZTpwc3dk")];
     assert_eq!(
         edge.send("GET", "/v1/streams", &basic, "").await.status,
@@ -223,7 +223,7 @@ async fn foreign_hosts_and_origins_are_refused() {
 }
 
 #[tokio::test]
-async fn readiness_tells_why_not() {
+async fn readiness_names_its_reasons() {
     let edge = Edge::plain().await;
     assert_eq!(edge.get("/healthz").await.json(), json!({"status": "ok"}));
     let ready = json!({"status": "ready", "secretsFullPercent": 0});
@@ -249,7 +249,7 @@ async fn messages_are_issued_by_the_clock_that_was_given() {
     let edge = Edge::plain().await;
     let answer = edge.get("/services/v2/stream/none").await;
     assert_eq!(answer.status, 404);
-    // Where the clock of this edge stands.
+    // The time of the clock of this edge.
     let issued = &answer.json()["messages"][0]["issued"];
     assert_eq!(issued, "1970-01-01T00:00:00.000001Z");
     let config = r#"{"source":{"trail":"DataSyncStream"},"bufferSize":1}"#;
@@ -262,7 +262,7 @@ async fn messages_are_issued_by_the_clock_that_was_given() {
 }
 
 #[tokio::test]
-async fn the_envelope_is_for_what_lies_below_its_path_alone() {
+async fn the_envelope_is_only_for_paths_below_its_own() {
     let edge = Edge::plain().await;
     let enveloped = |answer: &Reply| answer.header("content-type") == "application/json";
     for path in ["/services/v2", "/services/v2/x"] {
@@ -380,7 +380,7 @@ async fn pages_of_configured_origins_may_ask_before_and_read_the_answers() {
     assert!(allowed.header("vary").contains("Origin"));
     let sync = ask(ours, "/stream/sync").await;
     assert_eq!(sync.header("access-control-allow-methods"), "POST");
-    // Everybody else, and every other path, as ever.
+    // Other origins and other paths get the usual answer.
     let foreign = ask("https://evil.example", "/v1/streams").await;
     assert_eq!(foreign.status, 405);
     assert_eq!(foreign.header("access-control-allow-origin"), "");

@@ -1,11 +1,11 @@
-//! Connections: their bounds, their end.
+//! Connections: their bounds and their end.
 
 use flate2::{Compression, write::GzEncoder};
 
 use super::*;
 
 #[tokio::test]
-async fn a_stop_answers_what_is_under_way_and_refuses_what_comes_later() {
+async fn a_stop_answers_requests_under_way_and_refuses_later_ones() {
     let edge = Edge::plain().await;
     let mut open = TcpStream::connect(edge.address).await.unwrap();
     let head = format!(
@@ -32,7 +32,7 @@ async fn a_stop_answers_what_is_under_way_and_refuses_what_comes_later() {
 }
 
 #[tokio::test]
-async fn what_is_no_readable_request_gets_a_status_without_a_body() {
+async fn a_malformed_request_gets_a_status_without_a_body() {
     let edge = Edge::plain().await;
     let with = |headers: &str| format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
     let cases = [
@@ -78,7 +78,7 @@ async fn connections_beyond_the_bound_wait_their_turn() {
 }
 
 #[tokio::test]
-async fn a_sender_that_stops_in_the_middle_is_told_or_cut_off() {
+async fn a_client_that_stops_in_the_middle_gets_408_or_is_disconnected() {
     let edge = Edge::start(|config| config.server.request_timeout_ms = 100).await;
     let half = "POST /stream/sync HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{";
     edge.raw(half).await.check_problem(408, "invalid_request");
@@ -90,7 +90,7 @@ async fn a_sender_that_stops_in_the_middle_is_told_or_cut_off() {
 }
 
 #[tokio::test]
-async fn a_sender_that_has_said_all_may_close_its_direction_and_still_reads_the_answer() {
+async fn a_client_may_close_its_sending_half_and_still_read_the_answer() {
     let edge = Edge::plain().await;
     let mut open = TcpStream::connect(edge.address).await.unwrap();
     // Unpacking it takes longer than the end of the sender takes to arrive.
@@ -152,12 +152,12 @@ async fn transfer_codings_but_one_chunked_are_not_known() {
                 .contains("Content-Encoding")
         );
     }
-    // Where the last one is not chunked nobody knows where the body ends (RFC 9112 §6.3).
+    // If the last coding is not chunked, the end of the body is unknown (RFC 9112 §6.3).
     assert_eq!(send("transfer-encoding: gzip\r\n").await.status, 400);
 }
 
 #[tokio::test]
-async fn a_length_that_no_body_can_have_is_refused_for_what_it_is() {
+async fn a_content_length_of_64_bits_is_400_and_not_431() {
     let edge = Edge::plain().await;
     for (length, status) in [
         ("8388609", 413),
@@ -180,7 +180,7 @@ async fn a_length_that_no_body_can_have_is_refused_for_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_sender_that_reads_at_last_reads_why_it_was_refused() {
+async fn a_client_that_reads_late_still_gets_its_refusal() {
     let edge = Edge::plain().await;
     let body = vec![b' '; 8 << 20];
     for (headers, status) in [
@@ -207,7 +207,7 @@ async fn a_client_of_a_page_may_take_nothing_for_ten_seconds_and_one_of_events_f
     let edge = Edge::plain().await;
     let trail = edge.post("/services/v2/stream/s1", r#"{"source":{"trail":"a1"}}"#);
     assert_eq!(trail.await.status, 201);
-    // More than the system takes for a client.
+    // More bytes than the kernel buffers for a client.
     let large = GOOD.replace("18jan", &"x".repeat(700 << 10));
     for _ in 0..16 {
         assert_eq!(edge.sync(&large).await.status, 200);
@@ -230,7 +230,7 @@ async fn a_client_of_a_page_may_take_nothing_for_ten_seconds_and_one_of_events_f
             }
         };
         let ((), took) = while_seconds_pass(reset).await;
-        // The system may take a little more than it did at first, which begins the time anew.
+        // The kernel may buffer more later, which restarts the clock.
         let patience = Duration::from_secs(secs);
         assert!((patience..patience * 3 / 2).contains(&took), "{took:?}");
     }

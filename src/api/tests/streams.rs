@@ -1,9 +1,9 @@
-//! Streams made, changed, deleted.
+//! Create, change, purge and delete streams.
 
 use super::*;
 
 #[tokio::test]
-async fn of_those_who_ask_for_one_ocid_at_once_one_gets_it() {
+async fn of_concurrent_requests_for_one_ocid_one_succeeds() {
     let edge = Edge::plain().await;
     let bodies: Vec<_> = (0..8)
         .map(|n| format!(r#"{{"name":"Racer{n}","ocid":"ocid1.stream.x"}}"#))
@@ -42,7 +42,7 @@ async fn streams_are_made_listed_changed_and_deleted() {
     assert_eq!(
         made["bounds"][1],
         json!({"partition": "1", "earliest": 0, "tail": 0, "lowMark": 0, "open": 0,
-               "counts": {"appended": 0, "delivered": 0, "filtered": 0, "routed": 0, "moved": 0,
+               "counts": {"appended": 0, "delivered": 0, "filtered": 0, "moved": 0,
                           "discarded": 0, "expired": 0, "lost": 0}})
     );
     for taken in [
@@ -254,7 +254,7 @@ async fn a_purge_tells_what_it_removed_and_keeps_its_reason_with_the_stream() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_dispatch_is_purged_only_if_that_is_asked_for() {
+async fn pending_records_are_purged_only_with_discard_pending() {
     let edge = Edge::plain().await;
     let purge = async |body: &str| edge.post("/v1/streams/DataSyncStream/purge", body).await;
     edge.append("DataSyncStream", vec![record("", "{}"), record("", "{}")])
@@ -272,7 +272,7 @@ async fn what_waits_for_its_dispatch_is_purged_only_if_that_is_asked_for() {
     assert_eq!(stream["bounds"][0]["earliest"], 0);
     let done = purge(r#"{"reason":"x","discardPending":true}"#).await;
     assert_eq!(done.json()["discarded"], 1);
-    // Nothing waits any more.
+    // No record is pending now.
     assert_eq!(purge(r#"{"reason":"x"}"#).await.status, 200);
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_message_is_answered_with_its_place() {
+async fn a_message_is_answered_with_its_partition_and_offset() {
     let edge = Edge::plain().await;
     let answer = edge.sync(GOOD).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -29,7 +29,7 @@ async fn a_message_is_answered_with_its_place() {
 }
 
 #[tokio::test]
-async fn success_is_a_word_for_those_who_want_it() {
+async fn success_is_plain_text_if_the_client_accepts_it() {
     let edge = Edge::plain().await;
     for (accept, text) in [
         ("text/plain", true),
@@ -134,7 +134,7 @@ async fn a_named_secret_does_not_go_to_another_target() {
 }
 
 #[tokio::test]
-async fn what_the_log_says_becomes_a_status() {
+async fn errors_of_the_log_become_statuses() {
     let edge = Edge::plain().await;
     let of = edge.partition("DataSyncStream", 0);
     for (error, status, code) in [
@@ -294,10 +294,10 @@ async fn odd_headers_are_refused() {
 }
 
 #[test]
-fn what_the_log_has_not_answered_in_time_may_be_stored() {
+fn a_message_without_an_answer_of_the_log_may_be_stored() {
     let problem = problem::Problem::from(crate::ingest::Error::Unanswered);
     assert_eq!(problem.code().word(), "maybe_stored");
-    let response = problem.render("/stream/sync", "id", Timestamp(1));
+    let response = crate::api::server::render::render(&problem, "/stream/sync", "id", Timestamp(1));
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "60");
 }

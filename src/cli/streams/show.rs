@@ -15,15 +15,11 @@ const BOUNDS: [(&str, &str); 4] = [
 const ENDS: [(&str, &str); 6] = [
     (">DELIVERED", "/counts/delivered"),
     (">FILTERED", "/counts/filtered"),
-    (">MOVED", MOVED),
+    (">MOVED", "/counts/moved"),
     (">DISCARDED", "/counts/discarded"),
     (">EXPIRED", "/counts/expired"),
     (">LOST", "/counts/lost"),
 ];
-
-/// Of a record that failed the first time, and of one whose retry failed.
-const MOVED: &str = "/counts/moved";
-const ROUTED: &str = "/counts/routed";
 
 /// Returns what a stream is, its partitions, and its readers.
 pub(super) fn text(stream: &Value) -> String {
@@ -80,13 +76,7 @@ fn bounds(stream: &Value) -> String {
     headings.insert(BOUNDS.len(), ">KEPT");
     let mut table = Table::new(&headings);
     for partition in partitions(stream) {
-        let number = |pointer| partition.pointer(pointer).and_then(Value::as_u64);
-        let cells = columns().map(|(_, pointer)| match *pointer {
-            MOVED => number(MOVED).map_or_else(String::new, |moved| {
-                (moved + number(ROUTED).unwrap_or(0)).to_string()
-            }),
-            pointer => cell(partition, pointer),
-        });
+        let cells = columns().map(|(_, pointer)| cell(partition, pointer));
         let mut row: Vec<_> = cells.collect();
         row.insert(BOUNDS.len(), kept_len(partition).to_string());
         table.row(row);
@@ -102,9 +92,9 @@ mod tests {
 
     #[test]
     fn a_stream_can_be_read() {
-        let counts = |routed: u64, moved: u64| {
+        let counts = |moved: u64| {
             json!({
-                "appended": 9, "delivered": 0, "filtered": 0, "routed": routed, "moved": moved,
+                "appended": 9, "delivered": 0, "filtered": 0, "moved": moved,
                 "discarded": 0, "expired": 0, "lost": 0
             })
         };
@@ -114,8 +104,8 @@ mod tests {
             "madeAt": "2026-12-01T07:00:00.000000Z", "madeBy": "api",
             "lastPurge": {"at": "2026-12-01T08:00:00.000000Z", "reason": "wrong target", "by": null},
             "bounds": [
-                {"partition": "0", "earliest": 3, "tail": 13_000, "lowMark": 9, "open": 4, "counts": counts(12_994, 2)},
-                {"partition": "1", "earliest": 0, "tail": 0, "lowMark": 0, "open": 0, "counts": counts(0, 0)},
+                {"partition": "0", "earliest": 3, "tail": 13_000, "lowMark": 9, "open": 4, "counts": counts(12_996)},
+                {"partition": "1", "earliest": 0, "tail": 0, "lowMark": 0, "open": 0, "counts": counts(0)},
             ],
             "readers": [
                 {"kind": "dispatch", "name": "dispatch", "lag": 4},

@@ -15,7 +15,6 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    address::{AddressRule, Forbidden},
     connection::Connection,
     lookup::{Addresses, Lookups},
     sockets::Sockets,
@@ -27,7 +26,10 @@ use crate::dispatch::{
     stats::Stats,
 };
 use crate::{
-    model::target::Origin,
+    model::{
+        address::{AddressRule, Forbidden},
+        target::Origin,
+    },
     runtime::{
         descriptors::{self, Shares},
         tasks::Tasks,

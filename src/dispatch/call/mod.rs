@@ -1,6 +1,5 @@
 //! One call of a target: address check, connection, request, and what must not be shown of the answer.
 
-pub(crate) mod address;
 pub(super) mod case;
 pub(crate) mod connect;
 pub(super) mod connection;

@@ -1,12 +1,16 @@
-//! Submissions that are sent again.
+//! Repeated submissions.
 
 use futures_util::{future::join, poll};
 
 use super::*;
 use crate::{
-    ingest::idempotency::{BodyDigest, InFlight},
+    ingest::{
+        idempotency::{BodyDigest, InFlight},
+        prepare::AppendPlace,
+        reply::KeptReply,
+    },
     model::ids::StreamId,
-    storage::{Appended, DedupId, conformance::eventually},
+    storage::{Appended, Commit, Dedup, DedupId, conformance::eventually},
 };
 
 fn key(text: &str) -> IdempotencyKey<'_> {
@@ -35,7 +39,7 @@ impl Ingest {
         .await
     }
 
-    /// Another process over the same log: with a table of its own of what is in flight.
+    /// Another process with the same log, and its own table of keys in flight.
     fn beside(&self) -> Self {
         Self {
             in_flight: InFlight::default(),
@@ -44,7 +48,7 @@ impl Ingest {
     }
 }
 
-/// What the source is told.
+/// The answer to the source.
 fn told(accepted: &Accepted) -> (bool, Vec<String>) {
     let placed = accepted.placed.iter().map(|placed| {
         let (id, warnings) = (placed.message_id.text(), &placed.warnings);
@@ -87,7 +91,7 @@ async fn the_same_key_and_body_have_the_same_answer_and_no_second_record() {
 }
 
 #[tokio::test]
-async fn the_answer_stays_whatever_has_changed_since() {
+async fn a_repeat_gets_the_first_answer_after_changes_of_settings_and_streams() {
     let bench = bench(3, |_| {}).await;
     let first = bench.ingest.keyed("k", batch()).await.unwrap();
     let warned = first.placed.iter().position(|p| !p.warnings.is_empty());
@@ -136,7 +140,7 @@ async fn a_repeated_submission_makes_no_new_version_of_a_secret() {
     let state = bench.engine.state_text();
     for token in ["Bearer one", "Bearer two"] {
         assert_repeats(&send(bench.ingest.clone(), token).await, &first);
-        // Also where only the log knows that it is the same one.
+        // Also in a process in which only the log knows the key.
         let id = key("race").dedup_id("default");
         let name = Name {
             id,
@@ -159,7 +163,7 @@ async fn a_repeated_submission_makes_no_new_version_of_a_secret() {
 }
 
 #[tokio::test]
-async fn a_record_without_a_key_goes_where_the_idempotency_key_says() {
+async fn the_idempotency_key_chooses_the_partition_of_a_record_without_a_key() {
     let bench = bench(5, |_| {}).await;
     let keyless = with("key1", "");
     let mut met = std::collections::HashSet::new();
@@ -246,7 +250,7 @@ async fn a_key_whose_answer_was_late_is_in_flight_until_then() {
 }
 
 #[tokio::test]
-async fn of_two_that_race_past_each_other_the_log_stores_one() {
+async fn the_log_stores_one_of_two_racing_submissions() {
     let bench = bench(3, |_| {}).await;
     let beside = bench.ingest.beside();
     let race = async |name: &str, one: String, two: String| {
@@ -299,7 +303,7 @@ async fn a_refused_submission_leaves_its_key_free() {
 }
 
 #[tokio::test]
-async fn a_reply_that_does_not_read_stores_nothing() {
+async fn a_malformed_reply_stores_nothing() {
     let bench = bench(1, |_| {}).await;
     let of = bench.stream.partition(Partition(0)).unwrap();
     let commit = Commit {
@@ -331,7 +335,7 @@ fn a_key_is_short_visible_ascii() {
 }
 
 #[test]
-fn ids_digests_and_memos_are_what_they_always_were() {
+fn ids_digests_and_replies_keep_their_bytes() {
     let DedupId(id) = key("order-1").dedup_id("default");
     let hex = data_encoding::HEXLOWER.encode(&id);
     assert_eq!(hex, "da98290306d8c985576649fa8a65dcc6");
@@ -355,7 +359,7 @@ fn ids_digests_and_memos_are_what_they_always_were() {
 }
 
 #[test]
-fn as_many_keys_are_in_flight_as_can_be_and_no_more() {
+fn keys_in_flight_are_bounded() {
     let all = InFlight::default();
     let id = |n: u32| (StreamId([1; 16]), DedupId(u128::from(n).to_le_bytes()));
     let mut entered: Vec<_> = (0..65_536).map(|n| all.enter(id(n)).unwrap()).collect();
@@ -447,7 +451,7 @@ fn a_reply_reads_back_and_a_changed_one_is_refused_or_says_something_else() {
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.to_vec();
             changed[bit / 8] ^= 1 << (bit % 8);
-            // It has no checksum of its own: the journal has.
+            // A reply has no checksum, because the journal has one.
             drop(KeptReply::decode(&changed, &appends));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use saphyr_parser::{Event, Parser, Tag};
 
-use crate::ingest::DEPTH_MAX;
+use crate::json::faults::DEPTH_MAX;
 
 /// Checks that the text is one YAML document with `asyncapi` 3.0.x and exactly one channel.
 ///

@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use crate::ingest::FieldError;
+use crate::json::faults::FieldError;
 
 use super::Resource;
 

@@ -48,7 +48,7 @@ pub enum UrlPatternInvalid {
     #[error("this must be a whole URL, such as https://*/orders/{{id}}")]
     Relative,
     /// Longer than any URL that is called.
-    #[error("a URL has at most {} bytes", crate::ingest::URL_BYTES_MAX)]
+    #[error("a URL has at most {} bytes", crate::model::target::URL_BYTES_MAX)]
     Long,
     /// It has a query or fragment, which are cut off before URLs are compared.
     #[error("this can have no '?' and no '#': what is behind them is not compared")]
@@ -107,7 +107,7 @@ impl FromStr for UrlPattern {
 
     fn from_str(text: &str) -> Result<Self, UrlPatternInvalid> {
         let is_whole = text.split('/').nth(1) == Some("") && text.split('/').nth(2).is_some();
-        if text.len() > crate::ingest::URL_BYTES_MAX {
+        if text.len() > crate::model::target::URL_BYTES_MAX {
             return Err(UrlPatternInvalid::Long);
         } else if text.contains(['?', '#']) {
             return Err(UrlPatternInvalid::Query);

@@ -1,4 +1,4 @@
-//! A disk that hangs does not keep the page away that tells of it. The clock is paused: nothing here has a socket.
+//! A status report is made also if the disk hangs. The clock is paused, because no test here has a socket.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     storage::{Append, AppendKind, Commit, Engine, Log as _, StreamConfig, memory::Memory},
 };
 
-/// Makes a report that is no earlier one.
+/// Makes a new report.
 async fn next(status: &Status) -> Arc<Report> {
     sleep(KEPT).await;
     status.report().await
@@ -30,7 +30,7 @@ fn codes(report: &Report) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_hangs_is_told_of_and_what_was_counted_before_is_kept() {
+async fn a_hanging_disk_is_reported_and_the_last_count_is_kept() {
     let (config, tasks) = (Config::default(), Tasks::new());
     let memory = Memory::new();
     let engine: Arc<dyn Engine> = memory.clone();
@@ -86,7 +86,7 @@ async fn a_disk_that_hangs_is_told_of_and_what_was_counted_before_is_kept() {
         let counted = &hangs.open.counted;
         assert_eq!((counted.looked_at, counted.is_complete), (1, false));
     }
-    // Nothing has begun beside the look that hangs.
+    // No second read has begun beside the hanging one.
     assert_eq!(memory.held_len(), 1);
     memory.hold(false);
     let answers = next(&status).await;

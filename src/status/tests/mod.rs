@@ -1,4 +1,4 @@
-//! Counts over the embedded engine, and what a report makes of them.
+//! Counts with the embedded engine, and reports of them.
 
 mod hangs;
 mod problems;
@@ -27,7 +27,7 @@ use crate::{
 const SOURCE: &str = "DataSyncStream";
 const ERRORS: &str = "ServerUnavailableStream";
 
-/// A log, and a census of it.
+/// A log and its census.
 struct Bench {
     engine: Arc<Embedded>,
     census: Census,
@@ -108,7 +108,7 @@ impl Bench {
         self.census.count(&*self.engine, &dispatch).await
     }
 
-    /// Counts until nothing is left out.
+    /// Counts until the count is complete.
     async fn whole(&mut self) -> Counted {
         let began = Instant::now();
         loop {
@@ -212,7 +212,7 @@ async fn open_records_are_counted_by_stream_target_and_cause() {
     assert_eq!(counted.oldest.len(), 2);
 }
 
-/// A retry that fails puts a copy behind the others; what it is about is as old as before.
+/// A failed retry appends a copy, which keeps the time of the first call.
 #[tokio::test]
 async fn a_group_is_as_old_as_the_first_call_of_its_oldest_record() {
     let mut bench = Bench::start().await;
@@ -236,7 +236,7 @@ async fn a_group_is_as_old_as_the_first_call_of_its_oldest_record() {
 }
 
 #[tokio::test]
-async fn a_record_is_read_once_and_gone_when_it_has_ended() {
+async fn a_record_is_read_once_and_dropped_when_it_is_settled() {
     let mut bench = Bench::start().await;
     let errors = bench.part(ERRORS, 0);
     let down = || record("http://a", Some(503));
@@ -329,7 +329,7 @@ async fn a_count_is_bounded_and_says_so_and_a_backlog_does_not_hide_what_failed(
     );
 }
 
-/// The bound is on records read, as a time would depend on the machine: after the first look only what is new is read.
+/// Checks the number of records read, because a time depends on the machine: later counts read new records only.
 #[tokio::test]
 async fn a_hundred_thousand_open_records_are_read_once_and_then_cost_next_to_nothing() {
     const LEN: u64 = 100_000;

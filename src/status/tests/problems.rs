@@ -1,4 +1,4 @@
-//! What is wrong, and the command that comes next.
+//! Problems and their commands.
 
 use std::sync::Arc;
 
@@ -132,13 +132,13 @@ fn a_gateway_at_work_has_no_problem() {
     check(&report(Vec::new(), Vec::new()), &[]);
     let busy = group(SOURCE, "http://a", None, 500);
     let closed = target("http://a", BreakerState::Closed);
-    // A breaker of a target that nothing waits for is no reason to get up.
+    // An open breaker without waiting records is no problem.
     let resting = target("http://b", BreakerState::HalfOpen);
     check(&report(vec![closed, resting], vec![busy]), &[]);
 }
 
 #[test]
-fn a_target_that_is_not_called_is_one_problem_with_what_a_retry_delivers() {
+fn an_open_target_is_one_problem_with_the_records_that_a_retry_delivers() {
     let errors = "ServerUnavailableStream";
     let mut down = target("http://a", BreakerState::HalfOpen);
     down.pending = 3;
@@ -212,7 +212,7 @@ fn each_command_is_for_the_target_of_its_problem() {
             ("records_open", &*c),
         ],
     );
-    // Of several, and of one that has the stream for itself, all of the stream.
+    // For several targets, or one that has the stream alone, the command is for the whole stream.
     let all = format!("syncgate retry {errors} --loop");
     check(
         &report(Vec::new(), groups.clone()),
@@ -220,7 +220,7 @@ fn each_command_is_for_the_target_of_its_problem() {
     );
     let one = report(vec![down("http://a")], groups[..1].to_vec());
     check(&one, &[("target_open", &*all)]);
-    // There may be others among those that were not looked at yet.
+    // Uncounted records may have other targets.
     let mut partly = one;
     partly.open.counted.is_complete = false;
     check(&partly, &[("target_open", &*a)]);
@@ -261,7 +261,7 @@ fn while_a_retry_runs_the_next_step_is_to_wait_for_it() {
 }
 
 #[test]
-fn what_is_open_in_an_error_stream_says_what_helps() {
+fn open_records_of_an_error_stream_name_the_next_step() {
     let cases = [
         (DOWN, "syncgate retry AbcStream --loop", "A retry may"),
         (
@@ -322,7 +322,7 @@ fn a_command_is_for_all_partitions() {
 }
 
 #[test]
-fn records_that_were_not_looked_at_are_a_problem_too() {
+fn uncounted_records_are_a_problem_too() {
     let mut open = report(Vec::new(), vec![group("AbcStream", "http://a", DOWN, 5)]);
     open.open.counted.groups.clear();
     let found = check(
@@ -384,14 +384,14 @@ fn the_disk_the_log_and_the_books_come_first() {
 }
 
 #[test]
-fn a_disk_that_does_not_answer_is_told_though_the_log_has_nothing_to_write() {
+fn a_disk_that_does_not_answer_is_a_problem_of_an_idle_log_too() {
     let mut hangs = report(Vec::new(), Vec::new());
     hangs.space = None;
     check(&hangs, &[("not_looked", "df -h '/var/lib/sync gate'")]);
 }
 
 #[test]
-fn what_waits_for_long_without_a_breaker_is_told() {
+fn records_that_wait_long_without_an_open_breaker_are_a_problem() {
     let mut slow = group(SOURCE, "http://a", None, 7);
     let closed = target("http://a", BreakerState::Closed);
     slow.first = ago(299);
@@ -400,7 +400,7 @@ fn what_waits_for_long_without_a_breaker_is_told() {
     let late = ("dispatch_late", "syncgate records DataSyncStream --open");
     let found = check(&report(vec![closed], vec![slow.clone()]), &[late]);
     assert_eq!(found[0].since, Some(ago(301)));
-    // A breaker tells it itself.
+    // An open breaker is a problem of its own.
     let mut open = target("http://a", BreakerState::HalfOpen);
     open.pending = 7;
     let told = ("target_open", "syncgate records DataSyncStream --open");
@@ -408,7 +408,7 @@ fn what_waits_for_long_without_a_breaker_is_told() {
 }
 
 #[test]
-fn sizes_are_those_people_say() {
+fn sizes_have_readable_units() {
     for (bytes, text) in [
         (0, "0.0 KiB"),
         (1_536, "1.5 KiB"),

@@ -1,4 +1,4 @@
-//! The handshake of RFC 6455 §4.2. What cannot be subscribed to is said before it, as a status.
+//! The handshake of RFC 6455 §4.2. A subscription is refused before it, so that the refusal has a status.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,12 +23,12 @@ use super::session::{Manners, Session};
 
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
-/// Where the client starts, as a position: `now` and `earliest` are other places the next time.
+/// The start as a position, because `now` and `earliest` mean another one at the next connection.
 const POSITION: HeaderName = HeaderName::from_static("x-syncgate-position");
-/// The subprotocol in which each record is a message of its own.
+/// The subprotocol with one message for each record.
 const CLOUD_EVENTS: &str = "cloudevents.json";
 
-/// Answers with the switch of protocols, and serves the client from then on.
+/// Answers with the switch of protocols, and starts the session.
 pub(in crate::api::data_streams) fn upgrade(
     shared: &Arc<EdgeState>,
     mut request: Request,
@@ -53,13 +53,13 @@ pub(in crate::api::data_streams) fn upgrade(
             return;
         };
         let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>() else {
-            tracing::error!("a connection that was upgraded is none of ours");
+            tracing::error!("upgraded connection has an unknown type");
             return;
         };
         let io = parts.io.into_inner().into_inner();
         let keep_alive = TcpKeepalive::new().with_time(Duration::from_secs(keep_alive.into()));
         if let Err(error) = SockRef::from(&io).set_tcp_keepalive(&keep_alive) {
-            tracing::debug!(%error, "a client was gone before it was served");
+            tracing::debug!(%error, "connection closed before its first frame");
             return;
         }
         let session = Session::new(io, parts.read_buf.to_vec(), subscription, manners).await;
@@ -84,7 +84,7 @@ pub(in crate::api::data_streams) fn upgrade(
     Ok(response)
 }
 
-/// Returns whether a request wants to switch to WebSocket. In HTTP/1.0 `Upgrade` says nothing (RFC 9110 §7.8).
+/// Returns whether a request asks for a WebSocket. HTTP/1.0 has no `Upgrade` (RFC 9110 §7.8).
 pub(in crate::api::data_streams) fn is_meant(request: &Request) -> bool {
     let may_upgrade = request.version() >= Version::HTTP_11;
     may_upgrade && has_word(request.headers(), &header::UPGRADE, "websocket")
@@ -117,7 +117,7 @@ fn offers(headers: &HeaderMap, protocol: &str) -> bool {
     let mut offered = lists
         .filter_map(|list| list.to_str().ok())
         .flat_map(|list| list.split(','));
-    // Subprotocols are told apart by case.
+    // Names of subprotocols are case-sensitive.
     offered.any(|name| name.trim() == protocol)
 }
 

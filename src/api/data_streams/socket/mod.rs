@@ -1,4 +1,4 @@
-//! WebSockets: the handshake, and a session for each client.
+//! WebSockets: `handshake.rs`, a session for each client (`session.rs`), and its bytes (`wire.rs`).
 
 mod handshake;
 mod session;

@@ -1,7 +1,7 @@
-//! One client at a WebSocket: frames out, and whatever it sends in.
+//! A WebSocket session: sends frames, and reads acknowledgements.
 //!
-//! Bounds: one frame at a time is under way; a message of the client has 4 KiB, and there are ten a second at most, or
-//! ten thousand of one that acknowledges; a client that sends nothing or takes nothing for too long is let go.
+//! Bounds: one frame is being sent; a message of the client has up to 4 KiB; a client sends up to 10 messages a second, or
+//! 10,000 if it acknowledges. A client that sends or takes no data for too long is disconnected.
 
 use std::{future::poll_fn, io, pin::pin, task::Poll, time::Duration};
 
@@ -34,18 +34,18 @@ use super::{
     wire::Wire,
 };
 
-/// The longest message of a client.
+/// Longest message of a client.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
-/// Messages of a client in a second.
+/// Messages of a client per second.
 const MESSAGES_MAX: u32 = 10;
-/// Of one that has a cursor. Each is an acknowledgement, and one says it for all records before it too.
+/// Messages of a client with a cursor per second. Each is an acknowledgement, which includes all earlier records.
 const ACKS_MAX: u32 = 10_000;
-/// Its pings and pongs too are read, and pings are answered.
+/// Pings and pongs of a client per second.
 const CONTROLS_MAX: u32 = 100;
 const PING_EVERY: Duration = Duration::from_secs(25);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const STALL_MAX: Duration = Duration::from_secs(30);
-/// How long a client may take to end a connection that is closed; one that was slow gets the chance to learn why.
+/// How long a client may take to end a closed connection. A slow client gets more time, so that it sees the close code.
 const CLOSING_MAX: Duration = Duration::from_secs(3);
 const CLOSING_STALLED_MAX: Duration = Duration::from_secs(20);
 
@@ -57,7 +57,7 @@ const IDLE: Bytes = Bytes::from_static(b"\x81\x02[]");
 pub(super) struct Manners {
     /// Each record is a message of its own.
     pub(super) one_by_one: bool,
-    /// An empty array is sent after that much silence; never, if it is zero.
+    /// Silence after which an empty array is sent; zero = never.
     pub(super) idle_array: Duration,
 }
 
@@ -69,11 +69,11 @@ pub(super) struct Session<S> {
     manners: Manners,
     sent_at: Instant,
     pinged_at: Instant,
-    /// In the second that began then: messages, and pings and pongs.
+    /// Start of the current second; messages in it; pings and pongs in it.
     counted: (Instant, u32, u32),
 }
 
-/// Who has ended a session.
+/// The side that ended a session.
 #[derive(Clone, Copy, Debug)]
 enum Ended {
     Here(Close),
@@ -81,10 +81,10 @@ enum Ended {
     There(Option<u16>),
 }
 
-/// What a client has done.
+/// What happened on the connection.
 enum Event {
     Message(Message),
-    /// It has everything, as far as the system is concerned.
+    /// The kernel has taken all queued bytes.
     Drained,
     /// The connection is over.
     Over,
@@ -92,7 +92,7 @@ enum Event {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Begins after the handshake; `read` is what came along with it.
+    /// Starts after the handshake; `read` has the bytes that came with it.
     pub(super) async fn new(
         io: S,
         read: Vec<u8>,
@@ -118,12 +118,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Sends until something ends it; returns why, or nothing if the client has gone.
+    /// Runs the session; returns the close code, or `None` if the client has gone.
     pub(super) async fn run(mut self, stop: &CancellationToken, panics: &Panics) -> Option<Close> {
         let ended = panics.guard(Part::WebSocket, self.send(stop)).await;
-        // What is queued stays whole in a panic, so the client can be told.
+        // A panic leaves the queued messages whole, so a close message can still follow them.
         let ended = ended.unwrap_or(Some(Ended::Here(Close::Internal)));
-        // Before the client learns that it was heard.
+        // Store acknowledgements before the answer to the close, which tells the client that they were received.
         let settled = self.subscription.settle().await;
         match ended {
             Some(Ended::Here(close)) => {
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     None
                 }
                 Err(error) => {
-                    tracing::error!(%error, "acknowledgements of a client are not stored");
+                    tracing::error!(%error, "cannot store the acknowledgements of a client");
                     let close = Close::Internal;
                     let message = close.message(self.subscription.last_pos());
                     self.close(message, CLOSING_MAX).await;
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Returns who has ended it; nothing if the connection is gone.
+    /// Sends and receives until one side ends the session; `None` if the connection is gone.
     async fn send(&mut self, stop: &CancellationToken) -> Option<Ended> {
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
@@ -170,10 +170,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                         }
                     }
                     Event::Drained => {
-                        // Silence begins now.
+                        // The silence starts now.
                         timer.as_mut().reset(self.deadline());
-                        // Those who read the same go on side by side, so that they find the same frames made: one that
-                        // runs ahead would make them for itself alone.
+                        // Yield so that subscribers at the same position advance together and share encoded frames.
                         tokio::task::yield_now().await;
                     }
                     Event::Over => return None,
@@ -202,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.sent_at = Instant::now();
     }
 
-    /// Takes an acknowledgement; a client without a cursor has nothing to say.
+    /// Handles a message: an acknowledgement if the client has a cursor, else it is only counted.
     fn received(&mut self, message: &Message) -> Option<Close> {
         let now = Instant::now();
         if now - self.counted.0 >= Duration::from_secs(1) {
@@ -239,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         too_many.then_some(Close::TooMany)
     }
 
-    /// Does what is due; `None` if the client has gone.
+    /// Pings, fills silence, and checks for a stalled client; `None` if the client has gone.
     fn look_at_time(&mut self) -> Option<Option<Close>> {
         let now = Instant::now();
         let wire = self.socket.get_mut();
@@ -262,17 +261,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Some(None)
     }
 
-    /// Returns whether silence is filled: one event by itself cannot be nothing.
+    /// Returns whether an empty array fills silence. A message with one event cannot be empty.
     fn sends_arrays(&self) -> bool {
         !self.manners.idle_array.is_zero() && !self.manners.one_by_one
     }
 
-    /// Returns when the time is to be looked at again.
+    /// Returns the next time at which a ping, an empty array or a check is due.
     fn deadline(&self) -> Instant {
         let wire = self.socket.get_ref();
         let mut at = (self.pinged_at + PING_EVERY).min(wire.read_at() + SILENCE_MAX);
         match wire.is_drained() {
-            // What comes to be written meanwhile is not late before that.
+            // A message queued from now on cannot stall before that.
             true => at = at.min(Instant::now() + STALL_MAX),
             false => at = at.min(wire.written_at() + STALL_MAX),
         }
@@ -282,8 +281,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         at
     }
 
-    /// Says it behind what is under way, and waits for the client to end the connection: what it still sends is read, as
-    /// bytes that nobody reads would take the message back (RFC 9112 §9.6 has the same of requests).
+    /// Sends a close message after the queued ones, and waits until the client ends the connection.
+    ///
+    /// It reads and drops what the client still sends: unread bytes would reset the connection, and the client could lose
+    /// the message (as RFC 9112 §9.6 says of requests).
     async fn close(&mut self, message: Bytes, time: Duration) {
         let wire = self.socket.get_mut();
         wire.stop_listening();

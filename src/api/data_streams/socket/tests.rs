@@ -1,4 +1,4 @@
-//! What a session does as time goes by: over a pipe, with a clock that the test makes up.
+//! Sessions over a pipe, with a paused clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ const PING: u8 = 9;
 const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
 
-/// The other end of a session, and how that ended.
+/// The client of a session, and the end of that session.
 struct Client {
     pipe: DuplexStream,
     begun: Instant,
@@ -41,7 +41,7 @@ struct Client {
 }
 
 impl Client {
-    /// A session of a stream with so many records of 1 KiB, over a pipe that takes so many bytes.
+    /// A session of a stream with `records` records of 1 KiB, over a pipe of `pipe_bytes`.
     async fn new(records: usize, pipe_bytes: usize, idle_array: Duration) -> Self {
         Self::with_cursor(records, pipe_bytes, idle_array, None).await
     }
@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// Opcode and payload of the next message, and the second in which it came; nothing at the end.
+    /// Opcode and payload of the next message, and its second; `None` at the end.
     async fn next(&mut self) -> Option<(u8, Vec<u8>, u64)> {
         let hours = self.begun.elapsed().as_secs() / 3600;
         assert_eq!(hours, 0, "what was waited for never came");
@@ -126,7 +126,7 @@ impl Client {
         Some((first & 15, payload, self.begun.elapsed().as_secs()))
     }
 
-    /// The next message that is none of the first ones.
+    /// The next message after the first ones.
     async fn later(&mut self) -> Option<(u8, Vec<u8>, u64)> {
         loop {
             let next = self.next().await;
@@ -138,12 +138,12 @@ impl Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_nothing_for_30_seconds_is_told_where_it_was() {
+async fn a_client_that_takes_nothing_for_30_seconds_gets_its_last_position() {
     let mut client = Client::new(400, 1024, Duration::ZERO).await;
     sleep(Duration::from_secs(29)).await;
     assert!(client.ended.try_recv().is_err(), "it has a second left");
     sleep(Duration::from_secs(2)).await;
-    // What is under way comes first, whole.
+    // The frame being sent comes first, whole.
     let mut last = None;
     let (code, reason) = loop {
         let (opcode, payload, _) = client.next().await.expect("a close");
@@ -173,7 +173,7 @@ async fn who_takes_nothing_for_30_seconds_is_told_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_a_little_every_now_and_then_is_not_let_go() {
+async fn a_slow_client_is_not_disconnected() {
     let mut client = Client::new(100, 1024, Duration::ZERO).await;
     for _ in 0..100 {
         sleep(Duration::from_secs(20)).await;
@@ -196,7 +196,7 @@ async fn who_says_nothing_for_60_seconds_is_dropped_after_two_pings() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_answers_pings_stays_and_silence_is_filled_with_empty_arrays() {
+async fn a_client_that_answers_pings_stays_and_gets_empty_arrays() {
     let mut client = Client::new(0, 64 << 10, Duration::from_secs(30)).await;
     let mut arrays = Vec::new();
     while arrays.len() < 8 {
@@ -220,7 +220,7 @@ const PINGED: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
 const ANSWER: u8 = 10;
 
 impl Client {
-    /// Says something so often, and waits until all of it was read; the code if that closes the connection.
+    /// Sends a message `times` times, and waits until all were read; returns the code if that closes the connection.
     async fn say(&mut self, what: &[u8], times: usize) -> Option<u16> {
         self.pipe.write_all(&what.repeat(times)).await.unwrap();
         self.pipe.write_all(&PINGED).await.unwrap();
@@ -242,7 +242,7 @@ impl Client {
 
 #[tokio::test(start_paused = true)]
 async fn ten_messages_a_second_are_ignored_and_a_hundred_pings_answered_but_no_more() {
-    // The last ping of what is said counts too.
+    // The last ping counts too.
     for (what, most) in [(&WORD[..], 10), (&PINGED[..], 99), (&PONG[..], 99)] {
         let mut client = Client::new(3, 64 << 10, Duration::ZERO).await;
         for _ in 0..3 {

@@ -1,7 +1,7 @@
-//! The byte stream below a WebSocket: what goes out is a queue of whole messages, shared ones and those of the library.
+//! The byte stream below a WebSocket, with a queue of whole messages: shared frames, and messages of the library.
 //!
-//! A frame is the same bytes for every client, head included, so it is written as it stands, without a copy. The library
-//! answers pings and closes by itself; its messages are queued whole, so none gets into the middle of a frame.
+//! A frame has the same bytes for every client, header included, so it is sent without a copy. The library answers pings and
+//! closes itself. Its messages are queued whole, so that none is written into the middle of a frame.
 
 use std::{
     collections::VecDeque,
@@ -16,24 +16,24 @@ use tokio::{
     time::Instant,
 };
 
-/// What a client may send before it has completed a message. One of 4 KiB in fragments of a byte each has up to 60 KiB,
-/// heads included; fragments without a byte would go on for ever, and the library says nothing of them.
+/// Bytes that a client may send before its message is complete. A message of 4 KiB in fragments of one byte has up to
+/// 60 KiB with headers. Empty fragments have no end, and the library does not report them.
 const UNHEARD_BYTES_MAX: usize = 64 << 10;
-/// Head and mask of a control frame.
+/// Header and mask of a control frame.
 const CONTROL_HEAD_BYTES: usize = 6;
-/// Bytes of the library that wait at most; it is asked to wait beyond.
+/// Bytes of the library in the queue, at most; then its writes wait.
 const OWN_BYTES_MAX: usize = 16 << 10;
 
-/// A byte stream with a queue before it.
+/// A byte stream with a queue of messages.
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     io: S,
     queue: VecDeque<Bytes>,
-    /// Of these, bytes of the library.
+    /// Bytes of the library in the queue.
     own: usize,
     read_at: Instant,
     written_at: Instant,
-    /// Bytes that were read since the last whole message; not counted any more behind a close.
+    /// Bytes read since the last whole message; `None` after a close.
     unheard: Option<usize>,
 }
 
@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.unheard = self.unheard.map(|unheard| unheard.saturating_sub(len));
     }
 
-    /// Reads on without a bound: the rest is thrown away.
+    /// Removes the bound on reads, because the session drops the rest.
     pub(super) fn stop_listening(&mut self) {
         self.unheard = None;
     }
@@ -69,13 +69,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Queues a whole message, or several.
     pub(super) fn push(&mut self, message: Bytes) {
         if self.queue.is_empty() {
-            // Nothing was to be written until now, so nobody was slow.
+            // The queue was empty, so the client has not been slow until now.
             self.written_at = Instant::now();
         }
         self.queue.push_back(message);
     }
 
-    /// Returns whether everything was given to the system.
+    /// Returns whether the kernel has taken all bytes.
     pub(super) fn is_drained(&self) -> bool {
         self.queue.is_empty()
     }
@@ -85,12 +85,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.read_at
     }
 
-    /// Returns when the system last took a byte, or something came to be written.
+    /// Returns when the kernel last took a byte, or the queue last became non-empty.
     pub(super) fn written_at(&self) -> Instant {
         self.written_at
     }
 
-    /// Writes what is queued.
+    /// Writes the queue.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(first) = self.queue.front_mut() {
             let len = ready!(Pin::new(&mut self.io).poll_write(cx, first))?;
@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         if drained.is_pending() && self.own + message.len() > OWN_BYTES_MAX {
             return Poll::Pending;
         }
-        // The library writes whole messages, and gets rid of each at once.
+        // The library writes each message in one call.
         self.own += message.len();
         self.push(Bytes::copy_from_slice(message));
         Poll::Ready(Ok(message.len()))
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_the_library_writes_never_splits_a_frame() {
+    async fn a_message_of_the_library_never_splits_a_frame() {
         let (client, server) = tokio::io::duplex(3);
         let mut wire = Wire::new(server);
         wire.push(Bytes::from_static(b"frame one"));
@@ -172,7 +172,7 @@ mod tests {
             read
         };
         let writes = async {
-            // Three bytes of the frame have room; the pong waits behind all of it.
+            // The pipe has room for three bytes of the frame; the pong must follow the whole frame.
             wire.write_all(b"pong").await.unwrap();
             wire.push(Bytes::from_static(b" frame two"));
             wire.flush().await.unwrap();

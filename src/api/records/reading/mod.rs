@@ -1,14 +1,14 @@
-//! Records in the order in which they are shown: those of one partition by offset, those of several merged by time.
+//! Reads records in the order of a page: one partition by offset, several partitions merged by time.
 //!
-//! Each partition is a lane. The record that is shown next is the first of the lane whose first record is the oldest; of
-//! records with the same time it is that of the lowest partition. So the order is fixed by the places where the lanes
-//! stand, and within a partition it is that of the offsets, also where a clock went back.
+//! Each partition is a lane. The next record is the oldest first record of all lanes; of equal times, the one of the lowest
+//! partition. So the next offsets of the lanes decide the order. Within a partition the order is that of the offsets, also
+//! if a clock went back.
 //!
-//! Memory and disk: of every lane a time is known before which its first record was not stored; the log knows that without
-//! reading records. Records are read when it is their turn, held as far as there is room, and read again where there was none,
-//! because 256 partitions may each begin with a large record.
+//! A lane knows a time before which its first record was not stored. The log tells this time without reading records, so a
+//! lane is read only when its turn can come. Records are held while there is room, and read again later if there was none,
+//! because 256 partitions may each start with a large record.
 //!
-//! All readings share [`READS_MAX`] turns, so that the log's own are left to dispatch, subscribers and status.
+//! All readings share [`READS_MAX`] permits, so that dispatch, subscribers and status keep enough reads of the log.
 
 #[cfg(test)]
 mod tests;
@@ -26,18 +26,18 @@ use crate::{
     storage::{Engine, ReadError, SettledOffsets},
 };
 
-/// Bytes of records that are held, and one read more. With few lanes it is less.
+/// Bytes of records that are held, without the last read. With few lanes it is less.
 const HELD_BYTES_MAX: usize = 1 << 20;
-/// Asked of the log at a time: the lanes share the room.
+/// Bytes of one read of the log: the lanes share [`HELD_BYTES_MAX`].
 const READ_BYTES: std::ops::RangeInclusive<usize> = (4 << 10)..=(64 << 10);
-/// Reads of all pages at the same time; it is less than what the log does at the same time.
+/// Concurrent reads of all pages: fewer than the log allows.
 const READS_MAX: usize = 4;
-/// Ends looked up together.
+/// Offsets whose settlements are looked up together.
 const ENDS_LEN: u64 = 16_384;
-/// Offsets looked at for open records of one page, about 0.1 s of work. A page over more ends early.
+/// Offsets that one page may search for open records, about 0.1 s of work. A page that needs more ends early.
 const LOOKED_AT_MAX: u64 = 1 << 22;
 
-/// The turns that all readings share. Clones share them.
+/// The permits that all readings share. Clones share them.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Turns(Arc<Semaphore>);
 
@@ -48,22 +48,22 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Reads when it is its turn.
+    /// Waits for a permit, then reads.
     pub(super) async fn take<T>(&self, reading: impl Future<Output = T>) -> T {
-        // It is never closed.
+        // The semaphore is never closed.
         let _turn = self.0.acquire().await.ok();
         reading.await
     }
 }
 
-/// What is left to be read.
+/// The rest of the records to read.
 pub(super) struct Reading {
     engine: Arc<dyn Engine>,
     turns: Turns,
     lanes: Vec<Lane>,
-    /// Records that have an end are passed over.
+    /// Skips settled records.
     only_open: bool,
-    /// Records that were trimmed are passed over and counted; if not, they are an error.
+    /// Skips and counts trimmed records; else they are an error.
     passes_trimmed: bool,
     read_bytes: usize,
     held_bytes: usize,
@@ -75,48 +75,48 @@ pub(super) struct Reading {
 /// One partition.
 struct Lane {
     of: PartitionId,
-    /// Where the log is read next: behind what is held, or at the first record if that is not held.
+    /// Next offset to read from the log: after the held records, or the first record if none is held.
     read_at: Offset,
-    /// Where the lane ends.
+    /// End of the lane.
     tail: Offset,
     held: VecDeque<Held>,
-    /// While nothing is held: the first record was not stored before that. `None` = not looked up.
+    /// While no record is held: a time before which the first record was not stored. `None` = not looked up.
     not_before: Option<Timestamp>,
-    /// The first record stands alone among records that have ended, and is read alone.
+    /// The next records are settled, so only the first record is read.
     alone: bool,
 }
 
-/// A record that is held, in memory of its own: a slice would keep its whole frame alive.
+/// A held record, in memory of its own, because a slice would keep its whole frame alive.
 pub(super) struct Held {
     pub(super) record: StoredRecord,
     pub(super) settled: bool,
 }
 
-/// What a look for the next open record of a lane came to.
+/// Result of a search for the next open record of a lane.
 enum Look {
-    /// There is one; it may stand alone among records that have ended.
+    /// There is one; `alone` if the next record is settled.
     Found { alone: bool },
     /// There is none up to the tail.
     Nothing,
-    /// No more offsets may be looked at for this page.
+    /// The page has searched [`LOOKED_AT_MAX`] offsets.
     UsedUp,
 }
 
 impl Lane {
-    /// Before this time the first record was not stored; it is its own time if the record is held.
+    /// Returns a time before which the first record was not stored; its own time if it is held.
     fn not_before(&self) -> Option<Timestamp> {
         let held = self.held.front().map(|first| first.record.time);
         held.or(self.not_before)
     }
 
-    /// The first offset that is not shown yet.
+    /// Returns the first offset that was not shown yet.
     fn next(&self) -> Offset {
         let held = self.held.front().map(|first| first.record.offset);
         held.unwrap_or(self.read_at)
     }
 
-    /// Lets the records go, but for the time of the first; returns their bytes.
-    fn let_go(&mut self) -> usize {
+    /// Drops the held records, and keeps the time of the first; returns their bytes.
+    fn release(&mut self) -> usize {
         if let Some(first) = self.held.front() {
             self.not_before = Some(first.record.time);
             self.read_at = first.record.offset;
@@ -172,8 +172,7 @@ impl Reading {
         }
     }
 
-    /// Returns the lane of the record that is shown next; `None` at the end of all lanes, or where the page has to end
-    /// because it has looked at too many offsets.
+    /// Returns the lane of the next record; `None` at the end of all lanes, or if the page has searched too many offsets.
     ///
     /// # Errors
     /// As [`crate::storage::Log::read`].
@@ -190,7 +189,7 @@ impl Reading {
             if !self.lanes[first].held.is_empty() {
                 return Ok(Some(first));
             }
-            // It may turn out to be of a later time, and another one's turn comes first then.
+            // The record may be of a later time than the lane knew, so compare the lanes again.
             self.read(first).await?;
         }
     }
@@ -201,7 +200,7 @@ impl Reading {
         Some((lane.of.partition, lane.held.front()?))
     }
 
-    /// Goes behind the first record of a lane.
+    /// Removes the first record of a lane.
     pub(super) fn pass(&mut self, lane: usize) {
         let lane = &mut self.lanes[lane];
         if let Some(passed) = lane.held.pop_front() {
@@ -210,15 +209,15 @@ impl Reading {
         }
     }
 
-    /// Lets the records go that are held, because the reader of the page may be slow.
-    pub(super) fn let_go(&mut self) {
+    /// Drops the held records, because the client of the page may read slowly.
+    pub(super) fn release(&mut self) {
         for lane in &mut self.lanes {
-            self.held_bytes -= lane.let_go();
+            self.held_bytes -= lane.release();
         }
     }
 
-    /// Returns where each lane stands.
-    pub(super) fn places(&self) -> impl Iterator<Item = (PartitionId, Offset)> {
+    /// Returns the next offset of each lane.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (PartitionId, Offset)> {
         self.lanes.iter().map(|lane| (lane.of, lane.next()))
     }
 
@@ -232,18 +231,18 @@ impl Reading {
         self.trimmed
     }
 
-    /// Returns about how many bytes it takes itself, without records.
+    /// Returns about how many bytes the reading takes without records.
     pub(super) fn bytes_len(&self) -> usize {
         self.lanes.len() * size_of::<Lane>()
     }
 
-    /// Returns how many bytes of records are held, at most; what was read last comes on top.
+    /// Returns the most bytes of held records, without the last read.
     pub(super) fn held_bytes_max(&self) -> usize {
         self.held_bytes_max
     }
 
-    /// Goes to the first record of each lane that has one, and looks up before which time it was not stored; `false` if the
-    /// page has to end before that.
+    /// Moves each lane to its first record, and looks up a time before which that was not stored; `false` if the page has
+    /// to end first.
     async fn find_firsts(&mut self) -> Result<bool, ReadError> {
         let mut sought = Vec::new();
         for number in 0..self.lanes.len() {
@@ -263,14 +262,14 @@ impl Reading {
         if sought.is_empty() {
             return Ok(true);
         }
-        let place = |number: &usize| {
+        let position = |number: &usize| {
             let lane = &self.lanes[*number];
             (lane.of, lane.read_at)
         };
-        let places: Vec<_> = sought.iter().map(place).collect();
-        let looked_up = self.turns.take(self.engine.not_before(&places)).await;
+        let positions: Vec<_> = sought.iter().map(position).collect();
+        let looked_up = self.turns.take(self.engine.not_before(&positions)).await;
         let times = looked_up.into_iter().map(Some);
-        // A time that is missing is the earliest: the record is read then.
+        // Without a time, take the earliest one, so that the record is read.
         let times = times.chain(std::iter::repeat(Some(Timestamp::default())));
         for (number, time) in sought.into_iter().zip(times) {
             self.lanes[number].not_before = time;
@@ -278,7 +277,7 @@ impl Reading {
         Ok(true)
     }
 
-    /// Goes to the next open record of a lane without reading any.
+    /// Moves a lane to its next open record, without reading records.
     async fn look(&mut self, number: usize) -> Result<Look, ReadError> {
         let lane = &mut self.lanes[number];
         while lane.read_at < lane.tail {
@@ -303,7 +302,7 @@ impl Reading {
         Ok(Look::Nothing)
     }
 
-    /// Reads the records of a lane that come first.
+    /// Reads the next records of a lane.
     async fn read(&mut self, number: usize) -> Result<(), ReadError> {
         let lane = &mut self.lanes[number];
         let (from, bytes) = match lane.alone {
@@ -315,7 +314,7 @@ impl Reading {
             Ok(page) => page,
             Err(ReadError::Trimmed { earliest, .. }) if self.passes_trimmed && earliest > from => {
                 let earliest = earliest.min(lane.tail);
-                // What is not open any more is no loss to a reader of open records.
+                // Trimmed records were settled, so a page of open records misses none.
                 if !self.only_open {
                     self.trimmed += earliest.0 - from.0;
                 }
@@ -332,7 +331,7 @@ impl Reading {
             _ => SettledOffsets::default(),
         };
         lane.not_before = None;
-        // Nothing but lost records may be left before the tail.
+        // The rest up to the tail may be lost records, of which a page has none.
         lane.read_at = page.next.max(from.next()).min(lane.tail);
         for record in page.records {
             let settled = ended.contains(record.offset);
@@ -352,7 +351,7 @@ impl Reading {
         if self.held_bytes > self.held_bytes_max {
             let others = self.lanes.iter_mut().enumerate();
             let others = others.filter(|(other, _)| *other != number);
-            self.held_bytes -= others.map(|(_, lane)| lane.let_go()).sum::<usize>();
+            self.held_bytes -= others.map(|(_, lane)| lane.release()).sum::<usize>();
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a reading holds, and where it ends.
+//! Bounds of a reading, and its order.
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn what_is_held_is_bounded_whatever_the_partitions_and_the_size_of_records() {
+async fn held_records_are_bounded() {
     const PARTITIONS: u16 = 40;
     const RECORD_BYTES: usize = 200 << 10;
     let engine = Memory::new();
@@ -45,7 +45,7 @@ async fn what_is_held_is_bounded_whatever_the_partitions_and_the_size_of_records
         places.push((first.record.offset.0, partition.0));
         reading.pass(lane);
         if places.len() % 7 == 0 {
-            reading.let_go();
+            reading.release();
             assert_eq!(reading.held_bytes, 0);
         }
     }
@@ -56,7 +56,7 @@ async fn what_is_held_is_bounded_whatever_the_partitions_and_the_size_of_records
 }
 
 #[tokio::test]
-async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at() {
+async fn a_page_that_has_searched_enough_offsets_ends_early() {
     let engine = Memory::new();
     let made = engine.create_stream("Wide".parse().unwrap(), 2, StreamConfig::default());
     let stream = made.await.unwrap();
@@ -103,7 +103,7 @@ async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at(
             reading.pass(lane);
         }
         pages += 1;
-        next = reading.places().collect();
+        next = reading.positions().collect();
         if reading.is_over() {
             break;
         }
@@ -114,7 +114,7 @@ async fn a_page_that_has_looked_at_enough_ends_before_what_it_has_not_looked_at(
 }
 
 #[tokio::test]
-async fn readings_share_their_turns() {
+async fn readings_share_their_permits() {
     let turns = Turns::default();
     let (free, is_free) = tokio::sync::watch::channel(false);
     let read = || {
@@ -138,7 +138,7 @@ async fn readings_share_their_turns() {
     assert_eq!(next.await, "read");
 }
 
-/// Of four records the log knows the first one's time: what it does not know is no reason to read them all.
+/// The log knows the time of the first of four records. Unknown times must not make the reading read all lanes.
 #[tokio::test]
 async fn only_the_partitions_that_may_come_first_are_read() {
     let engine = Memory::new();

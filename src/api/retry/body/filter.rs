@@ -1,4 +1,4 @@
-//! `filter`: an object, each member of which must be met. A string is kept free for an expression.
+//! `filter`: an object; a record must match every member. Strings are reserved for expressions.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -6,9 +6,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     dispatch::TargetId,
-    ingest::FieldCode,
     json::{
-        object::{Faults, Object, fault, whole},
+        faults::{Faults, FieldCode, fault},
+        object::{Object, whole},
         scan,
     },
     retry::Filter,
@@ -19,12 +19,10 @@ use crate::{
 pub(super) const NAME: &str = "filter";
 const MEMBERS: [&str; 6] = ["target", "cause", "key", "operation", "from", "to"];
 const OPERATIONS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
-/// Entries of one member.
+/// Entries of one member, at most.
 pub(super) const ENTRIES_LEN_MAX: usize = 100;
 
-/// Reads a filter; what is wrong with it is noted.
-///
-/// `targets` are those of the configuration by name.
+/// Reads a filter, and adds its faults. `targets` are the configured targets by name.
 pub(super) fn read(
     object: &Object<'_>,
     value: &RawValue,
@@ -73,7 +71,7 @@ pub(super) fn read(
     filter
 }
 
-/// Reads a text, or an array of texts, one of which is to be met. A number is as good as its digits.
+/// Reads a string or an array of strings, of which a record must match one. A number counts as its digits.
 fn each<'a>(
     object: &Object<'a>,
     name: &str,

@@ -1,18 +1,16 @@
-//! `errormapping`.
+//! `errormapping`: pairs of a status or cause, and the stream for its failures.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::{
-    ingest::FieldCode,
-    json::{
-        object::{Faults, Object, fault, whole},
-        scan,
-    },
+use crate::json::{
+    faults::{Faults, FieldCode, fault},
+    object::{Object, whole},
+    scan,
 };
 
-/// Entries: more than there are statuses and causes.
+/// Entries, at most: more than there are statuses and causes.
 pub(super) const MAPPING_LEN_MAX: usize = 1000;
 
 /// Reads the pairs of `responsecode` and `stream`.

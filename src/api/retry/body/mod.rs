@@ -1,6 +1,6 @@
-//! Body of `POST /stream/retry`: the sample's five members, and ours. Of the five, `errormapping` may be left out.
+//! Body of `POST /stream/retry`: the five members of the OCI sample, and further ones. `errormapping` is optional.
 //!
-//! Numbers may come as strings and strings of digits as numbers, since the sample takes both.
+//! Numbers may be strings of digits, because the sample accepts both.
 
 mod filter;
 mod mapping;
@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     dispatch::TargetId,
-    ingest::FieldError,
     json::{
-        object::{self, Faults, Object, whole},
+        faults::{Faults, FieldError},
+        object::{self, Object, whole},
         scan,
     },
     retry::{Filter, GroupName, GroupNameInvalid},
@@ -35,32 +35,31 @@ const MEMBERS: [&str; 12] = [
     "redeliver",
     "timeBudgetMs",
 ];
-/// Greatest `ratePerSecond`: about what a machine can call at all.
+/// Largest `ratePerSecond`: about as many calls as one machine can make.
 const RATE_MAX: i128 = 100_000;
 
-/// What is asked, streams still by name.
+/// A request for a retry, with streams by name.
 #[derive(Debug, PartialEq)]
 pub(in crate::api) struct Retry {
     pub(in crate::api) stream: String,
     pub(in crate::api) records_max: u64,
-    /// -1 means from the earliest record; `None`, with a group alone, from where that stands.
+    /// Last offset to skip; -1 = from the earliest record. `None` = from the position of the group.
     pub(in crate::api) after: Option<i64>,
-    /// Nothing from this offset on.
+    /// End of the retry: the first offset that is not read.
     pub(in crate::api) before: Option<u64>,
     pub(in crate::api) group: Option<GroupName>,
     pub(in crate::api) partition: ReadPartition,
-    /// `responsecode` and `stream` of each entry; `None`, if the member is absent or `null`, leaves failures to the outcome
-    /// table.
+    /// `responsecode` and `stream` of each entry. `None` (absent or `null`) = the outcome table decides.
     pub(in crate::api) mapping: Option<Vec<(String, String)>>,
     pub(in crate::api) filter: Filter,
-    /// Calls that begin in a second.
+    /// Calls per second.
     pub(in crate::api) rate: Option<NonZeroU32>,
     pub(in crate::api) dry_run: bool,
     pub(in crate::api) redeliver: bool,
     pub(in crate::api) time_budget: Duration,
 }
 
-/// Which partitions.
+/// The partitions to read.
 #[derive(Debug, PartialEq)]
 pub(in crate::api) enum ReadPartition {
     One(u16),
@@ -68,13 +67,13 @@ pub(in crate::api) enum ReadPartition {
     All,
 }
 
-/// What the configuration allows, and knows.
+/// Bounds and targets of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::api) struct Bounds<'a> {
     /// Targets by name.
     pub(in crate::api) targets: &'a BTreeMap<String, TargetId>,
     pub(in crate::api) records_max: u64,
-    /// Also what is meant if nothing is said.
+    /// The largest time budget, and the default.
     pub(in crate::api) time_budget: Duration,
 }
 
@@ -148,7 +147,7 @@ impl Retry {
     }
 }
 
-/// Returns whether all that is wrong with a body is its filter.
+/// Returns whether all faults of a body are in its filter.
 pub(in crate::api) fn is_about_filter(faults: &[FieldError]) -> bool {
     let of_filter = |fault: &FieldError| fault.pointer.split('/').nth(1) == Some(filter::NAME);
     faults.iter().all(of_filter)

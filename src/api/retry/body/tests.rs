@@ -1,7 +1,7 @@
-//! What bodies are taken, and what is said about the others.
+//! Accepted bodies, and the faults of others.
 
 use super::{filter::ENTRIES_LEN_MAX, mapping::MAPPING_LEN_MAX, *};
-use crate::{ingest::FieldCode, runtime::clock::Timestamp};
+use crate::{json::faults::FieldCode, runtime::clock::Timestamp};
 
 static NO_TARGETS: BTreeMap<String, TargetId> = BTreeMap::new();
 
@@ -11,7 +11,7 @@ const BOUNDS: Bounds<'_> = Bounds {
     time_budget: Duration::from_millis(240_000),
 };
 
-/// The sample's own request, one member replaced, or removed by an empty text.
+/// The request of the OCI sample with one member replaced, or removed by an empty text.
 fn with(name: &str, value: &str) -> String {
     let members = [
         ("streamOCIDToRetry", r#""ServerUnavailableStream""#),
@@ -70,7 +70,7 @@ fn check_refused(name: &str, value: &str, pointer: &str, code: FieldCode) {
 }
 
 #[test]
-fn what_the_sample_takes_is_taken() {
+fn requests_of_the_sample_are_accepted() {
     check("", "", |_| {});
     check("noOfMessagesToProcess", r#""5""#, |_| {});
     check("noOfMessagesToProcess", "100000", |retry| {
@@ -226,7 +226,7 @@ fn each_bad_input_has_its_answer() {
 }
 
 #[test]
-fn a_body_that_is_no_object_is_refused_and_all_faults_come_at_once() {
+fn a_body_that_is_not_an_object_is_refused_and_all_faults_come_at_once() {
     for body in ["", "[]", "null", "{", "x", "\"x\""] {
         assert_eq!(
             Retry::parse(body.as_bytes(), BOUNDS).unwrap_err().len(),
@@ -294,7 +294,7 @@ fn a_target_of_the_configuration_is_known_by_its_name_too() {
 }
 
 #[test]
-fn what_is_wrong_with_a_filter_has_its_own_code() {
+fn faults_of_a_filter_have_their_own_code() {
     use FieldCode::{TooLong, UnknownMember, WrongType};
     for expression in ["\"record.key == 'k'\"", "1", "null", "[]", "true"] {
         check_refused("filter", expression, "/filter", WrongType);

@@ -433,7 +433,7 @@ fn what_a_reader_would_have_to_unfold_or_run_is_refused() {
     check(&deep(DEPTH), Err("deep"));
 }
 
-const DEPTH: usize = crate::ingest::DEPTH_MAX;
+const DEPTH: usize = crate::json::faults::DEPTH_MAX;
 
 #[test]
 fn every_string_is_read_as_it_was() {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::json::scan::DEPTH_MAX;
+use crate::json::faults::DEPTH_MAX;
 
 use super::text::{escape, number_len, plain_len, quote_at, separator};
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::json::scan::DEPTH_MAX;
+use crate::json::faults::DEPTH_MAX;
 
 fn compacted(text: &[u8]) -> Option<String> {
     let mut out = Vec::new();

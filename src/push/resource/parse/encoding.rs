@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::FieldCode,
     json::{
-        object::{Faults, Object, fault, pointer_to},
+        faults::{Faults, FieldCode, fault, pointer_to},
+        object::Object,
         scan::{self, Members},
     },
     push::resource::{

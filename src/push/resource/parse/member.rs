@@ -4,12 +4,10 @@ use std::ops::RangeInclusive;
 
 use serde_json::value::RawValue;
 
-use crate::{
-    ingest::FieldCode,
-    json::{
-        object::{Faults, Object, fault},
-        scan,
-    },
+use crate::json::{
+    faults::{Faults, FieldCode, fault},
+    object::Object,
+    scan,
 };
 
 pub(super) use crate::push::resource::url_pattern::COLUMN_LEN_MAX;

@@ -7,12 +7,10 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    ingest::{FieldCode, FieldError},
-    json::{
-        object::{self, Faults, Object, fault},
-        scan,
-    },
+use crate::json::{
+    faults::{Faults, FieldCode, FieldError, fault},
+    object::{self, Object},
+    scan,
 };
 
 use super::{QualityOfService, Resource};

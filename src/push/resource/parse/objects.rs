@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::{FieldCode, FieldError},
     json::{
-        object::{Faults, Object, fault, pointer_to},
+        faults::{Faults, FieldCode, FieldError, fault, pointer_to},
+        object::Object,
         scan::Members,
     },
     push::resource::{Column, ColumnType, ObjectName, ObjectView, Resource, UrlPattern, View},

@@ -3,9 +3,9 @@
 use serde_json::value::RawValue;
 
 use crate::{
-    ingest::FieldCode,
     json::{
-        object::{Faults, Object, fault},
+        faults::{Faults, FieldCode, fault},
+        object::Object,
         scan,
     },
     model::record::header,

@@ -3,7 +3,7 @@ mod objects;
 mod rules;
 
 use crate::{
-    ingest::{FieldCode, FieldCode::*},
+    json::faults::{FieldCode, FieldCode::*},
     push::resource::{
         Action, ColumnType, MetaField, Model, QualityOfService, Relation, Resource, Scalar, View,
         merge_patch,

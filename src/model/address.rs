@@ -1,52 +1,50 @@
-//! Which addresses may be called. Pure.
+//! The addresses that dispatch may call. Pure.
 //!
-//! Checked after DNS, at each connect, so that a name cannot lead to an address that its text does not show. An IPv4
-//! address inside an IPv6 one is judged as the IPv4 address.
+//! Dispatch checks them after DNS at each connect, because a host name can resolve to any address. An IPv4 address inside an
+//! IPv6 address is judged as the IPv4 address.
 //!
-//! The ranges are those of IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890), with the RFC of each
-//! beside it, and the addresses outside them where clouds answer with credentials.
+//! The ranges are those of IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890); each names its RFC. Some
+//! addresses outside of them are added, because clouds serve credentials there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::config;
-
-/// The rule of addresses.
+/// The addresses that the settings allow.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressRule {
     /// May targets have private addresses?
     pub(crate) private: bool,
     /// May targets be on this machine?
     pub(crate) loopback: bool,
-    /// Where we listen ourselves: never a target, since a message that calls us makes another message.
+    /// Addresses at which the gateway listens. A call to one of them could send messages in a loop.
     pub(crate) own: Vec<SocketAddr>,
 }
 
-/// Kinds of addresses, as far as the rule tells them apart.
+/// Kinds of addresses that the rule distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Public,
-    /// Of a network that has one owner: theirs to allow.
+    /// An address of a private network; its owner may allow it.
     Private,
     Loopback,
-    /// Link-local, metadata of clouds, and what no API can have: unspecified, multicast, broadcast, documentation, reserved.
+    /// Link-local, metadata of clouds, and addresses of no API: unspecified, multicast, broadcast, documentation, reserved.
     Never,
 }
 
 /// Why an address may not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forbidden {
-    /// It is of a private network.
+    /// The address belongs to a private network.
     Private,
-    /// It is of this machine.
+    /// The address belongs to this machine.
     Loopback,
-    /// It is link-local, of the metadata of a cloud, or reserved.
+    /// The address is link-local, the metadata service of a cloud, or reserved.
     Never,
     /// The gateway itself listens there.
     Own,
 }
 
 impl Forbidden {
-    /// All reasons, in an order that never changes: journals have their places in it.
+    /// All reasons. Journals hold indexes into this list, so its order never changes.
     pub(crate) const ALL: [Self; 4] = [Self::Private, Self::Loopback, Self::Never, Self::Own];
 
     /// Says what would allow it.
@@ -61,12 +59,14 @@ impl Forbidden {
 }
 
 impl AddressRule {
-    /// Takes the rule out of the settings. Loopback is allowed without a word where we listen there alone.
-    pub(crate) fn new(dispatch: &config::Dispatch, listen: &[SocketAddr]) -> Self {
-        let is_alone = listen.iter().all(|own| own.ip().is_loopback());
+    /// Makes the rule of a gateway that listens at `listen`.
+    ///
+    /// Without a setting, loopback is allowed exactly if the gateway itself listens on loopback only.
+    pub(crate) fn new(private: bool, loopback: Option<bool>, listen: &[SocketAddr]) -> Self {
+        let is_local = listen.iter().all(|own| own.ip().is_loopback());
         Self {
-            private: dispatch.private_addresses,
-            loopback: dispatch.loopback_addresses.unwrap_or(is_alone),
+            private,
+            loopback: loopback.unwrap_or(is_local),
             own: listen.into(),
         }
     }
@@ -88,8 +88,8 @@ impl AddressRule {
         })
     }
 
-    /// Returns whether an established connection has ended at ourselves: the only way to know it of a listener that is
-    /// bound to every address of this machine.
+    /// Returns whether an established connection leads to the gateway itself. A listener that is bound to every address of
+    /// this machine can be recognised only after the connect.
     pub(crate) fn is_own_connection(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         inner(local.ip()) == inner(peer.ip())
             && self
@@ -107,8 +107,7 @@ impl AddressRule {
     }
 }
 
-/// Returns whom a packet to this address may reach: mostly itself or the IPv4 address inside it, twice; two IPv4
-/// addresses for Teredo.
+/// Returns the addresses that a packet to `ip` may reach. Teredo has two; of every other address both are the same.
 fn ends(ip: IpAddr) -> [IpAddr; 2] {
     if let IpAddr::V6(v6) = ip
         && let [0x2001, 0, server_high, server_low, _, _, high, low] = v6.segments()
@@ -149,8 +148,8 @@ fn kind(ip: IpAddr) -> Kind {
     }
 }
 
-/// What the registry calls globally reachable but is an anycast service of the own network (in 192.0.0.0/24) is no
-/// target either; the sinks of AS112 and the relays of AMT are public addresses like others.
+/// 192.0.0.0/24 is never a target, also where the registry calls parts of it globally reachable: they are anycast services
+/// of the local network. The sinks of AS112 and the relays of AMT are ordinary public addresses.
 fn kind_v4(ip: Ipv4Addr) -> Kind {
     match ip.octets() {
         // "This network" (RFC 791 §3.2), link-local (RFC 3927) with the metadata service of most clouds.
@@ -229,7 +228,7 @@ mod tests {
         }
     }
 
-    /// First and last address of each range, and what is just outside where that is of another kind.
+    /// The first and last address of each range; the ranges cover all of IPv4.
     #[test]
     fn each_range_of_ipv4_has_its_kind_up_to_its_ends() {
         use Kind::{Loopback, Never, Private, Public};
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn we_never_call_ourselves() {
+    fn the_gateway_never_calls_itself() {
         let rule = |own: &str| AddressRule {
             private: true,
             loopback: true,
