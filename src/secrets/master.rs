@@ -18,8 +18,8 @@ use rustix::{
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::master_command;
-use crate::{config, runtime::files};
+use super::{master_command, settings::Settings};
+use crate::runtime::files;
 
 /// More than any spelling of a key has.
 pub(super) const TEXT_BYTES_MAX: u64 = 4096;
@@ -140,7 +140,7 @@ pub enum MasterKeyError {
 impl KeySource {
     /// Returns where the settings say that the key is.
     #[must_use]
-    pub fn of(settings: &config::Secrets, data_dir: &Path) -> Self {
+    pub fn of(settings: &Settings, data_dir: &Path) -> Self {
         if let Some((program, arguments)) = settings.master_key_command.split_first() {
             return Self::Command {
                 program: program.clone(),
@@ -370,19 +370,19 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn file(path: PathBuf) -> config::Secrets {
-        config::Secrets {
+    fn file(path: PathBuf) -> Settings {
+        Settings {
             master_key_file: Some(path),
-            ..config::Secrets::default()
+            ..Settings::default()
         }
     }
 
-    fn find(settings: &config::Secrets, dir: &Path) -> Result<Found, MasterKeyError> {
+    fn find(settings: &Settings, dir: &Path) -> Result<Found, MasterKeyError> {
         KeySource::of(settings, dir).find(&CancellationToken::new())
     }
 
     #[track_caller]
-    fn found(settings: &config::Secrets, dir: &Path) -> [u8; 32] {
+    fn found(settings: &Settings, dir: &Path) -> [u8; 32] {
         match find(settings, dir).unwrap() {
             Found::Key(key) => *key.bytes(),
             Found::Missing(file) => panic!("{file:?}"),
@@ -399,7 +399,7 @@ mod tests {
         let (own, named) = (dir.path().join("master.key"), dir.path().join("named"));
         symlink(&key, &own).unwrap();
         symlink(&key, &named).unwrap();
-        let refused = find(&config::Secrets::default(), dir.path()).unwrap_err();
+        let refused = find(&Settings::default(), dir.path()).unwrap_err();
         assert!(matches!(
             refused,
             MasterKeyError::File { doing: "read", .. }
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn the_file_is_made_once_for_the_owner_alone_and_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = config::Secrets::default();
+        let settings = Settings::default();
         let missing = find(&settings, dir.path()).unwrap();
         assert!(matches!(missing, Found::Missing(_)));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -461,9 +461,9 @@ mod tests {
     #[test]
     fn the_command_wins_over_the_environment_and_that_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut settings = config::Secrets {
+        let mut settings = Settings {
             master_key_env: Some("SYNCGATE_TEST_NO_SUCH_VARIABLE".into()),
-            ..config::Secrets::default()
+            ..Settings::default()
         };
         let refused = find(&settings, dir.path()).unwrap_err();
         assert!(matches!(refused, MasterKeyError::EnvMissing(_)));

@@ -15,6 +15,7 @@ mod master;
 mod master_command;
 mod room;
 mod sealed;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -35,6 +36,7 @@ use zeroize::Zeroizing;
 pub use draft::{Changes, Draft, PrepareError, Prepared, Used};
 pub use kept::Kept;
 pub use master::{Found, KeyFile, KeySource, MasterKey, MasterKeyError};
+pub use settings::Settings;
 pub use trial::{Commands, Trial};
 
 use crate::{
