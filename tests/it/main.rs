@@ -46,6 +46,7 @@ mod status;
 mod streams;
 mod tail;
 mod tokens;
+mod upgrade;
 mod users;
 mod verify;
 mod warnings;
