@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use syncgate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     model::record::{Headers, Record},
     runtime::clock::Clock,
     storage::{

@@ -13,7 +13,7 @@ use std::{
 };
 
 use syncgate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     model::{
         ids::{Offset, PartitionId},
         record::{Headers, Record},

@@ -31,7 +31,7 @@ pub use self::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ids::StreamName;
+use crate::{model::ids::StreamName, secrets, storage::local::LogSettings};
 
 /// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub struct Config {
     /// Data streams for subscribers.
     pub push: Push,
     /// Credentials at rest.
-    pub secrets: Secrets,
+    pub secrets: secrets::Settings,
     /// Log lines.
     pub logging: Logging,
     /// `GET /metrics`.
@@ -136,43 +136,6 @@ pub struct Data {
 impl Default for Data {
     fn default() -> Self {
         Self { dir: "data".into() }
-    }
-}
-
-/// `[log]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSettings {
-    /// Size of a journal file.
-    pub segment_bytes: u64,
-    /// Newest frames kept in memory for readers.
-    pub cache_bytes: usize,
-    /// Records waiting to be written; more are refused with 503.
-    pub queue_bytes_max: usize,
-    /// Commits waiting to be written; more are refused with 503.
-    pub queue_len_max: usize,
-    /// Commits remembered by their ids; a large batch counts as several.
-    pub dedup_len_max: usize,
-    /// How long a commit is remembered.
-    pub dedup_age_hours: u32,
-    /// What is to stay free on the disk; below it records from outside are refused with 507.
-    pub disk_free_bytes_min: u64,
-    /// Streams that can be made; more are refused with 507.
-    pub streams_max: usize,
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            cache_bytes: 16 << 20,
-            queue_bytes_max: 32 << 20,
-            queue_len_max: 16_384,
-            dedup_len_max: 100_000,
-            dedup_age_hours: 24,
-            disk_free_bytes_min: 256 << 20,
-            streams_max: 1_024,
-        }
     }
 }
 
@@ -395,18 +358,6 @@ impl Default for Retention {
             interval_seconds: 60,
         }
     }
-}
-
-/// `[secrets]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Secrets {
-    /// File with the master key (32 bytes as base64); made at first start. Absent: `<data.dir>/master.key`.
-    pub master_key_file: Option<PathBuf>,
-    /// Environment variable with the master key; wins over the file.
-    pub master_key_env: Option<String>,
-    /// Command that prints the master key (program and arguments); wins over both.
-    pub master_key_command: Vec<String>,
 }
 
 /// `[logging]`

@@ -6,7 +6,7 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 use crate::{
     storage::local::{Disk, DiskFile, RealDisk},
-    telemetry::metrics::latency,
+    runtime::latency,
 };
 
 /// The disk of this machine, measured.
@@ -21,7 +21,7 @@ impl Default for MeasuredDisk {
     fn default() -> Self {
         Self {
             disk: RealDisk,
-            sync_seconds: latency(),
+            sync_seconds: latency::histogram(),
             written_bytes: Counter::default(),
         }
     }

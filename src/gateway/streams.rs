@@ -281,7 +281,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::LogSettings,
+        storage::local::LogSettings,
         runtime::clock::Clock,
         storage::{
             Stream,

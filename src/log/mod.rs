@@ -1,7 +1,7 @@
 //! Streams of records: the only door to records for everything above the engine.
 //!
-//! Finds streams by name or id, chooses the partition of a key, and opens cursors. Who calls it: ingest, dispatch,
-//! retry, and the API for people.
+//! Finds streams by name or id, chooses the partition of a key (`partitioner`), and opens readers (`reader`). Callers:
+//! ingest, dispatch, retry, push and the API.
 
 mod partitioner;
 mod reader;
@@ -22,12 +22,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Streams {
     engine: Arc<dyn Engine>,
-    /// Where the next record without a key goes, over all streams: an even spread needs no more.
+    /// Counter for records without a key. One counter for all streams spreads them evenly enough.
     turn: Arc<AtomicU32>,
 }
 
 impl Streams {
-    /// Opens the door to an engine.
+    /// Makes a handle on an engine.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Streams {
         self.engine.stream(name)
     }
 
-    /// Returns the stream that a person means: by name, or by the `ocid` given to it.
+    /// Returns the stream of that name or `ocid`.
     #[must_use]
     pub fn resolve(&self, text: &str) -> Option<Arc<Stream>> {
         let named = text.parse().ok().and_then(|name| self.engine.stream(&name));
@@ -60,7 +60,7 @@ impl Streams {
         })
     }
 
-    /// Returns the partition for a record: by key as Kafka's default partitioner, without one in turn.
+    /// Returns the partition for a record: by its key as Kafka's default partitioner does, or round-robin without a key.
     #[must_use]
     pub fn partition_for(&self, stream: &Stream, key: &[u8]) -> PartitionId {
         let partition = match (stream.partitions, key) {
@@ -77,7 +77,7 @@ impl Streams {
         }
     }
 
-    /// Returns the partition that a key has where there are so many.
+    /// Returns the partition of a key among `partitions`.
     #[must_use]
     pub fn partition_of(key: &[u8], partitions: u16) -> Partition {
         Partition(partitioner::partition(key, partitions))

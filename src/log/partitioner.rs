@@ -1,5 +1,5 @@
-//! From key to partition: murmur2 with the seed and the mask of Kafka's default partitioner, so that a Kafka client that
-//! chooses partitions itself chooses the same ones.
+//! The partition of a key: murmur2 with the seed and the mask of Kafka's default partitioner. A Kafka client that chooses
+//! partitions itself then chooses the same ones.
 
 /// Returns the partition of a key; `partitions` is at least 1.
 pub(super) fn partition(key: &[u8], partitions: u16) -> u16 {

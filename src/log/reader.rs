@@ -1,4 +1,4 @@
-//! Reading on from a position, and waiting at the tail.
+//! A reader of one partition: reads from a position on, and waits at the tail.
 
 use std::sync::Arc;
 
@@ -33,21 +33,21 @@ impl LogReader {
         }
     }
 
-    /// Returns the offset that is read next.
+    /// Returns the next offset.
     #[must_use]
     pub fn next(&self) -> Offset {
         self.next
     }
 
-    /// Goes on at `offset`.
+    /// Moves to `offset`.
     pub fn seek(&mut self, offset: Offset) {
         self.next = offset;
     }
 
-    /// Returns the next records and moves behind them; an empty page at the tail.
+    /// Returns the next records and moves past them; an empty page at the tail.
     ///
     /// # Errors
-    /// As [`crate::storage::Log::read`]; the cursor has not moved then.
+    /// As [`crate::storage::Log::read`]; the reader has then not moved.
     pub async fn read(&mut self, bytes_max: usize) -> Result<Page, ReadError> {
         let page = self.engine.read(self.of, self.next, bytes_max).await?;
         self.next = self.next.max(page.next);
@@ -60,7 +60,7 @@ impl LogReader {
     /// [`ReadError::PartitionUnknown`] if the stream was deleted meanwhile.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the call is dropped.
+    /// Dropping the call loses nothing.
     pub async fn ready(&mut self) -> Result<(), ReadError> {
         let next = self.next;
         let moved = self.tail.wait_for(|tail| *tail > next).await;

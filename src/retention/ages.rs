@@ -1,7 +1,7 @@
-//! How old records are, by a clock that can be set.
+//! Ages of records by a wall clock that may jump.
 //!
-//! Ages count only time that has really passed: by the monotonic clock while the gateway runs, and by the wall clock from
-//! one run to the next, up to [`DOWN_MAX`]. What the wall clock jumped beyond that is a gap, which no record grows older by.
+//! Clock jumps do not age records. Within a run ages follow the monotonic clock. From one run to the next they follow the
+//! wall clock, up to [`DOWN_MAX`]. A larger difference of the wall clock is a gap, which adds no age.
 //!
 //! ```text
 //! wall clock   2026-11-01 ──────► 2026-11-03 │ gap │ 2096-01-01 ─► 2096-01-02 │ gap │ 2026-11-04 ──────► now
@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::runtime::clock::Timestamp;
 
-/// What the wall clock may differ from the monotonic one in a run before that is a jump.
+/// Difference between wall clock and monotonic clock that counts as a jump.
 const JUMP_MAX: Duration = Duration::from_secs(3_600);
-/// A gateway that was off for longer has been off for that long, as far as ages go.
+/// The longest time between two runs that counts as age.
 const DOWN_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// Gaps that are known; beyond that the oldest one counts as time that has passed.
+/// Bound of known gaps. Beyond it the oldest gap counts as passed time.
 const GAPS_LEN_MAX: usize = 64;
 
 /// What is known of the wall clock. Stored as JSON, so members are only ever added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ages {
-    /// What the wall clock said when it was last looked at, in µs.
+    /// The wall clock at the last look, in µs.
     seen: u64,
     /// Jumps of the wall clock, oldest first.
     gaps: Vec<ClockJump>,
@@ -38,11 +38,11 @@ struct ClockJump {
 }
 
 impl Ages {
-    /// Begins with a wall clock that nothing is known of.
+    /// Begins without knowledge of the wall clock.
     pub(super) fn begin(now: Timestamp) -> Self {
         Self {
             seen: now.0,
-            // Whatever was written before may have been written just now, under another time.
+            // Older records may have been written just now under a wrong clock, so a gap covers all earlier times.
             gaps: vec![ClockJump { from: 0, to: now.0 }],
         }
     }

@@ -1,17 +1,17 @@
-//! Retention: removes records that are older, or more, than their stream keeps.
+//! Retention: trims records beyond the age or the size that their stream retains.
 //!
-//! A stream's own bounds win over those of its kind (`[retention]`). Age is time that has really passed, whatever the
-//! wall clock does (`ages`). Who reads a stream decides what holds records back:
+//! A stream's own bounds win over those of its kind (`[retention]`). Clock jumps do not age records (`ages`). The readers of a
+//! stream decide which records are held back:
 //!
 //! | reader | class | |
 //! |---|---|---|
-//! | dispatch | must | a record of the source stream stays until it has an end |
-//! | retries, cursors | may | hold nothing back; a position that is gone is told |
+//! | dispatch | must | a record of the source stream stays until it is settled |
+//! | retries, cursors | may | hold nothing back; a trimmed position is reported to the reader |
 //!
-//! A record that is removed from an error stream without an end counts as expired in the ledger, and is told in the log.
-//! The log gives the space back (`storage::local::space::reclaim`), so removal is a mark, made durable first.
+//! An open record that is trimmed from an error stream counts as expired in the ledger, and the log names it. A trim is only
+//! a durable mark; the engine frees the space later (`storage::local::space::reclaim`).
 //!
-//! Who calls it: `gateway` runs it.
+//! `gateway` runs it.
 
 mod ages;
 
@@ -33,12 +33,12 @@ use crate::{
     storage::{Commit, CommitError, Health, Keep, ReadError, StateChange, StateEntry, Stream},
 };
 
-/// Where the state has what is known of the wall clock.
+/// State key of the known wall clock.
 const AGES_KEY: &str = "retention/ages";
-/// What is known of the wall clock is stored this often, and whenever it jumps.
+/// How often the known wall clock is stored; also after each jump.
 const NOTE_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
-/// Removes what is too old or too much.
+/// Trims streams to their bounds.
 #[derive(Debug)]
 pub struct Retention {
     streams: Streams,
@@ -46,11 +46,11 @@ pub struct Retention {
     settings: Followed<config::Retention>,
     clock: Clock,
     ages: Option<Ages>,
-    /// What the clock said when that was stored.
+    /// The wall clock at that time.
     noted: Timestamp,
 }
 
-/// Why a pass ended before its end; the next one goes on.
+/// Why a pass stopped early; the next pass continues.
 #[derive(Debug, thiserror::Error)]
 enum PassError {
     #[error(transparent)]
@@ -78,7 +78,7 @@ impl Retention {
         }
     }
 
-    /// Looks at all streams, again and again, until `stop` fires.
+    /// Checks all streams periodically, until `stop` fires.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut looked: Option<Instant> = None;
         loop {
@@ -97,9 +97,9 @@ impl Retention {
         }
     }
 
-    /// Looks at all streams once, `passed` after the time before in this run.
+    /// Checks all streams once, `passed` after the last check of this run.
     async fn pass(&mut self, passed: Option<Duration>) -> Result<(), PassError> {
-        // A full disk takes a trim, for that is what gives space back; a stopped log takes nothing.
+        // A full disk still takes trims, because they free space. A stopped log takes nothing.
         if let Health::Stopped(_) = &*self.streams.engine().health().borrow() {
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Looks at the clock and remembers what it says.
+    /// Reads the clock and stores what is known of it.
     async fn look(
         &mut self,
         now: Timestamp,
@@ -151,7 +151,7 @@ impl Retention {
             };
             match engine.commit(note).await {
                 Ok(_) => self.noted = now,
-                // Without space for it there is still one for trims.
+                // A disk without space for this may still have space for trims.
                 Err(CommitError::DiskFull | CommitError::StateFull { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -2,7 +2,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     model::record::{Headers, Record},
     storage::{
         Append, AppendKind, Epoch, Log, NewSettlement, Settle, StreamConfig,

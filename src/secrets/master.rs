@@ -1,7 +1,7 @@
 //! The master key: from a command, else from the environment, else from a file.
 //!
-//! A missing file is made by a start, but only where nothing is sealed yet: [`KeySource::find`] makes none, and the caller
-//! keeps a new key ([`MasterKey::keep`]) once nothing speaks against it.
+//! A start makes a missing file, but only while nothing is sealed. [`KeySource::find`] makes none; the caller checks the
+//! stored secrets first and then writes a new key ([`MasterKey::keep`]).
 
 use std::{
     fmt, fs,
@@ -18,10 +18,10 @@ use rustix::{
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::master_command;
-use crate::{config, runtime::files};
+use super::{master_command, settings::Settings};
+use crate::runtime::files;
 
-/// More than any spelling of a key has.
+/// More bytes than any encoding of a key has.
 pub(super) const TEXT_BYTES_MAX: u64 = 4096;
 
 /// Where the master key comes from.
@@ -47,16 +47,16 @@ pub struct KeyFile {
     links: Links,
 }
 
-/// The result of a look for the key.
+/// Result of [`KeySource::find`].
 #[derive(Debug)]
 pub enum Found {
     /// The key.
     Key(MasterKey),
-    /// Its file is not there.
+    /// The file is missing.
     Missing(KeyFile),
 }
 
-/// 32 bytes from which all keys of the secrets come. Wiped from memory when dropped.
+/// 32 bytes from which all keys of the secrets are derived. Wiped from memory when dropped.
 pub struct MasterKey {
     bytes: Zeroizing<[u8; 32]>,
 }
@@ -67,13 +67,13 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// Why there is no master key. None of the texts holds a part of it.
+/// Why there is no master key. No text contains a part of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterKeyError {
-    /// The environment variable that the settings name is not there.
+    /// The environment variable of the settings is not set, or is empty.
     #[error("environment variable {0} with the master key is not set, or is empty")]
     EnvMissing(String),
-    /// The file is not there, and sealed tokens need it.
+    /// The file is missing, and sealed tokens need it.
     #[error(
         "the master key file {} is missing, and tokens are sealed with it ({sealed_len}); put it back, or give these tokens \
          up: `syncgate doctor --data {} --forget-secrets`; no new key was made",
@@ -83,7 +83,7 @@ pub enum MasterKeyError {
     Missing {
         /// Where the file should be.
         path: PathBuf,
-        /// How many tokens are sealed.
+        /// Number of sealed tokens.
         sealed_len: usize,
         /// The data directory with these tokens.
         data_dir: PathBuf,
@@ -100,21 +100,21 @@ pub enum MasterKeyError {
         /// The data directory with these tokens.
         data_dir: PathBuf,
     },
-    /// The command could not be run, failed, or took longer than 30 s.
+    /// The command did not start, failed, or took longer than 30 s.
     #[error("the master key command {program} {what}")]
     Command {
         /// Its first word.
         program: String,
-        /// What it did.
+        /// What the command did, for example `failed`.
         what: String,
     },
-    /// What was found is no key.
+    /// The value is not a key.
     #[error("the master key from {from} is not 32 bytes as base64; put the right key there")]
     Malformed {
         /// Where it came from.
         from: String,
     },
-    /// Others than the owner may read or write the file.
+    /// Users other than the owner may read or write the file.
     #[error("the master key file {} is open to others (mode {mode:o}); chmod 600 it", path.display())]
     Exposed {
         /// The file.
@@ -129,7 +129,7 @@ pub enum MasterKeyError {
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The system gave no random numbers.
@@ -138,9 +138,9 @@ pub enum MasterKeyError {
 }
 
 impl KeySource {
-    /// Returns where the settings say that the key is.
+    /// Returns the source of the key by the settings.
     #[must_use]
-    pub fn of(settings: &config::Secrets, data_dir: &Path) -> Self {
+    pub fn of(settings: &Settings, data_dir: &Path) -> Self {
         if let Some((program, arguments)) = settings.master_key_command.split_first() {
             return Self::Command {
                 program: program.clone(),
@@ -161,8 +161,8 @@ impl KeySource {
 
     /// Finds the key.
     ///
-    /// Blocks for as long as the command takes, 30 s at most; call it before the runtime serves anyone. When `stop` fires, the
-    /// command is ended: it must not outlive the process that asked.
+    /// Blocks while the command runs, 30 s at most, so call it before the runtime serves requests. When `stop` fires, the
+    /// command is killed, because it must not outlive its caller.
     ///
     /// # Errors
     /// Each variant of [`MasterKeyError`] says what to change.
@@ -183,7 +183,7 @@ impl KeySource {
     }
 }
 
-/// An argument of the command may be a secret, so only its program is shown.
+/// Shows only the program of a command, because an argument may be a secret.
 impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -204,7 +204,7 @@ impl KeyFile {
     /// Name of the file in a data directory.
     pub const NAME: &str = "master.key";
 
-    /// The file that lies in a data directory if the settings name none.
+    /// Returns the default file in a data directory.
     #[must_use]
     pub fn in_dir(data_dir: &Path) -> Self {
         Self {
@@ -221,7 +221,7 @@ impl KeyFile {
 }
 
 impl MasterKey {
-    /// Makes a new key, which no file has yet.
+    /// Makes a new key and writes no file.
     ///
     /// # Errors
     /// [`MasterKeyError::NoRandom`].
@@ -231,7 +231,7 @@ impl MasterKey {
         Ok(Self { bytes })
     }
 
-    /// Takes a key that the caller has.
+    /// Makes a key of these bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self {
@@ -239,15 +239,15 @@ impl MasterKey {
         }
     }
 
-    /// Writes the key to a new file, readable by its owner alone. The file is durable when this returns, so that no secret is
-    /// ever sealed with a key that a crash could take away.
+    /// Writes the key to a new file, for its owner alone. The file is durable on return, so that a crash never loses the key
+    /// of a sealed secret.
     ///
     /// # Errors
     /// [`MasterKeyError::File`], also for a file that another process has made meanwhile.
     pub fn keep(&self, file: &KeyFile) -> Result<(), MasterKeyError> {
         let text = Zeroizing::new(BASE64.encode(&*self.bytes) + "\n");
         let written = write_file(&file.path, text.as_bytes()).and_then(|()| {
-            // Two processes that make the file at the same moment may exchange the files that they write beside it.
+            // Read back, because two processes may write the same file beside it, and rename each other's.
             match fs::read(&file.path)? == text.as_bytes() {
                 true => Ok(()),
                 false => Err(io::ErrorKind::AlreadyExists.into()),
@@ -275,12 +275,12 @@ impl MasterKey {
     }
 }
 
-/// What a link in the place of the file is.
+/// How a symbolic link in place of the file is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Links {
-    /// Somebody named the file, and mounted secrets are links.
+    /// The settings name the file, and mounted secrets are often links.
     Followed,
-    /// Nobody but us makes the file of that name.
+    /// Only the gateway makes the file of that name, so a link is suspicious.
     Refused,
 }
 
@@ -297,7 +297,7 @@ fn read_file(file: &KeyFile) -> Result<Option<Zeroizing<String>>, MasterKeyError
     };
     let file = match files::open(fs::OpenOptions::new().read(true), flags, path) {
         Ok(file) => file,
-        // A link that leads nowhere names a key that is elsewhere, perhaps not mounted yet.
+        // A dangling link is an error and not a missing file: its key may not be mounted yet.
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() =>
         {
@@ -319,13 +319,13 @@ fn read_file(file: &KeyFile) -> Result<Option<Zeroizing<String>>, MasterKeyError
     Ok(Some(text))
 }
 
-/// A text with room for any key: one that grows leaves copies of its beginning in memory.
+/// Returns a text with room for any key. A text that grows would leave copies of its beginning in memory.
 pub(super) fn empty_text() -> Zeroizing<String> {
     let room = usize::try_from(TEXT_BYTES_MAX).unwrap_or_default();
     Zeroizing::new(String::with_capacity(room + 1))
 }
 
-/// Writes beside the file and renames, so that a crash leaves a whole key or none. A key that is there stays.
+/// Writes a new file and renames it, so that a crash leaves a whole key or none. An existing key stays.
 fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -370,19 +370,19 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn file(path: PathBuf) -> config::Secrets {
-        config::Secrets {
+    fn file(path: PathBuf) -> Settings {
+        Settings {
             master_key_file: Some(path),
-            ..config::Secrets::default()
+            ..Settings::default()
         }
     }
 
-    fn find(settings: &config::Secrets, dir: &Path) -> Result<Found, MasterKeyError> {
+    fn find(settings: &Settings, dir: &Path) -> Result<Found, MasterKeyError> {
         KeySource::of(settings, dir).find(&CancellationToken::new())
     }
 
     #[track_caller]
-    fn found(settings: &config::Secrets, dir: &Path) -> [u8; 32] {
+    fn found(settings: &Settings, dir: &Path) -> [u8; 32] {
         match find(settings, dir).unwrap() {
             Found::Key(key) => *key.bytes(),
             Found::Missing(file) => panic!("{file:?}"),
@@ -399,7 +399,7 @@ mod tests {
         let (own, named) = (dir.path().join("master.key"), dir.path().join("named"));
         symlink(&key, &own).unwrap();
         symlink(&key, &named).unwrap();
-        let refused = find(&config::Secrets::default(), dir.path()).unwrap_err();
+        let refused = find(&Settings::default(), dir.path()).unwrap_err();
         assert!(matches!(
             refused,
             MasterKeyError::File { doing: "read", .. }
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn the_file_is_made_once_for_the_owner_alone_and_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = config::Secrets::default();
+        let settings = Settings::default();
         let missing = find(&settings, dir.path()).unwrap();
         assert!(matches!(missing, Found::Missing(_)));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -461,9 +461,9 @@ mod tests {
     #[test]
     fn the_command_wins_over_the_environment_and_that_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut settings = config::Secrets {
+        let mut settings = Settings {
             master_key_env: Some("SYNCGATE_TEST_NO_SUCH_VARIABLE".into()),
-            ..config::Secrets::default()
+            ..Settings::default()
         };
         let refused = find(&settings, dir.path()).unwrap_err();
         assert!(matches!(refused, MasterKeyError::EnvMissing(_)));

@@ -1,13 +1,16 @@
-//! Secrets: the tokens that targets want to see, kept by name, sealed at rest, never printed.
+//! Secrets: the tokens for targets, kept by name, sealed at rest, never printed.
 //!
 //! A source presents a token in a request header; ingest stores it here in the commit that stores the record. Each
 //! other token under a name is a new version, and a record keeps the version it came with. A version is bound to the
-//! targets (scheme, host, port) that it was presented for: who presents a token adds a target, who only names it
-//! cannot. Who calls: ingest ([`Secrets::draft`], [`Secrets::allowed`]) and the call of a target ([`Secrets::reveal`]).
+//! targets (scheme, host, port) that it was presented for. A submission with the token adds a target; one with only the
+//! name cannot. Callers: ingest ([`Secrets::draft`], [`Secrets::allowed`]) and `dispatch/call` ([`Secrets::reveal`]).
 //!
-//! What is bounded: what all of it takes, by its share of the state (`storage::shares`); for each secret the targets, and
-//! the tokens by which an older version is found again (`index.rs`). When the share is full, versions that no open record
-//! needs give way to new ones (`room.rs`).
+//! Bounds: the share of the state for all secrets (`storage::shares`); for each secret its targets, and the tokens that
+//! find an older version again (`version_index`). When the share is full, new versions replace versions that no open
+//! record needs (`room`).
+//!
+//! `draft` prepares the changes of a submission, `sealed` seals values. `master` finds the master key, `master_command`
+//! runs its command, `trial` tries the key without a start, `kept` reads secrets of a directory at rest.
 
 mod draft;
 mod kept;
@@ -15,6 +18,7 @@ mod master;
 mod master_command;
 mod room;
 mod sealed;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -35,6 +39,7 @@ use zeroize::Zeroizing;
 pub use draft::{Changes, Draft, PrepareError, Prepared, Used};
 pub use kept::Kept;
 pub use master::{Found, KeyFile, KeySource, MasterKey, MasterKeyError};
+pub use settings::Settings;
 pub use trial::{Commands, Trial};
 
 use crate::{
@@ -50,13 +55,13 @@ use self::{
     version_index::{KEY_CHECK, PASSED, Version, VersionIndex, index_key, version_key},
 };
 
-/// Longest token, in bytes: what a request header can hold.
+/// Longest token in bytes, bounded by a request header.
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// Tokens of which it is remembered that nothing about them needs storing.
+/// Number of cached tokens that need no further storing.
 const HOT_LEN_MAX: usize = 4096;
 /// Opened values kept for calls.
 const OPENED_LEN_MAX: usize = 256;
-/// Heads kept parsed.
+/// Number of parsed indexes in memory.
 const HEADS_LEN_MAX: usize = 256;
 
 /// Handle to all secrets. Clones share everything.
@@ -68,9 +73,9 @@ pub struct Secrets {
 struct SecretStore {
     engine: Arc<dyn Engine>,
     keys: Keys,
-    /// Held by the one submission that looks for room.
+    /// Held by the one submission that searches for room.
     room: tokio::sync::Mutex<Room>,
-    /// Versions that gave way to newer ones.
+    /// Number of versions that were replaced to make room.
     gone: Counter,
     /// By digest of source, name, token and target: what [`Draft::add`] answered when nothing was to be stored.
     hot: Mutex<Cache<[u8; 32], Used>>,
@@ -86,10 +91,10 @@ impl fmt::Debug for SecretStore {
     }
 }
 
-/// A index and the revision it has.
+/// An index and its revision.
 type IndexAt = (u64, Arc<VersionIndex>);
 
-/// A index was changed behind our back. Its versions keep their values; the name does not begin anew.
+/// The stored index was changed from outside. Its versions keep their values, and the name does not start again at 1.
 #[derive(Clone, Copy, Debug)]
 struct HeadUnreadable;
 
@@ -98,7 +103,7 @@ struct Opened {
     targets: BTreeSet<String>,
 }
 
-/// Why the secrets cannot be used; the gateway does not start then.
+/// Why the secrets cannot be used. The gateway then does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The secrets were sealed with another key.
@@ -120,15 +125,15 @@ pub enum RevealError {
     /// There is no secret of that name, or no such version.
     #[error("there is no such secret")]
     Unknown,
-    /// It is bound to other targets; nobody presented it for this one.
+    /// The secret was never presented for this target.
     #[error("the secret is not bound to this target")]
     NotForTarget,
-    /// What is stored does not open: it was changed behind our back.
+    /// The stored value does not open, because it was changed from outside.
     #[error("the stored secret does not open")]
     Unreadable,
 }
 
-/// A secret's value: derefs to the text of the header. Wiped from memory when the last holder and the cache let go.
+/// A secret's value; derefs to the text of the header. Wiped from memory when the last copy is dropped.
 #[derive(Clone)]
 pub struct Revealed(Arc<Opened>);
 
@@ -153,10 +158,10 @@ pub fn name_is_valid(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(legal)
 }
 
-/// How derived names begin, and how long they are.
+/// Prefix and length of derived names.
 const DERIVED: (&str, usize) = ("auto-", 25);
 
-/// Returns whether no message can be expected to name this secret: its name was derived from its token.
+/// Returns whether the name was derived from the token, so that no message names the secret.
 #[must_use]
 pub fn is_derived(name: &str) -> bool {
     name.starts_with(DERIVED.0) && name.len() == DERIVED.1
@@ -216,13 +221,13 @@ impl Secrets {
         versions.count()
     }
 
-    /// Counts versions that gave way to newer ones; shown by whoever shows metrics.
+    /// Returns the counter of versions that were replaced to make room. The gateway exports it.
     #[must_use]
     pub fn gone(&self) -> &Counter {
         &self.shared.gone
     }
 
-    /// Takes note that the changes of a draft were stored: what gave way is not kept in memory either.
+    /// Notes that the changes of a draft were stored, and drops replaced versions from memory.
     pub fn stored(&self, gone: &[Arc<str>]) {
         for key in gone {
             self.shared.opened().remove(key);
@@ -230,16 +235,15 @@ impl Secrets {
         }
     }
 
-    /// Takes note that a commit was refused as [`CommitError::StateConflict`] over that value, so that the next draft
-    /// looks at what is stored.
+    /// Notes that a commit was refused as [`CommitError::StateConflict`] for that value. The next draft then reads the stored
+    /// value.
     pub fn conflicted(&self, key: &str) {
         if key.starts_with(shares::TOKENS_PREFIX) {
             lock(&self.shared.hot).retain(|used: &Used| *used.state_key != *key);
         }
     }
 
-    /// Begins to take note of a token that came with a submission; nothing is stored before the caller commits
-    /// [`Draft::into_changes`].
+    /// Begins a draft for a submission. Nothing is stored before the caller commits [`Draft::into_changes`].
     #[must_use]
     pub fn draft<'a>(&'a self, source: &'a str, token: &'a str) -> Draft<'a> {
         Draft::new(&self.shared, source, token)
@@ -327,7 +331,7 @@ impl Secrets {
         let sealed = BASE64.decode(stored.sealed.as_bytes()).unwrap_or_default();
         let value = self.shared.keys.open(&sealed, &about);
         let value = value.ok_or(RevealError::Unreadable)?;
-        // Only now is the list of targets known to be the one that was sealed.
+        // Opening the value has proved that the list of targets is the sealed one, so check the target only now.
         if !stored.targets.contains(&target) {
             return Err(RevealError::NotForTarget);
         }
@@ -395,7 +399,7 @@ impl SecretStore {
     }
 }
 
-/// The caches stay usable after a panic: each change to one is a single call.
+/// The caches stay usable after a panic, because each change is a single call.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,19 +1,16 @@
-//! Room for new tokens: when their share of the state is full, the oldest versions that no open record needs give way.
+//! Room for new tokens. When their share of the state is full, new versions replace the oldest ones without an open record.
 //!
-//! A search looks through the open records of all streams once, notes which versions they name, and leaves the others as
-//! candidates. They go one by one, each in the commit that stores the new version, on condition that no record has
-//! referred to them since the search began ([`Commit::unreferred_since`]): whatever moved or came in while the search
-//! was reading keeps its version.
+//! A search reads the open records of all streams once and notes the versions that they name. The other versions are
+//! candidates. A commit that stores a new version removes one, on condition that no record has referred to it since the
+//! search began ([`Commit::unreferred_since`]). So records that came or moved during the search keep their versions.
 //!
-//! Order: versions that a newer one has replaced, and those of derived names, which no message can name; the oldest
-//! first. The newest version of a named secret goes only when nothing else is left, and not while an open record names
-//! the secret: messages that bring no token count on it.
+//! Order, oldest first: superseded versions, and versions of derived names, which no message can name. The newest version
+//! of a named secret goes last, and never while an open record names the secret, because messages without a token use it.
 //!
-//! A record that cannot be read may need any version that is older than it, so a search that meets one ends with nothing.
-//! The answer says so ([`PrepareError::RecordsUnreadable`]), because no delivery makes room then.
+//! An unreadable record may need any older version, so a search that meets one finds no candidates. The error says so
+//! ([`PrepareError::RecordsUnreadable`]), because no delivery makes room then.
 //!
-//! A search is bounded by [`TURN`] for each submission; the next one goes on with it. It takes a tenth of the time at
-//! most, however often a token is refused.
+//! A submission searches for at most [`TURN`]; the next one continues. Searches take at most a tenth of the time.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

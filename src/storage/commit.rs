@@ -1,4 +1,4 @@
-//! What one commit holds, and what it is answered.
+//! A commit, its parts, and its answer.
 
 use std::sync::Arc;
 
@@ -18,66 +18,67 @@ use super::{
     streams::{Epoch, Stream},
 };
 
-/// What is stored together.
+/// Changes that are stored together.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Records to append.
     pub appends: Vec<Append>,
-    /// Records that have ended.
+    /// Settlements of records.
     pub settles: Vec<Settle>,
     /// Values to set or remove.
     pub state: Vec<StateChange>,
-    /// How a repetition is recognised; all appends are then to one stream, and there is at least one.
+    /// Identifies repetitions of this commit. All appends are then to one stream, and there is at least one.
     pub dedup: Option<Dedup>,
-    /// If given, the commit is refused when a record that was stored at that time or later refers to a value that `state`
-    /// removes. The time is that of an earlier commit without records, answered since this engine was opened.
+    /// If given, the commit is refused when a record stored at that time or later refers to a value that `state` removes.
+    /// The time is that of an earlier commit without records, answered since this engine was opened.
     pub unreferred_since: Option<Timestamp>,
 }
 
-/// By what a commit is recognised that is made again: the second one changes nothing, whatever it holds, and is answered
-/// as the first one was.
+/// Identifies a commit, so that a repetition is recognised. The repetition changes nothing and gets the answer of the first
+/// commit, even if its contents differ.
 ///
-/// How long, and how many, an engine remembers is bounded by its settings. A stream that goes takes its ids along.
+/// Settings bound the number of remembered ids and their age. A deleted stream loses its ids.
 #[derive(Clone, Debug)]
 pub struct Dedup {
     /// The same id for another stream is another commit.
     pub id: DedupId,
-    /// What whoever repeats it is to be told, at most [`REPLY_BYTES_MAX`](super::REPLY_BYTES_MAX) bytes; the engine does not look at it.
+    /// The reply to repetitions, at most [`REPLY_BYTES_MAX`](super::REPLY_BYTES_MAX) bytes, opaque to the engine.
     pub reply: Bytes,
 }
 
-/// Records for one partition; they get offsets one behind the other.
+/// Records for one partition; they get consecutive offsets.
 #[derive(Clone, Debug)]
 pub struct Append {
-    /// Where to.
+    /// The partition.
     pub of: PartitionId,
-    /// What, at least one.
+    /// The records, at least one.
     pub records: Vec<Record>,
-    /// How they came about, for the books.
+    /// The origin of the records, for the books.
     pub kind: AppendKind,
-    /// Names of state values that these records need for as long as they are open (their secrets). Where the records
-    /// come from outside, each must be there, or be set by the same commit: else [`CommitError::StateConflict`](super::CommitError::StateConflict).
+    /// Names of state values that these records need while they are open (their secrets). For records from outside, each
+    /// value must exist or be set by the same commit. Otherwise the commit is refused as
+    /// [`CommitError::StateConflict`](super::CommitError::StateConflict).
     pub refers: Vec<Arc<str>>,
 }
 
-/// How a record came into its stream.
+/// The origin of a record in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum AppendKind {
     /// A source sent it.
     Accepted = 0,
-    /// Its dispatch failed; the commit ends the origin as `Routed`.
+    /// Its dispatch failed; the same commit settles the original as `Routed`.
     Routed = 1,
-    /// Its retry failed; the commit ends the older copy as `Moved`.
+    /// Its retry failed; the same commit settles the older copy as `Moved`.
     Moved = 2,
-    /// Replaying a record that had ended before failed; nothing ends with it.
+    /// The replay of a settled record failed; this settles nothing.
     ReplayFailed = 3,
     /// It came back from an archive.
     Restored = 4,
 }
 
 impl AppendKind {
-    /// Returns whether such a record is new to the gateway, and not a copy of one that it has.
+    /// Returns whether such a record is new to the gateway, and not a copy of another record.
     #[must_use]
     pub fn is_from_outside(self) -> bool {
         matches!(self, Self::Accepted | Self::Restored)
@@ -97,31 +98,31 @@ impl AppendKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DedupId(pub [u8; 16]);
 
-/// How a record ended.
+/// The settlement of one record, as a caller asks for it.
 #[derive(Clone, Debug)]
 pub struct Settle {
     /// Its partition.
     pub of: PartitionId,
     /// Its offset.
     pub offset: Offset,
-    /// Its end.
+    /// How the record is settled.
     pub end: NewSettlement,
-    /// How many calls were made for it.
+    /// Number of attempts.
     pub attempts: u32,
     /// The last HTTP status, if a target answered.
     pub status: Option<u16>,
-    /// The lease under which this is said.
+    /// The lease of the caller on the partition.
     pub epoch: Epoch,
 }
 
-/// An end, before the engine has given the copy its offset.
+/// A settlement, before the engine has given the copy its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewSettlement {
-    /// The target took it.
+    /// The target accepted it.
     Delivered,
-    /// A rule left it out.
+    /// A dispatch rule filtered it out.
     Filtered,
-    /// A person gave it up.
+    /// An operator discarded it.
     Discarded,
     /// First record of `Commit::appends[append]` is its copy in an error stream.
     Routed {
@@ -138,16 +139,16 @@ pub enum NewSettlement {
 /// An end as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// The target took it.
+    /// The target accepted it.
     Delivered,
-    /// A rule left it out.
+    /// A dispatch rule filtered it out.
     Filtered,
     /// It failed, and a copy is in an error stream.
     Moved {
         /// Stream and offset of the copy, in the partition of the record's own number; `None` if that stream is gone.
         copy: Option<(StreamId, Offset)>,
     },
-    /// A person gave it up.
+    /// An operator discarded it.
     Discarded,
 }
 
@@ -158,7 +159,7 @@ pub struct StateChange {
     pub key: Arc<str>,
     /// The new value; `None` removes.
     pub value: Option<Bytes>,
-    /// The revision that must be there: `Some(0)` = no such value, `None` = whatever there is.
+    /// The revision that the value must have: `Some(0)` = no such value, `None` = any.
     pub expected: Option<u64>,
 }
 
@@ -174,16 +175,16 @@ pub struct StateEntry {
 /// Answer to a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The commit's time, also that of its records.
+    /// Time of the commit and of its records.
     pub time: Timestamp,
     /// For each append, in order.
     pub appends: Vec<Appended>,
-    /// The reply of an earlier commit with the same [`DedupId`]: all of this is the answer to that one, which may have had
-    /// other appends, and nothing was stored now.
+    /// The reply of an earlier commit with the same [`DedupId`]. If set, nothing was stored now, and the other members are
+    /// the answer to that earlier commit.
     pub repeats: Option<Bytes>,
 }
 
-/// Where the records of an append are.
+/// The offsets of the records of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Their partition.
@@ -194,39 +195,39 @@ pub struct Appended {
     pub len: u64,
 }
 
-/// What the removal of a stream, or of its records, does about those that have no end.
+/// How a deletion or a purge treats open records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenRecords {
-    /// It is refused.
+    /// The request is refused.
     Refuse,
-    /// They go with the others, and count as discarded.
+    /// They are removed too, and count as discarded.
     Drop,
 }
 
 /// Why a stream was purged. Stored as JSON in the journal, so members are only ever added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PurgeNote {
-    /// The reason that was given.
+    /// The reason that the caller gave.
     pub reason: String,
-    /// Who gave it; `None` where nobody has a name.
+    /// Name of the user; `None` on a gateway without users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
-/// What a purge has removed.
+/// Result of a purge.
 #[derive(Clone, Debug)]
 pub struct Purged {
-    /// The stream as it is now.
+    /// The stream after the purge.
     pub stream: Arc<Stream>,
     /// By number of the partition.
     pub partitions: Vec<PurgedPartition>,
 }
 
-/// What a purge has removed of a partition.
+/// Records that a purge has removed from a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PurgedPartition {
-    /// The bounds before it; behind it all begins at the tail.
+    /// The bounds before the purge. Afterwards the partition begins at this tail.
     pub bounds: Bounds,
-    /// How many of the records had no end.
+    /// Number of open records among them.
     pub discarded: u64,
 }

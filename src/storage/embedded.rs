@@ -1,4 +1,7 @@
-//! The engine as its callers see it: opened, asked, closed.
+//! The embedded engine: implements the traits on one directory (`local`).
+//!
+//! Calls that store go through a queue to one writer thread. Reads take a lock on the view of durable data, or go to the
+//! blocking pool where they need the disk.
 
 use std::{
     ops::{Bound, Range},
@@ -16,21 +19,23 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     model::ids::{Incarnation, Offset, PartitionId, StreamId, StreamName},
-    runtime::clock::{Clock, Timestamp},
+    runtime::{
+        clock::{Clock, Timestamp},
+        latency::histogram,
+    },
     storage::{
         Append, Caps, Commit, CommitError, Committed, DedupId, Health, Keep, LeaseEvent, Leases,
         Ledger, Log, OpenRecords, Page, PartitionStatus, PurgeNote, Purged, ReadError, Settle,
         Settled, SettledOffsets, Space, State, StateEntry, Stream, StreamBounds, StreamConfig,
         StreamError, shares::ShareBytes,
     },
-    telemetry::metrics::latency,
 };
 
 use super::local::{
     OpenError, Options,
     disk::Disk,
     lock::{self, DirLock},
-    open::opening::{self, Opened, Workers},
+    open::opening::{self, Opened, Workers, join},
     read::reader::RecordReader,
     shared::EngineState,
     space::housekeeper::Housekeeper,
@@ -41,8 +46,10 @@ use super::local::{
     },
 };
 
-/// The embedded engine. Dropping it without [`Log::close`] is like a crash: what is queued is not stored. The drop waits
-/// for the writer's last call of the disk, unless a close was begun and given up.
+/// The embedded engine.
+///
+/// Dropping it without [`Log::close`] is like a crash: queued commits are not stored. The drop waits for the writer's last
+/// disk call, unless a close was begun and given up.
 #[derive(Debug)]
 pub struct Embedded {
     pub(super) shared: Arc<EngineState>,
@@ -54,7 +61,7 @@ pub struct Embedded {
     lock: Mutex<Option<DirLock>>,
     append_seconds: Histogram,
     close_began: AtomicBool,
-    /// What a test does to ends.
+    /// Lets a test hold up or refuse settlements.
     #[cfg(test)]
     ends: super::local::proofs::hands::Ends,
 }
@@ -62,11 +69,11 @@ pub struct Embedded {
 impl Embedded {
     /// Opens a directory: takes its lock, reads its journal, begins a new file in it.
     ///
-    /// Blocks its thread while it reads; call it before there are others to wait.
+    /// Blocks the calling thread while it reads, so call it before the runtime serves requests.
     ///
     /// # Errors
-    /// Each variant of [`OpenError`] says what is true and what can be done. No bytes of the journal were changed then,
-    /// but for [`OpenError::Io`] while the new file was made.
+    /// Each variant of [`OpenError`] says what is true and what you can do. An error changes no bytes of the journal, except
+    /// [`OpenError::Io`] while the new file was made.
     pub fn open(
         options: Options,
         disk: Arc<dyn Disk>,
@@ -81,7 +88,7 @@ impl Embedded {
         Ok(engine)
     }
 
-    /// Puts an engine together that works once its threads do.
+    /// Builds an engine. It works once its threads are started.
     pub(super) fn of(opened: Opened, reader: RecordReader, clock: Clock) -> (Arc<Self>, Writer) {
         let engine = Self {
             reader,
@@ -91,7 +98,7 @@ impl Embedded {
             housekeeper: opened.housekeeper,
             threads: Mutex::default(),
             lock: Mutex::new(Some(opened.lock)),
-            append_seconds: latency(),
+            append_seconds: histogram(),
             close_began: AtomicBool::new(false),
             #[cfg(test)]
             ends: super::local::proofs::hands::Ends::default(),
@@ -99,25 +106,25 @@ impl Embedded {
         (Arc::new(engine), opened.writer)
     }
 
-    /// Says in place of the disk whether it is full.
+    /// Sets in a test whether the disk counts as full.
     #[cfg(test)]
     pub(crate) fn say_disk_full(&self, full: bool) {
         self.shared.condition.disk_full(full);
     }
 
-    /// Returns what a test can do to ends.
+    /// Returns the controls of a test over settlements.
     #[cfg(test)]
     pub(crate) fn ends(&self) -> &super::local::proofs::hands::Ends {
         &self.ends
     }
 
-    /// Returns whether nothing is being done beside commits.
+    /// Returns whether the housekeeper is idle.
     #[cfg(test)]
     pub(crate) fn is_tidy(&self) -> bool {
         self.housekeeper.is_idle()
     }
 
-    /// Gives a stream a new incarnation: what it holds are other records than those of the same offsets before.
+    /// Gives a stream a new incarnation, because its offsets may now mean other records than before.
     pub(super) async fn renew_stream(&self, id: StreamId) -> Result<Arc<Stream>, StreamError> {
         let incarnation = Incarnation(u64::from_le_bytes(random()?));
         self.ask(|answer| Request::Renew {
@@ -128,13 +135,13 @@ impl Embedded {
         .await
     }
 
-    /// Returns how long commits took from their queuing to their answer; counted here, shown by whoever shows metrics.
+    /// Returns the histogram of commit times, from the queue to the answer. The gateway exports it.
     #[must_use]
     pub fn append_seconds(&self) -> &Histogram {
         &self.append_seconds
     }
 
-    /// Refuses what would only wait: who is refused knows that nothing was stored.
+    /// Refuses a call while the disk hangs. The caller then knows that nothing was stored; a call in the queue could not.
     fn check_disk(&self) -> Result<(), CommitError> {
         match self.shared.condition.is_stalled() {
             true => Err(CommitError::Busy),
@@ -150,7 +157,7 @@ impl Embedded {
         let (answer, answered) = oneshot::channel();
         self.queue.push(request(answer))?;
         let answered = answered.await;
-        // Without an answer the writer has ended in the middle of it.
+        // A dropped answer means that the writer ended while it stored this request.
         answered
             .unwrap_or_else(|_| Err(CommitError::MaybeStored("the writer has ended".into()).into()))
     }
@@ -173,20 +180,12 @@ impl Drop for Embedded {
         if !given_up {
             return end();
         }
-        // Whoever closed did not wait for the end. If the disk does not answer, waiting for it here would keep the
-        // process from ending; and as long as the writer may still write, no other may have the directory.
+        // The caller gave up its close, perhaps because the disk does not answer. Waiting here would keep the process from
+        // ending. The thread below holds the directory's lock for as long as the writer may still write.
         tracing::warn!("the log was given up while it was closing");
         let ending = Builder::new().name("syncgate-end".into()).spawn(end);
         if let Err(error) = ending {
-            tracing::error!(%error, "the threads of the log are left to themselves");
-        }
-    }
-}
-
-pub(super) fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a thread of the log has panicked");
+            tracing::error!(%error, "cannot start the thread that waits for the log's threads; they are not joined");
         }
     }
 }
@@ -295,7 +294,7 @@ impl Log for Embedded {
         let view = lock::read(&self.shared.view);
         let found = view.books.partition_of(of);
         let (_, book) = found.ok_or(ReadError::PartitionUnknown(of))?;
-        // Nothing behind the tail has ended, so no memory is spent on it.
+        // Offsets beyond the tail are open, so the answer ends at the tail and takes no memory for them.
         let end = offsets.end.0.min(book.next).max(offsets.start.0);
         Ok(book.settled.of(offsets.start.0..end))
     }

@@ -1,19 +1,20 @@
-//! Why an engine refused: each variant says what is then true.
+//! Errors of an engine. Each variant says what is true after it.
 
 use std::sync::Arc;
 
 use crate::model::ids::{Offset, PartitionId};
 
-/// Why a commit was not, or may not have been, stored.
+/// Why a commit is not, or may not be, stored.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Nothing was stored; the queue is full, or the disk does not answer, and asking again may succeed.
+    /// Nothing was stored: the queue is full, or the disk does not answer. A later call may succeed.
     #[error("append queue is full")]
     Busy,
-    /// Nothing was stored; it may succeed once there is space. What comes from outside is refused earlier than the rest.
+    /// Nothing was stored; a later call may succeed once there is space. Records from outside are refused earlier than
+    /// settlements and copies, for which the reserve is kept.
     #[error("disk is full")]
     DiskFull,
-    /// Nothing was stored, and the same commit never will be.
+    /// Nothing was stored, and no later call with the same commit can succeed.
     #[error("{what} has {bytes} bytes, {bytes_max} are the most")]
     TooLarge {
         /// What is too large.
@@ -23,29 +24,29 @@ pub enum CommitError {
         /// The bound.
         bytes_max: usize,
     },
-    /// Nothing was stored: there is no such partition (any more).
+    /// Nothing was stored: the partition does not exist, or no longer.
     #[error("partition {0} is unknown")]
     PartitionUnknown(PartitionId),
-    /// Nothing was stored: a record in `settles` has an end, was trimmed, or was never written.
-    #[error("record {of}/{offset} cannot end: it has ended already or is not there")]
+    /// Nothing was stored: a record in `settles` is settled, was trimmed, or was never written.
+    #[error("record {of}/{offset} cannot be settled: it is settled already or does not exist")]
     AlreadySettled {
         /// Its partition.
         of: PartitionId,
         /// Its offset.
         offset: Offset,
     },
-    /// Nothing was stored: another holds the lease now.
+    /// Nothing was stored: another process holds the lease now.
     #[error("the lease on {0} is gone")]
     Fenced(PartitionId),
-    /// Nothing was stored: a state value has another revision than expected, is gone although a record refers to it, or
-    /// was to go although one does.
+    /// Nothing was stored. A state value has another revision than expected, or a record refers to a value that is removed
+    /// or absent.
     #[error("state {key} has changed meanwhile")]
     StateConflict {
         /// Its name.
         key: Arc<str>,
     },
-    /// Nothing was stored: the values of one kind would take more than their share of the state. It may succeed once
-    /// some of them are removed.
+    /// Nothing was stored: the values of one kind would exceed their share of the state. A later call may succeed once
+    /// some values of that kind are removed.
     #[error("the share of {kind} in the state is full ({bytes_max} bytes)")]
     StateFull {
         /// The kind; see [`shares::SHARES`].
@@ -53,32 +54,32 @@ pub enum CommitError {
         /// Its share.
         bytes_max: usize,
     },
-    /// Nothing was stored, and nothing will be until a restart.
+    /// Nothing was stored, and nothing can be stored until a restart.
     #[error("the log has stopped: {0}")]
     Stopped(Arc<str>),
-    /// Whether it was stored shows after a restart; the log has stopped.
+    /// The commit may be stored; the next start decides. The log has stopped.
     #[error("the log has stopped in the middle of a write: {0}")]
     MaybeStored(Arc<str>),
 }
 
-/// Why nothing can be read.
+/// Why a read fails.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is no such partition (any more).
+    /// The partition does not exist, or no longer.
     #[error("partition {0} is unknown")]
     PartitionUnknown(PartitionId),
-    /// The record is gone for good.
+    /// The record was trimmed.
     #[error("offset {wanted} was trimmed; the earliest is {earliest}")]
     Trimmed {
-        /// What was asked for.
+        /// The offset of the call.
         wanted: Offset,
-        /// What is the earliest.
+        /// The earliest retained offset.
         earliest: Offset,
     },
-    /// The bytes on disk are not what was written; other records may still be read.
+    /// The bytes on disk fail their checksum; other records can still be read.
     #[error("stored bytes are damaged: {0}")]
     Damaged(Arc<str>),
-    /// The disk refused.
+    /// The operating system refused the read.
     #[error("cannot read: {0}")]
     Io(Arc<std::io::Error>),
 }
@@ -86,29 +87,29 @@ pub enum ReadError {
 /// Why a stream was not made or changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The name or the `ocid` is taken.
+    /// Another stream has the name or the `ocid`.
     #[error("a stream of that name or ocid exists")]
     Exists,
     /// There is no such stream.
     #[error("there is no such stream")]
     Unknown,
-    /// A stream cannot lose partitions: their records would lose their place.
+    /// A stream cannot lose partitions, because their records would be lost.
     #[error("a stream cannot have fewer partitions than the {partitions} it has")]
     Shrink {
         /// How many it has.
         partitions: u16,
     },
-    /// Its revision is another than the caller has seen.
+    /// Its revision differs from the one that the caller has seen.
     #[error("the stream has changed meanwhile")]
     ChangedMeanwhile,
-    /// There are as many streams as the settings allow.
+    /// The number of streams has reached `log.streams_max`.
     #[error("there are {streams_max} streams, the most that log.streams_max allows")]
     TooMany {
         /// The bound.
         streams_max: usize,
     },
-    /// Records of it have no end yet.
-    #[error("{open_len} of its records have no end yet; retry them first")]
+    /// The stream has open records.
+    #[error("{open_len} of its records are open; retry them first")]
     Open {
         /// How many.
         open_len: u64,

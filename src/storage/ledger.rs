@@ -1,4 +1,4 @@
-//! The books: what came in, how it ended, what waits; and whether that adds up. Pure.
+//! The balance of all streams: appended records against settled and open ones. Pure.
 //!
 //! ```text
 //! of a stream   accepted + replayed + received + unknown = delivered + moved + filtered + discarded + expired + lost
@@ -6,11 +6,11 @@
 //! in total      the same without received and moved, which are each other's but for `unmatched`
 //! ```
 //!
-//! `lost`, `unknown` and `unmatched` are 0 until somebody accepts that records were lost to damage. What was lost of the two
-//! sides of a copy is found out then, once: `unmatched` does not move any more, so a later difference still shows.
+//! `lost`, `unknown` and `unmatched` are 0 until an operator accepts that damage took records. `unmatched` is computed once,
+//! when the loss is accepted. It does not change later, so that a later difference still shows.
 //!
-//! What waits is counted where the end of each record is looked up, all else by what was written; so a difference means
-//! that one of the two is wrong.
+//! Open records are counted in the settled sets. All other numbers come from counters of what was written. A difference
+//! means that one of the two is wrong.
 
 use serde::Serialize;
 
@@ -23,14 +23,14 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Balance {
-    /// Nothing differs.
+    /// No row has a difference.
     pub(crate) balanced: bool,
-    /// How often somebody has accepted a loss.
+    /// Number of accepted losses.
     pub(crate) accepted_losses: u64,
-    /// Records moved less records received, as accepted losses have left it.
+    /// Records moved minus records received, after accepted losses.
     pub(crate) unmatched: i64,
     pub(crate) streams: Vec<Row>,
-    /// Streams that were deleted.
+    /// The sum over all deleted streams.
     pub(crate) gone: Row,
     pub(crate) total: Row,
 }
@@ -42,29 +42,29 @@ pub(crate) struct Row {
     pub(crate) stream: Option<String>,
     /// From sources.
     accepted: u64,
-    /// Copies of records that had ended: of a failed replay, or from an archive.
+    /// Copies of settled records: of a failed replay, or from an archive.
     replayed: u64,
-    /// Copies that another stream's failure put here.
+    /// Copies of records that failed in another stream.
     received: u64,
-    /// Came in, but as what was lost.
+    /// Records of unknown origin after an accepted loss.
     unknown: u64,
     delivered: u64,
-    /// Put into another stream by a failure.
+    /// Moved to another stream by a failure.
     moved: u64,
     filtered: u64,
     discarded: u64,
     expired: u64,
-    /// Lost to damage without an end.
+    /// Lost to damage while open.
     lost: u64,
-    /// Waiting for their dispatch.
+    /// Open in the source stream.
     pending: u64,
-    /// Waiting for a retry.
+    /// Open in an error stream.
     in_error_streams: u64,
     pub(crate) difference: i64,
 }
 
 impl Balance {
-    /// Draws the balance; records of the stream `source` wait for their dispatch, those of all others for a retry.
+    /// Computes the balance. Open records of the stream `source` are pending, those of other streams wait for a retry.
     pub(crate) fn of(ledger: &Ledger, source: Option<&StreamName>) -> Self {
         let row = |stream| Row::of(stream, source);
         let streams: Vec<_> = ledger.streams.iter().map(row).collect();
@@ -116,7 +116,7 @@ impl Row {
         }
     }
 
-    /// With the difference of one stream, or, if that is none, between its records and the `placed` offsets.
+    /// Sets the difference of one stream. If that is 0, sets the difference between its records and the `placed` offsets.
     fn checked(mut self, placed: u64) -> Self {
         let came = self.came();
         let difference = difference(came, self.ended() + self.moved);
@@ -127,7 +127,7 @@ impl Row {
         self
     }
 
-    /// Of all counts together, with what waits in the streams that there are.
+    /// Returns the sum of all counts, with the open records of the existing streams.
     fn total(counts: &Counts, streams: &[Self], unmatched: i64) -> Self {
         let mut total = Self::new(counts);
         total.pending = streams.iter().map(|row| row.pending).sum();
@@ -137,12 +137,12 @@ impl Row {
         total
     }
 
-    /// Everything that came in.
+    /// Number of appended records.
     pub(crate) fn came(&self) -> u64 {
         self.accepted + self.replayed + self.received + self.unknown
     }
 
-    /// Everything that did not go to another stream.
+    /// Number of records that did not move to another stream.
     fn ended(&self) -> u64 {
         let ends = self.delivered + self.filtered + self.discarded + self.expired + self.lost;
         ends + self.pending + self.in_error_streams

@@ -1,8 +1,11 @@
-//! The seam: what the gateway needs of a store, as three traits, and the values they speak of.
+//! The seam: the storage that the gateway needs, as three traits and their values.
 //!
-//! [`Log`] keeps records in partitions, [`State`] keeps small named values, [`Leases`] says who may settle records.
-//! An engine implements all three ([`Engine`]); `embedded` is the one there is; it stands on `local`. `conformance` is the suite that every
-//! engine passes. Callers never see how an engine stores: no file, no tree, no thread.
+//! [`Log`] keeps records in partitions, [`State`] keeps small named values, [`Leases`] grants the right to settle records.
+//! An engine implements all three ([`Engine`]). `embedded` is the default engine and stands on `local`, one directory.
+//! `conformance` is the suite that every engine passes. Callers see no file, no tree and no thread of an engine.
+//!
+//! `traits` holds the three traits. `commit`, `read` and `streams` hold the values, `errors` the refusals. `shares` bounds
+//! the state by kind. `ledger` checks that the counts of all streams add up.
 //!
 //! ```text
 //! offset   0 1 2 3 4 5 6 7 8
@@ -12,12 +15,12 @@
 //! ```
 //!
 //! Promises of every engine:
-//! - [`Log::commit`] answers after what it holds would survive a crash of the process and of the machine.
-//! - No reader sees a record before that: a target must never be called for an offset that a crash could give to
+//! - [`Log::commit`] answers only when the commit would survive a crash of the process and of the machine.
+//! - No reader sees a record before it is durable. Otherwise a crash could give the offset of a delivered record to
 //!   another record.
 //! - Offsets have no gaps, are never used twice, and outlive a trim of everything.
-//! - What one commit holds (records, ends of records, state) is stored together or not at all.
-//! - A record gets one end, once: a second one is refused.
+//! - The records, settlements and state changes of one commit are stored together or not at all.
+//! - A record is settled once; a second settlement is refused.
 
 mod commit;
 #[cfg(test)]
@@ -52,19 +55,19 @@ use crate::model::ids::Offset;
 use crate::model::ids::PartitionId;
 use crate::runtime::clock::Timestamp;
 
-/// How a record ended, as stored.
+/// A stored settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// Its partition.
     pub of: PartitionId,
     /// Its offset.
     pub offset: Offset,
-    /// Its end.
+    /// How the record was settled.
     pub end: Settlement,
-    /// How many calls were made for it.
+    /// Number of attempts.
     pub attempts: u32,
     /// The last HTTP status, if a target answered.
     pub status: Option<u16>,
-    /// When.
+    /// Time of the settlement.
     pub time: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! What an engine answers about records, counts and its own state.
+//! Answers of an engine about records, counts and its own health.
 
 use std::{ops::Range, sync::Arc};
 
@@ -12,34 +12,34 @@ use crate::{
 
 use super::{commit::AppendKind, streams::Stream};
 
-/// Which records of a stream are kept: those that both bounds leave.
+/// Which records of a stream are retained: those that satisfy both bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// Records from this time on; `None` = of any age.
     pub since: Option<Timestamp>,
-    /// The time now, by which an engine sees which of the times it has noted cannot be right.
+    /// The time now. Noted times beyond it cannot be right, and the engine ignores them.
     pub now: Timestamp,
-    /// The newest records of so many bytes, over all partitions; `None` = however many.
+    /// The newest records up to this size, over all partitions; `None` = no bound.
     pub bytes_max: Option<u64>,
 }
 
 /// First and next offset of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// The first one still there.
+    /// The first retained offset.
     pub earliest: Offset,
-    /// The one that the next record will get.
+    /// The offset that the next record will get.
     pub tail: Offset,
 }
 
-/// A stream, and which offsets each of its partitions has.
+/// A stream with the bounds of its partitions.
 #[derive(Clone, Debug)]
 pub struct StreamBounds {
     /// The stream.
     pub stream: Arc<Stream>,
     /// By number of the partition.
     pub partitions: Vec<Bounds>,
-    /// Offsets between the bounds whose records were lost to damage, which somebody has accepted; mostly none.
+    /// Offsets between the bounds whose records were lost to damage, after an operator accepted the loss. Mostly none.
     pub lost: Vec<(Partition, Range<Offset>)>,
 }
 
@@ -48,7 +48,7 @@ pub struct StreamBounds {
 pub struct PartitionStatus {
     /// Its bounds.
     pub bounds: Bounds,
-    /// The first record without an end; the tail if there is none.
+    /// The first open record; the tail if there is none.
     pub low_mark: Offset,
     /// Its books.
     pub counts: Counts,
@@ -57,14 +57,13 @@ pub struct PartitionStatus {
 /// The books of all streams at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// Every stream that there is, by name.
+    /// Every stream, by name.
     pub streams: Vec<StreamLedger>,
-    /// The sum over all streams that are gone; records that were open then count as discarded.
+    /// The sum over all deleted streams; records that were open then count as discarded.
     pub gone: Counts,
-    /// How many losses were accepted.
+    /// Number of accepted losses.
     pub losses_len: u64,
-    /// Records that were moved to another stream, less those that a stream received: 0 until a loss takes one side
-    /// away.
+    /// Records moved to another stream minus records received. It is 0 until an accepted loss removes one of both sides.
     pub unmatched: i64,
 }
 
@@ -73,45 +72,46 @@ pub struct Ledger {
 pub struct StreamLedger {
     /// The stream.
     pub stream: Arc<Stream>,
-    /// How many records came in, and how they ended.
+    /// Records by origin and by settlement.
     pub counts: Counts,
-    /// How many offsets were given to records.
+    /// Number of offsets given to records.
     pub placed: u64,
-    /// How many of them have no end: counted where ends are looked up, and not from `counts`.
+    /// Number of open records. It is counted in the settled sets and not derived from `counts`, so that the ledger can
+    /// compare both.
     pub open: u64,
 }
 
-/// How many records came in, and how they ended, since the stream was made.
+/// Records by origin and by settlement, since the stream was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// By [`AppendKind`], in the order of its codes.
     pub appended: [u64; 5],
-    /// Taken by a target.
+    /// Accepted by a target.
     pub delivered: u64,
-    /// Left out by a rule.
+    /// Filtered out by a dispatch rule.
     pub filtered: u64,
     /// Put into an error stream.
     pub routed: u64,
-    /// Put into another place by a failed retry.
+    /// Moved to another offset or stream by a failed retry.
     pub moved: u64,
-    /// Given up by a person, one by one or with all others of a stream that was purged.
+    /// Discarded by an operator, one by one or by a purge.
     pub discarded: u64,
-    /// Trimmed without an end.
+    /// Trimmed while open.
     pub expired: u64,
-    /// Lost to damage without an end; somebody has accepted that.
+    /// Lost to damage while open, after an operator accepted the loss.
     pub lost: u64,
-    /// Came in, but as what was lost to damage.
+    /// Records of unknown origin, because damage took the origin and an operator accepted the loss.
     pub unknown: u64,
 }
 
 impl Counts {
-    /// Records that came in.
+    /// Number of records that were appended.
     #[must_use]
     pub fn appended_len(&self) -> u64 {
         self.appended.iter().sum::<u64>() + self.unknown
     }
 
-    /// Records that another stream had moved.
+    /// Number of records that came from another stream.
     #[must_use]
     pub fn received_len(&self) -> u64 {
         let received = [AppendKind::Routed, AppendKind::Moved];
@@ -121,14 +121,14 @@ impl Counts {
             .sum()
     }
 
-    /// Records that have an end.
+    /// Number of settled records.
     #[must_use]
     pub fn ended_len(&self) -> u64 {
         let by_calls = self.delivered + self.filtered + self.routed + self.moved;
         by_calls + self.discarded + self.expired + self.lost
     }
 
-    /// Records that wait for their end.
+    /// Number of open records.
     #[must_use]
     pub fn open_len(&self) -> u64 {
         self.appended_len().saturating_sub(self.ended_len())
@@ -150,18 +150,18 @@ impl Counts {
     }
 }
 
-/// Records one behind the other.
+/// Consecutive records.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The records.
     pub records: Vec<StoredRecord>,
-    /// Where to go on; equal to the tail if this was the last page.
+    /// The offset of the next page; equal to the tail after the last page.
     pub next: Offset,
-    /// The bounds at that moment.
+    /// The bounds at the time of the read.
     pub bounds: Bounds,
 }
 
-/// Which records of a range have ended.
+/// The settled records of a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettledOffsets {
     from: Offset,
@@ -169,7 +169,7 @@ pub struct SettledOffsets {
 }
 
 impl SettledOffsets {
-    /// A range beginning at `from` in which nothing has ended.
+    /// A range from `from` on without a settled record.
     #[must_use]
     pub fn none(from: Offset, len: usize) -> Self {
         Self {
@@ -178,14 +178,14 @@ impl SettledOffsets {
         }
     }
 
-    /// Notes an end; outside the range it does nothing.
+    /// Marks an offset as settled; an offset outside of the range is ignored.
     pub fn set(&mut self, offset: Offset) {
         if let Some((word, bit)) = self.at(offset) {
             self.words[word] |= bit;
         }
     }
 
-    /// Returns whether the record has ended; outside the range it has not.
+    /// Returns whether the offset is marked as settled; false outside of the range.
     #[must_use]
     pub fn contains(&self, offset: Offset) -> bool {
         self.at(offset)
@@ -199,32 +199,32 @@ impl SettledOffsets {
     }
 }
 
-/// What a log takes of its disk, and what is left there.
+/// Used and free space of a log's disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes that may still be written there.
+    /// Free bytes.
     pub free_bytes: u64,
-    /// Bytes that are to stay free: below that, records from outside are refused. 0 = no bound.
+    /// Bytes that must stay free. Below that, records from outside are refused. 0 = no bound.
     pub free_bytes_min: u64,
-    /// Bytes set aside for ends and for copies of failed records, 0 while there are none.
+    /// Bytes reserved for settlements and for copies of failed records; 0 while the reserve is not made.
     pub reserve_bytes: u64,
-    /// Files of the journal.
+    /// Number of journal files.
     pub files_len: usize,
-    /// Their bytes.
+    /// Bytes of all journal files.
     pub files_bytes: u64,
 }
 
 /// Whether the log takes appends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
+    /// The log takes all appends.
     Running,
-    /// Not those that come from outside, so that ends, and copies of what failed, find space.
+    /// The log refuses records from outside, so that settlements and copies of failed records find space.
     SpaceLow,
-    /// It will once there is space on the disk.
+    /// The log refuses all appends until there is space on the disk.
     DiskFull,
-    /// The disk has not answered for some time; what was to be stored waits, and no more is taken until it does.
+    /// The disk has not answered for 10 s. Queued commits wait, and new ones are refused until the disk answers.
     DiskStalled,
-    /// It will not before a restart; the first reason.
+    /// The log refuses all appends until a restart; holds the first reason.
     Stopped(Arc<str>),
 }

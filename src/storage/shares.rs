@@ -1,31 +1,31 @@
-//! Shares: how many bytes of state the values of one kind may take together, so that no kind takes another's space.
+//! Shares bound the bytes of state for each kind of value, so that no kind takes the space of another.
 //!
-//! A kind is known by the beginning of a value's name. The kinds are facts of the product, and every engine keeps the
-//! same table: [`State`](super::State) says how full each share is, and a commit that would go beyond one is refused
-//! as [`CommitError::StateFull`](super::CommitError::StateFull).
+//! The prefix of a value's name decides its kind. Every engine uses this table. [`State`](super::State) returns the use of
+//! each share. A commit that would exceed a share is refused as
+//! [`CommitError::StateFull`](super::CommitError::StateFull).
 
 /// The share of one kind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Share {
-    /// The kind's name, as metrics and refusals say it.
+    /// The kind's name in metrics and refusals.
     pub kind: &'static str,
-    /// How the names of its values begin; the first share with a fitting beginning has the value.
+    /// Prefixes of its values' names. A value belongs to the first share with a matching prefix.
     pub prefixes: &'static [&'static str],
-    /// What its values may take together. Each value counts with its name and [`VALUE_BYTES`].
+    /// Bound of all its values. Each value counts with its name and [`VALUE_BYTES`].
     pub bytes_max: usize,
 }
 
-/// What a value costs beside its name and its bytes.
+/// Cost of a value beside its name and its bytes.
 pub const VALUE_BYTES: usize = 32;
 
 const MIB: usize = 1 << 20;
 
 /// Kind of the tokens of targets.
 pub const TOKENS: &str = "tokens";
-/// How the names of their values begin.
+/// Prefix of their values' names.
 pub const TOKENS_PREFIX: &str = "secret/";
 
-/// All shares. Together they bound the state: every value lies in memory and in the snapshot of each journal file.
+/// All shares. Together they bound the state, because every value is in memory and in the snapshot of each journal file.
 pub const SHARES: [Share; 7] = [
     Share {
         kind: TOKENS,
@@ -57,7 +57,7 @@ pub const SHARES: [Share; 7] = [
         prefixes: &["retention/"],
         bytes_max: MIB,
     },
-    // What dispatch notes about lagging targets: losing it costs reading, and no record.
+    // Checkpoints of dispatch for lagging targets. Their loss costs reads of the log, and no record.
     Share {
         kind: "other",
         prefixes: &[""],
@@ -68,7 +68,7 @@ pub const SHARES: [Share; 7] = [
 /// Bytes by share, in the order of [`SHARES`].
 pub type ShareBytes = [usize; SHARES.len()];
 
-/// Returns which of [`SHARES`] a value belongs to.
+/// Returns the index in [`SHARES`] of the share that a value belongs to.
 #[must_use]
 pub fn share_of(key: &str) -> usize {
     let fits = |share: &Share| share.prefixes.iter().any(|prefix| key.starts_with(prefix));
@@ -76,14 +76,15 @@ pub fn share_of(key: &str) -> usize {
     SHARES.iter().position(fits).unwrap_or(last)
 }
 
-/// Returns what a value is charged with.
+/// Returns the cost of a value.
 #[must_use]
 pub fn state_cost(key: &str, value: &[u8]) -> usize {
     key.len() + value.len() + VALUE_BYTES
 }
 
-/// Returns the share that would be exceeded. A kind that is over its share already, as one of a directory from before
-/// there were shares, may shrink and stay, and not grow.
+/// Returns the share that would be exceeded.
+///
+/// A kind may be over its share already, in a directory written before shares existed. It may then shrink, and not grow.
 pub(crate) fn exceeded(before: &ShareBytes, after: &ShareBytes) -> Option<&'static Share> {
     let both = before.iter().zip(after);
     let mut shares = SHARES.iter().zip(both);

@@ -10,9 +10,11 @@ use crate::{
 
 use super::commit::PurgeNote;
 
-/// Events of a stream from which on a purge moves the last purge's event in place of adding one. Every change of the stream
-/// writes all of them. Those who read the stream and are past that event hear of no further purge; nothing else is lost.
-/// Growth adds events beyond the bound, as there are 255 of them at most, and a purge behind one of these adds one too.
+/// Number of events from which a purge replaces the event of the last purge and adds none. The bound exists because every
+/// change of the stream writes all events.
+///
+/// Readers beyond the replaced event miss the later purge, and nothing else. Growth adds events beyond the bound (255 at
+/// most), and so does a purge directly after a growth.
 pub const EVENTS_MAX: usize = if cfg!(test) { 128 } else { 65_536 };
 
 /// A stream.
@@ -20,19 +22,19 @@ pub const EVENTS_MAX: usize = if cfg!(test) { 128 } else { 65_536 };
 pub struct Stream {
     /// Its identity.
     pub id: StreamId,
-    /// Its life.
+    /// Changes when the same offsets come to mean other records.
     pub incarnation: Incarnation,
     /// Its name.
     pub name: StreamName,
     /// How many partitions it has, 1 to 256.
     pub partitions: u16,
-    /// What can be changed about it.
+    /// The settings that can be changed.
     pub config: StreamConfig,
     /// Grows with every change.
     pub revision: u64,
-    /// What happened to it as a whole, in order; takes no offset (`push-decisions.md` §2). About [`EVENTS_MAX`] at most.
+    /// Its life events in order; they take no offsets. About [`EVENTS_MAX`] at most.
     pub events: Vec<ControlEvent>,
-    /// Why it was purged, the last time.
+    /// The reason of the last purge.
     pub last_purge: Option<PurgeNote>,
 }
 
@@ -46,7 +48,7 @@ impl Stream {
         })
     }
 
-    /// Returns the last event by which it was purged.
+    /// Returns the event of the last purge.
     #[must_use]
     pub fn purged(&self) -> Option<&ControlEvent> {
         let mut events = self.events.iter().rev();
@@ -61,10 +63,10 @@ impl Stream {
         tail.copied().unwrap_or_default()
     }
 
-    /// Returns this stream as it is once it was purged at that time, with these tails.
+    /// Returns this stream as it is after a purge at that time with these tails.
     pub(crate) fn after_purge(&self, time: Timestamp, tails: Vec<Offset>, note: PurgeNote) -> Self {
         let mut stream = self.clone();
-        // Nobody asks for those of earlier purges, and these may be many.
+        // Readers use only the last purge, and the tails of all purges could be large.
         let purges = stream.events.iter_mut();
         let purges = purges.filter(|event| event.kind == ControlEventKind::Purged);
         purges.for_each(|event| event.tails = Vec::new());
@@ -83,7 +85,7 @@ impl Stream {
         stream
     }
 
-    /// Returns whether this is its name or its `ocid`.
+    /// Returns whether `text` is its name or its `ocid`.
     #[must_use]
     pub fn is_called(&self, text: &str) -> bool {
         self.name.as_str() == text || self.config.ocid.as_deref() == Some(text)
@@ -99,21 +101,21 @@ impl Stream {
     }
 }
 
-/// What can be changed about a stream. Stored as JSON in the journal, so members are only ever added.
+/// The settings of a stream. Stored as JSON in the journal, so members are only ever added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamConfig {
-    /// Who made it, and so who may change it.
+    /// The maker, which decides which callers may change it.
     pub made_by: MadeBy,
     /// How long records are kept; `None` = the default of the stream's kind.
     pub retention_hours: Option<u32>,
     /// How many bytes of records are kept; `None` = no bound by size.
     pub retention_bytes: Option<u64>,
-    /// Another name under which it can be named in a retry.
+    /// A second name, which a retry may use.
     pub ocid: Option<String>,
 }
 
-/// Who made a stream.
+/// The maker of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MadeBy {
@@ -126,36 +128,36 @@ pub enum MadeBy {
     Api,
 }
 
-/// Something that happened to a stream as a whole.
+/// An event in the life of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlEvent {
-    /// What.
+    /// The kind of event.
     pub kind: ControlEventKind,
-    /// When.
+    /// Time of the event.
     pub time: Timestamp,
-    /// The tail of each partition at that moment. A purge that a later one has followed has none any more.
+    /// The tail of each partition at that time; empty for a purge before the last one.
     pub tails: Vec<Offset>,
 }
 
 /// Kinds of [`ControlEvent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlEventKind {
-    /// The stream was made with that many partitions.
+    /// The stream was made.
     Created {
-        /// How many.
+        /// Number of partitions.
         partitions: u16,
     },
-    /// It has that many partitions now.
+    /// The stream has more partitions.
     Grown {
-        /// How many.
+        /// Number of partitions.
         partitions: u16,
     },
-    /// All its records were removed, up to the tails.
+    /// All records up to the tails were removed.
     Purged,
 }
 
 impl ControlEventKind {
-    /// Returns how many partitions the stream has from then on, if that is what it says.
+    /// Returns the new number of partitions, if the event changes it.
     #[must_use]
     pub fn partitions(self) -> Option<u16> {
         match self {
@@ -174,17 +176,17 @@ pub struct Epoch(pub u64);
 pub struct Lease {
     /// The partition.
     pub of: PartitionId,
-    /// Goes into every [`Settle`](super::Settle).
+    /// The holder puts it into every [`Settle`](super::Settle).
     pub epoch: Epoch,
 }
 
-/// What becomes of leases.
+/// A change of a lease.
 #[derive(Debug)]
 pub enum LeaseEvent {
-    /// The partition is ours.
+    /// This process holds the lease now.
     Granted(Lease),
-    /// It will go elsewhere: let attempts end, then say so.
+    /// The lease will move to another process. The dispatcher lets running attempts end and then answers.
     Revoking(PartitionId, oneshot::Sender<()>),
-    /// It is gone.
+    /// This process has lost the lease.
     Lost(PartitionId),
 }

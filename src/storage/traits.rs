@@ -24,46 +24,45 @@ pub trait Engine: Log + State + Leases {}
 
 impl<T: Log + State + Leases> Engine for T {}
 
-/// An ordered, durable store of partitions, and of how each record ended.
+/// An ordered, durable store of partitions, and of the settlement of each record.
 #[async_trait]
 pub trait Log: fmt::Debug + Send + Sync + 'static {
-    /// Returns what this engine can and cannot do.
+    /// Returns the capabilities of this engine.
     fn caps(&self) -> Caps;
 
-    /// Appends records, ends others and changes state, all or nothing, and returns where the records landed.
+    /// Appends records, settles others and changes state, all or nothing. Returns the offsets of the new records.
     ///
     /// Everything is durable and readable when it returns.
     ///
     /// # Errors
-    /// Each variant of [`CommitError`] says what is then true; only [`CommitError::MaybeStored`] leaves it open.
+    /// Each variant of [`CommitError`] says what is true afterwards. Only [`CommitError::MaybeStored`] is uncertain.
     ///
     /// # Cancel safety
     /// A call dropped after it was queued is still stored; the caller only loses the answer.
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError>;
 
-    /// Queues an end that nobody waits for: it travels with the next write, 5 ms later at most.
+    /// Queues a settlement without an answer. The writer stores it with the next frame, 5 ms later at most.
     ///
-    /// A crash before that write forgets it, and the record is dispatched again. An end that the log then refuses
-    /// (the record has one already) is logged and dropped. While the log is [`Health::Running`], a commit that is asked
-    /// for later is not stored before it.
+    /// A crash before that write loses the settlement, and the record is dispatched again. The log drops a settlement of a
+    /// settled record, with a line in the log. While the log is [`Health::Running`], no later commit is stored before it.
     ///
     /// # Errors
-    /// [`CommitError::Busy`] when too many are queued (use [`Log::commit`] and wait), [`CommitError::Stopped`].
+    /// [`CommitError::Busy`] when too many are queued (then use [`Log::commit`] and wait), [`CommitError::Stopped`].
     fn settle_soon(&self, settle: Settle) -> Result<(), CommitError>;
 
-    /// Returns what the commit with that id was answered, if there was one and it is remembered.
+    /// Returns the answer of the earlier commit with that id, if the engine still remembers it.
     ///
-    /// A commit that is on its way is not in here: only [`Log::commit`] itself, with the same id, makes sure that nothing
-    /// is stored twice.
+    /// Commits in the queue are not included. Only [`Log::commit`] with the same id makes sure that nothing is stored
+    /// twice.
     fn committed(&self, stream: StreamId, id: DedupId) -> Option<Committed>;
 
     /// Returns records from `from` on: at least one if there is one, else as many as fit into `bytes_max`.
     ///
-    /// At the tail the page is empty. A record that was lost is passed over: the page has those behind it, and is empty
-    /// if there is none, with `next` behind what was lost.
+    /// At the tail the page is empty. The page skips lost records and goes on with the next record. If no record follows,
+    /// the page is empty and `next` lies after the lost range.
     ///
     /// # Errors
-    /// [`ReadError::Trimmed`] below the earliest record; beyond the tail it means the tail.
+    /// [`ReadError::Trimmed`] below the earliest record. An offset beyond the tail means the tail.
     async fn read(
         &self,
         of: PartitionId,
@@ -71,32 +70,34 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Page, ReadError>;
 
-    /// Returns for each place a time before which its record was not stored, as near as is known without reading records.
+    /// Returns a lower bound of each record's time, as near as the engine knows without reading records.
     ///
-    /// Of a lost record it is that of the one behind it. Where nothing is known, and where the record was trimmed, it is the
-    /// earliest time that there is. So several partitions are merged without reading the first records of all.
+    /// A lost record gets the bound of the next record. A trimmed record, and one that the engine knows nothing about, gets
+    /// the earliest time of all. Readers merge partitions by these bounds, and so need not read the first record of each.
     async fn not_before(&self, places: &[(PartitionId, Offset)]) -> Vec<Timestamp>;
 
-    /// Returns bounds, low mark and counts.
+    /// Returns bounds, low watermark and counts of a partition.
     ///
     /// # Errors
     /// [`ReadError::PartitionUnknown`].
     fn status(&self, of: PartitionId) -> Result<PartitionStatus, ReadError>;
 
-    /// Returns a stream and the bounds of all its partitions as they stood at one moment: a commit over several of them
-    /// is in all or in none, and whatever is stored behind these bounds, or happens to the stream, has a later time.
+    /// Returns a stream and the bounds of all its partitions at one moment.
+    ///
+    /// A commit over several partitions is in all of the bounds or in none. Records beyond these bounds, and later events
+    /// of the stream, have a later time.
     fn bounds(&self, stream: StreamId) -> Option<StreamBounds>;
 
-    /// Returns the books of all streams as they stood at one moment.
+    /// Returns the books of all streams at one moment.
     fn ledger(&self) -> Ledger;
 
-    /// Returns the tail as a value to watch: it moves when records are durable. A wake-up, never data.
+    /// Returns the tail as a value to watch. It moves when records are durable, and serves as a wake-up only.
     ///
     /// # Errors
     /// [`ReadError::PartitionUnknown`].
     fn tail(&self, of: PartitionId) -> Result<watch::Receiver<Offset>, ReadError>;
 
-    /// Returns which records of `offsets` have an end. What is trimmed counts as ended, what is not written as open.
+    /// Returns which records of `offsets` are settled. Trimmed offsets count as settled, unwritten offsets as open.
     ///
     /// # Errors
     /// [`ReadError::PartitionUnknown`].
@@ -106,10 +107,10 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         offsets: Range<Offset>,
     ) -> Result<SettledOffsets, ReadError>;
 
-    /// Returns how records of these ranges ended, in any order, as far as that can be found with a bounded number of reads.
+    /// Returns the settlements of these ranges in any order, as far as a bounded number of reads finds them.
     ///
-    /// Those without an end are left out, and so are trimmed ones. An engine that keeps no ends tells of none. Ranges are of
-    /// sensible length, and each partition is there once.
+    /// Open and trimmed records are left out. An engine without stored settlements returns none. The caller names each
+    /// partition once, with a range of at most some thousand offsets.
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -121,7 +122,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Returns the first offsets without an end at or after `from`, in order, `len_max` at most. What is trimmed has ended.
+    /// Returns the first open offsets at or after `from`, in order, `len_max` at most. Trimmed offsets are not open.
     ///
     /// # Errors
     /// [`ReadError::PartitionUnknown`].
@@ -138,15 +139,15 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// As [`Log::read`].
     async fn offset_at(&self, of: PartitionId, time: Timestamp) -> Result<Offset, ReadError>;
 
-    /// Returns for each partition of a stream where it begins if it keeps no more than `keep` asks for.
+    /// Returns for each partition of a stream the first offset that `keep` retains.
     ///
-    /// An engine may keep more, since it gives space back in larger pieces, but never less.
+    /// An engine may retain more, because it frees space file by file, but never less.
     ///
     /// # Errors
     /// As [`Log::read`].
     async fn first_kept(&self, stream: StreamId, keep: Keep) -> Result<Vec<Offset>, ReadError>;
 
-    /// Removes everything below `below`. Idempotent; past the tail it means the tail.
+    /// Removes all records below `below`. Idempotent. An offset beyond the tail means the tail.
     ///
     /// # Errors
     /// As [`Log::commit`].
@@ -161,13 +162,13 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Returns the stream of that id.
     fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>>;
 
-    /// Counts up whenever a stream is made, changed or gone. No record that was stored after that is read before it has.
+    /// Counts up when a stream is made, changed or deleted. The count moves before any later record can be read.
     fn streams_changed(&self) -> watch::Receiver<u64>;
 
     /// Makes a stream with a new id and a new incarnation.
     ///
     /// # Errors
-    /// [`StreamError::Exists`] if a stream has its name or its `ocid` as either of the two, [`StreamError::TooMany`].
+    /// [`StreamError::Exists`] if the name or the `ocid` is the name or `ocid` of a stream, [`StreamError::TooMany`].
     async fn create_stream(
         &self,
         name: StreamName,
@@ -175,10 +176,10 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         config: StreamConfig,
     ) -> Result<Arc<Stream>, StreamError>;
 
-    /// Changes config, or adds partitions: `partitions` may only go up.
+    /// Changes the config, or adds partitions: `partitions` may only go up.
     ///
-    /// `revision`, if given, is the [`Stream::revision`] that the caller has seen. Whether an `ocid` of `config` is free
-    /// is the caller's to see to: two streams could not exchange theirs otherwise.
+    /// `revision`, if given, is the [`Stream::revision`] that the caller has seen. The caller checks that the `ocid` is free,
+    /// because two streams could not exchange their `ocid`s if the engine did.
     ///
     /// # Errors
     /// [`StreamError::Shrink`], [`StreamError::ChangedMeanwhile`], [`StreamError::Unknown`].
@@ -190,10 +191,10 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         revision: Option<u64>,
     ) -> Result<Arc<Stream>, StreamError>;
 
-    /// Removes a stream with its records and their ends.
+    /// Removes a stream with its records and their settlements.
     ///
-    /// Records without an end are looked for where commits are ordered: no record gets into the stream between the look
-    /// and the removal.
+    /// The engine checks for open records in the order of commits, so no record enters the stream between check and
+    /// removal.
     ///
     /// # Errors
     /// [`StreamError::Open`], [`StreamError::ChangedMeanwhile`], [`StreamError::Unknown`].
@@ -204,11 +205,11 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         open: OpenRecords,
     ) -> Result<(), StreamError>;
 
-    /// Removes all records of a stream that are there, and gives those without an end the end `discarded`: in one write,
-    /// with the event that says so. Offsets go on where they were.
+    /// Removes all records of a stream and settles the open ones as `discarded`, in one write with the purge event. Offsets
+    /// go on from the tail.
     ///
-    /// Records without an end are looked for where commits are ordered, behind the ends that were queued before. Where
-    /// nothing has come since the stream was purged last, nothing is stored.
+    /// The engine checks for open records in the order of commits, after all settlements queued earlier. A purge without new
+    /// records since the last purge stores nothing.
     ///
     /// # Errors
     /// [`StreamError::Open`], [`StreamError::Unknown`].
@@ -222,17 +223,17 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Says whether the log takes appends.
     fn health(&self) -> watch::Receiver<Health>;
 
-    /// Returns what the log takes of its disk, and what is left there. A disk that hangs keeps the caller waiting.
+    /// Returns the used and the free space of the log's disk. A disk that hangs keeps the caller waiting.
     ///
     /// # Errors
     /// [`ReadError::Io`].
     async fn space(&self) -> Result<Space, ReadError>;
 
-    /// Writes what is queued, marks the end of the journal and stops. Later commits are refused as `Stopped`.
+    /// Writes all queued commits, marks the end of the journal and stops. Later commits are refused as `Stopped`.
     async fn close(&self);
 }
 
-/// Named values of at most [`STATE_BYTES_MAX`] bytes. They are changed by [`Log::commit`] alone.
+/// Named values of at most [`STATE_BYTES_MAX`] bytes. Only [`Log::commit`] changes them.
 #[async_trait]
 pub trait State: fmt::Debug + Send + Sync + 'static {
     /// Returns the value of that name.
@@ -241,16 +242,16 @@ pub trait State: fmt::Debug + Send + Sync + 'static {
     /// Returns every value whose name begins with `prefix`, by name.
     async fn list(&self, prefix: &str) -> Vec<(Arc<str>, StateEntry)>;
 
-    /// Counts up whenever a value whose name begins with `prefix` has changed.
+    /// Counts up when a value whose name begins with `prefix` has changed.
     fn changed(&self, prefix: &str) -> watch::Receiver<u64>;
 
     /// Returns how many bytes the values of each kind take, in the order of [`shares::SHARES`].
     fn share_bytes(&self) -> ShareBytes;
 }
 
-/// Who may settle the records of a partition.
+/// Grants the right to settle the records of a partition.
 pub trait Leases: fmt::Debug + Send + Sync + 'static {
-    /// Returns the leases on the partitions of a stream, now and as they come and go.
+    /// Returns the leases on the partitions of a stream: the present ones and each later change.
     ///
     /// A lease on partition p covers partition p of every error stream too.
     fn leases(&self, stream: StreamId) -> mpsc::Receiver<LeaseEvent>;
@@ -262,14 +263,14 @@ pub const STATE_BYTES_MAX: usize = 256 * 1024;
 /// The greatest reply of a commit.
 pub const REPLY_BYTES_MAX: usize = 128 * 1024;
 
-/// What an engine can do.
+/// The capabilities of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// One commit may append to several partitions.
     pub commit_over_partitions: bool,
-    /// Appends and ends of one commit are stored together.
+    /// Appends and settlements of one commit are stored together.
     pub settle_atomic: bool,
-    /// A commit that is repeated is recognised by its [`DedupId`].
+    /// The engine recognises a repeated commit by its [`DedupId`].
     pub dedup: bool,
     /// Records can be removed before their retention.
     pub trim: bool,

@@ -1,11 +1,11 @@
-//! Users: who may call the gateway's own routes, by name and password.
+//! Users of the gateway's own routes, with name, password and role.
 //!
-//! A user lies in state, with its role and a digest of its password (argon2id, `digest.rs`); the password itself lies
-//! nowhere. The first administrator comes from the environment at the start: who can set that may do everything anyway, so
-//! it wins over what is stored. Without any user there is no [`Users`], and the gateway is in open mode.
+//! The state keeps a user with its role and a digest of its password (argon2id, `digest.rs`), never the password. The first
+//! administrator comes from the environment at the start. It wins over the stored user, because an operator who sets the
+//! environment has all rights anyway. Without any user there is no [`Users`], and the gateway is in open mode.
 //!
-//! Who calls: `gateway.rs` at the start ([`Users::open`]), the edge for each request ([`Users::verify`], in `verify.rs`
-//! with its bounds).
+//! `gateway` calls [`Users::open`] at the start. The edge calls [`Users::verify`] for each request (`verify.rs`, with its
+//! bounds).
 
 mod credentials;
 mod digest;
@@ -32,24 +32,24 @@ use self::{
     verify::{Checks, off_this_thread},
 };
 
-/// What the names of all values in state begin with that hold a user.
+/// Prefix of the state keys of users.
 pub(crate) const STATE_PREFIX: &str = PREFIX;
 
-/// What a user may do; each role may do what those before it may.
+/// The rights of a user. Each role includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Sees names, counts and states.
+    /// Reads names, counts and states.
     User,
-    /// Sees payloads, keys and causes too, and retries.
+    /// Also reads payloads, keys and causes, and retries records.
     Operator,
-    /// Changes streams, settings and users too.
+    /// Also changes streams, settings and users.
     Administrator,
 }
 
 impl Role {
     const ALL: [Self; 3] = [Self::User, Self::Operator, Self::Administrator];
 
-    /// Returns its word in state, log lines and answers.
+    /// Returns the word for state, log lines and answers.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl Role {
     }
 }
 
-/// The administrator that the environment names.
+/// The administrator of the environment.
 #[derive(Clone, Debug)]
 pub struct Administrator {
     /// `SYNCGATE_ADMIN_USER`
@@ -73,16 +73,16 @@ pub struct Administrator {
     pub password: Password,
 }
 
-/// Why the users cannot be used; the gateway does not start then, as it would let in whom it should not.
+/// Why the users cannot be used. The gateway then does not start, because it could let in the wrong callers.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A stored user cannot be read: it is of a newer release, or damaged.
+    /// A stored user cannot be read, because it is damaged or of a newer release.
     #[error("the stored user {0:?} cannot be read; a newer release may have written it")]
     Unreadable(String),
     /// The administrator of the environment could not be stored.
     #[error("cannot store the administrator of SYNCGATE_ADMIN_USER")]
     Commit(#[from] CommitError),
-    /// The system gives no random numbers, so nothing can be salted.
+    /// The system gives no random numbers for a salt.
     #[error("the system gives no random numbers")]
     NoRandom,
 }
@@ -107,10 +107,10 @@ impl fmt::Debug for Users {
 }
 
 impl Users {
-    /// Opens the users of an engine. `administrator` is made if there is no such user, else gets this password and the
-    /// role; other users stay as they are. Returns `None` if there is no user then: open mode.
+    /// Opens the users of an engine. It creates `administrator`, or gives the existing user this password and the role. Other
+    /// users stay unchanged. Returns `None` without any user: open mode.
     ///
-    /// One commit makes the change, and the next start makes it if this one died before.
+    /// The change is one commit. After a crash before it, the next start makes it.
     ///
     /// # Errors
     /// Each variant of [`OpenError`] says what is wrong.
@@ -143,7 +143,7 @@ impl Users {
     }
 }
 
-/// Makes what is stored what the environment says.
+/// Makes the stored administrator equal to that of the environment.
 async fn ensure(
     engine: &dyn Engine,
     checks: &Arc<Checks>,
@@ -155,7 +155,7 @@ async fn ensure(
     let before = entry.map(|entry| entry.value);
     let stored = before.as_ref().and_then(|value| Stored::read(value));
     let role_before = stored.as_ref().map(|stored| stored.role);
-    // Kept as it is, the digest, if the password fits; so a start with the same variables writes nothing.
+    // Keep a digest that fits the password, so that a start with the same variables writes nothing.
     let checks = checks.clone();
     let made = off_this_thread(move || {
         checks.with_memory(|memory| {
@@ -192,7 +192,7 @@ async fn ensure(
     Ok(())
 }
 
-/// Stores a user, if nobody has changed it since it had this revision; 0 = it is new.
+/// Stores a user, if its revision is still this one; 0 = a new user.
 async fn put(
     engine: &dyn Engine,
     name: &UserName,

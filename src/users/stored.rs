@@ -1,4 +1,4 @@
-//! What is kept of a user in state.
+//! A user in the state.
 //!
 //! ```text
 //! user/<name>   JSON: role and digest of the password
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Role, UserName, digest::Digest};
 
-/// What the names of all these values begin with.
+/// Prefix of the state keys of users.
 pub(super) const PREFIX: &str = "user/";
 
 /// A user as it is stored.
@@ -23,13 +23,13 @@ pub(super) struct Stored {
 
 #[derive(Serialize, Deserialize)]
 struct Form {
-    /// Form of this value.
+    /// Version of the format.
     v: u8,
     role: String,
     digest: String,
 }
 
-/// The form that this release writes, and the only one that it reads.
+/// The only version of the format that this release writes and reads.
 const FORM: u8 = 1;
 
 impl Stored {
@@ -63,7 +63,7 @@ pub(super) fn key(name: &UserName) -> Arc<str> {
 mod tests {
     use super::*;
 
-    /// Bytes as form 1 has them; they are read for ever.
+    /// Bytes of version 1, which every later release reads.
     const FORM_1: &str = r#"{"v":1,"role":"operator","digest":"$argon2id$v=19$m=19456,t=2,p=1$BwcHBwcHBwcHBwcHBwcHBw$BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}"#;
 
     #[test]

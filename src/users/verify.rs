@@ -1,8 +1,8 @@
-//! Is this the user's password? In bounded time and memory, whoever asks and however often.
+//! Checks passwords in bounded time and memory, for any number of callers.
 //!
-//! A digest costs tens of milliseconds of a core and 19 MiB, so few are made at once, and few requests wait for that, for a
-//! short time. What was verified is remembered under a keyed hash, which costs a microsecond: whoever is known is not
-//! held up by those who guess. A name that nobody has costs as much as a wrong password.
+//! A digest costs tens of milliseconds of a core and 19 MiB. So few digests run at once, and few requests wait for one, for a
+//! short time. A cache holds verified callers under a keyed hash, which costs a microsecond, so known callers do not wait
+//! behind guesses. An unknown name costs as much as a wrong password.
 
 use std::{
     num::NonZeroUsize,
@@ -21,28 +21,28 @@ use super::{
 };
 use crate::runtime::{cache::Cache, random};
 
-/// Digests made at the same time, at most; half of the cores, if that is less. Each has 19 MiB, which are kept.
+/// Bound of concurrent digests; half of the cores, if that is less. Each uses 19 MiB, which are kept for reuse.
 const AT_ONCE_MAX: usize = 4;
-/// Requests that wait for their turn. Further ones are refused at once.
+/// Bound of waiting requests. Further ones are refused at once.
 const WAITING_LEN_MAX: usize = 64;
-/// How long one waits for its turn.
+/// How long a request waits for a digest.
 const WAIT_MAX: Duration = Duration::from_secs(2);
-/// Verified names and passwords that are remembered. Each takes about 100 bytes.
+/// Size of the cache of verified callers. Each entry takes about 100 bytes.
 pub(super) const KNOWN_LEN_MAX: usize = 1024;
 
-/// A user who has shown who it is.
+/// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The name.
     pub name: UserName,
-    /// What it may do.
+    /// The role.
     pub role: Role,
 }
 
-/// Why nobody is known by a name and a password.
+/// Why a name and a password are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// There is no such user, or it has another password. Which of these is for the log only.
+    /// The user does not exist, or has another password. Only the log says which.
     #[error("the name or the password is wrong")]
     Wrong(Option<UserName>),
     /// Too many passwords are being checked. This one was not.
@@ -50,12 +50,12 @@ pub enum Refused {
     Busy,
 }
 
-/// What bounds the checks and remembers their outcome.
+/// The bounds of the checks, and the cache of their results.
 pub(super) struct Checks {
-    /// Made at the start, lives in memory only.
+    /// Key of the hashes, made at the start, in memory only.
     key: hmac::Key,
-    /// Keyed hashes of stored user, name and password. With another password the stored user is another one, so what was
-    /// verified before is not found again.
+    /// Keyed hashes of stored user, name and password. A changed password changes the stored user, so older entries no longer
+    /// match.
     known: Mutex<Cache<[u8; 32], ()>>,
     pub(super) waiting: Semaphore,
     pub(super) running: Arc<Semaphore>,
@@ -106,7 +106,7 @@ impl Checks {
         let turn = tokio::time::timeout(WAIT_MAX, turn).await;
         let turn = turn.ok().and_then(Result::ok).ok_or(Refused::Busy)?;
         drop(place);
-        // Of requests that came together the first one has done the work.
+        // An earlier request with the same password may have filled the cache meanwhile.
         if digest.is_some() && self.known().get(proof).is_some() {
             return Ok(true);
         }
@@ -114,7 +114,7 @@ impl Checks {
         let password = Zeroizing::new(password.to_owned());
         let checks = self.clone();
         let fits = off_this_thread(move || {
-            // Held until the work is done, also when the client has gone.
+            // Held until the digest is made, even if the client has gone.
             let _turn = turn;
             checks.with_memory(|memory| digest.fits(&password, memory))
         });
@@ -149,7 +149,7 @@ impl Users {
             Some(name) => self.engine.get(&key(name)).await,
             None => None,
         };
-        // What this release cannot read was not there at the start. Nobody is let in by it.
+        // A user that this release cannot read came after the start. It lets no caller in.
         let found = name.zip(entry).and_then(|(name, entry)| {
             let stored = Stored::read(&entry.value)?;
             Some((name, stored, entry.value))

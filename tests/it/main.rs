@@ -45,6 +45,7 @@ mod status;
 mod streams;
 mod tail;
 mod tokens;
+mod upgrade;
 mod users;
 mod verify;
 mod warnings;

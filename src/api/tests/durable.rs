@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     ingest::{Form, Submission},
     model::target::Origin,
     storage::{

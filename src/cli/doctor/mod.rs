@@ -13,7 +13,7 @@ use super::{
     output::{self, Table, counted},
 };
 use crate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     runtime::clock::Clock,
     storage::local::{
         Options,

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::census::{Aim, Census, Counted, Dispatch, Group};
 use crate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     dispatch::{Cause, TargetId},
     model::{
         ids::{Offset, Partition, PartitionId},

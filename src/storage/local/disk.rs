@@ -1,4 +1,4 @@
-//! What the engine asks of a file system. A test puts one here that loses, refuses and cuts writes.
+//! The file system as a trait. Tests use an implementation that loses, refuses and cuts off writes.
 
 use std::{
     fmt,
@@ -17,55 +17,55 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes a new file; one that exists is an error.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
     /// Opens a file for reading and writing.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Gives a file another name, replacing what has it; durable after [`Disk::sync_dir`].
+    /// Renames a file and replaces a file of that name; durable after [`Disk::sync_dir`].
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file; durable after [`Disk::sync_dir`].
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Returns the names in a directory, in no order.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
     /// Makes a directory and those above it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes names in a directory durable.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Returns how many bytes this process may still write to the file system that holds a directory.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 
     /// Returns the length of a file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn file_bytes(&self, path: &Path) -> io::Result<u64> {
         self.open(path)?.len()
     }
@@ -74,20 +74,19 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 /// An open file. Positions are given with each call, so it is shared without a lock.
 #[expect(
     clippy::len_without_is_empty,
-    reason = "it mirrors a file's metadata; nobody asks whether a file is empty"
+    reason = "it mirrors a file's metadata; no caller needs `is_empty`"
 )]
 pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Reads into `buffer`; returns how many bytes, 0 at the end.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
 
-    /// Appends at most `len` bytes to `out`, which need not be zeroed before where the system can do without; returns how
-    /// many, 0 at the end.
+    /// Appends at most `len` bytes to `out`, and returns how many; 0 at the end of the file.
     ///
     /// # Errors
-    /// What the system says; nothing was appended.
+    /// The error of the system; nothing was appended.
     fn read_onto(&self, out: &mut Vec<u8>, len: usize, at: u64) -> io::Result<usize> {
         let from = out.len();
         out.resize(from + len, 0);
@@ -99,33 +98,33 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Writes; returns how many bytes, which may be fewer than given.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize>;
 
     /// Returns when everything written before would survive a loss of power.
     ///
     /// # Errors
-    /// What the system says. What was written since the last good call is then unknown.
+    /// The error of the system. It is then unknown which writes since the last good call are durable.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Returns the file's length.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn len(&self) -> io::Result<u64>;
 
     /// Cuts the file off at `len`, which gives space back. A crash may undo it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn truncate(&self, len: u64) -> io::Result<()>;
 }
 
-/// Mode of a file: it holds what only its owner may read.
+/// Mode of a file: its contents are for its owner alone.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
-/// Returns how a file of a data directory is made: it is its owner's alone from its first moment.
+/// Returns options that create a file for its owner alone, from its first moment on.
 pub(in crate::storage) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(FILE_MODE);
@@ -150,14 +149,14 @@ pub(in crate::storage) fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(DIR_MODE).create(dir)
 }
 
-/// The same, with those above it that are not there.
+/// Makes a directory and the absent ones above it, for their owner alone.
 pub(in crate::storage) fn make_dirs(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(DIR_MODE).create(dir)
 }
 
-/// The file system of this machine. What needs a file descriptor waits while there is none: the log must not end because
-/// others have them all.
+/// The file system of this machine. Calls that need a file descriptor wait for one, because a lack of descriptors must not
+/// stop the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
@@ -219,7 +218,7 @@ impl DiskFile for RealFile {
     fn read_onto(&self, out: &mut Vec<u8>, len: usize, at: u64) -> io::Result<usize> {
         let from = out.len();
         out.reserve_exact(len);
-        // There may be room for more than was asked for.
+        // The vector may have room for more than `len` bytes.
         let read = rustix::io::pread(&self.0, spare_capacity(out), at)?.min(len);
         out.truncate(from + read);
         Ok(read)

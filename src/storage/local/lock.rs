@@ -1,7 +1,7 @@
-//! Locks: those of threads, which survive a panic of their holder, and the one of the data directory.
+//! Locks between threads, which survive a panic of their holder, and the lock of the data directory.
 //!
-//! A panic under a lock ends its thread; whoever comes later works with the value as it was left. The writer's end is
-//! seen through the engine's health, so nothing is stored on top of a value that may be half changed.
+//! After a panic under a lock, later holders use the value as the panic left it. A panic of the writer stops the log, so
+//! nothing is stored on top of a value that may be half changed.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -13,7 +13,7 @@ use std::{
 
 use super::{OpenError, disk};
 
-/// Digits of a process number, and more than that.
+/// More bytes than a process number has.
 const NOTE_BYTES_MAX: u64 = 32;
 
 pub(in crate::storage) fn mutex<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,7 +49,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub(in crate::storage) struct DirLock {
     pub(in crate::storage) file: File,
-    /// Somebody may remove a lock file that looks forgotten; the directory itself stays.
+    /// A second lock on the directory itself, because an operator may remove a lock file that looks forgotten.
     pub(in crate::storage) dir: Option<File>,
 }
 
@@ -102,14 +102,14 @@ pub(in crate::storage) fn take_dir(dir: &Path) -> Result<DirLock, OpenError> {
             None
         }
     };
-    // The number is a courtesy to whoever finds the directory taken: failing to write it fails nothing.
+    // The number only improves the error of a second process, so a failure to write it is ignored.
     if let Err(error) = note(&mut file) {
         tracing::debug!(%error, "cannot note the process in the lock file");
     }
     Ok(DirLock { file, dir: held })
 }
 
-/// Returns whether another process has taken the directory, which need not be there. Makes nothing.
+/// Returns whether another process holds the lock of a directory, which may be absent. Creates nothing.
 pub(in crate::storage) fn is_taken(dir: &Path) -> Result<bool, OpenError> {
     let path = dir.join("LOCK");
     match disk::open(OpenOptions::new().read(true), &path) {
@@ -123,7 +123,7 @@ pub(in crate::storage) fn is_taken(dir: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// Notes this process in the lock file, unless that is something else: a second name of a file that somebody needs.
+/// Writes this process's number to the lock file, unless the file is a second name (hard link) of another file.
 fn note(file: &mut File) -> io::Result<()> {
     let found = file.metadata()?;
     let is_ours = found.is_file() && found.nlink() == 1 && found.len() <= NOTE_BYTES_MAX;
@@ -135,7 +135,7 @@ fn note(file: &mut File) -> io::Result<()> {
     file.write_all(pid.as_bytes())
 }
 
-/// Returns the process that is noted.
+/// Returns the process number in the lock file.
 fn noted(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(NOTE_BYTES_MAX).read_to_string(&mut text).ok()?;

@@ -1,16 +1,16 @@
-//! A directory in the making: it gets its name when it is whole and durable, or nothing of it stays.
+//! A directory in the making. It gets its name only when it is whole and durable; otherwise it is removed.
 //!
 //! ```text
 //! DIR.incomplete/                a backup that is being made; renamed to DIR at the end
 //! DIR/restore.incomplete/        a restore that is under way; its entries move to DIR at the end, the journal last
 //! ```
 //!
-//! A backup is made beside its place, so that its name is there only when it is whole. A restore is made inside its place,
-//! because a data directory is often the root of a mounted volume, which cannot be renamed. Until the journal has moved, a
-//! start refuses such a directory ([`check_settled`]).
+//! A backup is made beside its target, so that the target's name exists only when the backup is whole. A restore is made
+//! inside its target, because a data directory is often the root of a mounted volume, which cannot be renamed. Until the
+//! journal has moved, a start refuses such a directory ([`check_settled`]).
 //!
-//! A run that is killed leaves the directory. The lock on the journal in it is gone then, which tells the next run that no
-//! process works on it: that run removes the leftover and says so.
+//! A killed run leaves the directory behind, and the system frees the lock on the journal in it. The next run sees the free
+//! lock, removes the leftover and reports it.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -29,10 +29,10 @@ use super::{
 
 /// The end of the name of a backup in the making.
 const INCOMPLETE: &str = ".incomplete";
-/// The directory in which a restore works, inside its place.
+/// The directory in which a restore works, inside its target.
 const RESTORE: &str = "restore.incomplete";
-/// A file in a directory in the making, from its beginning until it is whole: without it a directory of the same name is no
-/// leftover, but perhaps a data directory that somebody has called so.
+/// A file that marks a directory in the making until it is whole. A directory of that name without the mark is no leftover,
+/// but perhaps a data directory of that name.
 const MARK: &str = "incomplete";
 /// All names that a directory in the making can have in it.
 const NAMES: [&str; 7] = [
@@ -46,37 +46,38 @@ const NAMES: [&str; 7] = [
 ];
 /// A directory that the root of a mounted disk has by itself.
 const LOST_AND_FOUND: &str = "lost+found";
-/// Names that are looked at beside a backup, and leftovers that are told.
+/// Bound of entries that are checked beside a backup.
 const NEIGHBOURS_LEN_MAX: usize = 10_000;
+/// Bound of leftovers that are reported.
 const LEFT_LEN_MAX: usize = 10;
 
 /// A directory in the making. Dropping it removes all of it, unless it was settled.
 #[derive(Debug)]
 pub(in crate::storage) struct Making {
-    /// Where it is made.
+    /// The directory of the work.
     dir: PathBuf,
-    /// Its place.
+    /// The target.
     to: PathBuf,
     is_inside: bool,
     /// Directories that were made for it, the outermost first.
     made: Vec<PathBuf>,
-    /// Entries that are in its place already.
+    /// Entries that were moved to the target already.
     moved: Vec<&'static str>,
-    /// Held so that other processes see that one works on it.
+    /// Held while this process works on the directory.
     _locks: Vec<File>,
     is_whole: bool,
-    /// The leftover of a run that was killed was removed first.
+    /// Set if the leftover of a killed run was removed first.
     pub(in crate::storage) replaced: bool,
 }
 
 impl Making {
-    /// Begins beside a place that is absent, or an empty directory.
+    /// Begins beside a target that is absent or an empty directory.
     pub(in crate::storage) fn beside(to: &Path) -> Result<Self, BackupError> {
         let Some(name) = to.file_name() else {
             return Err(BackupError::NoName(to.into()));
         };
         let parent = parent_of(to);
-        // Without the slash that the caller may have put behind it, which would follow a link.
+        // Rebuild the path without a slash at its end, which would follow a link.
         let to = parent.join(name);
         check_place(&to)?;
         let mut making = name.to_owned();
@@ -90,7 +91,7 @@ impl Making {
         )
     }
 
-    /// Begins inside a place that is absent, or an empty directory.
+    /// Begins inside a target that is absent or an empty directory.
     pub(in crate::storage) fn inside(to: &Path) -> Result<Self, BackupError> {
         let failed = |source| io_error(to, source);
         let mut made = Made::default();
@@ -106,7 +107,7 @@ impl Making {
         let is_left = names.iter().any(|name| name == RESTORE);
         let is_taken = |name: &String| match &**name {
             RESTORE | LOST_AND_FOUND => false,
-            // A run that was killed in its last moment has moved these already, and not the journal.
+            // A run that was killed near its end has moved these already, but not the journal.
             "index" | "master.key" => !is_left,
             _ => true,
         };
@@ -155,12 +156,12 @@ impl Making {
         })
     }
 
-    /// Returns where it is made.
+    /// Returns the directory of the work.
     pub(in crate::storage) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Puts it into its place. Its files must be durable already.
+    /// Moves it to its target. Its files must be durable already.
     pub(in crate::storage) fn complete(mut self) -> Result<(), BackupError> {
         let settled = match self.is_inside {
             true => self.move_up(),
@@ -191,11 +192,11 @@ impl Making {
             }
         }
         RealDisk.sync_dir(&self.to)?;
-        // From here on it is a data directory.
+        // The next rename turns the target into a data directory.
         fs::rename(self.dir.join("journal"), self.to.join("journal"))?;
         self.moved.push("journal");
         RealDisk.sync_dir(&self.to)?;
-        // The empty directory and the lock file are of no use, and hinder no start.
+        // Ignore errors: the empty directory and the lock file do not hinder a start.
         let _removed = fs::remove_dir_all(&self.dir).is_ok();
         Ok(())
     }
@@ -217,8 +218,8 @@ impl Drop for Making {
     }
 }
 
-/// Removes an entry that a run which was killed has moved to `to`. A file stays if it is not the same as `from`, because
-/// the only master key may have been put there since.
+/// Removes an entry that a killed run has moved to `to`. A file that differs from `from` is an error, because it may be the
+/// only master key.
 fn make_way(from: &Path, to: &Path) -> io::Result<()> {
     match fs::symlink_metadata(to) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(to),
@@ -229,13 +230,13 @@ fn make_way(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns whether two files hold the same. Neither is long: they are key files.
+/// Returns whether two key files have the same contents.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     let read = |path| files::read(path, files::VALUE_BYTES_MAX);
     Ok(read(one)? == read(other)?)
 }
 
-/// Directories that were made; dropping it removes those that are empty.
+/// Directories that were made. Dropping it removes the empty ones.
 #[derive(Debug, Default)]
 struct Made(Vec<PathBuf>);
 
@@ -263,14 +264,13 @@ impl Made {
 impl Drop for Made {
     fn drop(&mut self) {
         for dir in self.0.iter().rev() {
-            // Another process may have put something there.
+            // Ignore errors: another process may have put a file there.
             let _removed = fs::remove_dir(dir).is_ok();
         }
     }
 }
 
-/// Refuses a directory into which a restore was begun and not settled: its journal is not there yet, and a start would
-/// begin another one.
+/// Refuses a directory with an unfinished restore. Its journal is not there yet, and a start would begin another one.
 pub(in crate::storage) fn check_settled(dir: &Path) -> Result<(), OpenError> {
     let there = |name| fs::symlink_metadata(dir.join(name)).is_ok();
     match there(RESTORE) && !there("journal") {
@@ -279,7 +279,7 @@ pub(in crate::storage) fn check_settled(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Returns the leftovers of backups that were killed, beside a place; at most ten of them.
+/// Returns the leftovers of killed backups beside a target, at most ten.
 pub(in crate::storage) fn left_beside(to: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent_of(to)).into_iter().flatten().flatten();
     let dirs = entries.take(NEIGHBOURS_LEN_MAX).map(|entry| entry.path());
@@ -294,7 +294,7 @@ pub(in crate::storage) fn left_beside(to: &Path) -> Vec<PathBuf> {
     left.take(LEFT_LEN_MAX).collect()
 }
 
-/// A backup takes the place of nothing but an empty directory.
+/// Refuses a target that is neither absent nor an empty directory.
 fn check_place(to: &Path) -> Result<(), BackupError> {
     let found = match fs::symlink_metadata(to) {
         Ok(found) => found,
@@ -319,7 +319,7 @@ fn check_place(to: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Removes the leftover of a run that was killed, and no other directory. The name of a restore's is in use for nothing else.
+/// Removes the leftover of a killed run, and refuses any other directory. Only restores use the name of a restore's.
 fn remove_left(dir: &Path, is_inside: bool) -> Result<(), BackupError> {
     let failed = |source| io_error(dir, source);
     let foreign = || BackupError::Foreign(dir.into());
@@ -342,11 +342,11 @@ fn remove_left(dir: &Path, is_inside: bool) -> Result<(), BackupError> {
     fs::remove_dir_all(dir).map_err(failed)
 }
 
-/// Waits for the lock: another run may have it for the moment in which it looks whether this is a leftover.
+/// Makes the journal directory and waits for its lock, which another run may hold while it checks for leftovers.
 fn make_locked(journal: &Path) -> io::Result<File> {
     disk::make_dir(journal)?;
     let file = disk::open_dir(journal)?;
-    // Where directories cannot be locked, as on some network file systems, no later run removes this one.
+    // Some network file systems cannot lock directories. No later run then removes this one.
     let _locked = file.lock().is_ok();
     Ok(file)
 }

@@ -1,34 +1,35 @@
-//! One directory with a journal: the parts on which the embedded engine stands. One process works with it at a time.
+//! One directory with a journal: the parts of the embedded engine. One process uses a directory at a time.
 //!
 //! ```text
-//! DIR/LOCK                      taken while a process has the directory open
-//! DIR/journal/0000000001.seg    files of the journal; everything that is known is in here
-//! DIR/journal/spare/            files made ready ahead, new ones and such that nobody needs any more
-//! DIR/index/                    sled: where the blocks of older files are; made anew whenever it is not good
-//! DIR/damaged/index/            the last index that was not
+//! DIR/LOCK                      locked while a process has the directory open
+//! DIR/journal/0000000001.seg    files of the journal; they hold all data
+//! DIR/journal/spare/            files made ahead of their use, and freed files kept for reuse
+//! DIR/index/                    sled: places of the blocks of older files; rebuilt from the journal when it is damaged
+//! DIR/damaged/index/            the last damaged index
 //! DIR/damaged/NAME.seg          files of the journal as they were when their loss was accepted
 //! ```
 //!
-//! What it promises:
-//! - An answered commit survives a crash of process and machine: it is on disk, with `fdatasync`, before the answer, and
+//! Promises:
+//! - An answered commit survives a crash of process and machine. It is on disk, with `fdatasync`, before the answer and
 //!   before any reader sees it.
-//! - One durable write holds all commits that queued during the last one, whole ones only.
-//! - Nothing that is damaged is taken for data: frames, blocks, headers and snapshots have checksums that begin with the
-//!   file's life and their place. A torn end is cut off at open; any other damage is named and refused.
-//! - A full disk refuses and goes on later. Any other failed write stops the log, and reads go on.
+//! - One durable write holds all commits that queued during the last write, and no part of a commit.
+//! - Damaged bytes are never read as data. The checksums of frames, blocks, headers and snapshots cover the file's life and
+//!   their place. Opening cuts off a torn end; it names any other damage and refuses the directory.
+//! - On a full disk the log refuses commits until there is space. Any other failed write stops the log, and reads go on.
 //!
-//! The parts, from bytes to calls:
-//! - `format`: blocks, operations, frames, snapshots and files. `books`: what all operations add up to.
-//! - `write`: the one thread that stores. `read`: the newest frames, the index, records. `shared`: what both see.
-//! - `open`: a directory from its lock to its threads, and looks that change nothing.
-//! - `space`: files that are freed, written again or made ahead.
-//! - `repair`: `verify`, `doctor`, going on without what is lost, `backup`.
-//! - `proofs`: models, crashes and faults, for tests.
+//! The folders, from bytes to calls:
+//! - `format`: blocks, operations, frames, snapshots and files. `books`: streams, counts and state, the sum of all operations.
+//! - `write`: the writer thread. `read`: the newest frames, the index, records. `shared`: the state of both.
+//! - `open`: recovery and opening of a directory, and reading one at rest. `making`: a directory made by backup or restore.
+//! - `space`: files that are freed, rewritten or made ahead.
+//! - `repair`: `verify`, `doctor`, accepting a loss, `backup`.
+//! - `proofs`: tests with models, crashes and faults. `disk`, `lock`, `settings`: file system, locks, `[log]`.
 
 pub(super) mod books;
 pub(super) mod disk;
 pub(super) mod lock;
 pub(super) mod making;
+mod settings;
 pub(super) mod shared;
 
 pub(super) mod format;
@@ -49,18 +50,19 @@ use std::{
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use repair::verify::{Verified, verify};
+pub use settings::LogSettings;
 
-use crate::{config::LogSettings, runtime::random};
+use crate::runtime::random;
 
 /// The greatest number of partitions of a stream.
 pub const PARTITIONS_MAX: u16 = 256;
-/// What records, ends and state of one commit may take together.
+/// Bound of all records, settlements and state changes of one commit.
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
 
-/// Reason of refusals after the end.
+/// Reason of refusals after the log was closed.
 const CLOSED: &str = "it was closed";
 
-/// Where the engine keeps its files, and its bounds.
+/// The directory and the bounds of an engine.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The data directory; made if absent.
@@ -69,21 +71,21 @@ pub struct Options {
     pub log: LogSettings,
 }
 
-/// Why a directory was not opened. The journal in it was not changed.
+/// Why a directory was not opened. Its journal was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process works with it.
+    /// Another process uses it.
     #[error("{} is in use by another process{}; stop that one, or choose another directory", dir.display(), Pid(*pid))]
     InUse {
         /// The directory.
         dir: PathBuf,
-        /// The process, if it has left its number.
+        /// The process, if its number is in the lock file.
         pid: Option<u32>,
     },
     /// A newer release has written it.
     #[error("{} has format version {found}, this release reads versions up to {known}; start a newer release, nothing was changed", file.display())]
     NewerFormat {
-        /// The file that says so.
+        /// The file of that format.
         file: PathBuf,
         /// Its version.
         found: u32,
@@ -95,22 +97,22 @@ pub enum OpenError {
     Damaged {
         /// The file.
         file: PathBuf,
-        /// Position of the first bad byte, or of what holds it.
+        /// Position of the first bad byte, or of the frame that holds it.
         at: u64,
-        /// What is wrong there.
+        /// Description of the damage.
         what: &'static str,
     },
-    /// A restore was begun here, and its journal is not there yet.
+    /// A restore into this directory has not moved its journal here yet.
     #[error("a restore into {} was cut off or is under way, and nothing else is there; restore the copy again: `syncgate backup restore COPY --data {}`", .0.display(), .0.display())]
     RestoreCutOff(PathBuf),
     /// The system refused.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// With which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -133,7 +135,7 @@ impl OpenError {
     }
 }
 
-/// Returns the data directory that a file of the journal lies in.
+/// Returns the data directory of a journal file.
 fn data_dir_of(file: &Path) -> &Path {
     let dir = file.parent().and_then(Path::parent);
     let dir = dir.filter(|dir| !dir.as_os_str().is_empty());

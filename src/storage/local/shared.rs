@@ -1,4 +1,4 @@
-//! What writer, readers and callers share: one view under one short lock, and what tells others that it changed.
+//! State shared by the writer, readers and callers: one view of durable data under a short lock, and change notices.
 
 use std::sync::{Mutex, RwLock};
 
@@ -24,16 +24,16 @@ use super::{
     write::condition::Condition,
 };
 
-/// The one epoch of this engine: it never gives a partition to anyone else.
+/// The only epoch of this engine, which never passes a lease to another process.
 pub(in crate::storage) const EPOCH: Epoch = Epoch(1);
 
-/// What is shared.
+/// The shared state.
 #[derive(Debug)]
 pub(in crate::storage) struct EngineState {
     pub(in crate::storage) view: RwLock<View>,
     pub(in crate::storage) files: Files,
     pub(in crate::storage) index: Index,
-    /// What sealed files hold. Taken after the view, if both are.
+    /// Use of sealed files. Lock order: the view first, then this.
     pub(in crate::storage) usage: Mutex<Usage>,
     pub(in crate::storage) condition: Condition,
     pub(in crate::storage) streams_changed: watch::Sender<u64>,
@@ -42,7 +42,7 @@ pub(in crate::storage) struct EngineState {
     holders: Mutex<Vec<Holder>>,
 }
 
-/// What readers see: only what is durable.
+/// The durable data, as readers see it.
 #[derive(Debug)]
 pub(in crate::storage) struct View {
     pub(in crate::storage) books: Books,
@@ -50,7 +50,7 @@ pub(in crate::storage) struct View {
     pub(in crate::storage) cache: Cache,
 }
 
-/// Someone who follows the leases on a stream's partitions.
+/// A receiver of the leases on a stream's partitions.
 #[derive(Debug)]
 struct Holder {
     stream: StreamId,
@@ -59,7 +59,7 @@ struct Holder {
 }
 
 impl View {
-    /// Takes in what a frame says.
+    /// Applies a frame.
     fn add(&mut self, segment: u64, frame: &Frame) -> Result<(), Malformed> {
         self.books.last_time = self.books.last_time.max(frame.header.at.time);
         for op in &frame.ops {
@@ -78,7 +78,7 @@ impl View {
         Ok(())
     }
 
-    /// Takes in a frame that was read back; it does not go into the cache.
+    /// Applies a frame that recovery has read. It does not go into the cache.
     pub(in crate::storage) fn replay(
         &mut self,
         segment: u64,
@@ -111,14 +111,14 @@ impl EngineState {
         }
     }
 
-    /// Notes what a sealed file holds. Of one that cannot be read as a whole nobody knows; it stays as it is.
+    /// Notes the use of a sealed file. A damaged file has no known use, and is never freed or rewritten.
     pub(in crate::storage) fn note_usage(&self, number: u64, scan: &SegmentScan) {
         if !scan.damaged {
             lock::mutex(&self.usage).set(number, scan.usage.clone());
         }
     }
 
-    /// Lets readers see a durable frame, then tells those who wait for it.
+    /// Publishes a durable frame to readers, then wakes the waiting ones.
     pub(in crate::storage) fn publish(&self, segment: u64, frame: &Frame) -> Result<(), Malformed> {
         let mut tails: Vec<(Slot, watch::Sender<Offset>, Offset)> = Vec::new();
         let mut streams: Vec<StreamId> = Vec::new();
@@ -161,7 +161,7 @@ impl EngineState {
         Ok(())
     }
 
-    /// Returns what counts up with every change under `prefix`.
+    /// Returns a counter of changes under `prefix`.
     pub(in crate::storage) fn watch_state(&self, prefix: &str) -> watch::Receiver<u64> {
         let mut watchers = lock::mutex(&self.watchers);
         watchers.retain(|(_, watcher)| watcher.receiver_count() > 0);
@@ -182,9 +182,10 @@ impl EngineState {
         }
     }
 
-    /// Grants every partition, now and as they come.
+    /// Grants every partition: the present ones now, later ones when they are made.
     pub(in crate::storage) fn hold(&self, stream: StreamId) -> mpsc::Receiver<LeaseEvent> {
-        // Every partition is granted and lost once, so nobody who reads late ever makes the writer wait.
+        // Each partition is granted once and lost once, so the channel never fills and a slow receiver never blocks the
+        // writer.
         let (events, receiver) = mpsc::channel(2 * usize::from(PARTITIONS_MAX));
         lock::mutex(&self.holders).push(Holder {
             stream,
@@ -197,7 +198,7 @@ impl EngineState {
 
     fn tell_holders(&self, stream: StreamId) {
         let mut holders = lock::mutex(&self.holders);
-        // Under the lock of the holders, so that two calls cannot tell of states in the wrong order.
+        // Read the view under the lock of the holders, so that two calls cannot send older news after newer.
         let partitions = {
             let view = lock::read(&self.view);
             view.books

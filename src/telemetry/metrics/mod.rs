@@ -47,7 +47,7 @@ pub use self::{
     prometheus::text as prometheus_text,
 };
 use super::process;
-use crate::runtime::clock::Clock;
+use crate::runtime::{clock::Clock, latency};
 
 /// One label.
 pub type Label = [(&'static str, String); 1];
@@ -93,7 +93,7 @@ impl Metrics {
             refused: Family::default(),
             closes: Family::default(),
             failed_logins: Counter::default(),
-            request_seconds: Family::new_with_constructor(latency as fn() -> Histogram),
+            request_seconds: Family::new_with_constructor(latency::histogram as fn() -> Histogram),
             registry: Arc::default(),
             started_seconds: Duration::from_micros(clock.now().0).as_secs_f64(),
         };
@@ -216,14 +216,6 @@ impl Collector for Samples {
     }
 }
 
-/// From a quarter of a millisecond to a minute and more: a local write and a slow target in one scale.
-pub(crate) fn latency() -> Histogram {
-    Histogram::new([
-        0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-        10.0, 30.0, 60.0,
-    ])
-}
-
 #[expect(
     clippy::cast_precision_loss,
     reason = "above 2^53 the last digits of a figure do not matter"
@@ -290,7 +282,7 @@ mod tests {
         metrics.adopt(PANICS, Panics::default().counters().clone());
         metrics.adopt(LOG_LINES_DROPPED, Counter::<u64>::default());
         for name in [APPEND_SECONDS, FSYNC_SECONDS, ATTEMPT_SECONDS] {
-            let histogram = latency();
+            let histogram = latency::histogram();
             histogram.observe(0.001);
             metrics.adopt(name, histogram);
         }

@@ -33,7 +33,7 @@ use crate::testkit::{Answer, Gateway, Place, keyed, within};
 
 const S1: &str = "/services/v2/stream/s1";
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 fn address(gateway: &Gateway) -> String {
     gateway.url.trim_start_matches("http://").to_owned()
@@ -48,7 +48,7 @@ async fn made(gateway: &Gateway, members: &Value) -> Answer {
 }
 
 /// Opens a WebSocket; the answer if it is refused.
-async fn open(gateway: &Gateway, query: &str) -> Result<Socket, Box<Response<Option<Vec<u8>>>>> {
+pub(crate) async fn open(gateway: &Gateway, query: &str) -> Result<Socket, Box<Response<Option<Vec<u8>>>>> {
     open_with(gateway, query, &[]).await
 }
 
@@ -89,7 +89,7 @@ async fn next(socket: &mut Socket) -> Result<Vec<Value>, (u16, String)> {
 }
 
 /// Reads until `count` records with positions have come.
-async fn records(socket: &mut Socket, count: usize) -> Vec<Value> {
+pub(crate) async fn records(socket: &mut Socket, count: usize) -> Vec<Value> {
     let mut records = Vec::new();
     // Silence is filled, so it is not the next frame alone that has a time.
     within(&format!("{count} records"), async {
@@ -103,7 +103,7 @@ async fn records(socket: &mut Socket, count: usize) -> Vec<Value> {
     records
 }
 
-fn xid(record: &Value) -> &str {
+pub(crate) fn xid(record: &Value) -> &str {
     record["xid"].as_str().unwrap()
 }
 

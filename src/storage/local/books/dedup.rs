@@ -1,7 +1,7 @@
-//! Commits of the recent past, by the ids that their callers gave them: bounded in number, in memory and in age.
+//! Recent commits by their ids, bounded in number, memory and age.
 //!
-//! Age is the time between commits with ids, by what the journal says of them, no more than an hour from one to the next. So
-//! a clock that jumps makes nothing be forgotten, and a replay remembers the same ones.
+//! Age is the sum of the times between commits with ids, at most one hour from one to the next. So a clock jump makes the
+//! table forget nothing, and a replay remembers the same ids.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,7 +1,7 @@
-//! The fold over all operations: streams, partitions with their ends and counts, state. What readers see.
+//! The books: streams, partitions with their settled sets and counts, and state. They are the fold over all operations.
 //!
-//! Operations are applied here once they are durable: at open by recovery, later by the writer. Both use
-//! [`Books::apply`], so what a restart finds is what there was.
+//! Durable operations are applied here, at open by recovery and later by the writer. Both use [`Books::apply`], so a restart
+//! leads to the same books.
 
 pub(in crate::storage) mod dedup;
 pub(in crate::storage) mod ranges;

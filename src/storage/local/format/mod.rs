@@ -1,4 +1,5 @@
-//! Bytes of the journal: blocks, operations, frames, snapshots and the files that hold them.
+//! Bytes of the journal: files (`segment`), frames, operations (`ops`), blocks of records, snapshots. `codec` has the
+//! numbers, `scan` reads the frames of a file.
 
 pub(in crate::storage) mod block;
 pub(in crate::storage) mod codec;

@@ -1,4 +1,4 @@
-//! What a frame says, one operation behind the other. Replaying all of them gives back everything the engine knows.
+//! The operations of a frame, in order. The replay of all operations rebuilds the books.
 //!
 //! ```text
 //! 1 block       see `block`

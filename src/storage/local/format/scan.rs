@@ -1,4 +1,4 @@
-//! Reading the frames of a file, one behind the other, and searching for life behind a bad one.
+//! Reads the frames of a file in order, and searches for a good frame after a bad one.
 
 use std::{io, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Everything known at the first frame of a file, so that older files can go without taking knowledge along.
+//! The books at the first frame of a file, so that older files can be freed.
 //!
 //! ```text
 //! snapshot  sections, each: tag u8, length u32, bytes

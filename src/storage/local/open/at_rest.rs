@@ -1,4 +1,4 @@
-//! A directory that no process works with, read without changing it: its state, and its records without an end.
+//! Reads a directory at rest without changing it: its state and its open records.
 
 use std::{fs, io, ops::Bound, path::Path, sync::Arc};
 
@@ -21,9 +21,9 @@ use crate::storage::local::{
     shared::EngineState,
 };
 
-/// Bytes that are read of a partition at a time.
+/// Bytes of a page.
 const PAGE_BYTES: usize = 256 << 10;
-/// Records whose ends are looked at together.
+/// Number of offsets whose settlements are checked under one lock.
 const ENDS_LEN: u64 = 16_384;
 
 /// A directory at rest.
@@ -34,22 +34,22 @@ pub struct AtRest {
     _lock: Option<DirLock>,
 }
 
-/// What a look at a directory found.
+/// Result of [`AtRest::peek`].
 #[derive(Debug)]
 pub enum Peek {
-    /// There is no journal, so a start begins one.
+    /// There is no journal; a start begins one.
     Nothing,
-    /// A process works with it, and it alone knows what is stored.
+    /// A process uses it, so its contents may change.
     InUse,
-    /// What is stored. Nobody is kept from working with the directory.
+    /// The contents. Other processes may still open the directory.
     There(AtRest),
 }
 
 impl AtRest {
-    /// Looks at a directory without taking it, and changes nothing in it.
+    /// Reads a directory without taking its lock, and changes nothing in it.
     ///
     /// # Errors
-    /// [`OpenError`] for what a start would refuse.
+    /// The [`OpenError`] with which a start would refuse the directory.
     pub fn peek(dir: &Path) -> Result<Peek, OpenError> {
         making::check_settled(dir)?;
         if lock::is_taken(dir)? {
@@ -60,7 +60,7 @@ impl AtRest {
         }
         match Self::of(dir, None) {
             Ok(found) => Ok(Peek::There(found)),
-            // A gateway may have begun meanwhile.
+            // A gateway may have started meanwhile.
             Err(error) => match lock::is_taken(dir)? {
                 true => Ok(Peek::InUse),
                 false => Err(error),
@@ -68,21 +68,20 @@ impl AtRest {
         }
     }
 
-    /// Reads the journal of a directory, and keeps others from working with it until this is dropped. Nothing but `LOCK`
-    /// is changed.
+    /// Reads the journal of a directory, and holds its lock until this is dropped. Only `LOCK` is changed.
     ///
     /// # Errors
-    /// [`OpenError`] for a directory that is in use, and for what a start would refuse.
+    /// [`OpenError`] for a directory that is in use or that a start would refuse.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         making::check_settled(dir)?;
         let journal = dir.join("journal");
-        // A directory that is not there is not made.
+        // Check first, because taking the lock would make an absent directory.
         fs::read_dir(&journal).map_err(|source| OpenError::io("list", &journal, source))?;
         let lock = lock::take_dir(dir)?;
         Self::of(dir, Some(lock))
     }
 
-    /// As [`AtRest::open`], of a directory that the caller alone knows.
+    /// As [`AtRest::open`], for a directory that only the caller knows.
     pub(in crate::storage) fn of(dir: &Path, lock: Option<DirLock>) -> Result<Self, OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(Untouched);
         let (view, files, _) = recovery::recover(&disk, dir.join("journal"), Dedup::new(0, 1), 0)?;
@@ -116,8 +115,8 @@ impl AtRest {
         found.map(|book| book.stream.partitions)
     }
 
-    /// Shows every record without an end. Returns how many partitions have a record that cannot be read: the records behind it
-    /// in its partition are not shown.
+    /// Passes every open record to `show`. Returns the number of partitions with an unreadable record; later records of such a
+    /// partition are not shown.
     pub async fn open_records(&self, mut show: impl FnMut(&StreamName, &Record)) -> usize {
         let streams: Vec<_> = {
             let view = lock::read(&self.shared.view);
@@ -178,7 +177,7 @@ impl AtRest {
     }
 }
 
-/// The real disk, of which nothing is changed: the writes of recovery are thrown away.
+/// The real disk without its writes: recovery's writes are dropped.
 #[derive(Debug)]
 pub(in crate::storage) struct Untouched;
 

@@ -1,4 +1,4 @@
-//! What of a data directory others than its owner may read or change. Older releases made files as the umask said.
+//! Finds files of a data directory that other users may read or change. Older releases created files with the umask only.
 
 use std::{
     fs,
@@ -8,15 +8,15 @@ use std::{
 
 /// Group and all others.
 const OTHERS: u32 = 0o077;
-/// Names that are told; the command that mends it is the same for all.
+/// Bound of reported names. The command that repairs the modes is the same for all.
 const NAMES_LEN_MAX: usize = 100;
-/// Names that wait to be looked at. A directory of ours has a few thousand at most, so more is not looked into.
+/// Bound of names in the queue. A data directory has a few thousand at most.
 const WAITING_LEN_MAX: usize = 1_000_000;
 
 /// Files and directories that are open to others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exposed {
-    /// How many there are.
+    /// Number of such files and directories.
     pub len: usize,
     /// The first hundred.
     pub paths: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! Opening a directory, step by step: lock, journal, index, a fresh file, threads.
+//! Opening a directory in steps: lock, journal, index, a new file, threads.
 
 use std::{
     collections::VecDeque,
@@ -35,10 +35,10 @@ use crate::storage::local::{
     },
 };
 
-/// Below this a file holds little more than its own header.
+/// The smallest journal file. A smaller one would hold little more than its header and snapshot.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
-/// The parts of an engine that works as soon as its threads do.
+/// The parts of an engine whose threads are not started yet.
 pub(in crate::storage) struct Opened {
     pub(in crate::storage) shared: Arc<EngineState>,
     pub(in crate::storage) queue: Arc<Queue>,
@@ -47,13 +47,12 @@ pub(in crate::storage) struct Opened {
     pub(in crate::storage) lock: DirLock,
 }
 
-/// Who does the work.
+/// The threads that do the engine's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) enum Workers {
     /// Threads of the engine.
     Threads,
-    /// A test, turn by turn: the same things happen in the same order each time. There is no index, which is sled's and
-    /// has threads of its own.
+    /// A test takes each step, so that every run has the same order. The index is off, because sled has threads of its own.
     #[cfg(test)]
     Hands,
 }
@@ -69,12 +68,12 @@ pub(in crate::storage) fn open(
     let Options { dir, log } = options;
     making::check_settled(&dir)?;
     let lock = lock::take_dir(&dir)?;
-    // Not narrowed here: somebody may have opened it for a reason.
+    // The mode is not changed here, because an operator may have set it on purpose.
     if let Some(mode) = exposure::mode_for_others(&dir) {
         let mode = format!("{mode:o}");
         tracing::warn!(
             dir = %dir.display(), mode,
-            "others than its owner may look into the data directory; `chmod -R go=` takes that from them"
+            "other users may read the data directory; `chmod -R go=` takes that right from them"
         );
     }
     let journal_dir = dir.join("journal");
@@ -86,7 +85,7 @@ pub(in crate::storage) fn open(
     let (view, files, found) =
         recovery::recover(&disk, journal_dir.clone(), dedup, log.cache_bytes)?;
     if let Some((file, at)) = &found.torn {
-        tracing::warn!(file = %file.display(), at, "the last write was cut by a crash; it was not answered and is left out");
+        tracing::warn!(file = %file.display(), at, "the last write was cut off by a crash and is dropped; its commits were never answered");
     }
     let segment_bytes = log.segment_bytes.max(SEGMENT_BYTES_MIN);
     let free_min = log.disk_free_bytes_min;
@@ -157,7 +156,7 @@ pub(in crate::storage) fn open(
         .map_err(|source| OpenError::io("begin a journal file in", &journal_dir, source))?;
     let open_number = writer.open.as_ref().map(|open| open.number);
     for number in unindexed {
-        // A file that held nothing was replaced by the open one.
+        // The open file has replaced an empty newest file, and has its number.
         if Some(number) != open_number {
             housekeeper.sealed(number);
         }
@@ -166,7 +165,7 @@ pub(in crate::storage) fn open(
     if losses_len > 0 {
         tracing::warn!(
             losses = losses_len,
-            "records of this log were lost and given up; the ledger counts them"
+            "records of this log were lost to damage, and the losses were accepted; the ledger counts them"
         );
     }
     tracing::info!(
@@ -186,7 +185,7 @@ pub(in crate::storage) fn open(
     })
 }
 
-/// Begins the file for what comes next.
+/// Begins the file for the next frames.
 fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
     let (number, first_frame, before) = match found.replace_newest {
         Some(newest) => (newest.number, newest.first_frame, found.before_newest),
@@ -229,7 +228,7 @@ fn begin(mut writer: Writer, found: Recovered) -> std::io::Result<Writer> {
     match begun {
         Ok(()) if writer.on_reserve => writer.had_no_space(HEADER_LEN as u64, false),
         Ok(()) => {}
-        // What is there can still be read, and the writer tries again until there is space.
+        // Stored records can still be read, and the writer tries again until there is space.
         Err(error) if is_full(&error) => {
             writer.had_no_space(HEADER_LEN as u64, true);
         }
@@ -268,15 +267,24 @@ pub(in crate::storage) fn start_threads(
         Err(source) => {
             housekeeper.stop();
             shared.condition.end();
-            crate::storage::embedded::join(threads);
+            join(threads);
             Err(failed(source))
         }
     }
 }
 
-/// Indexes files that an earlier run has left unindexed, and finds the dedup entries that are younger than `since`.
+/// Waits for the threads of an engine, and logs each that has panicked.
+pub(in crate::storage) fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the log has panicked");
+        }
+    }
+}
+
+/// Indexes files that an earlier run has not indexed, and finds the dedup entries younger than `since`.
 ///
-/// Returns the files that are left to the housekeeper: those that were replayed, whose blocks are in memory.
+/// Returns the replayed files. Their blocks are in memory, and the housekeeper indexes them later.
 fn catch_up(
     shared: &EngineState,
     segments: &[SegmentHeader],
@@ -291,7 +299,7 @@ fn catch_up(
             continue;
         }
         let usage = shared.index.usage(segment.number);
-        // What a file holds is older than the next one.
+        // The contents of a file are older than the next file.
         let recent = segments
             .get(at + 1)
             .is_none_or(|next| next.created >= since);
@@ -308,7 +316,7 @@ fn catch_up(
                     shared.note_usage(segment.number, &scan);
                     older.extend(scan.dedup);
                 }
-                // Its records may be out of reach; that is no reason to keep the others from being dispatched.
+                // Go on: records of other files can still be dispatched.
                 Err(error) => tracing::error!(%error, "cannot index a journal file"),
             }
         }

@@ -1,7 +1,7 @@
-//! Opening: what is in the journal, whether all of it is good, and what it adds up to.
+//! Recovery: reads the journal, checks it, and replays it to the books.
 //!
-//! Nothing is changed on disk before everything has been found good. The end of the newest file may be torn, since a
-//! crash can cut a write that nobody was told of; anything else that is bad is damage, named and refused:
+//! Recovery changes nothing on disk before all files are found good. The end of the newest file may be torn, because a crash
+//! can cut off a write without an answer. Any other bad frame is damage, named and refused:
 //!
 //! ```text
 //! bad frame, and behind it a frame of the same life with a higher number   damage
@@ -32,16 +32,16 @@ use crate::storage::local::{
     shared::View,
 };
 
-/// What was found.
+/// Result of recovery.
 #[derive(Debug)]
 pub(in crate::storage) struct Recovered {
     pub(in crate::storage) journal: [u8; 16],
-    /// The newest file, or what is known before the first one.
+    /// Summary of the newest file; `None` before the first one.
     pub(in crate::storage) before: Option<Summary>,
     pub(in crate::storage) next_frame: u64,
-    /// The newest file holds nothing, so the next one takes its number and its place.
+    /// The newest file, if it is empty. The next file then replaces it and takes its number.
     pub(in crate::storage) replace_newest: Option<SegmentHeader>,
-    /// The summary that the newest file's snapshot has of the one before it.
+    /// Summary of the file before the newest, from the newest file's snapshot.
     pub(in crate::storage) before_newest: Option<Summary>,
     /// All files, oldest first.
     pub(in crate::storage) segments: Vec<SegmentHeader>,
@@ -51,7 +51,7 @@ pub(in crate::storage) struct Recovered {
     pub(in crate::storage) torn: Option<(PathBuf, u64)>,
 }
 
-/// A file with a good header. It is not kept open: there may be more of them than a process may have open.
+/// A file with a good header. It is not kept open, because a journal may have more files than a process may open.
 pub(in crate::storage) struct Found {
     pub(in crate::storage) path: PathBuf,
     pub(in crate::storage) header: SegmentHeader,
@@ -92,7 +92,7 @@ pub(in crate::storage) fn recover(
                 (books, before) = (good, summary);
                 break;
             }
-            // The history before it says the same, if it is all there.
+            // The earlier files lead to the same books, if all of them are there.
             Err(what) if start > 0 => {
                 tracing::error!(file = %path.display(), %what, "snapshot is damaged, reading the file before it");
             }
@@ -219,7 +219,7 @@ pub(in crate::storage) fn check_neighbours(
     Ok(())
 }
 
-/// What replaying comes to.
+/// State of a replay.
 #[derive(Default)]
 pub(in crate::storage) struct Replay {
     next_frame: u64,
@@ -260,7 +260,7 @@ impl Replay {
         self.ops_len = 0;
         self.last_frame = None;
         loop {
-            // The next file says where this one ends; what lies behind is what a crash has cut.
+            // The header of the next file decides the end of this one. Later bytes come from a write that a crash cut off.
             if next.is_some_and(|next| next.header.first_frame == frames.number()) {
                 break;
             }
@@ -319,8 +319,8 @@ impl Replay {
 
     /// Writes the last frame again with the same bytes.
     ///
-    /// After a failed `fdatasync` the system may hold bytes in memory that it believes to be on disk. A run that ended
-    /// that way has left one such frame at most, the last; now that it counts, it must really be there.
+    /// After a failed `fdatasync` the system may keep bytes in memory that it believes to be on disk. A run that ended that
+    /// way leaves at most one such frame, the last. Recovery counts it as stored, so it must really be on disk.
     fn write_last_again(
         &self,
         newest: Option<&(&Found, Arc<dyn DiskFile>)>,

@@ -9,7 +9,7 @@ use super::{
     rig::{Rig, SEGMENT_BYTES},
 };
 use crate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     runtime::clock::{Clock, Timestamp},
     storage::{
         Engine,

@@ -13,7 +13,7 @@ use super::{
     model::{Model, Seen},
 };
 use crate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     model::{
         ids::{Partition, PartitionId},
         record::{HeadersBuilder, Record},

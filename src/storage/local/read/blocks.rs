@@ -1,10 +1,10 @@
-//! Where blocks are that the index does not have yet: those of the open file and of files just sealed.
+//! Places of blocks that the index does not have yet: blocks of the open file and of files just sealed.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::storage::local::format::block::{Block, Slot};
 
-/// Where a block is, and what is in it.
+/// Place and contents of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct BlockRef {
     /// Number of its file.
@@ -56,7 +56,7 @@ impl Blocks {
         block.holds(offset).then_some(*block)
     }
 
-    /// Forgets the blocks of a file and of those before it: the index has them.
+    /// Removes the blocks of a file and of all files before it, which the index has now.
     pub(in crate::storage) fn remove_up_to(&mut self, segment: u64) {
         self.by_slot.retain(|_, blocks| {
             while blocks.front().is_some_and(|block| block.segment <= segment) {

@@ -1,10 +1,10 @@
-//! The newest frames, shared with readers: whoever follows the tail never touches the disk.
+//! The newest frames in memory. Readers near the tail need no disk.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::storage::local::format::block::{Block, Slot};
 
-/// What a frame costs beside its bytes; many small frames must not escape the bound.
+/// Cost of a frame beside its bytes, so that the bound also holds for many small frames.
 const FRAME_COST: usize = 256;
 
 /// Blocks of the newest frames, bounded by the bytes of these frames.
@@ -27,7 +27,7 @@ impl Cache {
         }
     }
 
-    /// Takes the blocks of a frame, which share `bytes` bytes.
+    /// Adds the blocks of a frame, which share `bytes` bytes.
     pub(in crate::storage) fn add<'a>(
         &mut self,
         bytes: usize,

@@ -1,4 +1,4 @@
-//! Where the blocks of sealed files are, in sled. Everything in here can be found again in the journal.
+//! The places of the blocks of sealed files, in sled. The index can be rebuilt from the journal.
 //!
 //! ```text
 //! "i"                                   journal 16 bytes, version of this layout u32
@@ -9,9 +9,9 @@
 //! "d" file number u64 BE, chunk u32 BE  dedup operations of that file, at most 128
 //! ```
 //!
-//! A mark is written when what it speaks of is durable. An index that does not open, that panics, that is of another
-//! journal or speaks of files that are not there is moved to `damaged/index`, and made anew from the journal.
-//! Nothing depends on it but speed: without an index the files are searched.
+//! A mark is written after all blocks of its file are durable in the index. An index that does not open, panics, belongs to
+//! another journal or names absent files is moved to `damaged/index` and rebuilt. Only speed depends on the index: without
+//! it, reads search the files.
 
 use std::{
     collections::BTreeMap,

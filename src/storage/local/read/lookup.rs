@@ -1,4 +1,4 @@
-//! Finding the block that holds an offset: in memory, in the index, and if need be in the files themselves.
+//! Finding the block of an offset: in memory, in the index, and at last in the files.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,24 +22,24 @@ use crate::storage::local::{
     space::usage::{SegmentUsage, Share},
 };
 
-/// Files whose blocks are remembered after a search without the index.
+/// Number of scanned files whose blocks are kept after a search without the index.
 const SCANNED_LEN_MAX: usize = 2;
 
 /// Number and life of a file.
 type FileId = (u64, u64);
 
-/// About what an end takes in a file.
+/// Estimated bytes of a settlement in a file.
 const END_BYTES: u64 = 24;
 
-/// What a file holds.
+/// Contents of a file.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct SegmentScan {
     pub(in crate::storage) blocks: HashMap<Slot, Vec<BlockRef>>,
     pub(in crate::storage) dedup: Vec<DedupEntry>,
     pub(in crate::storage) usage: SegmentUsage,
-    /// Behind the last frame.
+    /// Byte position after the last frame.
     pub(in crate::storage) end: u64,
-    /// Not all of it can be read.
+    /// A part of the file cannot be read.
     pub(in crate::storage) damaged: bool,
 }
 
@@ -98,7 +98,7 @@ impl Lookup {
         }
     }
 
-    /// Returns the block that holds an offset; `None` if no file has it any more. May read from disk.
+    /// Returns the block of an offset, or `None` if no file has it. May read from disk.
     pub(in crate::storage) fn find(&self, slot: Slot, offset: u64) -> io::Result<Option<BlockRef>> {
         let in_memory = lock::read(&self.shared.view).blocks.find(slot, offset);
         if in_memory.is_some() {
@@ -109,7 +109,7 @@ impl Lookup {
             return Ok(indexed);
         }
         let found = self.find_in_files(slot, offset)?;
-        // Asked again: the file may have been indexed meanwhile.
+        // Look again: the housekeeper may have indexed the file meanwhile.
         let missing = found.is_some_and(|block| self.shared.index.has(block.segment))
             && self.shared.index.find(slot, offset).is_none();
         if missing {
@@ -118,7 +118,7 @@ impl Lookup {
         Ok(found)
     }
 
-    /// Searches without an index: snapshots say in which file an offset was written.
+    /// Searches without the index. The snapshot of each file has the tails at its beginning, which decide the file.
     fn find_in_files(&self, slot: Slot, offset: u64) -> io::Result<Option<BlockRef>> {
         let files = &self.shared.files;
         let all = files.all();
@@ -136,7 +136,7 @@ impl Lookup {
         }
     }
 
-    /// Returns the file in which an offset was written, as far as that can be said.
+    /// Returns the file of an offset, if the snapshots can be read.
     pub(in crate::storage) fn file_of(&self, slot: Slot, offset: u64) -> Option<PathBuf> {
         let files = &self.shared.files;
         let (number, _) = file_of(files, &files.all(), slot, offset).ok()??;
@@ -186,7 +186,7 @@ pub(in crate::storage) fn header(files: &Files, number: u64) -> io::Result<Segme
     header.map_err(|_| io::Error::other("the header of a journal file is damaged"))
 }
 
-/// Returns the tail that a partition had when a file was begun.
+/// Returns the tail of a partition at the beginning of a file.
 fn next_at_start(files: &Files, number: u64, slot: Slot) -> io::Result<u64> {
     let header = header(files, number)?;
     let (_, file) = files.get(number)?;
@@ -198,7 +198,7 @@ fn next_at_start(files: &Files, number: u64, slot: Slot) -> io::Result<u64> {
     Ok(books.partition(slot).map_or(0, |book| book.next))
 }
 
-/// Reads all frames of a sealed file. Damaged ones are named in the log and left out: the others must stay readable.
+/// Reads all frames of a sealed file. It logs and skips damaged frames, because the others must stay readable.
 pub(in crate::storage) fn scan(files: &Files, number: u64) -> io::Result<SegmentScan> {
     let this = header(files, number)?;
     let (life, file) = files.get(number)?;

@@ -26,25 +26,25 @@ use crate::storage::local::{
     shared::{EngineState, View},
 };
 
-/// Where whoever meets damage finds out more.
+/// Advice in every error about damage.
 const ASK_DOCTOR: &str = "stop the gateway and ask `syncgate doctor`";
 
-/// Reads from disk at the same time; more wait their turn.
+/// Number of concurrent reads from disk; further reads wait.
 const DISK_READS_MAX: usize = 8;
-/// Looks at the disk itself at the same time. They have their own turns: readers of records, however many, keep no look
-/// away.
+/// Number of concurrent checks of free space. They have permits of their own, so that many readers of records cannot delay
+/// them.
 const LOOKS_MAX: usize = 2;
 
-/// Reads for everybody. Clones share everything.
+/// Reads records. Clones share all state.
 #[derive(Clone, Debug)]
 pub(in crate::storage) struct RecordReader {
     pub(in crate::storage) shared: Arc<EngineState>,
     pub(in crate::storage) lookup: Arc<Lookup>,
     permits: Arc<Semaphore>,
     looks: Arc<Semaphore>,
-    /// Taken by the one question about ends whose files are read.
+    /// Permit for the one search for settlements that may read files.
     pub(in crate::storage) settled_turn: Arc<Semaphore>,
-    /// Reads where it is asked, and not on a thread for that.
+    /// Reads on the calling thread, and not on the blocking pool.
     #[cfg(test)]
     pub(in crate::storage) on_the_spot: bool,
 }
@@ -78,7 +78,7 @@ impl RecordReader {
                     earliest: bounds.earliest,
                 });
             }
-            // Nobody can read what is lost.
+            // Lost ranges are skipped.
             let lost = view.books.partition(slot).map(|book| book.lost.clone());
             page.lost = lost.unwrap_or_default();
             page.pass_lost();
@@ -98,7 +98,7 @@ impl RecordReader {
             page = match read.await {
                 Ok(page) => page,
                 Err(error) => {
-                    // It may have been trimmed, and its file freed, since the bounds were looked at.
+                    // The record may have been trimmed, and its file freed, since the bounds were read.
                     let (_, bounds) = find(&lock::read(&self.shared.view), of)?;
                     return Err(match from < bounds.earliest {
                         true => ReadError::Trimmed {
@@ -119,7 +119,7 @@ impl RecordReader {
         })
     }
 
-    /// As [`crate::storage::Log::not_before`]: the head of a block has the time of its first record.
+    /// As [`crate::storage::Log::not_before`]. The header of a block has the time of its first record.
     pub(in crate::storage) async fn not_before(
         &self,
         places: &[(PartitionId, Offset)],
@@ -156,7 +156,7 @@ impl RecordReader {
             let time = |(at, slot, offset)| Some((at, index.find(slot, offset)?.first_time));
             Ok(unknown.into_iter().filter_map(time).collect::<Vec<_>>())
         });
-        // What is not in the index has no known time: it is read instead.
+        // A block that is not in the index keeps the earliest time, so the caller reads its record.
         for (at, time) in found.await.unwrap_or_default() {
             times[at] = Timestamp(time);
         }
@@ -234,7 +234,7 @@ impl RecordReader {
         self.in_turn(&self.permits, read).await
     }
 
-    /// As [`Self::on_disk`], but does not wait for those who read records.
+    /// As [`Self::on_disk`], but does not wait for reads of records.
     pub(in crate::storage) async fn beside<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,

@@ -1,8 +1,8 @@
-//! How records ended: looked up in the files, because memory keeps only which records have an end.
+//! Settlements of records. They are read from the files, because memory keeps only which records are settled.
 //!
-//! An end lies in the file of its record or in a later one. Files are read as a whole, at most [`FILES_MAX`] for a question
-//! and one question at a time. A file of 64 MiB takes about 40 ms, because a journal is read and checked at 1 GiB in 0.6 s
-//! (figures of the README). The index has no ends, because every record would cost one entry more.
+//! A settlement is in the file of its record or in a later one. Files are read as a whole, at most [`FILES_MAX`] for a call
+//! and one call at a time. A file of 64 MiB takes about 40 ms, because a journal is read and checked at 1 GiB in 0.6 s.
+//! The index has no settlements, because every record would cost one entry more.
 
 use std::{collections::HashMap, io, ops::Range, sync::Arc};
 
@@ -21,10 +21,10 @@ use crate::{
     storage::{ReadError, Settled, Settlement},
 };
 
-/// Files that are read for one question. What ended later stays untold.
+/// Bound of files that one call reads. Later settlements are not found.
 const FILES_MAX: usize = 4;
 
-/// What is asked, by partition: offsets whose end may be told.
+/// Offsets whose settlements are sought, by partition.
 type Sought = HashMap<Slot, (PartitionId, Range<u64>)>;
 
 impl RecordReader {
@@ -37,7 +37,7 @@ impl RecordReader {
         if ended_len == 0 {
             return Ok(Vec::new());
         }
-        // It is never closed. A caller that goes away leaves the turn to the read that is under way.
+        // The semaphore is never closed. The read keeps the permit even if its caller goes away.
         let turn = self.settled_turn.clone().acquire_owned().await;
         let failed = |error: io::Error| ReadError::Io(Arc::new(error));
         self.on_disk(move |reader| {
@@ -47,7 +47,7 @@ impl RecordReader {
         .await
     }
 
-    /// Returns of what is asked the offsets that are kept, and how many of them have an end.
+    /// Returns the retained offsets of the sought ones, and how many of them are settled.
     fn ended(&self, sought: &[(PartitionId, Range<Offset>)]) -> (Sought, usize) {
         let view = lock::read(&self.shared.view);
         let mut ended_len = 0;
@@ -63,7 +63,7 @@ impl RecordReader {
         (found.collect(), ended_len)
     }
 
-    /// Reads files from that of the first record on until all ends are found.
+    /// Reads files from the file of the first record on, until all settlements are found.
     fn find_settled(&self, sought: &Sought, ended_len: usize) -> io::Result<Vec<Settled>> {
         let mut first = u64::MAX;
         for (slot, (_, offsets)) in sought {
@@ -89,7 +89,7 @@ impl RecordReader {
         Ok(settled)
     }
 
-    /// Returns whether a file may have ends that are sought: of one that is being written nothing is known.
+    /// Returns whether a file may have sought settlements. The use of the open file is unknown, so it may.
     fn may_have_ends(&self, number: u64, sought: &Sought) -> bool {
         let usage = lock::mutex(&self.shared.usage);
         usage.get(number).is_none_or(|usage| {
@@ -102,7 +102,7 @@ impl RecordReader {
         })
     }
 
-    /// Adds the ends of one file. Where it cannot be read its rest is left out: it may be in use for something else by now.
+    /// Adds the settlements of one file. The unreadable rest of a file is skipped, because the file may be reused by now.
     fn read_ends(
         &self,
         number: u64,

@@ -1,6 +1,6 @@
-//! Looking at a directory that no process works with: what is damaged, and what a start would say to it.
+//! Examines a directory at rest: its damage, and the error with which a start would refuse it.
 //!
-//! Nothing is changed but `LOCK`, unless the caller asks for it ([`rebuild_index`], [`renew`], [`accept_loss`]).
+//! Only `LOCK` is changed, unless the caller asks for more ([`rebuild_index`], [`renew`], [`accept_loss`]).
 
 use std::{
     fs, io,

@@ -1,9 +1,9 @@
-//! What a damaged journal has lost, worked out from everything in it that can still be read. Nothing is changed here; `mend`
-//! makes it so once somebody has accepted it.
+//! Computes the loss of a damaged journal from its readable parts. It changes nothing; `mend` applies the loss after an
+//! operator has accepted it.
 //!
 //! All files are read, oldest first. From the newest good snapshot on they are folded as by recovery, but what is missing
-//! is tolerated (`fold`). Lost is then each retained offset that no readable block of any file holds: nothing has to be
-//! known of what was in the damaged places.
+//! is tolerated (`fold`). A retained offset is lost if no readable block of any file holds it, so the contents of the damaged
+//! places need not be known.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,4 @@
-//! A damaged file written anew with what of it can be read: same number, its own snapshot or one in place of it.
+//! Writes the readable parts of a damaged file to a new one, with the same number and its own or a replaced snapshot.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 

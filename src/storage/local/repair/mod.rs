@@ -1,4 +1,5 @@
-//! Damage and copies: checking a journal, saying what is lost, going on without that, and backups.
+//! Damage and copies: checking a journal (`verify`, `doctor`), accepting a loss (`loss`, `fold`, `salvage`, `mend`,
+//! `mended`), and backups (`backup`).
 
 pub mod backup;
 pub mod doctor;

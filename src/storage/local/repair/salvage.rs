@@ -1,5 +1,5 @@
-//! What can still be read of a file that is damaged: whole frames, frames without the blocks that are bad, and single blocks
-//! from between good frames. Each of them has a checksum of its own; nothing else is believed.
+//! Reads the good parts of a damaged file: whole frames, frames without their bad blocks, and single blocks between good
+//! frames. Each part has a checksum of its own; bytes without a good checksum are not used.
 
 use std::{io, sync::Arc};
 

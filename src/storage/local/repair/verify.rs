@@ -1,7 +1,7 @@
-//! Going over a journal from its first frame on, without an index and without changing anything: does it add up?
+//! Checks a journal from its first frame on, without the index and without changes.
 //!
-//! What opening takes from the newest snapshot is folded here from all frames, and each snapshot on the way has to say
-//! the same. Each copy in an error stream has to have the one end that speaks of it, in the same frame.
+//! Opening starts from the newest snapshot; this check folds all frames and compares the books with each snapshot on the
+//! way. Each copy in an error stream must have exactly one settlement that names it, in the same frame.
 
 use std::{
     collections::BTreeMap,

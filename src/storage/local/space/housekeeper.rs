@@ -1,5 +1,4 @@
-//! What is done beside the writer, on a thread of its own: making the next file ready, indexing sealed ones, giving
-//! space back.
+//! Background work on a thread of its own: makes the next file ahead, indexes sealed files, frees space.
 
 use std::{
     collections::VecDeque,
@@ -14,21 +13,21 @@ use crate::{runtime::clock::Clock, storage::Space};
 use super::{reclaim::Reclaimer, spare::Spares};
 use crate::storage::local::{disk::Disk, lock, read::lookup, shared::EngineState};
 
-/// Pause after each MiB of zeros: the disk is there for commits.
+/// Pause after each MiB of zeros, so that commits keep the disk.
 pub(in crate::storage) const STEP_WAIT: Duration = Duration::from_millis(2);
-/// A disk that was full is not filled to the brim again and again.
+/// Time between two tries to make a file on a full disk.
 pub(in crate::storage) const FAILURE_WAIT: Duration = Duration::from_secs(10);
 
-/// What time alone makes free is found this often.
+/// How often expired entries are checked, which free space without a trim.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// How much space there is is looked at this often.
+/// How often free space is checked.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 
-/// Files whose blocks stay in memory if there is no index; older ones are searched.
+/// Number of files whose blocks stay in memory without an index. Older files are searched.
 const UNINDEXED_LEN_MAX: usize = 8;
 
-/// What is to be done.
+/// Requested work.
 #[derive(Debug)]
 pub(in crate::storage) struct Housekeeper {
     jobs: Mutex<Jobs>,
@@ -125,7 +124,7 @@ impl Housekeeper {
         self.wake.notify_all();
     }
 
-    /// Looks how much space there is.
+    /// Checks the free space.
     pub(in crate::storage) fn look_at_space(&self) {
         let FreeSpace { disk, dir, min } = &self.space;
         if *min == 0 {
@@ -234,7 +233,7 @@ impl Housekeeper {
             return false;
         }
         jobs.busy = true;
-        // The next file first: the writer may be waiting for it soon.
+        // The next file comes first, because the writer may soon need it.
         if let Some(len) = jobs.spare {
             drop(jobs);
             let failed = self.make_spare(len);

@@ -1,4 +1,5 @@
-//! Space of the disk: what files are needed for, which are freed or written again, and files made ahead.
+//! Disk space: the use of files (`usage`), freeing and compaction (`reclaim`, `rewrite`), files made ahead (`spare`), and
+//! the thread that does this (`housekeeper`).
 
 pub(in crate::storage) mod housekeeper;
 pub(in crate::storage) mod reclaim;

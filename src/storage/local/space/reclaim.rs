@@ -1,12 +1,11 @@
-//! Giving space back: files that nobody needs are freed, and files that are needed for little are written again with
-//! only that.
+//! Frees space: removes files without live data, and compacts files that are less than one eighth live.
 //!
 //! ```text
 //! trim, or removal of a stream: durable -> out of the index -> name gone, durable -> ready for the writer
 //! ```
 //!
-//! Only the oldest file is ever freed, so that numbers have no gaps but for a missing file. The two newest files stay as
-//! they are: should the snapshot of the newest be damaged, it is made again from the one before.
+//! Only the oldest file is freed, so that a gap in the numbers always means a missing file. The two newest files are never
+//! changed, because a damaged snapshot of the newest file is rebuilt from the file before.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
 
@@ -39,7 +38,7 @@ pub(in crate::storage) struct Reclaimer {
     pub(in crate::storage) spares: Arc<Spares>,
     pub(in crate::storage) clock: Clock,
     pub(in crate::storage) segment_bytes: u64,
-    /// What the disk refused may be there or not: nothing more is freed before a restart has looked.
+    /// Set after an error of the disk. The state of the files is then unknown, so nothing more is freed until a restart.
     stuck: bool,
     /// When a file could not be written again.
     failed: Option<Instant>,

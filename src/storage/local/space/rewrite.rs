@@ -1,8 +1,8 @@
-//! A file of the journal written again: same number, same snapshot, fewer operations.
+//! Compaction of a journal file: same number, same snapshot, fewer operations.
 //!
-//! It keeps the records that are not trimmed, their ends, ids of recent appends and what refers to state. Its frames have
-//! the numbers from the first one on without a gap, the last says that it is the last. What it said of state, streams and
-//! trims is in the snapshots of later files, so nothing is ever replayed through it.
+//! The new file keeps retained records, their settlements, ids of recent appends and references to state. Its frames are
+//! numbered from the first one on without a gap, and the last frame is marked. Recovery never replays a compacted file,
+//! because the snapshots of later files have its state, streams and trims.
 
 use std::{io, sync::Arc};
 

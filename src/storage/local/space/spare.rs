@@ -1,7 +1,7 @@
-//! Files made ready before the writer needs them, and how one becomes a file of the journal.
+//! Spare files, made before the writer needs them, and their change into journal files.
 //!
-//! Their bytes are written as zeros ahead, so that `fdatasync` of a frame never has to change a file's metadata: a
-//! growing file costs about twice the latency from 9 KB a frame on.
+//! Spare files are filled with zeros ahead, so that the `fdatasync` of a frame changes no metadata of the file. In a growing
+//! file a frame of 9 KB or more has about twice the latency.
 
 use std::{
     io,

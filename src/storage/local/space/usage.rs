@@ -1,7 +1,7 @@
-//! What each sealed file holds for whom, so that it shows when nobody needs it any more.
+//! The use of each sealed file, which decides when the file can be freed or compacted.
 //!
-//! A file is needed for the records in it that are not trimmed, for their ends, and for ids of recent appends. State,
-//! streams, counts and the sets of ends are in the snapshot of every later file.
+//! A file is needed for its retained records, for settlements of retained records, and for ids of recent appends. State,
+//! streams, counts and settled sets are in the snapshot of every later file.
 
 use std::collections::{BTreeMap, HashMap};
 

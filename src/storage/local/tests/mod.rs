@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use super::{OpenError, Options, RealDisk};
 use crate::storage::embedded::Embedded;
 use crate::{
-    config::LogSettings,
+    storage::local::LogSettings,
     model::{
         ids::{Offset, Partition, PartitionId},
         record::{Headers, HeadersBuilder, Record, StoredRecord, header},

@@ -1,7 +1,7 @@
-//! Requests that are stored in a frame of their own: trims, and streams made, changed, purged and gone.
+//! Requests with a frame of their own: trims, and creation, change, purge and deletion of streams.
 //!
-//! They are rare, and everything behind them must be checked against what they change; alone in a frame they need no
-//! second set of rules for what is not durable yet.
+//! They are rare, and all later requests must be checked against their changes. In a frame of their own they are durable
+//! before the next check, so `pending` needs no rules for them.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::storage::local::{
     format::ops::{Op, StreamImage},
 };
 
-/// Who waits for the frame, and what to tell them.
+/// The caller of the request, with the answer for success.
 #[derive(Debug)]
 pub(in crate::storage) enum Answer {
     Trim(oneshot::Sender<Result<(), CommitError>>),
@@ -31,7 +31,7 @@ pub(in crate::storage) enum Answer {
 }
 
 impl Answer {
-    /// Whether the files may hold less that is needed once it is stored.
+    /// Returns whether the request frees space in journal files.
     pub(in crate::storage) fn gives_back(&self) -> bool {
         match self {
             Self::Trim(_) | Self::Purged(..) | Self::Gone(_) => true,
@@ -48,7 +48,7 @@ impl Answer {
     }
 
     fn send(self, stored: Result<(), CommitError>) {
-        // Nobody may be waiting any more; that changes nothing.
+        // Ignore send errors: the caller may have gone away.
         let _told = match self {
             Self::Trim(answer) => answer.send(stored).is_ok(),
             Self::Stream(answer, stream) => answer
@@ -62,7 +62,7 @@ impl Answer {
     }
 }
 
-/// Turns a request into its operation and time; `None` if there is nothing to store and it was answered.
+/// Turns a request into its operation and time. Returns `None` if it was answered and nothing is stored.
 pub(in crate::storage) fn plan(
     books: &Books,
     request: Request,
@@ -256,7 +256,7 @@ fn seen(
 }
 
 fn refuse<T, U>(answer: StreamAnswer<T>, error: StreamError) -> Option<U> {
-    // Nobody may be waiting any more; that changes nothing.
+    // Ignore send errors: the caller may have gone away.
     let _told = answer.send(Err(error)).is_ok();
     None
 }

@@ -1,7 +1,7 @@
-//! What the log says of itself: whether it takes appends, and if not, why.
+//! The health of a log: whether it takes appends, and the reason if not.
 //!
-//! The writer says what it meets. What it cannot say is that the disk does not answer, because then it waits in there:
-//! it leaves a note before each step, and a thread of its own looks whether the note has become old.
+//! The writer reports errors and free space. It cannot report a disk that hangs, because it then waits in a system call.
+//! So it notes the time before each step, and a watcher thread reports a step that takes too long.
 
 use std::{
     sync::{
@@ -17,10 +17,10 @@ use crate::storage::Health;
 
 use crate::storage::local::lock;
 
-/// How long the writer may be in one step (a frame written and synced, a MiB of a new file) before the disk counts as
-/// one that does not answer. Disks that are merely slow take seconds.
+/// How long one step of the writer may take before the disk counts as hanging. A step writes and syncs a frame, or writes
+/// 1 MiB of a new file. Slow disks take seconds, so the bound is well above that.
 pub(in crate::storage) const STALL: Duration = Duration::from_secs(10);
-/// How often the note is looked at.
+/// How often the watcher checks the writer's step.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The condition of a log.
@@ -29,7 +29,7 @@ pub(in crate::storage) struct Condition {
     signs: Mutex<Signs>,
     wake: Condvar,
     health: watch::Sender<Health>,
-    /// As in the signs, for callers that come often.
+    /// Copies of two signs, for calls that must not take the lock.
     stalled: AtomicBool,
     low: AtomicBool,
 }
@@ -38,12 +38,12 @@ pub(in crate::storage) struct Condition {
 struct Signs {
     stopped: Option<Arc<str>>,
     full: bool,
-    /// There is less space than is to stay free.
+    /// Free space is below the bound.
     low: bool,
-    /// There was no space for another file.
+    /// The disk had no space for another journal file.
     no_file: bool,
     stalled: bool,
-    /// When the writer's step began.
+    /// Start of the writer's present step.
     since: Option<Instant>,
     ended: bool,
 }
@@ -63,12 +63,12 @@ impl Condition {
         self.health.subscribe()
     }
 
-    /// Returns whether the disk does not answer.
+    /// Returns whether the disk hangs.
     pub(in crate::storage) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Nothing more will be stored; the first reason stays.
+    /// Notes that the log has stopped. The first reason is kept.
     pub(in crate::storage) fn stopped(&self, reason: &Arc<str>) {
         self.change(|signs| {
             signs.stopped.get_or_insert_with(|| reason.clone());
@@ -80,12 +80,12 @@ impl Condition {
         self.change(|signs| signs.full = full);
     }
 
-    /// Notes whether there was space for another file; without, what is left is kept for ends and copies.
+    /// Notes whether there was space for another file. If not, the remaining space is for settlements and copies.
     pub(in crate::storage) fn no_file(&self, no_file: bool) {
         self.change(|signs| signs.no_file = no_file);
     }
 
-    /// Notes how many bytes are free; what comes from outside is refused below `min`, until there is an eighth more.
+    /// Notes the free bytes. Below `min` records from outside are refused, until 1/8 more than `min` is free.
     pub(in crate::storage) fn free_bytes(&self, free: u64, min: u64) {
         let was_low = lock::mutex(&self.signs).low;
         let enough = match was_low {
@@ -100,25 +100,25 @@ impl Condition {
             tracing::error!(
                 free,
                 min,
-                "the disk is almost full; records from outside are refused"
+                "free disk space is below log.disk_free_bytes_min; records from outside are refused"
             );
         } else {
-            tracing::info!(free, min, "the disk has space again; records are taken");
+            tracing::info!(free, min, "free disk space is above log.disk_free_bytes_min again; records from outside are accepted");
         }
         self.change(|signs| signs.low = low);
     }
 
-    /// Returns whether what comes from outside is refused.
+    /// Returns whether records from outside are refused.
     pub(in crate::storage) fn is_low(&self) -> bool {
         self.low.load(Ordering::Relaxed)
     }
 
-    /// The writer begins a step with the disk.
+    /// The writer begins a step on the disk.
     pub(in crate::storage) fn step(&self) {
         self.answered(Some(Instant::now()));
     }
 
-    /// The writer is through with the disk for now.
+    /// The writer has ended its work on the disk.
     pub(in crate::storage) fn rest(&self) {
         self.answered(None);
     }
@@ -135,7 +135,7 @@ impl Condition {
         }
     }
 
-    /// Looks whether the writer's step takes too long.
+    /// Checks whether the writer's step takes too long.
     pub(in crate::storage) fn look(&self, now: Instant) {
         let mut news = false;
         self.change(|signs| {
@@ -148,12 +148,12 @@ impl Condition {
         if news {
             tracing::error!(
                 stall_seconds = STALL.as_secs(),
-                "the disk does not answer; what is to be stored waits for it"
+                "the disk does not answer; commits wait"
             );
         }
     }
 
-    /// Looks again and again, until [`Condition::end`].
+    /// Checks once a second, until [`Condition::end`].
     pub(in crate::storage) fn watch(&self) {
         let mut signs = lock::mutex(&self.signs);
         while !signs.ended {

@@ -1,4 +1,4 @@
-//! What can be checked of a call without knowing anything that is stored.
+//! Checks of sizes that need no stored data.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use crate::storage::local::{COMMIT_BYTES_MAX, PARTITIONS_MAX, format::block};
 
 const STATE_KEY_BYTES_MAX: usize = 512;
 const RECORD_KEY_BYTES_MAX: usize = u16::MAX as usize;
-/// The config is written again with every change of a stream.
+/// Small, because every change of a stream writes the config again.
 const STREAM_CONFIG_BYTES_MAX: usize = 64 << 10;
-/// It is written along with the config.
+/// Small, because every change of a stream writes the note again.
 const PURGE_NOTE_BYTES_MAX: usize = 8 << 10;
 
-/// Checks all that can be checked without the books; returns the size for the queue's bound.
+/// Checks the sizes of a commit. Returns its size for the bound of the queue.
 pub(in crate::storage) fn check(commit: &Commit) -> Result<usize, CommitError> {
     let too_large = |what, bytes, bytes_max| CommitError::TooLarge {
         what,
@@ -28,7 +28,7 @@ pub(in crate::storage) fn check(commit: &Commit) -> Result<usize, CommitError> {
             && append >= commit.appends.len()
         {
             let most = commit.appends.len().saturating_sub(1);
-            return Err(too_large("the number of an end's append", append, most));
+            return Err(too_large("the index of a settlement's append", append, most));
         }
     }
     if let Some(dedup) = &commit.dedup {

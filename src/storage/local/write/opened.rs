@@ -1,4 +1,4 @@
-//! The file that takes frames: how it begins, how a frame gets into it, what becomes of a write that fails.
+//! The open journal file: its beginning, the write of a frame, and the cleanup after a failed write.
 
 use std::{collections::HashSet, io, sync::Arc};
 
@@ -16,32 +16,32 @@ use crate::storage::local::{
     space::spare::{Spare, Spares, write_zeros},
 };
 
-/// Room for the frame that says that no other follows in its file.
+/// Bytes of the frame that seals a file.
 pub(in crate::storage) const SEAL_LEN: u64 = HEADER_LEN as u64;
 
-/// The file that takes frames.
+/// The open journal file.
 #[derive(Debug)]
 pub(in crate::storage) struct OpenSegment {
     file: Arc<dyn DiskFile>,
     pub(in crate::storage) number: u64,
     life: u64,
-    /// Where the next frame goes.
+    /// Byte position of the next frame.
     pub(in crate::storage) place: u64,
     pub(in crate::storage) len: u64,
     first_frame: u64,
     pub(in crate::storage) first_time: Option<u64>,
-    /// State values that its records need.
+    /// State values that its records refer to.
     pub(in crate::storage) referred: HashSet<Arc<str>>,
 }
 
 /// Why a frame is not stored.
 #[derive(Debug)]
 pub(in crate::storage) enum Fault {
-    /// Nothing of it is.
+    /// Nothing of it is stored; a later try may succeed.
     DiskFull,
-    /// Nothing of it is, and nothing more will be.
+    /// Nothing of it is stored, and the log stops.
     Broken(Arc<str>),
-    /// It may be, and nothing more will be.
+    /// It may be stored, and the log stops.
     Torn(Arc<str>),
 }
 
@@ -58,7 +58,7 @@ impl Fault {
         Self::Torn(format!("cannot {what}: {error}").into())
     }
 
-    /// What a commit of that frame is told.
+    /// Returns the error for a commit of that frame.
     pub(in crate::storage) fn answer(&self) -> CommitError {
         match self {
             Self::DiskFull => CommitError::DiskFull,
@@ -67,7 +67,7 @@ impl Fault {
         }
     }
 
-    /// What a commit is told that was refused, perhaps because of others in that frame.
+    /// Returns the error for a commit that was refused, perhaps because of other commits of that frame.
     pub(in crate::storage) fn answer_refused(&self) -> CommitError {
         match self {
             Self::DiskFull => CommitError::DiskFull,
@@ -84,7 +84,7 @@ pub(in crate::storage) fn is_full(error: &io::Error) -> bool {
 }
 
 impl OpenSegment {
-    /// Returns where the next frame goes.
+    /// Returns life, number and place of the next frame.
     pub(in crate::storage) fn frame_at(&self, number: u64, time: u64) -> FrameAt {
         FrameAt {
             life: self.life,
@@ -109,8 +109,8 @@ impl OpenSegment {
         synced.map_err(|error| Fault::torn("sync the journal", &error))
     }
 
-    /// Writes zeros where the next frame goes, as many as that may have: a file system that copies on write may have
-    /// no space for them, though the file is long enough.
+    /// Writes zeros in the place of the next frame, to test for space. A file system that copies on write may have no space
+    /// although the file is long enough.
     pub(in crate::storage) fn try_space(
         &self,
         frame_len: u64,
@@ -123,7 +123,7 @@ impl OpenSegment {
             .map_err(|error| Fault::new("write to the journal", &error))
     }
 
-    /// Makes a frame that was cut short unreadable: its missing bytes might equal what stood there before.
+    /// Overwrites the header of a partly written frame with zeros. Otherwise older bytes in the file could complete it.
     fn void(&self) -> Result<(), Fault> {
         let zeros = [0; HEADER_LEN];
         let voided = segment::write_all(&*self.file, &zeros, self.place)
@@ -132,7 +132,7 @@ impl OpenSegment {
         voided.map_err(|error| Fault::torn("take back a write to the journal", &error))
     }
 
-    /// Describes the file as it will be, sealed by the frame of that number.
+    /// Describes the file as sealed by the frame of that number.
     pub(in crate::storage) fn summary(&self, last_frame: u64, shared: &EngineState) -> Summary {
         let mut refers: Vec<_> = self.referred.iter().cloned().collect();
         refers.sort_unstable();
@@ -150,7 +150,7 @@ impl OpenSegment {
     }
 }
 
-/// How a file begins.
+/// The beginning of a file.
 #[derive(Debug)]
 pub(in crate::storage) struct Beginning<'a> {
     pub(in crate::storage) number: u64,
@@ -160,7 +160,7 @@ pub(in crate::storage) struct Beginning<'a> {
     pub(in crate::storage) snapshot: &'a [u8],
 }
 
-/// Makes the next file of the journal of a spare one. It takes frames once its name is durable: [`open_segment`].
+/// Turns a spare file into the next journal file. It takes frames only after [`open_segment`] has made its name durable.
 pub(in crate::storage) fn name_segment(
     shared: &EngineState,
     spares: &Spares,

@@ -1,7 +1,7 @@
-//! The commits of one frame, before they are durable: checked against the books and against each other.
+//! The commits of one frame before they are durable, checked against the books and against each other.
 //!
-//! A commit is checked as a whole before anything of it is taken in, so a refused one leaves no trace. Nobody but the
-//! writer sees what is in here; if the write fails it is thrown away.
+//! A commit is checked as a whole before any part of it is added, so a refused commit leaves no trace. Only the writer sees
+//! this data. After a failed write the writer drops it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -31,14 +31,14 @@ use crate::storage::local::{
     shared::EPOCH,
 };
 
-/// Bytes that an end takes at most.
+/// Bytes of a stored settlement at most.
 const SETTLE_BYTES: usize = 80;
 
-/// What the frame changes, on top of the books.
+/// The changes of the frame, on top of the books.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct Pending {
     entries: Vec<NewOp>,
-    /// About what the entries take.
+    /// Estimated bytes of the entries.
     bytes: usize,
     /// Time of the last commit.
     last_time: u64,
@@ -48,30 +48,30 @@ pub(in crate::storage) struct Pending {
     state_revision: u64,
     dedup: HashMap<(u32, [u8; 16]), DedupEntry>,
     refers: HashSet<Arc<str>>,
-    /// When a record last referred to a value, since this engine was opened; kept from frame to frame. A frame that is
-    /// not stored leaves its times here, which only keeps a value for longer.
+    /// When a record last referred to a value, since this engine was opened. Kept from frame to frame. A frame that is not
+    /// stored leaves its times here, which only keeps a value longer.
     referred: HashMap<Arc<str>, u64>,
 }
 
-/// A state value as far as the next change of it has to know; both are 0 where there is none.
+/// Revision and cost of a state value; both are 0 for an absent value.
 #[derive(Clone, Copy, Debug, Default)]
 struct Value {
     revision: u64,
     cost: usize,
 }
 
-/// Names of values that are gone that `referred` may hold before it is tidied.
+/// Number of removed values that `referred` may hold before they are dropped.
 const REFERRED_SLACK_LEN: usize = 1_024;
 
 #[derive(Debug)]
 struct PartitionDelta {
     next: u64,
     settled: FrameEnds,
-    /// Entry that holds the block which takes further records.
+    /// Index of the entry with the block that takes further records.
     block: Option<usize>,
 }
 
-/// Ends of one frame: each run that does not overlap others, by its first offset, with what is behind its last one.
+/// Settled offsets of one frame: runs without overlap, from first offset to the offset after the last one.
 #[derive(Debug, Default)]
 struct FrameEnds(BTreeMap<u64, u64>);
 
@@ -87,7 +87,7 @@ impl FrameEnds {
 }
 
 impl Pending {
-    /// Starts a frame behind everything in the books.
+    /// Starts a frame on top of the books.
     pub(in crate::storage) fn begin(&mut self, books: &Books) {
         self.entries.clear();
         self.bytes = 0;
@@ -107,17 +107,17 @@ impl Pending {
         self.bytes
     }
 
-    /// Returns what the frame holds, and the time of its last commit.
+    /// Returns the entries of the frame and the time of its last commit.
     pub(in crate::storage) fn take(&mut self) -> (Vec<NewOp>, u64) {
         (std::mem::take(&mut self.entries), self.last_time)
     }
 
-    /// Returns the state values that the frame's records need.
+    /// Returns the state values that the frame's records refer to.
     pub(in crate::storage) fn take_refers(&mut self) -> Vec<Arc<str>> {
         self.refers.drain().collect()
     }
 
-    /// Takes a commit in, or refuses it as a whole.
+    /// Adds a commit, or refuses it as a whole.
     pub(in crate::storage) fn admit(
         &mut self,
         books: &Books,
@@ -171,7 +171,7 @@ impl Pending {
         })
     }
 
-    /// Returns the answer of the commit that this one repeats.
+    /// Returns the answer of the earlier commit with the same id.
     fn repeated(&self, books: &Books, commit: &Commit, now: Timestamp) -> Option<Committed> {
         let DedupId(id) = commit.dedup.as_ref()?.id;
         let of = commit.appends.first()?.of;
@@ -196,7 +196,7 @@ impl Pending {
         self.push(Op::Dedup(entry), bytes);
     }
 
-    /// Takes in ends that nobody waits for, as one commit; returns those that are refused.
+    /// Adds queued settlements as one commit, and returns an error for each refused one.
     pub(in crate::storage) fn admit_soon(
         &mut self,
         books: &Books,
@@ -209,7 +209,7 @@ impl Pending {
             if self.admit_run(books, run, time).is_ok() {
                 continue;
             }
-            // One of them is refused; the others are not.
+            // At least one settlement of the run is refused, so each is tried alone.
             for settle in run.chunks(1) {
                 refused.extend(self.admit_run(books, settle, time).err());
             }
@@ -217,7 +217,7 @@ impl Pending {
         refused
     }
 
-    /// Takes in all of a run, or nothing.
+    /// Adds all of a run, or nothing.
     fn admit_run(&mut self, books: &Books, run: &[Settle], time: u64) -> Result<(), CommitError> {
         let Some(first) = run.first() else {
             return Ok(());
@@ -242,7 +242,7 @@ impl Pending {
             })
     }
 
-    /// Whether all of a run may end; they are of one partition and epoch.
+    /// Checks that all records of a run can be settled. A run has one partition and epoch.
     fn check_run(&self, books: &Books, slot: Slot, run: &[Settle]) -> Result<(), CommitError> {
         let book = books.partition(slot);
         let delta = self.partitions.get(&slot);
@@ -279,7 +279,7 @@ impl Pending {
         };
         let copies = match append {
             None => None,
-            // Commits and queued ends with an index that means nothing are refused before they are queued.
+            // `limits` refuses an index without an append before the queue.
             Some(append) => Some(*copies.get(append).ok_or_else(|| already(settle))?),
         };
         let run = SettleRun {
@@ -314,7 +314,7 @@ impl Pending {
                 Some(at) => *at = time,
                 None => drop(self.referred.insert(key.clone(), time)),
             }
-            // Which of them the file has already shows when it is known which file it will be.
+            // The writer later drops those that the file has already, once the file of this frame is known.
             if !self.refers.contains(&key) {
                 self.bytes += 16 + key.len();
                 self.refers.insert(key);
@@ -359,7 +359,7 @@ impl Pending {
         self.entries.push(NewOp::Block(block));
     }
 
-    /// Checks all changes as if they were made one after the other, and what the records refer to as it is then.
+    /// Checks all changes of state in order, and then that the values exist that the records refer to.
     fn check_state(&self, books: &Books, commit: &Commit) -> Result<(), CommitError> {
         let conflict = |key: &Arc<str>| CommitError::StateConflict { key: key.clone() };
         let mut bytes = self.state_bytes;
@@ -440,7 +440,7 @@ impl Pending {
                 };
                 self.push(put, cost);
             }
-            // Removing what is not there changes nothing, and is not stored.
+            // Removing an absent value changes nothing and is not stored.
             None if current.revision != 0 => {
                 self.state.insert(key.clone(), Value::default());
                 self.state_bytes[share] -= current.cost;
@@ -457,7 +457,7 @@ impl Pending {
     }
 }
 
-/// Whether an end goes on where another stops, and is alike.
+/// Returns whether `next` settles the next offset in the same way, so that both form a run.
 fn follows(one: &Settle, next: &Settle) -> bool {
     (one.of, one.end, one.attempts, one.status, one.epoch)
         == (next.of, next.end, next.attempts, next.status, next.epoch)

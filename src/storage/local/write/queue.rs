@@ -1,7 +1,7 @@
-//! What waits for the writer: commits that are answered, and ends that nobody waits for.
+//! The queue before the writer: requests with an answer, and settlements without one.
 //!
-//! Pushing costs one short lock, and a wake-up only if the writer sleeps: while it is in `fdatasync`, nobody makes a
-//! system call here.
+//! A push takes one short lock. It wakes the writer only if the writer sleeps, so that pushes during an `fdatasync` cost no
+//! system call.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use crate::{
 
 use crate::storage::local::lock;
 
-/// Ends that wait for the next frame; beyond this many the caller has to wait for its own.
+/// Bound of queued settlements. Beyond it the caller has to commit its settlement and wait.
 const SETTLES_LEN_MAX: usize = 65_536;
 
 /// Answer to a commit.
@@ -29,7 +29,7 @@ pub(in crate::storage) type CommitAnswer = oneshot::Sender<Result<Committed, Com
 /// Answer to the change of a stream.
 pub(in crate::storage) type StreamAnswer<T> = oneshot::Sender<Result<T, StreamError>>;
 
-/// One thing to store.
+/// One request to store.
 #[derive(Debug)]
 pub(in crate::storage) enum Request {
     Commit {
@@ -89,9 +89,9 @@ impl Request {
         }
     }
 
-    /// Answers that nothing was stored.
+    /// Answers with an error; nothing was stored.
     pub(in crate::storage) fn refuse(self, error: CommitError) {
-        // Nobody may be waiting any more; that changes nothing.
+        // Ignore send errors: the caller may have gone away.
         let _told = match self {
             Self::Commit { answer, .. } => answer.send(Err(error)).is_ok(),
             Self::Trim { answer, .. } => answer.send(Err(error)).is_ok(),
@@ -104,14 +104,14 @@ impl Request {
     }
 }
 
-/// What became of a wait.
+/// Result of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) enum Taken {
-    /// There is something to store.
+    /// Requests or settlements were taken.
     Work,
-    /// The time has passed without any.
+    /// The time has passed without work.
     Idle,
-    /// Everything was stored; no more comes.
+    /// The queue is closed and empty.
     Closing,
     /// The engine was dropped.
     Dropped,
@@ -124,7 +124,7 @@ pub(in crate::storage) struct Queue {
     wake: Condvar,
     len_max: usize,
     bytes_max: usize,
-    /// For a writer that is moved by hand.
+    /// Wakes a test that drives the writer step by step.
     #[cfg(test)]
     pub(in crate::storage) pushed: tokio::sync::Notify,
 }
@@ -133,7 +133,7 @@ pub(in crate::storage) struct Queue {
 struct Inner {
     requests: VecDeque<Request>,
     settles: Vec<Settle>,
-    /// Requests here and in the hands of the writer.
+    /// Requests here and in the writer.
     len: usize,
     bytes: usize,
     sleep: Sleep,
@@ -142,14 +142,14 @@ struct Inner {
     stopped: Option<Arc<str>>,
 }
 
-/// What wakes the writer.
+/// Which pushes wake the writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Sleep {
     #[default]
     Awake,
-    /// A request, or a timer that is short enough for ends.
+    /// A request. Settlements need no wake-up, because the timer is short.
     Short,
-    /// A request or an end.
+    /// A request or a settlement.
     Long,
 }
 
@@ -165,13 +165,13 @@ impl Queue {
         }
     }
 
-    /// Hands a request to the writer.
+    /// Queues a request.
     pub(in crate::storage) fn push(&self, request: Request) -> Result<(), CommitError> {
         let bytes = request.bytes();
         let asleep = {
             let mut inner = lock::mutex(&self.inner);
             inner.takes_more()?;
-            // One commit may be larger than the bound; it waits for an empty queue.
+            // One commit may exceed the bound of bytes; the queue takes it when it is empty.
             let full = inner.len >= self.len_max
                 || (inner.len > 0 && inner.bytes.saturating_add(bytes) > self.bytes_max);
             if full {
@@ -190,7 +190,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Hands over an end that travels with the next frame.
+    /// Queues a settlement for the next frame.
     pub(in crate::storage) fn push_settle(&self, settle: Settle) -> Result<(), CommitError> {
         let asleep = {
             let mut inner = lock::mutex(&self.inner);
@@ -199,7 +199,7 @@ impl Queue {
                 return Err(CommitError::Busy);
             }
             inner.settles.push(settle);
-            // Only the first one wakes a writer that sleeps for long: it then sleeps for 5 ms.
+            // The first settlement wakes a writer in a long sleep, which then sleeps 5 ms for more of them.
             inner.sleep == Sleep::Long && {
                 inner.sleep = Sleep::Awake;
                 true
@@ -213,9 +213,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for work and takes all there is, behind what `requests` and `settles` hold already.
+    /// Waits for work and appends all of it to `requests` and `settles`.
     ///
-    /// `settles_wait` is how long ends wait for company, `idle` how long to wait at all.
+    /// `settles_wait` is how long settlements wait for a request, `idle` how long to wait for any work.
     pub(in crate::storage) fn take(
         &self,
         requests: &mut VecDeque<Request>,
@@ -269,14 +269,14 @@ impl Queue {
         }
     }
 
-    /// Gives back the room of requests that were answered.
+    /// Subtracts stored requests from the bounds.
     pub(in crate::storage) fn release(&self, len: usize, bytes: usize) {
         let mut inner = lock::mutex(&self.inner);
         inner.len -= len;
         inner.bytes -= bytes;
     }
 
-    /// Refuses everything from now on, for that reason; returns what was queued.
+    /// Refuses all later pushes for that reason, and returns the queued requests.
     pub(in crate::storage) fn stop(&self, reason: &Arc<str>) -> VecDeque<Request> {
         let mut inner = lock::mutex(&self.inner);
         inner.stopped.get_or_insert_with(|| reason.clone());
@@ -284,7 +284,7 @@ impl Queue {
         std::mem::take(&mut inner.requests)
     }
 
-    /// Takes nothing more; the writer stores what is queued and ends.
+    /// Refuses later pushes. The writer stores the queued requests and ends.
     pub(in crate::storage) fn close(&self) {
         lock::mutex(&self.inner).closing = true;
         self.wake.notify_all();
@@ -294,7 +294,7 @@ impl Queue {
         lock::mutex(&self.inner).closing
     }
 
-    /// Lets the writer end without storing what is queued.
+    /// Lets the writer end without storing the queued requests.
     pub(in crate::storage) fn abandon(&self) {
         lock::mutex(&self.inner).dropped = true;
         self.wake.notify_all();

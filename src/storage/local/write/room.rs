@@ -1,4 +1,4 @@
-//! Room for the next frame: the writer seals a file that is full and begins another, and knows when the disk is full.
+//! Room for the next frame: the writer seals a full file, begins the next one, and handles a full disk.
 
 use std::{
     io,
@@ -17,25 +17,25 @@ use crate::storage::local::{
     lock,
 };
 
-/// How long a full disk is left alone.
+/// Time between two tries to write to a full disk.
 pub(in crate::storage) const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
 
-/// Below this part of the reserve no more calls begin.
+/// No more attempts begin once less than one part in so many of the reserve is left.
 const RESERVE_PART: u64 = 4;
 
 /// A disk without space.
 #[derive(Debug)]
 pub(in crate::storage) struct Full {
-    /// The longest frame that was refused. A shorter one may still find a place, which is no news for anybody.
+    /// Length of the longest refused frame. The disk counts as full until a frame of that length fits.
     frame_len: u64,
-    /// Ends and copies find no place either.
+    /// Settlements and copies do not fit either.
     for_all: bool,
-    /// When that was last tried.
+    /// Time of the last try.
     tried: Instant,
 }
 
 impl Writer {
-    /// There was no space for a frame of that length: for any, or only for one with records from outside.
+    /// Notes that a frame of that length did not fit. `for_all` is false if only frames with records from outside do not fit.
     pub(in crate::storage) fn had_no_space(&mut self, frame_len: u64, for_all: bool) {
         let before = self.full.take();
         let was_for_all = before.as_ref().is_some_and(|full| full.for_all);
@@ -55,7 +55,7 @@ impl Writer {
         });
     }
 
-    /// There was space for a frame of that length, without the reserve.
+    /// Notes that a frame of that length fits without the reserve.
     pub(in crate::storage) fn had_space(&mut self, frame_len: u64) {
         if self
             .full
@@ -63,14 +63,14 @@ impl Writer {
             .is_some_and(|full| full.frame_len <= frame_len)
         {
             self.full = None;
-            tracing::info!("the disk has space again; records are taken");
+            tracing::info!("the disk has space again; records are accepted");
             self.shared.condition.disk_full(false);
             self.shared.condition.no_file(false);
             self.housekeeper.want_reserve();
         }
     }
 
-    /// Says that the disk is full before the reserve is used up: a call that begins now may need space for its failure.
+    /// Reports a full disk before the reserve is used up, because an attempt that begins now may need space for its failure.
     pub(in crate::storage) fn watch_reserve(&mut self) {
         let left = self
             .open
@@ -81,7 +81,7 @@ impl Writer {
         }
     }
 
-    /// Looks whether a frame that was refused would be taken now, if the disk was left alone for long enough.
+    /// Tries, once a second, whether a refused frame would fit now.
     pub(in crate::storage) fn try_space(&mut self) {
         let Some(full) = &self.full else { return };
         if self.stopped.is_some() || full.tried.elapsed() < DISK_FULL_WAIT {
@@ -102,7 +102,7 @@ impl Writer {
         }
     }
 
-    /// Looks whether the open file takes a frame.
+    /// Tries whether the open file takes a frame of that length.
     fn try_frame(&self, frame_len: u64) -> Result<(), Fault> {
         let Some(open) = &self.open else {
             return Ok(());
@@ -143,9 +143,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Seals the open file and makes the next one, which has a name then that may not be durable.
+    /// Seals the open file and makes the next one. Its name may not be durable yet.
     fn name_next(&mut self, frame_len: u64, reserve: bool) -> Result<(), Fault> {
-        // Trying means filling the disk to the brim, so it is not done for every commit that comes.
+        // A try fills the rest of the disk, so not every commit makes one.
         let waits = self
             .no_space_at
             .is_some_and(|at| at.elapsed() < DISK_FULL_WAIT);
@@ -172,7 +172,7 @@ impl Writer {
             self.no_space_at = Some(Instant::now());
             let least = frames_at + frame_len + SEAL_LEN;
             if reserve && let Some(reserved) = self.spares.take_reserve(least) {
-                tracing::warn!("the reserve for ends and copies of failed records is in use");
+                tracing::warn!("the reserve for settlements and copies of failed records is in use");
                 spare = Ok(reserved);
                 on_reserve = true;
             }
@@ -212,7 +212,7 @@ impl Writer {
         }
     }
 
-    /// Lets the file that comes next take frames; it stays the next one if its name cannot be made durable now.
+    /// Opens the named file for frames. If its name cannot be made durable now, the file stays in `named`.
     pub(in crate::storage) fn open_named(&mut self) -> io::Result<()> {
         if let Some(named) = &self.named {
             open_segment(&self.shared, &self.spares, named)?;
@@ -221,7 +221,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the open file, if there is one, with a frame that says so.
+    /// Seals the open file, if there is one, with a last frame.
     fn seal(&mut self) -> Result<(), Fault> {
         let Some(open) = &self.open else {
             return Ok(());
@@ -230,7 +230,7 @@ impl Writer {
         let at = open.frame_at(self.next_frame, time);
         let frame = Frame::encode(at, true, Vec::new(), 0);
         open.write(&frame).map_err(|fault| match fault {
-            // The frame that is to be stored is not in this write.
+            // The frame to be stored is not part of this write, so it is surely not stored.
             Fault::Torn(reason) => Fault::Broken(reason),
             fault => fault,
         })?;

@@ -1,11 +1,14 @@
-//! The one writer: gathers what is queued, writes it as a frame, syncs, publishes, answers.
+//! The writer thread: takes queued requests, writes them as a frame, syncs, publishes, answers.
 //!
 //! ```text
 //! take the queue -> check, number, gather (8 MiB at most) -> write -> fdatasync -> readers see it -> answers
 //! ```
 //!
-//! It never waits for more commits: while it syncs, the next ones queue. A full disk refuses what was gathered and is
-//! tried again; any other failure stops the log for good, because what is on disk is then not known.
+//! The writer never waits for more commits to fill a frame. While it syncs, the next commits queue, so batches grow with the
+//! load by themselves. A timer would only add latency.
+//!
+//! After a full disk the writer refuses the gathered commits and tries again later. Any other failed write stops the log,
+//! because the contents of the disk are then unknown.
 
 use std::{
     collections::VecDeque,
@@ -35,14 +38,14 @@ use crate::storage::local::{
     space::{housekeeper::Housekeeper, spare::Spares},
 };
 
-/// How long an end waits for a frame to travel with.
+/// How long a queued settlement waits for a commit, whose frame it then shares.
 const SETTLES_WAIT: Duration = Duration::from_millis(5);
-/// How often a line tells of refused ends.
+/// The shortest time between two log lines about refused settlements.
 const REFUSED_TOLD_EVERY: Duration = Duration::from_secs(10);
-/// Without work for this long, an empty frame shows that the last one was written whole.
+/// After this time without work, the writer adds an empty frame. It proves to recovery that the last frame is whole.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The writer, on a thread of its own.
+/// The writer. It runs on a thread of its own.
 #[derive(Debug)]
 pub(in crate::storage) struct Writer {
     pub(in crate::storage) shared: Arc<EngineState>,
@@ -52,9 +55,9 @@ pub(in crate::storage) struct Writer {
     pub(in crate::storage) clock: Clock,
     pub(in crate::storage) journal: [u8; 16],
     pub(in crate::storage) segment_bytes: u64,
-    /// Streams that may be made; more that are there already stay.
+    /// Number of streams from which on no more are made. Existing streams above it stay.
     pub(in crate::storage) streams_max: usize,
-    /// `None` = the last file is sealed and the next one could not be made yet.
+    /// `None` = the last file is sealed, and the next one could not be made yet.
     pub(in crate::storage) open: Option<OpenSegment>,
     /// The next file, if it is made but the disk had no space for its name.
     pub(in crate::storage) named: Option<OpenSegment>,
@@ -68,20 +71,20 @@ pub(in crate::storage) struct Writer {
     pub(in crate::storage) full: Option<Full>,
     /// The open file is the reserve.
     pub(in crate::storage) on_reserve: bool,
-    /// Ends that were refused and not told of yet.
+    /// Refused settlements since the last log line about them.
     pub(in crate::storage) refused_ends_len: usize,
-    /// When such were told of last.
+    /// Time of the last log line about refused settlements.
     pub(in crate::storage) refused_told_at: Option<Instant>,
     /// There was no space for the last frame.
     pub(in crate::storage) refused: bool,
     /// When there was no space for another file.
     pub(in crate::storage) no_space_at: Option<Instant>,
-    /// The last frame held something.
+    /// The last frame was not empty, and no frame follows it yet.
     pub(in crate::storage) unproven: bool,
 }
 
 impl Writer {
-    /// Works until the queue is closed or abandoned.
+    /// Runs until the queue is closed or abandoned.
     pub(in crate::storage) fn run(mut self) {
         loop {
             let settles_wait = match self.full {
@@ -119,7 +122,7 @@ impl Writer {
         matches!(taken, Taken::Work | Taken::Idle)
     }
 
-    /// Stores all that was taken.
+    /// Stores all taken requests.
     fn work(&mut self) {
         self.refused = false;
         while !self.requests.is_empty() || !self.settles.is_empty() {
@@ -130,25 +133,25 @@ impl Writer {
             }
             match self.requests.front() {
                 None | Some(Request::Commit { .. }) => self.store_commits(),
-                // What was delivered before the purge is not to count as discarded. Without space for that, it has
-                // to be: the purge is what makes some.
+                // Settlements queued before the purge are stored first, so that delivered records do not count as
+                // discarded. On a full disk the purge goes first, because it frees space.
                 Some(Request::Purge { .. }) if !self.settles.is_empty() && !self.refused => {
                     self.store_commits();
                 }
                 Some(_) => self.store_alone(),
             }
             if self.refused && self.requests.is_empty() {
-                // The ends stay for the next try.
+                // The settlements stay for the next try.
                 break;
             }
         }
         if self.refused && self.queue.is_closing() {
-            // There is no later try; these records are dispatched again after the next start.
+            // A closing log has no later try. These records are dispatched again after the next start.
             self.settles.clear();
         }
     }
 
-    /// Writes one frame of as many commits as it takes.
+    /// Writes one frame with as many commits as fit.
     fn store_commits(&mut self) {
         let (mut len, mut bytes) = (0, 0);
         let mut from_outside = false;
@@ -158,7 +161,7 @@ impl Writer {
             let view = lock::read(&self.shared.view);
             self.pending.begin(&view.books);
             if !self.settles.is_empty() {
-                // Neighbours become runs.
+                // Sorted settlements with consecutive offsets are stored as one run.
                 self.settles.sort_unstable_by_key(|f| (f.of, f.offset));
                 let now = self.clock.now();
                 refused = self.pending.admit_soon(&view.books, &self.settles, now);
@@ -196,21 +199,22 @@ impl Writer {
         if stored.is_ok() {
             self.settles.clear();
         }
-        // Before the answers: whoever has one must not be refused for its own last commit.
+        // Release before the answers: otherwise a caller with an answer could be refused because its own last commit still
+        // counts.
         self.queue.release(len, bytes);
         for (answer, admitted) in answers {
             let admitted = match (&stored, admitted) {
                 (Ok(()), admitted) => admitted,
                 (Err(fault), Ok(_)) => Err(fault.answer()),
-                // What it was refused for may not be there either.
+                // Its refusal may rest on another commit of this frame, which is not stored either.
                 (Err(fault), Err(_)) => Err(fault.answer_refused()),
             };
-            // Nobody may be waiting any more; that changes nothing.
+            // Ignore send errors: the caller may have gone away.
             let _told = answer.send(admitted).is_ok();
         }
     }
 
-    /// Tells of ends that are refused, all of some time in one line: a purge can make many of them.
+    /// Logs refused settlements, at most one line each 10 s, because a purge can cause many.
     fn tell_refused(&mut self, refused: Vec<CommitError>) {
         let Some(first) = refused.first() else {
             return;
@@ -221,14 +225,14 @@ impl Writer {
             tracing::warn!(
                 len = self.refused_ends_len,
                 %first,
-                "ends of records were refused; their records have ended already"
+                "settlements refused; their records are settled already"
             );
             self.refused_ends_len = 0;
             self.refused_told_at = Some(Instant::now());
         }
     }
 
-    /// Stores the change of a stream, a trim or a purge in a frame of its own.
+    /// Stores a trim, or a change of a stream, in a frame of its own.
     fn store_alone(&mut self) {
         let Some(request) = self.requests.pop_front() else {
             return;
@@ -255,7 +259,7 @@ impl Writer {
         }
     }
 
-    /// Writes an empty frame if the last one held something.
+    /// Writes an empty frame after a frame with contents.
     fn prove(&mut self) {
         if self.unproven && self.stopped.is_none() {
             let time = lock::read(&self.shared.view).books.last_time;
@@ -267,8 +271,8 @@ impl Writer {
 
     /// Makes a frame durable and lets readers see it.
     ///
-    /// `refers` are state values that its records need; `hint` bounds the length of its body. Records from outside do not
-    /// get the reserve.
+    /// `refers` are the state values that its records need. `hint` bounds the length of its body. Records from outside may
+    /// not use the reserve.
     fn store(
         &mut self,
         entries: Vec<NewOp>,
@@ -277,11 +281,11 @@ impl Writer {
         hint: usize,
         from_outside: bool,
     ) -> Result<(), Fault> {
-        // The file decides about life and place, which the frame's checksums begin with: room first, bytes later.
+        // Make room before encoding, because the frame's checksums cover the file's life and the frame's place in it.
         let frame_len = aligned_len((HEADER_LEN + hint) as u64);
         self.shared.condition.step();
         let room = self.make_room(frame_len, !from_outside);
-        // Then there is a reserve that others may use.
+        // If a reserve exists, settlements and copies can still be stored, so the log is not full for all.
         let for_all = room.is_ok() || !from_outside || !self.spares.has_reserve();
         let stored = room.and_then(|()| self.write(entries, refers, time, hint));
         self.shared.condition.rest();
@@ -289,7 +293,7 @@ impl Writer {
         stored
     }
 
-    /// Notes what became of a frame of that length, or of a try to write one.
+    /// Updates the condition of the log after a write, or a failed try, of a frame of that length.
     pub(in crate::storage) fn note(
         &mut self,
         stored: &Result<(), Fault>,
@@ -302,7 +306,7 @@ impl Writer {
             Ok(()) => {}
             Err(Fault::DiskFull) => self.had_no_space(frame_len, for_all),
             Err(Fault::Broken(reason) | Fault::Torn(reason)) => {
-                tracing::error!(%reason, "the log has stopped; reads go on");
+                tracing::error!(%reason, "the log has stopped after a failed write; reads go on");
                 self.stop(&reason.clone());
             }
         }
@@ -341,7 +345,7 @@ impl Writer {
         if open.place > open.len / 2 {
             self.housekeeper.want_spare(self.segment_bytes);
         }
-        // Only a bug can make this fail: the commits were checked against the same books.
+        // Only a bug can make this fail, because the commits were checked against the same books.
         self.shared
             .publish(open.number, &frame)
             .map_err(|malformed| Fault::Torn(format!("cannot publish a frame: {malformed}").into()))
