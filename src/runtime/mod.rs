@@ -1,5 +1,6 @@
-//! What every part runs on: tasks, the clock, settings that are replaced, a cache, random numbers, files and their descriptors.
+//! The base of all parts: tasks, clock, live settings, cache, random numbers, files, certificates, file descriptors.
 
+pub(crate) mod authorities;
 pub(crate) mod cache;
 pub mod clock;
 pub(crate) mod descriptors;
