@@ -1,38 +1,40 @@
-//! Syncgate: a durable gateway between applications that change data and the REST APIs that must hear of it.
+//! Syncgate: a durable gateway between applications that change data and the REST APIs that need those changes.
 //!
 //! ```text
 //! source app ──POST /stream/sync──► api ──► ingest ──► log: source stream ──► dispatch ──► target REST API
 //!                                             │         (partitioned,          │  ▲
 //!                                          secrets       durable)              │  └── retry ◄── POST /stream/retry
-//!                                                           ▲                  ▼
-//!                                                           └──────────── error streams, by cause
+//!                                                           │  ▲               ▼
+//!                                          push ◄───────────┘  └───────── error streams, by cause
+//!                                            └──► subscribers (WebSocket, Server-Sent Events)
 //! ```
 //!
 //! # Map, in the direction of the flow
-//! - [`cli`]: one file per command. [`gateway`]: the composition root; it alone sees every part. [`config`]: settings,
-//!   read and checked at the start and at each reload.
-//! - [`api`]: the HTTP edge; nothing below it knows HTTP as a server.
-//! - [`ingest`]: from a submission to durable records. [`log`]: streams of records, the only door to the engine.
-//! - [`dispatch`]: calls targets, in order per key. `scan` reads a partition, `queue` holds what waits for a target,
-//!   `call` makes a call, `outcome` says what came of it and settles the record. [`retry`]: a pass over a stream, on
-//!   request.
-//! - [`push`]: every stream, live, to its subscribers. [`retention`]: removes what is too old. [`status`]: how the
-//!   gateway is, in one look.
-//! - [`secrets`]: tokens, sealed. [`users`]: who may call, by digests of passwords.
-//! - [`storage`]: the seam (`Log`, `State`, `Leases`). `storage::embedded` is the engine; it stands on `storage::local`,
-//!   one directory with a journal.
-//! - [`model`]: the values that all parts speak of. [`json`]: reading JSON. [`runtime`]: tasks, clock, settings that are
-//!   replaced, files. [`telemetry`]: log lines and metrics.
+//! - [`cli`]: one file per command. [`gateway`]: the composition root, which builds and connects all parts. [`config`]:
+//!   settings, read and checked at the start and at each reload. [`docs`]: the manual.
+//! - [`api`]: the HTTP server; no other part knows a request or an answer of it.
+//! - [`ingest`]: turns a submission into durable records. [`log`]: streams of records, the only door to the engine.
+//! - [`dispatch`]: calls targets, in order per key. `scan` reads a partition, `queue` holds the records that wait for a
+//!   target, `call` makes a call, `outcome` classifies its result and settles the record. [`retry`]: a pass over a
+//!   stream, on request.
+//! - [`push`]: shows every stream, live, to subscribers. [`retention`]: trims streams by age and size. [`status`]: the
+//!   overview of the gateway for operators.
+//! - [`secrets`]: tokens for targets, sealed. [`users`]: the callers of the API, with digests of their passwords.
+//! - [`storage`]: the seam (`Log`, `State`, `Leases`). `storage::embedded` is the engine, made of the parts in
+//!   `storage::local`: one directory with a journal.
+//! - [`model`]: ids, records, targets and other values that all parts use. `json`: members, faults, scanning, masks.
+//!   [`runtime`]: tasks, clock, live settings, files, certificates. [`telemetry`]: log lines and metrics.
 //!
 //! # What always holds
-//! - A success told to a source means that its record is on disk. No reader sees a record before that.
-//! - A record is settled once, for good. Its failure and its settlement are one commit.
-//! - Calls of one target and key are one after the other, in log order.
-//! - Every queue, body, wait and buffer has a bound of the configuration; what is beyond is refused, or waits.
-//! - A secret's value is in no log line, error, metric, record or answer; nor is a password.
-//! - A panic in the work of one client ends that work. One in the log's or a partition's state stops the gateway.
-//! - Only `api::problem` chooses HTTP statuses; only `runtime::tasks` starts tasks; only `runtime::clock` reads the time
-//!   of day.
+//! - A source gets a success only after its record is on disk. No reader sees a record before that.
+//! - A record is settled once, for good. A failed record enters its error stream in the commit that settles it.
+//! - Records of one target and key are called one after the other, in log order.
+//! - Every queue, body, wait and buffer has a bound. Work beyond it is refused, or waits.
+//! - No log line, error, metric, record or answer holds a secret's value or a password.
+//! - A panic in work for one client ends that work only. A panic in a task that owns the state of the log or of a
+//!   partition stops the gateway.
+//! - Only `api::problem` chooses HTTP statuses of errors; only `runtime::tasks` starts tasks; only `runtime::clock` reads
+//!   the time of day.
 
 pub mod cli;
 pub mod gateway;
@@ -40,8 +42,6 @@ pub mod gateway;
 pub mod config;
 
 pub mod docs;
-
-pub(crate) mod authorities;
 
 pub mod api;
 

@@ -1,4 +1,4 @@
-//! The first administrator: two variables of the environment that are no settings, so that no file holds a password.
+//! The first administrator: two environment variables, and no settings, because no file may hold a password.
 
 use super::{ConfigError, SettingPlace};
 use crate::users::{Administrator, Password, UserName};
@@ -9,7 +9,7 @@ const PASSWORD: &str = "SYNCGATE_ADMIN_PASSWORD";
 /// Both variables.
 pub(super) const VARIABLES: [&str; 2] = [USER, PASSWORD];
 
-/// Reads both variables, and tells what is wrong with them without telling what is in them.
+/// Reads both variables. Its errors do not show their values.
 pub(super) fn read(environment: &[(String, String)]) -> (Option<Administrator>, Vec<ConfigError>) {
     let value = |of: &str| {
         let variable = environment.iter().find(|(name, _)| name == of);
@@ -54,7 +54,7 @@ pub(super) fn read(environment: &[(String, String)]) -> (Option<Administrator>, 
     (administrator, wrong)
 }
 
-/// What was not UTF-8 has this character by now, and would silently be another text.
+/// Refuses text with U+FFFD: the variable was not UTF-8, and the text would differ from what was meant.
 fn checked<T, E: ToString>(text: &str, check: impl Fn(&str) -> Result<T, E>) -> Result<T, String> {
     match text.contains(char::REPLACEMENT_CHARACTER) {
         true => Err("is not UTF-8; write it in UTF-8".into()),
@@ -66,7 +66,7 @@ fn checked<T, E: ToString>(text: &str, check: impl Fn(&str) -> Result<T, E>) -> 
 mod tests {
     use super::*;
 
-    /// `expected` are beginnings of what is said, in order.
+    /// `expected` are the beginnings of the errors, in order.
     #[track_caller]
     fn check(user: Option<&str>, password: Option<&str>, expected: &[&str]) {
         let variables = [(USER, user), (PASSWORD, password)];
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_with_them_is_told_and_nothing_of_them_is() {
+    fn every_fault_is_reported_and_no_value_shown() {
         check(
             Some(""),
             Some(""),

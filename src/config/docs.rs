@@ -1,4 +1,5 @@
-//! The page `settings.md`, written from `config/syncgate.toml`, the ranges and the list of what needs a restart.
+//! The page `settings.md`, generated from `config/syncgate.toml`, the ranges, and
+//! [`NEEDS_RESTART`](super::NEEDS_RESTART).
 
 use std::fmt::Write as _;
 
@@ -50,7 +51,7 @@ fn line(text: &str) -> Line<'_> {
     }
 }
 
-/// Makes text of comments into Markdown: names of keys are code, and `<` and `*` are no marks.
+/// Converts comments to Markdown: names of keys become code; `<` and `*` are escaped.
 fn prose(text: &str) -> String {
     let is_code = |word: &str| {
         let bare = word.trim_matches(['.', ',', ';', ':', '(', ')', '?', '"']);
@@ -141,7 +142,7 @@ impl Page {
     }
 }
 
-/// Returns a text without `(1 to 1000)`, because the bounds stand below it. Parentheses that say more stay.
+/// Removes a range such as `(1 to 1000)`, because the page shows the range itself. Other parentheses stay.
 fn without_plain_range(said: &str) -> String {
     let is_bound = |text: &str| {
         let mut words = text.split(' ');
@@ -172,7 +173,7 @@ fn the_settings_are_those_of_the_code() {
             Line::Section(name) => page.section(name),
             Line::Key(key, value, is_default) => page.key(key, value, is_default),
             Line::Text(said) => page.said.push(said.to_owned()),
-            // What stands before the first section is about the file.
+            // Comments before the first section are about the file.
             Line::Blank if page.section.is_empty() => page.said.clear(),
             Line::Blank => {}
         }

@@ -1,37 +1,37 @@
-//! What is wrong with a configuration: every error at once, each with its key and where it was said.
+//! Errors of a configuration: all at once, each with its key and its source.
 
 use std::{fmt, path::PathBuf};
 
-/// Everything that is wrong; never empty. Shown as one line for each.
+/// All errors; never empty. Shown as one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
-/// One thing that is wrong. Shown as `config.toml, line 12: dispatch.in_flight_max: …`.
+/// One error. Shown as `config.toml, line 12: dispatch.in_flight_max: …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// Path of the key, as in `streams[0].name`; empty if the error is about a whole file.
     pub key: String,
-    /// Where it was said.
+    /// The source of the value.
     pub place: SettingPlace,
     /// What is wrong, and what would be right.
     pub message: String,
 }
 
-/// Where a value was said.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SettingPlace {
     /// In the file.
     File {
         /// The file.
         path: PathBuf,
-        /// Line from 1; `None` if it is about the file as a whole.
+        /// Line from 1; `None` if the error is about the whole file.
         line: Option<usize>,
     },
     /// In an environment variable of this name.
     Environment(String),
     /// In this argument.
     Argument(&'static str),
-    /// Nowhere: a default does not fit what was said elsewhere.
+    /// No source: a default does not fit other settings.
     Default,
 }
 

@@ -1,8 +1,8 @@
-//! Settings: every key, its unit, default and effect. `config/syncgate.toml` shows the same; a test holds them equal.
+//! Settings: every key with unit, default and effect. `config/syncgate.toml` shows the same; a test holds them equal.
 //!
-//! The structs here are what a file may say. [`load`] puts them together from defaults, file, environment and flags and
-//! checks them; [`Loaded::reload`] does the same again while the gateway runs. `gateway.rs` takes them apart, and nobody
-//! reads settings later.
+//! The structs are the sections of a file. [`load`](load()) merges defaults, file, environment and arguments, and
+//! checks the result; [`Loaded::reload`] does the same while the gateway runs. Only `gateway` reads the structs: it
+//! gives each part its own settings.
 
 mod administrator;
 mod check;
@@ -15,23 +15,28 @@ mod origins;
 mod quantity;
 mod reload;
 mod schema;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+pub use crate::telemetry::{LogFormat, Logging};
+
 pub use self::{
     check::ROLE_WORDS,
     errors::{ConfigError, ConfigErrors, SettingPlace},
     load::{Loaded, Overrides, Sources, load},
+    oci::OciSample,
     origins::{Origin, Setting},
     quantity::Unit,
     reload::{NEEDS_RESTART, Reloaded},
+    tables::{Roles, StreamSettings, TargetSettings},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{model::ids::StreamName, secrets, storage::local::LogSettings};
+use crate::{secrets, storage::local::LogSettings};
 
 /// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,7 +44,7 @@ use crate::{model::ids::StreamName, secrets, storage::local::LogSettings};
 pub struct Config {
     /// Listener and connections.
     pub server: Server,
-    /// Where everything durable lies.
+    /// The directory of all durable data.
     pub data: Data,
     /// The journal.
     pub log: LogSettings,
@@ -59,24 +64,24 @@ pub struct Config {
     pub logging: Logging,
     /// `GET /metrics`.
     pub metrics: Metrics,
-    /// Which stream plays which role.
+    /// The stream of each role.
     pub roles: Roles,
-    /// From status or cause to the stream that gets the record: a role's word or a stream's name.
+    /// From status or cause to the stream of the error record: a role's word or a stream's name.
     pub outcomes: BTreeMap<String, String>,
-    /// Streams made at start beside those of the roles.
+    /// Streams made at the start, besides those of the roles.
     pub streams: Vec<StreamSettings>,
-    /// What differs for one target.
+    /// Settings of single targets.
     pub targets: Vec<TargetSettings>,
-    /// Values taken over from the OCI sample.
+    /// Values from the OCI sample.
     pub oci_sample: Option<OciSample>,
-    /// Headers in which targets got their secrets before. No source says them: the gateway remembers them.
+    /// Headers that were a `secret_header` before. No source gives them; the gateway stores them.
     #[serde(skip)]
     pub former_secret_headers: Vec<String>,
 }
 
 impl Config {
-    /// Returns the headers of messages whose values nobody is shown, beside those that commonly hold credentials: those of
-    /// `push.masked_headers`, and those in which targets get their secrets or got them before.
+    /// Returns the headers of messages whose values are masked, besides the usual headers of credentials. These are
+    /// `push.masked_headers`, and the present and former secret headers of targets.
     #[must_use]
     pub fn masked_headers(&self) -> Vec<String> {
         let of_targets = self.targets.iter();
@@ -104,7 +109,7 @@ pub struct Server {
     pub request_timeout_ms: u64,
     /// Bytes of all answers that clients have not read yet; more are refused with 503.
     pub answers_bytes_max: usize,
-    /// What a stop waits for requests and attempts to end.
+    /// How long a stop waits for requests and attempts.
     pub grace_ms: u64,
     /// Origins other than our own whose pages may send changes.
     pub cors_origins: Vec<String>,
@@ -143,7 +148,7 @@ impl Default for Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sync {
-    /// What a success looks like: `json`, or `text` for the sample's `success`.
+    /// The body of a success: `json`, or `text` for the sample's `success`.
     pub answer: Answer,
     /// The request header that a sender puts the target's token in.
     pub token_header: String,
@@ -181,11 +186,11 @@ impl Default for Sync {
     }
 }
 
-/// What a success of `POST /stream/sync` looks like.
+/// The body of a success of `POST /stream/sync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
-    /// An object with the message's place.
+    /// An object with the record's stream, partition and offset.
     Json,
     /// The word `success`.
     Text,
@@ -197,19 +202,19 @@ pub enum Answer {
 pub struct Dispatch {
     /// Calls of one target at the same time.
     pub in_flight_max: usize,
-    /// Calls of one target that begin in a second, evenly; absent: as many as it takes.
+    /// Calls of one target that begin in a second, evenly; absent: no bound.
     pub rate_per_second: Option<u32>,
     /// Calls for one record before it goes to an error stream.
     pub attempts_max: u32,
     /// First wait between two calls for a record.
     pub backoff_ms: u64,
-    /// Longest wait between two calls for a record, or of a target, that nobody asked for.
+    /// Longest wait between two calls for a record, or of a target, without `Retry-After`.
     pub backoff_ms_max: u64,
-    /// Longest wait that a target gets by `Retry-After`.
+    /// Longest wait that `Retry-After` of a target can ask for.
     pub retry_after_ms_max: u64,
-    /// How long after its first call a record may be put off by 429, or 503 with `Retry-After`; 0 = not at all.
+    /// How long after its first call a record may be deferred by 429, or 503 with `Retry-After`; 0 = not at all.
     pub deferred_ms_max: u64,
-    /// Until the connection stands, with TLS.
+    /// Until the connection is set up, with TLS.
     pub connect_timeout_ms: u64,
     /// How long addresses of a host are kept; 0 = each connection looks its host up.
     pub dns_ms: u64,
@@ -219,7 +224,7 @@ pub struct Dispatch {
     pub attempt_timeout_ms: u64,
     /// Records waiting in memory for one target.
     pub queue_len_max: usize,
-    /// Their bytes.
+    /// Bytes of these records.
     pub queue_bytes_max: usize,
     /// Bytes waiting in memory for all targets together; beyond that, each still gets one record.
     pub queues_bytes_max: usize,
@@ -270,13 +275,13 @@ impl Default for Dispatch {
 pub struct Retry {
     /// Greatest `noOfMessagesToProcess`.
     pub records_max: u64,
-    /// What a call may take if it does not say `timeBudgetMs`, which cannot be longer.
+    /// Time of a pass without `timeBudgetMs`, and the greatest `timeBudgetMs`.
     pub time_budget_ms: u64,
     /// Records of one pass in flight at the same time.
     pub in_flight_max: usize,
-    /// After so many failed retries a record goes to the unrecoverable stream.
+    /// After that many failed retries a record goes to the unrecoverable stream.
     pub retries_max: u32,
-    /// A pass ends when its first so many calls to a target fail alike; 0 = it goes on.
+    /// A pass ends if that many first calls of one target fail alike; 0 = never.
     pub failing_calls_max: u32,
 }
 
@@ -298,19 +303,19 @@ impl Default for Retry {
 pub struct Push {
     /// Other names of streams, for `source.trail` of a data stream.
     pub trails: BTreeMap<String, String>,
-    /// First part of the name of a stream's own table.
+    /// First part of the name of a stream's append table.
     pub namespace: String,
     /// Name of this machine in the metadata of streams.
     pub node: String,
-    /// What the types of CloudEvents begin with.
+    /// Prefix of the types of CloudEvents.
     pub event_type_prefix: String,
-    /// More headers of messages whose values are not shown.
+    /// More headers of messages whose values are masked.
     pub masked_headers: Vec<String>,
-    /// An empty array is sent after that much silence; 0 = never.
+    /// An empty array is sent after this time without a frame; 0 = never.
     pub idle_array_ms: u64,
     /// Clients at one time, of all data streams.
     pub clients_max: usize,
-    /// A cursor that was not used for so many days is removed.
+    /// Days after which an unused cursor is removed.
     pub cursor_unused_days: u32,
     /// Status of the answer when a data stream is made: 201, or 200.
     pub create_status: u16,
@@ -344,7 +349,7 @@ pub struct Retention {
     pub error_hours: u64,
     /// The same for every other stream.
     pub error_bytes: u64,
-    /// How often it is looked what is too old or too much.
+    /// Time between two trims.
     pub interval_seconds: u64,
 }
 
@@ -360,159 +365,12 @@ impl Default for Retention {
     }
 }
 
-/// `[logging]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logging {
-    /// Least level shown, or a filter such as `info,syncgate::dispatch=debug`.
-    pub level: String,
-    /// `text` or `json`.
-    pub format: LogFormat,
-}
-
-impl Default for Logging {
-    fn default() -> Self {
-        Self {
-            level: "info".into(),
-            format: LogFormat::Text,
-        }
-    }
-}
-
-/// Form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
 }
 
 /// `[metrics]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Answer whoever asks, also where there are users.
+    /// Answer every caller, even if there are users.
     pub public: bool,
-}
-
-/// `[roles]`: the word on the left is what `[outcomes]` may say.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Roles {
-    /// Gets what `POST /stream/sync` accepts, and is dispatched.
-    pub source: StreamName,
-    /// Word `unavailable`: a later retry may succeed by itself.
-    pub unavailable: StreamName,
-    /// Word `internal`: the target answered 500.
-    pub internal: StreamName,
-    /// Word `unrecoverable`: the same bytes can never succeed.
-    pub unrecoverable: StreamName,
-    /// Word `default`: everything else, and what `errormapping` does not name.
-    pub default: StreamName,
-}
-
-impl Default for Roles {
-    fn default() -> Self {
-        let name = |text: &str| text.parse().expect("a legal stream name");
-        Self {
-            source: name("DataSyncStream"),
-            unavailable: name("ServerUnavailableStream"),
-            internal: name("InternalserverErrorStream"),
-            unrecoverable: name("UnrecoverableErrorStream"),
-            default: name("DefaultErrorStream"),
-        }
-    }
-}
-
-impl Roles {
-    /// Returns word and stream of each role, the source first.
-    #[must_use]
-    pub fn all(&self) -> [(&'static str, &StreamName); 5] {
-        [
-            ("source", &self.source),
-            ("unavailable", &self.unavailable),
-            ("internal", &self.internal),
-            ("unrecoverable", &self.unrecoverable),
-            ("default", &self.default),
-        ]
-    }
-}
-
-/// `[[streams]]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StreamSettings {
-    /// Its name.
-    pub name: StreamName,
-    /// 1 to 256; more can be added later, never fewer.
-    #[serde(default = "one")]
-    pub partitions: u16,
-    /// Another name of the stream, for requests and commands.
-    pub ocid: Option<String>,
-    /// As `retention.source_hours` or `error_hours`, for this stream.
-    pub retention_hours: Option<u32>,
-    /// As `retention.source_bytes` or `error_bytes`, for this stream.
-    pub retention_bytes: Option<u64>,
-}
-
-fn one() -> u16 {
-    1
-}
-
-/// `[[targets]]`: what is absent is as in `[dispatch]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetSettings {
-    /// For metrics and logs.
-    pub name: String,
-    /// Scheme, host and port, as in `https://orders.example:8443`.
-    pub origin: String,
-    /// Beginning of a path: the entry is for those URLs of the origin alone, which are a target of their own.
-    pub path_prefix: Option<String>,
-    /// Calls at the same time.
-    pub in_flight_max: Option<usize>,
-    /// Calls that begin in a second, evenly.
-    pub rate_per_second: Option<u32>,
-    /// Calls for one record.
-    pub attempts_max: Option<u32>,
-    /// Until the connection stands, with TLS.
-    pub connect_timeout_ms: Option<u64>,
-    /// Until the response begins.
-    pub response_timeout_ms: Option<u64>,
-    /// The whole call.
-    pub attempt_timeout_ms: Option<u64>,
-    /// Send the payload with DELETE and GET too.
-    #[serde(default)]
-    pub body_always: bool,
-    /// The header in which it gets its secret; absent: `Authorization`.
-    pub secret_header: Option<String>,
-}
-
-/// `[oci_sample]`: the nine function keys of the sample, and its manners.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(non_snake_case, reason = "the sample spells one key so")]
-pub struct OciSample {
-    /// Text answers, lenient checks and the sample's table of codes (1xx and 3xx are never success).
-    pub compat: bool,
-    /// Becomes the `ocid` of the source stream.
-    pub data_stream_ocid: Option<String>,
-    /// Becomes the `ocid` of the unrecoverable stream.
-    pub unrecoverable_error_stream_ocid: Option<String>,
-    /// Becomes the `ocid` of the unavailable stream.
-    pub serviceUnavailable_error_stream_ocid: Option<String>,
-    /// Becomes the `ocid` of the internal stream.
-    pub internalserver_error_stream_ocid: Option<String>,
-    /// Becomes the `ocid` of the default stream; equal to another one's, the two roles share a stream.
-    pub default_error_stream_ocid: Option<String>,
-    /// Ignored, and said so.
-    pub vault_ocid: Option<String>,
-    /// Ignored, and said so.
-    pub vault_key_ocid: Option<String>,
-    /// Ignored, and said so.
-    pub vault_compartment_ocid: Option<String>,
-    /// Ignored, and said so.
-    pub stream_compartment_ocid: Option<String>,
 }

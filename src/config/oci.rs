@@ -1,9 +1,38 @@
-//! `[oci_sample]`: values and manners of the OCI sample, put where the gateway has them.
+//! `[oci_sample]`: settings of the OCI sample, and its behaviour.
+
+use serde::{Deserialize, Serialize};
 
 use super::{Answer, Config, StreamSettings, check::Finding};
 use crate::model::ids::StreamName;
 
-/// Takes `[oci_sample]` apart into streams, roles and `[sync]`. What was said explicitly (`said`) stays.
+/// `[oci_sample]`: the nine function keys of the sample, and its behaviour.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(non_snake_case, reason = "the sample spells one key so")]
+pub struct OciSample {
+    /// Text answers, lenient checks and the sample's table of codes (1xx and 3xx are never success).
+    pub compat: bool,
+    /// Becomes the `ocid` of the source stream.
+    pub data_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the unrecoverable stream.
+    pub unrecoverable_error_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the unavailable stream.
+    pub serviceUnavailable_error_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the internal stream.
+    pub internalserver_error_stream_ocid: Option<String>,
+    /// Becomes the `ocid` of the default stream; equal to another one's, the two roles share a stream.
+    pub default_error_stream_ocid: Option<String>,
+    /// Ignored, with a warning.
+    pub vault_ocid: Option<String>,
+    /// Ignored, with a warning.
+    pub vault_key_ocid: Option<String>,
+    /// Ignored, with a warning.
+    pub vault_compartment_ocid: Option<String>,
+    /// Ignored, with a warning.
+    pub stream_compartment_ocid: Option<String>,
+}
+
+/// Merges `[oci_sample]` into streams, roles and `[sync]`. Explicit settings (`said`) win.
 pub(super) fn apply(
     config: &mut Config,
     said: &dyn Fn(&str) -> bool,
@@ -13,7 +42,7 @@ pub(super) fn apply(
     let Some(sample) = config.oci_sample.clone() else {
         return;
     };
-    // The outcome table of `compat` is dispatch's affair: it stands in for the built-in one there.
+    // The outcome table of `compat` is applied by dispatch, in place of the built-in one.
     if sample.compat {
         if !said("sync.answer") {
             config.sync.answer = Answer::Text;
@@ -34,7 +63,7 @@ pub(super) fn apply(
             ));
         }
     }
-    // The source comes first, then the error streams in the order in which merged roles take the first one's stream.
+    // The order matters: of merged roles the first one names the stream.
     let roles = &mut config.roles;
     let mut taken: Vec<(&str, String, StreamName)> = Vec::new();
     for (key, ocid, name) in [
@@ -106,7 +135,7 @@ fn set_ocid(
         Some(other) if *other != ocid => findings.push(Finding {
             keys: vec![format!("oci_sample.{key}"), format!("streams[{at}].ocid")],
             message: format!(
-                "differs from streams[{at}].ocid, which is of the same stream ({name}): say it once"
+                "differs from streams[{at}].ocid, which is for the same stream ({name}): set it in one of them"
             ),
         }),
         _ => config.streams[at].ocid = Some(ocid),

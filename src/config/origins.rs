@@ -1,4 +1,4 @@
-//! Every setting as it counts, with where it was said: for people who ask why a gateway does what it does.
+//! Every effective setting with its source, for operators.
 
 use serde_json::{Map, Value};
 
@@ -11,31 +11,31 @@ use super::{
 /// Shown in place of a credential.
 const MASK: &str = "***";
 
-/// A setting as it counts.
+/// An effective setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
     /// Path of the key, as in `streams[0].name`.
     pub key: String,
     /// `null` for a setting that is absent and has no default.
     pub value: Value,
-    /// Where it was said.
+    /// The source of the value.
     pub origin: Origin,
     /// The unit of a quantity.
     pub unit: Option<Unit>,
 }
 
-/// Where a setting was said.
+/// The source of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In a file, a variable or an argument, or nowhere.
+    /// A file, a variable, an argument, or none of them.
     Said(SettingPlace),
-    /// `[oci_sample]` stands for it.
+    /// `[oci_sample]` gives the value.
     OciSample,
 }
 
 impl Loaded {
-    /// Returns every setting, in the order of `config/syncgate.toml`, and behind them the variables of the first
-    /// administrator, if they are set. What is or may hold a credential is masked.
+    /// Returns every setting in the order of `config/syncgate.toml`, then the variables of the first administrator if
+    /// they are set. Values that are or may hold credentials are masked.
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
         let (config, said) = (sections(&self.config), sections(&self.said));
@@ -60,7 +60,7 @@ impl Loaded {
                     let keys: Vec<_> = values.keys().map(String::as_str).collect();
                     self.add_table(section, &keys, values, said, &mut settings);
                 }
-                // `[oci_sample]` that is absent.
+                // An absent `[oci_sample]`.
                 _ => {}
             }
         }
@@ -87,7 +87,7 @@ impl Loaded {
     ) {
         for key in keys {
             let value = values.get(*key).cloned().unwrap_or_default();
-            // An element of a list has many keys, and few of them are used.
+            // An element of a list has many keys, of which few are set.
             if path.ends_with(']') && value.is_null() {
                 continue;
             }
@@ -119,7 +119,7 @@ fn sections(config: &Config) -> Vec<(&'static str, Value)> {
     names.iter().map(take).collect()
 }
 
-/// The arguments of a command may hold a token for the store that has the master key.
+/// Masks the arguments of a command, because they may hold a token for a key store.
 fn masked(key: &str, value: Value) -> Value {
     match (key, value) {
         ("secrets.master_key_command", Value::Array(words)) => {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn each_setting_tells_where_it_was_said() {
+    fn each_setting_has_its_source() {
         let all = settings(
             "[server]\ngrace_ms = \"5s\"\n[outcomes]\n404 = \"default\"\n\
              [[targets]]\nname = \"a\"\norigin = \"http://a\"\n\
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_hold_a_credential_is_masked() {
+    fn values_that_may_hold_credentials_are_masked() {
         let all = settings(
             "[secrets]\nmaster_key_command = [\"get-key\", \"--token\", \"t0ps3cret\"]",
             &[

@@ -1,12 +1,12 @@
-//! Sizes and durations as people write them, `64MiB` and `30s`, for settings and arguments.
+//! Sizes and durations with units, `64MiB` and `30s`, for settings and arguments.
 //!
-//! A bare number is in the unit of the quantity. A text with a unit must come to a whole number of that unit.
+//! A bare number is in the default unit. A text with a unit must be a whole number of that unit.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// The unit that a bare number is in.
+/// The default unit of a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes, as in `cache_bytes`.
@@ -22,7 +22,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Returns the unit that the name of a setting tells; none if the setting is no quantity.
+    /// Returns the unit in the name of a setting; `None` if the setting is not a quantity.
     pub(super) fn of_setting(key: &str) -> Option<Self> {
         key.split('_').find_map(|word| match word {
             "bytes" => Some(Self::Bytes),
@@ -34,7 +34,7 @@ impl Unit {
         })
     }
 
-    /// Reads the text of a setting, which must have a unit: a bare number is written without quotes.
+    /// Reads a setting's text, which must have a unit, because a bare number is written without quotes.
     ///
     /// # Errors
     /// A sentence that names the text and what would be right.
@@ -63,7 +63,7 @@ impl Unit {
         match self.unit_micros() {
             None => {
                 let size = text.parse::<ByteSize>().map_err(|_| wrong())?;
-                // No disk has 4 EiB. The parser answers its greatest number for a size that overflows.
+                // No disk has 4 EiB. The parser returns its greatest number for a size that overflows.
                 let fits = Some(size.as_u64()).filter(|bytes| *bytes < 1 << 62);
                 fits.ok_or_else(|| format!("\"{text}\" is too large"))
             }
@@ -73,14 +73,14 @@ impl Unit {
                 let number = micros / unit_micros;
                 if duration.subsec_nanos() % 1_000 != 0 || micros % unit_micros != 0 {
                     let name = self.name();
-                    return Err(format!("\"{text}\" is no whole number of {name}"));
+                    return Err(format!("\"{text}\" is not a whole number of {name}"));
                 }
                 u64::try_from(number).map_err(|_| format!("\"{text}\" is too large"))
             }
         }
     }
 
-    /// Returns a quantity with the unit that suits it, `64MiB` or `1d 12h`, as [`Unit::read`] takes it.
+    /// Returns a quantity in its best unit, `64MiB` or `1d 12h`; [`Unit::read`] reads it back.
     #[must_use]
     pub fn words(self, number: u64) -> String {
         match self.unit_micros() {
@@ -111,7 +111,7 @@ impl Unit {
         }
     }
 
-    /// Returns the name of the kind of quantity, and examples.
+    /// Returns the kind of quantity, and examples.
     fn examples(self) -> (&'static str, &'static str) {
         match self {
             Self::Bytes => ("size", "bytes, such as 67108864, or \"64MiB\""),
@@ -126,7 +126,8 @@ impl Unit {
     }
 }
 
-/// The unit that makes the shortest whole number, a binary one if two are alike: `64MiB`, `64MB`, `1536MiB`.
+/// Returns the shortest whole number with a unit, a binary one if two have the same length: `64MiB`, `64MB`,
+/// `1536MiB`.
 fn size(bytes: u64) -> String {
     let names = ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB"];
     let binary = [6, 5, 4, 3, 2, 1].map(|power| 1_u64 << (10 * power));
@@ -137,7 +138,7 @@ fn size(bytes: u64) -> String {
     let whole = units.filter(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
     let least = whole.min_by_key(|(unit, _)| (bytes / unit).to_string().len());
     match least {
-        // The greatest unit of a family comes first, and of numbers of the same length the first is taken.
+        // The greatest unit of a family comes first, and of equally short numbers the first is taken.
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_named_with_examples() {
+    fn an_illegal_quantity_is_named_with_examples() {
         use Unit::{Bytes, Hours, Milliseconds};
         check_wrong(Bytes, "many", "\"many\" is no size: give bytes, such as");
         check_wrong(Bytes, "30s", "\"30s\" is no size");
@@ -218,7 +219,7 @@ mod tests {
         check_wrong(Milliseconds, "64MiB", "is no duration");
         check_wrong(Milliseconds, "1us", "no whole number of milliseconds");
         check_wrong(Milliseconds, "1ns", "no whole number of milliseconds");
-        check_wrong(Hours, "90m", "\"90m\" is no whole number of hours");
+        check_wrong(Hours, "90m", "\"90m\" is not a whole number of hours");
         check_wrong(Hours, "", "is no duration");
     }
 

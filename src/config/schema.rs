@@ -1,4 +1,4 @@
-//! Which keys there are: read off the structs, so that no second list can differ from them.
+//! The known keys, derived from the structs, so that there is no second list.
 
 use std::cell::Cell;
 
@@ -13,7 +13,7 @@ use serde::{
 
 use super::Config;
 
-/// What a key holds.
+/// The kind of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// A table with these keys.
@@ -22,11 +22,11 @@ pub(super) enum Shape {
     Tables(&'static [&'static str]),
     /// A table whose keys are free.
     Map,
-    /// A value.
+    /// A single value.
     Leaf,
 }
 
-/// Returns what the key at `path` holds; `None` if there is no such key.
+/// Returns the kind of the value at `path`; `None` if there is no such key.
 pub(super) fn shape(path: &[&str]) -> Option<Shape> {
     let found = Cell::new(None);
     let probe = Probe {
@@ -34,12 +34,12 @@ pub(super) fn shape(path: &[&str]) -> Option<Shape> {
         found: &found,
         listed: false,
     };
-    // The probe always ends in an error: it has no values to give.
+    // The probe has no values, so it always ends in an error.
     drop(Config::deserialize(probe));
     found.get()
 }
 
-/// A deserializer without values that notes what it is asked for at the end of its path.
+/// A deserializer without values. It notes the type that the struct asks for at the end of its path.
 struct Probe<'a> {
     path: &'a [&'a str],
     found: &'a Cell<Option<Shape>>,
@@ -99,7 +99,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// One entry or element.
+/// One member or element.
 struct One<'a>(Option<Probe<'a>>);
 
 impl<'de> MapAccess<'de> for One<'_> {

@@ -11,7 +11,6 @@ use super::{
     target_id::TargetId,
 };
 use crate::{
-    authorities,
     config::{self, Config, Roles},
     model::{address::AddressRule, target::Origin},
 };
@@ -217,7 +216,7 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
         roots: webpki_roots::TLS_SERVER_ROOTS.into(),
     };
     if let Some(file) = ca_file {
-        authorities::add(&mut roots, file)?;
+        crate::runtime::authorities::add(&mut roots, file)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ClientConfig::builder_with_provider(provider)

@@ -1,4 +1,4 @@
-//! What `/metrics` shows of the log: backlogs, open records, whether it runs. Asked for at each scrape.
+//! Metrics of the log, sampled at each scrape: backlogs, open records, whether it runs.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{
     telemetry::{Samples, Source, metrics},
 };
 
-/// How long a scrape waits for the free space. A disk that hangs must not keep the other figures away.
+/// How long a scrape waits for the free space, because a disk that hangs must not block the other metrics.
 const DISK_WAIT: Duration = Duration::from_secs(2);
 
-/// The log's figures.
+/// Samples the log.
 #[derive(Debug)]
 pub(super) struct Books {
     pub(super) streams: Streams,
-    /// The stream that is dispatched; the records of all others wait for a retry.
+    /// The dispatched stream; the records of all others wait for a retry.
     pub(super) source: StreamName,
     pub(super) clock: Clock,
     pub(super) secrets: Secrets,
@@ -56,8 +56,10 @@ impl Source for Books {
         }
         match timeout(DISK_WAIT, self.streams.engine().space()).await {
             Ok(Ok(space)) => samples.set_count(metrics::DISK_FREE_BYTES, &[], space.free_bytes),
-            Ok(Err(error)) => tracing::warn!(%error, "the free space of the disk cannot be read"),
-            Err(_) => tracing::warn!("the disk has not told its free space in time"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the free space of the disk could not be read")
+            }
+            Err(_) => tracing::warn!("the free space of the disk could not be read in time"),
         }
         let tokens = self.secrets.tokens_len().await as u64;
         samples.set_count(metrics::SECRETS_KEPT, &[], tokens);
@@ -83,7 +85,7 @@ impl Books {
         counts
     }
 
-    /// Returns the age of the oldest record without an end: it lies at the low mark of its partition.
+    /// Returns the age of the oldest open record, which is at the low watermark of its partition.
     async fn oldest_open(&self, stream: &Stream) -> Duration {
         let engine = self.streams.engine();
         let mut oldest: Option<Timestamp> = None;

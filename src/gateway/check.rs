@@ -1,7 +1,7 @@
-//! Whether a start would refuse the settings, found out without a start: nothing is made, bound, run or locked.
+//! Checks whether a start would refuse the settings. Nothing is created, bound, run or locked.
 //!
-//! Three refusals are left to the start: another program has the address, the command for the master key fails, and the disk
-//! takes no file. A damaged index is none: a start makes it anew.
+//! Three refusals only a start can find: another program has the address, the command for the master key fails, or
+//! the disk takes no file. A damaged index is not an error, because a start rebuilds it.
 
 use std::error::Error as _;
 
@@ -17,11 +17,11 @@ use crate::{
 
 use super::{settings_of, streams};
 
-/// Looks at the settings, at the files that they name, and at the data directory. Returns what another look must decide,
-/// because a gateway works with the directory.
+/// Checks the settings, the files that they name, and the data directory. Returns what could not be checked because a
+/// running gateway has the directory.
 ///
 /// # Errors
-/// Everything that a start would refuse, in its words.
+/// Every error of a start, in the same words.
 pub(crate) fn check(loaded: &Loaded) -> Result<Vec<String>, ConfigErrors> {
     let config = &loaded.config;
     let (mut wrong, mut warnings) = (Vec::new(), Vec::new());
@@ -66,7 +66,7 @@ fn all_of<T>(checked: Result<T, ConfigErrors>) -> Vec<ConfigError> {
     checked.err().map_or_else(Vec::new, |wrong| wrong.0)
 }
 
-/// Looks whether the master key can be used. What it opens is known only where the tokens are.
+/// Checks that the master key can be used. Whether it opens the stored tokens, only the index of tokens tells.
 fn key(loaded: &Loaded, kept: &Kept) -> Option<ConfigError> {
     let config = &loaded.config;
     let source = KeySource::of(&config.secrets, &config.data.dir);

@@ -1,4 +1,4 @@
-//! Gives dispatch the secrets that ingest took in.
+//! Gives dispatch the secrets that ingest stored.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     secrets::{RevealError, Secrets},
 };
 
-/// Secrets as dispatch asks for them.
+/// The secret store, as dispatch's trait.
 #[derive(Debug)]
 pub(crate) struct FromSecrets(pub(crate) Secrets);
 
@@ -39,7 +39,7 @@ impl Credentials for FromSecrets {
     }
 
     fn state_keys(&self, source: &str, name: &str, version: Option<u32>) -> Vec<Arc<str>> {
-        // Who only named a secret gets whatever is newest then, and holds no version fast.
+        // A record without a version gets the newest one at its call, and keeps no version from being removed.
         let key = version.map(|version| Secrets::state_key(source, name, version));
         key.into_iter().collect()
     }

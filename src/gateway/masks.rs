@@ -1,5 +1,5 @@
-//! Remembers the headers in which targets got secrets: what was stored while `secret_header` named one is shown to nobody,
-//! also when the setting is gone.
+//! Remembers former secret headers, because stored messages still have them: their values stay masked after
+//! `secret_header` changes.
 //!
 //! ```text
 //! masks/secret-headers   state: names in lower case, one a line
@@ -16,13 +16,13 @@ use crate::{
 };
 
 const KEY: &str = "masks/secret-headers";
-/// Names that are remembered; 128 bytes each at most.
+/// Names that are remembered, at most; each has at most 128 bytes.
 const NAMES_LEN_MAX: usize = 256;
 
-/// Adds the names of before to the settings, and stores those that are new. Names that are masked anyway are not stored.
+/// Adds the remembered names to the settings, and stores new ones. Names that are always masked are not stored.
 ///
 /// # Errors
-/// What hindered the commit. The settings have the names all the same.
+/// The commit failed; the settings have the names even so.
 pub(super) async fn remember(engine: &dyn Engine, config: &mut Config) -> Result<(), CommitError> {
     let entry = engine.get(KEY).await;
     let revision = entry.as_ref().map_or(0, |entry| entry.revision);
@@ -41,7 +41,7 @@ pub(super) async fn remember(engine: &dyn Engine, config: &mut Config) -> Result
         } else {
             tracing::warn!(
                 header = name,
-                "too many headers have been a secret_header: this one is masked only as long as it is one"
+                "too many former secret headers are remembered: this one is masked only while secret_header names it"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! A disk that is watched: how long syncs take, how much is written.
+//! A disk with metrics: time of syncs, bytes written.
 
 use std::{io, path::Path, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     runtime::latency,
 };
 
-/// The disk of this machine, measured.
+/// The disk of this machine, with metrics.
 #[derive(Clone, Debug)]
 pub(super) struct MeasuredDisk {
     disk: RealDisk,

@@ -1,7 +1,7 @@
 //! The composition root: builds every part from the configuration, starts the tasks, drains them in order.
 //!
-//! Nobody else reads the configuration, and nobody else knows all parts. A reload builds their settings anew and gives
-//! them out (`reload.rs`).
+//! No other part reads the configuration or knows all parts. `gateway/reload.rs` builds new settings for the parts
+//! and applies them.
 
 mod books;
 mod check;
@@ -10,6 +10,7 @@ mod masks;
 mod measured;
 #[cfg(test)]
 mod panics;
+mod push;
 mod readers;
 mod reload;
 pub(crate) mod streams;
@@ -39,7 +40,7 @@ use crate::{
     dispatch::{self, Dispatcher},
     ingest::Ingest,
     log::Streams,
-    push::{self, Push},
+    push::Push,
     retention::Retention,
     retry::Retrier,
     runtime::{clock::Clock, descriptors::Shares, live::Live, tasks::Tasks},
@@ -50,16 +51,16 @@ use crate::{
     users::{self, Users},
 };
 
-/// How long closing the engine may take after the grace time: what is queued is written.
+/// How long the engine may take to close after the grace time, because it writes its queue.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Below this many open files a gateway with a few hundred clients and targets waits for descriptors.
+/// Below this limit of open files, a few hundred clients and targets would wait for descriptors.
 const LOW_LIMIT: usize = 4_096;
 
-/// This part of the grace time belongs to requests alone, before dispatch stops taking records.
+/// Part of the grace time for requests alone (a quarter), before dispatch stops taking records.
 const REQUESTS_SHARE: u32 = 4;
 
-/// A gateway that is bound to its address and has opened its log; [`Gateway::run`] serves.
+/// A gateway with its address bound and its log open; [`Gateway::run`] serves.
 #[derive(Debug)]
 pub struct Gateway {
     listener: TcpListener,
@@ -67,9 +68,9 @@ pub struct Gateway {
     engine: Arc<dyn Engine>,
     api: Api,
     push: Push,
-    /// Tasks of the edge, waited for first.
+    /// Tasks of the edge, awaited first.
     edge: Tasks,
-    /// Tasks of dispatch, waited for once no request can ask for more.
+    /// Tasks of dispatch, awaited once no request needs them.
     dispatching: Tasks,
     dispatch_stop: CancellationToken,
     grace: Arc<Live<Duration>>,
@@ -77,7 +78,7 @@ pub struct Gateway {
     reloader: Reloader,
 }
 
-/// Why a gateway does not start. Nothing was served and no target was called.
+/// Why a gateway does not start. It has served no request and called no target.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is not loopback.
@@ -94,7 +95,7 @@ pub enum StartError {
     /// The log does not open.
     #[error(transparent)]
     Log(#[from] local::OpenError),
-    /// There is no master key for the secrets.
+    /// The master key cannot be had.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
     /// The secrets do not open.
@@ -102,49 +103,48 @@ pub enum StartError {
     Secrets(#[from] secrets::OpenError),
     /// The data streams do not open.
     #[error(transparent)]
-    Push(#[from] push::OpenError),
+    Push(#[from] crate::push::OpenError),
     /// The users do not open, or the first administrator cannot be made.
     #[error(transparent)]
     Users(#[from] users::OpenError),
-    /// The settings cannot be used: with this machine, with what the directory holds, or without a user.
+    /// The settings do not fit this machine, the data directory, or the lack of users.
     #[error(transparent)]
     Settings(#[from] ConfigErrors),
     /// A stream cannot be made or changed.
     #[error(transparent)]
     Streams(EnsureError),
-    /// The headers in which targets get secrets cannot be stored.
-    #[error("cannot store which headers hold the secrets of targets")]
+    /// The former secret headers cannot be stored.
+    #[error("cannot store the former secret headers")]
     Masks(#[source] CommitError),
 }
 
 impl StartError {
-    /// Returns whether the settings are why. Another start with the same settings is refused, too.
+    /// Returns whether the settings are the cause, so that another start with them would fail too.
     #[must_use]
     pub fn is_of_settings(&self) -> bool {
         matches!(self, Self::Listen(_) | Self::Settings(_))
     }
 }
 
-/// Why a gateway stopped by itself. Everything that it acknowledged is in the log.
+/// Why a gateway stopped by itself. Every acknowledged record is in the log.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A part of it is gone.
-    #[error("a task ended by a panic; the log lines before this tell which")]
+    /// A task has panicked.
+    #[error("a task has panicked; the log lines before this one name it")]
     TaskFailed,
-    /// The listener is gone.
+    /// The listener has failed.
     #[error("cannot serve")]
     Listener(#[from] io::Error),
 }
 
 impl Gateway {
-    /// Binds the address, opens the log, makes the configured streams and starts to dispatch. `level` is changed by
-    /// reloads.
+    /// Binds the address, opens the log, makes the configured streams and starts to dispatch. Reloads set `level`.
     ///
     /// Connections wait in the kernel's queue until [`Gateway::run`].
     ///
     /// # Cancel safety
-    /// A call dropped before it has returned leaves a directory as a crash does: the next start recovers it. What it had
-    /// begun on another thread goes on there until the process ends.
+    /// A dropped call leaves the directory as a crash would, and the next start recovers it. Work on another thread
+    /// goes on until the process ends.
     ///
     /// # Errors
     /// Each variant of [`StartError`] says what to change.
@@ -201,7 +201,7 @@ impl Gateway {
         }
         let has_users = users.is_some();
         let edge_tasks = Tasks::new();
-        let settings_of_push = push::Settings::new(config);
+        let settings_of_push = crate::push::Settings::from(config);
         let push = Push::open(
             streams.clone(),
             clock.clone(),
@@ -209,7 +209,8 @@ impl Gateway {
             &edge_tasks,
         )
         .await?;
-        // The new key is kept last: a start that refuses must not leave a key behind, and nothing is sealed with it yet.
+        // A new key is stored last, because a refused start must leave no key, and nothing is sealed with the key
+        // yet.
         if let Some(file) = new_file {
             off_this_thread(move || master.keep(&file)).await?;
         }
@@ -281,7 +282,7 @@ impl Gateway {
             push: push.clone(),
             retrier: retrier.clone(),
             source: config.roles.source.clone(),
-            // A command may be given elsewhere.
+            // Commands may run in another working directory.
             dir: std::path::absolute(&config.data.dir).unwrap_or_else(|_| config.data.dir.clone()),
             clock,
             tasks: edge_tasks.clone(),
@@ -333,30 +334,31 @@ impl Gateway {
         })
     }
 
-    /// Returns the address that it is bound to.
+    /// Returns the bound address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns whether callers must be users; if not, the gateway is in open mode.
+    /// Returns whether there are users; otherwise the gateway is in open mode.
     #[must_use]
     pub fn has_users(&self) -> bool {
         self.reloader.has_users
     }
 
-    /// Returns what asks for reloads. They begin once it serves.
+    /// Returns the handle that asks for reloads. They begin once the gateway serves.
     #[must_use]
     pub fn reload(&self) -> Reload {
         self.reload.clone()
     }
 
-    /// Serves until `stop` fires, then drains: not ready, no new connections, requests end, no record is taken for
-    /// dispatch, attempts end, what is queued is written, the engine closes. Requests and attempts have the grace time
-    /// together; what it cuts is dispatched again at the next start.
+    /// Serves until `stop` fires, then drains in this order. Readiness goes off and no connection is accepted;
+    /// requests end; dispatch takes no more records and its attempts end; the queue is written; the engine closes.
+    /// Requests and attempts share the grace time. Records whose attempt is cut are dispatched again at the next
+    /// start.
     ///
     /// # Errors
-    /// [`RunError`], after the same drain, if it had to stop by itself.
+    /// [`RunError`], after the same drain, if the gateway stops by itself.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
         let edge_stop = stop.child_token();
         let reloader = self.reloader.run(edge_stop.clone());
@@ -378,14 +380,14 @@ impl Gateway {
             Err(error) => tracing::error!(%error, "draining"),
         }
         if matches!(ended, Err(RunError::TaskFailed)) {
-            // The listener is still open: from here on it is closed, and open connections are told.
+            // This closes the listener and tells open connections.
             edge_stop.cancel();
             if let Err(error) = serving.await {
-                tracing::warn!(%error, "the listener ended badly");
+                tracing::warn!(%error, "the listener closed with an error");
             }
         }
         let left = || deadline.saturating_duration_since(Instant::now());
-        // Requests end within milliseconds, but for retries: those end early once dispatch takes no more records.
+        // Requests end within milliseconds, except retries, which end early once dispatch takes no more records.
         self.edge.join(grace / REQUESTS_SHARE).await;
         self.dispatch_stop.cancel();
         let cut_len = self.edge.join(left()).await;
@@ -407,7 +409,7 @@ impl Gateway {
     }
 }
 
-/// Returns what dispatch and the edge make of the settings of a gateway at an address.
+/// Returns the settings of dispatch and of the edge, for a gateway at this address.
 fn settings_of(
     loaded: &Loaded,
     address: SocketAddr,
@@ -437,14 +439,14 @@ async fn open_log(
     Ok(opened.await?)
 }
 
-/// Finds the master key. Where its file is missing and no token is sealed, the key is a new one for that file. Over sealed
-/// tokens a new key would only hide that the right one is missing.
+/// Finds the master key. If its file is missing and no token is sealed, a new key is made for that file. Over sealed
+/// tokens a new key would hide that the right one is missing.
 async fn find_key(
     config: &Config,
     engine: &dyn Engine,
 ) -> Result<(MasterKey, Option<KeyFile>), StartError> {
     let source = KeySource::of(&config.secrets, &config.data.dir);
-    // A start that is given up ends the command that it waits for.
+    // A start that is cancelled ends the command that it waits for.
     let starting = CancellationToken::new();
     let given_up = starting.clone().drop_guard();
     let found = off_this_thread(move || source.find(&starting)).await?;
@@ -465,8 +467,8 @@ async fn find_key(
     Ok((MasterKey::random()?, Some(file)))
 }
 
-/// Runs what may block for long: the journal's tail is read after a crash, a command may give the master key. Whoever
-/// waits for the start hears signals meanwhile.
+/// Runs work that may block for long off the runtime: recovery of the journal, a command for the master key.
+/// Meanwhile the start can react to signals.
 async fn off_this_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

@@ -1,5 +1,5 @@
-//! A panic in the work of one client ends that work and nothing else: a whole gateway, real sockets, and in each kind of
-//! work a panic that a record or a request asks for.
+//! A panic in the work of one client ends that work only. The tests run a whole gateway on real sockets; a record or
+//! a request provokes a panic in each kind of work.
 
 use std::{
     net::SocketAddr,
@@ -31,8 +31,8 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(60);
 const S1: &str = "/services/v2/stream/s1";
 
-/// A gateway with one place for clients of push and two for connections, so that a place that is lost is missed. A retry
-/// calls one record at a time.
+/// A gateway with one seat for subscribers and two connections, so that a lost one is noticed. A retry calls one
+/// record at a time.
 struct Whole {
     address: SocketAddr,
     stop: CancellationToken,
@@ -132,7 +132,7 @@ impl Whole {
         let head = format!(
             "GET {S1}?{query} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\nconnection: close\r\n\r\n"
         );
-        // The place of the client before is free a moment after that one learned of its end.
+        // The seat of the last client is free a moment after its connection ended.
         let answered = async {
             loop {
                 let answer = self.raw(&head).await;
@@ -217,7 +217,7 @@ async fn comes(socket: &mut WebSocketStream<TcpStream>, wanted: &str) -> String 
 #[tokio::test]
 async fn a_panic_in_a_connection_or_a_request_ends_that_one() {
     let whole = Whole::start().await;
-    // More often than there are places for connections.
+    // More often than there are connections.
     for _ in 0..3 {
         let path = format!("/{}", asks_for(Part::Connection));
         assert_eq!(whole.get(&path).await, "", "no answer, and the end");
@@ -254,7 +254,7 @@ async fn a_panic_in_a_session_or_in_events_gives_back_the_place_and_the_cursor()
         assert!(events.contains(close), "{events}");
         assert!(events.ends_with("\r\n0\r\n\r\n"), "the answer is whole");
     }
-    // The record itself is shown to those who are not in its way.
+    // The record provokes a panic in Server-Sent Events only, so a WebSocket client gets it.
     let mut socket = whole.socket("begin=earliest&cursor=c1").await;
     comes(&mut socket, &asks_for(Part::Sse)).await;
     let counted = [(Part::WebSocket, 2), (Part::Sse, 2)];
@@ -267,7 +267,7 @@ async fn a_panic_in_a_session_or_in_events_gives_back_the_place_and_the_cursor()
 }
 
 #[tokio::test]
-async fn a_panic_in_a_frame_or_a_page_ends_those_who_wait_for_it() {
+async fn a_panic_in_a_frame_or_a_page_ends_its_waiting_subscribers() {
     let whole = Whole::start().await;
     let config = json!({"source": {"trail": "DataSyncStream"}, "bufferSize": 131_072});
     check_status(&whole.post(S1, &config).await, 201);
@@ -313,7 +313,7 @@ async fn a_panic_in_a_retry_frees_its_partition_and_leaves_nothing_under_way() {
             "readAfterOffset": after, "readPartition": "0", "errormapping": []});
         whole.post("/stream/retry", &body).await
     };
-    // What was given out before was taken back, or was called and has its end when the answer comes.
+    // Records in flight were taken back, or were called and are settled when the answer comes.
     let ended = async || {
         let page = whole.get(path).await;
         let ended = page.matches("\"settled\":true").count();

@@ -1,4 +1,4 @@
-//! What `/metrics` shows of those that read data streams. Asked for at each scrape.
+//! Metrics of data streams' readers, sampled at each scrape.
 
 use async_trait::async_trait;
 
@@ -7,12 +7,12 @@ use crate::{
     telemetry::{Samples, Source, metrics},
 };
 
-/// Cursors that have a series of their own, the first ones by name of data stream and cursor.
+/// Cursors with a series of their own: the first ones by name of data stream and cursor.
 const CURSORS_LEN_MAX: usize = 200;
 /// All other cursors of a data stream together.
 const OTHER_CURSORS: &str = "other";
 
-/// The figures of push.
+/// Samples push.
 #[derive(Debug)]
 pub(super) struct Readers {
     pub(super) push: Push,

@@ -1,8 +1,8 @@
-//! Reloads: one after the other, each of them all or nothing.
+//! Reloads, one after the other, each all or nothing.
 //!
-//! Everything that can be refused comes first: the sources are read and checked as at the start, parts are given their
-//! settings only when nothing can go wrong any more. Streams are made and changed before that, as the outcome table may
-//! name them; if the log refuses one, those before it stay, no setting is applied, and the next reload goes on.
+//! Steps that can fail come first: the sources are read and checked as at the start. Then streams are made and
+//! changed, because the outcome table may name them. Last, the parts get their settings, which cannot fail. If the
+//! log refuses a stream, the streams before it stay, no setting is applied, and the next reload goes on.
 
 use std::{
     net::SocketAddr,
@@ -28,22 +28,24 @@ use crate::{
     telemetry::LogLevel,
 };
 
-/// Reloads that wait for the one that runs.
+/// Reloads that may wait for the running one.
 const WAITING_LEN_MAX: usize = 16;
 
-/// Asks for reloads. Clones ask the same.
+/// Asks for reloads. Clones ask the same reloader.
 #[derive(Clone, Debug)]
 pub struct Reload(mpsc::Sender<Ask>);
 
-/// Who wants to know; `None` reads the log.
+/// The receiver of the result; `None` logs it only.
 type Ask = Option<oneshot::Sender<Result<Reloaded, ReloadError>>>;
 
 impl Reload {
-    /// Asks for a reload. What comes of it is told in the log.
+    /// Asks for a reload. Its result is logged.
     pub fn ask(&self) {
-        // If there is no room, one that has not begun yet will read what is there now.
+        // If the queue is full, a waiting reload will read the present files.
         if self.0.try_send(None).is_err() {
-            tracing::debug!("enough reloads are waiting");
+            tracing::debug!(
+                "the queue of reloads is full; a waiting reload reads the present files"
+            );
         }
     }
 }
@@ -58,7 +60,7 @@ impl api::Reloads for Reload {
     }
 }
 
-/// Owns what is known of the configuration, and gives it to the parts.
+/// Owns the loaded configuration, and applies it to the parts.
 #[derive(Debug)]
 pub(super) struct Reloader {
     pub(super) running: Loaded,
@@ -77,7 +79,7 @@ pub(super) struct Reloader {
     pub(super) last: LastReload,
 }
 
-/// What metrics say of the last reload.
+/// Metrics of the last reload.
 #[derive(Clone, Debug)]
 pub(super) struct LastReload {
     /// 1 if it was applied.
@@ -88,7 +90,7 @@ pub(super) struct LastReload {
 }
 
 impl LastReload {
-    /// The start counts as one that was applied.
+    /// The start counts as an applied reload.
     pub(super) fn new(clock: Clock) -> Self {
         let last = Self {
             is_successful: Gauge::default(),
@@ -108,21 +110,21 @@ impl LastReload {
     }
 }
 
-/// What parts make of a configuration that is right.
+/// The settings of the parts, made from a checked configuration.
 struct Prepared {
     read: config::Reloaded,
     dispatch: dispatch::Settings,
     edge: api::Settings,
 }
 
-/// Returns the two ends of the way to the reloader.
+/// Returns the handle and the reloader's end of the queue.
 pub(super) fn channel() -> (Reload, mpsc::Receiver<Ask>) {
     let (ask, asked) = mpsc::channel(WAITING_LEN_MAX);
     (Reload(ask), asked)
 }
 
 impl Reloader {
-    /// Reloads whenever somebody asks, until `stop` fires.
+    /// Reloads on request, until `stop` fires.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {
             let ask = tokio::select! {
@@ -135,7 +137,7 @@ impl Reloader {
             tell(&came);
             self.last.came(came.is_ok());
             if let Some(answer) = ask {
-                // Whoever asked may be gone.
+                // Ignore send errors: the caller may have gone away.
                 drop(answer.send(came));
             }
         }
@@ -153,16 +155,17 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         let of_streams = |key: &String| key.starts_with("streams[") || key.starts_with("outcomes.");
-        // Until the parts know of them too: a source stream that grows now must not miss a new error stream.
+        // Held until the parts know the streams: a source stream that grows must not lack partitions in a new error
+        // stream.
         let mut pause = None;
         if read.applied.iter().any(of_streams) {
             pause = Some(self.ingest.pause().await?);
             self.change_streams(&read.loaded).await?;
         }
-        // Before any message can be stored with such a header under the new settings.
+        // Stored before any message with such a header can be stored under the new settings.
         let remembered = masks::remember(&**self.streams.engine(), &mut read.loaded.config).await;
         remembered.map_err(|error| {
-            let what = format!("which headers hold secrets cannot be stored: {error}");
+            let what = format!("the former secret headers could not be stored: {error}");
             ReloadError::Invalid(ConfigErrors(vec![read.loaded.error("targets", what)]))
         })?;
         let config = &read.loaded.config;
@@ -171,7 +174,7 @@ impl Reloader {
         self.retrier.reload(config.retry.clone());
         self.kept.set(Arc::new(config.retention.clone()));
         self.ingest.reload(config);
-        self.push.reload(config);
+        self.push.reload(config.masked_headers());
         self.edge.set(Arc::new(edge));
         let grace = Duration::from_millis(config.server.grace_ms);
         self.grace.set(Arc::new(grace));

@@ -1,4 +1,4 @@
-//! Makes the streams that the configuration asks for, and grows those that have become too small.
+//! Makes the configured streams, and adds partitions to those that have too few.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ use crate::{
 /// Why the streams are not as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {
-    /// Streams have more partitions than the configuration gives them. Nothing was made or changed.
+    /// Streams have more partitions than the configuration gives them. No stream was made or changed.
     #[error("{}", lines(.0))]
     Shrink(Vec<Shrink>),
-    /// The configuration names streams that are not there and whose names are reserved. Nothing was made or changed.
+    /// The configuration names streams that do not exist and whose names are reserved. No stream was made or changed.
     #[error("{}", lines(.0))]
     Reserved(Vec<Reserved>),
-    /// It could not be made or changed.
+    /// A stream could not be made or changed.
     #[error("stream {name} cannot be made or changed")]
     Stream {
         /// The stream.
@@ -29,7 +29,7 @@ pub enum EnsureError {
 }
 
 impl EnsureError {
-    /// Returns what is wrong with the settings; the error itself if that is not why.
+    /// Returns the errors of the settings; `self` if they are not the cause.
     pub(super) fn of_settings(self, loaded: &Loaded) -> Result<ConfigErrors, Self> {
         let wrong = match self {
             Self::Shrink(shrunk) => {
@@ -55,7 +55,7 @@ fn lines<T: ToString>(wrong: &[T]) -> String {
     lines.join("\n")
 }
 
-/// A stream that is to be made has a name that the gateway keeps for itself.
+/// A configured stream has a name that the gateway reserves.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is reserved for the gateway; take another name")]
 pub struct Reserved {
@@ -65,7 +65,7 @@ pub struct Reserved {
     pub key: String,
 }
 
-/// A stream has more partitions than the configuration gives it, and partitions cannot go.
+/// A stream has more partitions than the configuration gives it; partitions cannot be removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "[[streams]] gives {name} {configured} partitions, but it has {present} already, and records keep their place: \
@@ -74,15 +74,15 @@ pub struct Reserved {
 pub struct Shrink {
     /// The stream.
     pub name: StreamName,
-    /// Its place in `[[streams]]`.
+    /// Its index in `[[streams]]`.
     pub index: usize,
-    /// What the configuration says.
+    /// Partitions in the configuration.
     pub configured: u16,
-    /// What is there.
+    /// Partitions of the stream.
     pub present: u16,
 }
 
-/// Looks whether the streams can be as configured; `partitions_of` tells how many partitions a stream has, if it is there.
+/// Checks that the streams can be as configured; `partitions_of` returns the partitions of a stream, if it exists.
 ///
 /// # Errors
 /// [`EnsureError::Shrink`] or [`EnsureError::Reserved`].
@@ -101,7 +101,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Returns every stream that would have to lose partitions.
+/// Returns every stream that would lose partitions.
 fn shrunk(config: &Config, partitions_of: impl Fn(&StreamName) -> Option<u16>) -> Vec<Shrink> {
     let shrink = |(index, settings): (usize, &StreamSettings)| {
         let present = partitions_of(&settings.name)?;
@@ -116,7 +116,8 @@ fn shrunk(config: &Config, partitions_of: impl Fn(&StreamName) -> Option<u16>) -
     all.filter_map(shrink).collect()
 }
 
-/// Returns every stream that would have to be made under a reserved name. An older release may have made one: it stays.
+/// Returns every stream that would be made under a reserved name. An existing one stays, because an older release may
+/// have made it.
 fn reserved(config: &Config, partitions_of: impl Fn(&StreamName) -> Option<u16>) -> Vec<Reserved> {
     let roles = config.roles.all().into_iter();
     let roles = roles.map(|(role, name)| (format!("roles.{role}"), name));
@@ -132,11 +133,11 @@ fn reserved(config: &Config, partitions_of: impl Fn(&StreamName) -> Option<u16>)
         .collect()
 }
 
-/// Makes and changes streams until they are as `config` says: those of the roles, those of `[outcomes]`, and
-/// `[[streams]]`. An error stream gets at least as many partitions as the source stream, since a failed record keeps
-/// its partition's number; it gets them first.
+/// Makes and changes streams until they are as configured: those of the roles, of `[outcomes]`, and of `[[streams]]`.
+/// An error stream gets at least as many partitions as the source stream, and gets them first, because a failed
+/// record keeps the number of its partition.
 ///
-/// No submission may be under way meanwhile: it may have chosen partitions among those there were.
+/// No submission may run meanwhile, because it may have chosen among the old partitions.
 pub(crate) async fn ensure(streams: &Streams, config: &Config) -> Result<(), EnsureError> {
     check(config, |name| {
         let stream = streams.by_name(name)?;
@@ -146,7 +147,7 @@ pub(crate) async fn ensure(streams: &Streams, config: &Config) -> Result<(), Ens
         if stream.name.is_reserved() {
             tracing::warn!(
                 stream = %stream.name,
-                "an older release made this stream; a later one keeps its name for a stream of its own, so move to another"
+                "an older release made this stream; this name is reserved now, so move to a stream with another name"
             );
         }
     }
@@ -155,7 +156,7 @@ pub(crate) async fn ensure(streams: &Streams, config: &Config) -> Result<(), Ens
     let present = present.map_or(1, |present| present.partitions);
     let source_partitions = partitions(config, &roles.source).max(present);
     let mut names: BTreeSet<&StreamName> = roles.all().into_iter().map(|(_, name)| name).collect();
-    // Outcomes may name only streams that are here.
+    // `[outcomes]` may name only these streams.
     names.extend(config.streams.iter().map(|stream| &stream.name));
     names.remove(&roles.source);
     for name in names {
@@ -169,7 +170,7 @@ pub(crate) async fn ensure(streams: &Streams, config: &Config) -> Result<(), Ens
     release(streams, config).await
 }
 
-/// Returns how many partitions the configuration gives a stream.
+/// Returns the configured partitions of a stream.
 fn partitions(config: &Config, name: &StreamName) -> u16 {
     let settings = config.streams.iter().find(|stream| stream.name == *name);
     settings.map_or(1, |settings| settings.partitions)
@@ -209,8 +210,8 @@ async fn ensure_one(
     changed.map(drop).map_err(failed)
 }
 
-/// What the configuration calls a stream is that stream's alone: another one that has it as its `ocid`, by the API or by
-/// an earlier configuration, has none from now on.
+/// Removes the `ocid` of a configured stream from every other stream, where the API or an earlier configuration has
+/// set it.
 async fn take_from_others(
     streams: &Streams,
     name: &StreamName,
@@ -236,7 +237,7 @@ async fn take_from_others(
     Ok(())
 }
 
-/// Streams that the configuration made and names no more belong to the API from now on.
+/// Streams that the configuration made and no longer names belong to the API from now on.
 async fn release(streams: &Streams, config: &Config) -> Result<(), EnsureError> {
     for stream in streams.engine().streams() {
         let named = config
@@ -364,12 +365,12 @@ mod tests {
                 .contains("DataSyncStream 3 partitions, but it has 4"),
             "{fewer}"
         );
-        // No longer configured, it keeps what it has and is the first start's again.
+        // A stream that is no longer configured keeps its settings.
         assert_eq!(log.ensure("").await.unwrap(), five(4));
     }
 
     #[tokio::test]
-    async fn an_ocid_of_the_config_is_one_streams_alone_whoever_had_it() {
+    async fn a_configured_ocid_is_removed_from_other_streams() {
         let log = Log::open();
         let stream =
             |name: &str, ocid: &str| format!("[[streams]]\nname = \"{name}\"\nocid = \"{ocid}\"\n");

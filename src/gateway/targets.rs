@@ -1,4 +1,4 @@
-//! What `/metrics` shows of the targets. Asked for at each scrape.
+//! Metrics of targets, sampled at each scrape.
 
 use async_trait::async_trait;
 
@@ -8,7 +8,7 @@ use crate::{
     telemetry::{Samples, Source, metrics},
 };
 
-/// The dispatcher's figures.
+/// Samples the dispatcher.
 #[derive(Debug)]
 pub(super) struct Targets {
     pub(super) dispatcher: Dispatcher,

@@ -1,4 +1,4 @@
-//! A data stream as it is at the moment: its configuration, and the hub of those who read it.
+//! A data stream under its present configuration, with the hub of its readers.
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
@@ -14,16 +14,16 @@ use super::{
     resource::{Resource, ResourceName},
 };
 
-/// A data stream under one configuration; another configuration makes another one.
+/// A data stream under one configuration; a new configuration makes a new one.
 #[derive(Debug)]
 pub struct DataStream {
     /// Its name.
     pub name: ResourceName,
     /// Grows with every change.
     pub revision: u64,
-    /// What it is.
+    /// Its configuration.
     pub resource: Resource,
-    /// The same as JSON, with all defaults.
+    /// The configuration as JSON, with all defaults.
     pub config: Bytes,
     pub(super) clients: AtomicUsize,
     pub(super) misfits: Arc<Misfits>,
@@ -32,7 +32,7 @@ pub struct DataStream {
     ended: watch::Sender<Option<Ended>>,
 }
 
-/// Why a data stream is no longer what it was.
+/// Why a data stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Changed,
@@ -59,13 +59,13 @@ impl DataStream {
         }
     }
 
-    /// Returns how many clients read it.
+    /// Returns the number of its clients.
     #[must_use]
     pub fn clients_len(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// Returns the AsyncAPI document that a person has given it.
+    /// Returns the AsyncAPI document that an operator stored for it.
     #[must_use]
     pub fn document(&self) -> Option<Arc<str>> {
         let document = self.document.lock();
@@ -77,8 +77,8 @@ impl DataStream {
         *document.unwrap_or_else(PoisonError::into_inner) = Some(text.into());
     }
 
-    /// Returns the hub that all share, or makes one; it goes with the last client. A hub of a stream that was deleted
-    /// and made again is of no use, which `fits` says.
+    /// Returns the hub that all clients share, or makes one; it is dropped with the last client. `fits` is false for
+    /// the hub of a stream that was deleted and made again.
     pub(super) fn hub(&self, fits: impl Fn(&Hub) -> bool, make: impl FnOnce() -> Hub) -> Arc<Hub> {
         let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hub) = hub.upgrade().filter(|hub| fits(hub)) {
@@ -89,7 +89,7 @@ impl DataStream {
         made
     }
 
-    /// Tells all clients that it is over.
+    /// Ends the subscriptions of all clients.
     pub(super) fn end_as(&self, ended: Ended) {
         self.ended.send_replace(Some(ended));
     }

@@ -1,5 +1,5 @@
-//! Records whose URL names an object, and whose columns are not what the configuration declares. Subscribers get them as rows
-//! of the stream's own table, which a rule for the object leaves out: so somebody must be told.
+//! Misfits: records whose URL names an object, but whose columns break the declaration. Subscribers get them as rows
+//! of the append table. A rule for the object leaves them out there, so operators are warned.
 
 use std::{
     collections::BTreeMap,
@@ -10,30 +10,30 @@ use crate::model::ids::{Offset, Partition};
 
 use super::resource::{ColumnType, ObjectName};
 
-/// Those of one data stream under one configuration, since this process began.
+/// The misfits of one data stream under one configuration, since the process started.
 #[derive(Debug, Default)]
 pub(super) struct Misfits(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     len: u64,
-    /// The last one of each partition: a record that subscribers read again is not counted again.
+    /// The last misfit of each partition, because a record that is read again must not be counted again.
     furthest: BTreeMap<Partition, Offset>,
-    /// The last one that was read, in words.
+    /// Text about the last misfit that was read.
     last: String,
 }
 
-/// What is wrong with a column.
+/// Why a column does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
-    /// Its value is of another type than this.
+    /// Its value is not of this type.
     IsNo(ColumnType),
-    /// It is null, and a key.
+    /// It is a key, and null.
     NullKey,
 }
 
 impl Misfits {
-    /// Takes note of a record and the column that does not fit.
+    /// Counts a record, and keeps the column that does not fit.
     pub(super) fn note(
         &self,
         (partition, offset): (Partition, Offset),
@@ -58,7 +58,7 @@ impl Misfits {
         inner.last = format!("in {partition}.{offset} {object}.{column} {what}");
     }
 
-    /// Returns what is to be told of them; `None` if there are none.
+    /// Returns the warning; `None` if there are no misfits.
     pub(super) fn text(&self, append: &ObjectName) -> Option<String> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (len, last) = (inner.len, &inner.last);

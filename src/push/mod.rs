@@ -1,17 +1,19 @@
-//! Push: every stream, live, in the GoldenGate Data Streams protocol.
+//! Push: every stream, live, to subscribers, in the GoldenGate Data Streams protocol.
 //!
 //! ```text
-//! log ──► feed: partitions merged in commit order ──► hub: frames, made once ──► subscription, one per client
-//!                                                     frames: those that are needed
+//! log ──► feed: partitions merged in commit order ──► feed/hub: frames, made once ──► subscribe: one subscription
+//!                                                     feed/frames: those still needed     per client
 //! ```
 //!
-//! - [`resource`]: which stream is shown, as what, and what is not sent: the configuration of a data stream.
-//! - [`schema`]: what every connection begins with: schemas of the records, and metadata of stream and objects.
-//! - [`document`]: the AsyncAPI document, from which clients are generated.
-//! - `registry`: the data streams that there are. `served`: their documents. `subscribe`: letting a client in, with
-//!   `begin`, `start` and `position`: where it starts.
-//! - `cursors`: how far clients have come, kept for them. `tended`: reading, moving and removing them.
-//! - `gaps`: what clients never had is told of. `misfits`: records that are not what a configuration declares. `encode`: records as JSON. `json`: JSON that is written, with its order and digits.
+//! - [`resource`]: the configuration of a data stream: its log stream, its rows, its encoding, and its rules.
+//! - [`schema`]: the first records of each connection: schemas, and metadata of stream and objects.
+//! - [`document`]: the AsyncAPI document, from which clients are generated; `document/served` makes it for a request.
+//! - `registry`: all data streams; each is a `data_stream`. `settings`: the part of the configuration that push uses.
+//! - `subscribe`: lets a client in. Its `begin` reads where the client wants to start, its `start` finds the place.
+//! - `position`: a place in a stream, and `pos`, its text. `feed/gaps`: logs and counts records that clients missed.
+//! - `cursors`: how far clients have come, kept for them. `readers`: lists, moves and removes cursors on request.
+//! - `encode`: records as JSON. `json`: JSON values to write, with their order and digits.
+//! - `misfits`: records that break the columns that a configuration declares.
 
 mod cursors;
 mod data_stream;
@@ -21,6 +23,7 @@ mod feed;
 mod json;
 mod misfits;
 mod position;
+mod readers;
 mod registry;
 pub mod resource;
 pub mod schema;
@@ -29,11 +32,11 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
-pub use cursors::tended::{AckError, CursorLag, CursorStatus, DataStreamReaders, MoveError};
 pub use cursors::{CursorError, CursorInUse, CursorName, CursorNameInvalid};
 pub use data_stream::DataStream;
 pub use document::served::Reached;
 pub use feed::frame::Frame;
+pub use readers::{AckError, CursorLag, CursorStatus, DataStreamReaders, MoveError};
 pub use registry::{ChangeError, OpenError, Push};
 pub use settings::Settings;
 pub use subscribe::start::StartRefused;

@@ -6,18 +6,18 @@
 //!       | the first 8 bytes of HMAC-SHA256 over all of that
 //! ```
 //!
-//! A place is a prefix of the one order of delivery: by time, partition and offset. So it depends on nothing but the
-//! stream, however a client came there. The code at the end keeps clients from making up places.
+//! A place is a prefix of the one order of delivery: by time, partition and offset. So it depends on the stream alone,
+//! not on the client's way to it. The MAC at the end keeps clients from making up places.
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::{digest, hmac};
 
 use crate::model::ids::Incarnation;
 
-/// What every `pos` begins with: no time does.
+/// First characters of every `pos`; no time begins with them.
 const PREFIX: &str = "p1";
 const MAC_LEN: usize = 8;
-/// A place in a stream of 256 partitions, each with an offset as large as there are, and what stands around it.
+/// Bytes of the longest position: 256 partitions, each with the greatest offset.
 const BYTES_MAX: usize = 8 + 8 + 10 + 2 + 256 * 10 + MAC_LEN;
 
 /// How much of a stream has been passed.
@@ -25,12 +25,12 @@ const BYTES_MAX: usize = 8 + 8 + 10 + 2 + 256 * 10 + MAC_LEN;
 pub(super) struct StreamPlace {
     /// Control events.
     pub events: u64,
-    /// The next offset of each partition. Those that come later begin at 0.
+    /// The next offset of each partition. A partition that the stream gets later begins at 0.
     pub next: Vec<u64>,
 }
 
 impl StreamPlace {
-    /// A number that grows along the order of delivery.
+    /// Returns a number that grows along the order of delivery.
     pub(super) fn rank(&self) -> u64 {
         self.next
             .iter()
@@ -38,12 +38,12 @@ impl StreamPlace {
     }
 }
 
-/// What a place is a place of: a resource, its stream, and the view of it.
+/// The data stream, stream and view that a place belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Contract([u8; 8]);
 
 impl Contract {
-    /// Returns the contract of a resource. Its rules and its encoding are not in it: they change nothing about places.
+    /// Returns the contract of a data stream. Rules and encoding are not part of it, because they change no place.
     pub(super) fn new(resource: &str, trail: &str, view: &str) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         for part in [resource, trail, view] {
@@ -60,20 +60,20 @@ impl Contract {
 /// A place that a client has named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClientPosition {
-    /// Of what.
+    /// The data stream, stream and view that it belongs to.
     pub contract: Contract,
-    /// In which life of the stream.
+    /// The incarnation of the stream.
     pub incarnation: Incarnation,
-    /// Where.
+    /// The place.
     pub place: StreamPlace,
 }
 
 /// A text that is no position of this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no position that was sent from here")]
+#[error("this is not a position of this gateway")]
 pub struct PositionInvalid;
 
-/// Makes and checks positions.
+/// Makes and checks positions, with a secret.
 #[derive(Clone, Debug)]
 pub(super) struct PositionKey(hmac::Key);
 
@@ -81,7 +81,7 @@ impl PositionKey {
     /// Length of the secret.
     pub(super) const LEN: usize = 32;
 
-    /// Takes the secret.
+    /// Makes a key of the secret.
     #[must_use]
     pub(super) fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
@@ -93,7 +93,7 @@ impl PositionKey {
         positions.text(&position.place)
     }
 
-    /// Returns what writes positions that have that in common.
+    /// Returns a writer of positions with this contract and incarnation.
     pub(super) fn positions(&self, contract: Contract, incarnation: Incarnation) -> Positions<'_> {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&contract.0);
@@ -120,26 +120,26 @@ impl PositionKey {
         let (body, mac) = bytes.split_at(at);
         let made = hmac::sign(&self.0, body);
         let differing = made.as_ref().iter().zip(mac).map(|(a, b)| a ^ b);
-        // All of them are looked at: how many are right must not show.
+        // Every byte is compared, because the time of the answer must not show how many are right.
         if differing.fold(0, |all, bits| all | bits) != 0 {
             return Err(PositionInvalid);
         }
         position(body).ok_or(PositionInvalid)
     }
 
-    /// Returns whether a text means to be a position.
+    /// Returns whether a text has the form of a position.
     #[must_use]
     pub(super) fn is_meant(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 }
 
-/// Writes positions in one life of a stream.
+/// Writes positions of one contract and incarnation.
 #[derive(Debug)]
 pub(super) struct Positions<'a> {
     key: &'a PositionKey,
     bytes: Vec<u8>,
-    /// So many of them are the same for every place.
+    /// Length of the bytes that are the same for every place.
     common: usize,
 }
 
@@ -148,7 +148,7 @@ impl Positions<'_> {
     pub(super) fn text(&mut self, place: &StreamPlace) -> String {
         let mut text = Vec::new();
         self.write(place, &mut text);
-        // Only letters, digits, `-` and `_` were written.
+        // Base64url is ASCII.
         String::from_utf8(text).unwrap_or_default()
     }
 
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_of_another_key_is_none() {
+    fn a_position_of_another_key_is_refused() {
         let other = PositionKey::new(&[8; PositionKey::LEN]);
         let text = other.text(&at(1, vec![2]));
         assert_eq!(key().read(&text), Err(PositionInvalid));

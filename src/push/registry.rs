@@ -1,9 +1,9 @@
-//! Every data stream that there is: made, changed and deleted here, and kept in the log's state.
+//! The data streams: made, changed and deleted here, and stored in the log's state.
 //!
 //! ```text
 //! push/key               secret of the positions, made once
 //! push/stream/NAME       configuration, as JSON
-//! push/document/NAME     the AsyncAPI document that a person has given it
+//! push/document/NAME     the AsyncAPI document that an operator stored
 //! push/cursor/NAME/…     its cursors (`cursors`)
 //! ```
 
@@ -17,7 +17,6 @@ use prometheus_client::metrics::counter::Counter;
 use zeroize::Zeroizing;
 
 use crate::{
-    config::Config,
     json::{
         faults::{FieldCode, FieldError},
         nearest::nearest,
@@ -43,7 +42,7 @@ use super::{
 const KEY: &str = "push/key";
 const STREAMS: &str = "push/stream/";
 const DOCUMENTS: &str = "push/document/";
-/// Data streams at most: each costs its configuration in memory.
+/// The number of data streams, at most; each costs its configuration in memory.
 const LEN_MAX: usize = 1024;
 
 /// Handle to push. Clones share everything.
@@ -59,73 +58,73 @@ pub(super) struct Inner {
     settings: Arc<Settings>,
     pub(super) tasks: Tasks,
     known: Mutex<BTreeMap<ResourceName, Arc<DataStream>>>,
-    /// By clients, those of earlier configurations among them.
+    /// Seats of all clients, also of those that still read an earlier configuration.
     pub(super) seats_taken: Arc<AtomicUsize>,
     pub(super) gaps: Gaps,
     pub(super) shares: Shares,
-    /// Held by whoever changes one: state and `known` change in the same order.
+    /// Locked by each change, so that stored state and `known` change in the same order.
     changes: tokio::sync::Mutex<()>,
 }
 
 /// Why push cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There are no random numbers.
+    /// The system gave no random numbers.
     #[error("cannot make the key of positions: {0}")]
     Random(getrandom::Error),
-    /// The log does not take it.
+    /// The log refused the commit.
     #[error("cannot store the key of positions")]
     Commit(#[from] CommitError),
-    /// What is stored was made by another version.
+    /// This version cannot read a stored configuration.
     #[error(
         "the stored configuration of data stream {0} cannot be read; a newer release may have written it"
     )]
     Unreadable(String),
-    /// The same, of a cursor.
+    /// This version cannot read a stored cursor.
     #[error("the stored cursor {0} cannot be read; a newer release may have written it")]
     CursorUnreadable(String),
 }
 
-/// Why a data stream is not made, changed or deleted. Nothing has changed then.
+/// Why a data stream is not made, changed or deleted. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// There is one of that name.
+    /// A data stream has that name.
     #[error("there is a data stream of that name")]
     Exists,
-    /// There is none of that name.
+    /// No data stream has that name.
     #[error("there is no data stream of that name")]
     Unknown,
-    /// It has changed since the caller looked.
-    #[error("the data stream has changed meanwhile")]
+    /// Another request changed it after the caller read it.
+    #[error("the data stream was changed by another request")]
     ChangedMeanwhile,
     /// The configuration is wrong.
     #[error("the configuration is invalid")]
     Invalid(Vec<FieldError>),
-    /// What a patch would make of it is wrong.
+    /// The patched configuration would be wrong.
     #[error("the patched configuration is invalid")]
     PatchedInvalid(Vec<FieldError>),
-    /// It is longer than it may be.
+    /// The configuration or document is too long.
     #[error("a configuration or a document has at most {STATE_BYTES_MAX} bytes")]
     TooLarge,
-    /// There are as many as there may be.
+    /// There are [`LEN_MAX`] data streams.
     #[error("there are {LEN_MAX} data streams, which is the most; delete one first")]
     TooMany,
-    /// What the log said.
+    /// The log refused the commit.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
 
 impl Push {
-    /// Returns the time of the clock that it was given.
+    /// Returns the time of push's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
 
-    /// Reads what is stored. Changes run to their end as tasks of `tasks`, also if whoever asked has gone: what is stored
-    /// and what is known here change together.
+    /// Reads the stored data streams. Changes run as tasks of `tasks`, to their end even if the caller has gone,
+    /// because stored state and memory must change together.
     ///
     /// # Errors
-    /// Each variant of [`OpenError`] says what is wrong.
+    /// [`OpenError`] says what cannot be read or stored.
     pub async fn open(
         streams: Streams,
         clock: Clock,
@@ -178,13 +177,12 @@ impl Push {
         &self.0.settings
     }
 
-    /// Takes what counts at once of new settings: the headers that are not shown, from the next frame on.
-    pub fn reload(&self, config: &Config) {
-        let masked = Arc::new(config.masked_headers());
-        self.settings().masked_headers.set(masked);
+    /// Applies a reload: the masked headers, from the next frame on.
+    pub fn reload(&self, masked_headers: Vec<String>) {
+        self.settings().masked_headers.set(Arc::new(masked_headers));
     }
 
-    /// Returns how many gaps there were behind which clients went on.
+    /// Returns the counter of gaps that clients continued after.
     #[must_use]
     pub fn gaps(&self) -> &Counter {
         self.0.gaps.counter()
@@ -204,7 +202,7 @@ impl Push {
         })
     }
 
-    /// Returns what is wrong with a trail that names nothing, with the name that was probably meant.
+    /// Returns why a trail is unknown, with the nearest name.
     fn trail_unknown(&self, trail: &str) -> String {
         let streams = self.0.streams.engine().streams();
         let names = streams.iter().map(|stream| stream.name.as_str());
@@ -241,11 +239,12 @@ impl Push {
         .await
     }
 
-    /// Changes top-level members of a configuration, durably; clients are told to come again. A document that a person
-    /// has given is gone then.
+    /// Changes top-level members of a configuration, durably, and disconnects its clients. A document that an
+    /// operator stored is removed.
     ///
     /// # Errors
-    /// [`ChangeError::Unknown`], [`ChangeError::ChangedMeanwhile`] if it is not at `revision`, and as [`Push::create`].
+    /// [`ChangeError::Unknown`], [`ChangeError::ChangedMeanwhile`] if it is not at `revision`, and as
+    /// [`Push::create`].
     pub async fn change(
         &self,
         name: &ResourceName,
@@ -268,7 +267,7 @@ impl Push {
         .await
     }
 
-    /// Deletes a data stream with its cursors, durably; its clients are told so. The log stream stays.
+    /// Deletes a data stream with its cursors, durably, and disconnects its clients. The log stream stays.
     ///
     /// # Errors
     /// [`ChangeError::Unknown`], [`ChangeError::ChangedMeanwhile`].
@@ -298,7 +297,7 @@ impl Push {
         .await
     }
 
-    /// Keeps a document that a person has given, durably.
+    /// Stores an operator's document for a data stream, durably.
     ///
     /// # Errors
     /// [`ChangeError::Unknown`], [`ChangeError::TooLarge`].
@@ -322,7 +321,7 @@ impl Push {
         .await
     }
 
-    /// Reads a configuration, and looks whether its trail is one.
+    /// Reads a configuration and checks that its trail exists.
     fn read(&self, body: &[u8]) -> Result<Resource, ChangeError> {
         if body.len() > STATE_BYTES_MAX {
             return Err(ChangeError::TooLarge);
@@ -341,7 +340,7 @@ impl Push {
         Ok(resource)
     }
 
-    /// Returns what is known, if the caller has seen it as it is.
+    /// Returns the data stream, if it still is at the caller's revision.
     fn seen(
         &self,
         name: &ResourceName,
@@ -383,7 +382,7 @@ impl Push {
         Ok(new)
     }
 
-    /// Runs a change to its end.
+    /// Runs a change to its end, even if the caller has gone.
     async fn whole<T: Send + 'static>(
         &self,
         change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
@@ -424,7 +423,7 @@ fn made(
     made
 }
 
-/// Returns the key of positions; it is made once.
+/// Returns the key of positions; the first call makes it.
 async fn key(streams: &Streams) -> Result<PositionKey, OpenError> {
     if let Some(entry) = streams.engine().get(KEY).await {
         return Ok(PositionKey::new(&entry.value));

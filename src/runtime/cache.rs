@@ -1,9 +1,9 @@
-//! A bounded map that forgets what has not been asked for lately.
+//! A bounded map that drops values that were not used lately.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// Two generations of at most half the bound each: when the younger is full, the older is forgotten, and what is asked
-/// for moves back to the younger. No order is kept, so a hit costs one look-up.
+/// Two generations, each of at most half the bound. When the younger one is full, the older one is dropped; a value
+/// that is read moves to the younger one. No order is kept, so a hit costs one look-up.
 #[derive(Debug)]
 pub(crate) struct Cache<K, V> {
     young: HashMap<K, V>,
@@ -12,7 +12,7 @@ pub(crate) struct Cache<K, V> {
 }
 
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
-    /// A map of at most `len_max` values.
+    /// Makes a map of at most `len_max` values.
     pub(crate) fn new(len_max: usize) -> Self {
         Self {
             young: HashMap::new(),
@@ -21,7 +21,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         }
     }
 
-    /// Returns the value, if it is still known.
+    /// Returns the value, if it is still kept.
     pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         if let Some(value) = self.young.get(key) {
             return Some(value.clone());
@@ -31,19 +31,19 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         Some(value)
     }
 
-    /// Forgets a value.
+    /// Removes a value.
     pub(crate) fn remove(&mut self, key: &K) {
         self.young.remove(key);
         self.old.remove(key);
     }
 
-    /// Forgets all but the values of which `keep` says so.
+    /// Removes the values for which `keep` is false.
     pub(crate) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
         self.young.retain(|_, value| keep(value));
         self.old.retain(|_, value| keep(value));
     }
 
-    /// Keeps a value, replacing an older one.
+    /// Adds or replaces a value.
     pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.generation_len_max {
             self.old = std::mem::take(&mut self.young);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_stays_and_the_bound_holds() {
+    fn used_values_stay_and_the_bound_holds() {
         let mut cache = Cache::new(8);
         cache.insert(0, "kept");
         for key in 1..1000 {

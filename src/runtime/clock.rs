@@ -1,6 +1,6 @@
-//! Time: wall-clock stamps for records, and the clock they come from.
+//! Wall-clock time: timestamps of records, and the clock that gives them.
 //!
-//! Waits use tokio's monotonic time; only stamps that people or other systems read come from here.
+//! Waits use tokio's monotonic time. Only times that people or other systems read come from here.
 
 use std::{
     fmt,
@@ -20,19 +20,19 @@ use chrono::{DateTime, SecondsFormat, Utc};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// Returns the stamp `micros` microseconds later, or the greatest stamp there is.
+    /// Returns the timestamp `micros` microseconds later, at most the greatest one.
     #[must_use]
     pub fn plus_micros(self, micros: u64) -> Self {
         Self(self.0.saturating_add(micros))
     }
 
-    /// Returns how long after `earlier` this is; zero if it is not.
+    /// Returns the time from `earlier` to this; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
-    /// Reads an RFC 3339 time; `None` if `text` is none, or lies before 1970.
+    /// Reads an RFC 3339 time; `None` if `text` is not one, or lies before 1970.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
@@ -47,22 +47,22 @@ impl fmt::Display for Timestamp {
             .and_then(DateTime::<Utc>::from_timestamp_micros);
         match time {
             Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true)),
-            // Beyond chrono's years: no clock shows it, but a damaged file might.
+            // chrono cannot show this year. No clock gives such a time, but a damaged file may.
             None => write!(f, "{}us", self.0),
         }
     }
 }
 
-/// Writes stamps as they are shown. Most are of the second of the one before, whose text is kept.
+/// Writes timestamps as text. Most have the same second as the one before, so the text of that second is kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stamps {
     second: u64,
-    /// Up to the dot; empty before the first.
+    /// The text up to the dot; empty before the first timestamp.
     text: String,
 }
 
 impl Stamps {
-    /// Appends a stamp.
+    /// Appends a timestamp.
     pub(crate) fn write(&mut self, time: Timestamp, out: &mut Vec<u8>) {
         const MICROS: u64 = 1_000_000;
         let second = time.0 / MICROS;
@@ -86,24 +86,24 @@ impl Stamps {
     }
 }
 
-/// Where the time comes from: the system, or a test's hand.
+/// A source of time: the system's clock, or one that a test sets.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<AtomicU64>>);
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the system's clock.
     #[must_use]
     pub fn system() -> Self {
         Self(None)
     }
 
-    /// A clock that stands at `at` until [`Clock::set`] moves it. Clones share the hand.
+    /// Returns a clock that shows `at` until [`Clock::set`] moves it. Clones share its time.
     #[must_use]
     pub fn manual(at: Timestamp) -> Self {
         Self(Some(Arc::new(AtomicU64::new(at.0))))
     }
 
-    /// Returns the time now. It may go back: the system's clock can be set.
+    /// Returns the time now. It may be earlier than before, because the system's clock can be set.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -121,7 +121,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock; the system's clock is left alone.
+    /// Sets a manual clock; does nothing to the system's clock.
     pub fn set(&self, at: Timestamp) {
         if let Some(hand) = &self.0 {
             hand.store(at.0, Ordering::Relaxed);

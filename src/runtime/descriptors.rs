@@ -1,8 +1,8 @@
-//! File descriptors: how many this process may have open, which part of it gets how many, and how to wait for one.
+//! File descriptors: how many this process may open, how they are shared, and how to wait for one.
 //!
-//! The journal, the index and the listener must never be without one, because a log that cannot open its next file stores
-//! nothing. So a part of the limit is theirs alone. Clients and calls of targets share the rest, half each: neither can
-//! take what the other needs.
+//! The journal, the index and the listener must always get one, because a log that cannot open its next file stores
+//! nothing. So they have a reserve. Clients and calls of targets get half of the rest each, so neither can take the
+//! share of the other.
 
 use std::{io, thread::park_timeout, time::Duration};
 
@@ -11,22 +11,28 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-use crate::dispatch::call::sockets;
-
-/// What the journal, the index, look-ups of names and the runtime get, however high the limit is: 64 files of the journal
-/// that readers use, 128 look-ups, and as many again for all else.
+/// Descriptors of the reserve, however high the limit is: 64 for journal files of readers, 128 for look-ups of names,
+/// and 64 for the index, the runtime and everything else.
 const RESERVE_MAX: usize = 256;
-/// Files of the journal that are kept open for readers.
+/// Journal files that stay open for readers.
 const JOURNAL_FILES_MAX: usize = 64;
-/// The pause between two tries to open something.
+/// The pause between two tries to open a file.
 pub(crate) const RETRY_WAIT: Duration = Duration::from_millis(50);
 /// How long a command or a reload waits for a descriptor before it fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Which part of the process gets how many descriptors.
+/// A target with a connection gets another one while it has less than this part (one in 8) of the free descriptors.
+pub(crate) const FREE_PART: usize = 8;
+
+/// Returns how many descriptors one target gets while no other target has any, of `max` for all targets.
+pub(crate) fn most_of_one(max: usize) -> usize {
+    (max / (FREE_PART + 1)).max(1)
+}
+
+/// How the file descriptors of this process are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// What the system allows this process.
+    /// The limit of the system.
     pub(crate) limit: usize,
     /// Files of the journal that stay open for readers, a part of the reserve.
     pub(crate) journal_files: usize,
@@ -37,7 +43,7 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Shares out a limit: at most 256, and at most half of it, are the reserve; clients and calls get half of the rest each.
+    /// Shares a limit: the reserve is 256, at most half of the limit; clients and calls get half of the rest each.
     #[must_use]
     pub(crate) fn of(limit: usize) -> Self {
         let reserve = RESERVE_MAX.min(limit / 2);
@@ -50,7 +56,7 @@ impl Shares {
         }
     }
 
-    /// Shares out what this process may have now.
+    /// Shares the present limit of this process.
     #[must_use]
     pub(crate) fn of_process() -> Self {
         let soft = getrlimit(Resource::Nofile).current;
@@ -58,7 +64,7 @@ impl Shares {
         Self::of(limit.unwrap_or(usize::MAX))
     }
 
-    /// Returns what to tell at the start if the limit cuts these settings; `None` if it is high enough.
+    /// Returns a warning if the limit is too low for these settings; `None` if it is high enough.
     pub(crate) fn cuts(&self, connections_max: usize, in_flight_max: usize) -> Option<String> {
         let Self {
             limit,
@@ -66,7 +72,7 @@ impl Shares {
             calls,
             ..
         } = self;
-        let calls_of_one = sockets::most_of_one(*calls);
+        let calls_of_one = most_of_one(*calls);
         if *connections >= connections_max && calls_of_one >= in_flight_max {
             return None;
         }
@@ -79,7 +85,7 @@ impl Shares {
     }
 }
 
-/// Raises the limit of open files to what the system allows at most; below that the old limit stays.
+/// Raises the limit of open files to the greatest that the system allows; on failure the old limit stays.
 pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -89,13 +95,13 @@ pub(crate) fn raise_limit() {
         current: maximum,
         maximum,
     };
-    // The lower limit only means smaller shares, and the start says so if they are too small.
+    // The old limit means smaller shares; `cuts` warns if they are too small.
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "the limit of open files cannot be raised");
     }
 }
 
-/// Returns whether a call failed because this process, or the whole system, has no descriptor left.
+/// Returns whether a call failed because the process or the system has no free descriptor.
 pub(crate) fn are_used_up(error: &io::Error) -> bool {
     let none_left = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
     error
@@ -103,18 +109,18 @@ pub(crate) fn are_used_up(error: &io::Error) -> bool {
         .is_some_and(|code| none_left.contains(&code))
 }
 
-/// Returns whether there is a descriptor left.
+/// Returns whether a descriptor is free.
 pub(crate) fn is_one_left() -> bool {
     let copied = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 0);
     !matches!(copied, Err(Errno::MFILE | Errno::NFILE))
 }
 
-/// Opens something; waits as long as there is no descriptor for it. Blocks its thread.
+/// Opens a file; waits while no descriptor is free. Blocks its thread.
 pub(crate) fn patiently<T>(open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     wait(open, None)
 }
 
-/// As [`patiently`], for 10 s at most.
+/// Does the same as [`patiently`], for 10 s at most.
 pub(crate) fn patiently_for_a_while<T>(open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     wait(open, Some(PATIENCE))
 }
@@ -170,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_cuts_the_settings_is_told_and_another_is_not() {
+    fn a_limit_that_cuts_the_settings_is_reported_and_another_is_not() {
         assert_eq!(Shares::of(20_256).cuts(10_000, 64), None);
         let told = Shares::of(1_024).cuts(10_000, 64).unwrap();
         for part in ["1024 files", "384 clients", "10000", "42 to one"] {

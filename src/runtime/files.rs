@@ -1,8 +1,8 @@
-//! Files by the names that settings and arguments give: read whole, up to a bound.
+//! Files that settings and arguments name: read whole, up to a bound.
 //!
-//! A name may be wrong: `/dev/zero` has no end, and a pipe that nobody writes to would be waited for without end. Links are
-//! followed, because mounted secrets are links. Files in the data directory are opened by `storage` and `secrets`, which
-//! follow none.
+//! A name may be wrong: `/dev/zero` has no end, and the open of a pipe waits until another process writes. Links are
+//! followed, because mounted secrets are links. Files in the data directory are opened by `storage` and `secrets`,
+//! which follow no links.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,13 +22,13 @@ pub(crate) const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of a file that holds one value, such as a token.
 pub(crate) const VALUE_BYTES_MAX: u64 = 64 << 10;
 
-/// Opens what is no pipe, socket or directory, and never waits for another process. `options` may have flags of their own in
-/// `flags`.
+/// Opens a file that is no pipe, socket or directory, and never waits for another process. `flags` are flags of the
+/// system beside `options`.
 ///
 /// # Errors
-/// What the system says; `InvalidInput` for a pipe, a socket or a directory.
+/// The system's error; `InvalidInput` for a pipe, a socket or a directory.
 pub(crate) fn open(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<File> {
-    // An open of a pipe waits for its other end without this flag. Regular files do not heed it.
+    // Without this flag the open of a pipe waits for its other end. For regular files the flag has no effect.
     let flags = (flags | OFlags::NONBLOCK).bits();
     let file = options
         .custom_flags(i32::try_from(flags).unwrap_or_default())
@@ -47,10 +47,10 @@ pub(crate) fn open(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io:
     Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
-/// Reads a file of `bytes_max` bytes at most. Waits a while for a file descriptor.
+/// Reads a file of at most `bytes_max` bytes. Waits a while for a file descriptor.
 ///
 /// # Errors
-/// As [`open`]; `FileTooLarge` for a longer file, of which nothing is returned.
+/// As [`open`]; `FileTooLarge` for a longer file.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -65,10 +65,10 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same for text in UTF-8.
+/// Reads a UTF-8 file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// As [`read`]; `InvalidData` if it is no UTF-8.
+/// As [`read`]; `InvalidData` if it is not UTF-8.
 pub(crate) fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     let text = String::from_utf8(read(path, bytes_max)?);
     text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))

@@ -1,8 +1,8 @@
-//! Settings that are replaced while others use them.
+//! Settings that a reload replaces while other tasks use them.
 //!
-//! A value is never changed, only replaced as a whole: whoever took it goes on with what belongs together. Taking it
-//! copies a pointer under a short lock; what runs for every call of a target follows it instead, which is one look at
-//! a number.
+//! A value is never changed, only replaced as a whole, so a reader sees settings that belong together. [`Live::get`]
+//! copies a pointer under a short lock. Code that runs for each call of a target uses [`Followed`] instead, which
+//! costs one comparison of a version number.
 
 use std::sync::Arc;
 
@@ -26,24 +26,24 @@ impl<T> From<Arc<T>> for Live<T> {
 }
 
 impl<T> Live<T> {
-    /// Begins with a value.
+    /// Holds a value.
     #[must_use]
     pub fn new(value: T) -> Self {
         Self::from(Arc::new(value))
     }
 
-    /// Returns the value of now.
+    /// Returns the current value.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
         self.0.borrow().clone()
     }
 
-    /// Replaces the value for whoever looks from now on.
+    /// Replaces the value. Readers keep the old one until they ask again.
     pub fn set(&self, value: Arc<T>) {
         self.0.send_replace(value);
     }
 
-    /// Returns a reader that takes the value anew only when it was replaced.
+    /// Returns a reader that copies the pointer only after a replacement.
     #[must_use]
     pub fn follow(&self) -> Followed<T> {
         let mut news = self.0.subscribe();
@@ -53,9 +53,9 @@ impl<T> Live<T> {
 }
 
 impl<T> Followed<T> {
-    /// Takes the value of now; returns whether that is another one than before.
+    /// Takes the current value; returns whether it was replaced since the last call.
     pub fn renew(&mut self) -> bool {
-        // An error says that nobody replaces it any more.
+        // An error means that every [`Live`] is gone, so the value stays.
         if !self.news.has_changed().unwrap_or(false) {
             return false;
         }
@@ -63,7 +63,7 @@ impl<T> Followed<T> {
         true
     }
 
-    /// Waits until the value is another one, and takes it. Never returns once nobody can replace it.
+    /// Waits until the value is replaced, and takes the new one. Never returns once every [`Live`] is gone.
     ///
     /// # Cancel safety
     /// A wait that is dropped has taken nothing.
@@ -74,7 +74,7 @@ impl<T> Followed<T> {
         self.value = self.news.borrow_and_update().clone();
     }
 
-    /// Returns the value that was taken last.
+    /// Returns the value that was last taken.
     #[must_use]
     pub fn get(&self) -> &Arc<T> {
         &self.value
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_taken_a_value_keeps_it_and_who_looks_again_gets_the_new_one() {
+    fn a_taken_value_stays_and_the_next_get_returns_the_new_one() {
         let live = Live::new(1);
         let (taken, mut followed) = (live.get(), live.follow());
         assert!(!followed.renew());

@@ -1,6 +1,7 @@
-//! What every part runs on: tasks, the clock, settings that are replaced, a cache, random numbers, files and
-//! their descriptors, histograms of durations.
+//! The base of all parts: tasks, clock, live settings, cache, random numbers, histograms of durations, files,
+//! certificates, file descriptors.
 
+pub(crate) mod authorities;
 pub(crate) mod cache;
 pub mod clock;
 pub(crate) mod descriptors;

@@ -1,9 +1,9 @@
-//! Random numbers: the system's, or those of a test that wants the same ones each time.
+//! Random numbers: the system's, or reproducible ones in a test.
 
 /// Fills `bytes`.
 ///
 /// # Errors
-/// The system has none.
+/// The system gives no random numbers.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
     #[cfg(test)]
     if dice::fill(bytes) {
@@ -12,10 +12,10 @@ pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
     getrandom::fill(bytes)
 }
 
-/// Returns a number.
+/// Returns a random number.
 ///
 /// # Errors
-/// The system has none.
+/// The system gives no random numbers.
 pub(crate) fn u64() -> Result<u64, getrandom::Error> {
     let mut bytes = [0; 8];
     fill(&mut bytes)?;

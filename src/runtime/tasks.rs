@@ -1,8 +1,8 @@
-//! Tasks: started by name, awaited at the end, and a stop for everyone when one of them ends early.
+//! Tasks: started by name, awaited at drain, with a stop of the gateway when one of them panics.
 //!
-//! A panic in a task that owns the log's or a partition's state stops the gateway ([`Tasks::spawn`]), because nobody knows
-//! what that state is then. A panic in work that belongs to one client ends that work only ([`Tasks::spawn_guarded`],
-//! [`Panics::guard`]): it is counted and logged.
+//! A panic in a task that owns the state of the log or of a partition stops the gateway ([`Tasks::spawn`]), because
+//! that state may be half changed. A panic in work for one client ends that work only ([`Tasks::spawn_guarded`],
+//! [`Panics::guard`]); it is counted and logged.
 
 use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
@@ -11,9 +11,10 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::telemetry::metrics::{Label, show_zeros};
+/// The one label of the counters, `part`.
+type PartLabel = [(&'static str, String); 1];
 
-/// Starts tasks and waits for them. Clones share one set.
+/// Starts tasks and waits for them. Clones share one set of tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(Arc<Set>);
 
@@ -24,7 +25,7 @@ struct Set {
     panics: Panics,
 }
 
-/// Kinds of work that belong to one client or one target, which is the label `part` of the metric of panics.
+/// Kinds of work for one client or one target: the values of the label `part` of the metric of panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// An HTTP connection.
@@ -41,17 +42,17 @@ pub enum Part {
     Frame,
     /// A pass of a retry; its caller gets 500.
     Retry,
-    /// A change that runs to its end without its caller: of a data stream, of a cursor, a purge. Its caller is told that it
-    /// may have been stored.
+    /// A change that runs to its end without its caller: of a data stream, a cursor, or a purge. The caller's answer
+    /// is that it may have been stored.
     Change,
     /// The commit of a submission that has an idempotency key; its caller gets 503 `maybe_stored`.
     Commit,
-    /// The HTTP/2 connection to one target; the calls on it fail as with any connection that is lost.
+    /// The HTTP/2 connection to one target; its calls fail as if the connection was lost.
     Target,
 }
 
 impl Part {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 10] = [
         Self::Connection,
         Self::Request,
@@ -65,7 +66,7 @@ impl Part {
         Self::Target,
     ];
 
-    /// Returns the value of the label.
+    /// Returns the label's value.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -83,37 +84,40 @@ impl Part {
     }
 }
 
-/// Counts panics that end the work of one client. Clones count together.
+/// Counts panics in work for one client or target. Clones share the counters.
 #[derive(Clone, Debug)]
-pub struct Panics(Family<Label, Counter>);
+pub struct Panics(Family<PartLabel, Counter>);
 
 impl Default for Panics {
     fn default() -> Self {
-        let counters = Family::default();
-        show_zeros(&counters, "part", Part::ALL.map(Part::word));
-        Self(counters)
+        let panics = Self(Family::default());
+        // Each part is shown at zero from the start, because an alert cannot see a series that is not there yet.
+        for part in Part::ALL {
+            drop(panics.counter(part));
+        }
+        panics
     }
 }
 
 impl Panics {
     /// Returns the counters, by `part`.
     #[must_use]
-    pub fn counters(&self) -> &Family<Label, Counter> {
+    pub fn counters(&self) -> &Family<PartLabel, Counter> {
         &self.0
     }
 
-    /// Runs work that belongs to one client; returns `None` if it panicked, which is counted and logged.
+    /// Runs work for one client; returns `None` if it panicked, which is counted and logged.
     ///
-    /// What the work has borrowed may be half changed then, so the caller drops it, or asks it for nothing but its end.
+    /// State that the work has borrowed may be half changed after a panic. The caller drops it, or only closes it.
     ///
     /// # Cancel safety
     /// That of the work.
     pub async fn guard<T>(&self, part: Part, work: impl Future<Output = T>) -> Option<T> {
-        // Pinned here, because each move of it copies all that any of its steps may need.
+        // Pinned here, because each move of the future would copy its whole state.
         let work = pin!(work);
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(done) => Some(done),
-            // What a panic says may hold a payload, so it is not repeated here.
+            // The text of a panic may hold a payload, so it is not logged here.
             Err(_said) => {
                 self.counter(part).inc();
                 tracing::error!(
@@ -125,7 +129,7 @@ impl Panics {
         }
     }
 
-    /// Returns how many there were.
+    /// Returns the number of panics.
     #[cfg(test)]
     pub(crate) fn count(&self, part: Part) -> u64 {
         self.counter(part).get()
@@ -138,13 +142,13 @@ impl Panics {
 }
 
 impl Tasks {
-    /// An empty set.
+    /// Returns an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns another set, whose panics are counted together with those of this one.
+    /// Returns another set of tasks that shares the counters of panics.
     #[must_use]
     pub fn sibling(&self) -> Self {
         Self(Arc::new(Set {
@@ -153,13 +157,13 @@ impl Tasks {
         }))
     }
 
-    /// Returns what counts the panics of [`Tasks::spawn_guarded`].
+    /// Returns the counters of panics.
     #[must_use]
     pub fn panics(&self) -> &Panics {
         &self.0.panics
     }
 
-    /// Starts a task that does the work of one client: if it panics, that work alone ends.
+    /// Starts a task for one client: a panic ends this task only.
     pub fn spawn_guarded(&self, part: Part, task: impl Future<Output = ()> + Send + 'static) {
         let panics = self.0.panics.clone();
         self.spawn(part.word(), async move {
@@ -167,8 +171,7 @@ impl Tasks {
         });
     }
 
-    /// Starts a task that lives until drain: if it panics, the gateway must not go on as if nothing had happened, so
-    /// [`Tasks::failed`] fires.
+    /// Starts a task that runs until drain. If it panics, [`Tasks::failed`] fires and the gateway stops.
     #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let failed = self.0.failed.clone();
@@ -180,8 +183,8 @@ impl Tasks {
         });
     }
 
-    /// Runs `work` as a task, to its end also if the call is dropped meanwhile: for changes whose halves belong together.
-    /// Returns `None` if it panicked.
+    /// Runs `work` as a task, to its end even if this call is dropped, for changes of several steps. Returns `None`
+    /// if it panicked.
     pub async fn run_to_end<T: Send + 'static>(
         &self,
         part: Part,
@@ -189,7 +192,7 @@ impl Tasks {
     ) -> Option<T> {
         let (tell, told) = oneshot::channel();
         self.spawn_guarded(part, async move {
-            // Nobody may be waiting any more; that changes nothing.
+            // Ignore send errors: the caller may have gone away.
             let _told = tell.send(work.await).is_ok();
         });
         told.await.ok()
@@ -200,7 +203,7 @@ impl Tasks {
         self.0.failed.cancelled().await;
     }
 
-    /// Waits until every task has ended, `grace` at most; returns how many had not.
+    /// Waits until every task has ended, at most `grace`; returns the number of those still running.
     pub async fn join(&self, grace: Duration) -> usize {
         self.0.tracker.close();
         let _elapsed = tokio::time::timeout(grace, self.0.tracker.wait()).await;
@@ -235,7 +238,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_begun_ends_though_nobody_waits() {
+    async fn run_to_end_finishes_after_its_call_is_dropped() {
         let tasks = Tasks::new();
         let (tell, mut told) = oneshot::channel();
         {
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_and_a_finished_task_is_not() {
+    async fn a_panic_fires_failed_and_a_finished_task_does_not() {
         let tasks = Tasks::new();
         tasks.spawn("ends", async {});
         assert_eq!(tasks.join(Duration::from_secs(5)).await, 0);
@@ -265,7 +268,7 @@ mod tests {
         tasks.failed().await;
     }
     #[tokio::test]
-    async fn a_panic_in_the_work_of_one_client_is_counted_and_told_to_nobody_else() {
+    async fn a_panic_in_the_work_of_one_client_is_counted_and_does_not_fire_failed() {
         let tasks = Tasks::new();
         let other = tasks.sibling();
         tasks.spawn_guarded(Part::Page, async { panic!("on purpose") });

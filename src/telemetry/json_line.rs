@@ -1,11 +1,12 @@
-//! A log line as a JSON object that has each member once.
+//! A log line as a JSON object without repeated members.
 //!
 //! ```text
 //! {"timestamp":"2026-01-02T03:04:05.000006Z","level":"INFO","module":"syncgate::dispatch::worker","message":"…","target":"…"}
 //! ```
 //!
-//! The formatter of `tracing-subscriber` writes the module of the code as `target`, beside the fields of the event. In our
-//! events a target is a REST endpoint, so a line had two members of that name, and readers differ in which one they take.
+//! The formatter of `tracing-subscriber` writes the code's module as `target`, beside the fields of the event. Our
+//! events have a field `target` for the REST endpoint. So a line would have two members of that name, and readers
+//! differ in which one they take.
 
 use std::{borrow::Cow, fmt};
 
@@ -46,7 +47,7 @@ where
         line.add("level", metadata.level().as_str());
         line.add("module", metadata.target());
         event.record(&mut line);
-        // Only libraries have spans: what they say of themselves is one text each, the outermost first.
+        // Only libraries have spans; each span is one text, the outermost first.
         let spans: Vec<_> = ctx
             .event_scope()
             .into_iter()
@@ -63,7 +64,7 @@ where
     }
 }
 
-/// The members of one object, each written when it is added.
+/// The members of one object; each is written when it is added.
 #[derive(Default)]
 struct Members {
     text: String,
@@ -71,14 +72,14 @@ struct Members {
 }
 
 impl Members {
-    /// Adds a member; to a name that is taken `_` is appended until it is free.
+    /// Adds a member; `_` is appended to a name that is taken, until it is free.
     fn add(&mut self, name: &'static str, value: impl Serialize) {
-        // A field that is called like a keyword of Rust.
+        // `tracing` writes the prefix before a field that is named like a keyword of Rust.
         let mut name = Cow::Borrowed(name.strip_prefix("r#").unwrap_or(name));
         while self.names.contains(&name) {
             name.to_mut().push('_');
         }
-        // Numbers, texts and lists of texts are JSON in any case.
+        // Numbers, texts and lists of texts always encode as JSON.
         let json = |value: serde_json::Result<String>| value.unwrap_or_else(|_| "null".into());
         let separator = if self.names.is_empty() { '{' } else { ',' };
         self.text.push(separator);
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_libraries_are_told() {
+    fn spans_of_libraries_are_members_of_the_line() {
         check(
             || {
                 let outer = tracing::info_span!("outer", name = "n", peer = 7);

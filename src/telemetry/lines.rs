@@ -1,11 +1,12 @@
-//! Lines on their way to standard error. A thread of their own writes them, so that nothing else waits for who reads them.
+//! The queue of log lines. A thread writes them to standard error, so that a slow reader of it blocks nothing else.
 //!
 //! ```text
 //! any thread ──append──► waiting (1 MiB at most) ──taken whole──► thread "syncgate-log" ──write──► standard error
 //! ```
 //!
-//! A line that does not fit any more is dropped and counted. When there is room again one line tells how many. At the end of
-//! the process [`Lines::flush`] waits until all is written, for a moment: nobody may be reading.
+//! A line that does not fit into the queue is dropped and counted. When there is room again, one line tells how many
+//! were dropped. At the end of the process [`Lines::flush`] waits for the thread, but not for long, because nothing
+//! may be reading standard error.
 
 use std::{
     fs::File,
@@ -19,21 +20,21 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that wait; the thread may hold as many again.
+/// Bytes of lines in the queue; the thread may hold as many again.
 const WAITING_BYTES_MAX: usize = 1 << 20;
-/// The pause before a terminal or pipe that is full and does not block is tried again.
+/// The pause before a full, non-blocking terminal or pipe is tried again.
 const FULL_WAIT: Duration = Duration::from_millis(10);
 
-/// Takes lines. Clones share one queue.
+/// The queue of lines. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lines(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    /// There is something to write.
+    /// Signalled when the queue has lines.
     filled: Condvar,
-    /// Everything is written.
+    /// Signalled when every line is written.
     emptied: Condvar,
     dropped: Counter,
 }
@@ -41,10 +42,10 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Lines that were dropped and not told of yet.
+    /// Dropped lines that no line has reported yet.
     untold: u64,
     writing: bool,
-    /// The thread that writes. It has room for the line that tells of dropped ones, however full it is.
+    /// The writing thread. Its own line about dropped lines always fits.
     writer: Option<ThreadId>,
 }
 
@@ -52,9 +53,9 @@ impl Lines {
     /// Starts the thread that writes to standard error.
     ///
     /// # Errors
-    /// What the system says; then nothing is written.
+    /// The system's error; no line is written then.
     pub(super) fn to_stderr() -> io::Result<Self> {
-        // Its own descriptor: a write that does not end must not hold the lock of those who print an error.
+        // The thread has a descriptor of its own, because a blocked write must not hold the lock of `io::stderr`.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let lines = Self::default();
         let writing = lines.clone();
@@ -69,7 +70,7 @@ impl Lines {
         &self.0.dropped
     }
 
-    /// Takes whole lines; drops them if there is no room.
+    /// Queues whole lines; drops them if there is no room.
     pub(super) fn push(&self, lines: &[u8]) {
         let mut state = self.state();
         let is_full = state.waiting.len() + lines.len() > WAITING_BYTES_MAX;
@@ -87,7 +88,7 @@ impl Lines {
         }
     }
 
-    /// Waits until everything that was taken is written, as long as `patience` at most; returns whether it is.
+    /// Waits until every queued line is written, at most `patience`; returns whether they are.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let by = Instant::now() + patience;
         let mut state = self.state();
@@ -102,7 +103,7 @@ impl Lines {
         true
     }
 
-    /// Takes what waits, for a test without the thread.
+    /// Takes the queued lines, for a test without the thread.
     #[cfg(test)]
     pub(super) fn taken(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().waiting)
@@ -141,7 +142,7 @@ impl Lines {
     }
 }
 
-/// Writes what can be written; returns the rest.
+/// Writes as much as possible; returns the rest.
 fn write_all<'a>(out: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -168,7 +169,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Each call is one line, as the subscriber writes them.
+/// `tracing-subscriber` makes one call for each line.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_dropped_and_counted_and_the_rest_is_written_in_order() {
+    fn lines_that_do_not_fit_are_dropped_and_counted_and_others_written_in_order() {
         let (written, writes) = mpsc::channel();
         let (step, go_on) = mpsc::channel();
         let lines = Lines::default();
@@ -216,7 +217,7 @@ mod tests {
         thread::spawn(move || writing.write_to(Slow { written, go_on }));
         lines.push(b"first\n");
         assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"first\n");
-        // The thread is busy with it now: what comes waits, up to the bound.
+        // The thread is busy with a write now, so further lines are queued, up to the bound.
         let long = [vec![b'x'; WAITING_BYTES_MAX - 1], b"\n".to_vec()].concat();
         lines.push(&long);
         lines.push(b"no room\n");
@@ -233,7 +234,7 @@ mod tests {
         step.send(Ok(long.len())).unwrap();
         assert!(lines.flush(DEADLINE));
         assert_eq!(lines.dropped().get(), 3);
-        // What cannot be written is lost too.
+        // Lines that cannot be written are counted as lost too.
         lines.push(b"a\nb\n");
         writes.recv_timeout(DEADLINE).unwrap();
         step.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();

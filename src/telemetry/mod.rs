@@ -1,11 +1,12 @@
-//! What the gateway tells about itself: log lines on standard error, and metrics.
+//! Log lines on standard error, and metrics.
 //!
-//! [`metrics`] holds the one list of metric names. Nothing here knows a payload, a header value or a secret.
+//! [`metrics`] has the one list of metric names. No line and no metric holds a payload, a header value or a secret.
 
 mod json_line;
 mod lines;
 pub mod metrics;
 mod process;
+mod settings;
 
 use std::{
     fmt,
@@ -18,17 +19,19 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::{EnvFilter, fmt::Subscriber, reload::Handle};
 
-pub use self::metrics::{Metrics, Samples, Source};
 use self::{json_line::JsonLine, lines::Lines};
-use crate::config::{LogFormat, Logging};
+pub use self::{
+    metrics::{Metrics, Samples, Source},
+    settings::{LogFormat, Logging},
+};
 
-/// How long the end of the process waits for a standard error that is read slowly, or not at all.
+/// How long the process waits at its end for a slow reader of standard error.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
 
-/// The process has one log: its subscriber is global, and so is what it writes to.
+/// A process has one log, because the subscriber of `tracing` is global.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// Chooses which log lines are shown. Clones choose for the same log.
+/// Sets the level of the log. Clones set the level of the same log.
 #[derive(Clone, Default)]
 pub struct LogLevel {
     choose: Option<Arc<Choose>>,
@@ -41,7 +44,7 @@ impl LogLevel {
     fn of<S: 'static>(handle: Handle<EnvFilter, S>, lines: Lines) -> Self {
         let choose: Arc<Choose> = Arc::new(move |filter| {
             if handle.reload(filter).is_err() {
-                tracing::debug!("the log is gone");
+                tracing::debug!("the log subscriber is gone; its level stays");
             }
         });
         Self {
@@ -50,14 +53,14 @@ impl LogLevel {
         }
     }
 
-    /// Shows what `logging.level` says from now on. Without a log of ours nothing changes.
+    /// Applies `logging.level` from now on; does nothing if another subscriber is set up.
     pub fn set(&self, logging: &Logging) {
         if let Some(choose) = &self.choose {
             choose(filter(logging));
         }
     }
 
-    /// Returns how many lines were dropped because nobody read them fast enough.
+    /// Returns the counter of lines that were dropped because standard error was not read fast enough.
     #[must_use]
     pub fn dropped_lines(&self) -> &Counter {
         self.lines.dropped()
@@ -70,16 +73,16 @@ impl fmt::Debug for LogLevel {
     }
 }
 
-/// Sends log lines to standard error from now on, and returns what chooses among them later. Panics are lines of the log, too.
-/// A second call does nothing: a process has one log.
+/// Sets up the log on standard error and returns its level. Panics become log lines, too. A second call does nothing.
 ///
-/// A thread writes the lines, so no caller waits for standard error. [`last_words`] and [`flush`] wait for that thread.
+/// A thread writes the lines, so no caller waits for standard error. [`last_words`] and [`flush`] wait for that
+/// thread.
 ///
 /// # Errors
-/// If the thread cannot be started; there is no log then.
+/// The thread cannot be started; there is no log then.
 pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
     if LINES.get().is_some() {
-        tracing::debug!("the log was set up before");
+        tracing::debug!("the log is already set up");
         return Ok(LogLevel::default());
     }
     let lines = Lines::to_stderr()?;
@@ -87,7 +90,7 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
         .with_env_filter(filter(logging))
         .with_writer(lines.clone())
         .with_ansi(takes_colours(&std::io::stderr()))
-        // It would tell of a failed write on the same standard error, and panic when that fails too.
+        // The subscriber would report a failed write on the same standard error, and panic when that fails too.
         .log_internal_errors(false);
     let (set, level) = match logging.format {
         LogFormat::Text => {
@@ -97,7 +100,7 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
             (set, level)
         }
         LogFormat::Json => {
-            // No escapes for colours in the text of a span.
+            // Spans must have no escape sequences for colours in JSON.
             let builder = builder.with_ansi(false).event_format(JsonLine);
             let builder = builder.with_filter_reloading();
             let level = LogLevel::of(builder.reload_handle(), lines.clone());
@@ -106,47 +109,47 @@ pub fn log_to_stderr(logging: &Logging) -> std::io::Result<LogLevel> {
         }
     };
     if set.is_err() || LINES.set(lines).is_err() {
-        tracing::debug!("the log was set up before");
+        tracing::debug!("the log is already set up");
         return Ok(LogLevel::default());
     }
-    // The usual hook writes to standard error itself, so a thread that panics would wait for who reads it.
+    // The default hook writes to standard error itself, so a panicking thread would wait for its reader.
     panic::set_hook(Box::new(log_panic));
     Ok(level)
 }
 
-/// Returns whether an output shows colours: it is a terminal that knows them (`TERM` is set, and not `dumb`), and nobody has
-/// said no by `NO_COLOR` (<https://no-color.org>: set and not empty).
+/// Returns whether to colour an output: it is a terminal, `TERM` is set and not `dumb`, and `NO_COLOR` is unset or
+/// empty (<https://no-color.org>).
 pub fn takes_colours(output: &impl IsTerminal) -> bool {
     let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let knows = said("TERM").is_some_and(|term| term != "dumb");
     output.is_terminal() && knows && said("NO_COLOR").is_none()
 }
 
-/// Waits until the log's lines are written, one second at most. For the end of the process.
+/// Waits until the log lines are written, one second at most. For the end of the process.
 pub fn flush() {
     if let Some(lines) = LINES.get() {
         lines.flush(LAST_LINES_WAIT);
     }
 }
 
-/// Writes lines to standard error behind those of the log, and waits for that, one second at most.
+/// Writes lines to standard error after those of the log, and waits until they are written, one second at most.
 pub fn last_words(text: &str) {
     match LINES.get() {
         Some(lines) => {
-            // What is dropped here is counted, and nobody is left to be told.
+            // Ignore dropped lines: the process ends, and nothing would report them.
             lines.flush(LAST_LINES_WAIT);
             lines.push(text.as_bytes());
             lines.flush(LAST_LINES_WAIT);
         }
         None => {
-            // A command whose standard error is closed has still its exit code.
+            // Ignore a closed standard error: the exit code still tells the result.
             let _told = std::io::stderr().write_all(text.as_bytes()).is_ok();
         }
     }
 }
 
-/// Tells of a panic and its place. Its text is told only if it is a constant, because a text that is made at run time may
-/// quote a payload or a header.
+/// Logs a panic with its source location. The text is logged only if it is a constant, because a text made at run
+/// time may quote a payload or a header.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     let text = panic.payload().downcast_ref::<&'static str>();

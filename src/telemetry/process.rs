@@ -1,8 +1,8 @@
-//! Figures of this process, from `/proc`; `None` where there is no `/proc`.
+//! Figures of this process, from `/proc`; `None` if there is no `/proc`.
 
 use rustix::process::{Resource, getrlimit};
 
-/// Ticks a second in which Linux tells user programs of CPU time, on every architecture that Rust builds for.
+/// Ticks per second of CPU time in `/proc`, on every architecture that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Returns the CPU time so far, in user mode and in the kernel.
@@ -10,7 +10,8 @@ pub(super) fn cpu_seconds() -> Option<f64> {
     cpu_seconds_of(&std::fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// The name of the program, in brackets, may hold anything; 11 fields after it come the two times.
+/// The program's name, in brackets, may hold any byte, so fields are counted after the last bracket. The two times
+/// follow 11 fields later.
 fn cpu_seconds_of(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
@@ -28,24 +29,24 @@ pub(super) fn virtual_bytes() -> Option<u64> {
     Some(status("VmSize:")? * 1024)
 }
 
-/// Returns how many threads there are.
+/// Returns the number of threads.
 pub(super) fn threads_len() -> Option<u64> {
     status("Threads:")
 }
 
-/// Returns a number of the process's status; sizes are in KiB there.
+/// Returns a number of `/proc/self/status`; sizes are in KiB there.
 fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
-/// Returns how many file descriptors are open.
+/// Returns the number of open file descriptors.
 pub(super) fn open_files_len() -> Option<u64> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as u64)
 }
 
-/// Returns how many may be open; `None` also if there is no limit.
+/// Returns the greatest number of open file descriptors; `None` also without a limit.
 pub(super) fn files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }

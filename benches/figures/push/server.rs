@@ -112,7 +112,7 @@ pub async fn serve() -> ExitCode {
 
     let streams = Streams::new(engine.clone());
     let tasks = Tasks::new();
-    let settings = push::Settings::new(&config);
+    let settings = push::Settings::from(&config);
     let push = Push::open(streams.clone(), Clock::system(), settings, &tasks);
     let push = push.await.unwrap();
     let resource = "s1".parse().unwrap();

@@ -149,7 +149,7 @@ mod tests {
         made.await.unwrap();
         let streams = Streams::new(engine as Arc<dyn Engine>);
         let clock = Clock::manual(Timestamp(1));
-        let settings = Settings::new(&Config::default());
+        let settings = Settings::from(&Config::default());
         let push = Push::open(streams, clock, settings, tasks).await.unwrap();
         let made = push.create("s1".parse().unwrap(), br#"{"source":{"trail":"a1"}}"#);
         made.await.unwrap();

@@ -179,7 +179,7 @@ impl Edge {
         let waits = Arc::new(CannedWaits::default());
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let clock = Clock::manual(Timestamp(1));
-        let push = Push::open(streams.clone(), clock, push::Settings::new(config), &tasks);
+        let push = Push::open(streams.clone(), clock, push::Settings::from(config), &tasks);
         let push = push.await.unwrap();
         let parts = ApiParts {
             push,

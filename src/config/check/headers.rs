@@ -1,12 +1,12 @@
-//! Names of headers that settings give: which of them can carry a credential.
+//! Names of headers in settings: which headers may carry a credential.
 
 use http::HeaderName;
 
 use crate::model::message::HEADERS_REFUSED;
 
-/// A longer name is a mistake, and it goes out with every call.
+/// A longer name is a mistake, and would be sent with every call.
 const NAME_BYTES_MAX: usize = 128;
-/// What HTTP itself, the gateway, a proxy or a target reads, echoes or logs: a credential there would be shown.
+/// Headers that HTTP, the gateway, proxies or targets read, echo or log. A credential in one of them would be shown.
 const TAKEN: [&str; 34] = [
     "accept",
     "accept-encoding",
@@ -44,22 +44,22 @@ const TAKEN: [&str; 34] = [
     "x-request-id",
 ];
 const TAKEN_BEGINNINGS: [&str; 3] = ["access-control-", "sec-", "x-message-id"];
-/// What the gateway reads of a request of its own clients.
+/// Headers that the gateway reads in requests of its own clients.
 const OURS: [&str; 2] = ["last-event-id", "x-api-key"];
 
-/// Looks whether a request can bring a token in a header of that name.
+/// Checks that requests can bring a token in a header of that name.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// What is wrong, and what would be right.
 pub(in crate::config) fn check_token_header(name: &str) -> Result<(), String> {
     const RIGHT: &str = "take authorization, or a header such as x-target-token";
     check(name, &OURS, RIGHT)
 }
 
-/// Looks whether a target can get its secret in a header of that name.
+/// Checks that a target can get its secret in a header of that name.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// What is wrong, and what would be right.
 pub(in crate::config) fn check_secret_header(name: &str) -> Result<(), String> {
     const RIGHT: &str = "take Authorization, or a header such as X-Api-Key";
     if name.len() > NAME_BYTES_MAX {
@@ -79,10 +79,12 @@ fn check(name: &str, more: &[&str], right: &str) -> Result<(), String> {
             .any(|first| lower.starts_with(first));
     if name.parse::<HeaderName>().is_err() {
         Err(format!(
-            "\"{name}\" is no header name: give letters, digits and hyphens; {right}"
+            "\"{name}\" is not a header name: give letters, digits and hyphens; {right}"
         ))
     } else if is_taken {
-        Err(format!("\"{name}\" has a meaning of its own; {right}"))
+        Err(format!(
+            "\"{name}\" is reserved for HTTP, proxies or the gateway; {right}"
+        ))
     } else {
         Ok(())
     }

@@ -1,32 +1,24 @@
-//! How the values fit together: names, sizes, what one value means for another. Pure but for a look at
-//! the certificates of a named file.
+//! Checks that settings fit together: names, sizes, and settings that depend on others. It reads no file but the
+//! certificates of `dispatch.ca_file`.
 
 pub(super) mod headers;
 pub(super) mod open_mode;
 pub(super) mod ranges;
+mod tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use http::HeaderName;
 use rustls::RootCertStore;
 
-use super::{
-    Config, StreamSettings, TargetSettings,
-    check::{
-        headers::{check_secret_header, check_token_header},
-        ranges::out_of_range,
-    },
-};
-use crate::{
-    authorities,
-    json::nearest::did_you_mean,
-    model::{ids::StreamName, target::Origin},
-};
+use self::{headers::check_token_header, ranges::out_of_range, tables::origin_of};
+use super::Config;
+use crate::{json::nearest::did_you_mean, model::ids::StreamName, runtime::authorities};
 
-/// Something that does not fit.
+/// A setting that does not fit.
 #[derive(Debug)]
 pub(super) struct Finding {
-    /// Paths of the keys that it is about; it is shown at the first of them that was said somewhere.
+    /// Paths of the keys concerned. The error is shown at the first of them that a source gives.
     pub(super) keys: Vec<String>,
     /// What is wrong, and what would be right.
     pub(super) message: String,
@@ -54,7 +46,7 @@ const CAUSES: [&str; 12] = [
     "default",
 ];
 
-/// Returns the key of `[outcomes]` that `text` spells, in its one spelling: a status, a class, a cause or a group.
+/// Returns the key of `[outcomes]` that `text` means, in its one spelling: a status, a class, a cause or `default`.
 pub(super) fn outcome_key(text: &str) -> Option<&str> {
     let word = CLASSES
         .iter()
@@ -64,9 +56,9 @@ pub(super) fn outcome_key(text: &str) -> Option<&str> {
     word.copied().or_else(|| status().then_some(text))
 }
 
-/// What a record may grow by in storage: the headers that we add, with the cause of a failure.
+/// Bytes that storage may add to a record: our headers, with the cause of a failure.
 pub(super) const RECORD_MARGIN_BYTES: u64 = 64 << 10;
-/// The least size of a journal file; with a smaller one its range is what is wrong.
+/// The smallest journal file. A smaller value is reported as out of range, and not as too small for other settings.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
 pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
@@ -85,9 +77,6 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     check.targets(&config.targets);
 }
 
-/// A longer text is hardly the beginning of many paths.
-const PREFIX_BYTES_MAX: usize = 512;
-
 struct Check<'a> {
     findings: &'a mut Vec<Finding>,
 }
@@ -100,7 +89,7 @@ impl Check<'_> {
         });
     }
 
-    /// The value of the first key may not exceed that of the second.
+    /// Reports the first key if its value exceeds that of the second.
     fn fits(&mut self, small: (&str, u64), large: (&str, u64), because: &str) {
         if small.1 > large.1 {
             let message = format!(
@@ -125,7 +114,7 @@ impl Check<'_> {
         for host in &server.hosts {
             if url::Host::parse(host).is_err() {
                 let message = format!(
-                    "\"{host}\" is no host name: give a name or an address, without scheme and port"
+                    "\"{host}\" is not a host name: give a name or an address, without scheme and port"
                 );
                 self.say(["server.hosts"], message);
             }
@@ -141,7 +130,7 @@ impl Check<'_> {
         }
     }
 
-    /// An empty path would mean the working directory, which differs from start to start.
+    /// An empty path would mean the working directory, which may differ at each start.
     fn paths(&mut self, config: &Config) {
         let paths = [
             ("data.dir", Some(&config.data.dir), "a directory"),
@@ -196,16 +185,13 @@ impl Check<'_> {
         for operation in operations {
             if !KNOWN.contains(&operation.as_str()) {
                 let message = format!(
-                    "\"{operation}\" is none of {}{}",
+                    "\"{operation}\" is not one of {}{}",
                     KNOWN.join(", "),
                     did_you_mean(operation, KNOWN)
                 );
                 self.say(["sync.operations"], message);
             } else if !seen.insert(operation) {
-                self.say(
-                    ["sync.operations"],
-                    format!("\"{operation}\" is there twice"),
-                );
+                self.say(["sync.operations"], format!("\"{operation}\" is repeated"));
             }
         }
     }
@@ -284,7 +270,7 @@ impl Check<'_> {
             if name.parse::<HeaderName>().is_err() {
                 self.say(
                     ["push.masked_headers"],
-                    format!("{name:?} is no header name"),
+                    format!("{name:?} is not a header name"),
                 );
             }
         }
@@ -327,150 +313,10 @@ impl Check<'_> {
             self.say(["secrets.master_key_command"], "must begin with a program");
         }
     }
-
-    fn roles(&mut self, config: &Config) {
-        let roles = config.roles.all();
-        for (at, (word, name)) in roles.iter().enumerate() {
-            for (other_word, other) in &roles[..at] {
-                let merged = *other_word != "source" && config.oci_sample.is_some();
-                if name == other && !merged {
-                    let message = if *other_word == "source" {
-                        format!(
-                            "is {name}, the source stream: its failures would be dispatched again without end"
-                        )
-                    } else {
-                        format!(
-                            "roles.{word} and roles.{other_word} are both {name}: give each a stream of its own"
-                        )
-                    };
-                    self.say(
-                        [&format!("roles.{word}"), &format!("roles.{other_word}")],
-                        message,
-                    );
-                }
-            }
-        }
-    }
-
-    fn outcomes(&mut self, config: &Config) {
-        let mut known: Vec<&str> = ROLE_WORDS.to_vec();
-        let roles = config.roles.all();
-        known.push(DELIVERED);
-        known.extend(roles.iter().map(|(_, name)| name.as_str()));
-        known.extend(config.streams.iter().map(|stream| stream.name.as_str()));
-        for (key, value) in &config.outcomes {
-            let path = format!("outcomes.{key}");
-            if outcome_key(key) != Some(key) {
-                let words = CLASSES.iter().chain(&CAUSES).copied();
-                let message = format!(
-                    "is no status, class or cause: give 100 to 599, {}, or one of {}{}",
-                    CLASSES.join(", "),
-                    CAUSES.join(", "),
-                    did_you_mean(key, words)
-                );
-                self.say([&path], message);
-            }
-            if value == config.roles.source.as_str() || value == "source" {
-                let message =
-                    "is the source stream: its failures would be dispatched again without end";
-                self.say([&path], message);
-            } else if key == "default" && value == DELIVERED {
-                let message = "failures of every kind cannot count as delivered; name a stream";
-                self.say([&path], message);
-            } else if !known.contains(&value.as_str()) {
-                let message = format!(
-                    "\"{value}\" is neither delivered nor a role ({}) nor a stream of this configuration{}",
-                    ROLE_WORDS.join(", "),
-                    did_you_mean(
-                        value,
-                        known
-                            .iter()
-                            .copied()
-                            .filter(|name| *name != config.roles.source.as_str())
-                    )
-                );
-                self.say([&path], message);
-            }
-        }
-    }
-
-    fn streams(&mut self, streams: &[StreamSettings]) {
-        let mut names = BTreeMap::new();
-        let mut ocids = BTreeMap::new();
-        for (at, stream) in streams.iter().enumerate() {
-            let path = |key: &str| format!("streams[{at}].{key}");
-            if let Some(first) = names.insert(&stream.name, at) {
-                let message = format!("{} is there already, as streams[{first}]", stream.name);
-                self.say([&path("name")], message);
-            }
-            if let Some(ocid) = &stream.ocid {
-                if ocid.is_empty() || ocid.len() > 255 {
-                    self.say([&path("ocid")], "must have 1 to 255 bytes");
-                } else if let Some(other) = streams
-                    .iter()
-                    .find(|other| other.name != stream.name && other.name.as_str() == ocid)
-                {
-                    let message = format!(
-                        "is the name of another stream, {}: it would never mean this one",
-                        other.name
-                    );
-                    self.say([&path("ocid")], message);
-                } else if let Some(first) = ocids.insert(ocid, at) {
-                    let message =
-                        format!("is that of streams[{first}] too: one id would mean two streams");
-                    self.say([&path("ocid")], message);
-                }
-            }
-        }
-    }
-
-    fn targets(&mut self, targets: &[TargetSettings]) {
-        let mut names = BTreeMap::new();
-        let mut origins = BTreeMap::new();
-        for (at, target) in targets.iter().enumerate() {
-            let path = |key: &str| format!("targets[{at}].{key}");
-            let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            if !(1..=64).contains(&target.name.len()) || !target.name.bytes().all(legal) {
-                let message = format!(
-                    "\"{}\" must have 1 to 64 letters, digits, '-', '_' and '.'",
-                    target.name
-                );
-                self.say([&path("name")], message);
-            } else if let Some(first) = names.insert(&target.name, at) {
-                let message = format!("{} is there already, as targets[{first}]", target.name);
-                self.say([&path("name")], message);
-            }
-            match origin_of(&target.origin) {
-                Err(why) => self.say([&path("origin")], format!("\"{}\" {why}", target.origin)),
-                Ok(origin) => {
-                    let prefix = target.path_prefix.as_deref();
-                    let shown = format!("{origin}{}", prefix.unwrap_or_default());
-                    let message = |first| format!("{shown} is there already, as targets[{first}]");
-                    if let Some(first) = origins.insert(shown.clone(), at) {
-                        self.say([&path("origin")], message(first));
-                    }
-                }
-            }
-            if let Some(prefix) = &target.path_prefix
-                && !is_path_prefix(prefix)
-            {
-                let message = format!(
-                    "\"{prefix}\" is no path prefix: give the beginning of a path as it is sent, with / before it and \
-                     not behind it, such as /orders/v1"
-                );
-                self.say([&path("path_prefix")], message);
-            }
-            if let Some(name) = &target.secret_header
-                && let Err(wrong) = check_secret_header(name)
-            {
-                self.say([&path("secret_header")], wrong);
-            }
-        }
-    }
 }
 
-/// Looks at a filter of log lines. The filter takes any word for the name of a part of the program and shows all of that part,
-/// so a level with a slip in it would pass.
+/// Checks a filter of log lines. The parser takes any word as the name of a module and shows all its lines, so a
+/// misspelt level would pass.
 fn check_level(filter: &str) -> Result<(), String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     const RIGHT: &str =
@@ -479,34 +325,20 @@ fn check_level(filter: &str) -> Result<(), String> {
         return Err(format!("is empty; {RIGHT}"));
     }
     let words = filter.split(',').map(str::trim);
-    // In a filter of spans a comma may stand within brackets, and then the word is no level of its own.
+    // In a filter of spans a comma may stand within brackets, so its words are not checked.
     let mut bare = words.filter(|word| !filter.contains('[') && !word.contains('='));
     let is_level = |word: &&str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     if let Some(word) = bare.find(|word| !word.is_empty() && !is_level(word)) {
         let near = did_you_mean(word, LEVELS);
-        return Err(format!("\"{word}\" is no level{near}; {RIGHT}"));
+        return Err(format!("\"{word}\" is not a level{near}; {RIGHT}"));
     }
     let parsed = tracing_subscriber::EnvFilter::builder().parse(filter);
     match parsed {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("\"{filter}\" is no filter ({error}); {RIGHT}")),
+        Err(error) => Err(format!("\"{filter}\" is not a filter ({error}); {RIGHT}")),
     }
 }
 
 fn as_u64(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-/// Returns whether a path as it is sent can begin so: with whole segments, and nothing that would be written otherwise.
-fn is_path_prefix(text: &str) -> bool {
-    let as_sent = url::Url::parse(&format!("http://a{text}"));
-    let is_as_sent = as_sent
-        .is_ok_and(|url| url.path() == text && url.query().is_none() && url.fragment().is_none());
-    is_as_sent && text.starts_with('/') && !text.ends_with('/') && text.len() <= PREFIX_BYTES_MAX
-}
-
-/// Reads an origin: scheme, host and port, nothing behind them.
-fn origin_of(text: &str) -> Result<Origin, String> {
-    const RIGHT: &str = "give scheme, host and port, such as https://orders.example:8443";
-    Origin::bare(text).map_err(|why| format!("is no origin ({why}); {RIGHT}"))
 }

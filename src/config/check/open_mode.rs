@@ -1,27 +1,28 @@
-//! Settings for callers on other machines. Without users each of these callers would be administrator.
+//! Open mode: settings that let other machines in are refused while there is no user, because every caller would be
+//! administrator.
 
 use url::{Host, Url};
 
 use crate::config::{ConfigErrors, Loaded};
 
-/// Where a gateway that has run before keeps its journal, and its users in there.
+/// The folder of the journal, which also has the users, in a data directory that was used before.
 const JOURNAL: &str = "journal";
 
 const WHY: &str = "but there is no user, and without users every caller is administrator: set SYNCGATE_ADMIN_USER and \
                    SYNCGATE_ADMIN_PASSWORD, or remove it";
 
 impl Loaded {
-    /// Returns whether the gateway may have a user: one that the environment names, or one in a data directory that was
-    /// used before.
+    /// Returns whether the gateway may have a user: from the environment, or in a data directory that was used
+    /// before.
     #[must_use]
     pub fn may_have_users(&self) -> bool {
         self.administrator.is_some() || self.config.data.dir.join(JOURNAL).exists()
     }
 
-    /// Checks that a gateway without users is for this machine alone.
+    /// Checks that a gateway without users serves this machine only.
     ///
     /// # Errors
-    /// Every setting that says otherwise.
+    /// Every setting that lets other machines in.
     pub fn check_open_mode(&self) -> Result<(), ConfigErrors> {
         let server = &self.config.server;
         let mut wrong = Vec::new();
@@ -43,7 +44,7 @@ impl Loaded {
     }
 }
 
-/// Returns whether a host is not this machine by its very name: neither `localhost` nor a loopback address.
+/// Returns whether a host names another machine: it is neither `localhost` nor a loopback address.
 fn is_foreign(host: &str) -> bool {
     match Host::parse(host) {
         Ok(Host::Domain(name)) => name != "localhost" && !name.ends_with(".localhost"),

@@ -1,4 +1,4 @@
-//! What the numbers among the settings may be: one range for each key, both ends included.
+//! Ranges of the numbers among the settings, both ends included.
 
 use std::ops::RangeInclusive;
 
@@ -13,16 +13,17 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// The log stores 32 MiB at once, at most; a record that fits must fit with its cause too, or it could never end.
+/// The log stores at most 32 MiB at once. A record must also fit with the cause of its failure, or it could never be
+/// settled.
 pub(in crate::config) const RECORD_BYTES_MAX: u64 = 31 * MIB;
-/// A key's length has two bytes in the log.
+/// The log stores the length of a key in two bytes.
 const KEY_BYTES_MAX: u64 = 65_535;
-/// More than a hundred years; 0 is for ever.
+/// More than a hundred years; 0 keeps records for ever.
 const RETENTION_HOURS_MAX: u64 = 1_000_000;
-/// Calls in a second.
+/// Calls per second.
 const RATE_MAX: u64 = 100_000;
 
-/// Key, least and greatest value. A section that is a list has one line for all its elements.
+/// Key, least and greatest value. A list of tables has one line for all its elements.
 const RANGES: [(&str, u64, u64); 54] = [
     ("server.connections_max", 1, 1_000_000),
     ("server.request_timeout_ms", 10, HOUR_MS),
@@ -80,14 +81,14 @@ const RANGES: [(&str, u64, u64); 54] = [
     ("targets.attempt_timeout_ms", 1, HOUR_MS),
 ];
 
-/// Returns the range of a key; `None` if any number will do.
+/// Returns the range of a key; `None` if any number is legal.
 pub(in crate::config) fn range_of(section: &str, key: &str) -> Option<RangeInclusive<u64>> {
     let is_it = |of: &str| of.split_once('.') == Some((section, key));
     let found = RANGES.iter().find(|(of, ..)| is_it(of));
     found.map(|(_, least, most)| *least..=*most)
 }
 
-/// Returns every number that is out of its range: its key, and what would be right.
+/// Returns every number that is out of its range: its key, and the legal range.
 pub(in crate::config) fn out_of_range(config: &Config) -> Vec<(String, String)> {
     let values = Table::try_from(config).expect("what was read from TOML can be written as TOML");
     let mut wrong = Vec::new();

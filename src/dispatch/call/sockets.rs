@@ -15,15 +15,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::model::target::Origin;
-
-/// A target that has one gets another while it has less than this part of the free ones.
-const FREE_PART: usize = 8;
-
-/// Returns how many one target gets if no other has any.
-pub(crate) fn most_of_one(max: usize) -> usize {
-    (max / (FREE_PART + 1)).max(1)
-}
+use crate::{model::target::Origin, runtime::descriptors::FREE_PART};
 
 /// Descriptors for calls. Clones share them.
 #[derive(Clone, Debug)]
@@ -180,6 +172,7 @@ mod tests {
 
     use super::*;
     use crate::dispatch::tests::stub::within;
+    use crate::runtime::descriptors::most_of_one;
 
     fn target(number: usize) -> Origin {
         Origin::bare(&format!("http://target-{number}:80")).unwrap()

@@ -1,7 +1,7 @@
-//! One cursor: where it stands, and who has it.
+//! One cursor: its position, and the client that holds it.
 //!
-//! A cursor has one client at a time. Each client that takes it gets a number of its own, and what a client with an
-//! earlier number says no longer counts: one that was pushed aside cannot move it any more.
+//! A cursor has one client at a time. Each client that takes it gets a new number. Acknowledgements under an earlier
+//! number are ignored, so a client that lost the cursor cannot move it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,18 +18,19 @@ use crate::{
 
 use super::{Cursors, name::CursorName};
 
-/// Number of whoever puts a cursor somewhere else. No client has it, and none can take it meanwhile.
+/// The holder's number while a request moves a cursor. No client has this number, and no client can take the cursor
+/// meanwhile.
 const MOVER: u64 = 0;
 
 /// Data stream and name.
 pub(super) type Id = (ResourceName, CursorName);
 
-/// Where a cursor stands.
+/// The position of a cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::push) struct At {
-    /// Everything before that place is done.
+    /// Every record before this position is acknowledged.
     pub(in crate::push) position: ClientPosition,
-    /// It was made for a time at which there was nothing yet: what comes before that time is not sent.
+    /// Set if the cursor was made for a time that no record had reached yet: earlier records are not sent.
     pub(in crate::push) waits_for: Option<Timestamp>,
 }
 
@@ -53,7 +54,7 @@ pub(in crate::push) struct State {
     pub(in crate::push) used_at: Timestamp,
     /// Number of the client that has it, or [`MOVER`].
     holder: Option<u64>,
-    /// It was deleted; whoever still has it has nothing.
+    /// The cursor was deleted; a client that still holds it has lost it.
     pub(super) removed: bool,
 }
 
@@ -68,7 +69,7 @@ impl State {
         }
     }
 
-    /// Reads what is stored; `None` if another version has written it.
+    /// Reads the stored form; `None` if it is not one that this version can read.
     pub(super) fn read(stored: &[u8], key: &PositionKey) -> Option<Self> {
         let stored: Stored = serde_json::from_slice(stored).ok()?;
         let position = key.read(&stored.pos).ok().filter(|_| stored.v == 1)?;
@@ -85,7 +86,7 @@ impl State {
         })
     }
 
-    /// Returns what is to be stored.
+    /// Returns the form to store.
     pub(super) fn write(&self, key: &PositionKey) -> Vec<u8> {
         let stored = Stored {
             v: 1,
@@ -97,7 +98,7 @@ impl State {
         serde_json::to_vec(&stored).expect("texts and numbers always encode")
     }
 
-    /// Returns whether a client has it.
+    /// Returns whether a client holds it.
     pub(in crate::push) fn is_held(&self) -> bool {
         self.holder.is_some()
     }
@@ -114,7 +115,7 @@ pub(super) struct Cursor {
 
 /// Another client has the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a client has this cursor; with takeover=true it is let go")]
+#[error("another client holds this cursor; takeover=true disconnects that client")]
 pub struct CursorInUse;
 
 impl Cursor {
@@ -130,7 +131,7 @@ impl Cursor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps clients away while it is put somewhere else.
+    /// Keeps clients away while the cursor is moved by a request.
     pub(super) fn begin_move(&self) -> Result<(), CursorInUse> {
         let mut state = self.state();
         if state.removed || state.is_held() {
@@ -140,7 +141,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Ends that: it has moved, or is where it was.
+    /// Ends the move: `moved` is the new state; `None` leaves the cursor where it was.
     pub(super) fn end_move(&self, moved: Option<State>) {
         let mut state = self.state();
         match moved {
@@ -149,7 +150,7 @@ impl Cursor {
         }
     }
 
-    /// Moves it forward; returns whether that was news. What is at or below its place is none.
+    /// Moves it forward and returns whether it moved. A position at or before its own changes nothing.
     pub(super) fn advance(state: &mut State, position: ClientPosition, now: Timestamp) -> bool {
         let known = &state.at.position;
         let same_life = known.incarnation == position.incarnation;
@@ -165,7 +166,7 @@ impl Cursor {
     }
 }
 
-/// A cursor in the hands of one client, until it is dropped or another one takes it over.
+/// A cursor held by one client, until this is dropped or another client takes it over.
 #[derive(Debug)]
 pub(in crate::push) struct Held {
     cursors: Cursors,
@@ -175,7 +176,7 @@ pub(in crate::push) struct Held {
 }
 
 impl Held {
-    /// Takes a cursor; with `takeover`, from whoever has it. Returns where it stands.
+    /// Takes a cursor and returns its state. With `takeover`, a client that holds it loses it.
     pub(super) fn take(
         cursors: &Cursors,
         cursor: &Arc<Cursor>,
@@ -206,11 +207,11 @@ impl Held {
     /// Returns once another client has taken it.
     pub(in crate::push) async fn taken_over(&mut self) {
         let number = self.number;
-        // The cursor is held here, so its sender is there.
+        // The error of a closed channel cannot occur: `self` holds the cursor, which owns the sender.
         let _changed = self.last.wait_for(|last| *last != number).await;
     }
 
-    /// Takes note of what the client has done; it is durable soon ([`Held::settle`]).
+    /// Records what the client has acknowledged; it is durable soon ([`Held::settle`]).
     pub(in crate::push) fn ack(&self, position: ClientPosition) {
         let now = self.cursors.now();
         let mut state = self.cursor.state();
@@ -221,7 +222,7 @@ impl Held {
         }
     }
 
-    /// Returns once everything that was acknowledged is durable.
+    /// Returns once every acknowledgement so far is durable.
     pub(in crate::push) async fn settle(&self) -> Result<(), crate::storage::CommitError> {
         self.cursors.store().await
     }
@@ -239,7 +240,7 @@ impl Drop for Held {
 }
 
 impl StreamPlace {
-    /// Returns whether all of this place is part of `other`.
+    /// Returns whether `other` has passed everything that this place has passed.
     pub(in crate::push) fn is_within(&self, other: &Self) -> bool {
         let mut next = self.next.iter().zip(0..);
         self.events <= other.events

@@ -1,15 +1,15 @@
 //! Named cursors: how far a client has come, kept for it (`push-decisions.md` §9).
 //!
 //! ```text
-//! push/cursor/STREAM/NAME   JSON: the position up to which all is done, and when it was last used
+//! push/cursor/STREAM/NAME   JSON: the position up to which every record is acknowledged, and when it was last used
 //! ```
 //!
-//! All lie in memory. What clients acknowledge is stored [`STORE_AFTER`] later, of all cursors in one commit, so a
-//! thousand clients cost as many syncs as one. A crash takes that much back: what was not stored comes again.
+//! All cursors lie in memory. One commit stores the acknowledgements of all cursors, [`STORE_AFTER`] after the first of
+//! them, so a thousand clients cost as many syncs as one. A crash loses the acknowledgements of that time: the client gets
+//! those records again.
 
 mod cursor;
 mod name;
-pub(super) mod tended;
 #[cfg(test)]
 mod tests;
 
@@ -46,7 +46,7 @@ pub use name::{CursorName, CursorNameInvalid};
 const CURSORS: &str = "push/cursor/";
 /// Cursors of all data streams: each costs its position in memory, 200 bytes or, with 256 partitions, 4 KiB.
 pub(super) const LEN_MAX: usize = 4096;
-/// How long an acknowledgement waits for others to be stored with; `push-decisions.md` allows 100 ms in all.
+/// How long an acknowledgement waits so that one commit stores many; `push-decisions.md` allows 100 ms in all.
 const STORE_AFTER: Duration = Duration::from_millis(40);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -62,7 +62,7 @@ struct Inner {
     tasks: Tasks,
     known: Mutex<BTreeMap<Id, Arc<Cursor>>>,
     unstored: Mutex<Unstored>,
-    /// Held by whoever makes, stores or removes one: state and memory change in the same order.
+    /// Locked to make, store or remove a cursor, so that stored state and memory change in the same order.
     changes: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -70,32 +70,32 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Unstored {
     ids: BTreeSet<Id>,
-    /// A task will look after them.
+    /// A task that will store them is scheduled.
     is_scheduled: bool,
 }
 
 /// Why a cursor is not made, moved or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CursorError {
-    /// There is none of that name.
+    /// There is no cursor with that name.
     #[error("there is no cursor of that name")]
     Unknown,
-    /// A client has it.
+    /// A client holds it.
     #[error(transparent)]
     InUse(#[from] CursorInUse),
-    /// There are as many as there may be.
+    /// There are [`LEN_MAX`] cursors.
     #[error("there are {LEN_MAX} cursors, which is the most; delete one first")]
     TooMany,
-    /// The log does not take it.
+    /// The log refused the change.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
 
 impl Cursors {
-    /// Reads what is stored.
+    /// Reads the stored cursors.
     ///
     /// # Errors
-    /// The name of the value that cannot be read.
+    /// The name of the cursor that cannot be read.
     pub(super) async fn open(
         streams: Streams,
         clock: Clock,
@@ -140,7 +140,7 @@ impl Cursors {
         all.collect()
     }
 
-    /// Returns where a cursor stands.
+    /// Returns the state of a cursor.
     pub(super) fn get(&self, stream: &ResourceName, name: &CursorName) -> Option<State> {
         let cursor = self.find(stream, name)?;
         let state = cursor.state().clone();
@@ -156,12 +156,12 @@ impl Cursors {
     ) -> Result<(Held, At), CursorError> {
         let cursor = self.find(stream, name).ok_or(CursorError::Unknown)?;
         let (held, at) = Held::take(self, &cursor, takeover, self.now())?;
-        // Unused for long is what nobody came for.
+        // `used_at` has changed.
         self.store_soon(&cursor.id);
         Ok((held, at))
     }
 
-    /// Makes a cursor, durably; one that is there stays as it is.
+    /// Makes a cursor, durably; an existing one stays as it is.
     pub(super) async fn make(
         &self,
         stream: &ResourceName,
@@ -186,7 +186,7 @@ impl Cursors {
         .await
     }
 
-    /// Puts a cursor somewhere else, durably; one that is not there is made.
+    /// Moves a cursor anywhere, durably; one that does not exist is made.
     pub(super) async fn put(
         &self,
         stream: &ResourceName,
@@ -210,7 +210,7 @@ impl Cursors {
         .await
     }
 
-    /// Moves a cursor forward for a client that has no other way to say it, durably.
+    /// Moves a cursor forward, durably, for a client that cannot acknowledge on its connection.
     pub(super) async fn ack(
         &self,
         stream: &ResourceName,
@@ -247,12 +247,12 @@ impl Cursors {
         .await
     }
 
-    /// Prepares the removal of all cursors of a data stream, whoever has them.
+    /// Prepares the removal of all cursors of a data stream, also of those that clients hold.
     pub(super) async fn removal_of(&self, stream: &ResourceName) -> Removal {
         self.removal(self.of(stream), |_| true).await
     }
 
-    /// Removes what nobody has used for so long, now and then, until `stop` fires.
+    /// Removes cursors that were unused for `unused_max`, at intervals, until `stop` fires.
     pub(super) async fn sweep(self, unused_max: Duration, stop: CancellationToken) {
         let mut looked = (Instant::now(), self.now());
         loop {
@@ -262,7 +262,7 @@ impl Cursors {
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
             }
             let now = (Instant::now(), self.now());
-            // A clock that was put forward says nothing about how long a cursor was not used.
+            // A clock that was set forward does not age cursors.
             let jumped = now.1.since(looked.1).saturating_sub(now.0 - looked.0);
             looked = now;
             if jumped > SWEEP_EVERY {
@@ -275,7 +275,7 @@ impl Cursors {
             let cursors = self.clone();
             let swept = self.whole(async move { cursors.remove_unused(unused_max).await });
             if let Err(error) = swept.await {
-                tracing::warn!(%error, "unused cursors are removed at the next look");
+                tracing::warn!(%error, "unused cursors could not be removed; the next sweep tries again");
             }
         }
     }
@@ -291,13 +291,13 @@ impl Cursors {
         self.commit(removal.changes()).await?;
         for cursor in &removal.cursors {
             let (data_stream, cursor) = &cursor.id;
-            tracing::info!(%data_stream, %cursor, "a cursor that nobody used was removed");
+            tracing::info!(%data_stream, %cursor, "an unused cursor was removed");
         }
         removal.done();
         Ok(())
     }
 
-    /// Takes those of the cursors out of use that `goes`; they come back unless the removal is done.
+    /// Takes the cursors for which `goes` is true out of use; they come back unless the removal is done.
     async fn removal(&self, cursors: Vec<Arc<Cursor>>, goes: impl Fn(&State) -> bool) -> Removal {
         let one = self.0.changes.clone().lock_owned().await;
         let out = |cursor: &Arc<Cursor>| {
@@ -314,7 +314,7 @@ impl Cursors {
         }
     }
 
-    /// Sees to it that a cursor is stored soon.
+    /// Schedules the storing of a cursor.
     fn store_soon(&self, id: &Id) {
         let mut unstored = self.unstored();
         unstored.ids.insert(id.clone());
@@ -327,12 +327,12 @@ impl Cursors {
             tokio::time::sleep(STORE_AFTER).await;
             cursors.unstored().is_scheduled = false;
             if let Err(error) = cursors.store_all().await {
-                tracing::warn!(%error, "acknowledgements are not stored; they are tried again with the next one");
+                tracing::warn!(%error, "acknowledgements could not be stored; the next acknowledgement stores them too");
             }
         });
     }
 
-    /// Returns once all that was said until now is durable.
+    /// Returns once every acknowledgement so far is durable.
     async fn store(&self) -> Result<(), CommitError> {
         let cursors = self.clone();
         let stored = self.whole(async move { Ok(cursors.store_all().await?) });
@@ -379,7 +379,7 @@ impl Cursors {
         stored.map(|_| ())
     }
 
-    /// Runs a change to its end, also if whoever asked has gone.
+    /// Runs a change to its end, even if the caller has gone.
     async fn whole<T: Send + 'static>(
         &self,
         change: impl Future<Output = Result<T, CursorError>> + Send + 'static,
@@ -413,7 +413,8 @@ impl Cursors {
     }
 }
 
-/// Cursors that are being stored. Those that are left when it is dropped come back: the commit failed, or its task ended.
+/// Cursors that are being stored. Those left when it is dropped are unstored again: the commit failed, or its task
+/// ended.
 struct Taken<'a> {
     cursors: &'a Cursors,
     ids: BTreeSet<Id>,
@@ -426,7 +427,8 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// Cursors on their way out. Nothing else is stored until it is dropped; they come back if it was not done.
+/// Cursors that are being removed. Nothing else is stored until it is dropped; they come back unless
+/// [`Removal::done`] was called.
 #[derive(Debug)]
 pub(super) struct Removal {
     all: Cursors,
@@ -436,7 +438,7 @@ pub(super) struct Removal {
 }
 
 impl Removal {
-    /// Returns what is to be committed.
+    /// Returns the changes to commit.
     pub(super) fn changes(&self) -> Vec<StateChange> {
         let gone = |cursor: &Arc<Cursor>| StateChange {
             key: key(&cursor.id),
@@ -446,7 +448,7 @@ impl Removal {
         self.cursors.iter().map(gone).collect()
     }
 
-    /// Forgets them: the commit was stored.
+    /// Forgets the cursors, after the commit was stored.
     pub(super) fn done(mut self) {
         self.is_done = true;
         let mut known = self.all.known();

@@ -87,7 +87,7 @@ impl Shown {
 
 async fn open(engine: &Arc<Memory>, clock: &Clock, tasks: &Tasks) -> Push {
     let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
-    let settings = Settings::new(&Config::default());
+    let settings = Settings::from(&Config::default());
     let opened = Push::open(streams, clock.clone(), settings, tasks);
     opened.await.unwrap()
 }
@@ -127,7 +127,7 @@ fn pos(push: &Push) -> String {
 }
 
 #[tokio::test]
-async fn only_what_was_sent_on_the_connection_can_be_acknowledged() {
+async fn only_positions_sent_on_the_connection_can_be_acknowledged() {
     let shown = Shown::new().await;
     let all = positions(&mut subscribe(&shown.push, "earliest", false).await, 5).await;
     let mut subscription = subscribe(&shown.push, "earliest", false).await;
@@ -148,7 +148,7 @@ async fn only_what_was_sent_on_the_connection_can_be_acknowledged() {
 }
 
 #[tokio::test]
-async fn what_was_settled_is_there_after_a_restart_and_what_was_not_comes_again() {
+async fn settled_acknowledgements_survive_a_restart_and_others_are_sent_again() {
     let shown = Shown::new().await;
     let mut subscription = subscribe(&shown.push, "earliest", false).await;
     let all = positions(&mut subscription, 5).await;
@@ -193,7 +193,7 @@ async fn positions_of_another_life_are_not_measured_by_those_of_this_one() {
     let foreign = shown.push.0.key.text(&in_life(&all[1], 1));
     assert!(subscription.ack(&foreign).is_err());
     subscription.ack(&all[3]).unwrap();
-    // A lower place in a later life is news for the cursor, and a lower place in the same life is none.
+    // A lower place in a later incarnation moves the cursor; in the same incarnation it does not.
     let (stream, cursor) = ("s1".parse().unwrap(), "c1".parse().unwrap());
     for (ack, stands_at) in [(1, 1), (0, 1), (2, 2)] {
         let acked = in_life(&all[ack], 1);
@@ -204,7 +204,8 @@ async fn positions_of_another_life_are_not_measured_by_those_of_this_one() {
     }
 }
 
-/// Time stands still unless every task waits, so a settle always comes before the store that an ack has scheduled.
+/// The paused clock moves only when every task waits, so a settle always comes before the store that an ack has
+/// scheduled.
 #[tokio::test(start_paused = true)]
 async fn acknowledgements_that_the_log_refused_are_stored_at_the_next_chance() {
     let shown = Shown::new().await;
@@ -221,7 +222,7 @@ async fn acknowledgements_that_the_log_refused_are_stored_at_the_next_chance() {
     subscription.settle().await.unwrap();
     assert_eq!(pos(&shown.reopened().await), all[1]);
 
-    // Nobody waits for it: the next ack of any client takes it along.
+    // No client waits for it: the next acknowledgement of any client stores it too.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (stream, other) = ("s1".parse().unwrap(), "c2".parse().unwrap());
     let at = stored(&shown.push).unwrap().at;
@@ -238,7 +239,7 @@ async fn acknowledgements_that_the_log_refused_are_stored_at_the_next_chance() {
 }
 
 #[tokio::test]
-async fn whoever_was_pushed_aside_moves_nothing_any_more() {
+async fn a_client_that_lost_its_cursor_cannot_move_it() {
     let shown = Shown::new().await;
     let mut first = subscribe(&shown.push, "earliest", false).await;
     let all = positions(&mut first, 4).await;
@@ -279,7 +280,7 @@ async fn a_cursor_waits_for_the_time_it_was_made_for_in_every_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_uses_is_removed_and_a_clock_that_jumps_removes_nothing() {
+async fn unused_cursors_are_removed_and_a_clock_jump_removes_none() {
     let shown = Shown::new().await;
     let held = subscribe(&shown.push, "earliest", false).await;
     let (stream, other) = ("s1".parse().unwrap(), "c2".parse().unwrap());
@@ -290,7 +291,7 @@ async fn what_nobody_uses_is_removed_and_a_clock_that_jumps_removes_nothing() {
         .tasks
         .spawn("sweep", shown.push.clone().sweep(stop.clone()));
     let hour = Duration::from_secs(3600);
-    // Thirty-one days at once: the sweep looks each hour, and this time the clock is far ahead of what has passed.
+    // The clock jumps by thirty-one days. The sweep runs each hour, and far less time has passed.
     tokio::time::sleep(hour / 2).await;
     shown.clock.set(Timestamp(33 * DAY));
     tokio::time::sleep(hour).await;
@@ -331,7 +332,7 @@ async fn cursors_have_a_bound_and_go_with_their_data_stream() {
 }
 
 #[tokio::test]
-async fn a_cursor_keeps_no_record_and_what_is_gone_is_refused_or_a_gap() {
+async fn a_cursor_keeps_no_record_and_missing_records_are_refused_or_a_gap() {
     for (quality, goes_on) in [
         ("exactlyOnce", false),
         ("atLeastOnce", false),

@@ -1,4 +1,4 @@
-//! Documents that come from outside: `PATCH …/yaml` stores one in place of ours.
+//! Documents from outside: `PATCH …/yaml` stores one in place of the generated one.
 
 use std::collections::HashSet;
 
@@ -8,9 +8,8 @@ use crate::json::faults::DEPTH_MAX;
 
 /// Checks that the text is one YAML document with `asyncapi` 3.0.x and exactly one channel.
 ///
-/// It is given to others as it is, so it has nothing that their readers would have to run or unfold: anchors, aliases and
-/// tags of its own are refused, and a name that a mapping has twice. It is read as a list of events, so that no text takes
-/// more memory than it has bytes, by some factor.
+/// The document is served unchanged, so anchors, aliases, private tags and repeated keys are refused: its readers
+/// would have to expand them. The check reads events and builds no tree, so its memory is linear in the text.
 ///
 /// # Errors
 /// What is wrong, with the line where there is one.
@@ -20,7 +19,7 @@ pub fn check_document(text: &str) -> Result<(), String> {
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
             let (line, what) = (error.marker().line(), error.info());
-            format!("this is no YAML: {what} in line {line}")
+            format!("this is not YAML: {what} in line {line}")
         })?;
         let at = |what: &str| Err(format!("{what} in line {}", span.start.line()));
         let (anchor, tag) = match &event {
@@ -42,7 +41,7 @@ pub fn check_document(text: &str) -> Result<(), String> {
         } else if tag.as_deref().is_some_and(|tag| !is_known(tag)) {
             return at("there is a tag");
         }
-        // The member that this is the value of; none if it is a name itself, or an entry.
+        // The member that the next event is the value of; `None` if the event is a name or an element.
         let mut member = None;
         if let Some(Container::Mapping(mapping)) = open.last_mut() {
             member = mapping.member.take();
@@ -90,7 +89,7 @@ pub fn check_document(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What an event is inside of.
+/// The kind of container around an event.
 enum Container {
     Sequence,
     Mapping(Mapping),
@@ -104,7 +103,7 @@ struct Mapping {
     is_channels: bool,
 }
 
-/// Returns whether the tag is one that every reader has.
+/// Returns whether the tag is one of YAML's own.
 fn is_known(tag: &Tag) -> bool {
     let known = ["str", "int", "float", "bool", "null", "map", "seq"];
     tag.is_yaml_core_schema() && known.contains(&&*tag.suffix)

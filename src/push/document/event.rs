@@ -4,8 +4,8 @@ use crate::push::json::Json;
 
 /// Returns the schema of the event around a record.
 ///
-/// `kinds` are the words of its type; `subject` is the schema of the attribute, if it can be there; data records have a
-/// time, and can have the two attributes of the record that they come from.
+/// `kinds` are the words of its type. `subject` is the schema of the attribute, if events have it. Data records have
+/// a time, and may have both attributes of their record.
 pub(super) fn schema(
     prefix: &str,
     kinds: &[&str],

@@ -1,7 +1,7 @@
-//! The AsyncAPI 3.0 document of one data stream, and of all of them: where to connect, and what records look like.
+//! The AsyncAPI 3.0 document of one data stream, or of all: where to connect, and the form of the records.
 //!
-//! Its form is what generators of clients need (`data-streams.md` §5.3): one channel, one operation that receives, one
-//! query property, the whole path in the address.
+//! Generators of clients need this form (`data-streams.md` §5.3): one channel, one operation that receives, one query
+//! property, the whole path in the address.
 
 mod check;
 mod event;
@@ -20,22 +20,22 @@ use super::{
     schema::Schemas,
 };
 
-/// Where the server is, as clients see it.
+/// The address of the server, as clients see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'a> {
-    /// How they speak to it.
+    /// The protocol that clients use.
     pub protocol: Protocol,
-    /// Host, and port if it is not the protocol's: that of `public_url`, else the request's.
+    /// Host, and port unless it is the protocol's default: from `public_url`, else from the request.
     pub host: &'a str,
-    /// What a proxy puts before each path, without a slash at the end; mostly empty.
+    /// The path that a proxy adds in front, without a slash at the end; usually empty.
     pub base_path: &'a str,
-    /// What types of events begin with.
+    /// Prefix of the types of events.
     pub event_prefix: &'a str,
     /// Clients need the name and password of a user.
     pub needs_login: bool,
 }
 
-/// How clients speak to the server.
+/// Protocol between client and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// WebSocket over TCP.
@@ -44,18 +44,18 @@ pub enum Protocol {
     Wss,
 }
 
-/// A data stream of a document.
+/// A data stream in a document.
 #[derive(Clone, Copy, Debug)]
 pub struct Listed<'a> {
     /// Its name.
     pub name: &'a ResourceName,
-    /// What it is.
+    /// Its configuration.
     pub resource: &'a Resource,
     /// The append table of its stream.
     pub append: &'a ObjectName,
 }
 
-/// Where the path of a data stream stands in its document.
+/// Where a document names the path of a data stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layout {
     /// In the channel's address.
@@ -109,7 +109,7 @@ pub fn of_all(server: &Server<'_>, all: &[Listed<'_>]) -> String {
     document(server, about, None, parts.collect())
 }
 
-/// What a document has of a data stream.
+/// The parts of a document that describe one data stream.
 struct Part {
     key: String,
     address: String,
@@ -248,7 +248,7 @@ fn reference(path: &[&str]) -> Json {
     Json::object([("$ref", (&*format!("#/{}", path.join("/"))).into())])
 }
 
-/// Returns the schema of a frame: an array of what is really sent.
+/// Returns the schema of a frame, which is an array of the records that are really sent.
 pub(super) fn payload(server: &Server<'_>, listed: &Listed<'_>) -> Json {
     let (resource, encoding) = (listed.resource, &listed.resource.encoding);
     let schemas = Schemas::of(resource, listed.append);
@@ -278,7 +278,8 @@ pub(super) fn payload(server: &Server<'_>, listed: &Listed<'_>) -> Json {
     if encoding.include_json_schema_record {
         records.push(event(&["schema"], None, false, schema_record()));
     }
-    // A record fits one of them alone if it says what it is; else it may fit several, which oneOf forbids.
+    // `oneOf` needs records that fit exactly one schema, so each record must name its kind; otherwise `anyOf` is
+    // used.
     let says = |field| encoding.meta_fields.name(field).is_some();
     let is_told_apart = resource.cloud_events_format
         || says(MetaField::OpType) && (says(MetaField::QualifiedTable) || schemas.dml.len() == 1);

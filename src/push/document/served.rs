@@ -1,11 +1,11 @@
-//! The AsyncAPI documents that we serve, for readers that reach us somewhere, and warnings beside configurations.
+//! The AsyncAPI documents for a reader, and warnings about configurations.
 
 use super::{Layout, Listed, Protocol, Server};
 use crate::push::{
     data_stream::DataStream, document, registry::Push, resource::ObjectName, settings::Settings,
 };
 
-/// How the reader of a document reaches us.
+/// The address under which the reader of a document reaches the gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Reached<'a> {
     /// The address, as in `https://sync.example`.
@@ -15,7 +15,7 @@ pub struct Reached<'a> {
 }
 
 impl Push {
-    /// Returns the document that we make for a data stream.
+    /// Returns the generated document of a data stream.
     #[must_use]
     pub fn document_of(&self, stream: &DataStream, at: &Reached<'_>, layout: Layout) -> String {
         let settings = self.settings();
@@ -42,7 +42,7 @@ impl Push {
         document::of_all(&server(at, settings), &Vec::from_iter(listed))
     }
 
-    /// Returns what somebody should look at: what is most likely not meant in a configuration, and records that broke it.
+    /// Returns warnings: settings that are probably not meant, and records that broke the configuration.
     #[must_use]
     pub fn warnings(&self, stream: &DataStream) -> Vec<String> {
         let append = self.append_table(stream);
@@ -56,14 +56,14 @@ impl Push {
         let settings = self.settings();
         let trail = &stream.resource.trail;
         let log = self.trail(trail).map(|log| log.name.clone());
-        // The stream may be gone; then its name is all that is left of it.
+        // The stream may have been deleted; its name is still known.
         let log = log.or_else(|| settings.trails.get(trail).cloned());
         let log = log.or_else(|| trail.parse().ok());
         settings.append_table(log.as_ref())
     }
 }
 
-/// Returns the server as a reader reaches it.
+/// Returns the server under the reader's address.
 fn server<'a>(at: &Reached<'a>, settings: &'a Settings) -> Server<'a> {
     let (protocol, host) = match at.base.split_once("://") {
         Some(("https", host)) => (Protocol::Wss, host),

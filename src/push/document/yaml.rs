@@ -5,7 +5,8 @@ use crate::push::{
     resource::Scalar,
 };
 
-/// A key that is longer, in bytes, is written in the form that has no bound (YAML 1.2 §8.2.2 has 1024 characters).
+/// Longer keys, in bytes, are written in the explicit form, because YAML 1.2 §8.2.2 bounds the other one at 1024
+/// characters.
 const KEY_BYTES_MAX: usize = 1000;
 
 /// Returns the text, with a line break at its end.
@@ -15,7 +16,7 @@ pub(super) fn text(json: &Json) -> String {
     text
 }
 
-/// Writes what stands on lines of its own; the first line's indent is left out.
+/// Writes a value on lines of its own, without the first line's indent.
 fn block(json: &Json, indent: usize, to: &mut String) {
     match json {
         Json::Object(members) if !members.is_empty() => {
@@ -80,9 +81,9 @@ fn start_line(n: usize, indent: usize, to: &mut String) {
     }
 }
 
-/// Returns a string as it is where no reader of YAML, old or new, takes it for something else, and in quotes anywhere else.
+/// Returns a string plain if every YAML reader, old or new, reads it as that string; otherwise in quotes.
 fn quoted(text: &str) -> String {
-    // What YAML 1.1 takes for a truth value or for nothing.
+    // YAML 1.1 reads these as a truth value or as null.
     const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_/.-".contains(&byte);
     let first = |c: char| c.is_ascii_alphabetic() || c == '/';

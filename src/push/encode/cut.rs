@@ -9,16 +9,16 @@ use super::{json, meta::name, view::Name, write::Written};
 const COLUMNS: &[u8] = br#"{"columns":["#;
 const BYTES: &[u8] = br#"],"bytes":"#;
 
-/// What was cut of one record.
+/// The cuts of one record.
 #[derive(Debug)]
 pub(super) struct Cuts {
-    /// Names as strings of JSON, each with a comma before it.
+    /// Names of the cut columns as JSON strings, each after a comma.
     names: Vec<u8>,
-    /// By column: whether its name is among them.
+    /// By column: whether `names` has it.
     named: Vec<bool>,
-    /// Bytes that the values were made shorter by; less than nothing, where a text is longer than its object.
+    /// Bytes that the cuts have saved; negative where the text of an object is longer than the object.
     saved: i64,
-    /// Columns that can be made shorter, by the bytes that their values have; made when the first one is wanted.
+    /// Columns that can be cut, by the bytes of their values; made by the first call that needs it.
     largest: Option<BinaryHeap<(usize, usize)>>,
 }
 
@@ -32,7 +32,7 @@ impl Cuts {
             largest: None,
         };
         for (number, column) in columns.iter_mut().enumerate() {
-            // What is written is never shorter than what it stands for.
+            // An encoded value is never shorter than its text.
             let long = column.value.first() == Some(&b'"') && column.value.len() - 2 > bytes_max;
             let text = long.then(|| json::unquoted_lossy(&column.value)).flatten();
             let Some(text) = text.filter(|text| text.len() > bytes_max) else {
@@ -50,11 +50,11 @@ impl Cuts {
         self.names.is_empty()
     }
 
-    /// Returns how many bytes a record has that had `whole` bytes before it was cut.
+    /// Returns the bytes of a record after the cuts, if it had `whole` bytes before.
     pub(super) fn bytes_of(&self, whole: usize) -> usize {
         let mut told = Vec::new();
         if !self.is_empty() {
-            // The names are not copied to be counted.
+            // The length of the names is known, so they are not copied.
             head(&mut told);
             tail(whole, &mut told);
         }
@@ -63,10 +63,10 @@ impl Cuts {
         usize::try_from(left).unwrap_or(0)
     }
 
-    /// Makes the column with most bytes shorter by `excess`, or as short as it gets; false if there is none.
+    /// Cuts the column with most bytes by `excess`, or as far as possible; false if there is none.
     ///
-    /// An object or array becomes its text first. A number stays whole: a part of it would be another one. `name_len`
-    /// says how many bytes go with a column that is left out.
+    /// An object or array becomes its text first. A number is never cut, because part of a number is another number.
+    /// `name_len` returns the bytes that a left-out column saves with its name.
     pub(super) fn cut_largest(
         &mut self,
         columns: &mut [Written<'_>],
@@ -109,7 +109,7 @@ impl Cuts {
         true
     }
 
-    /// Appends what is said of it: the member `truncated`.
+    /// Appends the member `truncated`, which names the cuts.
     pub(super) fn write(&self, whole: usize, out: &mut Vec<u8>) {
         head(out);
         out.extend_from_slice(self.names.get(1..).unwrap_or_default());
@@ -138,13 +138,13 @@ fn tail(whole: usize, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Returns the bytes of a value that can be made shorter.
+/// Returns how many bytes of a value can be cut.
 fn cuttable(column: &Written<'_>) -> Option<usize> {
     let can_be = matches!(column.value.first(), Some(b'"' | b'{' | b'['));
     (can_be && column.value.len() > 2).then_some(column.value.len())
 }
 
-/// Bytes that a character has in a string of JSON.
+/// Returns the bytes of a character in a JSON string.
 fn escaped_len(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' => 2,

@@ -10,15 +10,15 @@ use crate::{
 
 use super::{Op, json, write::Facts};
 
-/// What comes behind the record.
+/// The end of an event, after the record.
 pub(super) const END: &[u8] = b"}";
 
-/// Writes the events of one data stream.
+/// Writes the CloudEvents of one data stream.
 #[derive(Debug)]
 pub(super) struct Events {
     /// Up to the kind: `{"specversion":"1.0","type":"PREFIX.`
     begin: Vec<u8>,
-    /// From behind the kind to the id.
+    /// The text between kind and id.
     source: Vec<u8>,
 }
 
@@ -48,7 +48,7 @@ impl Events {
         }
     }
 
-    /// Writes all that comes before a data record.
+    /// Writes the text of an event before its data record.
     pub(super) fn begin_data(
         &self,
         op: Op,
@@ -75,7 +75,7 @@ impl Events {
         out.extend_from_slice(br#","data":"#);
     }
 
-    /// Returns the event of a schema or metadata record.
+    /// Returns the event around a schema or metadata record.
     pub(super) fn around(&self, record: &PreambleRecord) -> Vec<u8> {
         let digest = digest::digest(&digest::SHA256, &record.json);
         let id = format!("sha256-{}", HEXLOWER.encode(&digest.as_ref()[..16]));
@@ -94,7 +94,7 @@ impl Events {
     }
 }
 
-/// Returns what the type of an event says of a data record.
+/// Returns the kind of a data record, for the type of its event.
 fn kind(op: Op) -> &'static str {
     match op {
         Op::Insert => "insert",

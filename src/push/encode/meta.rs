@@ -1,4 +1,4 @@
-//! The metadata members of records: what is the same in all of them is one text.
+//! The metadata members of records; their constant parts are written once, when the encoder is made.
 
 use crate::{
     push::{
@@ -14,18 +14,18 @@ use super::{
     write::{Facts, Xid},
 };
 
-/// Writes the metadata members that are on, and the static fields behind them; each behind a comma.
+/// Writes the metadata members that are on, then the static fields, each after a comma.
 #[derive(Debug)]
 pub(super) struct Meta {
-    /// The members whose values differ, each with the text before its value: names, quotes, and the others' values.
+    /// The members whose values differ, each with the constant text before its value.
     members: Vec<(Vec<u8>, MetaField)>,
-    /// The text behind the last of them.
+    /// The constant text after the last of them.
     end: Vec<u8>,
-    /// Words of `op_type`, as strings of JSON.
+    /// The words of `op_type`, as JSON strings.
     labels: [String; 6],
 }
 
-/// What is said of a table, as JSON.
+/// The constant metadata of a table, as JSON.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: ObjectName,
@@ -144,7 +144,7 @@ impl Meta {
                     push_headers(facts, out);
                     continue;
                 }
-                // They are part of the texts.
+                // These members are constant, so they are part of the texts.
                 MetaField::OpSeqno | MetaField::TransInd => continue,
             };
             out.extend_from_slice(text.as_bytes());
@@ -172,7 +172,7 @@ pub(super) fn name(name: &str, out: &mut Vec<u8>) {
     out.push(b':');
 }
 
-/// Returns what [`name`] appends.
+/// Returns the text that [`name`] appends.
 pub(super) fn named(of: &str) -> Vec<u8> {
     let mut named = Vec::new();
     name(of, &mut named);

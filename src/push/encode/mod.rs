@@ -1,12 +1,11 @@
-//! Records as JSON: what a record becomes under a resource's view, whether its rules let it through, and how it is
-//! written.
+//! Records as JSON: the row or change that the view makes of a record, the rules that let it through, and its text.
 //!
 //! ```text
 //! record ──view──► change of a row ──rules──► write (meta, images, cuts) ──► event, if the resource has CloudEvents
 //! ```
 //!
-//! Each record of each frame goes this way, so what is the same for all is written once, when the encoder is made, and
-//! what is needed for one only for a moment lies in memory that the next one uses again ([`Scratch`]).
+//! Every record of every frame takes this path. So text that is the same for all records is made once, with the
+//! encoder, and memory for one record is reused for the next ([`Scratch`]).
 
 mod cut;
 mod event;
@@ -59,7 +58,7 @@ pub(super) struct Encoder {
     events: Option<Events>,
 }
 
-/// What is needed for one record only for a moment; whoever encodes many keeps it.
+/// Memory for encoding one record, reused for the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     told: Told,
@@ -68,17 +67,17 @@ pub(super) struct Scratch {
     pos: Vec<u8>,
 }
 
-/// What is said of a record beside its row, as text.
+/// Texts about a record beside its row.
 #[derive(Debug, Default)]
 struct Told {
     stamps: Stamps,
-    /// Those of the partition of the record before.
+    /// The message ids of the partition of the record before.
     ids: Option<MessageIds>,
     stamp: Vec<u8>,
     message_id: Vec<u8>,
 }
 
-/// Words of `op_type`.
+/// The words of `op_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
     Insert,
@@ -90,7 +89,7 @@ pub(super) enum Op {
 }
 
 impl Op {
-    /// Every one; its place is its number.
+    /// All of them, in the order of their numbers.
     const ALL: [Self; 6] = [
         Self::Insert,
         Self::Update,
@@ -147,7 +146,7 @@ impl Encoder {
         if !self.write(change, facts, made, out)
             && let Some((partition, record)) = facts.record
         {
-            // With more columns than can be cut it is shown as the row that the log has of it.
+            // A record with too many columns to cut is shown as a row of the append table.
             let mut viewed = Viewed::default();
             let row = self.viewer.append(partition, record, facts, &mut viewed);
             self.write(&row, facts, made, out);
@@ -155,7 +154,7 @@ impl Encoder {
         Encoded::Taken
     }
 
-    /// Writes a change; false, and nothing, if it cannot be cut to the size that a record may have.
+    /// Writes a change; false, with nothing written, if it cannot be cut to the greatest record size.
     fn write(&self, change: &Change<'_>, facts: &Facts<'_>, pos: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(events) = &self.events else {
             return self.writer.write(change, facts, pos, 0, out);
@@ -163,7 +162,7 @@ impl Encoder {
         let start = out.len();
         let table = self.writer.table(change.table);
         events.begin_data(change.op, table.as_str(), facts, pos, out);
-        // What is around the record counts for its size.
+        // The event around the record counts for its size.
         let around = out.len() - start + event::END.len();
         let fits = self.writer.write(change, facts, pos, around, out);
         match fits {
@@ -305,9 +304,9 @@ impl Told {
         self.stamps.write(time, &mut self.stamp);
     }
 
-    /// Returns the facts of a control event, which are part of those of a record.
+    /// Returns the facts of a control event; a record has more.
     fn facts(&self, time: Timestamp, now: Timestamp, xid: Xid) -> Facts<'_> {
-        // Both were written from text.
+        // Both were made from text.
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
         Facts {
             time,

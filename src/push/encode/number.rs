@@ -1,14 +1,14 @@
-//! Numbers compared by their digits: nothing is rounded, and no exponent is too large.
+//! Numbers compared by their digits, without rounding and without a greatest exponent.
 
 use std::cmp::Ordering;
 
-/// A legal JSON number by its value: equal for all texts of one number, and in the order of numbers. Reading it takes time
-/// linear in the text, comparing it time linear in the shorter of the two.
+/// The value of a legal JSON number: equal for all texts of one number, and ordered as numbers. Reading is linear in
+/// the text; comparing is linear in the shorter text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Number {
     /// -1, 0 or 1.
     sign: i8,
-    /// The number is 0.`digits` times ten to this; zero for zero.
+    /// The number is 0.`digits` times ten to this power; zero for zero.
     exponent: Exponent,
     /// Without zeros at either end; empty for zero.
     digits: Vec<u8>,
@@ -54,7 +54,8 @@ impl Number {
 
 impl Ord for Number {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Digits are behind the point, so a number with more of the same ones is the greater one.
+        // Digits stand after the decimal point, so of two numbers with a common start the one with more digits is
+        // greater.
         let magnitude = |left: &Self, right: &Self| {
             let by_exponent = left.exponent.cmp(&right.exponent);
             by_exponent.then_with(|| left.digits.cmp(&right.digits))
@@ -90,7 +91,7 @@ struct Exponent {
 }
 
 impl Exponent {
-    /// Reads a text of a sign, if there is one, and digits, and adds `shift`.
+    /// Reads an optional sign and digits, and adds `shift`.
     fn read(text: &[u8], shift: i64) -> Self {
         let (is_negative, text) = match text {
             [b'-', text @ ..] => (true, text),
@@ -98,7 +99,7 @@ impl Exponent {
             text => (false, text),
         };
         let digits = without_zeros(text);
-        // Short ones by the machine's numbers: 18 digits and a length fit into an i64 each.
+        // Short texts use machine integers: 18 digits and a length fit into an i64 each.
         let short = match digits {
             [] => Some(0),
             _ if digits.len() <= 18 => std::str::from_utf8(digits)
@@ -120,7 +121,7 @@ impl Exponent {
                 },
             };
         }
-        // 10^18 and more: a length cannot turn its sign round.
+        // The exponent is 10^18 or more, so adding a length cannot change its sign.
         let mut digits = digits.to_vec();
         let mut carry = if is_negative {
             0 - i128::from(shift)

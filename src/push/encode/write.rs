@@ -1,4 +1,4 @@
-//! How a change is written: metadata, static fields, images, and what was cut.
+//! Writes a change: metadata, static fields, images, and the list of cuts.
 
 use std::borrow::Cow;
 
@@ -19,27 +19,27 @@ use super::{
     view::{Change, Column, Name},
 };
 
-/// Cuts of one record, at most: one that needs more has so many columns that it is shown otherwise.
+/// Cuts of one record, at most; a record that needs more is shown as a row of the append table.
 const CUTS_MAX: usize = 64;
-/// Each at the place of its number.
+/// All images, in the order of their numbers.
 const IMAGES: [Image; 2] = [Image::Before, Image::After];
 
-/// What is known of a record beside its row.
+/// Facts about a record beside its row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
-    /// When it was stored.
+    /// When the record was stored.
     pub(super) time: Timestamp,
-    /// The same as it is shown.
+    /// The same as text.
     pub(super) stamp: &'a str,
-    /// When it is written here.
+    /// When the record is encoded.
     pub(super) now: Timestamp,
     pub(super) xid: Xid,
-    /// Absent for a control event.
+    /// The record; `None` for a control event.
     pub(super) record: Option<(Partition, &'a StoredRecord)>,
     pub(super) message_id: &'a str,
 }
 
-/// What groups operations; here each is alone.
+/// The transaction id; each operation is a transaction of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Xid {
     Record(Partition, Offset),
@@ -58,7 +58,7 @@ pub(super) struct Writer {
     append: [Vec<u8>; AppendColumn::ALL.len()],
 }
 
-/// A column as it is written.
+/// A column with its encoded value.
 #[derive(Clone, Debug)]
 pub(super) struct Written<'a> {
     /// Its name in the table.
@@ -68,7 +68,7 @@ pub(super) struct Written<'a> {
 }
 
 impl Written<'_> {
-    /// Returns whether it is sent whole or not at all, as the schema knows no text of it.
+    /// Returns whether the column is sent whole or left out, because its schema allows no text in place of the value.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.name, Name::Append(AppendColumn::Headers))
     }
@@ -91,7 +91,7 @@ impl Writer {
         }
     }
 
-    /// Returns how many tables there are.
+    /// Returns the number of tables.
     pub(super) fn tables_len(&self) -> usize {
         self.tables.len()
     }
@@ -101,10 +101,10 @@ impl Writer {
         &self.tables[number].name
     }
 
-    /// Appends a change, cut to the size that a record may have with `around` bytes beside it in its frame.
+    /// Appends a change, cut so that it fits into a frame together with `around` bytes.
     ///
-    /// Returns false, and leaves `out` as it was, if it cannot be cut so far. A row of the append table is written in any
-    /// case: what is then too large is its metadata and static fields, of which nothing is left out.
+    /// Returns false, and leaves `out` unchanged, if it cannot be cut enough. A row of the append table is always
+    /// written: if it is too large, its metadata and static fields are, and these are never cut.
     pub(super) fn write(
         &self,
         change: &Change<'_>,
@@ -118,7 +118,7 @@ impl Writer {
         let lob_max = usize::try_from(self.encoding.max_lob_size).unwrap_or(usize::MAX);
         // The brackets of the frame count too.
         let size = |out: &Vec<u8>| out.len() - start + around + 2;
-        // What is written is never shorter than what it stands for.
+        // An encoded value is never shorter than its text.
         let has_lob = change.columns.iter().any(|c| c.value.len() > lob_max);
         self.render(change, facts, pos, self.columns(change), None, out);
         let whole = size(out);
@@ -131,7 +131,8 @@ impl Writer {
             return true;
         }
         for _ in 0..CUTS_MAX {
-            // What is left is known without writing it: a record with many columns is not written for each of its cuts.
+            // The size after a cut is calculated, because writing a record with many columns after each cut would be
+            // quadratic.
             let excess = cuts.bytes_of(whole).saturating_sub(bytes_max);
             if excess == 0 {
                 break;
@@ -153,7 +154,7 @@ impl Writer {
         fits
     }
 
-    /// Returns how many bytes a column's name takes, with comma, quotes and colon.
+    /// Returns the bytes of a column's name with comma, quotes and colon.
     fn name_len(&self, image: Image, column: &Name<'_>) -> usize {
         match column {
             Name::Append(column) => self.append[*column as usize].len(),
@@ -223,7 +224,7 @@ impl Writer {
     }
 }
 
-/// Returns the columns that are left.
+/// Returns the columns that are left after the cuts.
 fn borrowed<'a>(columns: &'a [Written<'_>]) -> impl Iterator<Item = Written<'a>> {
     let kept = columns.iter().filter(|column| !column.value.is_empty());
     kept.map(|column| Written {
@@ -232,7 +233,7 @@ fn borrowed<'a>(columns: &'a [Written<'_>]) -> impl Iterator<Item = Written<'a>>
     })
 }
 
-/// Ends the object whose members begin at `start`, each with a comma before it: the first becomes a brace.
+/// Closes the object whose members begin at `start`, each after a comma: the first comma becomes a brace.
 fn close(start: usize, out: &mut Vec<u8>) {
     match out.get_mut(start) {
         Some(comma) => *comma = b'{',

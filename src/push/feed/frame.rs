@@ -1,22 +1,22 @@
-//! A frame: a JSON array of records, with the few bytes that a WebSocket puts before it.
+//! A frame: a JSON array of records, with the WebSocket header in front of it.
 //!
-//! A server does not mask what it sends (RFC 6455 §5.1), so these bytes too are the same for every client.
+//! A server does not mask its messages (RFC 6455 §5.1), so the header too is the same for every client.
 
 use bytes::Bytes;
 
 use crate::push::position::StreamPlace;
 
-/// The longest head of a message.
+/// The longest WebSocket header.
 const HEAD_LEN_MAX: usize = 10;
-/// The last frame of a message that is text.
+/// First header byte: final fragment of a text message.
 const TEXT: u8 = 0x81;
 
-/// A frame, to be sent as it stands.
+/// A frame, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Frame {
     wire: Bytes,
     head_len: usize,
-    /// Where each record ends in the text; what is between them is a comma.
+    /// Where each record ends in the text; a comma follows each but the last.
     record_ends: Vec<usize>,
     last_pos: Option<String>,
     behind: StreamPlace,
@@ -26,26 +26,26 @@ pub struct Frame {
 /// Why a frame ends where it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::push) enum Ends {
-    /// It has all that was there.
+    /// It holds every record that there was.
     WithTheLog,
-    /// It was full, or took its time.
+    /// It was full, or its time was over.
     Before,
 }
 
 impl Frame {
-    /// Returns the message as a WebSocket carries it.
+    /// Returns the message with its WebSocket header.
     #[must_use]
     pub fn wire(&self) -> &Bytes {
         &self.wire
     }
 
-    /// Returns the text: one JSON array.
+    /// Returns the text, one JSON array.
     #[must_use]
     pub fn text(&self) -> Bytes {
         self.wire.slice(self.head_len..)
     }
 
-    /// Returns each record as a message of its own, as a WebSocket carries it, one behind the other.
+    /// Returns each record as a WebSocket message of its own, concatenated.
     #[must_use]
     pub fn one_by_one(&self) -> Bytes {
         let text = self.text();
@@ -61,13 +61,13 @@ impl Frame {
         out.into()
     }
 
-    /// Returns whether there is no record in it: all were left out.
+    /// Returns whether it holds no record, because rules left all of them out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.record_ends.is_empty()
     }
 
-    /// Returns how many records are in it.
+    /// Returns the number of its records.
     #[must_use]
     pub fn records_len(&self) -> usize {
         self.record_ends.len()
@@ -79,7 +79,7 @@ impl Frame {
         self.last_pos.as_deref()
     }
 
-    /// Returns the place where the next frame begins.
+    /// Returns the place at which the next frame begins.
     pub(in crate::push) fn behind(&self) -> &StreamPlace {
         &self.behind
     }
@@ -89,7 +89,7 @@ impl Frame {
         self.ends
     }
 
-    /// Returns about how much memory it takes.
+    /// Returns about how many bytes of memory it takes.
     pub(in crate::push) fn bytes_len(&self) -> usize {
         self.wire.len() + size_of::<usize>() * self.record_ends.len() + 256
     }
@@ -98,10 +98,10 @@ impl Frame {
 /// A frame that is being filled.
 #[derive(Debug)]
 pub(in crate::push) struct FrameBuilder {
-    /// Room for the head, then the text.
+    /// Room for the header, then the text.
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// How long it was before the last record.
+    /// Length of `bytes` before the last record.
     before: usize,
 }
 
@@ -112,9 +112,9 @@ impl Default for FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// Makes room for a frame of about that many bytes.
+    /// Allocates for a frame of about that many bytes.
     pub(in crate::push) fn with_capacity(bytes: usize) -> Self {
-        // What is over is given back in the end, and one record more may come before a frame is full.
+        // One record more is written before a frame is full. `build` returns the memory that is left over.
         let mut made = Vec::with_capacity(bytes + bytes / 64 + 1024);
         made.resize(HEAD_LEN_MAX, 0);
         made.push(b'[');
@@ -125,7 +125,7 @@ impl FrameBuilder {
         }
     }
 
-    /// Adds what `write` appends, if it says so.
+    /// Adds what `write` appends, if `write` returns true.
     pub(in crate::push) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let len = self.bytes.len();
         if !self.ends.is_empty() {
@@ -140,12 +140,12 @@ impl FrameBuilder {
         true
     }
 
-    /// Returns whether it has more bytes than that, and more than one record.
+    /// Returns whether it holds more than one record and more than `bytes_max` bytes.
     pub(in crate::push) fn is_over(&self, bytes_max: usize) -> bool {
         self.ends.len() > 1 && self.bytes.len() - HEAD_LEN_MAX + 1 > bytes_max
     }
 
-    /// Takes the last record out again.
+    /// Removes the last record.
     pub(in crate::push) fn take_back(&mut self) {
         self.ends.pop();
         self.bytes.truncate(self.before);
@@ -177,7 +177,7 @@ impl FrameBuilder {
     }
 }
 
-/// The head of a text message of that length, and how long it is (RFC 6455 §5.2).
+/// Returns the header of a text message of `len` bytes, and the header's own length (RFC 6455 §5.2).
 fn head(len: usize) -> ([u8; HEAD_LEN_MAX], usize) {
     let mut head = [0; HEAD_LEN_MAX];
     head[0] = TEXT;
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_an_array_behind_the_head_of_a_message() {
+    fn a_frame_is_an_array_after_the_header_of_a_message() {
         let made = frame(&["1", "22"]);
         assert_eq!(&made.wire()[..], b"\x81\x06[1,22]");
         assert_eq!(&made.text()[..], b"[1,22]");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_tells_lengths_of_all_sizes() {
+    fn the_header_has_lengths_of_all_sizes() {
         for (len, head_len) in [(125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             let made = frame(&[&"x".repeat(len - 2)]);
             assert_eq!(
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_leaves_no_trace() {
+    fn a_left_out_record_leaves_no_trace() {
         let mut builder = FrameBuilder::default();
         assert!(!builder.add(|out| {
             out.push(b'x');

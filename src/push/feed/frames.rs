@@ -1,8 +1,8 @@
-//! Frames that were made, by the place at which each begins, for as long as somebody stands before them.
+//! The frames of one data stream that are kept, by the place at which each begins.
 //!
-//! Readers of one data stream are mostly near each other: the first one has a frame made, and the others find it. What
-//! all have passed is forgotten at once; of what they have not, [`KEPT_BYTES`] are kept, shared evenly by the data streams
-//! that are read. Whoever is further behind than that has its frames made again.
+//! Readers of one data stream are mostly near each other: the first reader has a frame made, and the others find it.
+//! A frame that every reader has passed is dropped at once. Of the others [`KEPT_BYTES`] are kept, shared evenly by
+//! the data streams that have readers. For a reader that lags further, frames are made again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,18 +17,18 @@ use tokio::sync::{OnceCell, oneshot};
 use super::{Carry, frame::Frame, hub::HubError};
 use crate::push::position::StreamPlace;
 
-/// Bytes of frames that are kept for those who are behind others, of all data streams together; of each the newest two are
-/// kept in any case.
+/// Bytes of the frames that are kept for slower readers, of all data streams together. The newest two of each data
+/// stream are always kept.
 const KEPT_BYTES: usize = 16 << 20;
-/// Places that are known of one data stream, at most.
+/// Places of one data stream that are known, at most.
 const KEPT_LEN: usize = 1024;
 
-/// How many data streams are read, which share what is kept. Clones share the count.
+/// How many data streams have readers, which is how many share [`KEPT_BYTES`]. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(in crate::push) struct Shares(Arc<AtomicUsize>);
 
 impl Shares {
-    /// Returns the bytes that one has.
+    /// Returns the share of one data stream.
     fn bytes(&self) -> usize {
         KEPT_BYTES / self.0.load(Ordering::Relaxed).max(1)
     }
@@ -46,9 +46,9 @@ type Making = oneshot::Receiver<Result<Arc<Frame>, HubError>>;
 #[derive(Debug)]
 struct Known {
     entries: BTreeMap<Key, Arc<FrameSlot>>,
-    /// The same, oldest first, and some that are gone.
+    /// The keys of `entries`, oldest first; it may hold keys that were removed.
     order: VecDeque<Key>,
-    /// How many readers stand at places of a rank.
+    /// How many readers stand at each rank.
     readers: BTreeMap<u64, usize>,
     bytes: usize,
     shares: Shares,
@@ -58,21 +58,21 @@ struct Known {
 #[derive(Debug, Default)]
 pub(in crate::push) struct FrameSlot {
     pub(in crate::push) frame: OnceCell<Arc<Frame>>,
-    /// The task that makes it, if it takes more than one turn.
+    /// The task that makes the frame, if that takes more than one turn.
     pub(in crate::push) making: tokio::sync::Mutex<Option<Making>>,
     carry: Mutex<Carry>,
     is_claimed: AtomicBool,
-    /// What it has in all `bytes`; changed under the lock of [`Known`].
+    /// Its part of [`Known`]'s `bytes`; changed under the lock of [`Known`].
     bytes: AtomicUsize,
 }
 
 impl FrameSlot {
-    /// Takes what was read beyond the frame before.
+    /// Takes the records that were read beyond the frame before.
     pub(in crate::push) fn carry(&self) -> Carry {
         std::mem::take(&mut *self.carry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns whether the frame is to be made ahead by the caller: the first one is told so, if it is not there yet.
+    /// Returns true to one caller only, while there is no frame: that caller makes the frame ahead.
     pub(in crate::push) fn claim(&self) -> bool {
         !self.frame.initialized() && !self.is_claimed.swap(true, Ordering::Relaxed)
     }
@@ -95,12 +95,12 @@ impl Frames {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what is known of a place.
+    /// Returns the slot of a place, a new one if there is none.
     pub(in crate::push) fn entry(&self, place: &StreamPlace) -> Arc<FrameSlot> {
         self.known().entry(place)
     }
 
-    /// Returns the nearest place behind `place` at which a frame begins.
+    /// Returns the nearest known place after `place`.
     pub(in crate::push) fn next_behind(&self, place: &StreamPlace) -> Option<StreamPlace> {
         let from = (place.rank().checked_add(1)?, StreamPlace::default());
         let known = self.known();
@@ -108,28 +108,28 @@ impl Frames {
         next.map(|((_, place), _)| place.clone())
     }
 
-    /// Keeps a frame that begins at a place, and what was read beyond it.
+    /// Keeps a frame that begins at a place, and the records that were read beyond it.
     pub(in crate::push) fn keep(&self, place: &StreamPlace, frame: &Frame, carry: Carry) {
         let mut known = self.known();
         let behind = known.entry(frame.behind());
-        // What was read beyond the frame counts until its place is forgotten, whether somebody goes on there or not.
+        // The records beyond the frame count until their place is forgotten, because no reader may ever go on there.
         let carried = carry.bytes_len();
         *behind.carry.lock().unwrap_or_else(PoisonError::into_inner) = carry;
         known.count(&behind, carried);
-        // Its own place may have been forgotten while it was made.
+        // The slot may have been forgotten while the frame was made.
         if let Some(entry) = known.entries.get(&(place.rank(), place.clone())).cloned() {
             known.count(&entry, frame.bytes_len());
         }
         known.forget_too_much();
     }
 
-    /// Returns whether a frame that nobody has asked for yet will be there when somebody does.
+    /// Returns whether a frame that is made ahead would be kept until a reader comes.
     pub(in crate::push) fn has_room(&self) -> bool {
         let known = self.known();
         known.bytes <= known.shares.bytes() / 2
     }
 
-    /// Takes note of a reader that comes to a place.
+    /// Counts a reader in at a place.
     pub(in crate::push) fn come(&self, place: &StreamPlace) {
         let mut known = self.known();
         if known.readers.is_empty() {
@@ -138,7 +138,7 @@ impl Frames {
         *known.readers.entry(place.rank()).or_default() += 1;
     }
 
-    /// Takes note of a reader that leaves a place for another one, or for good.
+    /// Moves a reader to another place, or counts it out if `to` is `None`.
     pub(in crate::push) fn leave(&self, place: &StreamPlace, to: Option<&StreamPlace>) {
         let mut known = self.known();
         if let Some(to) = to {
@@ -178,7 +178,7 @@ impl Known {
         self.bytes -= entry.bytes.load(Ordering::Relaxed);
     }
 
-    /// Forgets what every reader has passed.
+    /// Forgets the places that every reader has passed.
     fn forget_passed(&mut self) {
         let first = self.readers.keys().next().copied();
         while let Some(entry) = self.entries.first_entry() {
@@ -197,7 +197,7 @@ impl Known {
         }
     }
 
-    /// Forgets the oldest, but for the last two: there the readers are.
+    /// Forgets the oldest places while there are too many, except the last two, where most readers are.
     fn forget_too_much(&mut self) {
         while self.order.len() > 2
             && (self.bytes > self.shares.bytes() || self.order.len() > KEPT_LEN)
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_have_passed_is_forgotten_and_what_one_needs_is_not() {
+    fn frames_that_every_reader_has_passed_are_dropped_and_others_kept() {
         let frames = Frames::new(Shares::default());
         frames.come(&at(0));
         frames.come(&at(0));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_read_share_what_is_kept_and_each_has_its_newest() {
+    fn data_streams_share_the_kept_bytes_and_each_keeps_its_newest() {
         let shares = Shares::default();
         let quarter = KEPT_BYTES / 4;
         let streams = [(); 3].map(|()| Frames::new(shares.clone()));

@@ -1,4 +1,4 @@
-//! Gaps: records that clients go on behind without having had them. Each is logged and counted; none passes in silence.
+//! Gaps: records that were removed before a client had them. Each gap that a client accepts is logged and counted.
 
 use prometheus_client::metrics::counter::Counter;
 
@@ -6,20 +6,20 @@ use crate::model::ids::Partition;
 
 use crate::push::resource::ResourceName;
 
-/// Partition, first offset that is missing, first one that is not.
+/// Partition, first missing offset, first offset that is there again.
 pub(in crate::push) type Missing = [(Partition, u64, u64)];
 
-/// Tells of gaps. Clones count together.
+/// Logs and counts gaps. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(in crate::push) struct Gaps(Counter);
 
 impl Gaps {
-    /// Returns how many there were.
+    /// Returns the counter.
     pub(in crate::push) fn counter(&self) -> &Counter {
         &self.0
     }
 
-    /// Takes note of one; a log that was made anew has nothing of which it could say that it is missing.
+    /// Logs and counts one gap. `missing` is empty if the log was made anew, because its missing records are unknown.
     pub(in crate::push) fn note(&self, data_stream: &ResourceName, missing: &Missing) {
         self.0.inc();
         let records: u64 = missing.iter().map(|(_, from, to)| to - from).sum();
@@ -33,7 +33,7 @@ impl Gaps {
             %data_stream,
             records,
             places,
-            "clients go on behind a gap, as qualityOfService atMostOnce says"
+            "records are missing; clients continue after the gap, because qualityOfService is atMostOnce"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! Frames of one data stream, made once and shared by all who read it.
+//! The hub of a data stream: makes each frame once, for all readers.
 //!
-//! A frame begins where the one before ended, so whoever stands at the same place gets the same bytes. Frames are made
-//! when the first client asks for what is behind a place; the others there wait for it. One that comes from further
-//! back ends its frame where the next one begins that is known, and shares from there on. While a full frame is sent the
-//! next is made: the two need different cores.
+//! A frame begins where the one before ended, so readers at the same place get the same bytes. The first reader at a
+//! place has its frame made; the others there wait for it. A reader that started elsewhere ends its frame where the
+//! next known one begins, and shares frames from there on. While a full frame is sent, the next one is made, because
+//! the two can use different cores.
 
 use std::{
     fmt,
@@ -46,29 +46,29 @@ use crate::push::{
 
 /// How long records are gathered for one frame.
 const LINGER: Duration = Duration::from_millis(20);
-/// Looks at the time are further apart than that many records.
+/// The clock is read once in that many records.
 const LOOK_EVERY: u32 = 64;
-/// Large records are looked at for longer, so after that many bytes there is a look too.
+/// The clock is also read after that many bytes, because large records take longer to encode.
 const LOOK_EVERY_BYTES: usize = 64 << 10;
-/// How long records are encoded before others have their turn on this thread.
+/// How long records are encoded before the task yields, so that others can use its thread.
 const TURN: Duration = Duration::from_millis(1);
 
-/// What became of a record.
+/// The result of encoding a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::push) enum Encoded {
-    /// One object was appended.
+    /// One JSON object was appended.
     Taken,
-    /// Nothing was appended: a rule leaves the record out.
+    /// Nothing was appended, because a rule leaves the record out.
     LeftOut,
-    /// Nothing was appended: rules have a long look at this record. Others are to have their turn; then the record is to be
-    /// encoded again, with the same scratch.
+    /// Nothing was appended yet, because the rules need long for this record. The caller yields and then encodes it
+    /// again with the same scratch.
     NotYet,
 }
 
-/// Turns what is next into JSON text, or leaves it out.
+/// Encodes a record or control event as JSON text, or leaves it out.
 pub(in crate::push) trait Encode: fmt::Debug + Send + Sync {
-    /// Appends one object, or nothing. `pos` writes the record's position; `scratch` is memory that is used again. What one
-    /// call costs is bounded by the sizes of the record and of the configuration.
+    /// Appends one object, or nothing. `pos` writes the record's position; `scratch` is memory for reuse. The sizes
+    /// of record and configuration bound the cost of one call.
     #[expect(
         clippy::too_many_arguments,
         reason = "what a record is, and where to write"
@@ -84,7 +84,7 @@ pub(in crate::push) trait Encode: fmt::Debug + Send + Sync {
         out: &mut Vec<u8>,
     ) -> Encoded;
 
-    /// The same for a control event; `number` counts from 1.
+    /// Does the same for a control event; `number` counts from 1.
     fn event(
         &self,
         number: u64,
@@ -95,14 +95,14 @@ pub(in crate::push) trait Encode: fmt::Debug + Send + Sync {
         out: &mut Vec<u8>,
     ) -> Encoded;
 
-    /// Returns what comes before the first record: schemas and metadata, each one object.
+    /// Returns the schema and metadata records that come first, each one object.
     fn preamble(&self, stream: &Stream, missing: Option<&Missing>) -> Vec<Vec<u8>>;
 
-    /// Returns the metadata of the stream, with what is missing; nothing if metadata is not sent.
+    /// Returns the stream's metadata with the missing offsets; `None` if metadata is not sent.
     fn gap(&self, stream: &Stream, missing: &Missing) -> Option<Vec<u8>>;
 }
 
-/// What a hub is made of.
+/// The parts of a hub.
 #[derive(Debug)]
 pub(in crate::push) struct HubParts {
     pub(in crate::push) name: ResourceName,
@@ -112,12 +112,12 @@ pub(in crate::push) struct HubParts {
     pub(in crate::push) key: PositionKey,
     pub(in crate::push) contract: Contract,
     pub(in crate::push) quality: QualityOfService,
-    /// A frame has at most that many bytes, or one record.
+    /// Bytes of a frame, at most; a single larger record still makes a frame.
     pub(in crate::push) frame_bytes: usize,
     pub(in crate::push) clock: Clock,
     pub(in crate::push) gaps: Gaps,
     pub(in crate::push) shares: Shares,
-    /// Frames are made ahead in tasks of these.
+    /// Tasks that make frames ahead.
     pub(in crate::push) tasks: Tasks,
 }
 
@@ -127,7 +127,7 @@ pub(in crate::push) struct Hub {
     parts: HubParts,
     incarnation: Incarnation,
     frames: Frames,
-    /// Bytes of the frame that was made last: the next one will have about as many.
+    /// Bytes of the last frame, as a guess for the next one.
     last_bytes: AtomicUsize,
     preamble: Vec<Arc<Frame>>,
 }
@@ -138,18 +138,18 @@ pub(in crate::push) enum HubError {
     /// The stream was deleted.
     #[error("the stream is gone")]
     Gone,
-    /// Retention was faster than the client.
+    /// Retention removed records that the client had not read.
     #[error("records were removed before they were sent")]
     Overtaken,
     /// The log cannot be read.
     #[error(transparent)]
     Read(FeedError),
-    /// A record, or what makes frames, is broken: another try would end like this one.
-    #[error("a panic came up while the frame was made")]
+    /// Encoding has panicked; another try would panic again.
+    #[error("a panic occurred while the frame was made")]
     Panicked,
 }
 
-/// What one frame is written with.
+/// Memory and settings to write one frame.
 struct Pen<'a> {
     now: Timestamp,
     positions: Positions<'a>,
@@ -168,7 +168,7 @@ impl Hub {
         }
     }
 
-    /// Returns what comes before the first record; with what is missing, if the client goes on behind a gap.
+    /// Returns the frames before the first record; `missing` names the gap that the client continues after.
     pub(in crate::push) fn preamble(&self, missing: Option<&Missing>) -> Vec<Arc<Frame>> {
         let found = self.parts.streams.engine().stream_by_id(self.parts.stream);
         match (missing, found) {
@@ -180,7 +180,7 @@ impl Hub {
         }
     }
 
-    /// Returns the life of the stream that its frames are of.
+    /// Returns the incarnation of the stream that its frames show.
     pub(in crate::push) fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
@@ -193,10 +193,10 @@ impl Hub {
         &self.parts
     }
 
-    /// Returns the frame that begins at a place, once there is something behind it.
+    /// Returns the frame that begins at a place, once a record has come there.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the call is dropped; another one goes on.
+    /// Nothing is lost when the call is dropped; the next call goes on.
     pub(in crate::push) async fn next(
         self: &Arc<Self>,
         place: &StreamPlace,
@@ -206,13 +206,13 @@ impl Hub {
         entry.frame.get_or_try_init(make).await.cloned()
     }
 
-    /// Returns whether the frame that begins at a place is there.
+    /// Returns whether the frame that begins at a place is made.
     #[cfg(test)]
     pub(in crate::push) fn is_made(&self, place: &StreamPlace) -> bool {
         self.frames.entry(place).frame.initialized()
     }
 
-    /// Has the frame made that begins at a place, if there is something behind it and nobody does that yet.
+    /// Makes the frame that begins at a place in a task, if a record is there and no other caller does it.
     pub(in crate::push) fn make_ahead(self: &Arc<Self>, place: &StreamPlace) {
         let HubParts {
             streams,
@@ -226,16 +226,16 @@ impl Hub {
         {
             let (hub, place) = (self.clone(), place.clone());
             tasks.spawn_guarded(Part::Frame, async move {
-                // Whoever comes there meets the same error.
+                // A reader that comes to the place meets the same error.
                 let _made = hub.next(&place).await.is_ok();
             });
         }
     }
 
-    /// Makes a frame, once there is something behind its place.
+    /// Makes a frame, once a record has come to its place.
     ///
-    /// What takes more than one turn goes on as a task: a reader that turns to something else in between finds it there
-    /// the next time. If it began anew then, one whose client talks a lot would get nothing.
+    /// A frame that takes more than one turn is made by a task, so a reader that is interrupted finds it at its next
+    /// call. If each call began anew, a client that sends many messages would never get a frame.
     async fn make(
         self: &Arc<Self>,
         place: &StreamPlace,
@@ -247,7 +247,7 @@ impl Hub {
             tasks,
             ..
         } = &self.parts;
-        // Whoever asks for the same frame waits for it elsewhere, so this lock is free.
+        // Callers for the same frame wait at `OnceCell`, so this lock is free.
         let mut making = entry.making.lock().await;
         if making.is_none() {
             let ready = feed::ready(streams, *stream, place).await;
@@ -259,7 +259,7 @@ impl Hub {
             }
             let (tell, told) = oneshot::channel();
             tasks.spawn_guarded(Part::Frame, async move {
-                // All readers may have gone.
+                // Ignore send errors: all readers may have gone.
                 let _told = tell.send(work.await).is_ok();
             });
             *making = Some(told);
@@ -272,8 +272,8 @@ impl Hub {
         made.unwrap_or(Err(HubError::Panicked))
     }
 
-    /// Makes a frame. A panic in it ends the clients that wait for this frame, and nothing else: what it has changed
-    /// until then is its own, and what was read ahead for it is read again.
+    /// Makes a frame. A panic ends the clients that wait for this frame, and nothing else. It cannot leave shared
+    /// state half changed, because the frame and the records read for it belong to this call alone.
     async fn make_guarded(
         &self,
         place: &StreamPlace,
@@ -310,7 +310,7 @@ impl Hub {
         Ok(Arc::new(frame))
     }
 
-    /// Puts records into a frame until it is full, the next known one begins, or nothing is ready.
+    /// Adds records until the frame is full, the next known frame begins, or no record is ready.
     async fn gather(
         &self,
         mut run: Run<'_>,
@@ -325,7 +325,7 @@ impl Hub {
             scratch: Scratch::default(),
         };
         let mut behind = StreamPlace::default();
-        // The place behind the last record that is sent, once the run has gone on from there.
+        // The place after the last sent record; it gets known when the run has gone on from there.
         let (mut last, mut is_at_last) = (None, false);
         let (mut begun, mut looks, mut looked_at) = (None, 0_u32, 0);
         let mut turn = Instant::now();
@@ -334,7 +334,7 @@ impl Hub {
             let next = match run.next().await {
                 Ok(Some(next)) => next,
                 Ok(None) => break,
-                // The next frame says what is wrong.
+                // The next frame returns the error.
                 Err(_) if !frame.is_empty() => break,
                 Err(error) => return Err(error),
             };
@@ -425,7 +425,7 @@ impl Hub {
         encoded
     }
 
-    /// Says what is missing, to those who want to go on.
+    /// Returns a frame that names the missing records, if the client accepts gaps.
     fn overtaken(&self, gap: FeedGap) -> Result<(Frame, Carry), HubError> {
         let HubParts {
             name,
@@ -456,7 +456,7 @@ impl Hub {
     }
 }
 
-/// Puts records that have no position into frames.
+/// Puts records without a position (schemas, metadata) into frames.
 fn frames(records: Vec<Vec<u8>>, frame_bytes: usize) -> Vec<Arc<Frame>> {
     let mut frames = Vec::new();
     let mut frame = FrameBuilder::default();

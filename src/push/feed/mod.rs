@@ -1,7 +1,7 @@
 //! A stream in the order of delivery: its partitions and its control events, merged by time, partition and offset.
 //!
-//! A run reads between a place and the bounds that the stream had when the run began. Whatever comes later has a later
-//! time (`Log::bounds`), so runs one behind the other give the same order to everybody, wherever they begin.
+//! A run reads from a place to the bounds that the stream had when the run began. Every record after those bounds has
+//! a later time (`Log::bounds`). So consecutive runs give every reader the same order, wherever each run begins.
 
 pub(super) mod frame;
 pub(super) mod frames;
@@ -28,10 +28,10 @@ use crate::{
 
 use super::position::StreamPlace;
 
-/// Bytes that a page has, for all partitions together; but no page is smaller than a block of the log.
+/// Bytes of the pages of all partitions together; but no page is smaller than a block of the log.
 const PAGES_BYTES: usize = 1 << 20;
 const PAGE_BYTES_MIN: usize = 64 << 10;
-/// With more partitions than that, no page is read before it is needed: there are many of them already.
+/// With more partitions than that, pages are not read ahead, because many of them are in memory already.
 const AHEAD_LANES_MAX: usize = 4;
 
 /// Why a stream cannot be read on.
@@ -40,7 +40,7 @@ pub(super) enum FeedError {
     /// The stream was deleted.
     #[error("the stream is gone")]
     Gone,
-    /// Records behind the place were removed before they were read.
+    /// Records after the place were removed before they were read.
     #[error("records were removed before they were sent")]
     Overtaken(FeedGap),
     /// The log cannot be read here.
@@ -48,25 +48,25 @@ pub(super) enum FeedError {
     Read(#[from] ReadError),
 }
 
-/// What was removed before it was read, and where to go on.
+/// The records that were removed before they were read, and where to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FeedGap {
-    /// Partition, first offset that is missing, first one that is not.
+    /// Partition, first missing offset, first offset that is there again.
     pub(super) missing: Vec<(Partition, u64, u64)>,
-    /// The place behind the gap.
+    /// The place after the gap.
     pub(super) behind: StreamPlace,
 }
 
-/// What is next.
+/// The next record or event of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// The control event with that number, from 1.
     Event(u64),
-    /// The first record that is left of that partition.
+    /// The next unread record of that partition.
     Record(Partition),
 }
 
-/// Records that were read and not taken, for the run behind this one.
+/// Records that were read and not taken, for the next run.
 #[derive(Debug, Default)]
 pub(super) struct Carry(Vec<Read>);
 
@@ -78,11 +78,11 @@ impl Carry {
     }
 }
 
-/// What was read of one partition.
+/// The records read of one partition.
 #[derive(Debug, Default)]
 struct Read {
     records: VecDeque<StoredRecord>,
-    /// The page behind them, which is being read.
+    /// The page after `records`, which a task is reading.
     ahead: Option<Ahead>,
 }
 
@@ -93,7 +93,7 @@ struct Ahead {
     page: oneshot::Receiver<Result<Page, ReadError>>,
 }
 
-/// A part of the order, from a place on.
+/// Part of the order of delivery, from a place on.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
     streams: &'a Streams,
@@ -109,10 +109,10 @@ pub(super) struct Run<'a> {
 struct Lane {
     of: PartitionId,
     read: Read,
-    /// What is read next.
+    /// Offset that is read next.
     next: Offset,
     tail: Offset,
-    /// It ends before its tail, as what comes next was lost.
+    /// The run ends before its tail, because the next records were lost.
     is_cut: bool,
 }
 
@@ -125,7 +125,7 @@ impl Lane {
 }
 
 impl<'a> Run<'a> {
-    /// Looks at the bounds that a stream has now.
+    /// Starts a run, with the bounds that the stream has now.
     pub(super) fn begin(
         streams: &'a Streams,
         tasks: &'a Tasks,
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         let lane = |(of, bounds): (PartitionId, &Bounds)| {
             let begins = next_of(&place, of.partition);
             let mut read: Read = carried.next().unwrap_or_default();
-            // A carry of another place is of no use.
+            // Carried records of another place are useless.
             let first = read.records.front();
             if first.is_some_and(|first| first.offset < begins) {
                 read.records.clear();
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Returns the place behind everything that was taken.
+    /// Returns the place after everything that was taken.
     pub(super) fn place(&self) -> &StreamPlace {
         &self.place
     }
@@ -185,14 +185,14 @@ impl<'a> Run<'a> {
         &self.stream
     }
 
-    /// Returns what is next; `None` at the bounds.
+    /// Returns the next record or event; `None` at the bounds.
     pub(super) async fn next(&mut self) -> Result<Option<Next>, FeedError> {
         for number in 0..self.lanes.len() {
             self.fill(number).await?;
         }
         let ends = |lane: &Lane| lane.is_cut && lane.time().is_none();
         if self.lanes.iter().any(ends) {
-            // What is next here was lost: whoever goes on is told.
+            // The next records here were lost. The run ends, and the next one reports the gap.
             return Ok(None);
         }
         let lanes = self.lanes.iter().enumerate();
@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Sees to it that the first record of a partition is there, if there is one.
+    /// Reads until the first record of a partition is in memory, if there is one.
     async fn fill(&mut self, number: usize) -> Result<(), FeedError> {
         let reads_ahead = self.lanes.len() <= AHEAD_LANES_MAX;
         let lane = &mut self.lanes[number];
@@ -239,7 +239,7 @@ impl<'a> Run<'a> {
         self.lanes[usize::from(partition.0)].read.records.front()
     }
 
-    /// Returns about how many bytes are looked at of what [`Run::next`] has named.
+    /// Returns about how many bytes the encoder reads of `next`.
     pub(super) fn bytes_len(&self, next: Next) -> usize {
         match next {
             Next::Event(_) => 0,
@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
         self.stream.events.get(at)
     }
 
-    /// Returns the place behind what is next.
+    /// Moves `place` to the place after `next`.
     pub(super) fn behind(&self, next: Next, place: &mut StreamPlace) {
         place.clone_from(&self.place);
         match next {
@@ -273,7 +273,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes what is next and goes to the place behind it; `behind` is the one before then.
+    /// Takes `next` and moves the run to the place after it, which `behind` holds; `behind` gets the old place.
+    /// scratch.
     pub(super) fn take(&mut self, next: Next, behind: &mut StreamPlace) {
         if let Next::Record(partition) = next {
             self.lanes[usize::from(partition.0)]
@@ -284,14 +285,14 @@ impl<'a> Run<'a> {
         std::mem::swap(&mut self.place, behind);
     }
 
-    /// Ends the run; what was read and not taken goes along.
+    /// Ends the run; returns its place and the records that were read and not taken.
     pub(super) fn end(self) -> (StreamPlace, Carry) {
         let read = self.lanes.into_iter().map(|lane| lane.read);
         (self.place, Carry(read.collect()))
     }
 }
 
-/// Returns the page that is next in a partition, which may be on its way.
+/// Returns the next page of a partition, from the task that reads it ahead if there is one.
 async fn page(streams: &Streams, lane: &mut Lane, bytes: usize) -> Result<Page, ReadError> {
     if let Some(ahead) = lane
         .read
@@ -305,7 +306,7 @@ async fn page(streams: &Streams, lane: &mut Lane, bytes: usize) -> Result<Page, 
     streams.engine().read(lane.of, lane.next, bytes).await
 }
 
-/// Has the page read that is next in a partition.
+/// Starts a task that reads the next page of a partition.
 fn ahead(streams: &Streams, tasks: &Tasks, lane: &Lane, bytes: usize) -> Ahead {
     let (tell, page) = oneshot::channel();
     let (engine, of, from) = (streams.engine().clone(), lane.of, lane.next);
@@ -313,7 +314,7 @@ fn ahead(streams: &Streams, tasks: &Tasks, lane: &Lane, bytes: usize) -> Ahead {
         let page = engine.read(of, from, bytes).await;
         #[cfg(test)]
         provoke(page.as_ref().ok());
-        // Nobody may want it any more.
+        // Ignore send errors: the run may have ended.
         let _told = tell.send(page).is_ok();
     });
     Ahead { from, page }
@@ -353,7 +354,7 @@ fn take_in(event: &ControlEvent, place: &mut StreamPlace) {
     }
 }
 
-/// Returns whether a place is one of this life of a stream, whether or not what is behind it is still kept.
+/// Returns whether a place belongs to this incarnation of a stream, kept or not.
 pub(super) fn knows(found: &StreamBounds, incarnation: Incarnation, place: &StreamPlace) -> bool {
     let tails = found.partitions.iter().map(|bounds| bounds.tail.0);
     incarnation == found.stream.incarnation
@@ -366,7 +367,7 @@ pub(super) fn knows(found: &StreamBounds, incarnation: Incarnation, place: &Stre
             .all(|(next, tail)| *next <= tail)
 }
 
-/// Returns what was removed or lost behind a place.
+/// Returns what was removed or lost after a place.
 pub(super) fn gap(found: &StreamBounds, place: &StreamPlace) -> Option<FeedGap> {
     let mut behind = place.clone();
     let mut missing = Vec::new();
@@ -382,14 +383,14 @@ pub(super) fn gap(found: &StreamBounds, place: &StreamPlace) -> Option<FeedGap> 
     (!missing.is_empty()).then_some(FeedGap { missing, behind })
 }
 
-/// Returns the offset, or the first one behind it that was not lost.
+/// Returns the offset, or if it was lost, the first one after it that was not.
 pub(super) fn behind_lost(found: &StreamBounds, partition: Partition, offset: Offset) -> Offset {
     let mut lost = found.lost.iter();
     let around = lost.find(|(of, lost)| *of == partition && lost.contains(&offset));
     around.map_or(offset, |(_, lost)| lost.end)
 }
 
-/// Returns the gap of a partition that goes on somewhere else than it should.
+/// Returns the gap of a partition in which the next record does not have the expected offset.
 fn passed_over(lane: &Lane, place: &StreamPlace) -> FeedGap {
     let partition = lane.of.partition;
     let (from, to) = (next_of(place, partition), lane.next.min(lane.tail));
@@ -401,7 +402,7 @@ fn passed_over(lane: &Lane, place: &StreamPlace) -> FeedGap {
     }
 }
 
-/// Returns whether there is something behind a place.
+/// Returns whether there is a record or control event after a place.
 pub(super) fn is_ready(streams: &Streams, stream: StreamId, place: &StreamPlace) -> bool {
     let found = streams.engine().bounds(stream);
     found.is_some_and(|found| {
@@ -411,7 +412,7 @@ pub(super) fn is_ready(streams: &Streams, stream: StreamId, place: &StreamPlace)
     })
 }
 
-/// Waits until there is something behind a place.
+/// Waits until there is a record or control event after a place.
 ///
 /// # Cancel safety
 /// Nothing is lost when the call is dropped.

@@ -1,4 +1,4 @@
-//! The append table of a stream: every record is a row of it, whatever it says.
+//! The append table of a stream: every record is a row of it, whatever its content.
 
 /// A column of the append table; in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

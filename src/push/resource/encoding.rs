@@ -12,7 +12,7 @@ pub const COLUMNS: &str = "columns";
 /// The shape of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoding {
-    /// Where columns stand.
+    /// The form of columns: `before` and `after`, or at the top.
     pub model: Model,
     /// Name of the image before the change; model `op` only.
     pub before_image_name: String,
@@ -69,13 +69,13 @@ impl Default for Encoding {
     }
 }
 
-/// Where columns stand.
+/// The form of columns in a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
-    /// Below `before` and `after`.
+    /// Columns stand in the objects `before` and `after`.
     #[default]
     Op,
-    /// At the top.
+    /// Columns stand at the top of the record.
     Row,
 }
 
@@ -112,7 +112,7 @@ impl OperationStrings {
         ]
     }
 
-    /// Returns the place of a plain word's label, in any case.
+    /// Returns the label of a word, in any case, to be replaced.
     pub(super) fn label_mut(&mut self, word: &str) -> Option<&mut String> {
         Some(match &*word.to_ascii_uppercase() {
             "INSERT" => &mut self.insert,
@@ -187,7 +187,7 @@ pub enum MetaField {
 }
 
 impl MetaField {
-    /// Every one, in order; its place is its number.
+    /// All of them, in the order of their numbers.
     pub const ALL: [Self; 16] = [
         Self::QualifiedTable,
         Self::Catalog,
@@ -243,7 +243,7 @@ impl MetaField {
             Self::OpSeqno => "op_seqno",
             Self::TransInd => "trans_ind",
             Self::PrimaryKeys => "primary_keys",
-            // The others have one word, which is both.
+            // For the other fields, key and name are the same word.
             Self::Catalog
             | Self::Schema
             | Self::Table

@@ -1,7 +1,7 @@
-//! Texts in which `*` is any run of characters.
+//! Patterns in which `*` is any run of characters.
 
-/// Returns whether `text` fits `pattern`, in time linear in both: what is between two stars is looked for once, and
-/// the first place is as good as any later one.
+/// Returns whether `text` fits `pattern`, in time linear in both. Each piece between two stars is searched once,
+/// because its first match is as good as any later one.
 pub(super) fn fits(pattern: &str, text: &str) -> bool {
     let Some((first, behind)) = pattern.split_once('*') else {
         return pattern == text;
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fits_what_the_definition_fits() {
+    fn fits_agrees_with_a_naive_definition() {
         fn plain(pattern: &[u8], text: &[u8]) -> bool {
             match (pattern.split_first(), text.split_first()) {
                 (None, _) => text.is_empty(),

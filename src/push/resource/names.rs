@@ -1,12 +1,12 @@
-//! The member of a record that a column becomes.
+//! The name that a column has in a record.
 
 use std::borrow::Cow;
 
 use super::{DDL, Encoding, Image, MetaField, Model, TRUNCATED};
 
 impl Encoding {
-    /// Returns the name under which a column of an image is written: in model `row` that of [`Self::row_name`], flattened
-    /// that of [`Self::flat_name`], else its own, as it stands below the image's name.
+    /// Returns the name of a column in an image: [`Self::row_name`] in model `row`, [`Self::flat_name`] if flattened,
+    /// otherwise its own.
     #[must_use]
     pub fn column_name<'a>(&self, image: Image, column: &'a str) -> Cow<'a, str> {
         match self.model {
@@ -16,15 +16,15 @@ impl Encoding {
         }
     }
 
-    /// Returns the name of a column at the top of a record of model `row`: its own, `_` appended until no other member
-    /// has it.
+    /// Returns the name of a column at the top of a record of model `row`: its own, with `_` appended until it
+    /// differs from every other member.
     #[must_use]
     pub fn row_name<'a>(&self, column: &'a str) -> Cow<'a, str> {
         self.free(Cow::Borrowed(column))
     }
 
-    /// Returns the name of a column at the top of a flattened record: image, delimiter, column; `_` appended until no
-    /// other member has it.
+    /// Returns the name of a column at the top of a flattened record: image, delimiter, column, with `_` appended
+    /// until it differs from every other member.
     #[must_use]
     pub fn flat_name(&self, image: Image, column: &str) -> Cow<'static, str> {
         let name = format!(
@@ -44,8 +44,8 @@ impl Encoding {
         }
     }
 
-    /// Returns what the kind and the object are called in metadata records: as in data records, and by their usual names
-    /// where data records lack them, since a metadata record without them could not be told from another.
+    /// Returns the names of kind and object in metadata records: those of data records. Where data records lack them,
+    /// metadata records have the default names, because their kind could not be told without them.
     #[must_use]
     pub fn metadata_names(&self) -> (&str, &str) {
         let name = |field: MetaField| {
@@ -55,17 +55,17 @@ impl Encoding {
         (name(MetaField::OpType), name(MetaField::QualifiedTable))
     }
 
-    /// Moves a name past those that are taken, so that two names never become one.
+    /// Appends `_` to a name until it is not taken, so that two names never become one.
     ///
-    /// With `pos` taken, column `pos` becomes `pos_`, and column `pos_`, if there is one, `pos__`. It depends on the
-    /// name alone and not on the columns beside it: a column has the same name in every record.
+    /// With `pos` taken, column `pos` becomes `pos_`, and column `pos_` becomes `pos__`. The result depends on the
+    /// name alone, so a column has the same name in every record.
     fn free<'a>(&self, name: Cow<'a, str>) -> Cow<'a, str> {
         let stem = stem_of(&name);
         let family = self.taken().filter(|taken| stem_of(taken) == stem);
         let mut taken: Vec<_> = family.map(|taken| taken.len() - stem.len()).collect();
         taken.sort_unstable();
         taken.dedup();
-        // The name stands at its place among those of stem, stem_, stem__, … that are not taken.
+        // The name gets its rank among the names stem, stem_, stem__, … that are not taken.
         let mut underlines = name.len() - stem.len();
         for taken in taken {
             underlines += usize::from(taken <= underlines);
@@ -76,7 +76,7 @@ impl Encoding {
         }
     }
 
-    /// Returns what a data record has at the top beside columns.
+    /// Returns the members that a data record has at the top beside columns.
     fn taken(&self) -> impl Iterator<Item = &str> {
         let meta = MetaField::ALL.into_iter();
         let meta = meta.filter_map(|field| self.meta_fields.name(field));

@@ -22,12 +22,12 @@ pub struct ObjectName(Arc<str>);
 pub struct ObjectNameInvalid;
 
 impl ObjectName {
-    /// Returns the name of a stream's append table: the namespace (`[push] namespace`), then the stream, `-` written
-    /// `_`.
+    /// Returns the name of a stream's append table: the namespace (`[push] namespace`), then the stream with `_` for
+    /// `-`.
     ///
     /// # Errors
-    /// [`ObjectNameInvalid`] if the namespace is no part of a name, or the whole is too long. A stream's name cannot be
-    /// the reason.
+    /// [`ObjectNameInvalid`] if the namespace is not a legal part, or the name is too long. A stream's name is never
+    /// the cause.
     pub fn append_table(namespace: &str, stream: &StreamName) -> Result<Self, ObjectNameInvalid> {
         let stream = stream.as_str().replace('-', "_");
         match part_is_legal(namespace) {
@@ -36,7 +36,7 @@ impl ObjectName {
         }
     }
 
-    /// Returns a name for the table of a stream that is gone.
+    /// Returns a name for the table of a stream that was deleted.
     pub(in crate::push) fn unnamed() -> Self {
         Self("SYNCGATE.STREAM".into())
     }
@@ -75,7 +75,7 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// Names of objects, `*` for any run of characters within a part; `*` alone fits all.
+/// A pattern of object names, `*` for any run of characters within a part; `*` alone fits all names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectPattern(Arc<str>);
 

@@ -1,10 +1,10 @@
-//! What a record of the stream is shown as: itself, or a change of the object that its URL names.
+//! How a record is shown: as a row of the append table, or as a change of the object that its URL names.
 
 use std::{collections::HashSet, sync::Arc};
 
 use super::{ObjectName, UrlPattern};
 
-/// What a record of the stream is shown as.
+/// How the records of a stream are shown.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum View {
     /// Every record is an INSERT into the stream's own table.
@@ -19,9 +19,9 @@ pub enum View {
 pub struct ObjectView {
     /// The object that is changed.
     pub object: ObjectName,
-    /// Which `targetRestApi` means it.
+    /// The URLs (`targetRestApi`) of the object.
     pub url: UrlPattern,
-    /// Names of the columns that tell one row from another.
+    /// Names of the columns that identify a row.
     pub keys: Arc<[String]>,
     /// The columns that are declared.
     pub columns: Arc<[Column]>,
@@ -32,11 +32,11 @@ pub struct ObjectView {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// What its values are.
+    /// Type of its values.
     pub kind: ColumnType,
 }
 
-/// What the values of a column are.
+/// The JSON type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the words of JSON Schema")]
 pub enum ColumnType {
@@ -63,7 +63,7 @@ impl View {
 }
 
 impl ColumnType {
-    /// Every one and its word, which is that of JSON Schema.
+    /// Each type and its word in JSON Schema.
     pub const WORDS: [(Self, &str); 6] = [
         (Self::String, "string"),
         (Self::Number, "number"),

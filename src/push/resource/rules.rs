@@ -1,4 +1,4 @@
-//! `rules`: what is left out, or let through.
+//! `rules`: which records are included or excluded.
 
 use super::{ObjectPattern, Scalar, glob};
 
@@ -9,7 +9,7 @@ pub struct Rule {
     pub name: Option<String>,
     /// What happens to a record that fits.
     pub action: Action,
-    /// What fits.
+    /// The records that fit.
     pub filter: Filter,
 }
 
@@ -22,12 +22,12 @@ pub enum Action {
     Exclude,
 }
 
-/// What fits a rule. Entries of one kind are alternatives; a kind without entries says nothing.
+/// Selects records. Entries of one kind are alternatives; a kind without entries is ignored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
     /// How the kinds are joined.
     pub relation: Relation,
-    /// Turns the whole filter round.
+    /// Inverts the whole filter.
     pub negate: bool,
     /// Names of objects.
     pub object_names: Vec<ObjectPattern>,
@@ -65,17 +65,17 @@ pub enum ObjectType {
 /// A comparison with the value of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColumnValue {
-    /// Objects whose column it is; any if absent.
+    /// Objects that have the column; all objects if absent.
     pub object: Option<ObjectPattern>,
     /// Name of the column.
     pub column: String,
-    /// Where in the column's JSON value (RFC 6901), unescaped; empty for the whole.
+    /// Pointer into the column's JSON value (RFC 6901), unescaped; empty for the whole value.
     pub pointer: Vec<String>,
-    /// Which image.
+    /// The image that is compared.
     pub image: Image,
-    /// How they are compared.
+    /// The comparison.
     pub operator: Operator,
-    /// What it is compared with.
+    /// The value on the right of the comparison.
     pub value: Scalar,
 }
 
@@ -100,12 +100,12 @@ pub enum Operator {
     Ne,
 }
 
-/// A record header that must be there.
+/// A header that the record must have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tag {
     /// Name of the header.
     pub name: String,
-    /// What its value must be, `*` for any run of characters; anything if absent.
+    /// Pattern of its value, `*` for any run of characters; any value if absent.
     pub value: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Resources of every kind, for tests of what holds for all of them.
+//! Random configurations, for property tests.
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -31,7 +31,7 @@ pub(crate) fn resources() -> impl Strategy<Value = Resource> {
         );
         Resource::parse(body.as_bytes())
     });
-    // Names that meet each other by chance.
+    // Two random names may be equal.
     parsed.prop_filter_map("a name is there twice", Result::<_, Vec<FieldError>>::ok)
 }
 

@@ -15,7 +15,7 @@ pub struct UrlPattern {
     captures: usize,
 }
 
-/// A URL that is to be compared with patterns, its query and fragment cut off.
+/// A URL to be compared with patterns, without query and fragment.
 #[derive(Clone, Copy, Debug)]
 pub struct UrlParts<'a> {
     text: &'a str,
@@ -23,7 +23,7 @@ pub struct UrlParts<'a> {
 }
 
 impl<'a> UrlParts<'a> {
-    /// Takes a URL apart, once for all patterns.
+    /// Splits a URL, once for all patterns.
     #[must_use]
     pub fn of(url: &'a str) -> Self {
         let end = url.find(['?', '#']).unwrap_or(url.len());
@@ -35,31 +35,30 @@ impl<'a> UrlParts<'a> {
     }
 }
 
-/// What the segments of a URL that fits are captured as: name of the column and segment, in the pattern's order.
+/// The captured segments of a URL that fits: column name and segment, in the pattern's order.
 ///
-/// A segment is taken as it stands in the URL: what is percent-encoded stays so, for the value of a column is then the
-/// bytes that the target was called with.
+/// A segment is not percent-decoded, so the column has the bytes of the URL that the target was called with.
 pub type Captures<'a> = Vec<(&'a str, &'a str)>;
 
-/// Why a text is no pattern.
+/// Why a text is no URL pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlPatternInvalid {
-    /// Every URL fits none of these.
+    /// It does not begin with scheme and host, so no URL fits.
     #[error("this must be a whole URL, such as https://*/orders/{{id}}")]
     Relative,
-    /// Longer than any URL that is called.
+    /// It is longer than the longest legal URL.
     #[error("a URL has at most {} bytes", crate::model::target::URL_BYTES_MAX)]
     Long,
-    /// It has a query or fragment, which are cut off before URLs are compared.
+    /// It has a query or fragment, which are not compared.
     #[error("this can have no '?' and no '#': what is behind them is not compared")]
     Query,
-    /// Blanks or control characters, which no URL has.
+    /// It has blanks or control characters, which no URL has.
     #[error("a URL has no blanks and no control characters")]
     Blank,
-    /// Braces that are not around a whole segment, or around nothing that can be a name.
+    /// Braces are not around a whole segment, or not around a legal name.
     #[error("{{name}} must be a whole segment, with a name of 1 to {COLUMN_LEN_MAX} characters")]
     Capture,
-    /// Two segments are captured as one column.
+    /// Two segments are captured under one name.
     #[error("each {{name}} can be there once")]
     Twice,
 }
@@ -71,15 +70,15 @@ impl UrlPattern {
         &self.text
     }
 
-    /// Returns the names of the columns that it captures.
+    /// Returns the names of the captured columns.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.text.split('/').filter_map(captured)
     }
 
-    /// Returns the captured segments if the URL fits. Takes time linear in both; a URL with another number of segments
+    /// Returns the captured segments if the URL fits, in time linear in both; a URL with another number of segments
     /// costs nothing.
     ///
-    /// Scheme and host are compared as they stand, case included. A captured segment is not empty.
+    /// Scheme and host are compared literally, case included. A captured segment is not empty.
     #[must_use]
     pub fn fits<'a>(&'a self, url: &UrlParts<'a>) -> Option<Captures<'a>> {
         if url.segments != self.segments {

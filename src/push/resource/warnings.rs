@@ -1,16 +1,16 @@
-//! What is legal in a configuration and yet most likely not meant.
+//! Warnings about settings that are legal but probably not meant.
 
 use crate::json::nearest::nearest;
 
 use super::{MetaField, ObjectName, ObjectPattern, Resource};
 
-/// Warnings of one configuration; a rule may name a thousand objects.
+/// Warnings of one configuration, at most; a rule may name a thousand objects.
 const LEN_MAX: usize = 20;
-/// Objects named in one warning.
+/// Objects that one warning names, at most.
 const OBJECTS_LEN_MAX: usize = 10;
 
 impl Resource {
-    /// Returns what is legal and yet most likely not meant, in words for people; `append` is the stream's own table.
+    /// Returns warnings about settings that are legal but probably not meant; `append` is the append table.
     #[must_use]
     pub fn warnings(&self, append: &ObjectName) -> Vec<String> {
         let has_pos = self.encoding.meta_fields.name(MetaField::Pos).is_some();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_for_an_object_that_is_not_there_is_told_with_those_that_are() {
+    fn a_rule_for_an_unknown_object_is_reported_with_the_known_ones() {
         let all = "It has SHOP.ORDERS, SYNCGATE.S1";
         check(&rule(r#""SHOP.ORDERS","SYNCGATE.*","*""#), &[]);
         check(

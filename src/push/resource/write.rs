@@ -1,4 +1,4 @@
-//! Writing a configuration, with every default filled in.
+//! Writes a configuration as JSON, with all defaults.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,11 @@ use super::{
 };
 
 impl Resource {
-    /// Returns the configuration as JSON, which [`Resource::parse`] reads as the same one. Members have one order.
+    /// Returns the configuration as JSON. [`Resource::parse`] reads it as an equal configuration. The order of
+    /// members is fixed.
     ///
-    /// Keys and columns stand in the first entry of an object only, so that the text has no more of them than the one that
-    /// was parsed.
+    /// Only the first entry of an object has keys and columns, so the text is about as long as the one that was
+    /// parsed.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut members = vec![("$schema".to_owned(), SCHEMA.into())];

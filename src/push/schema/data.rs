@@ -14,20 +14,20 @@ use super::{Schema, map_of, one_of, reference, typed};
 pub(super) struct Table {
     pub(super) name: ObjectName,
     pub(super) columns: Vec<TableColumn>,
-    /// Rows have columns besides these.
+    /// Rows may have more columns than these.
     pub(super) is_open: bool,
 }
 
-/// A column, as both schema and metadata see it.
+/// A column, for schema and metadata.
 pub(super) struct TableColumn {
     pub(super) name: String,
     /// Type in OBJECT_METADATA.
     pub(super) primitive: &'static str,
-    /// Types of JSON Schema without null; empty for any, and `None` for a key that is not declared.
+    /// JSON Schema types without null; empty for any type, `None` for a key without a declaration.
     pub(super) types: Option<&'static [&'static str]>,
-    /// What OBJECT_METADATA says.
+    /// `nullable` in OBJECT_METADATA.
     pub(super) nullable: bool,
-    /// Null is written, unless nulls are left out.
+    /// Whether null is written, unless nulls are left out.
     pub(super) has_null: bool,
     pub(super) is_key: bool,
 }
@@ -83,13 +83,13 @@ fn append_column(column: AppendColumn) -> TableColumn {
         primitive,
         types: Some(types),
         nullable,
-        // A row has it or DATA, so it is nullable to who reads a table, but never written as null.
+        // A row has either this column or DATA. So the column is nullable in the table, but null is never written.
         has_null: nullable && column != AppendColumn::DataBase64,
         is_key: AppendColumn::KEYS.contains(&column),
     }
 }
 
-/// A value that is cut becomes its text first.
+/// A value that is cut becomes a string.
 fn types_of(kind: ColumnType) -> &'static [&'static str] {
     match kind {
         ColumnType::String => &["string"],
@@ -169,7 +169,7 @@ pub(super) fn dml(encoding: &Encoding, table: &Table) -> Schema {
     }
 }
 
-/// Returns the declared columns under the names that they are written with.
+/// Returns the declared columns under their names in records.
 fn columns(encoding: &Encoding, table: &Table, image: Image) -> Vec<(String, Json)> {
     let columns = table.columns.iter().filter_map(|column| {
         let name = encoding.column_name(image, &column.name).into_owned();

@@ -7,9 +7,9 @@ use crate::push::{
 
 use super::{Schema, exactly, map_of, one_of, typed};
 
-/// Word of the kind, which no label replaces.
+/// The word of `op_type`; labels do not replace it.
 pub(super) const STREAM_METADATA: &str = "STREAM_METADATA";
-/// Word of the kind, which no label replaces.
+/// The word of `op_type`; labels do not replace it.
 pub(super) const OBJECT_METADATA: &str = "OBJECT_METADATA";
 
 /// Returns the schema of the STREAM_METADATA record.

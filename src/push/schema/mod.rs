@@ -1,7 +1,7 @@
-//! What a record is said to be before it is sent: its JSON Schema (draft 4), and what is told of stream and objects.
+//! Schemas of records (JSON Schema, draft 4), and metadata of stream and objects.
 //!
-//! A schema says of a resource's records what is really sent: the members that are on, under their names. Same content, same
-//! `id`, so that a client may keep schemas by it.
+//! A schema describes the records as they are really sent: the members that are on, under their configured names.
+//! Equal content has an equal `id`, so a client can cache schemas by `id`.
 
 mod data;
 mod metadata;
@@ -21,20 +21,20 @@ use super::{
     resource::{ColumnType, ObjectName, Resource, Scalar},
 };
 
-/// The schemas of a resource's records.
+/// The schemas of a data stream's records.
 ///
-/// Rows stand in `definitions`, where they are used twice; [`Schema::inlined`] has no references.
+/// A row that is used twice stands in `definitions`; [`Schema::inlined`] has no references.
 #[derive(Clone, Debug)]
 pub(super) struct Schemas {
     pub(super) stream_metadata: Schema,
     pub(super) object_metadata: Schema,
-    /// That of the append table first, then those of the objects in the order of the configuration.
+    /// The schema of the append table, then those of the objects in the order of the configuration.
     pub(super) dml: Vec<(ObjectName, Schema)>,
     pub(super) ddl: Schema,
 }
 
 impl Schemas {
-    /// Makes the schemas of a resource over the stream whose append table this is.
+    /// Makes the schemas of a data stream with this append table.
     pub(super) fn of(resource: &Resource, append: &ObjectName) -> Self {
         let encoding = &resource.encoding;
         let tables = data::tables(resource, append).into_iter();
@@ -78,15 +78,15 @@ impl Schema {
         Json::Object(members)
     }
 
-    /// Returns the schema as it can stand inside a document: without references, and without the words that name the
-    /// version of JSON Schema.
+    /// Returns the schema for use inside a document: without references, and without the keywords of the JSON Schema
+    /// version.
     pub(super) fn inlined(&self) -> Json {
         let mut members = vec![("title".to_owned(), (&*self.title).into())];
         members.extend(self.body(false));
         Json::Object(members)
     }
 
-    /// Returns the members that say what is legal.
+    /// Returns the members that describe legal values.
     fn body(&self, has_references: bool) -> Vec<(String, Json)> {
         let mut members = vec![("type".to_owned(), "object".into())];
         let row = self.row.as_ref();
@@ -98,7 +98,7 @@ impl Schema {
             members.push(("definitions".into(), Json::object([("row", row.clone())])));
         }
         members.push(("properties".into(), Json::Object(properties.collect())));
-        // Draft 4 has no empty list here.
+        // Draft 4 forbids an empty list here.
         if !self.required.is_empty() {
             let required = self.required.iter().map(|name| &**name);
             members.push(("required".into(), Json::array(required)));
@@ -108,7 +108,7 @@ impl Schema {
     }
 }
 
-/// Stands where an image is.
+/// Returns a reference to the definition of an image.
 fn reference() -> Json {
     Json::object([("$ref", "#/definitions/row".into())])
 }
@@ -122,17 +122,17 @@ fn typed(types: &[&str]) -> Json {
     }
 }
 
-/// Returns the schema of what is one of these values.
+/// Returns the schema of a value that equals one of these.
 fn one_of<T: Into<Json>>(values: impl IntoIterator<Item = T>) -> Json {
     Json::object([("enum", Json::array(values))])
 }
 
-/// Returns the schema of an object whose members have one schema.
+/// Returns the schema of an object whose members all have one schema.
 fn map_of(members: Json) -> Json {
     Json::object([("type", "object".into()), ("additionalProperties", members)])
 }
 
-/// Returns the schema of an object with exactly these members, and some that can be there.
+/// Returns the schema of an object with these members and some optional ones.
 fn exactly<const N: usize>(members: [(&str, Json); N], optional: Option<(&str, Json)>) -> Json {
     let names = members.iter().map(|(name, _)| *name);
     let required = Json::array(names.collect::<Vec<_>>());
@@ -153,7 +153,7 @@ impl ColumnType {
         word.map_or("", |(_, word)| word)
     }
 
-    /// Returns the word of OBJECT_METADATA, which tells the types of JSON apart and nothing finer.
+    /// Returns the word of OBJECT_METADATA, which knows the types of JSON only.
     fn primitive(self) -> &'static str {
         match self {
             Self::Integer => Self::Number.word(),

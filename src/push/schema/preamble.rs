@@ -1,4 +1,4 @@
-//! What every connection begins with.
+//! The preamble: the records at the start of every connection.
 
 use crate::{
     model::ids::{Incarnation, Offset, Partition, StreamName},
@@ -15,12 +15,12 @@ use super::{
     metadata::{OBJECT_METADATA, STREAM_METADATA},
 };
 
-/// What a preamble tells of a stream.
+/// Facts about a stream for its preamble.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamFacts<'a> {
     /// The stream.
     pub name: &'a StreamName,
-    /// Which life of it this is.
+    /// Its incarnation.
     pub incarnation: Incarnation,
     /// When it was made.
     pub created: Timestamp,
@@ -28,28 +28,28 @@ pub struct StreamFacts<'a> {
     pub append: &'a ObjectName,
     /// `[push] node`: a name for the machine, empty unless it is set.
     pub node: &'a str,
-    /// What a subscriber that said it may lose records has lost; empty if the stream was made anew, and `None` if it asked
-    /// for nothing that is gone.
+    /// What a subscriber with at-most-once quality has missed: empty if the stream was made anew, `None` if nothing
+    /// is missing.
     pub gap: Option<&'a [MissedOffsets]>,
 }
 
-/// Offsets of a partition that a subscriber did not get.
+/// Offsets of a partition that a subscriber has missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissedOffsets {
     /// The partition.
     pub partition: Partition,
-    /// The first one.
+    /// The first missing offset.
     pub from: Offset,
-    /// The first one that is sent again.
+    /// The first offset that is there again.
     pub to: Offset,
 }
 
 /// A record of a preamble.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreambleRecord {
-    /// What it is.
+    /// Its kind.
     pub kind: PreambleKind,
-    /// The object that it tells of; OBJECT_METADATA only.
+    /// Its object; OBJECT_METADATA only.
     pub object: Option<ObjectName>,
     /// Its JSON.
     pub json: Vec<u8>,
@@ -66,9 +66,8 @@ pub enum PreambleKind {
     ObjectMetadata,
 }
 
-/// Returns the records that come before any data record, in order: those of the stream, then of each object, the append
-/// table first, last the schema of DDL. What the configuration turned off is not there, and a schema without its record
-/// neither.
+/// Returns the records before the first data record: of the stream, of each object with the append table first, then
+/// the schema of DDL. Records that the configuration turns off are left out, and a schema whose records are off too.
 #[must_use]
 pub fn preamble(resource: &Resource, facts: &StreamFacts<'_>) -> Vec<PreambleRecord> {
     let encoding = &resource.encoding;
@@ -109,8 +108,8 @@ pub fn preamble(resource: &Resource, facts: &StreamFacts<'_>) -> Vec<PreambleRec
     records
 }
 
-/// Returns the record about a gap that opens while a subscriber is connected: STREAM_METADATA once more, unless it is
-/// turned off.
+/// Returns the record about a gap that opens while a subscriber is connected: STREAM_METADATA again, unless that is
+/// off.
 #[must_use]
 pub fn gap_record(resource: &Resource, facts: &StreamFacts<'_>) -> Option<PreambleRecord> {
     let encoding = &resource.encoding;

@@ -196,7 +196,7 @@ fn an_id_is_the_hash_of_the_content() {
 }
 
 #[test]
-fn members_and_required_are_what_is_on_under_its_name() {
+fn schema_has_the_members_that_are_on_under_their_names() {
     let json = r#""metaFields":{"pos":"p","xid":false,"csn":true,"opSeqno":true,"transInd":true,"primaryKeys":true,"catalog":true,
         "schema":true,"table":true,"currentTs":true,"currentTsMicroSecs":true,"opTsMicroSecs":true,"tokens":true},
         "beforeImageName":"old","staticFields":{"site":"x","n":1.10},"operationStrings":{"insert":"I","DDL":"D"}"#;
@@ -360,7 +360,7 @@ fn columns_are_described_as_they_are_written() {
 }
 
 #[test]
-fn a_gap_that_opens_later_is_told_unless_the_record_is_off() {
+fn a_gap_that_opens_later_is_reported_unless_the_record_is_off() {
     let name: StreamName = "ab".parse().unwrap();
     let append = ObjectName::append_table("N", &name).unwrap();
     let facts = StreamFacts {

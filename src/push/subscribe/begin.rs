@@ -11,15 +11,15 @@ use crate::push::position::{ClientPosition, PositionInvalid, PositionKey};
 pub(in crate::push) enum Begin {
     /// At the first record that is kept.
     Earliest,
-    /// Behind the last record there is.
+    /// After the last record.
     Now,
     /// At the first record with that time or a later one.
     Time(Timestamp),
-    /// Behind that record.
+    /// After the record with that position.
     Position(ClientPosition),
 }
 
-/// A text that says no place to start at.
+/// A text that is no `begin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "begin is earliest, now, a time such as 2026-01-02T03:04:05Z or 2026-01-02 (UTC without a zone), or the pos of a record"
@@ -36,7 +36,7 @@ impl Begin {
     /// Reads the text, already percent-decoded.
     ///
     /// # Errors
-    /// [`BeginInvalid`] if it is none of the forms that there are.
+    /// [`BeginInvalid`] if it has none of the forms.
     pub(in crate::push) fn parse(text: &str, key: &PositionKey) -> Result<Self, BeginInvalid> {
         match text {
             "earliest" => Ok(Self::Earliest),
@@ -50,7 +50,7 @@ impl Begin {
     }
 }
 
-/// `YYYY-MM-DD`, or that, `T`, `t` or a blank, `HH:MM:SS`, up to nine digits behind a point, and a zone.
+/// Reads `YYYY-MM-DD`, alone or with `T`, `t` or a blank, `HH:MM:SS`, up to nine decimals, and a zone.
 fn time(text: &str) -> Option<Timestamp> {
     let ascii = text.is_ascii() && text.len() <= 40;
     let (date, rest) = text.split_at_checked(10).filter(|_| ascii)?;
@@ -84,7 +84,7 @@ fn time(text: &str) -> Option<Timestamp> {
             if !(1..=9).contains(&len) {
                 return None;
             }
-            // Later digits are below a microsecond: the first record at or behind that moment is meant.
+            // Rounded up to the microsecond, because the first record at or after that moment is meant.
             let nanos: u64 = format!("{digits:0<9}").parse().ok()?;
             (nanos.div_ceil(1000), zone)
         }
@@ -114,7 +114,7 @@ fn time(text: &str) -> Option<Timestamp> {
     Some(Timestamp(at.0.checked_add(fraction)?))
 }
 
-/// A time before there were any records is the first one.
+/// A time before 1970 means the first record.
 fn since_epoch(moment: DateTime<Utc>) -> Option<Timestamp> {
     let micros = moment.timestamp_micros();
     Some(Timestamp(u64::try_from(micros.max(0)).ok()?))
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_refused() {
+    fn an_illegal_begin_is_refused() {
         let position = PositionKey::new(&[2; 32]).text(&ClientPosition {
             contract: crate::push::position::Contract::new("a", "b", "c"),
             incarnation: crate::model::ids::Incarnation(1),

@@ -1,4 +1,4 @@
-//! Letting a client in: a seat, a cursor if it has one, a place to start at, and the hub of those who read the same.
+//! Subscribing: a seat, a cursor if the client names one, the place to start at, and the hub of the data stream.
 
 pub(super) mod begin;
 pub(super) mod reader;
@@ -24,38 +24,38 @@ use super::{
     },
 };
 
-/// What a client asks for.
+/// The request of a client.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// Where to begin, already percent-decoded; nothing is `earliest`.
+    /// Where to begin, already percent-decoded; `None` is `earliest`.
     pub begin: Option<String>,
-    /// The cursor that knows where it stands. Once that is there, `begin` is not looked at.
+    /// The cursor to use. If it exists, `begin` is ignored.
     pub cursor: Option<CursorName>,
-    /// Whoever has the cursor is let go.
+    /// Another client that holds the cursor loses it.
     pub takeover: bool,
 }
 
 /// Why a client cannot read a data stream.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
-    /// There is none of that name.
+    /// There is no data stream with that name.
     #[error("there is no data stream of that name")]
     Unknown,
-    /// There are as many clients as there may be.
-    #[error("there are as many clients as there may be")]
+    /// There are as many clients as `push.clients_max` allows.
+    #[error("as many clients are connected as push.clients_max allows")]
     Full,
-    /// It cannot start there.
+    /// `begin` is not a legal start.
     #[error(transparent)]
     Begin(#[from] BeginInvalid),
-    /// It cannot start there any more.
+    /// The client cannot start there any more.
     #[error(transparent)]
     Start(#[from] StartRefused),
-    /// It does not get the cursor.
+    /// The cursor cannot be had.
     #[error(transparent)]
     Cursor(#[from] CursorError),
 }
 
-/// A data stream, and the log stream that it shows at the moment.
+/// A data stream, and the log stream that it shows now.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub(super) stream: Arc<DataStream>,
@@ -64,17 +64,17 @@ pub(super) struct Source {
 }
 
 impl Push {
-    /// Lets a client read a data stream from where it wants.
+    /// Subscribes a client.
     ///
     /// # Errors
-    /// Each variant of [`SubscribeError`] is told before anything is sent.
+    /// [`SubscribeError`]; nothing was sent.
     pub async fn subscribe(
         &self,
         name: &ResourceName,
         asked: Asked,
     ) -> Result<Subscription, SubscribeError> {
         let stream = self.get(name).ok_or(SubscribeError::Unknown)?;
-        // Taken before anything is read: many may come at once.
+        // The seat is taken first, because many clients may come at once and the next steps read the log.
         let len_max = self.settings().clients_max;
         let seat = Seat::take(&self.0.seats_taken, len_max).ok_or(SubscribeError::Full)?;
         let source = self.source(stream)?;
@@ -101,7 +101,7 @@ impl Push {
         Ok(Subscription::new(stream, hub, start, held, seat))
     }
 
-    /// Returns where a client starts that has a cursor, and the cursor; one that is not there is made.
+    /// Returns the cursor of a client and where it starts; a cursor that does not exist is made.
     async fn start_with(
         &self,
         source: &Source,
@@ -115,7 +115,7 @@ impl Push {
                 let at = self.at(source, &begin).await?;
                 cursors.make(name, cursor, at).await?;
             }
-            // Who cannot start there takes it from nobody.
+            // The start is checked first: a client that cannot start does not take the cursor from another one.
             Some(state) => {
                 self.start_at(source, state.at).await?;
             }
@@ -124,12 +124,12 @@ impl Push {
         Ok((self.start_at(source, at).await?, held))
     }
 
-    /// Reads where a client wants to begin.
+    /// Reads `begin`.
     pub(super) fn begin(&self, begin: Option<&str>) -> Result<Begin, BeginInvalid> {
         begin.map_or(Ok(Begin::Earliest), |text| Begin::parse(text, &self.0.key))
     }
 
-    /// Returns the place of a new cursor.
+    /// Returns the position of a new cursor.
     pub(super) async fn at(&self, source: &Source, begin: &Begin) -> Result<At, StartRefused> {
         let start = self.start(source, begin).await?;
         Ok(At {

@@ -1,4 +1,4 @@
-//! Somebody who reads a data stream, and where: frames are kept for those who stand before them.
+//! A reader of a data stream. It is counted at its place, so that frames that a reader still needs are kept.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::push::{
     position::StreamPlace,
 };
 
-/// A place at which somebody stands.
+/// A reader and its place.
 #[derive(Debug)]
 pub(in crate::push) struct FrameReader {
     hub: Arc<Hub>,
@@ -31,13 +31,14 @@ impl FrameReader {
         &self.place
     }
 
-    /// Goes to another place.
+    /// Moves to another place.
     pub(in crate::push) fn go_to(&mut self, place: &StreamPlace) {
         self.hub.frames().leave(&self.place, Some(place));
         self.place.clone_from(place);
     }
 
-    /// Goes behind a frame. While that one is sent, the next is made, if there is so much that a frame does not hold it.
+    /// Moves to the place after a frame. If more records wait than one frame holds, the next frame is made while this
+    /// one is sent.
     pub(in crate::push) fn pass(&mut self, frame: &Frame) {
         self.go_to(frame.behind());
         if frame.ends() == Ends::Before {

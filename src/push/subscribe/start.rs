@@ -1,4 +1,4 @@
-//! From what a client asked for to the place where it starts.
+//! From `begin` to the place where a client starts.
 
 use crate::{
     log::Streams,
@@ -19,24 +19,22 @@ use crate::push::{
 pub(in crate::push) struct Start {
     /// The place.
     pub(in crate::push) place: StreamPlace,
-    /// What is missing before it: only a client that has asked for at most once is told so, and goes on.
+    /// What is missing before the place. Only a client with at-most-once quality starts after a gap.
     pub(in crate::push) gap: Option<Vec<(Partition, u64, u64)>>,
-    /// There is no record with that time yet; it starts with the first one.
+    /// Set if no record has that time yet; the client starts with the first that does.
     pub(in crate::push) waits_for: Option<Timestamp>,
 }
 
 /// Why a client cannot start there.
 #[derive(Debug, thiserror::Error)]
 pub enum StartRefused {
-    /// The position is of another resource, stream or view.
-    #[error("the position is one of another data stream, or of another trail or view of this one")]
+    /// The position belongs to another data stream, trail or view.
+    #[error("the position belongs to another data stream, or to another trail or view of this one")]
     Foreign,
-    /// What comes behind the position is no longer there, or the log is another one.
-    #[error(
-        "what comes behind the position is no longer there; begin with earliest, now or a time"
-    )]
+    /// Records after the position were removed, or the log is another one.
+    #[error("records after the position were removed; begin with earliest, now or a time")]
     Gone,
-    /// The stream behind the resource does not exist.
+    /// The log stream was deleted.
     #[error("the stream of this data stream does not exist")]
     StreamGone,
     /// The log cannot be read.
@@ -67,7 +65,7 @@ pub(in crate::push) async fn start(
     }
 }
 
-/// Returns where a client starts that asks for a time.
+/// Returns where a client starts that begins at a time.
 pub(in crate::push) async fn at_time(
     streams: &Streams,
     stream: StreamId,
@@ -139,8 +137,8 @@ fn earliest(found: &StreamBounds) -> StreamPlace {
     if there.iter().all(|next| *next == 0) {
         return StreamPlace::default();
     }
-    // Those before all that is kept belong to what is gone. But a purge that has removed what is missing is told: whoever
-    // has something of before learns so that it is gone.
+    // Events before everything that is kept are skipped like the removed records. A purge that removed exactly the
+    // missing records is kept, because it tells a client that its older records are gone.
     let gone = |event: &&ControlEvent| {
         let first = matches!(event.kind, ControlEventKind::Created { .. });
         let tails = || event.tails.iter().zip(&next);
@@ -152,7 +150,7 @@ fn earliest(found: &StreamBounds) -> StreamPlace {
     place(found, events, there)
 }
 
-/// Behind everything there is.
+/// The place after the last record and event.
 fn now(found: &StreamBounds) -> StreamPlace {
     let next = found.partitions.iter().map(|bounds| bounds.tail.0);
     place(found, found.stream.events.len(), next.collect())
@@ -176,7 +174,7 @@ async fn first_at(
     Ok(place(found, before.max(gone), next))
 }
 
-/// Returns a place as a run that comes there would have it: without the partitions that the stream gets later.
+/// Returns the place in the form that a run would give it: without partitions that the stream gets by a later event.
 fn place(found: &StreamBounds, events: usize, mut next: Vec<u64>) -> StreamPlace {
     let known = found.stream.events.iter().take(events);
     let partitions = known.filter_map(|event| event.kind.partitions()).max();

@@ -1,4 +1,4 @@
-//! One client: where it stands, and what it gets next.
+//! One client: its place, and the frames that it gets next.
 
 use std::sync::{
     Arc,
@@ -24,27 +24,27 @@ use crate::push::{
     position::{ClientPosition, StreamPlace},
 };
 
-/// Where one client stands. It costs this and, while it is sent, one frame.
+/// The state of one client. Besides this, a client costs one frame while that is sent.
 #[derive(Debug)]
 pub struct Subscription {
     stream: Arc<DataStream>,
     reader: FrameReader,
     ended: watch::Receiver<Option<Ended>>,
-    /// What comes first, in reverse.
+    /// The frames that come first, in reverse order.
     preamble: Vec<Arc<Frame>>,
-    /// Nothing before that time is sent.
+    /// Records before this time are not sent.
     waits_for: Option<Timestamp>,
     last_pos: Option<String>,
     cursor: Option<Held>,
     _seat: Seat,
 }
 
-/// One of the places for clients that there are.
+/// One of the `push.clients_max` seats.
 #[derive(Debug)]
 pub(in crate::push) struct Seat(Arc<AtomicUsize>);
 
 impl Seat {
-    /// Takes one, unless `len_max` of them are taken.
+    /// Takes a seat, unless `len_max` are taken.
     pub(in crate::push) fn take(taken: &Arc<AtomicUsize>, len_max: usize) -> Option<Self> {
         let one_more = |taken: usize| (taken < len_max).then_some(taken + 1);
         let took = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
@@ -58,29 +58,29 @@ impl Drop for Seat {
     }
 }
 
-/// Why nothing more comes.
+/// Why a subscription ends.
 #[derive(Debug, thiserror::Error)]
 pub enum End {
     /// The configuration has changed.
     #[error("the configuration of the data stream has changed")]
     Changed,
-    /// The resource, or the stream behind it, was deleted.
+    /// The data stream or its log stream was deleted.
     #[error("the data stream was deleted")]
     Deleted,
-    /// What was to come was removed before the client had it.
+    /// Records were removed before the client had them.
     #[error("records were removed before they were sent")]
     Gone,
     /// The log cannot be read.
     #[error("the log cannot be read")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Another client has the cursor now.
+    /// Another client took the cursor over.
     #[error("another client took the cursor over")]
     TakenOver,
 }
 
-/// An acknowledgement of something that was not sent.
+/// An acknowledgement of a position that was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this was not sent on this connection")]
+#[error("no record with this position was sent on this connection")]
 pub struct AckInvalid;
 
 impl Subscription {
@@ -113,10 +113,10 @@ impl Subscription {
         &self.stream
     }
 
-    /// Returns the next frame, once there is one. It counts as sent.
+    /// Returns the next frame, once there is one. The frame counts as sent.
     ///
     /// # Errors
-    /// [`End`] says why nothing more comes.
+    /// [`End`] says why no frame follows.
     ///
     /// # Cancel safety
     /// Nothing is lost when the call is dropped.
@@ -160,16 +160,16 @@ impl Subscription {
         }
     }
 
-    /// Returns whether the client has a cursor, so that acknowledgements are meant.
+    /// Returns whether the client has a cursor, which its acknowledgements move.
     #[must_use]
     pub fn has_cursor(&self) -> bool {
         self.cursor.is_some()
     }
 
-    /// Takes note that the client has done everything up to a position.
+    /// Records that the client has processed everything up to a position.
     ///
     /// # Errors
-    /// Nothing with that position was sent here.
+    /// No record with that position was sent on this connection.
     pub fn ack(&self, pos: &str) -> Result<(), AckInvalid> {
         let cursor = self.cursor.as_ref().ok_or(AckInvalid)?;
         let hub = self.reader.hub();
@@ -184,10 +184,10 @@ impl Subscription {
         Ok(())
     }
 
-    /// Returns once all that the client has acknowledged is durable.
+    /// Returns once every acknowledgement of the client is durable.
     ///
     /// # Errors
-    /// The log does not take it.
+    /// The log refused the commit.
     pub async fn settle(&self) -> Result<(), CommitError> {
         match &self.cursor {
             Some(cursor) => cursor.settle().await,
@@ -195,8 +195,8 @@ impl Subscription {
         }
     }
 
-    /// Returns the position at which the client stands: behind the last record that was returned, else where it has
-    /// started. There is none while a time is waited for, as that is not known as a place.
+    /// Returns the position of the client: after the last record that was returned, else where it has started. There
+    /// is none while the client waits for a time, because that has no place yet.
     #[must_use]
     pub fn pos(&self) -> Option<String> {
         let hub = self.reader.hub();
@@ -223,7 +223,7 @@ impl Drop for Subscription {
     }
 }
 
-/// Returns once another client has the cursor, if there is one.
+/// Returns once another client has taken the cursor over; never, without a cursor.
 async fn taken_over(cursor: &mut Option<Held>) {
     match cursor {
         Some(cursor) => cursor.taken_over().await,
@@ -236,7 +236,7 @@ enum Found {
     Frame(Arc<Frame>),
 }
 
-/// Waits for more, and looks whether that has the time that is waited for.
+/// Waits for a record, then looks for the first one that has the time.
 async fn wait(hub: &Hub, place: &StreamPlace, time: Timestamp) -> Result<Start, HubError> {
     let parts = hub.parts();
     let ready = feed::ready(&parts.streams, parts.stream, place).await;

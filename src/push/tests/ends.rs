@@ -1,4 +1,4 @@
-//! How subscriptions end, and what ends none.
+//! How subscriptions end, and changes that end none.
 
 use super::*;
 
@@ -15,7 +15,7 @@ impl Whole {
         let tasks = Tasks::new();
         let settings = Settings {
             clients_max,
-            ..Settings::new(&Config::default())
+            ..Settings::from(&Config::default())
         };
         let clock = Clock::manual(Timestamp(1));
         let push = Push::open(shown.streams.clone(), clock, settings, &tasks);
@@ -43,7 +43,7 @@ impl Whole {
     }
 }
 
-/// `xid`s of what is there for a subscriber, schemas and metadata left out.
+/// The `xid`s of the records for a subscriber, without schemas and metadata.
 async fn ready(subscription: &mut Subscription) -> Vec<String> {
     let mut all = Vec::new();
     loop {
@@ -66,7 +66,7 @@ async fn ready(subscription: &mut Subscription) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_time_to_come_is_waited_for_and_what_comes_before_it_is_not_sent() {
+async fn a_future_time_is_waited_for_and_earlier_records_are_not_sent() {
     for (micros, expected) in [
         // From the growth on, which has that time; a little before; a little later; the last commit; later than all.
         (2_000_000, vec!["ddl.2", "1.0", "0.2", "1.1"]),
@@ -102,13 +102,13 @@ async fn a_time_to_come_is_waited_for_and_what_comes_before_it_is_not_sent() {
         }
         assert_eq!(sent, expected, "{micros}");
         assert_eq!(subscription.pos().is_some(), !expected.is_empty());
-        // Who comes later to the same time gets the same.
+        // A later subscriber to the same time gets the same.
         let mut later = whole.subscribe(&begin).await.unwrap();
         assert_eq!(ready(&mut later).await, expected, "{micros}");
     }
 }
 
-/// What ends a data stream for those who read it.
+/// Changes that end a data stream for its subscribers.
 #[derive(Clone, Copy, Debug)]
 enum Ends {
     Change,
@@ -141,7 +141,7 @@ async fn every_subscriber_ends_as_its_data_stream_does_and_leaves_its_seat() {
         }
         let one_more = whole.subscribe("now").await;
         assert!(matches!(one_more, Err(SubscribeError::Full)));
-        // The first has had nothing, then one in the schemas, one in the middle, and those who wait.
+        // Subscribers at each stage: before the first frame, within the schemas, in the middle, and waiting.
         all[1].next().await.unwrap();
         while all[2].last_pos().is_none() {
             all[2].next().await.unwrap();
@@ -221,7 +221,7 @@ async fn every_subscriber_ends_as_its_data_stream_does_and_leaves_its_seat() {
 }
 
 #[tokio::test]
-async fn a_change_that_comes_to_nothing_ends_nobody() {
+async fn a_failed_change_ends_no_subscription() {
     let whole = Whole::new(1, 10).await;
     let name = "s1".parse().unwrap();
     let mut subscription = whole.subscribe("now").await.unwrap();
@@ -235,7 +235,7 @@ async fn a_change_that_comes_to_nothing_ends_nobody() {
     }
     assert!(whole.push.change(&name, b"{}", None).await.is_err());
     assert!(whole.push.delete(&name, None).await.is_err());
-    // An AsyncAPI document is for those who read documents.
+    // An AsyncAPI document does not concern subscribers.
     whole.push.document(&name, "asyncapi: 3.0.0").await.unwrap();
     whole.shown.commit(&[0], "").await;
     assert_eq!(ready(&mut subscription).await, ["0.0"]);

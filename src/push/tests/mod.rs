@@ -190,7 +190,7 @@ impl Shown {
         Arc::new(Hub::new(parts, &self.stream))
     }
 
-    /// All frames from there to what the log holds now.
+    /// Returns all frames from a place to the present tail.
     async fn frames(&self, hub: &Arc<Hub>, begin: &Begin) -> Vec<Arc<Frame>> {
         let quality = QualityOfService::ExactlyOnce;
         let started = start(&self.streams, self.stream.id, begin, self.contract, quality).await;

@@ -21,12 +21,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whoever_resumes_anywhere_gets_strictly_the_rest(steps in steps(), partitions in 1..4_u16, frame_bytes in 1..600_usize) {
+    fn a_subscriber_that_resumes_anywhere_gets_exactly_the_rest(steps in steps(), partitions in 1..4_u16, frame_bytes in 1..600_usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let shown = Shown::new(partitions).await;
             let mut partitions = partitions;
-            // The stream's making, then what happens to it and in it, in order.
+            // The creation of the stream, then its records and events, in order.
             let mut expected = vec!["event"];
             for step in steps {
                 match step {
@@ -65,7 +65,7 @@ proptest! {
             prop_assert!(places.is_sorted(), "{:?}", places);
             for (at, record) in all.iter().enumerate() {
                 let begin = Begin::parse(position(record), &shown.key).unwrap();
-                // Another hub, whose frames begin elsewhere, says the same.
+                // Another hub, whose frames begin elsewhere, sends the same records.
                 for hub in [&hub, &shown.hub(QualityOfService::ExactlyOnce, frame_bytes + 40)] {
                     let rest = records(&shown.frames(hub, &begin).await);
                     prop_assert_eq!(&rest[..], &all[at + 1..]);
@@ -77,7 +77,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn those_who_began_at_different_places_share_frames_from_then_on() {
+async fn subscribers_from_different_places_come_to_share_frames() {
     let shown = Shown::new(2).await;
     for n in 0..50 {
         shown.commit(&[n % 2], "").await;
@@ -129,7 +129,7 @@ async fn while_a_full_frame_is_sent_the_next_one_is_made() {
 }
 
 #[tokio::test]
-async fn who_waits_at_the_end_gets_what_comes_in_one_frame_for_all() {
+async fn subscribers_at_the_tail_share_the_next_frame() {
     let shown = Shown::new(1).await;
     shown.commit(&[0], "").await;
     let hub = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);

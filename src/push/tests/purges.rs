@@ -1,9 +1,9 @@
-//! A stream that is emptied on purpose: who is told, and who has missed something.
+//! Purged streams: subscribers that had all records go on, others learn of the gap.
 
 use super::*;
 
 #[tokio::test]
-async fn a_purge_is_told_between_what_it_removed_and_what_comes_after_it() {
+async fn a_purge_is_sent_between_the_removed_records_and_the_next() {
     let shown = Shown::new(2).await;
     shown.commit(&[0, 1], "").await;
     shown.commit(&[0], "").await;
@@ -15,7 +15,7 @@ async fn a_purge_is_told_between_what_it_removed_and_what_comes_after_it() {
     shown.commit(&[1], "").await;
     shown.commit(&[0, 1], "").await;
 
-    // Whoever has had all of it, and whoever comes anew.
+    // Subscribers that had every record, and new ones.
     let rest = records(&shown.frames(&strict, &at(&before[3])).await);
     let is_event = |record: &String| record.starts_with("event 2 ");
     assert!(is_event(&rest[0]) && rest.len() == 4, "{rest:?}");
@@ -40,7 +40,7 @@ async fn a_purge_is_told_between_what_it_removed_and_what_comes_after_it() {
         }
     }
 
-    // Whoever has missed something of it.
+    // Subscribers that have missed records.
     for record in &before[..3] {
         let begin = at(record);
         let Begin::Position(missed) = &begin else {
@@ -65,14 +65,14 @@ async fn a_purge_is_told_between_what_it_removed_and_what_comes_after_it() {
         assert_eq!(&started.place, gap.behind(), "connected or not");
         let frame = lenient.next(gap.behind()).await.unwrap();
         let on = records(&[frame]);
-        // The making of the stream was not told to the first of them.
+        // The first of them did not get the event of the creation.
         let on: Vec<_> = on.iter().filter(|r| !r.starts_with("event 1 ")).collect();
         assert_eq!(on, rest.iter().collect::<Vec<_>>());
     }
 }
 
 #[tokio::test]
-async fn of_purges_the_last_is_told_to_who_comes_anew_until_something_else_is_removed() {
+async fn a_new_subscriber_gets_the_last_purge_until_more_is_removed() {
     let shown = Shown::new(2).await;
     shown.purge().await;
     shown.commit(&[0], "").await;
@@ -94,7 +94,7 @@ async fn of_purges_the_last_is_told_to_who_comes_anew_until_something_else_is_re
 
 /// A stream that held nothing has lost nothing.
 #[tokio::test]
-async fn a_purge_of_nothing_is_told_behind_the_making_of_the_stream() {
+async fn a_purge_of_an_empty_stream_is_sent_after_its_creation() {
     let shown = Shown::new(1).await;
     shown.purge().await;
     let hub = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);
@@ -106,7 +106,7 @@ async fn a_purge_of_nothing_is_told_behind_the_making_of_the_stream() {
         shown.commit(&[0], "").await;
         shown.purge().await;
     };
-    // What was purged before it was sent is not passed in silence, nor waited for.
+    // Records that were purged before they were sent are reported as a gap, and not waited for.
     let (next, ()) = tokio::join!(hub.next(&place), comes);
     assert!(matches!(next, Err(HubError::Overtaken)), "{next:?}");
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn what_was_removed_before_it_was_sent_is_never_passed_in_silence() {
+async fn removed_records_are_never_skipped_in_silence() {
     let shown = Shown::new(1).await;
     for _ in 0..9 {
         shown.commit(&[0], "").await;
@@ -41,7 +41,7 @@ async fn what_was_removed_before_it_was_sent_is_never_passed_in_silence() {
         .await;
         assert_eq!(started.is_ok(), goes_on);
     }
-    // The stream's making is no longer told: what came with it is gone.
+    // The event of the creation is not sent, because the records with it are gone.
     let kept = records(&shown.frames(&strict, &Begin::Earliest).await);
     assert_eq!(kept.len(), 2);
 }
@@ -62,7 +62,8 @@ async fn a_position_that_is_no_longer_there_is_refused_or_a_gap_and_a_foreign_on
     let anew: Option<Vec<_>> = Some(Vec::new());
     let both = (0..2).map(|number| (Partition(number), u64::from(number), 3));
     for (contract, incarnation, events, next, expected) in [
-        // It is there: the first one kept, one in the middle, the tail, and without what the stream had later.
+        // These places exist: the first kept record, one in the middle, the tail, and one from before the stream
+        // grew.
         (own, life, 1, vec![3, 3], Ok(None)),
         (own, life, 1, vec![5, 4], Ok(None)),
         (own, life, 1, vec![5, 5], Ok(None)),
@@ -107,7 +108,7 @@ async fn a_position_that_is_no_longer_there_is_refused_or_a_gap_and_a_foreign_on
                 (Ok(gap), Ok(begun)) => {
                     assert!(goes_on, "{place:?} {quality:?}");
                     assert_eq!(begun.gap, *gap);
-                    // It goes on with what is kept.
+                    // It continues with the first kept record.
                     let kept = [place.next.first(), place.next.get(1)];
                     let kept = kept.map(|next| match gap.as_deref() {
                         Some([]) => 3,
@@ -128,7 +129,7 @@ async fn a_position_that_is_no_longer_there_is_refused_or_a_gap_and_a_foreign_on
 }
 
 #[tokio::test]
-async fn what_was_lost_to_damage_is_never_passed_in_silence() {
+async fn lost_records_are_never_skipped_in_silence() {
     let shown = Shown::new(2).await;
     for n in 0..12 {
         shown.commit(&[n % 2], "").await;
@@ -138,7 +139,7 @@ async fn what_was_lost_to_damage_is_never_passed_in_silence() {
     let all = records(&shown.frames(&whole, &Begin::Earliest).await);
     shown.engine.lose(partitions[0], 2..4);
     let is_lost = |record: &&String| [".0.2 ", ".0.3 "].iter().any(|lost| record.contains(lost));
-    // It is told behind the last record before it, whatever is next elsewhere.
+    // The event is sent after the last record before it, whatever comes next in other partitions.
     let before = &all[..4];
     let strict = shown.hub(QualityOfService::ExactlyOnce, 1 << 20);
     let first = strict.next(&StreamPlace::default()).await.unwrap();
@@ -150,7 +151,7 @@ async fn what_was_lost_to_damage_is_never_passed_in_silence() {
     let frames = shown.frames(&lenient, &Begin::Earliest).await;
     assert_eq!(&frames[1].text()[..], b"[gap [(Partition(0), 2, 4)] ]");
     assert_eq!(records(&frames[..1]), before);
-    // Positions are another matter: the gap is behind all of them.
+    // Positions are different: the gap is after all of them.
     let places = |records: &[String]| {
         let kept = records.iter().filter(|record| !is_lost(record));
         let place = |record: &String| record.split(' ').next().unwrap_or_default().to_owned();
@@ -159,7 +160,7 @@ async fn what_was_lost_to_damage_is_never_passed_in_silence() {
     assert_eq!(places(&records(&frames[2..])), places(&all[4..]));
     assert_eq!(shown.gaps.counter().get(), 1);
 
-    // Whoever comes with a position that stands before it, and whoever comes anew.
+    // A client with a position before the purge, and a new client.
     let begin = Begin::parse(position(&before[3]), &shown.key).unwrap();
     let started = async |begin, quality| {
         let (streams, stream) = (&shown.streams, shown.stream.id);

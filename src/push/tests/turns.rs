@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-/// Writes what [`Places`] does, and keeps the thread busy with each record.
+/// Encodes as [`Places`] does, and keeps the thread busy with each record.
 #[derive(Debug)]
 struct Busy {
     time: Duration,

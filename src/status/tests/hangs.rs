@@ -49,7 +49,7 @@ async fn a_hanging_disk_is_reported_and_the_last_count_is_kept() {
     };
     let settings = dispatch::Settings::new(&config, &[]).unwrap();
     let dispatcher = Dispatcher::start(settings, deps, &tasks, CancellationToken::new());
-    let of_push = push::Settings::new(&config);
+    let of_push = push::Settings::from(&config);
     let push = Push::open(streams.clone(), clock.clone(), of_push, &tasks);
     let status = Status::new(Deps {
         streams,

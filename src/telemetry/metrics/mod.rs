@@ -1,7 +1,7 @@
 //! Metrics: the one list of their names, handles to count with, and the text of `/metrics`.
 //!
-//! What happens often is counted where it happens, through a handle of [`Metrics`]. What is a state (a backlog, a
-//! queue) costs nothing until someone looks: a [`Source`] is asked for it at each scrape.
+//! Frequent events are counted where they happen, through a handle of [`Metrics`]. A state (a backlog, a queue) is
+//! sampled at each scrape through a [`Source`], so it costs nothing in between.
 
 use std::{
     collections::BTreeMap,
@@ -52,7 +52,7 @@ use crate::runtime::{clock::Clock, latency};
 /// One label.
 pub type Label = [(&'static str, String); 1];
 
-/// Shows a counter for each value of its label at zero, because an alert cannot see a series that is not there yet.
+/// Sets the counter of each value of a label to zero, because an alert cannot see a series that does not exist yet.
 pub fn show_zeros(
     counters: &Family<Label, Counter>,
     label: &'static str,
@@ -68,17 +68,17 @@ pub fn show_zeros(
 pub struct Metrics {
     /// Messages stored by `POST /stream/sync`.
     pub accepted: Counter,
-    /// Requests of `POST /stream/sync` that were answered as before.
+    /// Requests of `POST /stream/sync` that got the answer of an earlier request with their idempotency key.
     pub repeated: Counter,
     /// Refused requests of `POST /stream/sync`, by problem `code`.
     pub refused: Family<Label, Counter>,
-    /// Clients of data streams that were closed from here, by `code`.
+    /// Clients of data streams that the gateway closed, by `code`.
     pub closes: Family<Label, Counter>,
     /// Requests with wrong credentials.
     pub failed_logins: Counter,
     /// Time of a request, by `route`.
     pub request_seconds: Family<Label, Histogram, fn() -> Histogram>,
-    /// Locked to add a metric and to write the text; counting goes past it.
+    /// Locked to add a metric and to write the text; counting needs no lock.
     registry: Arc<Mutex<Registry>>,
     started_seconds: f64,
 }
@@ -107,7 +107,7 @@ impl Metrics {
         metrics
     }
 
-    /// Shows a metric that another part owns and counts with. `name` is one of the names of this module.
+    /// Registers a metric that another part owns. `name` is one of the names of this module.
     pub fn adopt(&self, name: &'static str, metric: impl Metric) {
         let listed = LIST.iter().find(|listed| listed.name == name);
         debug_assert!(listed.is_some(), "{name} is not in the list of metrics");
@@ -116,11 +116,11 @@ impl Metrics {
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        // A registry is whole between any two steps of it.
+        // No step leaves a registry half changed, so a poisoned lock is harmless.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the OpenMetrics text: what was counted, and what the sources say now.
+    /// Returns the OpenMetrics text of the counters and of the sources' samples.
     pub async fn render(&self, sources: &[Arc<dyn Source>]) -> String {
         let mut samples = Samples::default();
         samples.set(START_TIME_SECONDS, &[], self.started_seconds);
@@ -133,7 +133,7 @@ impl Metrics {
             (THREADS, process::threads_len().map(as_f64)),
         ];
         for (name, figure) in figures {
-            // There is no such file on this system.
+            // This system has no such file.
             if let Some(figure) = figure {
                 samples.set(name, &[], figure);
             }
@@ -154,21 +154,21 @@ impl Metrics {
     }
 }
 
-/// Something that is asked at each scrape.
+/// A part that gives samples at each scrape.
 #[async_trait]
 pub trait Source: fmt::Debug + Send + Sync + 'static {
-    /// Adds its figures. It should answer within milliseconds: a scrape waits for it.
+    /// Adds its samples, within milliseconds, because the scrape waits.
     async fn sample(&self, samples: &mut Samples);
 }
 
-/// Figures of one scrape.
+/// The samples of one scrape.
 #[derive(Debug, Default)]
 pub struct Samples(BTreeMap<&'static str, Vec<Figure>>);
 
 type Figure = (Vec<(&'static str, String)>, f64);
 
 impl Samples {
-    /// Notes one figure. `name` is one of the names of this module; the text leaves out what is not in its list.
+    /// Adds one sample. `name` is one of the names of this module; others are left out of the text.
     pub fn set(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
         let labels = labels
             .iter()
@@ -177,7 +177,7 @@ impl Samples {
         self.0.entry(name).or_default().push((labels, value));
     }
 
-    /// Notes a whole number.
+    /// Adds a whole number.
     pub fn set_count(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: u64) {
         self.set(name, labels, as_f64(value));
     }

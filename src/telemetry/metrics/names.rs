@@ -1,8 +1,8 @@
-//! The one list of all metrics: their names, kinds and what they say.
+//! The list of all metrics: name, kind, labels and help.
 
 use prometheus_client::metrics::MetricType;
 
-/// A line of the list.
+/// A metric of the list.
 pub(super) struct Listed {
     pub(super) name: &'static str,
     pub(super) kind: MetricType,
@@ -29,7 +29,7 @@ const fn listed(
     }
 }
 
-/// Every metric that there is. The text adds `_total` to counters.
+/// All metrics. The text adds `_total` to the names of counters.
 pub(super) const LIST: &[Listed] = &[
     listed(
         ACCEPTED,
@@ -313,7 +313,7 @@ pub(super) const LIST: &[Listed] = &[
 pub(super) const ACCEPTED: &str = "syncgate_accepted_messages";
 pub(super) const REPEATED: &str = "syncgate_repeated_requests";
 pub(super) const REFUSED: &str = "syncgate_refused_requests";
-/// Gaps of data streams.
+/// Gaps that clients of data streams continued after.
 pub const PUSH_GAPS: &str = "syncgate_push_gaps";
 pub(super) const PUSH_CLOSES: &str = "syncgate_push_closes";
 /// Panics in the work of one client, by `part`.
@@ -328,7 +328,7 @@ pub const FSYNC_SECONDS: &str = "syncgate_fsync_seconds";
 pub const DISPATCH_READ_RECORDS: &str = "syncgate_dispatch_read_records";
 /// Look-ups of hosts.
 pub const LOOKUPS: &str = "syncgate_lookups";
-/// Hosts that wait for one.
+/// Hosts whose look-up waits.
 pub const LOOKUPS_WAITING: &str = "syncgate_lookups_waiting";
 /// Calls of targets, by `outcome`.
 pub const ATTEMPTS: &str = "syncgate_attempts";
@@ -338,17 +338,17 @@ pub(super) const BUILD: &str = "syncgate_build";
 
 /// Bytes written to the journal.
 pub const JOURNAL_BYTES: &str = "syncgate_journal_bytes";
-/// Records that wait for their end, by `stream`.
+/// Open records of a dispatched stream, by `stream`.
 pub const BACKLOG_RECORDS: &str = "syncgate_backlog_records";
-/// Age of the oldest of them, by `stream`.
+/// Age of the oldest open record, by `stream`.
 pub const BACKLOG_SECONDS: &str = "syncgate_backlog_seconds";
 /// Open records of an error stream, by `stream`.
 pub const OPEN_RECORDS: &str = "syncgate_open_records";
 /// Age of the oldest queued record, by `target`.
 pub const OLDEST_PENDING_SECONDS: &str = "syncgate_target_oldest_pending_seconds";
-/// Calls under way, by `target`.
+/// Calls in flight, by `target`.
 pub const IN_FLIGHT: &str = "syncgate_in_flight";
-/// 1 while nothing is called, by `target`.
+/// 1 while the breaker is open, by `target`.
 pub const TARGET_CLOSED: &str = "syncgate_target_closed";
 /// Records queued in memory, by `target`.
 pub const QUEUED: &str = "syncgate_queued";
@@ -356,13 +356,13 @@ pub const QUEUED: &str = "syncgate_queued";
 pub const UNREADABLE_PARTITIONS: &str = "syncgate_unreadable_partitions";
 /// 1 while the log takes appends.
 pub const LOG_RUNNING: &str = "syncgate_log_running";
-/// What state values take, by `kind`.
+/// Bytes of stored state, by `kind`.
 pub const STATE_BYTES: &str = "syncgate_state_bytes";
-/// What they may take, by `kind`.
+/// Greatest bytes of stored state, by `kind`.
 pub const STATE_SHARE_BYTES: &str = "syncgate_state_share_bytes";
-/// Tokens that gave way to new ones.
+/// Tokens that were removed for new ones.
 pub const SECRETS_GONE: &str = "syncgate_secrets_gone";
-/// Ends that the log did not take.
+/// Settlements that the log refused.
 pub const LOST_ENDS: &str = "syncgate_lost_ends";
 /// Log lines that were dropped.
 pub const LOG_LINES_DROPPED: &str = "syncgate_log_lines_dropped";
@@ -372,11 +372,11 @@ pub const TARGET_ATTEMPTS: &str = "syncgate_target_attempts";
 pub const TARGET_FAILURES: &str = "syncgate_target_failures";
 /// Settled records, by `stream` and `end`.
 pub const SETTLED_RECORDS: &str = "syncgate_settled_records";
-/// Free space where the data directory is.
+/// Free space of the data directory's file system.
 pub const DISK_FREE_BYTES: &str = "syncgate_disk_free_bytes";
 /// Clients of data streams, by `data_stream`.
 pub const SUBSCRIBERS: &str = "syncgate_push_subscribers";
-/// Records behind a cursor, by `data_stream` and `cursor`.
+/// Records that a cursor lags, by `data_stream` and `cursor`.
 pub const CURSOR_LAG_RECORDS: &str = "syncgate_cursor_lag_records";
 /// Tokens that are kept.
 pub const SECRETS_KEPT: &str = "syncgate_secrets";
@@ -385,7 +385,7 @@ pub const RELOAD_SUCCESSFUL: &str = "syncgate_reload_successful";
 /// When settings were last applied.
 pub const RELOAD_TIME_SECONDS: &str = "syncgate_reload_time_seconds";
 
-// The names that Prometheus' own client libraries give to figures of a process, so that common dashboards show them.
+// Prometheus client libraries use these names for figures of a process, so common dashboards show them.
 pub(super) const CPU_SECONDS: &str = "process_cpu_seconds";
 pub(super) const RESIDENT_BYTES: &str = "process_resident_memory_bytes";
 pub(super) const VIRTUAL_BYTES: &str = "process_virtual_memory_bytes";

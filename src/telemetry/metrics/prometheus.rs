@@ -1,4 +1,4 @@
-//! The Prometheus text form, version 0.0.4, for readers that do not take OpenMetrics.
+//! The Prometheus text form, version 0.0.4, for scrapers without OpenMetrics.
 //!
 //! | | OpenMetrics | Prometheus text |
 //! | --- | --- | --- |
@@ -7,11 +7,11 @@
 //! | kind `unknown` | `unknown` | `untyped` |
 //! | `# UNIT`, `# EOF` | there | not there |
 
-/// Rewrites an OpenMetrics text; its samples stay as they are, as none of ours has an exemplar or a time.
+/// Converts an OpenMetrics text. Samples stay unchanged, because ours have neither exemplars nor times.
 #[must_use]
 pub fn text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
-    // The help of a metric comes before its kind, and the name of both depends on the kind.
+    // HELP comes before TYPE, but the name on both depends on the type.
     let mut help = None;
     for line in open_metrics.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {

@@ -203,5 +203,5 @@ async fn a_look_keeps_nobody_from_the_directory_and_changes_nothing() {
         .stop()
         .await
         .configured("[logging]\nlevel = \"loud\"\n");
-    refuses(&place, 2, "line 2: logging.level: \"loud\" is no level").await;
+    refuses(&place, 2, "line 2: logging.level: \"loud\" is not a level").await;
 }

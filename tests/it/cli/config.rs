@@ -139,7 +139,7 @@ fn a_wrong_quantity_names_setting_value_and_examples() {
     for part in [
         "line 2: server.grace_ms: \"soon\" is no duration: give milliseconds, such as 30000, or \"30s\" or \"500ms\"; the default is 20000",
         "line 4: log.cache_bytes: \"30s\" is no size: give bytes, such as 67108864, or \"64MiB\"; the default is 16777216",
-        "SYNCGATE_RETENTION__ERROR_HOURS: retention.error_hours: \"90m\" is no whole number of hours; the default is 720",
+        "SYNCGATE_RETENTION__ERROR_HOURS: retention.error_hours: \"90m\" is not a whole number of hours; the default is 720",
     ] {
         assert!(said.contains(part), "{part}\nnot in\n{said}");
     }

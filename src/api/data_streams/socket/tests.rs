@@ -80,7 +80,7 @@ impl Client {
         let tasks = Tasks::new();
         let streams = Streams::new(engine.clone() as Arc<dyn Engine>);
         let clock = Clock::manual(Timestamp(1));
-        let settings = Settings::new(&Config::default());
+        let settings = Settings::from(&Config::default());
         let push = Push::open(streams, clock, settings, &tasks).await.unwrap();
         let name = "s1".parse().unwrap();
         let made = push.create(name, br#"{"source":{"trail":"a1"}}"#);

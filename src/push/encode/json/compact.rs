@@ -1,4 +1,4 @@
-//! Reading a text once: whether it is JSON, and a copy without blanks if it has any.
+//! Checks that a text is JSON, and copies it without blanks if it has any, in one pass.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use crate::json::faults::DEPTH_MAX;
 
 use super::text::{escape, number_len, plain_len, quote_at, separator};
 
-/// A member of the object that [`compact`] has read, where it lies in what came of it.
+/// A member of the object that [`compact`] has read: where it lies in the compact text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::push::encode) struct Member {
     /// The name with its quotes.
@@ -14,7 +14,7 @@ pub(in crate::push::encode) struct Member {
     pub(in crate::push::encode) value: Range<usize>,
 }
 
-/// What may come next.
+/// The tokens that may come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Value,
@@ -24,21 +24,21 @@ enum Next {
     CommaOrEnd,
 }
 
-/// What became of a text that is to be JSON.
+/// The result of [`compact`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::push::encode) enum Compacted {
-    /// It is JSON, and there is nothing to leave out or to escape: nothing was appended.
+    /// The text is compact JSON: nothing was appended.
     AsItStands,
-    /// It is JSON, and was appended.
+    /// The text is JSON, and a compact copy was appended.
     Copied,
     Invalid,
 }
 
-/// Appends `text` without blanks to `out`, which is empty, unless it has none and can be taken as it stands; the members
+/// Appends `text` without blanks to `out`, which must be empty; a text that is compact already is not copied. Members
 /// of an object at the top are added to `members`, repeats kept.
 ///
-/// Nothing stays in `out` if `text` is not JSON: if it is against the grammar, or deeper than [`DEPTH_MAX`].
-/// U+2028 and U+2029 come out as escapes, everything else in a string and every number as it stands.
+/// If `text` is not JSON, or deeper than [`DEPTH_MAX`], `out` stays empty. U+2028 and U+2029 are written as escapes.
+/// Every other character of a string, and every number, stays unchanged.
 pub(in crate::push::encode) fn compact(
     text: &[u8],
     out: &mut Vec<u8>,
@@ -56,11 +56,11 @@ pub(in crate::push::encode) fn compact(
     compacted
 }
 
-/// Returns whether a text is ASCII without control characters and backslashes, as most are: then every string in it ends
-/// at the next quote.
+/// Returns whether a text is ASCII without control characters and backslashes. Most texts are, and then every string
+/// ends at the next quote.
 fn is_plain(text: &[u8]) -> bool {
     let is_other = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'\\') | (byte & 0x80);
-    // Whole chunks without a way out of them are looked at by vectors.
+    // The compiler vectorises whole chunks, because the loop over a chunk has no early exit.
     let mut chunks = text.chunks(64);
     chunks.all(|chunk| chunk.iter().fold(0, |any, byte| any | is_other(*byte)) == 0)
 }
@@ -69,11 +69,11 @@ struct Compact<'a> {
     text: &'a [u8],
     is_plain: bool,
     at: usize,
-    /// What is before it has been copied or left out.
+    /// Everything before this index was copied or left out.
     copied: usize,
     out: &'a mut Vec<u8>,
     members: &'a mut Vec<Member>,
-    /// A bit per open container, the innermost lowest: set for an object.
+    /// One bit per open container, the innermost lowest: set for an object.
     open: u128,
     depth: usize,
 }
@@ -112,7 +112,7 @@ impl<'a> Compact<'a> {
 
     fn is_json(&mut self) -> bool {
         let mut next = Next::Value;
-        // Of the member at the top that is being read.
+        // The name and value of the top member that is being read.
         let mut name = 0..0;
         let mut value_start = 0;
         loop {
@@ -187,7 +187,7 @@ impl<'a> Compact<'a> {
                 let name = name.clone();
                 self.members.push(Member { name, value });
             }
-            // Most have no blank before the comma.
+            // Fast path: most texts have no blank before the comma.
             next = match self.text.get(self.at) {
                 Some(b',') => self.comma(),
                 _ => Next::CommaOrEnd,
@@ -211,7 +211,7 @@ impl<'a> Compact<'a> {
         self.open >>= 1;
     }
 
-    /// Where the next byte will lie in `out`.
+    /// Returns where the next byte will lie in the compact text.
     fn position(&self) -> usize {
         self.out.len() + (self.at - self.copied)
     }
@@ -232,7 +232,7 @@ impl<'a> Compact<'a> {
         }
     }
 
-    /// A number, or one of three words.
+    /// Reads a number, `true`, `false` or `null`.
     fn plain(&mut self) -> bool {
         let rest = &self.text[self.at..];
         let len = match rest[0] {

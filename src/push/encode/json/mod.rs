@@ -1,8 +1,8 @@
-//! JSON text: checked, without blanks, and safe to be run as a script.
+//! JSON text: checked, compact, and safe for clients that run it as a script.
 //!
-//! What a subscriber gets is never a source's bytes unread: some clients `eval` it. [`compact`] copies a value only if it is
-//! JSON in full, and the walkers below it read nothing but what it wrote. JSON in full is what RFC 8259 allows: half of a
-//! surrogate pair as an escape, and numbers of any size, though some readers refuse both.
+//! Some clients `eval` a frame, so no byte of a source reaches a subscriber unread. [`compact`] accepts a value only
+//! if all of it is JSON (RFC 8259), and the other functions read only compact text. RFC 8259 allows half of a
+//! surrogate pair as an escape, and numbers of any size, although some readers refuse both.
 
 mod compact;
 #[cfg(test)]

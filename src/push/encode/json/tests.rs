@@ -22,7 +22,7 @@ fn compacted(text: &[u8]) -> Option<String> {
 }
 
 #[test]
-fn what_is_json_is_copied_without_blanks_and_everything_else_refused() {
+fn json_is_copied_without_blanks_and_other_text_refused() {
     for (text, expected) in [
         (
             " { \"a\" : [ 1 , -0.10E+05 ] , \"a\" : null }\r\n",

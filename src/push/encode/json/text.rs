@@ -1,4 +1,4 @@
-//! Strings and numbers: where they end, how they are written, what they stand for.
+//! Strings and numbers of JSON text: their ends, their encoding, their values.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -8,12 +8,13 @@ use memchr::memchr;
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// Gives a byte that is zero its high bit; above the first one there may be more.
+/// Sets the high bit of each zero byte. Above the lowest zero byte, other bytes may be marked too.
 fn zero(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & HIGH
 }
 
-/// Returns where the first quote is. Most strings are short, and a search by vectors has to get going first.
+/// Returns the index of the first quote. Most strings are short, so bytes are tried one by one before a vectorised
+/// search.
 pub(super) fn quote_at(text: &[u8]) -> Option<usize> {
     const SHORT: usize = 3;
     let (words, _) = text.as_chunks::<8>();
@@ -27,7 +28,7 @@ pub(super) fn quote_at(text: &[u8]) -> Option<usize> {
     memchr(b'"', &text[from..]).map(|at| from + at)
 }
 
-/// Returns how many bytes of a string come before a quote, a backslash, a control character or a byte 0xE2.
+/// Returns how many bytes come before a quote, a backslash, a control character or a byte 0xE2.
 pub(super) fn plain_len(text: &[u8]) -> usize {
     let mut at = 0;
     for chunk in text.as_chunks::<8>().0 {
@@ -47,7 +48,7 @@ pub(super) fn plain_len(text: &[u8]) -> usize {
     at + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
-/// Returns the escape of the line or paragraph separator that the text begins with.
+/// Returns the escape of U+2028 or U+2029, if the text begins with one of them.
 pub(super) fn separator(text: &[u8]) -> Option<&'static [u8]> {
     match text {
         [0xe2, 0x80, 0xa8, ..] => Some(b"\\u2028"),
@@ -56,9 +57,9 @@ pub(super) fn separator(text: &[u8]) -> Option<&'static [u8]> {
     }
 }
 
-/// Reads the escape that the text begins with: its code point and its length.
+/// Reads the escape at the start of the text: its code point and its length.
 ///
-/// Half of a surrogate pair is a code point of its own, which JSON allows (RFC 8259 §8.2) and no character is.
+/// Half of a surrogate pair is a code point, which JSON allows (RFC 8259 §8.2), but no character.
 pub(super) fn escape(text: &[u8]) -> Option<(u32, usize)> {
     let character = match text.get(1)? {
         b'"' => '"',
@@ -96,7 +97,7 @@ fn unit(text: &[u8]) -> Option<u32> {
     })
 }
 
-/// Returns the length of the number that the text begins with.
+/// Returns the length of the number at the start of the text.
 pub(in crate::push::encode) fn number_len(text: &[u8]) -> Option<usize> {
     let digits = |from: usize| {
         let rest = text.get(from..).unwrap_or_default();
@@ -126,14 +127,14 @@ pub(in crate::push::encode) fn number_len(text: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// Appends `text` as a string with its quotes.
+/// Appends `text` as a JSON string.
 pub(in crate::push::encode) fn push_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     push_escaped(text.as_bytes(), out);
     out.push(b'"');
 }
 
-/// Appends UTF-8 as the inside of a string.
+/// Appends UTF-8 as the content of a JSON string, without quotes.
 pub(in crate::push::encode) fn push_escaped(mut text: &[u8], out: &mut Vec<u8>) {
     loop {
         let (plain, rest) = text.split_at(plain_len(text));
@@ -164,7 +165,7 @@ pub(in crate::push::encode) fn push_escaped(mut text: &[u8], out: &mut Vec<u8>) 
     }
 }
 
-/// Appends `text` as a string of base64 with padding.
+/// Appends bytes as a JSON string of base64 with padding.
 pub(in crate::push::encode) fn push_base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let start = out.len();
@@ -173,8 +174,7 @@ pub(in crate::push::encode) fn push_base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Returns the string that `text`, a string with its quotes, stands for; `None` if it is none, or has half of a surrogate
-/// pair in it.
+/// Returns the value of a JSON string; `None` if `text` is no JSON string, or has half of a surrogate pair.
 pub(in crate::push::encode) fn unquoted(text: &[u8]) -> Option<Cow<'_, str>> {
     match decoded(text)? {
         Cow::Borrowed(inside) => std::str::from_utf8(inside).ok().map(Cow::Borrowed),
@@ -182,7 +182,8 @@ pub(in crate::push::encode) fn unquoted(text: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Returns the same with U+FFFD for each half of a surrogate pair; `None` if `text` is no string.
+/// Returns the value of a JSON string, with U+FFFD for each half of a surrogate pair; `None` if `text` is no JSON
+/// string.
 pub(in crate::push::encode) fn unquoted_lossy(text: &[u8]) -> Option<Cow<'_, str>> {
     if let Some(text) = unquoted(text) {
         return Some(text);
@@ -200,8 +201,8 @@ pub(in crate::push::encode) fn unquoted_lossy(text: &[u8]) -> Option<Cow<'_, str
     Some(Cow::Owned(string))
 }
 
-/// Returns the bytes that `text`, a string with its quotes, stands for: UTF-8, and half of a surrogate pair as the three
-/// bytes that UTF-8 would have for it. So bytes are in the order of code points. `None` if it is no string.
+/// Returns the value of a JSON string in UTF-8; half of a surrogate pair becomes the three bytes that UTF-8 would
+/// give it. So byte order is code point order. `None` if `text` is no JSON string.
 pub(in crate::push::encode) fn decoded(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let inside = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let Some(first) = memchr(b'\\', inside) else {
@@ -234,11 +235,11 @@ fn push_code(code: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Returns whether `text` is a string, with its quotes, that stands for `wanted`.
+/// Returns whether `text` is a JSON string with the value `wanted`.
 pub(in crate::push::encode) fn is_text(text: &[u8], wanted: &str) -> bool {
     let inside = text.strip_prefix(b"\"");
     let inside = inside.and_then(|rest| rest.strip_suffix(b"\""));
-    // A text of another length can only stand for it by escapes.
+    // A text of another length can be equal only if it has escapes.
     inside.is_some_and(|inside| match inside.len().cmp(&wanted.len()) {
         Ordering::Less => false,
         Ordering::Equal => inside == wanted.as_bytes(),

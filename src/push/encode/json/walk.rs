@@ -1,8 +1,8 @@
-//! Walking over what [`super::compact`] has read.
+//! Walks over compact JSON, the output of [`super::compact`].
 
 use memchr::{memchr, memchr2};
 
-/// Returns where the value that starts at `at` ends; `text` is what [`compact`] wrote.
+/// Returns where the value that starts at `at` ends; `text` is compact JSON.
 pub(in crate::push::encode) fn value_end(text: &[u8], mut at: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(byte) = text.get(at) {
@@ -30,7 +30,7 @@ pub(in crate::push::encode) fn value_end(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Calls `each` with every string in `text`, names of members among them; `text` is what [`compact`] wrote.
+/// Calls `each` with every string in `text`, names of members included; `text` is compact JSON.
 pub(in crate::push::encode) fn strings<'a>(text: &'a [u8], mut each: impl FnMut(&'a [u8])) {
     let mut at = 0;
     while let Some(found) = text.get(at..).and_then(|rest| memchr(b'"', rest)) {
@@ -40,7 +40,7 @@ pub(in crate::push::encode) fn strings<'a>(text: &'a [u8], mut each: impl FnMut(
     }
 }
 
-/// Returns how many objects and arrays are inside each other in `text`, which [`compact`] wrote.
+/// Returns the nesting depth of `text`, which is compact JSON.
 pub(in crate::push::encode) fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest, mut at) = (0_usize, 0, 0);
     while let Some(byte) = text.get(at) {
@@ -76,7 +76,7 @@ fn string_end(text: &[u8], at: usize) -> usize {
     }
 }
 
-/// Calls `each` with name and value of every member of the object `text`, which [`compact`] wrote.
+/// Calls `each` with name and value of every member of the object `text`, which is compact JSON.
 pub(in crate::push::encode) fn members<'a>(
     text: &'a [u8],
     mut each: impl FnMut(&'a [u8], &'a [u8]),

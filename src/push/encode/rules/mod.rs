@@ -1,9 +1,9 @@
 //! Which records are sent: the first rule that fits decides (`push-decisions.md` §6).
 //!
-//! A configuration may have thousands of entries and a record a million bytes, so what one record costs is bounded by the
-//! sum of both, not by their product. Parts of the record are found in one walk (`paths`), and each is looked up once among
-//! all values that it is compared with (`wanted`). Equal patterns and tags are tried once. Tags are searched for in headers,
-//! which can take longer than others may wait: see [`Step::NotYet`].
+//! A configuration may have thousands of entries and a record a million bytes. So the cost of one record is bounded
+//! by their sum, not by their product. One walk finds the parts of the record (`paths`), and each part is looked up
+//! once among all values that rules compare it with (`wanted`). Equal patterns and tags are tried once. Searching
+//! headers for tags can take long, so it is cut into steps: see [`Step::NotYet`].
 
 mod paths;
 mod wanted;
@@ -29,88 +29,88 @@ use super::{
     write::Facts,
 };
 
-/// Bytes of headers that are searched in one step, which takes less than a millisecond.
+/// Bytes of headers that one step searches, which takes less than a millisecond.
 const STEP_BYTES: usize = 1 << 20;
 
 /// The rules of one data stream.
 #[derive(Debug)]
 pub(super) struct Rules {
     rules: Vec<Judge>,
-    /// Some rule includes, so what no rule fits is left out.
+    /// Some rule includes, so a record that fits no rule is left out.
     includes: bool,
     /// Patterns of objects, each once.
     patterns: Vec<ObjectPattern>,
     /// By table: which patterns its name fits.
     fits: Vec<OnceLock<Box<[bool]>>>,
     paths: Paths,
-    /// The parts of records that are compared, each with its node of the paths and all that it is compared with.
+    /// The compared parts of records: node of the part in `paths`, and the values that rules compare it with.
     parts: Vec<(usize, Wanted)>,
-    /// Each once.
+    /// Tags, each once.
     tags: Vec<Tag>,
 }
 
-/// One rule, with numbers in place of what it names.
+/// One rule, with indices in place of names and values.
 #[derive(Debug)]
 struct Judge {
     includes: bool,
     relation: Relation,
     negate: bool,
-    /// Those that have entries.
+    /// The kinds that have entries.
     kinds: Vec<Kind>,
 }
 
-/// Entries of one kind: one of them must fit.
+/// The entries of one kind; one of them must fit.
 #[derive(Debug)]
 enum Kind {
     Names(Vec<usize>),
-    /// A bit for each [`Op`].
+    /// One bit for each [`Op`].
     Types(u8),
     Values(Vec<Compared>),
     Tags(Vec<usize>),
 }
 
-/// Comparisons of one part.
+/// The comparisons of one part.
 #[derive(Debug)]
 struct Compared {
     pattern: Option<usize>,
     image: Image,
     part: usize,
-    /// It must be one of these.
+    /// The part equals one of these,
     equals: HashSet<Value>,
-    /// Or meet one of these.
+    /// or meets one of these.
     others: Vec<(Operator, Value)>,
 }
 
-/// What one step has come to.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     LetThrough,
     LeftOut,
-    /// Others are to have their turn; then the same record is asked for again, with the same [`Looked`].
+    /// The caller must yield and then ask again for the same record, with the same [`Looked`].
     NotYet,
 }
 
-/// What is known of one record while it is judged. Its memory is used again for the next one.
+/// Facts about the record that is judged; the memory is reused for the next record.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
     /// The number of the record.
     record: u64,
-    /// The record before was not judged to its end.
+    /// The last step ended before the record was judged.
     goes_on: bool,
     /// The record whose columns were walked over last.
     walked: u64,
     places: Places,
-    /// By part and by tag: the record for which that was looked up last, and what it was.
+    /// By part and by tag: the record of the last look-up, and its result.
     parts: Vec<(u64, Part)>,
     tags: Vec<(u64, bool)>,
-    /// Bytes that were searched in this step.
+    /// Bytes that this step has searched.
     searched: usize,
-    /// Entries that were looked at, and bytes that were searched, of all records.
+    /// Entries and bytes that were looked at, over all records.
     work: usize,
 }
 
 impl Looked {
-    /// Returns how much was looked at for all records: bytes that were walked over and searched, and entries.
+    /// Returns the work for all records: bytes walked over and searched, and entries looked at.
     #[cfg(test)]
     pub(super) fn work(&self) -> usize {
         self.work + self.places.walked()
@@ -118,7 +118,7 @@ impl Looked {
 }
 
 impl Rules {
-    /// Makes ready for changes of `tables_len` tables.
+    /// Prepares the rules for changes of `tables_len` tables.
     pub(super) fn new(rules: &[Rule], tables_len: usize) -> Self {
         let mut made = Maker::default();
         let filters = rules.iter().map(|rule| &rule.filter);
@@ -145,7 +145,7 @@ impl Rules {
         }
     }
 
-    /// Returns whether a change of that object is sent.
+    /// Returns whether a change is sent, or [`Step::NotYet`].
     pub(super) fn step(
         &self,
         change: &Change<'_>,
@@ -202,9 +202,9 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Returns whether a rule fits; nothing if the step is over before that is known.
+    /// Returns whether a rule fits; `None` if the step ended before that is known.
     fn fits(&mut self, rule: &Judge) -> Option<bool> {
-        // With AND one kind that does not fit decides, with OR one that fits.
+        // With AND, one kind that does not fit decides; with OR, one kind that fits.
         let is_and = rule.relation == Relation::And;
         let mut fits = is_and;
         for kind in &rule.kinds {
@@ -241,7 +241,7 @@ impl Look<'_> {
         is_one || others.any(|(operator, value)| part.meets(*operator, *value))
     }
 
-    /// Returns a part of the record; it is looked up once.
+    /// Returns a part of the record; it is looked up once per record.
     fn part(&mut self, number: usize) -> Part {
         let Looked {
             record,
@@ -267,7 +267,7 @@ impl Look<'_> {
         *part
     }
 
-    /// Returns whether the record has one of the tags; nothing if too much was searched in this step.
+    /// Returns whether the record has one of the tags; `None` if this step has searched too many bytes.
     fn has_one(&mut self, tags: &[usize]) -> Option<bool> {
         for tag in tags {
             self.looked.work += 1;
@@ -297,7 +297,7 @@ impl Look<'_> {
                 true => value.len() + tag.value.as_ref().map_or(0, String::len),
                 false => 0,
             };
-            // A look at the name is not for nothing either.
+            // Comparing a name costs something too.
             self.looked.searched += bytes + 16;
             self.looked.work += bytes + 1;
             if tag.fits(name, value) {
@@ -331,14 +331,14 @@ fn is_of(op: Op, kind: ObjectType) -> bool {
     }
 }
 
-/// Gives numbers to what rules name, equal ones to what is equal.
+/// Gives indices to the names and values of rules, equal ones the same index.
 #[derive(Debug)]
 struct Maker {
     patterns: Numbered<ObjectPattern>,
     tags: Numbered<Tag>,
     paths: Paths,
     parts: Vec<(usize, Wanted)>,
-    /// Number of a part, by its node.
+    /// Index of a part, by its node.
     of_nodes: HashMap<usize, usize>,
 }
 
@@ -382,7 +382,7 @@ impl Default for Maker {
 }
 
 impl Maker {
-    /// Takes in what a part is compared with, before anything is compared.
+    /// Collects a value that a part is compared with.
     fn take_in(&mut self, wanted: &ColumnValue) {
         let part = self.part(wanted);
         self.parts[part].1.add(&wanted.value);
@@ -420,7 +420,7 @@ impl Maker {
         kinds
     }
 
-    /// Puts comparisons of one part together.
+    /// Groups comparisons by part.
     fn compared(&mut self, values: &[ColumnValue]) -> Vec<Compared> {
         let mut all: Vec<Compared> = Vec::new();
         let mut places = HashMap::new();

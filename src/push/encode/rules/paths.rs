@@ -1,8 +1,8 @@
-//! The parts of a record that rules look at: all of them are found in one walk over its columns, however many there are.
+//! Finds all parts of a record that rules compare, in one walk over its columns.
 //!
-//! Columns and pointers (RFC 6901) are a tree. Nothing is descended into that no rule asks for. A member that is there
-//! twice means what it says the last time, so what was found below the first one counts no more: each visit of a node has a
-//! number, and what lies below it counts if it was found in the last visit.
+//! Columns and JSON pointers (RFC 6901) form a tree, and the walk enters only values that some rule needs. Of a
+//! repeated member the last one counts. So each visit of a node has a number, and a part counts only if it was found
+//! in the last visit of its parent.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -11,7 +11,7 @@ use crate::push::encode::{
     view::Column,
 };
 
-/// What rules ask for. The root is the first node; below it are columns.
+/// The parts that rules compare, as a tree: the root is the first node, and columns are its children.
 #[derive(Debug)]
 pub(super) struct Paths {
     nodes: Vec<Node>,
@@ -20,24 +20,24 @@ pub(super) struct Paths {
 #[derive(Debug, Default)]
 struct Node {
     parent: usize,
-    /// Of an object, by name.
+    /// Members of an object, by name.
     members: HashMap<Vec<u8>, usize>,
-    /// Of an array, by index.
+    /// Elements of an array, by index.
     elements: Vec<(usize, usize)>,
 }
 
-/// Where the parts lie in the columns of one record; its memory is used again for the next one.
+/// Where the parts lie in the columns of one record; the memory is reused for the next record.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     visits: u64,
     nodes: Vec<ValuePlace>,
-    /// Bytes that were walked over, of all records.
+    /// Bytes walked over, for all records.
     walked: usize,
 }
 
 #[derive(Clone, Debug, Default)]
 struct ValuePlace {
-    /// Number of the last visit, and that of its parent at that time.
+    /// Number of the last visit, and of the parent's visit at that time.
     visit: u64,
     of_parent: u64,
     column: usize,
@@ -51,7 +51,7 @@ impl Paths {
         }
     }
 
-    /// Returns the node of a part of a column, which is made if it is not there.
+    /// Returns the node of a part of a column, a new one if there is none.
     pub(super) fn add(&mut self, column: &str, pointer: &[String]) -> usize {
         let mut at = 0;
         for step in std::iter::once(column).chain(pointer.iter().map(String::as_str)) {
@@ -86,7 +86,7 @@ impl Paths {
                     text: &column.value,
                     column: number,
                 };
-                // Of columns with one name the first counts; views give each name once.
+                // If two columns had one name the first would count; but views give each name once.
                 if places.nodes[*node].of_parent != visit {
                     walk.node(*node, visit, 0, places);
                 }
@@ -94,7 +94,7 @@ impl Paths {
         }
     }
 
-    /// Returns the part of a record that was walked over; `None` if it has none there.
+    /// Returns a part of the record that was walked over; `None` if the record has no such part.
     pub(super) fn found<'a>(
         &self,
         node: usize,
@@ -126,7 +126,7 @@ impl Places {
         self.visits
     }
 
-    /// Returns how many bytes were walked over, of all records.
+    /// Returns the bytes walked over, for all records.
     #[cfg(test)]
     pub(super) fn walked(&self) -> usize {
         self.walked
@@ -143,7 +143,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Visits the value of a node that begins at `start`; returns where it ends.
     ///
-    /// It goes no deeper than the text, whose depth is bounded.
+    /// The recursion is as deep as the text, whose depth is bounded.
     fn node(&self, node: usize, of_parent: u64, start: usize, places: &mut Places) -> usize {
         let visit = places.visit(node, of_parent, self.column, start..start);
         let Node {
@@ -174,7 +174,7 @@ impl Walk<'_> {
                 Some(node) => self.node(*node, visit, name_end + 1, places),
                 None => self.skip(name_end + 1, places),
             };
-            // Behind the value is a comma, or the end.
+            // A comma or the end follows the value.
             at += 1;
         }
         at.max(start + 2)
@@ -199,7 +199,7 @@ impl Walk<'_> {
             };
             index += 1;
             at += 1;
-            // Behind the value is a comma, or the end.
+            // A comma or the end follows the value.
             if self.text.get(at - 1) != Some(&b',') {
                 return at;
             }
@@ -213,7 +213,7 @@ impl Walk<'_> {
     }
 }
 
-/// Returns the index of an array's element that a step of a pointer means.
+/// Returns the array index that a step of a pointer names.
 fn index(step: &str) -> Option<usize> {
     let legal = step == "0" || !step.starts_with('0');
     let digits = step.bytes().all(|byte| byte.is_ascii_digit());

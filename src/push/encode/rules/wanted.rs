@@ -1,5 +1,5 @@
-//! What the parts of a record are compared with. A part is looked up once among all values that rules compare it with;
-//! what each comparison says follows from its place there.
+//! The values that rules compare with a part of a record. A part is looked up once among all of them, and the result
+//! of each comparison follows from its index there.
 
 use std::cmp::Ordering;
 
@@ -8,27 +8,27 @@ use crate::push::{
     resource::{Operator, Scalar},
 };
 
-/// The values that one part is compared with, sorted, each once.
+/// The values that one part is compared with, sorted and distinct.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     numbers: Vec<Number>,
     strings: Vec<String>,
 }
 
-/// One of them.
+/// A value, by its index among those of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Value {
     Null,
     Bool(bool),
-    /// By its place.
+    /// The index among the numbers.
     Number(usize),
     String(usize),
 }
 
-/// What a part of a record is, as far as comparisons need it.
+/// The value of a part, as far as comparisons need it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Part {
-    /// It is not there, or it has parts itself.
+    /// The part is absent, an object or an array.
     #[default]
     None,
     Null,
@@ -37,7 +37,7 @@ pub(super) enum Part {
     String(Found),
 }
 
-/// Where it is among the values: at one of them, or before it.
+/// The index of the equal value, or of the first greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     At(usize),
@@ -45,7 +45,7 @@ pub(super) enum Found {
 }
 
 impl Wanted {
-    /// Takes a value in. Places are known once all are in: see [`Wanted::place`].
+    /// Adds a value. Indices are known once all are added: see [`Wanted::place`].
     pub(super) fn add(&mut self, value: &Scalar) {
         match value {
             Scalar::Number(text) => self.numbers.push(Number::read(text.as_bytes())),
@@ -54,7 +54,7 @@ impl Wanted {
         }
     }
 
-    /// Puts all that was added in order.
+    /// Sorts the added values.
     pub(super) fn sort(&mut self) {
         self.numbers.sort_unstable();
         self.numbers.dedup();
@@ -62,7 +62,7 @@ impl Wanted {
         self.strings.dedup();
     }
 
-    /// Returns a value that was added.
+    /// Returns the index of an added value.
     pub(super) fn place(&self, value: &Scalar) -> Value {
         match value {
             Scalar::Null => Value::Null,
@@ -91,7 +91,7 @@ impl Wanted {
                 Part::Number(found(self.numbers.binary_search(&number)))
             }
             Some(b'"') => match json::decoded(part) {
-                // Bytes are in the order of code points.
+                // Byte order is code point order.
                 Some(text) => Part::String(found(
                     self.strings
                         .binary_search_by(|known| known.as_bytes().cmp(&text)),
@@ -121,7 +121,7 @@ impl Found {
 }
 
 impl Part {
-    /// Returns whether a comparison with a value holds; values of different types meet none.
+    /// Returns whether a comparison with a value holds; values of different types never meet.
     pub(super) fn meets(self, operator: Operator, wanted: Value) -> bool {
         let (ordering, has_order) = match (self, wanted) {
             (Self::Null, Value::Null) => (Ordering::Equal, false),
@@ -140,7 +140,7 @@ impl Part {
         }
     }
 
-    /// Returns the value that it equals, if it is one of those that it is compared with.
+    /// Returns the value that the part equals, if there is one.
     pub(super) fn value(self) -> Option<Value> {
         match self {
             Self::Null => Some(Value::Null),

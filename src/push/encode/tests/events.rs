@@ -43,7 +43,7 @@ fn attributes_that_a_record_has_no_value_for_are_absent() {
 }
 
 #[test]
-fn what_comes_first_is_wrapped_too_and_has_the_same_id_each_time() {
+fn preamble_records_are_events_with_stable_ids() {
     let encoder = encoder(r#""cloudEventsFormat":true"#);
     let read = || -> Vec<Value> {
         let records = encoder.preamble(&log(), None);
@@ -75,7 +75,7 @@ fn what_comes_first_is_wrapped_too_and_has_the_same_id_each_time() {
 }
 
 #[test]
-fn a_cut_counts_what_is_around_the_record() {
+fn a_cut_counts_the_event_around_the_record() {
     let members = r#""cloudEventsFormat":true,"encoding":{"json":{"maxRecordSize":131072}}"#;
     let text = format!(r#"{{"a":"{}"}}"#, "x".repeat(200_000));
     let sent = sent(&encoder(members), &stored("", &text, &[])).unwrap();

@@ -53,7 +53,7 @@ fn encoder(members: &str) -> Encoder {
 fn of(resource: Resource) -> Encoder {
     let config = Bytes::from(resource.to_json());
     let stream = DataStream::new("s1".parse().unwrap(), 1, resource, config);
-    Encoder::new(&stream, &log(), &Settings::new(&Config::default()))
+    Encoder::new(&stream, &log(), &Settings::from(&Config::default()))
 }
 
 /// A record at offset 27.
@@ -80,7 +80,7 @@ fn message(operation: &str, url: &str, payload: &str) -> String {
     )
 }
 
-/// What is sent of a record; `None` if a rule leaves it out.
+/// Returns the encoded record; `None` if a rule leaves it out.
 fn sent(encoder: &Encoder, record: &StoredRecord) -> Option<String> {
     let mut out = b"before".to_vec();
     let mut made = 0;

@@ -1,4 +1,4 @@
-//! What is sent, and what is left out.
+//! Rules: which records are sent, and which are left out.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn fits(filter: &str) -> bool {
 }
 
 #[test]
-fn each_kind_of_entry_fits_what_it_says() {
+fn each_kind_of_entry_selects_its_records() {
     for (filter, expected) in [
         (r#""objectNames":["SALES.ORD*"]"#, true),
         (r#""objectNames":["*.ORDERS","X.Y"]"#, true),
@@ -140,7 +140,7 @@ fn the_first_rule_that_fits_decides() {
         rule("include", "DML"),
         rule("exclude", "INSERT")
     ]));
-    // What no rule fits is sent, unless some rule lets through.
+    // A record that fits no rule is sent, unless some rule includes.
     assert!(through(&[rule("exclude", "DELETE")]));
     assert!(!through(&[
         rule("exclude", "DELETE"),
@@ -170,7 +170,7 @@ fn half_of_a_surrogate_pair_is_compared_by_its_code_point() {
 }
 
 #[test]
-fn a_member_that_is_there_twice_means_what_it_says_the_last_time() {
+fn the_last_of_repeated_members_counts() {
     let entry = |pointer: &str, value: &str| {
         format!(r#"{{"column":"DATA","pointer":"{pointer}","operator":"EQ","value":{value}}}"#)
     };
@@ -190,7 +190,7 @@ fn a_member_that_is_there_twice_means_what_it_says_the_last_time() {
     assert!(!through("/e/0", "5") && !through("/f/x", "1"));
 }
 
-/// Rules that include what one of many comparisons, each of another part, is about.
+/// Rules that include by one of many comparisons, each of another part.
 fn comparisons(len: usize, pointer: impl Fn(usize) -> String) -> String {
     let entry = |n| {
         format!(
@@ -209,7 +209,7 @@ fn comparisons(len: usize, pointer: impl Fn(usize) -> String) -> String {
     format!(r#""rules":[{}]"#, rules.join(","))
 }
 
-/// What is looked at of a record until it is judged.
+/// Work until a record is judged.
 #[track_caller]
 fn work(encoder: &Encoder, record: &StoredRecord, expected: bool) -> usize {
     let mut scratch = Scratch::default();
@@ -232,7 +232,7 @@ fn work(encoder: &Encoder, record: &StoredRecord, expected: bool) -> usize {
 }
 
 #[test]
-fn what_rules_look_at_is_the_sum_of_record_and_configuration_and_not_their_product() {
+fn work_of_rules_is_the_sum_of_record_and_configuration() {
     let members: Vec<_> = (0..9_000)
         .map(|n| format!(r#""m{n}":{{"n":{n},"x":"{}"}}"#, "x".repeat(70)))
         .collect();

@@ -45,7 +45,7 @@ fn frames(resource: &Resource) -> Validator {
     jsonschema::draft7::new(&serde_json::from_str(&payload).unwrap()).unwrap()
 }
 
-/// JSON of any kind, and what is none.
+/// Values: JSON of any kind, and texts that are not JSON.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         select(vec![

@@ -1,4 +1,4 @@
-//! What a record becomes.
+//! Views: the rows and changes that records are shown as.
 
 use serde_json::json;
 
@@ -62,7 +62,7 @@ fn with_credential(payload: &str) -> String {
 }
 
 #[test]
-fn what_json_allows_is_shown_as_it_was_sent_and_without_credentials() {
+fn legal_json_is_shown_unchanged_but_for_credentials() {
     let deep = "[".repeat(126) + &"]".repeat(126);
     for payload in [
         r#"{"a":"\ud800","\udfff":["\udc00\ud800"]}"#,
@@ -95,7 +95,7 @@ fn a_credential_in_a_shape_of_lenient_mode_is_not_shown() {
         assert!(sent.contains(r#""DATA":{"\ud800":1,"#), "{sent}");
     }
     // A header of the setting, in a text.
-    let settings = Settings::new(&Config::default());
+    let settings = Settings::from(&Config::default());
     let own = vec!["X-Own".to_owned()];
     let resource = Resource::parse(br#"{"source":{"trail":"a1"}}"#).unwrap();
     let config = Bytes::from(resource.to_json());
@@ -123,7 +123,7 @@ fn a_credential_is_not_shown_because_its_message_is_no_json_to_us() {
 }
 
 #[test]
-fn a_credential_is_not_shown_behind_messages_that_have_none() {
+fn a_credential_is_masked_after_messages_without_one() {
     let encoder = encoder("");
     let (mut scratch, mut shown) = (Scratch::default(), Vec::new());
     for key in ["Accept", "Accept", "Cookie", "Accept", "Cookie"] {
@@ -257,7 +257,7 @@ fn a_message_is_the_change_that_it_asks_its_target_for() {
 }
 
 #[test]
-fn what_is_no_change_of_an_object_is_shown_as_appended() {
+fn a_record_without_an_object_is_shown_in_the_append_table() {
     let plain = json!({"qual_table":"SYNCGATE.DataSyncStream","op_type":"INSERT"});
     let order = "https://api.example/latest/orders/18jan";
     for (operation, url, payload) in [

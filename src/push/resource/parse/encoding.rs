@@ -102,7 +102,7 @@ fn encoding(json: &Object<'_>, faults: &mut Faults) -> Encoding {
     encoding
 }
 
-/// Reads what has one value only.
+/// Reads the members that have one legal value.
 fn constants(json: &Object<'_>, faults: &mut Faults) {
     let delimiter = json.get("delimiter").map(scan::string);
     if delimiter.is_some_and(|text| text.as_deref() != Some("")) {
@@ -188,7 +188,7 @@ fn operation_strings(json: &Object<'_>, faults: &mut Faults) -> OperationStrings
             *label = text;
         }
     }
-    // The words of metadata records are not relabelled.
+    // Words of metadata records cannot be relabelled.
     let mut taken = vec!["STREAM_METADATA", "OBJECT_METADATA"];
     for (word, label) in strings.labels() {
         if taken.contains(&label) {
@@ -250,7 +250,7 @@ fn meta_field(
     }
 }
 
-/// Notes names that two members of one record would have.
+/// Notes names that two members of one record would share.
 fn clashes(json: &Object<'_>, encoding: &Encoding, faults: &mut Faults) {
     let images = [Image::Before, Image::After].map(|image| encoding.image_name(image));
     let mut taken: HashMap<&str, &str> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Reading members of a known kind. Each function notes what is wrong; a member that is wrong is then as good as absent.
+//! Reads members of a known type. Each function notes faults; a faulty member is then treated as absent.
 
 use std::ops::RangeInclusive;
 
@@ -12,9 +12,9 @@ use crate::json::{
 
 pub(super) use crate::push::resource::url_pattern::COLUMN_LEN_MAX;
 
-/// Characters of a header's value that a rule looks for.
+/// Characters of a header's value in a rule, at most.
 pub(super) const TAG_LEN_MAX: usize = 4096;
-/// Entries of a list, unless it says otherwise.
+/// Entries of a list, at most, unless the list has its own bound.
 pub(super) const ENTRIES_LEN_MAX: usize = 1024;
 
 /// Reads a whole number.
@@ -34,7 +34,7 @@ pub(super) fn whole(
     number
 }
 
-/// Makes a number smaller whose range was checked before.
+/// Narrows a number whose range was checked before.
 pub(super) fn narrow<T: TryFrom<u64> + Default>(number: u64) -> T {
     T::try_from(number).unwrap_or_default()
 }
@@ -106,12 +106,12 @@ pub(super) fn word_at<T: Copy>(
     found.map(|(value, _)| *value)
 }
 
-/// Reads a member that has one value only, if it is there.
+/// Reads a member that has one legal value, if it is there.
 pub(super) fn constant(object: &Object<'_>, name: &str, value: &str, faults: &mut Faults) {
     let _: Option<()> = word(object, name, &[((), value)], faults);
 }
 
-/// Reads a string that is to be something else; absent is `None`.
+/// Reads a string and parses it; `None` if it is absent.
 pub(super) fn parsed<T>(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<T>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
@@ -119,7 +119,7 @@ where
     parsed_at(object.get(name)?, &object.pointer(name), faults)
 }
 
-/// Reads a string that is to be something else.
+/// Reads a string and parses it.
 pub(super) fn parsed_at<T>(value: &RawValue, at: &str, faults: &mut Faults) -> Option<T>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
@@ -133,7 +133,7 @@ where
     None
 }
 
-/// Reads the entries of an array, each with its place; none if it is absent.
+/// Returns the elements of an array, each with its pointer; none if the array is absent.
 pub(super) fn entries<'a>(
     object: &Object<'a>,
     name: &str,

@@ -1,4 +1,4 @@
-//! Reading a configuration: every fault is named, with its place and what would be right.
+//! Reads a configuration. Every fault is named, with its JSON pointer and a legal value.
 
 mod encoding;
 mod member;
@@ -33,8 +33,8 @@ const BYTES_OF_FRAME: std::ops::RangeInclusive<u64> = 131_072..=10_485_760;
 const BUFFER_SIZE: u64 = 1 << 20;
 
 impl Resource {
-    /// Reads a configuration. Whether there is a stream or alias of the name in `source.trail` is left to the caller,
-    /// and whether the whole is short enough to be kept.
+    /// Reads a configuration. The caller checks that the stream or alias in `source.trail` exists, and that the whole
+    /// is short enough to store.
     ///
     /// # Errors
     /// Every fault, up to a hundred.
@@ -63,11 +63,11 @@ impl Resource {
     }
 }
 
-/// Changes a configuration by JSON Merge Patch on its members: a member of the patch is taken whole, `null` removes it.
-/// The result is to be parsed.
+/// Applies JSON Merge Patch to the top-level members of a configuration: a member of the patch replaces the whole old
+/// one, `null` removes it. The caller parses the result.
 ///
 /// # Errors
-/// Every fault of the patch itself: it is no object, or has members that no configuration has.
+/// Every fault of the patch itself: it is not an object, or has unknown members.
 pub fn merge_patch(current: &[u8], patch: &[u8]) -> Result<Vec<u8>, Vec<FieldError>> {
     let (patch, mut faults) = object::body(patch, &MEMBERS)?;
     let (current, of_current) = object::body(current, &MEMBERS)?;

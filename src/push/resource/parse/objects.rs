@@ -17,7 +17,7 @@ use super::member::{self, COLUMN_LEN_MAX, ENTRIES_LEN_MAX};
 
 const KEYS_LEN_MAX: usize = 32;
 
-/// One entry as it stands; `keys` and `columns` may be those of another entry of the object.
+/// One entry of `objects`; it may take `keys` and `columns` from another entry of its object.
 struct ObjectEntry {
     at: String,
     object: ObjectName,
@@ -27,11 +27,11 @@ struct ObjectEntry {
 }
 
 impl Resource {
-    /// Checks that no object is the append table of the stream, whose rows are something else. Which table that is, the
-    /// caller knows: it has found the stream that `source.trail` means.
+    /// Checks that no object is the append table, whose rows are records of the stream. The caller finds that table,
+    /// by the stream of `source.trail`.
     ///
     /// # Errors
-    /// The first entry of that object.
+    /// The first entry whose object is the append table.
     pub fn check_append_table(&self, append: &ObjectName) -> Result<(), FieldError> {
         let View::Operations(entries) = &self.view else {
             return Ok(());
@@ -148,7 +148,7 @@ fn columns(value: &RawValue, at: &str, faults: &mut Faults) -> Arc<[Column]> {
     named.into()
 }
 
-/// Gives all entries of an object the keys and columns that one of them names; the order of names says nothing.
+/// Gives all entries of an object the keys and columns that one of them has. The order of names does not matter.
 fn shared(entries: Vec<ObjectEntry>, faults: &mut Faults) -> Vec<ObjectView> {
     let mut keys: HashMap<ObjectName, Arc<[String]>> = HashMap::new();
     let mut columns: HashMap<ObjectName, Arc<[Column]>> = HashMap::new();
@@ -181,7 +181,7 @@ fn contradiction(entry: &ObjectEntry, name: &str, faults: &mut Faults) {
     fault(faults, &at, FieldCode::WrongType, &what);
 }
 
-/// Returns whether two lists have the same entries, each named once, in any order.
+/// Returns whether two lists have the same entries in any order; each list has distinct names.
 fn same<T: PartialEq>(one: &[T], other: &[T], name: fn(&T) -> &String) -> bool {
     let by_name: HashMap<_, _> = one.iter().map(|entry| (name(entry), entry)).collect();
     let mut others = other.iter();

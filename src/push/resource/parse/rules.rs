@@ -135,7 +135,7 @@ fn column_value(value: &RawValue, at: String, faults: &mut Faults) -> Option<Col
     })
 }
 
-/// Returns the steps of a JSON pointer (RFC 6901), unescaped; `None` if it is none.
+/// Returns the unescaped steps of a JSON pointer (RFC 6901); `None` if the text is no JSON pointer.
 fn steps(pointer: &str) -> Option<Vec<String>> {
     let step = |step: &str| {
         let mut escapes = step.split('~').skip(1);
@@ -158,7 +158,7 @@ fn tag(value: &RawValue, at: String, faults: &mut Faults) -> Option<Tag> {
         member::text_at(value, &at, 0..=member::TAG_LEN_MAX, faults)
     });
     let name = tag.text("name", faults)?;
-    // A header that no record has would make a rule that never fits, and an exclude that leaves nothing out.
+    // An unknown header is refused, because its rule would never fit, and an exclude would leave nothing out.
     let known = header::CODED.into_iter();
     let known: Vec<_> = known.filter(|name| *name != header::LAYOUT).collect();
     if !known.contains(&&*name) {

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Returns a whole configuration with these members besides `source`.
+/// Returns a complete configuration with these members besides `source`.
 fn with(members: &str) -> String {
     let comma = if members.is_empty() { "" } else { "," };
     format!(r#"{{"source":{{"trail":"a1"}}{comma}{members}}}"#)
@@ -32,7 +32,7 @@ fn check(members: &str, expected: &[(&str, FieldCode)]) {
     check_body(&with(members), expected);
 }
 
-/// Returns the same faults in what is at `at`.
+/// Returns the same faults under the pointer `at`.
 fn below(at: &str, faults: &[(&str, FieldCode)]) -> Vec<(&'static str, FieldCode)> {
     let faults = faults.iter();
     faults
@@ -67,7 +67,7 @@ fn check_objects(entries: &str, expected: &[(&str, FieldCode)]) {
     );
 }
 
-/// Checks that a whole number is taken from `least` to `most` and no further.
+/// Checks that a whole number is legal from `least` to `most` only.
 #[track_caller]
 fn check_range(check: fn(&str, &[(&str, FieldCode)]), name: &str, least: u64, most: u64) {
     let at = format!("/{name}");

@@ -38,7 +38,7 @@ fn entries_of_one_object_share_keys_and_columns() {
 }
 
 #[test]
-fn what_no_object_can_be_is_refused() {
+fn an_impossible_object_is_refused() {
     check_objects("", &[("", WrongType)]);
     check(
         r#""x-syncgate":{"view":"operations"}"#,

@@ -28,7 +28,7 @@ fn rules_are_1_to_1024_with_1_to_1024_entries_of_a_kind() {
 }
 
 #[test]
-fn what_no_rule_can_say_is_refused() {
+fn an_illegal_rule_is_refused() {
     check_filter("", &[("", Required)]);
     check_filter(r#""negate":true"#, &[("", Required)]);
     for kind in [

@@ -1,11 +1,8 @@
-//! What a record becomes: a row of the append table, or a change of the object that its URL names.
+//! Views: shows a record as a row of the append table, or as a change of the object that its URL names.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    ops::Deref,
-    sync::Arc,
-};
+mod columns;
+
+use std::{borrow::Cow, collections::HashMap, ops::Deref, sync::Arc};
 
 use crate::{
     model::{
@@ -14,7 +11,7 @@ use crate::{
         record::{StoredRecord, header},
     },
     push::{
-        misfits::{Misfit, Misfits},
+        misfits::Misfits,
         resource::{
             AppendColumn, ColumnType, Image, ObjectName, ObjectView, UrlParts, UrlPattern, View,
         },
@@ -22,29 +19,31 @@ use crate::{
     runtime::live::Live,
 };
 
+use self::columns::columns;
 use super::{
     Op,
     json::{self, Compacted, Member},
     write::Facts,
 };
 
-/// The append table is the first of all tables.
+/// The append table is the first table.
 const APPEND: usize = 0;
-/// Objects in a list, and a list in a list.
+/// Headers are objects in a list; a list in a list is the deepest legal form.
 const HEADERS_DEPTH_MAX: usize = 3;
-/// Longer headers are looked through for each message.
+/// Longer headers are not remembered, so each message is searched.
 const HARMLESS_BYTES_MAX: usize = 4 << 10;
 
-/// What is shown of a record.
+/// A record as it is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Change<'a> {
-    /// Number of the table: the append table, then the objects in the order of the configuration.
+    /// Index of the table: the append table, then the objects in the order of the configuration.
     pub(super) table: usize,
     pub(super) op: Op,
-    /// Of which image its columns are, if there is one: what a change replaces is not in the log.
+    /// The image that `columns` belong to, if there is one. There is no image before a change, because the log does
+    /// not have it.
     pub(super) image: Option<Image>,
     pub(super) columns: Columns<'a>,
-    /// Of a DDL record.
+    /// The statement of a DDL record.
     pub(super) statement: String,
 }
 
@@ -55,7 +54,7 @@ pub(super) struct Change<'a> {
     reason = "there is one at a time, and an allocation for each record is what this saves"
 )]
 pub(super) enum Columns<'a> {
-    /// Of the append table, which always has as many.
+    /// Of the append table, which has a fixed number of columns.
     Append([Column<'a>; 6]),
     Of(Vec<Column<'a>>),
 }
@@ -79,27 +78,27 @@ pub(super) struct Column<'a> {
     pub(super) value: Cow<'a, [u8]>,
 }
 
-/// What a column is called.
+/// The name of a column.
 #[derive(Clone, Debug)]
 pub(super) enum Name<'a> {
     Append(AppendColumn),
-    /// In the table of an object.
+    /// A column of an object.
     Of(Cow<'a, str>),
 }
 
-/// What a view has read of a record; used again for the next one.
+/// Memory for viewing one record, reused for the next.
 #[derive(Debug, Default)]
 pub(super) struct Viewed {
-    /// The value, without credentials; JSON without blanks, if it is JSON.
+    /// The value without credentials; compact JSON, if it is JSON.
     text: Vec<u8>,
     members: Vec<Member>,
     /// The other columns of the append table.
     row: Vec<u8>,
-    /// Headers of a message in which nothing is hidden: those of the next one are mostly the same.
+    /// Headers without credentials, because the headers of the next message are often equal.
     harmless: Vec<u8>,
 }
 
-/// Knows what records of one data stream become.
+/// Makes changes of the records of one data stream.
 #[derive(Debug)]
 pub(super) struct Viewer {
     entries: Vec<Entry>,
@@ -114,7 +113,7 @@ struct Entry {
     object: Arc<Object>,
 }
 
-/// What is known of an object.
+/// The names that an object declares.
 #[derive(Debug)]
 struct Object {
     name: ObjectName,
@@ -123,10 +122,10 @@ struct Object {
     columns: Names<ColumnType>,
 }
 
-/// Names that columns are looked up among. A record may have a hundred thousand columns, and a configuration a thousand.
+/// Looks names of columns up. A record may have a hundred thousand columns, and a configuration a thousand.
 #[derive(Debug)]
 enum Names<T> {
-    /// Looking at each is quicker than a hash.
+    /// Comparing with each name is faster than hashing.
     Few(Vec<(String, T)>),
     Many(HashMap<String, T>),
 }
@@ -183,7 +182,7 @@ impl Viewer {
         };
         let objects = view.objects().enumerate();
         let objects: HashMap<&ObjectName, Arc<Object>> = objects
-            // The append table comes before them.
+            // The append table is table 0.
             .map(|(number, view)| (&view.object, Arc::new(Object::new(number + 1, view))))
             .collect();
         let entry = |entry: &ObjectView| {
@@ -199,7 +198,7 @@ impl Viewer {
         }
     }
 
-    /// Returns what a record is shown as.
+    /// Returns the change that a record is shown as.
     pub(super) fn view<'a>(
         &'a self,
         partition: Partition,
@@ -223,7 +222,7 @@ impl Viewer {
         append(partition, record, facts, is_json, text, row)
     }
 
-    /// Returns the row of the append table that a record is.
+    /// Returns a record as a row of the append table.
     pub(super) fn append<'a>(
         &self,
         partition: Partition,
@@ -241,7 +240,7 @@ impl Viewer {
         append(partition, record, facts, is_json, text, row)
     }
 
-    /// Returns a value without credentials: as JSON without blanks, or else as it stands; and whether it is JSON. `text` is
+    /// Returns a value without credentials, and whether it is JSON: compact if it is, otherwise unchanged. `text` is
     /// memory for it.
     fn shown<'a>(
         &self,
@@ -253,7 +252,7 @@ impl Viewer {
         text.clear();
         members.clear();
         let compacted = json::compact(value, text, members);
-        // Most have nothing to hide, and are read once.
+        // Most values hide nothing, and are read only once.
         match compacted {
             Compacted::AsItStands if !self.hides(value, members, harmless) => return (true, value),
             Compacted::Copied if !self.hides(text, members, harmless) => return (true, text),
@@ -263,7 +262,7 @@ impl Viewer {
         members.clear();
         let masked = match std::str::from_utf8(value) {
             Ok(value) => mask(value, &self.masked.get()),
-            // A message is text, so this has no header either.
+            // A message is UTF-8, so this value has no headers.
             Err(_not_text) => return (false, value),
         };
         let compacted = json::compact(masked.as_bytes(), text, members);
@@ -273,7 +272,7 @@ impl Viewer {
         (compacted != Compacted::Invalid, text)
     }
 
-    /// Returns whether a message, as it is shown, has credentials in its headers.
+    /// Returns whether the headers of a compact message have credentials.
     fn hides(&self, text: &[u8], members: &[Member], harmless: &mut Vec<u8>) -> bool {
         for Member { name, value } in members {
             let value = &text[value.clone()];
@@ -287,7 +286,7 @@ impl Viewer {
                     None => true,
                 };
             });
-            // What is nested deeper than headers ever are is hidden whatever it says.
+            // A value that is nested deeper than legal headers is always hidden.
             if found || json::depth(value) > HEADERS_DEPTH_MAX {
                 return true;
             }
@@ -299,7 +298,7 @@ impl Viewer {
         false
     }
 
-    /// Returns the change of an object that a message asks its target for.
+    /// Returns a message as a change of the object that its URL names; `None` if it is not one.
     fn operation<'a>(
         &'a self,
         text: &'a [u8],
@@ -307,7 +306,7 @@ impl Viewer {
         place: (Partition, Offset),
     ) -> Option<Change<'a>> {
         let member = |wanted: &str| {
-            // A repeated member is what it is the last time.
+            // The last of repeated members counts.
             let mut members = members.iter().rev();
             let named = members.find(|member| json::is_text(&text[member.name.clone()], wanted));
             named.map(|member| &text[member.value.clone()])
@@ -358,123 +357,6 @@ impl Viewer {
     }
 }
 
-/// Returns the columns, captured ones first, or one that breaks what is declared; `None` if one has half of a surrogate pair
-/// in its name: under another name it would not be what was sent.
-fn columns<'a>(
-    object: &Object,
-    captures: Vec<(String, String)>,
-    payload: Option<&'a [u8]>,
-) -> Option<Result<Vec<Column<'a>>, (String, Misfit)>> {
-    let mut of_payload: Vec<Column<'a>> = Vec::new();
-    let mut all_named = true;
-    json::members(
-        payload.unwrap_or(b"{}"),
-        |name, value| match json::unquoted(name) {
-            Some(name) => of_payload.push(Column {
-                name: Name::Of(name),
-                value: Cow::Borrowed(value),
-            }),
-            None => all_named = false,
-        },
-    );
-    if !all_named {
-        return None;
-    }
-    if has_repeats(&of_payload) {
-        of_payload = last_of_each(of_payload);
-    }
-    let mut captures: Vec<_> = captures.into_iter().map(Some).collect();
-    if !captures.is_empty() {
-        // What the payload says of a column counts before what its URL does.
-        let places = captures.iter().enumerate();
-        let places: HashMap<String, usize> = places
-            .filter_map(|(place, capture)| Some((capture.as_ref()?.0.clone(), place)))
-            .collect();
-        for column in &of_payload {
-            if let Some(place) = places.get(column.name.as_str()) {
-                captures[*place] = None;
-            }
-        }
-    }
-    let mut columns = Vec::with_capacity(captures.len() + of_payload.len());
-    for (name, segment) in captures.into_iter().flatten() {
-        let value = captured(&segment, object.columns.get(&name).copied());
-        columns.push(Column {
-            name: Name::Of(Cow::Owned(name)),
-            value: Cow::Owned(value),
-        });
-    }
-    columns.append(&mut of_payload);
-    let misfit = |column: &Column<'_>| {
-        let null = &*column.value == b"null";
-        let name = column.name.as_str();
-        let misfit = match null {
-            true => object.keys.get(name).map(|()| Misfit::NullKey),
-            false => {
-                let kind = object.columns.get(name);
-                let kind = kind.filter(|kind| !is_of(&column.value, **kind));
-                kind.map(|kind| Misfit::IsNo(*kind))
-            }
-        };
-        misfit.map(|misfit| (name.to_owned(), misfit))
-    };
-    let first = columns.iter().find_map(misfit);
-    Some(first.map_or(Ok(columns), Err))
-}
-
-/// Says so of many columns without looking.
-fn has_repeats(columns: &[Column<'_>]) -> bool {
-    let known = |(n, column): (usize, &Column<'_>)| {
-        let before = &columns[..n];
-        let name = column.name.as_str();
-        before.iter().any(|other| other.name.as_str() == name)
-    };
-    columns.len() > 32 || columns.iter().enumerate().any(known)
-}
-
-/// A name that is there twice means what it says the last time, where it stands the last time.
-fn last_of_each(columns: Vec<Column<'_>>) -> Vec<Column<'_>> {
-    let mut seen = HashSet::with_capacity(columns.len());
-    let from_behind = columns.iter().rev();
-    let mut is_last: Vec<_> = from_behind
-        .map(|column| seen.insert(column.name.as_str()))
-        .collect();
-    let kept = columns.into_iter().filter(|_| is_last.pop() == Some(true));
-    kept.collect()
-}
-
-/// A segment of a URL: a number or a yes or no where the column is declared so, else a string.
-fn captured(segment: &str, kind: Option<ColumnType>) -> Vec<u8> {
-    let bytes = segment.as_bytes();
-    let plain = match kind {
-        Some(ColumnType::Number | ColumnType::Integer) => {
-            json::number_len(bytes) == Some(bytes.len())
-        }
-        Some(ColumnType::Boolean) => matches!(segment, "true" | "false"),
-        _ => false,
-    };
-    if plain {
-        return bytes.to_vec();
-    }
-    let mut value = Vec::with_capacity(bytes.len() + 2);
-    json::push_string(segment, &mut value);
-    value
-}
-
-fn is_of(value: &[u8], kind: ColumnType) -> bool {
-    let number = matches!(value.first(), Some(b'-' | b'0'..=b'9'));
-    match kind {
-        ColumnType::String => value.first() == Some(&b'"'),
-        ColumnType::Number => number,
-        ColumnType::Integer => {
-            number && !value.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
-        }
-        ColumnType::Boolean => matches!(value, b"true" | b"false"),
-        ColumnType::Object => value.first() == Some(&b'{'),
-        ColumnType::Array => value.first() == Some(&b'['),
-    }
-}
-
 fn append<'a>(
     partition: Partition,
     record: &StoredRecord,
@@ -494,7 +376,7 @@ fn append<'a>(
     let key_at = row.len();
     match record.key.is_empty() {
         true => row.extend_from_slice(b"null"),
-        // Keys come as JSON strings, so nothing is replaced here.
+        // Keys are UTF-8, because they come as JSON strings.
         false => json::push_string(&String::from_utf8_lossy(&record.key), row),
     }
     let ts_at = row.len();
@@ -547,7 +429,7 @@ pub(super) fn push_headers(facts: &Facts<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Returns a record's headers as they are shown: with its id, and without what is for ourselves.
+/// Returns the shown headers of a record: with its message id, without internal ones.
 pub(super) fn headers<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let record = facts.record.map(|(_, stored)| &stored.record);
     let own = record.map(|_| (header::MESSAGE_ID, facts.message_id));

@@ -1,7 +1,11 @@
-//! Puts settings together: defaults, file, environment, arguments, the later ones winning.
+//! Loads settings: defaults, file, environment, arguments; later sources win.
 //!
-//! Each value is tried by itself against the struct that will hold it, so that one wrong value hides no other. A value
-//! that is wrong leaves its default behind, and [`check`](super::check) then looks at how the values fit together.
+//! Each value is tried alone against the struct that will hold it, so one wrong value hides no other error. A wrong
+//! value leaves its default, and [`check`](super::check) then checks that the values fit together.
+
+mod environment;
+mod lines;
+mod trial;
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +17,17 @@ use std::{
 
 use serde::Deserialize;
 use toml::{
-    Spanned, Table, Value,
-    de::{DeTable, DeValue, Deserializer},
+    Table, Value,
+    de::{DeTable, Deserializer},
 };
 
+use self::{
+    environment::{FILE_VARIABLE, PREFIX},
+    lines::note_lines,
+    trial::{default_of, fillers, needed, stand_in, try_values},
+};
 use super::{
-    Config, ConfigError, ConfigErrors, SettingPlace, administrator,
-    check::{self, ranges::range_of},
-    oci,
+    Config, ConfigError, ConfigErrors, SettingPlace, administrator, check, oci,
     quantity::Unit,
     schema::{Shape, shape},
 };
@@ -30,18 +37,18 @@ use crate::{
     users::Administrator,
 };
 
-/// Where settings come from.
+/// The sources of settings.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The file; without one none is read.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// Environment variables; those that do not begin with `SYNCGATE_` are not looked at.
+    /// Environment variables; only those with the prefix `SYNCGATE_` count.
     pub environment: Vec<(String, String)>,
-    /// Values of arguments.
+    /// Values from arguments.
     pub overrides: Overrides,
 }
 
-/// A variable may hold the master key, or a password.
+/// Shows no values, because a variable may hold the master key or a password.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
@@ -53,7 +60,7 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// Settings that arguments can give.
+/// Settings from arguments.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// `--data`
@@ -62,28 +69,28 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
 }
 
-/// Settings that were checked.
+/// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The settings, with those of `[oci_sample]` already where they belong.
+    /// The settings; `[oci_sample]` is merged into the others.
     pub config: Config,
     /// The first administrator, if the environment names one.
     pub administrator: Option<Administrator>,
-    /// What is legal but will not do what one may think.
+    /// Warnings about legal settings with a surprising effect.
     pub warnings: Vec<String>,
-    /// Where all of it came from, to be read again.
+    /// The sources, for a reload.
     pub(super) sources: Sources,
-    /// The settings as they were said, `[oci_sample]` and the rest side by side.
+    /// The settings of the sources, before `[oci_sample]` is merged.
     pub(super) said: Config,
     pub(super) places: Places,
 }
 
-/// Where each value was said, by the path of its key.
+/// The source of each value, by the path of its key.
 pub(super) type Places = BTreeMap<String, SettingPlace>;
 
 impl Sources {
-    /// A file and arguments, with the environment of this process. Without a file, `SYNCGATE_CONFIG` names it. Variables
-    /// that are not UTF-8 are read as far as they are.
+    /// Returns a file and arguments, with the environment of this process. `SYNCGATE_CONFIG` names the file if `file`
+    /// is `None`. In variables that are not UTF-8, wrong bytes become U+FFFD.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, overrides: Overrides) -> Self {
         let lossy = |text: OsString| text.to_string_lossy().into_owned();
@@ -103,7 +110,7 @@ impl Sources {
 /// Reads and checks all settings.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// Every error, at once.
 pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     let mut loader = Loader::default();
     if let Some(file) = &sources.file {
@@ -113,19 +120,6 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     loader.add_overrides(sources.overrides.clone());
     loader.resolve(sources)
 }
-
-const PREFIX: &str = "SYNCGATE_";
-
-/// Variable that names the configuration file, where no argument does.
-const FILE_VARIABLE: &str = "SYNCGATE_CONFIG";
-
-/// Variables of the commands that talk to a gateway; they are no settings of one.
-const COMMAND_VARIABLES: [&str; 4] = [
-    "SYNCGATE_URL",
-    "SYNCGATE_TOKEN",
-    "SYNCGATE_USER",
-    "SYNCGATE_PASSWORD",
-];
 
 #[derive(Default)]
 struct Loader {
@@ -158,14 +152,14 @@ impl Loader {
             let line = error.span().map(|span| line_of(span.start));
             match error.span().and_then(|span| text.get(span)) {
                 Some(key) if is_of_duplicate(error) => {
-                    let message = "is there twice: a table or a key may stand in the file once, so put both together";
+                    let message = "is repeated: a table or a key may stand in the file once, so put both together";
                     self.error(key, place(line), message);
                 }
                 _ => self.error("", place(line), error.message()),
             }
         }
-        // What can be guessed of a broken file would only give errors that are none. What is there twice hides nothing: tables
-        // are joined, and of two values the first one is looked at.
+        // A broken file is not read further, because its keys would be guesses. Repeated keys are no obstacle: tables
+        // are joined, and the first of two values is checked.
         if !broken.iter().all(is_of_duplicate) {
             return;
         }
@@ -217,7 +211,7 @@ impl Loader {
                         _ => self.add_value(section, &key, vec![value], place),
                     }
                 }
-                // A section that is there but empty says something too: `[oci_sample]`.
+                // An empty section counts too, such as `[oci_sample]`.
                 self.section(section);
             }
             (Some(_), _) => self.error(
@@ -228,9 +222,9 @@ impl Loader {
         }
     }
 
-    /// Takes one element of a list of tables; its keys are tried one by one beside fillers for the required ones.
+    /// Adds one element of a list of tables. Its keys are tried one by one, beside fillers for the required ones.
     ///
-    /// A wrong element keeps its place in the list, so that the numbers of those behind it stay as in the file.
+    /// A wrong element stays in the list, so that the elements after it keep the indices that they have in the file.
     fn add_element(
         &mut self,
         section: &str,
@@ -298,7 +292,7 @@ impl Loader {
         }
     }
 
-    /// Takes the first of `candidates` that the key can hold.
+    /// Takes the first of `candidates` that is legal for the key.
     fn add_value(&mut self, section: &str, key: &str, candidates: Vec<Value>, place: SettingPlace) {
         let path = format!("{section}.{key}");
         let mut wrong = None;
@@ -317,7 +311,7 @@ impl Loader {
                     self.places.insert(path, place);
                     return;
                 }
-                // What is said of the last candidate, the plain text, is the easiest to understand.
+                // The last candidate is the plain text, whose error is the clearest.
                 Err(message) => wrong = Some(message),
             }
         }
@@ -334,57 +328,6 @@ impl Loader {
         match entry.or_insert_with(|| Table::new().into()) {
             Value::Table(table) => table,
             _ => unreachable!("only tables are put here: lists of tables go through add_element"),
-        }
-    }
-
-    fn add_environment(&mut self, variables: Vec<(String, String)>) {
-        let mut unknown = Vec::new();
-        for (name, text) in variables {
-            let Some(rest) = name.strip_prefix(PREFIX) else {
-                continue;
-            };
-            let of_others = [&COMMAND_VARIABLES[..], &administrator::VARIABLES].concat();
-            if of_others.contains(&name.as_str()) || is_of_kubernetes(rest) {
-                continue;
-            }
-            let key = key_of_variable(rest);
-            if let Some(why) = is_none(&text).filter(|_| key.is_some() || name == FILE_VARIABLE) {
-                let path = key.map(|(section, key)| format!("{section}.{key}"));
-                self.error(
-                    path.unwrap_or_default(),
-                    SettingPlace::Environment(name),
-                    why,
-                );
-                continue;
-            }
-            match key {
-                Some((section, key)) => {
-                    let mut candidates = Vec::new();
-                    let literal = format!("x = {text}").parse::<Table>();
-                    candidates.extend(literal.ok().and_then(|mut table| table.remove("x")));
-                    let list = text.split(',').map(|part| Value::from(part.trim()));
-                    candidates.push(Value::Array(list.collect()));
-                    candidates.push(Value::String(text));
-                    self.add_value(section, &key, candidates, SettingPlace::Environment(name));
-                }
-                None if name == FILE_VARIABLE => {}
-                None => unknown.push(name),
-            }
-        }
-        let master_key = self
-            .merged
-            .get("secrets")
-            .and_then(|secrets| secrets.get("master_key_env"))
-            .and_then(Value::as_str)
-            .map(ToOwned::to_owned);
-        for name in unknown {
-            if master_key.as_deref() != Some(&name) {
-                let message = format!(
-                    "unknown variable; settings are {PREFIX}SECTION__KEY{}",
-                    near_variable(&name)
-                );
-                self.error("", SettingPlace::Environment(name), message);
-            }
         }
     }
 
@@ -417,7 +360,7 @@ impl Loader {
     }
 }
 
-/// Takes `[oci_sample]` apart and looks how everything fits together; what does not is named beside it.
+/// Merges `[oci_sample]` into the other sections, and checks that the settings fit together. Returns the errors too.
 pub(super) fn assemble(
     sources: Sources,
     said: Config,
@@ -451,19 +394,19 @@ pub(super) fn assemble(
 }
 
 impl Loaded {
-    /// Returns the file that was read.
+    /// Returns the file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.sources.file.as_deref()
     }
 
-    /// Returns every key that was said, with the place where, by key.
+    /// Returns every key that a source gives, and that source, sorted by key.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &SettingPlace)> {
         let places = self.places.iter();
         places.map(|(key, place)| (key.as_str(), place))
     }
 
-    /// Returns an error about a key, with the place where it was said.
+    /// Returns an error about a key, with the source of its value.
     pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let place = self.places.get(key).cloned();
         ConfigError {
@@ -474,7 +417,7 @@ impl Loaded {
     }
 }
 
-/// Returns a value in which the text of a quantity, such as `64MiB`, is a number in the unit that the key names.
+/// Converts a quantity such as `"64MiB"` to a number, in the unit of the key's name.
 fn counted(key: &str, value: Value) -> Result<Value, String> {
     match (Unit::of_setting(key), value) {
         (Some(unit), Value::String(text)) => {
@@ -493,168 +436,7 @@ fn sections() -> &'static [&'static str] {
     }
 }
 
-/// What the elements of a list must have, with a value that is always legal.
-fn fillers(section: &str) -> &'static [(&'static str, &'static str)] {
-    match section {
-        "streams" => &[("name", "any")],
-        "targets" => &[("name", "any"), ("origin", "http://any")],
-        _ => &[],
-    }
-}
-
-/// What the elements of a list must have, with an example.
-fn needed(section: &str) -> &'static [(&'static str, &'static str)] {
-    match section {
-        "streams" => &[("name", "Orders")],
-        "targets" => &[
-            ("name", "orders"),
-            ("origin", "https://orders.example:8443"),
-        ],
-        _ => &[],
-    }
-}
-
-/// Values for what a wrong element lacks. The number in them keeps two such elements apart. Nothing runs with them: the
-/// error of the element ends the load.
-fn stand_in(section: &str, at: usize) -> Table {
-    let required = fillers(section).iter();
-    let mut values: Table = required
-        .map(|(key, filler)| ((*key).to_owned(), format!("{filler}-{at}").into()))
-        .collect();
-    if section == "targets" {
-        // The wrong key may have been meant as the prefix; the origin alone may be that of another target.
-        values.insert("path_prefix".into(), format!("/any-{at}").into());
-    }
-    values
-}
-
-/// Tries a section in which `key` is what may be wrong.
-fn try_values(section: &str, key: &str, values: Value) -> Result<(), String> {
-    let alone = Table::from_iter([(section.to_owned(), values)]);
-    match Config::deserialize(Value::Table(alone)) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let right = match range_of(section, key) {
-                Some(range) => format!("{} to {}", range.start(), range.end()),
-                None => "0 or more".to_owned(),
-            };
-            let mut message = error.message().to_owned();
-            for number in ["usize", "u64", "u32", "u16"] {
-                message = message.replace(
-                    &format!("expected {number}"),
-                    &format!("expected a whole number, {right}"),
-                );
-            }
-            Err(message)
-        }
-    }
-}
-
-fn default_of(section: &str, key: &str) -> Option<String> {
-    let defaults = Table::try_from(Config::default()).ok()?;
-    match defaults.get(section)?.get(key)? {
-        Value::Array(list) if list.is_empty() => Some("[]".into()),
-        value => Some(value.to_string()),
-    }
-}
-
-/// In a pod, Kubernetes sets these for a service that is called `syncgate`.
-fn is_of_kubernetes(rest: &str) -> bool {
-    ["SERVICE_HOST", "SERVICE_PORT", "PORT"].contains(&rest)
-        || rest.starts_with("SERVICE_PORT_")
-        || rest.starts_with("PORT_")
-}
-
-/// Returns why the value of a variable is refused. An empty value would name the working directory, or no file at all.
-fn is_none(text: &str) -> Option<&'static str> {
-    if text.trim().is_empty() {
-        return Some("is empty; give a value, or unset the variable");
-    }
-    // Bytes that are not UTF-8 have become this character by now, so the value would be another one.
-    let is_other = text.contains(char::REPLACEMENT_CHARACTER);
-    is_other.then_some("is not UTF-8; write it in UTF-8")
-}
-
-/// Returns section and key that a variable's name, without the prefix, stands for.
-fn key_of_variable(rest: &str) -> Option<(&'static str, String)> {
-    let (section, key) = rest.split_once("__")?;
-    let same = |name: &&&str| name.eq_ignore_ascii_case(section);
-    let section = sections().iter().find(same)?;
-    match shape(&[section])? {
-        Shape::Table(keys) => {
-            let key = keys.iter().find(|name| name.eq_ignore_ascii_case(key))?;
-            Some((section, (*key).to_owned()))
-        }
-        Shape::Map => {
-            let key = check::outcome_key(key).map_or_else(|| key.to_lowercase(), Into::into);
-            Some((section, key))
-        }
-        Shape::Tables(_) | Shape::Leaf => None,
-    }
-}
-
-fn near_variable(name: &str) -> String {
-    let of_administrator = administrator::VARIABLES.iter();
-    let mut known: Vec<_> = of_administrator
-        .chain([&FILE_VARIABLE])
-        .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
-        .collect();
-    for section in sections() {
-        if let Some(Shape::Table(keys)) = shape(&[section]) {
-            let variable = |key: &&str| format!("{section}__{key}").to_uppercase();
-            known.extend(keys.iter().map(variable));
-        }
-    }
-    // Who forgets the section means the key.
-    let rest = name.strip_prefix(PREFIX).unwrap_or(name);
-    let by_key = known
-        .iter()
-        .find(|known| known.split_once("__").is_some_and(|(_, key)| key == rest));
-    match by_key {
-        Some(known) => format!("; did you mean \"{PREFIX}{known}\"?"),
-        // Compared without the prefix, which would make all of them alike.
-        None => did_you_mean(rest, known.iter().map(String::as_str))
-            .replace("mean \"", &format!("mean \"{PREFIX}")),
-    }
-}
-
-/// Returns whether a file is broken only because something is there twice.
+/// Returns whether the error is only about a repeated key or table.
 fn is_of_duplicate(error: &toml::de::Error) -> bool {
     error.message() == "duplicate key"
-}
-
-/// Notes the line of every key, by path.
-fn note_lines(
-    table: &DeTable<'_>,
-    under: &str,
-    line_of: &dyn Fn(usize) -> usize,
-    lines: &mut BTreeMap<String, usize>,
-) {
-    for (key, value) in table {
-        let path = match under {
-            "" => key.get_ref().to_string(),
-            under => format!("{under}.{}", key.get_ref()),
-        };
-        lines.insert(path.clone(), line_of(key.span().start));
-        note_lines_of_value(value, &path, line_of, lines);
-    }
-}
-
-fn note_lines_of_value(
-    value: &Spanned<DeValue<'_>>,
-    path: &str,
-    line_of: &dyn Fn(usize) -> usize,
-    lines: &mut BTreeMap<String, usize>,
-) {
-    match value.get_ref() {
-        DeValue::Table(table) => note_lines(table, path, line_of, lines),
-        DeValue::Array(elements) => {
-            for (at, element) in elements.iter().enumerate() {
-                let path = format!("{path}[{at}]");
-                lines.insert(path.clone(), line_of(element.span().start));
-                note_lines_of_value(element, &path, line_of, lines);
-            }
-        }
-        _ => {}
-    }
 }

@@ -1,6 +1,8 @@
-//! JSON that is written: members keep their order and numbers their digits.
+//! JSON values to write: members keep their order and numbers their digits.
 
-use super::resource::Scalar;
+mod scalar;
+
+pub use scalar::Scalar;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +19,7 @@ impl Json {
         Self::Object(members.map(|(name, value)| (name.into(), value)).collect())
     }
 
-    /// Makes an array of anything that is JSON.
+    /// Makes an array of values that convert to JSON.
     pub(super) fn array<T: Into<Json>>(entries: impl IntoIterator<Item = T>) -> Self {
         Self::Array(entries.into_iter().map(Into::into).collect())
     }
@@ -65,7 +67,7 @@ pub(super) fn scalar_text(scalar: &Scalar) -> String {
     }
 }
 
-/// Returns a string of JSON. U+2028 and U+2029 are escaped: there are clients that take JSON for JavaScript.
+/// Returns a JSON string. U+2028 and U+2029 are escaped, because some clients run JSON as JavaScript.
 pub(super) fn quoted(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     match quoted.contains(['\u{2028}', '\u{2029}']) {

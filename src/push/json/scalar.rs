@@ -1,10 +1,10 @@
-//! A JSON value that has no parts.
+//! A JSON value that is neither object nor array.
 
 use serde_json::value::RawValue;
 
 use crate::json::scan;
 
-/// A JSON value that has no parts.
+/// A JSON value that is neither object nor array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scalar {
     /// `null`.
@@ -18,7 +18,7 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// Returns the scalar that `value` is; `None` if it is an object or array, or a string that is no text.
+    /// Returns the scalar in `value`; `None` for an object, an array, or a string with half of a surrogate pair.
     #[must_use]
     pub fn of(value: &RawValue) -> Option<Self> {
         let text = value.get();

@@ -9,10 +9,10 @@ use rustls::{
 
 use crate::runtime::files::{self, CERTIFICATES_BYTES_MAX};
 
-/// Adds the certificates of a file to those that are trusted.
+/// Adds the certificates of a PEM file to the trusted ones.
 ///
 /// # Errors
-/// A sentence that names the file and what would be right.
+/// A sentence that names the file and says what would be right.
 pub(crate) fn add(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
     let shown = file.display();
     let bytes = files::read(file, CERTIFICATES_BYTES_MAX);
@@ -21,7 +21,7 @@ pub(crate) fn add(roots: &mut RootCertStore, file: &Path) -> Result<(), String> 
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let number = added_len + 1;
         let certificate =
-            certificate.map_err(|error| format!("{shown} is no good PEM file: {error}"))?;
+            certificate.map_err(|error| format!("{shown} is not a valid PEM file: {error}"))?;
         roots
             .add(certificate)
             .map_err(|error| format!("certificate {number} of {shown} cannot be used: {error}"))?;

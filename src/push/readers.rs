@@ -1,5 +1,5 @@
-//! Cursors from outside: listed with how far behind they are, moved, removed, and moved forward for clients that cannot
-//! say it on their connection.
+//! Readers of data streams, as operators see them: clients and cursors with their lag. Cursors are moved, removed, and
+//! acknowledged for clients that cannot do so on their connection.
 
 use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
@@ -11,8 +11,8 @@ use crate::{
     storage::{Bounds, ReadError, StreamBounds},
 };
 
-use super::{CursorError, CursorName, State};
-use crate::push::{
+use super::{
+    cursors::{CursorError, CursorName, State},
     data_stream::DataStream,
     feed,
     position::PositionInvalid,
@@ -21,31 +21,31 @@ use crate::push::{
     subscribe::{begin::BeginInvalid, start::StartRefused},
 };
 
-/// A cursor, and how far behind it is.
+/// A cursor and its lag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CursorStatus {
     /// Its name.
     pub name: CursorName,
-    /// Everything up to there is done.
+    /// Every record up to this position is acknowledged.
     pub pos: String,
     /// When a client last acknowledged something.
     pub acked_at: Option<Timestamp>,
     /// When a client last came, went or acknowledged.
     pub used_at: Timestamp,
-    /// A client has it.
+    /// Whether a client holds it.
     pub is_connected: bool,
     /// Records that are kept and not acknowledged.
     pub records_behind: u64,
-    /// Age of the first of them.
+    /// Age of the oldest of them.
     pub behind: Duration,
 }
 
-/// A data stream, and those who read it.
+/// A data stream and its readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataStreamReaders {
     /// Its name.
     pub name: ResourceName,
-    /// The log stream that it shows; `None` if that is gone.
+    /// The log stream that it shows; `None` if that stream was deleted.
     pub log: Option<StreamName>,
     /// Clients that read it now.
     pub clients_len: usize,
@@ -53,12 +53,12 @@ pub struct DataStreamReaders {
     pub cursors: Vec<CursorLag>,
 }
 
-/// A cursor, and how many records it is behind.
+/// A cursor, and how many records it lags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CursorLag {
     /// Its name.
     pub name: CursorName,
-    /// A client has it.
+    /// Whether a client holds it.
     pub is_connected: bool,
     /// When a client last acknowledged something.
     pub acked_at: Option<Timestamp>,
@@ -66,36 +66,36 @@ pub struct CursorLag {
     pub records_behind: u64,
 }
 
-/// Why a cursor is not put somewhere else.
+/// Why a cursor is not moved.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
-    /// It cannot stand there.
+    /// `begin` is not a legal start.
     #[error(transparent)]
     Begin(#[from] BeginInvalid),
-    /// It cannot stand there any more.
+    /// A cursor cannot stand at `begin` any more.
     #[error(transparent)]
     Start(#[from] StartRefused),
-    /// It is not put there.
+    /// The cursor refused the move.
     #[error(transparent)]
     Cursor(#[from] CursorError),
 }
 
-/// Why a cursor is not moved forward.
+/// Why an acknowledgement is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum AckError {
-    /// That is no position.
+    /// The text is not a position.
     #[error(transparent)]
     Position(#[from] PositionInvalid),
-    /// The position is not one that a record there has now.
+    /// No record of this stream has that position now.
     #[error(transparent)]
     Start(#[from] StartRefused),
-    /// It is not moved.
+    /// The cursor refused the move.
     #[error(transparent)]
     Cursor(#[from] CursorError),
 }
 
 impl Push {
-    /// Returns every data stream with those who read it. Nothing is read for it.
+    /// Returns every data stream with its readers, from memory.
     #[must_use]
     pub fn readers(&self) -> Vec<DataStreamReaders> {
         let mut cursors: HashMap<_, Vec<_>> = HashMap::new();
@@ -174,11 +174,12 @@ impl Push {
             .map(Some)
     }
 
-    /// Puts a cursor somewhere else, durably; one that is not there is made. Without `begin` a new one stands at the first
-    /// record that is kept, and one that is there stays where it is, because to move it would send everything again.
+    /// Moves a cursor, durably; one that does not exist is made. Without `begin` a new cursor stands at the first
+    /// record that is kept. An existing one stays where it is, because a move to the start would send every record
+    /// again.
     ///
     /// # Errors
-    /// [`MoveError`]; it stands where it stood.
+    /// [`MoveError`]; the cursor has not moved.
     pub async fn put_cursor(
         &self,
         stream: &Arc<DataStream>,
@@ -199,7 +200,7 @@ impl Push {
         Ok(put?)
     }
 
-    /// Removes a cursor that no client has, durably.
+    /// Removes a cursor that no client holds, durably.
     ///
     /// # Errors
     /// [`CursorError::Unknown`], [`CursorError::InUse`].
@@ -214,7 +215,7 @@ impl Push {
     /// Moves a cursor forward, durably. A position at or before its own changes nothing.
     ///
     /// # Errors
-    /// [`AckError`]; it stands where it stood.
+    /// [`AckError`]; the cursor has not moved.
     pub async fn ack_cursor(
         &self,
         stream: &Arc<DataStream>,
@@ -234,7 +235,7 @@ impl Push {
         Ok(self.0.cursors.ack(&stream.name, name, position).await?)
     }
 
-    /// Removes cursors that nobody has used for long, now and then, until `stop` fires.
+    /// Removes unused cursors, at intervals, until `stop` fires.
     pub async fn sweep(self, stop: CancellationToken) {
         let unused_max = self.settings().cursor_unused;
         self.0.cursors.clone().sweep(unused_max, stop).await;
@@ -252,7 +253,7 @@ impl Push {
             if !unacked.is_empty() {
                 let page = self.0.streams.engine().read(of, unacked.start, 1).await;
                 let page = match page {
-                    // Retention came in between.
+                    // Retention has removed the record since the bounds were read.
                     Err(ReadError::Trimmed { .. }) => continue,
                     page => page?,
                 };
@@ -273,14 +274,14 @@ impl Push {
     }
 }
 
-/// Returns which offsets of each partition a cursor has yet to acknowledge, of those that are kept.
+/// Returns, by partition, the offsets that are kept and not acknowledged.
 fn unacked<'a>(
     state: &'a State,
     found: Option<&'a StreamBounds>,
 ) -> impl Iterator<Item = (PartitionId, Range<Offset>)> + 'a {
     let position = &state.at.position;
     found.into_iter().flat_map(move |found| {
-        // A position of another life of the log says nothing about this one.
+        // Offsets of another incarnation of the log cannot be compared with those of this one.
         let same_life = found.stream.incarnation == position.incarnation;
         let partitions = found.stream.all_partitions().zip(&found.partitions);
         partitions.map(move |(of, Bounds { earliest, tail })| {
