@@ -365,8 +365,6 @@ impl Default for Retention {
     }
 }
 
-}
-
 /// `[metrics]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

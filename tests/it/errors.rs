@@ -301,10 +301,7 @@ async fn a_failure_is_written_before_its_record_ends() {
     poll("500 error records", async || {
         let moved = gateway.count("DataSyncStream", "moved").await;
         let errors = gateway.all_records("InternalserverErrorStream").await.len() as u64;
-        assert!(
-            moved <= errors,
-            "{moved} moved, but {errors} error records"
-        );
+        assert!(moved <= errors, "{moved} moved, but {errors} error records");
         (moved == 500).then_some(())
     })
     .await;
