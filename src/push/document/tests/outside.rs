@@ -88,7 +88,7 @@ fn aliases_anchors_and_tags_are_refused() {
     check(&deep(DEPTH), Err("deep"));
 }
 
-const DEPTH: usize = crate::ingest::DEPTH_MAX;
+const DEPTH: usize = crate::json::faults::DEPTH_MAX;
 
 #[test]
 fn every_string_is_read_as_it_was() {
