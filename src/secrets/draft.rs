@@ -1,4 +1,4 @@
-//! What a submission's token changes: worked out before the commit, stored by it.
+//! The changes of a submission's token, prepared before the commit that stores them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -29,60 +29,60 @@ pub struct Used {
     pub name: Arc<str>,
     /// Its version.
     pub version: u32,
-    /// Name of the state value that holds the version: what the record's append refers to.
+    /// Name of the state value of the version, to which the record's append refers.
     pub state_key: Arc<str>,
 }
 
-/// What [`super::Secrets::prepare`] found out.
+/// Result of [`super::Secrets::prepare`].
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The secret's name, given or derived.
     pub name: Arc<str>,
     /// Its version.
     pub version: u32,
-    /// What must be stored with the record; empty if the token is known for this target.
+    /// State changes to store with the record; empty if the token is known for this target.
     pub changes: Vec<StateChange>,
 }
 
-/// What must be committed with the records of a submission.
+/// The part of a commit that stores the secrets of a submission.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Goes into [`crate::storage::Commit::state`].
     pub state: Vec<StateChange>,
     /// Goes into [`crate::storage::Commit::unreferred_since`].
     pub unreferred_since: Option<Timestamp>,
-    /// The versions that give way: what [`super::Secrets::stored`] is told.
+    /// The removed versions, for [`super::Secrets::stored`].
     pub gone: Vec<Arc<str>>,
 }
 
 /// Why a token cannot be kept. Nothing was stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrepareError {
-    /// No secret can have that name.
+    /// The name is not a legal name of a secret.
     #[error("a secret's name has 1 to 255 letters, digits, '_', '.' and '-'")]
     NameInvalid,
-    /// The token is longer than a header can be.
+    /// The token is longer than a header may be.
     #[error("a token has at most {TOKEN_BYTES_MAX} bytes")]
     TokenTooLong,
-    /// The secret is bound to as many targets as it can be; another name has room.
+    /// The secret has reached its bound of targets. The source can use another name.
     #[error("a secret can be bound to {TARGETS_LEN_MAX} targets")]
     TooManyTargets,
-    /// Tokens take their whole share of the state, and open records need all of them. Asking again later succeeds once
-    /// enough of these records have ended.
+    /// The share of tokens is full, and open records need all of them. A later call succeeds once enough of these records are
+    /// settled.
     #[error(
         "nothing was stored; tokens take their whole share of the state, and open records need all of them: deliver, retry or purge those, or use fewer tokens"
     )]
     Full,
-    /// Tokens take their whole share of the state, and an open record that may need any of them cannot be read. Asking
-    /// again later succeeds once it can be read again, or its loss is accepted.
+    /// The share of tokens is full, and an unreadable open record may need any of them. A later call succeeds once the record
+    /// can be read, or its loss is accepted.
     #[error(
         "nothing was stored; tokens take their whole share of the state, and an open record cannot be read, so nobody knows which of them it needs: stop the gateway and ask `syncgate doctor`"
     )]
     RecordsUnreadable,
-    /// Tokens take their whole share of the state, and which of them can go is being looked for.
+    /// The share of tokens is full, and a search for removable ones is running.
     #[error("nothing was stored; room for the token is being made, so send it again in a moment")]
     MakingRoom,
-    /// The stored index of this secret does not read: it was changed behind our back.
+    /// The stored index of this secret cannot be read, because it was changed from outside.
     #[error("the stored secret does not read")]
     Unreadable,
     /// The system gave no random numbers.
@@ -111,10 +111,10 @@ struct Touched {
     version_revision: u64,
     targets: BTreeSet<String>,
     state_key: Arc<str>,
-    /// What its two values take as they are stored.
+    /// Stored cost of its two values.
     cost: usize,
     changed: bool,
-    /// Another version of it gives way, which changes the index alone.
+    /// Another version of it is removed, which changes the index alone.
     loses: bool,
 }
 
@@ -128,12 +128,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Says which secret a message to `target` uses: `name`, or one derived from source and token.
+    /// Adds the secret of a message to `target`: `name`, or a name derived from source and token.
     ///
-    /// The same token is the same version, another one a new version; the version is then bound to `target`.
+    /// A known token keeps its version, and a new token becomes a new version. The version is then bound to `target`.
     ///
     /// # Errors
-    /// [`PrepareError`]; the draft is then to be dropped.
+    /// [`PrepareError`]; then drop the draft.
     pub async fn add(&mut self, name: Option<&str>, target: &Origin) -> Result<Used, PrepareError> {
         if self.token.len() > TOKEN_BYTES_MAX {
             return Err(PrepareError::TokenTooLong);
@@ -173,11 +173,11 @@ impl<'a> Draft<'a> {
         Ok(used)
     }
 
-    /// Returns what must be committed with the records, against the revisions that were read. Where there is no space for
-    /// it, other versions give way in the same commit.
+    /// Returns the changes to commit with the records, against the revisions that were read. Without space for them, the same
+    /// commit removes other versions.
     ///
-    /// A commit that is refused as [`crate::storage::CommitError::StateConflict`] lost a race, and one that is refused as
-    /// [`crate::storage::CommitError::StateFull`] lost one for space: draft again.
+    /// A commit refused as [`crate::storage::CommitError::StateConflict`] has lost a race, and one refused as
+    /// [`crate::storage::CommitError::StateFull`] a race for space. Then draft again.
     ///
     /// # Errors
     /// [`PrepareError::Full`], [`PrepareError::RecordsUnreadable`], [`PrepareError::MakingRoom`],
@@ -215,7 +215,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Takes versions out of their indexes. Returns the changes of values that this draft does not touch itself.
+    /// Removes versions from their indexes. Returns the changes of indexes that this draft does not change itself.
     async fn remove(&mut self, victims: &[Victim]) -> Result<Vec<StateChange>, PrepareError> {
         let mut changes = Vec::new();
         let mut indexes: HashMap<Arc<str>, (u64, VersionIndex)> = HashMap::new();
@@ -337,7 +337,7 @@ impl<'a> Draft<'a> {
                 Some((entry.revision, stored, cost))
             });
             let (version_revision, stored, cost) = stored.ok_or(PrepareError::Unreadable)?;
-            // A target that somebody wrote into the file must not be sealed in by the next honest submission.
+            // Open the value first. Otherwise the next submission would seal a target that was forged in the stored list.
             let about = About {
                 source: self.source,
                 name,
@@ -391,7 +391,7 @@ impl<'a> Draft<'a> {
         self.shared.keys.digest(purpose, &parts)
     }
 
-    /// 100 bits: enough that two tokens never meet under one name.
+    /// 100 bits, so that two tokens never get the same name.
     fn derived_name(&self) -> String {
         let parts = [self.source.as_bytes(), self.token.as_bytes()];
         let mut text = BASE32_NOPAD.encode(&self.shared.keys.digest(b"name", &parts));

@@ -1,4 +1,4 @@
-//! The sealed secrets as the state has them: which key they need, and how they are given up.
+//! The sealed secrets in the state: the key that they need, and their removal.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -23,7 +23,7 @@ pub struct Kept {
 /// Whether a master key opens the stored secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// The mark says that they were sealed with it.
+    /// The mark shows that the secrets were sealed with this key.
     Marked,
     /// The mark is missing or of another key, and no sealed secret needs another key. Holds the revision of the mark.
     Unmarked(u64),
@@ -32,7 +32,7 @@ pub(super) enum Fit {
 }
 
 impl Kept {
-    /// Takes the values of state whose names begin with [`TOKENS_PREFIX`].
+    /// Reads the state values whose names begin with [`TOKENS_PREFIX`].
     #[must_use]
     pub fn of(entries: Vec<(Arc<str>, StateEntry)>) -> Self {
         let versions = entries.iter().filter_map(|(key, _)| version_of(key));
@@ -47,7 +47,7 @@ impl Kept {
         Self::of(engine.list(TOKENS_PREFIX).await)
     }
 
-    /// Returns how many tokens are sealed.
+    /// Returns the number of sealed tokens.
     #[must_use]
     pub fn tokens_len(&self) -> usize {
         self.versions.len()
@@ -63,7 +63,7 @@ impl Kept {
             .is_some_and(|(of, named, _)| **of == *source && **named == *name)
     }
 
-    /// Returns whether the gateway can work with that key.
+    /// Returns whether that key fits the stored secrets.
     #[must_use]
     pub fn is_opened_by(&self, master: &MasterKey) -> bool {
         self.fit(&Keys::of(master)) != Fit::Wrong
@@ -80,7 +80,7 @@ impl Kept {
         }
     }
 
-    /// Tells without the mark, which may be among state that was lost.
+    /// Checks the key without the mark, which may be lost.
     fn any_opens(&self, keys: &Keys) -> bool {
         self.entries.iter().any(|(key, entry)| {
             let stored = serde_json::from_slice::<Version>(&entry.value);
@@ -98,11 +98,11 @@ impl Kept {
         })
     }
 
-    /// Gives all secrets up, in one commit; returns how many tokens that were. Versions go on behind those that are gone,
-    /// so that no record finds another token under the version that it names.
+    /// Removes all secrets in one commit, and returns the number of tokens. Later versions continue the numbers, so that no
+    /// record finds another token under its version.
     ///
     /// # Errors
-    /// What hindered the commit.
+    /// The error of the commit.
     pub async fn forget(engine: &dyn Engine) -> Result<usize, CommitError> {
         let kept = Self::in_engine(engine).await;
         let passed = kept.passed();

@@ -1,4 +1,4 @@
-//! Sealing: XChaCha20-Poly1305 over the value, authenticating what the value is and whom it may go to.
+//! Sealing: XChaCha20-Poly1305 over the value, with its name, version and targets as authenticated data.
 //!
 //! ```text
 //! sealed   nonce 24 bytes, random; ciphertext; tag 16 bytes
@@ -6,8 +6,7 @@
 //!          length (u32); all numbers little-endian
 //! ```
 //!
-//! A sealed value that is copied under another name, an older version's number, or that gets another target in the
-//! stored list, does not open.
+//! A sealed value does not open under another name or version, or with another target in the stored list.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -23,7 +22,7 @@ use crate::runtime::random;
 
 const NONCE_BYTES: usize = 24;
 
-/// What a sealed value is bound to.
+/// The authenticated data of a sealed value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct About<'a> {
     pub(super) source: &'a str,
@@ -49,7 +48,7 @@ impl About<'_> {
     }
 }
 
-/// The three keys that come from the master key, each for one purpose.
+/// The three keys derived from the master key, each for one purpose.
 pub(super) struct Keys {
     cipher: XChaCha20Poly1305,
     digest: hmac::Key,
@@ -73,12 +72,12 @@ impl Keys {
         }
     }
 
-    /// Returns what tells this master key from another, and nothing about it.
+    /// Returns a mark that identifies the master key and reveals nothing about it.
     pub(super) fn check(&self) -> &[u8; 32] {
         &self.check
     }
 
-    /// Returns a digest that only the holder of the key can make. `purpose` keeps digests for different uses apart.
+    /// Returns a keyed digest. `purpose` separates the digests of different uses.
     pub(super) fn digest(&self, purpose: &[u8], parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = hmac::Context::with_key(&self.digest);
         mac.update(purpose);

@@ -1,4 +1,4 @@
-//! Users over an engine in memory: who is made, who is known, what a check may cost.
+//! Users on an engine in memory: creation, authentication, and the cost of a check.
 
 use futures_util::future::join_all;
 

@@ -1,4 +1,4 @@
-//! Records go in, get dense offsets, and come out as they were.
+//! Appended records get dense offsets and are read back unchanged.
 
 use futures_util::FutureExt;
 

@@ -1,4 +1,4 @@
-//! Everything that an engine shows, read through the seam and checked against itself on the way.
+//! The whole contents of an engine, read through the traits and checked for consistency.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! A repeated commit is recognised.
+//! Repeated commits are recognised by their ids.
 
 use bytes::Bytes;
 

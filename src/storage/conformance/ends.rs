@@ -1,4 +1,4 @@
-//! Ends of records: each once, counted, and durable.
+//! Settlements: once for each record, counted, and durable.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Who may settle.
+//! Leases: the right to settle.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! The suite that every engine passes: the promises of [`Log`](super::Log), [`State`](super::State) and
-//! [`Leases`](super::Leases), each as a check that opens an engine, uses it through the seam alone, and opens it again,
-//! since what is not there after that was never stored.
+//! [`Leases`](super::Leases), each as a check that opens an engine, uses it through the traits alone, and opens it again,
+//! because only data that survives a reopen was stored.
 //!
 //! An engine's tests give a [`EngineHome`] to [`suite!`], which makes a test of every check.
 

@@ -1,4 +1,4 @@
-//! Removing everything at once.
+//! Purges of a stream.
 
 use super::{
     Content, EngineHome, change, make, numbered, one_partition, part, refused, reopened, settle,

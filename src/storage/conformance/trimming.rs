@@ -1,4 +1,4 @@
-//! Removing what is old.
+//! Trims of a partition.
 
 use super::{
     Content, EngineHome, append, make, numbered, one_partition, part, record, refused, reopened,

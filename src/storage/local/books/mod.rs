@@ -32,7 +32,7 @@ use super::{
     },
 };
 
-/// Everything known at one moment.
+/// The books at one moment.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct Books {
     streams: BTreeMap<u32, StreamBook>,
@@ -48,18 +48,18 @@ pub(in crate::storage) struct Books {
     /// Revision of the last change of any value.
     pub(in crate::storage) state_revision: u64,
     pub(in crate::storage) dedup: Dedup,
-    /// What streams that are gone had counted.
+    /// Sum of the counts of deleted streams.
     pub(in crate::storage) gone: Counts,
     /// Accepted losses, oldest first, the last [`LOSSES_LEN_MAX`].
     pub(in crate::storage) losses: Vec<Loss>,
-    /// Records moved, less those received, over all streams: what losses have left of the balance of these two.
+    /// Records moved minus records received, over all streams, after accepted losses.
     pub(in crate::storage) unmatched: i64,
 }
 
-/// Losses that are remembered one by one.
+/// Bound of losses that are kept one by one.
 pub(in crate::storage) const LOSSES_LEN_MAX: usize = 1_000;
 
-/// What somebody has given up, so that the journal could go on.
+/// An accepted loss.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::storage) struct Loss {
     /// When, by the clock of then.
@@ -68,9 +68,9 @@ pub(in crate::storage) struct Loss {
     pub(in crate::storage) files: Vec<u64>,
     pub(in crate::storage) bytes: u64,
     pub(in crate::storage) frames: u64,
-    /// Lost records that had an end before.
+    /// Number of lost records that were settled.
     pub(in crate::storage) ended: u64,
-    /// Lost records that had none.
+    /// Number of lost records that were open.
     pub(in crate::storage) open: u64,
 }
 
@@ -120,9 +120,9 @@ pub(in crate::storage) struct PartitionBook {
     pub(in crate::storage) last_time: u64,
     pub(in crate::storage) counts: Counts,
     pub(in crate::storage) settled: SettledSet,
-    /// Retained offsets whose records are lost; each has an end.
+    /// Retained offsets of lost records; all are settled.
     pub(in crate::storage) lost: Arc<Ranges>,
-    /// Told of `next` by the writer, after readers can see the records.
+    /// Follows `next`. The writer updates it after readers can see the records.
     pub(in crate::storage) tail: watch::Sender<Offset>,
 }
 
@@ -203,12 +203,12 @@ impl PartitionBook {
         Ok(())
     }
 
-    /// Removes all below the tail that a purge has found, and ends what has no end.
+    /// Removes all records below the tail of a purge, and settles the open ones as discarded.
     pub(in crate::storage) fn purge(&mut self, tail: u64) {
         self.counts.discarded += self.remove(tail);
     }
 
-    /// Returns how many of the removed records had no end.
+    /// Removes all records below an offset, and returns how many of them were open.
     fn remove(&mut self, below: u64) -> u64 {
         let open = self.settled.trim(below);
         self.earliest = self.earliest.max(below);
@@ -218,7 +218,7 @@ impl PartitionBook {
         open
     }
 
-    /// Gives each record of these that has no end the end `lost`; returns how many these were.
+    /// Settles the open records of a range as `lost`, and returns their number.
     pub(in crate::storage) fn lose(&mut self, lost: &Ranges) -> u64 {
         let mut open = 0;
         for offset in lost.iter().flatten() {
@@ -230,10 +230,10 @@ impl PartitionBook {
 }
 
 impl Books {
-    /// Takes in an operation.
+    /// Applies an operation.
     ///
     /// # Errors
-    /// If it cannot follow what was before; then the journal was not written by this engine, or is damaged.
+    /// An operation that contradicts the books. The journal was then not written by this engine, or is damaged.
     pub(in crate::storage) fn apply(&mut self, op: &Op) -> Result<(), Malformed> {
         match op {
             Op::Append(block) => {

@@ -83,7 +83,7 @@ pub(in crate::storage) enum NewOp {
     Op(Op),
 }
 
-/// Records one behind the other that ended alike.
+/// Consecutive records with equal settlements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct SettleRun {
     pub(in crate::storage) slot: Slot,
@@ -99,7 +99,7 @@ pub(in crate::storage) struct SettleRun {
 }
 
 impl SettleRun {
-    /// Takes a run in if it goes on where this one ends and is alike.
+    /// Appends a run that continues this one with an equal settlement.
     pub(in crate::storage) fn extend(&mut self, next: &Self) -> bool {
         let follows = match (self.copies, next.copies) {
             (None, None) => true,
@@ -122,7 +122,7 @@ impl SettleRun {
     }
 }
 
-/// How a record ended, in one byte.
+/// The settlement of a record, as one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::storage) enum SettlementCode {
@@ -150,7 +150,7 @@ impl SettlementCode {
     }
 }
 
-/// A commit that would be recognised.
+/// A remembered commit with an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct DedupEntry {
     pub(in crate::storage) id: [u8; 16],
@@ -232,7 +232,7 @@ impl DedupEntry {
 
     fn decode_with_reply(reader: &mut ByteReader<'_>) -> Result<Self, Malformed> {
         let (id, stream, time) = (reader.array()?, reader.small()?, reader.u64()?);
-        // It is kept for longer than the frame that it is read from.
+        // Copied, because a slice would keep the whole frame in memory.
         let reply = Bytes::copy_from_slice(reader.sized()?);
         let mut places = Vec::new();
         for _ in 0..reader.varint()? {

@@ -14,7 +14,7 @@ use crate::storage::local::disk::DiskFile;
 const WINDOW_LEN: usize = 1 << 20;
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// Where the next frame is expected.
+/// A cursor over the frames of a file.
 #[derive(Debug)]
 pub(in crate::storage) struct Frames {
     file: Arc<dyn DiskFile>,
@@ -103,7 +103,7 @@ impl Frames {
         Ok(Some((header, parts)))
     }
 
-    /// Searches behind a bad frame for the header of a later one of the same life, which only damage explains.
+    /// Searches after a bad frame for a later header of the same life. Such a header proves damage.
     pub(in crate::storage) fn find_behind(&mut self) -> io::Result<Option<FrameHeader>> {
         let mut at = self.place;
         while at + (frame::HEADER_LEN as u64) <= self.file_len {

@@ -33,8 +33,8 @@ use crate::storage::local::{
     lock,
 };
 
-/// The newest format that this build reads. It writes version 2 only where version 1 cannot say it: from the first accepted
-/// loss on. Until then an older release can go on with a directory.
+/// The newest format that this build reads. It writes version 2 only from the first accepted loss on, which version 1 cannot
+/// store. Until then an older release can open the directory.
 pub(in crate::storage) const FORMAT_VERSION: u32 = 2;
 /// Where the snapshot begins.
 pub(in crate::storage) const SNAPSHOT_AT: u64 = 8192;
@@ -44,14 +44,14 @@ const COPY_AT: usize = 4096;
 const HEADER_LEN: usize = 88;
 const CRC_AT: usize = 84;
 
-/// What a file says about itself.
+/// The header of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct SegmentHeader {
-    /// What a reader has to know: see [`snapshot::version`](super::snapshot::version).
+    /// The format version that a reader needs: see [`snapshot::version`](super::snapshot::version).
     pub(in crate::storage) version: u32,
     pub(in crate::storage) number: u64,
     pub(in crate::storage) life: u64,
-    /// How often the file was written again with fewer operations.
+    /// How often the file was compacted.
     pub(in crate::storage) rewrite: u32,
     pub(in crate::storage) first_frame: u64,
     /// 0 = not known.
@@ -62,7 +62,7 @@ pub(in crate::storage) struct SegmentHeader {
     pub(in crate::storage) journal: [u8; 16],
 }
 
-/// Why there is no header.
+/// Why a header cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) enum HeaderError {
     Newer(u32),
@@ -248,8 +248,8 @@ pub(in crate::storage) struct Files {
     disk: Arc<dyn Disk>,
     journal: PathBuf,
     lives: RwLock<BTreeMap<u64, u64>>,
-    /// Held for reading from the moment when a place in a file was looked up until it is read, and for writing by
-    /// whoever takes the file away.
+    /// Readers hold it for reading from the lookup of a place until its read. The removal of a file takes it for writing, so
+    /// that no reader uses a stale place.
     pub(in crate::storage) in_use: RwLock<()>,
     /// The one used last is at the end.
     open: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
@@ -276,7 +276,7 @@ impl Files {
         &self.journal
     }
 
-    /// Takes a file in, replacing one of the same number.
+    /// Adds a file, and replaces one of the same number.
     pub(in crate::storage) fn add(&self, number: u64, life: u64, file: Arc<dyn DiskFile>) {
         lock::write(&self.lives).insert(number, life);
         let mut open = lock::mutex(&self.open);
@@ -287,12 +287,12 @@ impl Files {
         }
     }
 
-    /// Takes a file in that is opened when somebody reads it.
+    /// Adds a file without opening it; the first read opens it.
     pub(in crate::storage) fn know(&self, number: u64, life: u64) {
         lock::write(&self.lives).insert(number, life);
     }
 
-    /// Lets go of a file; nobody finds it here any more.
+    /// Removes a file from the list.
     pub(in crate::storage) fn forget(&self, number: u64) {
         lock::write(&self.lives).remove(&number);
         lock::mutex(&self.open).retain(|(other, _)| *other != number);

@@ -49,7 +49,7 @@ const EXPIRED: u8 = 21;
 const COUNT_LOST: u8 = 22;
 const COUNT_UNKNOWN: u8 = 23;
 
-/// What a file is about, for whoever decides whether it is still needed.
+/// Summary of a file, which decides whether it is still needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::storage) struct Summary {
     pub(in crate::storage) number: u64,
@@ -60,7 +60,7 @@ pub(in crate::storage) struct Summary {
     pub(in crate::storage) last_time: u64,
     /// Up to the end of the last frame.
     pub(in crate::storage) bytes: u64,
-    /// State values that its records need, such as their secrets.
+    /// State values that its records refer to, such as secrets.
     pub(in crate::storage) refers: Vec<Arc<str>>,
 }
 
@@ -94,7 +94,7 @@ pub(in crate::storage) fn encode(books: &Books, before: Option<&Summary>) -> Vec
     out
 }
 
-/// Returns the version of the format that says what a snapshot says.
+/// Returns the format version that a snapshot needs.
 pub(in crate::storage) fn version(bytes: &[u8]) -> u32 {
     let mut all = ByteReader::new(bytes);
     while let (Ok(tag), Ok(len)) = (all.u8(), all.u32()) {

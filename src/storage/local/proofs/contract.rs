@@ -1,4 +1,4 @@
-//! The suite of every engine, on the real disk and on one that writes little at a time.
+//! The conformance suite, on the real disk and on a disk with short writes.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A crash between any two calls of the disk: what was answered is there, whole, and nothing else.
+//! A crash between any two disk calls: every answered commit is there, whole, and nothing else.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Bytes that are not what was written: refused by name, or repaired from what is there twice, and never another record.
+//! Changed bytes: the engine refuses them by name, or repairs them from a second copy, and never returns another record.
 
 use super::{
     crashes::history,

@@ -1,4 +1,4 @@
-//! A disk that refuses: what is answered then is true, and what was answered before stays so.
+//! Disk calls that fail: the answers are true, and commits answered before stay stored.
 
 use std::sync::Arc;
 

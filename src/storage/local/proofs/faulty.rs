@@ -1,7 +1,7 @@
-//! A disk in memory that loses what was not synced, tears pages, and fails on command.
+//! A disk in memory that loses unsynced writes, tears pages, and fails on command.
 //!
-//! A file is pages of 4 KiB, each with what a reader sees now and what would survive. A name (of a file or of a
-//! directory) survives only once its directory was synced. [`FaultyDisk::crash`] throws a dice for everything else.
+//! A file has pages of 4 KiB, each with its present bytes and its durable bytes. The name of a file or directory is durable
+//! only after a sync of its directory. [`FaultyDisk::crash`] decides at random for everything else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +42,7 @@ impl Dice {
     }
 }
 
-/// What a crash does with what was not synced.
+/// The effect of a crash on unsynced writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crash {
     /// Everything not synced is gone: a cache that wrote nothing ahead.
@@ -53,7 +53,7 @@ pub(crate) enum Crash {
     Random(u64),
 }
 
-/// Which call a [`Fault`] is about.
+/// The call that a [`Fault`] affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Create,
@@ -96,20 +96,20 @@ pub(super) enum Full {
     Everything,
 }
 
-/// The hand on the disk. Clones share it.
+/// Handle on the disk. Clones share it.
 #[derive(Clone)]
 pub(crate) struct FaultyDisk(Arc<World>);
 
 struct World {
     state: Mutex<State>,
     released: Condvar,
-    /// How many syncs wait at the gate.
+    /// Number of syncs that are held back.
     held: watch::Sender<usize>,
 }
 
 #[derive(Clone, Default)]
 struct State {
-    /// Counts crashes: whoever holds a file from before one gets errors.
+    /// Number of crashes. Files opened before a crash return errors.
     life: u64,
     off: bool,
     /// Calls so far that changed something.
@@ -121,7 +121,7 @@ struct State {
     files_made: u64,
     faults: Vec<Fault>,
     full: Option<Full>,
-    /// What it says is free; `None` = plenty.
+    /// Reported free bytes; `None` = plenty.
     free: Option<u64>,
     short_writes: Option<Dice>,
     syncs_held: bool,
@@ -135,7 +135,7 @@ struct Inode {
     name_durable: Option<PathBuf>,
     /// Names since the durable one, with the present one; empty if that is the durable one.
     names_since: Vec<Option<PathBuf>>,
-    /// Its name went over to another file.
+    /// Another file has taken its name.
     replaced: bool,
     pages: BTreeMap<u64, Page>,
     len: u64,

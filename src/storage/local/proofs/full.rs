@@ -1,4 +1,4 @@
-//! A disk that is full, and what is told of it.
+//! A full disk, and the health that the log reports.
 
 use super::{
     faults::{fault, filled, one},

@@ -1,4 +1,4 @@
-//! An engine without threads: a test does the work of its writer and of its housekeeper, turn by turn.
+//! An engine without threads: a test runs each step of the writer and of the housekeeper.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,4 @@
-//! Random histories, each step made with the engine and with the model; after every reopen both hold the same.
+//! Random histories, each step made with the engine and with the model. After every reopen both have equal contents.
 
 use std::{
     cell::Cell,

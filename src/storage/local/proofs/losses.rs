@@ -1,4 +1,4 @@
-//! Losses that were accepted: what is not damaged is read back, what is lost is said, and the log goes on.
+//! Accepted losses: undamaged records are read back, the report names the lost ones, and the log goes on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,9 +1,9 @@
-//! Proofs of what the engine promises, on a disk that lies.
+//! Proofs of the engine's promises, on a faulty disk.
 //!
-//! `faulty` is that disk, `model` an engine too simple to be wrong, `rig` drives both through the same steps. Then
-//! `contract` is the suite of every engine, `crashes` cuts the power between any two calls of the disk, `faults` makes
-//! calls fail, `full` takes space away, `stalls` lets calls wait, `damage` changes bytes, `losses` accepts that, `histories` makes steps at
-//! random, `traffic` has many callers at once.
+//! `faulty` is the disk, `model` a very simple engine, and `rig` drives the engine and the model through the same steps.
+//! `hands` runs an engine without threads. The proofs: `contract` is the conformance suite, `crashes` cuts the power between
+//! any two disk calls, `faults` makes calls fail, `full` takes space away, `stalls` holds calls back, `damage` changes bytes,
+//! `losses` accepts damage, `histories` makes random steps, `traffic` has concurrent callers.
 
 mod contract;
 mod crashes;

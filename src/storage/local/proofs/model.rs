@@ -1,4 +1,4 @@
-//! The simplest engine: everything in vectors, nothing to go wrong. The real one must hold the same.
+//! The model: a simple engine on vectors. The real engine must have the same contents.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! An engine on a lying disk, and the steps of a history, each made with the engine and with the model.
+//! An engine on a faulty disk, and the steps of a history, each made with the engine and with the model.
 
 use std::{
     path::{Path, PathBuf},

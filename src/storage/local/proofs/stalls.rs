@@ -1,4 +1,4 @@
-//! A disk that does not answer.
+//! A disk that hangs.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Callers at the same time: bounds hold, and nobody sees the engine between two states.
+//! Concurrent callers: bounds hold, and no reader sees a half-applied commit.
 
 use std::sync::{
     Arc,

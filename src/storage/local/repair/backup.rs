@@ -1,10 +1,10 @@
-//! A copy of a journal, made while the gateway that writes it runs, or not.
+//! Copies a journal, while its gateway runs or at rest.
 //!
-//! A copy is a directory of its own: `verify` and `doctor` read it, and a gateway starts with it. It holds what was
-//! durable at one moment: files are copied oldest first, the newest one up to its last whole frame. Files that the gateway
-//! frees meanwhile are left out, and those that it shortens are copied in either form: both say the same.
+//! A copy is a data directory: `verify` and `doctor` read it, and a gateway starts with it. It has the durable data of one
+//! moment, because files are copied oldest first, and the newest one up to its last whole frame. Files that the gateway frees
+//! meanwhile are left out. A file that it compacts meanwhile is copied in either form, which lead to the same books.
 //!
-//! A copy has its name only when it is whole, durable, and was opened once (`making`).
+//! A copy gets its name only when it is whole, durable, and was opened once (`making`).
 
 use std::{
     collections::BTreeMap,
@@ -31,10 +31,10 @@ use crate::storage::local::{
     open::at_rest::AtRest,
 };
 
-/// So often the journal may run ahead of the copy by another file.
+/// How often the journal may begin another file during a copy.
 const ROUNDS_MAX: usize = 1_000;
 
-/// A copy that is not in its place yet: [`Copy::complete`] puts it there, and dropping it removes it.
+/// A copy before its rename. [`Copy::complete`] moves it to its target; dropping it removes it.
 #[derive(Debug)]
 pub struct Copy {
     making: Making,
@@ -42,25 +42,25 @@ pub struct Copy {
     at_rest: AtRest,
 }
 
-/// What was copied.
+/// Size of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// Files of the journal.
     pub files_len: usize,
-    /// Their bytes.
+    /// Bytes of these files.
     pub bytes: u64,
 }
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is something in the directory already.
+    /// The target is not empty.
     #[error("{} is not empty; choose another directory, nothing was changed", .0.display())]
     NotEmpty(PathBuf),
-    /// There is a file in its place.
+    /// The target is a file.
     #[error("{} is no directory; choose another name, nothing was changed", .0.display())]
     NoDirectory(PathBuf),
-    /// There is a link in its place, which may lead to a place of somebody else.
+    /// The target is a symbolic link, which may lead to a foreign directory.
     #[error("{} is a link; name the directory that it leads to, or another one; nothing was changed", .0.display())]
     Link(PathBuf),
     /// A mount point cannot be replaced by the copy at the end.
@@ -69,19 +69,19 @@ pub enum BackupError {
     /// The path ends without a name, as `..` does.
     #[error("{} has no name of its own; give the directory's name, nothing was changed", .0.display())]
     NoName(PathBuf),
-    /// The place lies in the directory that is copied.
+    /// The target is inside the directory that is copied.
     #[error("{} lies in the data directory itself; choose a directory outside, nothing was changed", .0.display())]
     Within(PathBuf),
     /// There is no journal in the directory.
     #[error("{} holds no journal", .0.display())]
     NoJournal(PathBuf),
-    /// Another process works on the same directory.
+    /// Another process makes the same copy.
     #[error("{} is in use by another process", .0.display())]
     UnderWay(PathBuf),
-    /// A directory has the name of a leftover, and holds other files.
+    /// A directory has the name of a leftover but contains other files.
     #[error("{} is in the way, and it is no leftover of a backup; move it away, nothing was changed", .0.display())]
     Foreign(PathBuf),
-    /// The caller was told to stop.
+    /// The caller was stopped.
     #[error("ended by a signal; nothing was left")]
     Stopped,
     /// A file is damaged.
@@ -98,12 +98,12 @@ pub enum BackupError {
     /// The journal grew faster than it could be copied.
     #[error("the journal grows faster than it is copied; try again when there is less to do")]
     TooFast,
-    /// The system refused.
+    /// The system refused a call.
     #[error("cannot copy {}: {source}", path.display())]
     Io {
-        /// With which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -127,26 +127,26 @@ impl Copy {
         self.at_rest.state(prefix)
     }
 
-    /// Returns whether a run that was killed had left something in its way, which is gone now.
+    /// Returns whether the leftover of a killed run was removed first.
     #[must_use]
     pub fn replaced_leftover(&self) -> bool {
         self.making.replaced
     }
 
-    /// Gives it its place.
+    /// Moves the copy to its target.
     ///
     /// # Errors
-    /// [`BackupError::Io`]; nothing of it is left then.
+    /// [`BackupError::Io`]; the copy is then removed.
     pub fn complete(self) -> Result<(), BackupError> {
         self.making.complete()
     }
 }
 
-/// What came of copying one file.
+/// Result of the copy of one file.
 enum One {
     /// All of it up to the file that follows, or up to its end so far.
     Copied(Part),
-    /// It was freed meanwhile.
+    /// The gateway has freed it meanwhile.
     Gone,
 }
 
@@ -164,7 +164,7 @@ struct Part {
 pub fn create(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, BackupError> {
     check_outside(from, to)?;
     let from = from.join("journal");
-    // Without a journal nothing is made.
+    // Check for a journal before anything is made.
     if numbers(&from)?.is_empty() {
         return Err(BackupError::NoJournal(from));
     }
@@ -173,10 +173,11 @@ pub fn create(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, 
     copy_made(making, copied)
 }
 
-/// A copy in the directory that it is of would be lost with it, and in its journal it would stop the gateway.
+/// Refuses a target inside the source directory. It would be lost with the source, and inside its journal it would stop the
+/// gateway.
 fn check_outside(from: &Path, to: &Path) -> Result<(), BackupError> {
     let absolute = std::path::absolute(to).map_err(|source| io_error(to, source))?;
-    // The place need not be there, nor all the directories above it.
+    // The target and the directories above it may be absent.
     let found = absolute.ancestors().find_map(|dir| dir.canonicalize().ok());
     match (from.canonicalize(), found) {
         (Ok(from), Some(found)) if found.starts_with(&from) => Err(BackupError::Within(to.into())),
@@ -211,7 +212,7 @@ pub fn restore(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy,
     copy_made(making, copied)
 }
 
-/// Returns what backups that were killed have left beside the place of another one, at most ten of them.
+/// Returns the leftovers of killed backups beside a target, at most ten.
 #[must_use]
 pub fn leftovers(to: &Path) -> Vec<PathBuf> {
     making::left_beside(to)
@@ -248,7 +249,7 @@ fn copy_running(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copi
         parts.retain(|number, _| {
             let kept = *number >= oldest;
             if !kept {
-                // It is of no use, and in nobody's way.
+                // Ignore errors: the file is not needed and does no harm.
                 let _removed = fs::remove_file(to.join(file_name(*number))).is_ok();
             }
             kept
@@ -265,7 +266,7 @@ fn copy_running(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copi
     Err(BackupError::TooFast)
 }
 
-/// Copies a file for its owner alone, whoever could read the one that is copied; returns its bytes.
+/// Copies a file for its owner alone, whatever the mode of the source. Returns its length.
 fn copy_whole(from: &Path, to: &Path) -> io::Result<u64> {
     let mut from = disk::open(disk::private().read(true), from)?;
     let mut to = disk::open(disk::private().write(true).create_new(true), to)?;
@@ -339,8 +340,8 @@ fn copy(
                 last = frame.header.last;
                 read_again = false;
             }
-            // A frame is written once the frame before it is whole. So a good frame behind a bad one tells damage, unless the
-            // bad one was read while it was written.
+            // The writer begins a frame only after the frame before it is whole. So a good frame after a bad one proves damage,
+            // unless the bad one was read while it was written.
             Err(_) => match frames.find_behind().map_err(failed)? {
                 None => break,
                 Some(_) if read_again => {
@@ -355,7 +356,7 @@ fn copy(
     }
     let end = frames.place();
     if !last && number < newest {
-        // After a restart a file may end without saying so; the next one knows its last frame.
+        // After a crash a file may lack its seal. The header of the next file has its last frame.
         let next = RealDisk
             .open(&from.join(file_name(number + 1)))
             .map_err(failed)?;
@@ -372,7 +373,7 @@ fn copy(
     }))
 }
 
-/// What could not be read was freed or written again meanwhile, or is damaged.
+/// An unreadable part was freed or compacted meanwhile, or is damaged.
 fn gone_or(
     path: &Path,
     read: Option<&SegmentHeader>,

@@ -41,37 +41,37 @@ use crate::storage::{
 pub use super::mend::{AcceptError, LossReport, LostFile, LostRecords, accept_loss};
 pub use crate::storage::local::open::exposure::Exposed;
 
-/// What was found in a directory.
+/// Result of [`examine`].
 #[derive(Debug)]
 pub struct Examined {
     /// Every file of the journal, oldest first.
     pub files: Vec<FileState>,
-    /// An index is there. Without, or with a damaged one, a start makes it anew.
+    /// The index exists. A start rebuilds an absent or damaged one.
     pub has_index: bool,
-    /// Why a start would refuse the directory.
+    /// The error with which a start would refuse the directory.
     pub refusal: Option<OpenError>,
-    /// What `--accept-loss` would give up.
+    /// The loss that `--accept-loss` would accept.
     pub loss: Option<LossReport>,
     /// Losses that were accepted before.
     pub accepted: Vec<Accepted>,
-    /// What others than the owner may read or change.
+    /// Files that other users may read or change.
     pub exposed: Exposed,
 }
 
-/// A loss that somebody has accepted.
+/// A loss that an operator has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// When.
+    /// Time of the acceptance.
     pub time: Timestamp,
     /// Numbers of the files.
     pub files: Vec<u64>,
     /// Bytes that could not be read.
     pub bytes: u64,
-    /// Frames of which not even the beginning could be read.
+    /// Number of frames without a readable header.
     pub frames: u64,
-    /// Lost records that had an end.
+    /// Number of lost records that were settled.
     pub ended: u64,
-    /// Lost records that had none.
+    /// Number of lost records that were open.
     pub open: u64,
 }
 
@@ -82,35 +82,35 @@ pub struct FileState {
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
-    /// Its frames that are good.
+    /// Number of good frames.
     pub frames_len: u64,
-    /// It holds only what was left of it.
+    /// The file was compacted.
     pub shortened: bool,
-    /// What is damaged in it.
+    /// Its damaged parts.
     pub damages: Vec<Damage>,
-    /// Where a write was cut by a crash; nobody was told of it.
+    /// Position of a write that a crash cut off; it was never answered.
     pub torn: Option<u64>,
 }
 
-/// Bytes that are not what was written.
+/// Damaged bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Where they begin.
+    /// Position of the first byte.
     pub at: u64,
-    /// What is wrong with them.
+    /// Description of the damage.
     pub what: &'static str,
-    /// Where what follows is good again, if it is.
+    /// Position of the next good frame, if there is one.
     pub good_at: Option<u64>,
 }
 
-/// Looks at a directory.
+/// Examines a directory.
 ///
 /// # Errors
 /// [`OpenError`] for a directory that is in use, or cannot be read at all.
 pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
     making::check_settled(dir)?;
     let journal_dir = dir.join("journal");
-    // A directory that is not there is not made.
+    // Check first, because taking the lock would make an absent directory.
     fs::read_dir(&journal_dir).map_err(|source| OpenError::io("list", &journal_dir, source))?;
     let _lock = lock::take_dir(dir)?;
     let exposed = exposure::look(dir);
@@ -242,7 +242,7 @@ fn read_header(file: &dyn DiskFile) -> io::Result<Header> {
     })
 }
 
-/// Makes the index anew, of all files but the newest; returns how many it holds. The old one goes to `damaged/index`.
+/// Rebuilds the index from all files but the newest, and returns their number. The old index moves to `damaged/index`.
 ///
 /// # Errors
 /// As [`examine`], and for a journal that cannot be read.
@@ -282,8 +282,8 @@ pub fn rebuild_index(dir: &Path) -> Result<usize, OpenError> {
     Ok(len)
 }
 
-/// Gives every stream a new incarnation, as a directory needs that was restored from a copy: offsets after the copy were
-/// given to other records before, which must not be taken for the same. Returns how many streams there are.
+/// Gives every stream a new incarnation, after a restore from a copy. Offsets after the copy belonged to other records before,
+/// and readers must not confuse them. Returns the number of streams.
 ///
 /// # Errors
 /// As [`Embedded::open`], and if the change cannot be stored; then it is to be done again.
@@ -298,7 +298,7 @@ pub async fn renew(options: Options, clock: Clock) -> Result<usize, RenewError> 
     Ok(streams.len())
 }
 
-/// Why streams have not all got a new incarnation.
+/// Why not all streams have a new incarnation.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
     /// The directory does not open.
@@ -307,7 +307,7 @@ pub enum RenewError {
     /// The change was not stored.
     #[error("cannot give a stream its new incarnation: {0}")]
     Change(#[from] crate::storage::StreamError),
-    /// The system refused.
+    /// The system refused a call.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -1,4 +1,4 @@
-//! `doctor --accept-loss`: makes a damaged directory whole without what is lost.
+//! `doctor --accept-loss`: repairs a damaged directory without the lost data.
 //!
 //! ```text
 //! 1  for each damaged file: a copy in `damaged/`, and a new file with what of it can be read, `NAME.seg.mended`; durable
@@ -6,9 +6,9 @@
 //! 3  the new files get the names of the damaged ones
 //! ```
 //!
-//! A mended file is one that was written again (`rewrite`): nothing is replayed through it, since the snapshot of the newest
-//! file tells all. So a crash before 2 has changed nothing, and one behind it leaves files that are not mended yet but
-//! that no start needs; the same call again ends what was begun. Damaged files are never removed.
+//! A mended file counts as compacted (`rewrite`): recovery never replays it, because the snapshot of the newest file has all
+//! books. So a crash before step 2 has changed nothing. A crash after it leaves damaged files that no start needs, and the
+//! same call again completes the repair. Damaged files are never removed.
 
 use std::{
     collections::BTreeSet,
@@ -40,46 +40,46 @@ use crate::storage::local::{
 
 const COPY_BYTES: usize = 1 << 20;
 
-/// What is lost for good, or would be.
+/// The loss, accepted or to be accepted.
 #[derive(Clone, Debug, Default)]
 pub struct LossReport {
     /// Each damaged file.
     pub files: Vec<LostFile>,
-    /// Where records are lost.
+    /// Lost records by partition.
     pub partitions: Vec<LostRecords>,
-    /// Changes of state and streams, ends, and the newest records may be among what is lost: nobody can know.
+    /// Changes of state and streams, settlements and the newest records may be lost too; nothing shows which.
     pub unknown: bool,
-    /// Streams that got a new incarnation because of that.
+    /// Streams with a new incarnation for that reason.
     pub renewed: usize,
-    /// Lost records that were removed by retention later.
+    /// Number of lost records that a later trim has removed.
     pub trimmed: u64,
     /// Streams that were made in what is lost, by their numbers in the journal, with how many records of theirs are left
     /// out.
     pub strangers: Vec<(u32, u64)>,
-    /// Streams that had got more partitions than is known.
+    /// Streams that had more partitions than the remaining journal shows.
     pub grown: Vec<String>,
     /// Streams that were deleted in what is lost.
     pub deleted: Vec<String>,
-    /// Names of values of state that records need and that are not there.
+    /// Names of missing state values that records refer to.
     pub missing_state: Vec<String>,
 }
 
 /// A damaged file.
 #[derive(Clone, Debug)]
 pub struct LostFile {
-    /// Its place in the journal.
+    /// The file.
     pub path: PathBuf,
-    /// It was not there at all.
+    /// The file is missing.
     pub missing: bool,
     /// Bytes that cannot be read.
     pub bytes: u64,
-    /// Frames of which not even the beginning can be read.
+    /// Number of frames without a readable header.
     pub frames: u64,
-    /// Where it was copied to.
+    /// Its copy in `damaged/`.
     pub kept_as: Option<PathBuf>,
 }
 
-/// Records of a partition that are lost.
+/// The lost records of a partition.
 #[derive(Clone, Debug)]
 pub struct LostRecords {
     /// The stream.
@@ -88,16 +88,16 @@ pub struct LostRecords {
     pub partition: u16,
     /// First and last offset of each range.
     pub ranges: Vec<(Offset, Offset)>,
-    /// How many had an end: they are no loss to a target.
+    /// Number of settled ones, which no target misses.
     pub ended: u64,
-    /// How many had none.
+    /// Number of open ones.
     pub open: u64,
 }
 
-/// Why nothing was given up.
+/// Why no loss was accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
-    /// The directory cannot be worked with.
+    /// The directory cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// It is not damaged.
@@ -106,12 +106,12 @@ pub enum AcceptError {
     /// It is not one of the journal's files.
     #[error("{} is no file of the journal in {}; name one as `syncgate doctor` does, such as {}; nothing was changed", file.display(), journal.display(), file_name(1))]
     NoSuchFile {
-        /// What was named.
+        /// The named file.
         file: PathBuf,
         /// The directory of the journal.
         journal: PathBuf,
     },
-    /// What is lost can only be worked out for the journal as a whole.
+    /// The loss can only be computed for the journal as a whole.
     #[error("{} is damaged too; name it with one more --accept-loss, or restore it first; nothing was changed", .0.display())]
     AlsoDamaged(PathBuf),
     /// No snapshot could hold it.
@@ -119,12 +119,12 @@ pub enum AcceptError {
         "lost records lie in {found} places, more than the {RANGES_LEN_MAX} that can be noted; restore a backup, nothing was changed"
     )]
     TooScattered {
-        /// How many there are.
+        /// Number of ranges.
         found: usize,
     },
 }
 
-/// Gives up what cannot be read of some files, so that a gateway starts with the directory.
+/// Accepts the loss of the unreadable parts of these files, so that a gateway starts with the directory.
 ///
 /// # Errors
 /// Each variant of [`AcceptError`] says what is true; but for [`OpenError::Io`] nothing was changed, and after that the same
@@ -194,7 +194,7 @@ pub(in crate::storage) fn accept(
     Ok(report)
 }
 
-/// Returns what accepting all damage would give up; `None` if nothing is damaged.
+/// Returns the loss of all damage; `None` without damage.
 pub(in crate::storage) fn look_ahead(
     disk: &Arc<dyn Disk>,
     files: &Files,

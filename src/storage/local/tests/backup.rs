@@ -1,4 +1,4 @@
-//! Copies of a journal that is being written, freed and shortened meanwhile.
+//! Copies of a journal while the gateway writes, frees and compacts files.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Files that are not as they were written: what is refused, what is cut off, what is made good.
+//! Damaged files: which are refused, which are cut off, and which are repaired.
 
 use std::{
     collections::BTreeMap,

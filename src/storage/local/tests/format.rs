@@ -1,4 +1,4 @@
-//! The bytes of version 1, which every later release reads, and what becomes of bytes that have changed.
+//! The bytes of version 1, which every later release reads, and the refusal of changed bytes.
 
 use std::{fmt::Debug, sync::Arc};
 

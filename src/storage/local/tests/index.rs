@@ -1,4 +1,4 @@
-//! The index is only an index: whatever becomes of it, the records are found.
+//! Records are found without the index, and with a damaged one.
 
 use std::{fs, path::PathBuf};
 

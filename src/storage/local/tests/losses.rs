@@ -1,4 +1,4 @@
-//! Losses that were accepted, operation by operation: what the rest shows of what is missing.
+//! Accepted losses, by operation: the books rebuilt from the remaining operations.
 
 use std::{fs, path::PathBuf};
 

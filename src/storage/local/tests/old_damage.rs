@@ -1,6 +1,4 @@
-//! Damage in files that no start reads: `verify` and `doctor` read them, and have to name it.
-//!
-//! A start replays the newest file alone, so nobody else would notice before the records are wanted.
+//! Damage in files that no start reads. `verify` and `doctor` must name it, because a start replays only the newest file.
 
 use std::{
     fs,

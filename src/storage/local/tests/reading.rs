@@ -1,4 +1,4 @@
-//! Records are read back as they were, wherever they are by now.
+//! Records are read back unchanged from memory, from the index and from files.
 
 use crate::{
     model::ids::Offset,

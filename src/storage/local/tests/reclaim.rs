@@ -1,4 +1,4 @@
-//! Space is given back, and nothing that is needed goes with it.
+//! Files are freed and compacted without loss of live data.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Going over a journal as a whole.
+//! Checks of a whole journal.
 
 use std::{fs, path::Path, sync::Arc};
 
