@@ -73,7 +73,7 @@ pub(super) fn columns<'a>(
 }
 
 /// Returns whether a name is repeated; true for many columns, because comparing all pairs would be quadratic.
-pub(super) fn has_repeats(columns: &[Column<'_>]) -> bool {
+fn has_repeats(columns: &[Column<'_>]) -> bool {
     let known = |(n, column): (usize, &Column<'_>)| {
         let before = &columns[..n];
         let name = column.name.as_str();
@@ -83,7 +83,7 @@ pub(super) fn has_repeats(columns: &[Column<'_>]) -> bool {
 }
 
 /// Of columns with one name, keeps the last one, at its index.
-pub(super) fn last_of_each(columns: Vec<Column<'_>>) -> Vec<Column<'_>> {
+fn last_of_each(columns: Vec<Column<'_>>) -> Vec<Column<'_>> {
     let mut seen = HashSet::with_capacity(columns.len());
     let from_behind = columns.iter().rev();
     let mut is_last: Vec<_> = from_behind
