@@ -1,4 +1,4 @@
-//! Dispatch: calls the target of each record of the source stream, in order per key, and ends the record.
+//! Dispatch: calls the target of each record of the source stream, in order per key, and settles the record.
 //!
 //! ```text
 //! log ──► owner (one per partition) ──► queue (one per target) ──► workers (a slot each) ──► target
@@ -7,33 +7,41 @@
 //! ```
 //!
 //! Promises:
-//! - A lane is the records of one target and one key. Calls of a lane are strictly one after the other, in the order in
-//!   which they were put on the queue, first dispatches and retries alike; the next begins when the one before has
-//!   ended: delivered, or its error record is stored. A record in backoff holds its lane, not a slot. Records without a
-//!   key have no lane.
-//! - The stream may grow whatever waits in it: a record whose key has another partition from then on is put on the queue
-//!   behind all those of its lane that lie in older ones (`barrier`).
-//! - A failure's error record and the end of its origin are one commit. A delivered end that a crash forgets is delivered
-//!   again with the same `Idempotency-Key`.
-//! - Memory: a queue holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight;
-//!   all queues together `queues_bytes_max`, and beyond that one record each. When a queue is full its target is lagging:
-//!   the partitions are read on for the others, and again for it as it gets room. So is a lane that has filled its share
-//!   of the queue: as much as it leaves free for the other lanes.
-//! - A target of whose last calls half were unavailable is not called until its pause is over and a probe is answered
-//!   (`breaker`). Retries do not wait for that long: they take their records back.
-//! - While the log takes nothing no call begins: its end could not be stored, and it would be made again.
-//! - At most `targets_max` targets have a queue of their own; the others share one, with its slots.
-//! - Settings can be replaced at any time; an attempt and the end of its record are under those of its beginning.
+//! - A lane is the records of one target and one key. The calls of a lane follow one after the other, in the order of
+//!   the queue, for first dispatches and retries alike. A call begins when the record before it is delivered or its
+//!   error record is stored. A record in backoff keeps its lane busy but takes no slot. Records without a key have no
+//!   lane.
+//! - A stream may grow while records wait in it. A record whose key moved to another partition is queued after all
+//!   records of its lane in older partitions (`scan/growth_barrier`).
+//! - A failure's error record and the settlement of its origin are one commit. If a crash loses the settlement of a
+//!   delivered record, the record is delivered again with the same `Idempotency-Key`.
+//! - Memory: a queue holds at most `queue_len_max` records of `queue_bytes_max` bytes, and `in_flight_max` in flight.
+//!   All queues together hold `queues_bytes_max`, and beyond that one record each. When a queue is full, its target is
+//!   lagging: the owners read on for other targets, and read again for this one when its queue has room. A lane that
+//!   has filled its share of the queue is lagging too. The share is as much as the lane leaves free for other lanes.
+//! - The breaker of a target opens when half of its last calls found it unavailable. It closes when its pause is over
+//!   and the target answers a probe (`queue/breaker`). Retries take their records back and do not wait for an open
+//!   breaker.
+//! - No call begins while the log takes no settlements, because a restart would repeat the call.
+//! - At most `targets_max` targets have a queue of their own; all others share one queue and its slots.
+//! - Settings can be replaced at any time. An attempt and the settlement of its record use the settings of the
+//!   attempt's start.
 //! - A panic while a record is handled is the outcome `internal` of that record.
-//! - Of what was purged no call begins; the outcome of one that was under way ends nothing any more.
+//! - No call begins for a purged record. The outcome of a call that was under way settles nothing.
 //!
-//! Who calls it: `gateway` starts it; `retry` puts its records on the same queues.
+//! `gateway` starts the dispatcher; `retry` puts its records on the same queues. Files: `scan/` reads partitions,
+//! `enqueue` puts jobs on queues, `queue/` holds them, `worker/` makes the attempts with `call/`, and `outcome/`
+//! classifies and settles them.
 
+pub(crate) mod backoff;
 pub(crate) mod call;
+mod enqueue;
+pub(crate) mod job;
 pub(crate) mod outcome;
-mod past;
+pub(crate) mod pace;
 pub(crate) mod queue;
 mod scan;
+mod secret;
 mod settings;
 mod stats;
 mod target_id;
@@ -63,7 +71,8 @@ use tokio_util::{
 
 use self::{
     call::connect::Connector,
-    queue::{job::Owned, state::Moment, targets::Targets, waiting::Search},
+    job::Owned,
+    queue::{state::Moment, targets::Targets, waiting::Search},
     scan::growth_barrier::Progress,
 };
 use crate::{
@@ -86,7 +95,7 @@ pub struct Dispatcher {
     pub(crate) shared: Arc<DispatchContext>,
 }
 
-/// An open record of the source stream, and what it waits for.
+/// An open record of the source stream, and the condition that it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitingRecord {
     /// Its partition.
@@ -97,13 +106,13 @@ pub struct WaitingRecord {
     pub waits_for: WaitsFor,
     /// What the last call failed with, if there was any.
     pub cause: Option<Cause>,
-    /// Calls since the record was last taken up, which a restart does anew.
+    /// Calls since the record was last queued. A restart begins at 0 again.
     pub attempts: u32,
-    /// When it can go on at the earliest, if that is known.
+    /// Earliest time of its next call, if known.
     pub due: Option<Timestamp>,
 }
 
-/// What dispatch needs of others.
+/// Parts that the dispatcher needs.
 #[derive(Debug)]
 pub struct Deps {
     /// The log.
@@ -112,16 +121,16 @@ pub struct Deps {
     pub credentials: Arc<dyn Credentials>,
     /// For stamps in error records, and dates in `Retry-After`.
     pub clock: Clock,
-    /// Counted here, registered by whoever shows it.
+    /// Counters of dispatch; telemetry registers them.
     pub stats: Arc<Stats>,
 }
 
-/// What owners, workers and retries share.
+/// State that owners, workers and retries share.
 pub(crate) struct DispatchContext {
     pub(crate) streams: Streams,
     pub(crate) settings: Live<Settings>,
     pub(crate) tasks: Tasks,
-    /// Fires when nothing new is to begin.
+    /// Fires when no new attempt may begin.
     pub(crate) stop: CancellationToken,
     credentials: Arc<dyn Credentials>,
     pub(crate) clock: Clock,
@@ -132,14 +141,14 @@ pub(crate) struct DispatchContext {
     cut: CancellationToken,
     workers: TaskTracker,
     leases: Mutex<HashMap<PartitionId, Epoch>>,
-    /// What the owners show of their partitions to each other.
+    /// Progress of each partition, for the growth barriers of the others.
     progress: Progress,
 }
 
 impl Dispatcher {
-    /// Starts dispatching the stream of the role `source`, now and whenever it is made again.
+    /// Starts dispatching the stream of the role `source`, also after the stream was deleted and created again.
     ///
-    /// When `stop` fires no new attempt begins, those in flight have [`Settings::grace`] to end.
+    /// When `stop` fires, no new attempt begins, and attempts in flight have [`Settings::grace`] to end.
     #[must_use]
     pub fn start(settings: Settings, deps: Deps, tasks: &Tasks, stop: CancellationToken) -> Self {
         let connector = Connector::new(tasks.clone(), deps.stats.clone());
@@ -201,17 +210,17 @@ impl Dispatcher {
         Self { shared }
     }
 
-    /// Takes other settings. What has begun goes on with those that it began with: an attempt, and the end of its
-    /// record. All else has the new ones from here on: a record that waits and the pause of a target too.
+    /// Replaces the settings. An attempt under way and the settlement of its record keep the old ones. Everything else
+    /// uses the new ones from now on, also waiting records and the pauses of breakers.
     pub fn reload(&self, settings: Settings) {
         let settings = Arc::new(settings);
-        // First, so that whoever is woken for its queue's sake sees them.
+        // Set before the queues are adjusted, so that a worker woken by its queue sees the new settings.
         self.shared.settings.set(settings.clone());
         self.shared.adjust_queues(settings);
     }
 
-    /// Returns what open records of a stream wait for that are in the queue of their target or called just now: of those that
-    /// `is_sought` names, the `len_max` that were stored first.
+    /// Returns what the open records of a stream wait for that are queued or in flight. Of the records that `is_sought`
+    /// accepts, the result has the `len_max` that were stored first.
     #[must_use]
     pub fn waiting(
         &self,
@@ -221,7 +230,7 @@ impl Dispatcher {
     ) -> Vec<WaitingRecord> {
         let mut search = Search::new(stream, is_sought, len_max);
         self.shared.targets.search(&mut search);
-        // One look at both clocks, so that records with the same due time show the same.
+        // Both clocks are read once, so that records with the same due time show the same time.
         let time_of = self.time_of();
         let record = |(partition, offset, found): (_, _, queue::waiting::Found)| WaitingRecord {
             partition,
@@ -234,8 +243,8 @@ impl Dispatcher {
         search.found().map(record).collect()
     }
 
-    /// Returns what an open record waits for that is in no queue, and until when at least: the breaker of its target, or
-    /// its turn to be read.
+    /// Returns what an open record waits for that is in no queue, and until when at least. It waits for the breaker of
+    /// its target, or for its turn to be read.
     #[must_use]
     pub fn unqueued(&self, record: &Record) -> (WaitsFor, Option<Timestamp>) {
         let target = self.shared.target_of(record);
@@ -249,7 +258,7 @@ impl Dispatcher {
         }
     }
 
-    /// Returns what gives the time of day of an instant that lies ahead.
+    /// Returns a function from a future instant to its time of day.
     fn time_of(&self) -> impl Fn(Instant) -> Timestamp + use<> {
         let (now, instant) = (self.shared.clock.now(), Instant::now());
         move |ahead| {
@@ -258,15 +267,15 @@ impl Dispatcher {
         }
     }
 
-    /// Returns what the last call of each record failed with that waits to be called again: of every partition of the source
-    /// stream.
+    /// Returns the cause of the last failure of each record that waits for its next call, over all partitions of the
+    /// source stream.
     #[must_use]
     pub fn waiting_causes(&self) -> HashMap<(PartitionId, Offset), Cause> {
         self.shared.targets.waiting_causes()
     }
 
-    /// Returns how every target stands that has a queue of its own, had one within the last hour, or has an entry in the
-    /// configuration.
+    /// Returns the state of every target that has a queue of its own, had one within the last hour, or has a
+    /// configuration entry.
     #[must_use]
     pub fn target_states(&self) -> Vec<TargetState> {
         let now = Moment {
@@ -282,7 +291,7 @@ impl Dispatcher {
         self.shared.target_of(record)
     }
 
-    /// Returns how a target is called in logs and metrics: by its name in the configuration, else by what it is.
+    /// Returns a target's name in logs and metrics: its name in the configuration, else the target itself.
     #[must_use]
     pub fn target_name(&self, target: &TargetId) -> String {
         let settings = self.shared.settings.get();
@@ -290,14 +299,14 @@ impl Dispatcher {
         name.unwrap_or_else(|| target.to_string())
     }
 
-    /// Returns how many partitions wait at a record that cannot be read.
+    /// Returns how many partitions are stopped at an unreadable record.
     #[must_use]
     pub fn unreadable_partitions(&self) -> u64 {
         let count = self.shared.stats.unreadable_partitions.get();
         u64::try_from(count).unwrap_or_default()
     }
 
-    /// Returns every target in numbers.
+    /// Returns the numbers of every queue.
     #[must_use]
     pub fn targets(&self) -> Vec<TargetStatus> {
         self.shared.targets.status()
@@ -311,8 +320,8 @@ impl fmt::Debug for Dispatcher {
 }
 
 impl DispatchContext {
-    /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
-    /// is under way, whose end nobody knows; `None`, that a call may begin now, be it the probe.
+    /// Returns until when an open breaker keeps calls of a target back. A past instant means that a probe is under way.
+    /// `None` means that a call may begin now, possibly the probe.
     pub(crate) fn open_until(&self, target: &TargetId) -> Option<Instant> {
         self.targets.open_until(target)
     }
@@ -332,7 +341,8 @@ impl DispatchContext {
     }
 }
 
-/// Starts owners as leases come, ends them as they go; at the end waits for the attempts in flight.
+/// Starts an owner for each granted lease and stops it when the lease is lost. At the end it waits for attempts in
+/// flight.
 async fn supervise(shared: Arc<DispatchContext>) {
     let stop = shared.stop.clone();
     stop.run_until_cancelled(follow_source(&shared)).await;
@@ -348,7 +358,7 @@ async fn supervise(shared: Arc<DispatchContext>) {
     shared.cut.cancel();
 }
 
-/// Sweeps the queues whenever a stream has changed, which is rare: it may have been purged.
+/// Sweeps the queues whenever a stream has changed, because it may have been purged. Changes are rare.
 async fn follow_purges(shared: Arc<DispatchContext>) {
     let mut changed = shared.streams.engine().streams_changed();
     let stop = shared.stop.clone();
@@ -357,7 +367,7 @@ async fn follow_purges(shared: Arc<DispatchContext>) {
     }
 }
 
-/// Never returns: a stream of the source's name may always come back.
+/// Never returns, because a deleted source stream may be created again.
 async fn follow_source(shared: &Arc<DispatchContext>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
@@ -372,8 +382,9 @@ async fn follow_source(shared: &Arc<DispatchContext>) {
     }
 }
 
-/// Returns when the stream is gone. Owners end with their guards: when the gateway stops that is after all workers were
-/// told, so that no worker drops a job whose owner is gone and then begins the next one of its lane, from another partition.
+/// Returns when the stream is deleted. Each owner stops when its guard is dropped. At a stop of the gateway that must
+/// be after the workers were told to stop. Otherwise a worker could drop a job whose owner is gone and begin the next
+/// job of its lane, from another partition.
 async fn follow_leases(shared: &Arc<DispatchContext>, stream: &Arc<Stream>) {
     let mut leases = shared.streams.engine().leases(stream.id);
     let mut changed = shared.streams.engine().streams_changed();
@@ -409,7 +420,7 @@ async fn follow_leases(shared: &Arc<DispatchContext>, stream: &Arc<Stream>) {
                         jobs.wait().await;
                     }
                     if done.send(()).is_err() {
-                        tracing::debug!(%of, "nobody waits for the lease any more");
+                        tracing::debug!(%of, "the engine dropped its wait for the revoked lease");
                     }
                 });
             }
@@ -417,7 +428,7 @@ async fn follow_leases(shared: &Arc<DispatchContext>, stream: &Arc<Stream>) {
                 for of in owners.into_keys() {
                     shared.leases().remove(&of);
                 }
-                // Its leases can end a moment before the stream is gone.
+                // The leases can end a moment before the stream is deleted.
                 while is_there() && changed.changed().await.is_ok() {}
                 return;
             }

@@ -1,4 +1,4 @@
-//! What dispatch counts. Telemetry registers the families; handles are resolved once, so that a call costs no look-up.
+//! Counters of dispatch. Telemetry registers the families; handles are resolved once, so that a call costs no look-up.
 
 use std::{
     collections::BTreeSet,
@@ -22,31 +22,31 @@ use crate::runtime::clock::Timestamp;
 /// Counters of attempts.
 #[derive(Debug)]
 pub struct Stats {
-    /// Attempts by what they came to: `delivered`, `3xx`, `timeout` …
+    /// Attempts by outcome: `delivered`, `3xx`, `timeout` ……
     pub attempts: Family<OutcomeLabel, Counter>,
     /// Attempts by target.
     pub target_attempts: Family<TargetLabel, Counter>,
-    /// Attempts that did not deliver, by target and what they came to.
+    /// Failed attempts by target and outcome.
     pub target_failures: Family<TargetOutcomeLabel, Counter>,
-    /// How long an attempt took, in seconds.
+    /// Duration of attempts in seconds.
     pub attempt_seconds: Histogram,
-    /// Records read from the log to dispatch them; those of targets and keys that are lagging are read again.
+    /// Records read from the log for dispatch. Records of lagging targets and keys count each time they are read.
     pub read_records: Counter,
-    /// Ends that the log did not take.
+    /// Settlements that the log did not take.
     pub lost_ends: Counter,
-    /// Partitions of which something cannot be read: their dispatch waits there.
+    /// Partitions whose dispatch is stopped at an unreadable record.
     pub unreadable_partitions: Gauge,
-    /// Look-ups of hosts that were made.
+    /// Look-ups of host names.
     pub lookups: Counter,
-    /// Hosts that wait for a look-up, because their share is used up.
+    /// Host names that wait for a look-up because their share is used up.
     pub lookups_waiting: Gauge,
     handles: Vec<Counter>,
     /// Targets with series of their own.
     targets: Mutex<BTreeSet<String>>,
 }
 
-/// Targets that have series of their own: the first so many that are called after the start. Each has up to 19 series, and a
-/// message may name any host, so their number needs a bound.
+/// Targets with series of their own: the first ones called after the start. Each has up to 19 series, and a message may
+/// name any host, so their number needs a bound.
 const TARGETS_LEN_MAX: usize = 200;
 /// All other targets together.
 const OTHER_TARGETS: &str = "other";
@@ -98,16 +98,16 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
-/// A target in numbers, at one moment.
+/// The numbers of one queue at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetStatus {
     /// Its configured name, else its origin; `*` for all that share one queue.
     pub target: String,
-    /// Nothing is called for now: its breaker is open.
+    /// Its breaker is open, so no call begins.
     pub is_closed: bool,
-    /// Calls now.
+    /// Calls in flight.
     pub in_flight: usize,
-    /// Records that wait in memory.
+    /// Records in the queue.
     pub queued_len: usize,
     /// Their bytes.
     pub queued_bytes: usize,

@@ -1,24 +1,23 @@
-//! Which target a record is for: an origin, or the part of it that an entry with `path_prefix` names. Pure.
+//! The target of a record: an origin, or the part of it that an entry with `path_prefix` names. Pure.
 //!
-//! The path is that of the record's URL as it is sent, without its query. A prefix matches whole segments, and case counts:
-//! `/orders` matches `/orders`, `/orders/7` and `/orders?x=1`, and neither `/orders2` nor `/Orders`. The longest prefix wins;
-//! a record that matches none is for the origin as a whole.
+//! The path is that of the sent URL, without its query. A prefix matches whole segments, and case counts: `/orders`
+//! matches `/orders`, `/orders/7` and `/orders?x=1`, and neither `/orders2` nor `/Orders`. The longest prefix wins; a
+//! record that matches none is for the origin as a whole.
 //!
-//! Which prefixes there are is settled at the start and stays so. A lane is the records of one target and key, so with
-//! other prefixes its records would go to another queue while older ones are still called from the first one, out of order.
+//! Prefixes are read at the start, and a reload does not change them. With other prefixes, records of a lane would go
+//! to another queue while older ones are still called from the first one, out of order.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use url::Url;
 
-use super::call::request;
 use crate::model::{
     layout::CallParts,
-    record::Record,
+    record::{Record, header},
     target::{Origin, TargetUrl},
 };
 
-/// A target. Shown as its origin, with the prefix behind it if it has one. Clones share it.
+/// A target. Shown as its origin, followed by its prefix if it has one. Clones share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TargetId {
     origin: Origin,
@@ -26,16 +25,16 @@ pub struct TargetId {
 }
 
 impl TargetId {
-    /// The part of an origin that a prefix names, or the rest of it.
+    /// The part of an origin that a prefix names; without a prefix the rest of the origin.
     pub(crate) fn new(origin: Origin, prefix: Option<&str>) -> Self {
         let prefix = prefix.map(Into::into);
         Self { origin, prefix }
     }
 
-    /// Reads a target as it is shown: an origin, and the prefix if it has one.
+    /// Reads a target in its shown form: an origin, and the prefix if it has one.
     ///
     /// # Errors
-    /// What is wrong, and what would be right.
+    /// A text that says what is wrong and what would be right.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         const RIGHT: &str = "give a target such as https://orders.example:443, or https://orders.example:443/orders for the URLs \
                              of it whose path begins so";
@@ -58,7 +57,7 @@ impl TargetId {
 
     /// Returns whether a record is for this target, or for a part of it that a longer prefix names.
     pub(crate) fn covers(&self, record: &Record) -> bool {
-        let is_there = request::origin(record).is_some_and(|origin| origin == self.origin);
+        let is_there = self::origin(record).is_some_and(|origin| origin == self.origin);
         let Some(prefix) = self.prefix.as_deref().filter(|_| is_there) else {
             return is_there;
         };
@@ -67,7 +66,7 @@ impl TargetId {
         url.is_some_and(|url| matches(prefix, url.path.path()))
     }
 
-    /// Returns the origin: whom to call, and what secrets are bound to.
+    /// Returns the origin, which is called and to which secrets are bound.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
@@ -87,12 +86,12 @@ impl fmt::Debug for TargetId {
     }
 }
 
-/// The prefixes of each origin that has any, the longest first.
+/// The prefixes of each origin with prefixes, the longest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Prefixes(HashMap<Origin, Vec<Arc<str>>>);
 
 impl Prefixes {
-    /// Those of some targets.
+    /// The prefixes of the given targets.
     pub(crate) fn of<'a>(targets: impl IntoIterator<Item = &'a TargetId>) -> Self {
         let mut all: HashMap<_, Vec<_>> = HashMap::new();
         for target in targets {
@@ -109,8 +108,8 @@ impl Prefixes {
 
     /// Returns the target of a record; `None` if it names none that can be called.
     pub(crate) fn target(&self, record: &Record) -> Option<TargetId> {
-        let origin = request::origin(record)?;
-        // To read the path is to read the message; most origins have no prefixes.
+        let origin = self::origin(record)?;
+        // Reading the path parses the message, so it is done only for origins with prefixes.
         let prefix = self.0.get(&origin).and_then(|of| {
             let url = CallParts::of(record).ok()?.url;
             let url = TargetUrl::read(&url, &record.value).ok()?;
@@ -120,7 +119,7 @@ impl Prefixes {
         Some(TargetId { origin, prefix })
     }
 
-    /// Returns every target that an origin is cut into.
+    /// Returns every target of an origin.
     pub(crate) fn targets(&self, origin: &Origin) -> impl Iterator<Item = TargetId> {
         let prefixes = self.0.get(origin).into_iter().flatten().cloned();
         let all = prefixes.map(Some).chain([None]);
@@ -129,6 +128,14 @@ impl Prefixes {
             prefix,
         })
     }
+}
+
+/// Returns the origin of a record from the header that ingest wrote, else from the message.
+pub(crate) fn origin(record: &Record) -> Option<Origin> {
+    let noted = record.headers.get(header::TARGET);
+    noted
+        .and_then(|text| Origin::of(text).ok())
+        .or_else(|| Origin::of(&CallParts::of(record).ok()?.url).ok())
 }
 
 fn matches(prefix: &str, path: &str) -> bool {

@@ -1,34 +1,34 @@
-//! Whether a target is worth more calls: one whose first calls of a pass all fail alike gets no more. Pure.
+//! Ends a pass when the first calls of a target all fail with the same cause. Pure.
 
 use std::collections::{HashMap, hash_map::Entry};
 
 use crate::dispatch::{Cause, TargetId};
 
-/// Targets that a pass remembers; the calls of more are not looked at.
+/// Targets that a pass keeps; calls of further targets are not counted.
 const TARGETS_LEN_MAX: usize = 1_000;
 
-/// What a pass has seen of its targets.
+/// The first calls of each target of a pass.
 pub(super) struct Failing {
-    /// So many; 0 looks at nothing.
+    /// Calls that have to fail; 0 turns the rule off.
     calls_max: u32,
     targets: HashMap<TargetId, Seen>,
 }
 
-/// Why a pass has ended before its time: the first calls to a target all failed alike.
+/// A target whose first calls in a pass all failed with the same cause, which ended the pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetFailing {
     /// The target.
     pub target: TargetId,
-    /// What each of these calls came to.
+    /// The cause of each of these calls.
     pub cause: Cause,
-    /// How many they were.
+    /// How many calls.
     pub calls: u32,
 }
 
 enum Seen {
-    /// All so far have failed alike.
+    /// All calls so far have failed with the same cause.
     Alike { cause: Cause, calls: u32 },
-    /// One was delivered, or failed in another way: whatever comes is not for the pass to judge.
+    /// A call was delivered or failed with another cause, so the target cannot end the pass.
     Answers,
 }
 
@@ -40,8 +40,8 @@ impl Failing {
         }
     }
 
-    /// Returns how many calls of a target may be under way, so that no more of them fail alike than end the pass; `None` sets
-    /// no bound.
+    /// Returns how many calls of a target may be in flight, so that no more fail than end the pass; `None` sets no
+    /// bound.
     pub(super) fn room(&self, target: &TargetId) -> Option<usize> {
         let calls = match self.targets.get(target) {
             Some(Seen::Answers) => return None,
@@ -53,7 +53,7 @@ impl Failing {
         (self.calls_max > 0).then(|| usize::try_from(room).unwrap_or(usize::MAX))
     }
 
-    /// Notes what a call came to, `None` if the target took the record; returns the target once it is worth no more.
+    /// Notes the result of a call, `None` for a delivered one; returns the target when it ends the pass.
     pub(super) fn note(
         &mut self,
         target: &TargetId,

@@ -1,4 +1,4 @@
-//! Which records a retry is for. Pure.
+//! The filter of a retry. Pure.
 
 use bytes::Bytes;
 
@@ -11,14 +11,14 @@ use crate::{
     runtime::clock::Timestamp,
 };
 
-/// What a record must be like; the default is met by every record.
+/// Conditions on records; the default is met by every record.
 ///
-/// Each kind of condition that has entries must be met, by one of them.
+/// Each kind of condition with entries must be met by one of its entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// Where it goes.
+    /// Its target.
     pub targets: Vec<TargetId>,
-    /// Why it failed. The source stream's records have not, so they meet none.
+    /// The cause of its failure. Records of the source stream have none, so they meet no entry.
     pub causes: Causes,
     /// Its key; an empty one is met by records without a key.
     pub keys: Vec<Bytes>,
@@ -35,8 +35,8 @@ pub struct Filter {
 pub struct Causes(Option<CauseTable<()>>);
 
 impl Causes {
-    /// Adds what a word means: a status (`404`), a class (`4xx`), a cause (`timeout`), `network`, `unexpectedError`,
-    /// `default` (every cause).
+    /// Adds the causes of a word: a status (`404`), a class (`4xx`), a cause (`timeout`), `network`, `unexpectedError`,
+    /// or `default` (every cause).
     ///
     /// # Errors
     /// If the word is none of these.
@@ -54,7 +54,7 @@ impl Causes {
 }
 
 impl Filter {
-    /// Returns whether a record, stored in time, is one of those.
+    /// Returns whether a record meets all conditions but those of time.
     pub(super) fn is_met_by(&self, record: &Record) -> bool {
         let is_covered = || self.targets.iter().any(|target| target.covers(record));
         (self.keys.is_empty() || self.keys.contains(&record.key))
@@ -68,7 +68,7 @@ impl Filter {
             .is_ok_and(|parts| self.operations.iter().any(|one| *one == parts.operation))
     }
 
-    /// Returns whether a record has to be read to know.
+    /// Returns whether a condition needs the record itself.
     pub(super) fn looks_at_records(&self) -> bool {
         let Self {
             targets,

@@ -1,13 +1,13 @@
-//! Groups: how far retries have come in a stream, kept under a name for the next one.
+//! Groups: named positions of retries in a stream, stored for the next retry.
 //!
-//! A group is a state value: for each partition the first offset that is not done. It is made before its first pass calls
-//! anyone, and stored when a pass has ended in a partition; a crash before that leaves it where it was, and records that
-//! ended meanwhile are skipped by the next pass. Passes over different partitions may go on with one group at a time: each
-//! change builds on what is stored then (compare-and-set).
+//! A group is a state value: the first offset not done, for each partition. It is created before the first call of its
+//! first pass, and stored at the end of a pass in a partition. After a crash before that, the next pass skips the
+//! records that are settled. Passes over different partitions may use one group at the same time, because each change
+//! is a compare-and-set.
 //!
-//! A group never holds back trimming. It goes with its stream; since streams have ids, one that is made again under the
-//! name of another finds none of its groups. A stream has [`GROUPS_LEN_MAX`] groups: a new one takes the place of one that
-//! was not used for [`UNUSED_MAX`], or is refused.
+//! A group does not hold back trimming. It is removed with its stream. Keys have the stream's id, so a new stream of
+//! the same name has no groups. A stream has at most [`GROUPS_LEN_MAX`] groups. A further one replaces the group unused
+//! for longest, if that is [`UNUSED_MAX`], or is refused.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -34,24 +34,24 @@ use crate::{
 
 /// Groups of one stream.
 pub const GROUPS_LEN_MAX: usize = 50;
-/// A group that was not used for so long may be forgotten when its place is needed.
+/// After this time without use, a new group may replace a group.
 pub(super) const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Changes of others that one change may lose against.
+/// Lost compare-and-set races before a change is given up.
 const RACES_MAX: usize = 300;
-/// How long a log that refuses for now is asked again.
+/// How long a commit is offered to a busy or full log.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long in between.
+/// Wait between two offers.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Open records that the log names at a time, so that its writer does not wait.
+/// Open records read at a time, so that the writer of the log need not wait.
 const STEP_LEN: usize = 16_384;
-/// State of all groups of all streams.
+/// Prefix of the keys of all groups. The stored word cannot change, because older directories have it.
 const PREFIX: &str = "redrive/";
 
-/// Name of a group: `^[A-Za-z][A-Za-z0-9_.-]{0,63}$`, as that of a cursor.
+/// Name of a group: `^[A-Za-z][A-Za-z0-9_.-]{0,63}$`, as of a cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupName(Arc<str>);
 
-/// A text that is no name of a group.
+/// A text that is not a name of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a group's name has 1 to 64 characters: a letter, then letters, digits, '_', '.' and '-'")]
 pub struct GroupNameInvalid;
@@ -75,27 +75,27 @@ impl fmt::Display for GroupName {
     }
 }
 
-/// What is asked of a group.
+/// The group of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Its name; the first use makes it.
+    /// Its name; the first use creates the group.
     pub name: GroupName,
-    /// The pass begins where the request says, and takes the group there; if not, it begins where the group stands.
+    /// The pass begins at the request's position and moves the group there; else it begins at the group's position.
     pub moves: bool,
 }
 
-/// Where a group stands.
+/// The position of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStand {
     /// Its name.
     pub name: String,
-    /// The first offset that is not done; a partition that no pass has looked at is not there.
+    /// The first offset not done, by partition; without the partitions that no pass has visited.
     pub next: BTreeMap<Partition, Offset>,
 }
 
 impl GroupStand {
-    /// Returns how many records of these partitions the group has yet to retry: those without an end from where it stands
-    /// on. What has an end is passed over, so a group that stands before it is not behind.
+    /// Returns how many records of these partitions the group has yet to retry: the open ones from its position on.
+    /// Settled records do not count, because a pass skips them.
     pub async fn lag(
         &self,
         engine: &dyn Engine,
@@ -110,7 +110,7 @@ impl GroupStand {
     }
 }
 
-/// Returns how many records from an offset on have no end; none of a partition that has just gone.
+/// Returns how many records from an offset on are open; 0 if the partition was deleted.
 async fn open_len(engine: &dyn Engine, of: PartitionId, mut from: Offset) -> u64 {
     let Ok(status) = engine.status(of) else {
         return 0;
@@ -143,7 +143,7 @@ pub async fn groups(engine: &dyn Engine, stream: StreamId) -> Vec<GroupStand> {
     all.filter_map(stand).collect()
 }
 
-/// A group that a pass goes on with.
+/// The group of a pass.
 pub(super) struct Standing {
     shared: Arc<DispatchContext>,
     stream: StreamId,
@@ -152,18 +152,18 @@ pub(super) struct Standing {
     content: Content,
 }
 
-/// As stored. Members are only ever added.
+/// The stored form. Members may be added, never removed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Content {
     /// In microseconds.
     used_at: u64,
-    /// The first offset that is not done, by partition.
+    /// The first offset not done, by partition.
     next: BTreeMap<u16, u64>,
 }
 
 impl Standing {
-    /// Finds a group, or makes it; in a dry run it is not made. `making` is held by whoever makes one, so that their
-    /// number is exact.
+    /// Reads a group, or creates it unless this is a dry run. `making` is locked meanwhile, so that the count of groups
+    /// is exact.
     pub(super) async fn open(
         shared: &Arc<DispatchContext>,
         making: &tokio::sync::Mutex<()>,
@@ -187,7 +187,7 @@ impl Standing {
         Ok(standing)
     }
 
-    /// Returns the offset that a pass begins with; `None` if that is for the request to say, or the earliest one.
+    /// Returns the offset that a pass begins with; `None` leaves it to the request.
     pub(super) fn begins_with(&self, partition: Partition) -> Option<Offset> {
         let next = self.content.next.get(&partition.0);
         next.filter(|_| !self.asked.moves).copied().map(Offset)
@@ -205,7 +205,7 @@ impl Standing {
             match self.commit(vec![self.put(expected)]).await {
                 Err(CommitError::StateConflict { .. }) => {}
                 stored => {
-                    // Whoever tidies up after the stream may have been here just before.
+                    // The removal of orphaned groups may have run just before this commit.
                     if self.is_orphan() {
                         tidy(&self.shared).await;
                     }
@@ -216,7 +216,7 @@ impl Standing {
         Err(Error::GroupNotStored(CommitError::Busy))
     }
 
-    /// Returns where the group stands in some partitions.
+    /// Returns the positions of the group in some partitions.
     pub(super) fn report(&self, partitions: &[PartitionId]) -> GroupReport {
         let stands = |of: &PartitionId| {
             let next = self.content.next.get(&of.partition.0);
@@ -229,7 +229,7 @@ impl Standing {
         }
     }
 
-    /// Takes over what is stored; returns its revision, 0 if there is nothing.
+    /// Reads the stored group; returns its revision, 0 if there is none.
     async fn look(&mut self) -> Result<u64, Error> {
         let Some(entry) = self.engine().get(&self.key).await else {
             return Ok(0);
@@ -253,7 +253,7 @@ impl Standing {
         Err(Error::LogRefuses(CommitError::Busy))
     }
 
-    /// Returns what has to go so that there is room for one more group, if anything.
+    /// Returns the removal that makes room for one more group, if one is needed.
     async fn make_room(&self) -> Result<Option<StateChange>, Error> {
         let all = self.engine().list(&prefix(self.stream)).await;
         if all.len() < GROUPS_LEN_MAX {
@@ -270,7 +270,7 @@ impl Standing {
             .ok_or(Error::GroupsFull)?;
         tracing::info!(
             group = &*key,
-            "a retry group is forgotten: it was not used for long"
+            "removed a retry group that was unused for 30 days, to make room for a new one"
         );
         Ok(Some(StateChange {
             key,
@@ -293,7 +293,7 @@ impl Standing {
         }
     }
 
-    /// Commits; what is refused for now is offered again for a while, unless the gateway stops.
+    /// Commits, and offers the commit again for [`PATIENCE`] while the log is busy or full, unless the gateway stops.
     async fn commit(&self, changes: Vec<StateChange>) -> Result<(), CommitError> {
         let by = Instant::now() + PATIENCE;
         loop {
@@ -333,7 +333,7 @@ fn read(entry: &StateEntry) -> Option<Content> {
     serde_json::from_slice(&entry.value).ok()
 }
 
-/// Removes the groups of streams that are gone, now and whenever a stream goes.
+/// Removes the groups of deleted streams, now and after each change of streams.
 pub(super) async fn keep_tidy(shared: Arc<DispatchContext>) {
     let mut changed = shared.streams.engine().streams_changed();
     loop {
@@ -347,7 +347,7 @@ pub(super) async fn keep_tidy(shared: Arc<DispatchContext>) {
 
 async fn tidy(shared: &DispatchContext) {
     let engine = shared.streams.engine();
-    // In this order: a stream is there before its groups.
+    // Groups are listed before streams, because a stream exists before its groups.
     let groups = engine.list(PREFIX).await;
     let streams = engine.streams();
     let streams: HashSet<_> = streams.iter().map(|stream| prefix(stream.id)).collect();
@@ -371,7 +371,7 @@ async fn tidy(shared: &DispatchContext) {
         ..Commit::default()
     };
     if let Err(error) = engine.commit(commit).await {
-        // The next stream that comes or goes, or the next start, tries again.
-        tracing::warn!(%error, "the retry groups of a stream that is gone were not removed");
+        // The next change of streams, or the next start, tries again.
+        tracing::warn!(%error, "the retry groups of a deleted stream were not removed");
     }
 }

@@ -1,4 +1,4 @@
-//! `errormapping`: from what a retried call came to, to the stream that gets the record. Pure.
+//! `errormapping`: from the cause of a retry's failure to the error stream of the record. Pure.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use crate::{
     storage::Stream,
 };
 
-/// Where the failures of a retry go.
+/// The error streams of a retry's failures.
 ///
-/// The default leaves that to the gateway's outcome table, as a first dispatch does. What a given mapping does not name goes
-/// to the stream of the role `default`, also if the mapping names nothing at all.
+/// The default uses the gateway's outcome table, as a first dispatch does. With a mapping, causes that it does not name
+/// go to the stream of the role `default`, also if the mapping is empty.
 #[derive(Clone, Debug, Default)]
 pub struct ErrorMapping(pub(super) Option<CauseTable<Arc<Stream>>>);
 
@@ -20,7 +20,7 @@ pub struct ErrorMapping(pub(super) Option<CauseTable<Arc<Stream>>>);
 pub struct MappingInvalid {
     /// Its place in the list, from 0.
     pub index: usize,
-    /// What would be right.
+    /// What is wrong, and what would be right.
     pub reason: KeyInvalid,
 }
 
@@ -44,7 +44,7 @@ impl ErrorMapping {
         Ok(Self(Some(table)))
     }
 
-    /// Returns whether it was given, and failures are not left to the outcome table.
+    /// Returns whether the request has a mapping.
     #[cfg(test)]
     pub(crate) fn is_given(&self) -> bool {
         self.0.is_some()

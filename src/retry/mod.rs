@@ -1,36 +1,36 @@
-//! Retry: a pass over a stream from a position, on request: each record is called again, once, and counted.
+//! Retry: on request, a pass over a stream from a position calls each record once more and counts the results.
 //!
-//! Its records go through the same queues, lanes and workers as first dispatches. Every stream but the source stream has a
-//! settled set, which is its set of ends: a retried record ends as delivered, or as moved to the copy that its failure
-//! left; a later pass skips it. The source stream is replayed: a record that still waits for its first dispatch is
-//! skipped, and nothing ends.
+//! Its records use the same queues, lanes and workers as first dispatches. A retried record of an error stream is
+//! settled as delivered, or as moved to the copy that its failure left. A later pass skips it. The source stream is
+//! replayed: the pass skips open records, which wait for their first dispatch, and settles nothing.
 //!
-//! A pass that its time cuts leaves no record out: `last_read_offset` lies before the first one that was not called. Calls
-//! of different lanes overtake each other, so records behind it may have been called. Those that ended are skipped by the
-//! next pass. In a replay, or with `redeliver`, it would call them again; to avoid that, such a pass gives out no more
-//! records once one has taken longer than there is time left, and what was overtaken is still called within 30 s after
-//! the budget. Only what lanes hold up even longer, and a stop, leave records that the next pass calls again.
+//! A pass that runs out of time skips no record: `last_read_offset` lies before the first one that was not called.
+//! Calls of different lanes overtake each other, so records after that offset may have been called. The next pass skips
+//! the settled ones. In a replay, or with `redeliver`, it would call them again. To avoid that, such a pass queues no
+//! more records once a call takes longer than the time left. Overtaken records are still called within 30 s after the
+//! budget. The next pass repeats calls only after a stop, or if lanes held records up even longer.
 //!
-//! A pass waits at most two seconds for a target whose breaker is open (`open.rs`). Then it leaves the target's records as
-//! they are, and goes on with those of other targets, so `last_read_offset` stays below the first one that it left. The
-//! next pass skips what this one has settled behind it. In a replay, or with `redeliver`, nothing would be skipped; so
-//! there the pass ends in a partition with the first record that it leaves, and only what was under way behind it is called
-//! again. A record whose target answers 429, or 503 with `Retry-After`, is left in the same way: it stays where it is, and
-//! no failure of it is counted. Where dispatch puts nothing off, that answer is a failure like any other.
+//! A pass waits at most two seconds for a target with an open breaker (`open.rs`). Then it leaves the target's records
+//! open and goes on with other targets, so `last_read_offset` stays below the first record left. The next pass skips
+//! the records settled after it. In a replay, or with `redeliver`, the next pass would skip none. So there the pass
+//! ends in a partition at the first record left, and only calls in flight are repeated. A record whose target answers
+//! 429, or 503 with `Retry-After`, is left open too and not counted as failed. Where dispatch puts no record off, that
+//! answer is a failure like any other.
 //!
-//! A target whose first calls in a pass all fail alike ends the pass as if its time were over: what would come behind
-//! them would only be moved. Until one of its calls comes out otherwise, no more calls are under way than may still fail.
-//! So no more records than these are moved.
+//! If the first calls of a target in a pass all fail with the same cause, the pass ends as if its time were over.
+//! Further calls would only move more records (`failing.rs`). Until a call has another outcome, at most as many calls
+//! are in flight as may still fail. So no more records are moved than that.
 //!
-//! A record that fails goes where the outcome table says, as after its first dispatch, unless the request maps failures.
+//! A failed record goes to the stream that the outcome table names, as after its first dispatch, unless the request
+//! maps failures.
 //!
-//! With a group a pass goes on where the last one of that group came to (`group.rs`).
+//! With a group, a pass continues where the last pass of that group ended (`group.rs`).
 //!
-//! All ends of a pass are stored before its report is given. A caller that goes away ends its pass as a stop of the gateway
-//! does: records that were not called are taken back, and calls under way are waited for. A panic ends its pass in the same
-//! way. Then the partition is free for the next pass.
+//! All settlements of a pass are stored before it reports. If the caller goes away, if the gateway stops, or after a
+//! panic, the pass withdraws the records not called yet and waits for calls in flight. Then the partition is free for
+//! the next pass.
 //!
-//! One pass at a time goes over a partition (`running.rs`). A dry run changes nothing, so it needs no partition for itself.
+//! A partition has one pass at a time (`running.rs`). A dry run changes nothing, so it does not claim a partition.
 
 mod failing;
 mod filter;
@@ -64,7 +64,7 @@ use crate::{
     config,
     dispatch::{
         DispatchContext, Dispatcher,
-        queue::job::{LeftLanes, Mapping},
+        job::{LeftLanes, Mapping},
     },
     model::ids::{Offset, PartitionId},
     runtime::{live::Live, tasks::Part},
@@ -79,7 +79,7 @@ struct Inner {
     shared: Arc<DispatchContext>,
     settings: Live<config::Retry>,
     running: Arc<Running>,
-    /// Held by whoever makes a group.
+    /// Held while a group is created, so that the count of groups is exact.
     making_group: tokio::sync::Mutex<()>,
 }
 
@@ -88,39 +88,37 @@ struct Inner {
 pub struct RetryRequest {
     /// The stream.
     pub stream: Arc<Stream>,
-    /// Its partitions to pass over, one after the other.
+    /// The partitions to pass over, one after the other.
     pub partitions: Vec<PartitionId>,
-    /// The last offset that is not wanted any more; `None` begins with the earliest record.
+    /// The pass begins after this offset; `None` begins with the earliest record.
     pub after: Option<Offset>,
-    /// The first offset that is not wanted any more, of a single partition; `None` ends with the tail, as it is when the pass
-    /// begins.
+    /// The pass ends before this offset, of a single partition; `None` ends at the tail as of the start of the pass.
     pub before: Option<Offset>,
-    /// What the pass goes on with, and where it leaves how far it came.
+    /// The group whose position the pass continues and updates.
     pub group: Option<Group>,
     /// Records to call at most, over all partitions; skipped ones do not count. The setting `retry.records_max` bounds it.
     pub records_max: u64,
-    /// Which records; the others count as read.
+    /// The records to retry; others count as read.
     pub filter: Filter,
-    /// Where failures go.
+    /// The error streams of failures.
     pub mapping: ErrorMapping,
-    /// Calls that begin in a second, at most; `None` leaves it to the targets.
+    /// Calls per second, at most; `None` leaves it to the rates of the targets.
     pub rate: Option<NonZeroU32>,
     /// Call settled records too.
     pub redeliver: bool,
-    /// Count what would be called, call nothing, change nothing.
+    /// Only count the records that would be called.
     pub dry_run: bool,
-    /// After this time no record is given out; calls that have begun are waited for. A pass that has come no further has at
-    /// least two seconds. Where records are called again (a
-    /// replay, or `redeliver`) there is more to it, see the module. The setting `retry.time_budget_ms` bounds it.
+    /// After this time no record is queued; calls in flight are waited for. A pass that has not advanced gets at least
+    /// two seconds. The module says more about replays and `redeliver`. The setting `retry.time_budget_ms` bounds it.
     pub time_budget: Duration,
-    /// The user who asks, or the address of a caller without a name; told to others who ask meanwhile.
+    /// The user of the request, or the address of an anonymous caller; shown to other callers meanwhile.
     pub by: Option<Arc<str>>,
 }
 
-/// Why there is no report.
+/// Why a retry has no report.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// A retry of a partition is running, or it is held; nothing was done.
+    /// A retry or a purge of a partition is running; nothing was done.
     #[error("{0}")]
     Running(Taken),
     /// There is no such partition; nothing was done.
@@ -132,27 +130,28 @@ pub enum Error {
     /// The first record cannot be read; nothing was done.
     #[error(transparent)]
     Read(ReadError),
-    /// The log takes no ends; nothing was done.
+    /// The log takes no settlements; nothing was done.
     #[error(transparent)]
     LogRefuses(CommitError),
-    /// The log did not take the end of a record. Ends before it are stored; records without one are retried again.
-    #[error("an end was not stored: {0}")]
+    /// The log did not take the settlement of a record. Earlier settlements are stored; open records are retried next
+    /// time.
+    #[error("a settlement was not stored: {0}")]
     NotStored(CommitError),
     /// The stream has as many groups as it may, and all were used lately; nothing was done.
     #[error(
         "the stream has {GROUPS_LEN_MAX} groups, all used in the last 30 days; go on with one of them"
     )]
     GroupsFull,
-    /// Where the group stands cannot be read: only a mistake of ours makes it so.
-    #[error("what is stored of group {0} cannot be read")]
+    /// The stored group is unreadable, which only a bug can cause.
+    #[error("the stored position of group {0} is unreadable")]
     GroupUnreadable(GroupName),
-    /// The log did not take how far the group came. Ends so far are stored; the group stands where it stood.
-    #[error("where the group stands was not stored: {0}")]
+    /// The log did not take the new position of the group. Settlements are stored; the group keeps its old position.
+    #[error("the position of the group was not stored: {0}")]
     GroupNotStored(CommitError),
-    /// A mistake of ours ended the pass. Ends so far are stored; nothing of it is under way any more.
+    /// A bug ended the pass by a panic. Settlements so far are stored; no call of the pass is in flight.
     #[error("a panic has ended the retry")]
     Panicked,
-    /// The gateway stops. Ends so far are stored.
+    /// The gateway stops. Settlements so far are stored.
     #[error("the gateway is stopping")]
     Stopping,
 }
@@ -174,18 +173,18 @@ impl Retrier {
         }))
     }
 
-    /// Takes other settings, for passes that begin from now on.
+    /// Replaces the settings, for passes that begin from now on.
     pub fn reload(&self, settings: config::Retry) {
         self.0.settings.set(Arc::new(settings));
     }
 
-    /// Passes over the partitions and returns what came of it.
+    /// Passes over the partitions and returns the report.
     ///
     /// # Errors
     /// Each variant of [`Error`] says what was done.
     ///
     /// # Cancel safety
-    /// When the call is dropped its pass calls no further record. What was under way is settled, as a task of its own.
+    /// When the call is dropped, its pass calls no further record. A task of its own settles the calls in flight.
     pub async fn run(&self, request: RetryRequest) -> Result<RetryReport, Error> {
         let inner = &self.0;
         if inner.shared.stop.is_cancelled() {
@@ -248,10 +247,10 @@ impl Retrier {
                 Some(group) => this.run_with(group, pass, &request.partitions).await,
             };
             drop(claim);
-            // The caller may have gone away; the work that was done is stored regardless.
+            // Ignore send errors: the caller may have gone away, and the work is stored.
             drop(answer.send(report));
         });
-        // The task has ended without an answer: by a panic, or with the runtime.
+        // The task ended without an answer, by a panic or at the end of the runtime.
         answered
             .await
             .unwrap_or_else(|_| match stop.is_cancelled() {
@@ -262,7 +261,7 @@ impl Retrier {
 }
 
 impl Retrier {
-    /// Keeps retries away from a stream, for a purge that `by` asks for, until the answer is dropped.
+    /// Claims all partitions of a stream for a purge by `by`, until the returned value is dropped.
     ///
     /// # Errors
     /// [`Error::Running`] if one is under way there, or another purge.
@@ -272,14 +271,14 @@ impl Retrier {
         Ok(Held { _claim: claim })
     }
 
-    /// Returns the retries that run now, by stream and partition, and how far each is. Dry runs are not among them.
+    /// Returns the running retries with their progress, by stream and partition, without dry runs.
     #[must_use]
     pub fn running(&self) -> Vec<RunningRetry> {
         self.0.running.retries()
     }
 }
 
-/// No retry begins in this stream as long as it is there.
+/// A claim on a stream; no retry of the stream begins while it lives.
 #[derive(Debug)]
 pub struct Held {
     _claim: Claim,

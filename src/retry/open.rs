@@ -1,10 +1,10 @@
-//! Targets whose breaker is open: a pass waits a little for one, then leaves its records to a later pass. Pure: the time is
-//! given.
+//! Targets with an open breaker: a pass waits up to 2 s for one, then leaves its records to a later pass. Pure: the
+//! time is given.
 //!
-//! A target is *shut* for the rest of the pass as soon as waiting makes no sense: it is open for longer than [`PATIENCE`],
-//! or for twice that whoever probes it, or it is open after a call of this pass has found it unavailable. So a pass makes at
-//! most one probe of a target that is open. It stays shut even if it answers others meanwhile: later records of a key must
-//! not overtake one that was passed by.
+//! The pass *shuts* a target for its rest when more waiting is useless. The breaker stays open for longer than
+//! [`PATIENCE`], or was seen open for twice that, or a call of this pass found the target unavailable. So a pass makes
+//! at most one probe of such a target. The target stays shut even if it answers other callers, because later records of
+//! a key must not overtake one that was left.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -15,52 +15,52 @@ use tokio::time::Instant;
 
 use crate::dispatch::TargetId;
 
-/// How long a pass waits for the probe of a target that is open.
+/// How long a pass waits for the probe of a target.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// Targets that a report names; the records of more are only counted.
+/// Targets that a report names; records of further targets are only counted.
 pub(super) const TARGETS_LEN_MAX: usize = 100;
-/// More shut targets that a pass remembers. When there are as many, it leaves the records of every other target, too.
+/// Further shut targets that a pass keeps. With more, it leaves the records of all targets not seen yet.
 const OTHERS_LEN_MAX: usize = 65_536;
 
-/// What a pass knows of targets that are open.
+/// The targets that a pass has seen open.
 #[derive(Debug, Default)]
 pub(super) struct OpenTargets {
-    /// In the order in which they were seen to be open.
+    /// In the order in which they were seen open.
     seen: Vec<Seen>,
     places: HashMap<TargetId, usize>,
-    /// Targets that are shut and not named: a record behind one that was left must not be called.
+    /// Shut targets that are not named. They are kept because later records must not overtake a record that was left.
     others: HashSet<TargetId>,
-    /// Records left of shut targets that are not named.
+    /// Records left of targets that are not named.
     others_len: u64,
-    /// The first target of which a record was left.
+    /// The first target with a record left.
     first: Option<TargetId>,
 }
 
-/// A target that is, or was, open.
+/// A target that was seen open.
 #[derive(Debug)]
 struct Seen {
     target: TargetId,
-    /// Since when it is seen to be open; `None` if it is not.
+    /// Since when it was seen open; `None` if it is closed.
     since: Option<Instant>,
     until: Instant,
     shut: bool,
     left_len: u64,
 }
 
-/// Records that a pass has left to a later one because of their target.
+/// Records that a pass has left because of their target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Left {
     /// The target; `None` stands for all that are not named.
     pub(super) target: Option<TargetId>,
     /// How many records.
     pub(super) len: u64,
-    /// No call of the target begins before then, as far as the pass has seen.
+    /// When the breaker may admit a call, as last seen.
     pub(super) until: Option<Instant>,
 }
 
 impl OpenTargets {
-    /// Notes until when a target is open, `None` if it is not; returns whether its records are left. `found` says that a
-    /// call of this pass has just found it unavailable.
+    /// Notes until when a target's breaker is open, `None` if it is closed; returns whether the target is shut. `found`
+    /// means that a call of this pass has just found it unavailable.
     pub(super) fn note(
         &mut self,
         target: &TargetId,
@@ -74,7 +74,7 @@ impl OpenTargets {
             (Entry::Vacant(_), None) => {
                 return self.others.contains(target) || self.others.len() >= OTHERS_LEN_MAX;
             }
-            // It cannot be remembered that the pass waits for it.
+            // Shut at once, because there is no room to note the wait.
             (Entry::Vacant(_), Some(_)) if full => {
                 if self.others.len() < OTHERS_LEN_MAX {
                     self.others.insert(target.clone());
@@ -105,7 +105,7 @@ impl OpenTargets {
         seen.shut
     }
 
-    /// Counts a record that is left.
+    /// Counts a record as left.
     pub(super) fn leave(&mut self, target: &TargetId) {
         self.first.get_or_insert_with(|| target.clone());
         match self.places.get(target) {
@@ -114,12 +114,12 @@ impl OpenTargets {
         }
     }
 
-    /// Returns the first target of which a record was left.
+    /// Returns the first target with a record left.
     pub(super) fn first(&self) -> Option<&TargetId> {
         self.first.as_ref()
     }
 
-    /// Returns what was left, by target.
+    /// Returns the records left, by target.
     pub(super) fn left(&self) -> impl Iterator<Item = Left> {
         let named = self.seen.iter().map(|seen| Left {
             target: Some(seen.target.clone()),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_counted_by_target_for_so_many_and_in_one_sum_for_the_rest() {
+    fn records_left_are_counted_by_target_up_to_a_bound_and_in_one_sum_for_the_rest() {
         let now = Instant::now();
         let far = now + Duration::from_secs(60);
         let mut open = OpenTargets::default();

@@ -12,54 +12,55 @@ use crate::{
 /// What a retry came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetryReport {
-    /// Records called, or that would have been in a dry run: processed, failed, or left open by an answer that asks to call
-    /// again later.
+    /// Records called, or counted in a dry run: processed, failed, or left open because the target asked for a later
+    /// call.
     pub attempted: u64,
-    /// Records that their target took.
+    /// Records that their target accepted.
     pub processed: u64,
-    /// Records that it did not take.
+    /// Records whose call failed.
     pub failed: u64,
-    /// Copies that failures left in error streams. A record of the unrecoverable stream that has failed
-    /// `retry.retries_max` retries leaves none: it stays as it is.
+    /// Copies that failures appended to error streams. A record of the unrecoverable stream that has failed
+    /// `retry.retries_max` retries gets none and stays unchanged.
     pub moved: u64,
-    /// How many of these copies each stream got.
+    /// These copies by stream.
     pub moved_to: BTreeMap<StreamName, u64>,
-    /// Records passed over: settled, or still waiting for their first dispatch.
+    /// Records skipped: settled, or in a replay still open.
     pub skipped: u64,
-    /// Records left out by the filter; one that is settled counts as skipped if its time is within that of the filter.
+    /// Records that the filter left out. A settled record within the filter's time counts as skipped.
     pub unmatched: u64,
-    /// Offsets asked for that retention has taken, before the pass came to them or while their call was under way. One of the
-    /// latter whose call failed is in `failed` too, and leaves no copy.
+    /// Requested offsets that retention has trimmed, before the pass reached them or during their call. A record
+    /// trimmed during a failed call counts in `failed` too and gets no copy.
     pub trimmed: u64,
-    /// Whether the tail, as it was when the pass began, or the end that was asked for, was reached (in every partition).
+    /// Whether every partition was read up to its tail at the start of the pass, or up to the requested end.
     pub end_of_stream: bool,
-    /// Why the pass has ended before any of its bounds; `None` if it reached the end all the same.
+    /// Why the pass ended before its bounds; `None` if it reached the end.
     pub stopped: Option<Stopped>,
-    /// Records that were left as they are because their target is open, as far as the pass has come. Of at most 100 targets,
-    /// and one sum for the rest.
+    /// Records left open because the breaker of their target is open, for at most 100 targets, and one sum for the
+    /// rest.
     pub waiting: Vec<Waiting>,
-    /// End of the part that is done without a gap, to be given as `after` next time; `after` itself if that part is empty.
+    /// The last offset of the done part without a gap, for `after` of the next request; `after` itself if that part is
+    /// empty.
     ///
     /// With several partitions it is `after`: each has its own in `partitions`.
     pub last_read_offset: Option<Offset>,
-    /// The first offset looked at; with several partitions the one asked for.
+    /// The first offset read; with several partitions the requested one.
     pub start_offset: Offset,
-    /// The first offset that the next pass has to look at; with several partitions the one asked for.
+    /// The first offset for the next pass; with several partitions the requested one.
     pub next_offset: Offset,
     /// Calls by HTTP status, else by the word of the cause.
     pub by_status: BTreeMap<String, u64>,
-    /// The group that was gone on with.
+    /// The group of the request.
     pub group: Option<GroupReport>,
     /// The positions of each partition.
     pub partitions: Vec<PartitionReport>,
 }
 
-/// Why a pass has ended before any of its bounds.
+/// Why a pass ended before its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The first calls to a target all failed alike.
+    /// The first calls of a target all failed with the same cause.
     Failing(TargetFailing),
-    /// What is left to be called waits for targets that are open.
+    /// The remaining records wait for targets with an open breaker.
     Open {
         /// The target of the first such record.
         target: TargetId,
@@ -78,7 +79,7 @@ impl Stopped {
         }
     }
 
-    /// Returns the target that it is about.
+    /// Returns the target that ended the pass.
     #[must_use]
     pub fn target(&self) -> &TargetId {
         match self {
@@ -88,18 +89,18 @@ impl Stopped {
     }
 }
 
-/// Records that a pass has left as they are.
+/// Records that a pass has left open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// Their target; `None` stands for all that are not named.
     pub target: Option<TargetId>,
-    /// How many they are.
+    /// How many records.
     pub count: u64,
     /// No call of the target begins before then; `None` without a target.
     pub until: Option<Timestamp>,
 }
 
-/// Where a group stands after a pass.
+/// The position of a group after a pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupReport {
     /// Its name.
@@ -108,7 +109,7 @@ pub struct GroupReport {
     pub positions: Vec<(Partition, Option<Offset>)>,
 }
 
-/// How far a retry came in a partition.
+/// The progress of a retry in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionReport {
     /// The partition.
@@ -119,8 +120,7 @@ pub struct PartitionReport {
     pub start_offset: Offset,
     /// As [`RetryReport::next_offset`].
     pub next_offset: Offset,
-    /// The tail as it was when the pass began, before it called anything in any partition; records behind it are not for
-    /// this pass.
+    /// The tail at the start of the pass. Records from there on are not for this pass.
     pub tail: Offset,
     /// As [`RetryReport::trimmed`].
     pub trimmed: u64,

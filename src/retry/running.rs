@@ -1,4 +1,4 @@
-//! Which partitions are taken: by a retry that is under way, or by a purge that keeps retries away.
+//! Claims on partitions by running retries and purges, one for each partition.
 
 use std::{
     collections::HashMap,
@@ -18,15 +18,15 @@ pub struct Taken {
     pub stream: StreamName,
     /// Its partition.
     pub of: PartitionId,
-    /// What is done there.
+    /// What claims it.
     pub work: Work,
-    /// When that began; of a loop of retries, its present call.
+    /// When that began; for a loop of retries, when its present call began.
     pub since: Timestamp,
-    /// The user who asked for it, or the address of a caller without a name.
+    /// The user of the request, or the address of an anonymous caller.
     pub by: Option<Arc<str>>,
 }
 
-/// What a partition is taken for.
+/// The kind of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// A retry.
@@ -43,7 +43,7 @@ impl fmt::Display for Taken {
             None => String::new(),
         };
         match self.work {
-            // A loop of calls may have begun long before.
+            // Says "present call", because a loop of calls may have begun long before.
             Work::Retry => write!(
                 f,
                 "a retry of {stream}, partition {partition}, is running{by}; its present call began at {since}"
@@ -56,25 +56,25 @@ impl fmt::Display for Taken {
     }
 }
 
-/// A retry that runs in a partition, and how far its present call is.
+/// A running retry of a partition, with the progress of its present call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningRetry {
     /// The stream.
     pub stream: StreamName,
     /// Its partition.
     pub of: PartitionId,
-    /// When its present call began. A loop makes one call after the other.
+    /// When its present call began; a loop makes one call after the other.
     pub since: Timestamp,
-    /// The user who asked for it, or the address of a caller without a name.
+    /// The user of the request, or the address of an anonymous caller.
     pub by: Option<Arc<str>>,
     /// Records that the call has settled in this partition.
     pub done: u64,
-    /// Records of the partition that were open when the call came to it, or all behind its beginning in a replay or with
-    /// `redeliver`. A filter, a group or a bound may leave some of them out. `None` before the call comes to the partition.
+    /// Open records of the partition when the call reached it; all records from its start on in a replay or with
+    /// `redeliver`. A filter, a group or a bound may leave some out. `None` before the call reaches the partition.
     pub total: Option<u64>,
 }
 
-/// All partitions that are taken.
+/// All claimed partitions.
 #[derive(Debug, Default)]
 pub(super) struct Running(Mutex<HashMap<PartitionId, Entry>>);
 
@@ -86,7 +86,7 @@ struct Entry {
 }
 
 impl Running {
-    /// Takes partitions of a stream, or returns the first one that is taken already.
+    /// Claims partitions of a stream, or returns the first one that is claimed already.
     pub(super) fn take(
         self: &Arc<Self>,
         partitions: &[PartitionId],
@@ -108,7 +108,7 @@ impl Running {
         })
     }
 
-    /// Notes that a retry has come to a partition, and how many records it may call there.
+    /// Notes that a retry has reached a partition, and how many records it may call there.
     pub(super) fn comes_to(self: &Arc<Self>, of: PartitionId, total: u64) -> Here {
         if let Some(entry) = self.lock().get_mut(&of) {
             entry.total = Some(total);
@@ -119,7 +119,7 @@ impl Running {
         }
     }
 
-    /// Returns the retries that run now, by stream and partition.
+    /// Returns the running retries, by stream and partition.
     pub(super) fn retries(&self) -> Vec<RunningRetry> {
         let retry = |entry: &Entry| RunningRetry {
             stream: entry.taken.stream.clone(),
@@ -142,7 +142,7 @@ impl Running {
     }
 }
 
-/// The partition that a retry has come to.
+/// The partition that a retry has reached.
 #[derive(Debug)]
 pub(super) struct Here {
     running: Arc<Running>,
@@ -158,7 +158,7 @@ impl Here {
     }
 }
 
-/// Partitions that are taken; they are free again when the claim is dropped.
+/// Claimed partitions; free again when the claim is dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     running: Arc<Running>,

@@ -1,4 +1,4 @@
-//! The gateway of one life: the parts that `gateway` builds, over an engine that is moved by hand.
+//! The gateway of one life: the parts that `gateway` builds, over an engine stepped by hand.
 
 use std::{
     path::Path,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// The longest that the disk takes to make something durable, in µs.
+/// Longest time of a sync, in µs.
 const SYNC_MICROS_MAX: usize = 5_000;
 /// Without work for this long the log shows that its last frame was written whole.
 const IDLE: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the log and starts everything; `None` if the disk is gone by then.
+    /// Opens the log and starts all parts; `None` if the disk has failed by then.
     pub(super) async fn start(world: &World, dir: &Path, plan: &Plan) -> Option<Self> {
         let config = &with_partitions(&plan.config, world.lock().partitions);
         let options = Options {
@@ -127,12 +127,12 @@ impl Gateway {
         })
     }
 
-    /// Takes other settings of dispatch.
+    /// Replaces the settings of dispatch.
     pub(super) fn reload(&self, settings: Settings) {
         self.dispatcher.reload(settings);
     }
 
-    /// Stops as a signal does: what is in flight ends, what is queued is stored.
+    /// Stops as a signal does: calls in flight end, and queued settlements are stored.
     pub(super) async fn stop(self) {
         self.stop.cancel();
         let left = self.dispatching.join(Duration::from_secs(60)).await;
@@ -146,7 +146,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings::new(config, &[OWN_ADDRESS.parse().unwrap()]).unwrap()
 }
 
-/// Does the work of the log's threads. Each frame takes its time; then it is looked at, before anyone else can.
+/// Does the work of the log's threads. Each frame takes a random time; the witness checks it before any reader sees it.
 async fn write(world: World, engine: Arc<Embedded>, hands: Arc<Mutex<Option<Hands>>>) {
     let mut proven = false;
     loop {
@@ -167,7 +167,7 @@ async fn write(world: World, engine: Arc<Embedded>, hands: Arc<Mutex<Option<Hand
         hands.write();
         match world.disk.is_off() {
             false => world.lock().witness.look(),
-            // What was stored just before that cannot be read in this life.
+            // Records stored just before cannot be read in this life.
             true => world.lock().witness.blind = true,
         }
         while keeps && keep > 0 && hands.keep() {

@@ -25,22 +25,22 @@ use crate::{
 const LIVES_MAX: usize = 2;
 /// Steps of a life.
 const STEPS_MAX: usize = 12;
-/// How long it may take until all that waits is dispatched, once every target takes all.
+/// How long open records may take to be dispatched once every target accepts all calls.
 const SETTLE_SECONDS_MAX: u32 = 3_600;
-/// Passes over an error stream until nothing is left in it.
+/// Passes over an error stream until all of its records are settled.
 const PASSES_MAX: usize = 20;
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// At whatever moment.
+    /// A crash at a random moment.
     Crash,
     Stop,
-    /// Everything comes to its end first.
+    /// All records are settled first.
     Settled,
 }
 
-/// Plays the history of a seed; returns what happened, if it is to be told.
+/// Runs the history of a seed; returns its steps if they are recorded.
 pub(super) fn play(seed: u64, tells: bool) -> Vec<String> {
     dice::set(Dice(seed.wrapping_mul(31)));
     let world = World::new(seed, tells);
@@ -61,7 +61,7 @@ pub(super) fn play(seed: u64, tells: bool) -> Vec<String> {
     told
 }
 
-/// Names the seed, and what was told, if its history fails.
+/// Prints the seed and the recorded steps if the history fails.
 struct Named(u64, World);
 
 impl Drop for Named {
@@ -71,7 +71,7 @@ impl Drop for Named {
     }
 }
 
-/// Where LOCK is; all else is on the made-up disk.
+/// Directory of the LOCK file; all other files are on the made-up disk.
 fn directory() -> TempDir {
     let memory = PathBuf::from("/dev/shm");
     let dir = match memory.is_dir() {
@@ -101,7 +101,7 @@ fn live(world: &World, dir: &std::path::Path, plan: &Plan, end: End) {
         }
     });
     runtime.block_on(async { world.end_life() });
-    // All that ran in it is gone with it.
+    // The runtime's end drops every task of the life.
     drop(runtime);
     if end == End::Crash {
         let how = match world.below(4) {
@@ -126,7 +126,7 @@ async fn go_on(world: &World, plan: &Plan, gateway: Gateway, end: End) {
     match end {
         End::Crash => {
             if world.percent(50) {
-                // In the middle of whatever the log does next.
+                // In the middle of the next write of the log.
                 world.disk.power_off_after(world.below(8) as u64);
                 sleep(world.micros_below(50_000)).await;
             }
@@ -136,7 +136,7 @@ async fn go_on(world: &World, plan: &Plan, gateway: Gateway, end: End) {
     }
 }
 
-/// With targets that take everything, everything comes to its end.
+/// With targets that accept all calls, every record is settled.
 async fn settle(world: &World, gateway: Gateway) {
     world.lock().manners = [Manner::Good; TARGETS_LEN];
     world.tell(|| "all targets are good".into());
@@ -168,7 +168,7 @@ async fn settle(world: &World, gateway: Gateway) {
         let done = retry(&gateway, &stream).await;
         passes += 1;
         assert!(passes < PASSES_MAX, "{}: {done:?}", stream.name);
-        // A pass of a step may still be under way.
+        // A pass of an earlier step may still run.
         sleep(Duration::from_secs(5)).await;
     }
     let mut inner = world.lock();

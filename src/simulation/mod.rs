@@ -1,18 +1,17 @@
-//! A whole gateway in a world that a seed makes up: disk, network, targets, clock, random numbers.
+//! Simulation: a whole gateway in a world made from a seed: disk, network, targets, clock, random numbers.
 //!
 //! ```text
 //! history ──► ingest, retries ──► log on a disk that loses what was not synced
-//!    │                              │ (its writer is moved by hand, and takes as long as the dice say)
+//!    │                              │ (its writer is stepped by hand, with random delays)
 //!    │ crash, stop, later           ▼
 //!    └──────────────────────────► dispatch ──► targets that answer, refuse, hang, lie
 //! ```
 //!
-//! Everything runs on one thread with a clock that stands still while there is something to do, so hours cost nothing and
-//! a history with the same seed is the same one again. `witness` looks at each frame of the log and at each call, and
-//! knows what may not happen: a call of what is not stored, or before its turn; an end without a call; a record that was
-//! answered for and is not there; books that differ.
+//! Everything runs on one thread with a paused clock, so hours cost nothing and a seed always gives the same history.
+//! The `witness` checks each frame of the log and each call. It fails on a call of a record that is not stored or out
+//! of order, on a settlement without a call, on an acknowledged record that is missing, and on counts that differ.
 //!
-//! `SYNCGATE_TEST_SEED=N` plays that one history, and tells it.
+//! `SYNCGATE_TEST_SEED=N` runs that one history and prints its steps.
 
 mod gateway;
 mod history;
@@ -29,7 +28,7 @@ use std::{
 
 use self::history::play;
 
-/// How many histories a test run plays.
+/// Histories of one test run.
 const HISTORIES_LEN: u64 = 10_000;
 
 #[test]
@@ -50,7 +49,7 @@ fn whatever_happens_nothing_is_lost_doubled_or_out_of_order() {
                     if number >= HISTORIES_LEN {
                         return;
                     }
-                    // A panic ends the test; what it says names the seed.
+                    // A panic ends the test; its message names the seed.
                     play(first + number, false);
                 }
             });

@@ -1,4 +1,4 @@
-//! What happens in a life: messages come, targets change their manner, streams are retried, time passes.
+//! Steps of a life: send messages, change how targets answer, retry streams, let time pass.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const KEYS_LEN: usize = 3;
 const PARTITIONS_MAX: u16 = 7;
 const HOUR_MICROS: i64 = 3_600_000_000;
 
-/// What holds for a whole history.
+/// Settings of a whole history.
 pub(super) struct Plan {
     pub(super) config: Config,
     pub(super) dispatch: Settings,
@@ -36,7 +36,7 @@ impl Plan {
         let mut config = Config::default();
         config.log.segment_bytes = 64 << 10;
         config.log.cache_bytes = [0, 16 << 10, 1 << 20][world.below(3)];
-        // The made-up disk has no bound.
+        // The made-up disk has no size limit.
         config.log.disk_free_bytes_min = 0;
         config.retention.error_hours = [0, 2][world.below(2)];
         config.retention.source_hours = [0, 1][world.below(2)];
@@ -51,7 +51,7 @@ impl Plan {
     }
 }
 
-/// Says how many partitions the source stream is to have.
+/// Sets how many partitions the source stream should have.
 pub(super) fn with_partitions(config: &Config, partitions: u16) -> Config {
     let streams = format!("[[streams]]\nname = \"DataSyncStream\"\npartitions = {partitions}");
     Config {
@@ -60,7 +60,7 @@ pub(super) fn with_partitions(config: &Config, partitions: u16) -> Config {
     }
 }
 
-/// Adds partitions, as a reload does; if the gateway goes away before, the next start does it.
+/// Adds partitions, as a reload does; after a crash the next start adds them.
 fn grow(world: &World, plan: &Plan, gateway: &Gateway) {
     let more = [1, 2][world.below(2)];
     let partitions = world.lock().partitions + more;
@@ -101,7 +101,7 @@ fn draw_dispatch(world: &World, config: &mut Config) {
     dispatch.targets_max = 1 + world.below(TARGETS_LEN);
 }
 
-/// Makes a step.
+/// Runs one step.
 pub(super) async fn make(world: &World, plan: &Plan, gateway: &Gateway) {
     match world.below(20) {
         0..=7 => submit(world, gateway),
@@ -132,11 +132,11 @@ pub(super) async fn make(world: &World, plan: &Plan, gateway: &Gateway) {
             sleep(Duration::from_secs(minutes * 60)).await;
         }
     }
-    // Not everything at the same moment.
+    // Spread the steps over time.
     sleep(world.micros_below(2_000)).await;
 }
 
-/// A submission on its way, and what it was to be known by.
+/// A submission on its way, with its numbers.
 struct Letter {
     body: Bytes,
     form: Form,
@@ -246,7 +246,7 @@ async fn send(world: &World, ingest: &Ingest, letter: &Letter) {
         }
         Err(error) => {
             world.tell(|| format!("{numbers:?}: {error}"));
-            // With a key another one like it may be stored; without, only these leave it open.
+            // With an idempotency key a repeat may be stored. Without one, only these errors leave it open.
             let open = matches!(
                 error,
                 ingest::Error::Unanswered | ingest::Error::Commit(CommitError::MaybeStored(_))
@@ -277,7 +277,8 @@ fn purge(world: &World, gateway: &Gateway) {
         gateway.engine.clone(),
     );
     gateway.tasks.spawn("purge", async move {
-        // A change of a stream wakes the owners in an order of its own, which must not show in a history.
+        // A change of a stream wakes the owners in an order that differs between runs, so the history must not depend
+        // on it.
         let Ok(_pause) = ingest.pause().await else {
             return;
         };
@@ -327,7 +328,7 @@ fn retry(world: &World, gateway: &Gateway) {
         world.lock().witness.replays = true;
     }
     world.tell(|| format!("retry of {}", request.stream.name));
-    // Some callers hang up before the pass is over.
+    // Some callers go away before the pass ends.
     let stays = match world.percent(20) {
         true => Duration::from_millis(world.below(2_000) as u64),
         false => Duration::MAX,

@@ -1,4 +1,4 @@
-//! Targets: servers at the other end of a made-up network, each with its manner of answering.
+//! Targets: servers of a made-up network, each with its way of answering.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 use super::world::{TARGETS_LEN, World};
 use crate::{dispatch::call::connect::Network, runtime::tasks::Tasks};
 
-/// What a connection holds back before its writer waits.
+/// Bytes that a connection buffers before its writer waits.
 const PIPE_BYTES: usize = 16 * 1024;
 
 /// How a target answers.
@@ -18,31 +18,31 @@ const PIPE_BYTES: usize = 16 * 1024;
 pub(super) enum Manner {
     Good,
     Status(u16),
-    /// A status, and a wait that it asks for, in seconds.
+    /// A status, with a `Retry-After` in seconds.
     Later(u16, usize),
-    /// Good, after so many milliseconds.
+    /// 2xx after so many milliseconds.
     Slow(usize),
-    /// Takes the request and says nothing.
+    /// Reads the request and does not answer.
     Hangs,
-    /// Nobody listens.
+    /// Refuses the connection.
     Refuses,
-    /// Takes the request and hangs up.
+    /// Reads the request and closes the connection.
     Resets,
-    /// Good, but takes one request on each connection: at the next one it hangs up without a byte.
+    /// 2xx for the first request of each connection; closes at the next one without a byte.
     Cuts,
-    /// Hangs up in the middle of the head.
+    /// Closes the connection in the middle of the head.
     HalfHead,
-    /// Speaks something else.
+    /// Speaks another protocol.
     Babbles,
-    /// A head beyond every bound.
+    /// A head that is too large.
     HugeHead,
-    /// Good, and a body without end.
+    /// 2xx with a body without end.
     Endless,
-    /// Good, but hangs up in the middle of the body.
+    /// 2xx, but closes in the middle of the body.
     HalfBody,
-    /// Says that it will answer, and then that it is good.
+    /// An interim answer, then 2xx.
     Continues,
-    /// Another manner each time.
+    /// A random one of these each time.
     Moody,
 }
 
@@ -78,7 +78,7 @@ impl Manner {
         }
     }
 
-    /// Whether a call that is answered so is a delivery.
+    /// Returns whether this answer is a delivery.
     fn takes(self) -> bool {
         matches!(
             self,
@@ -118,12 +118,12 @@ pub(super) fn network(world: World, tasks: Tasks) -> Network {
     })
 }
 
-/// Returns what a target is called.
+/// Returns the URL of a target.
 pub(super) fn url(target: usize) -> String {
     format!("http://10.0.0.1:{}/t", 8_000 + target)
 }
 
-/// A request as it came.
+/// A received request.
 pub(super) struct Call {
     pub(super) target: usize,
     pub(super) head: String,
@@ -248,7 +248,7 @@ impl Connection {
             Manner::Continues => [b"HTTP/1.1 100 Continue\r\n\r\n", good].concat(),
         };
         if manner.takes() {
-            // Before it is told: whoever hears of it may go on at once.
+            // Before the answer is sent, because the caller may go on at once.
             self.world.lock().witness.takes(n);
         }
         let written = self.io.write_all(&bytes).await;

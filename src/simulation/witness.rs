@@ -1,6 +1,6 @@
-//! Who sees each frame of the log and each call, and knows what may not happen.
+//! The witness: sees each frame of the log and each call, and fails on violated promises.
 //!
-//! A record is known by the number in its payload.
+//! A record is identified by the number in its payload.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,28 +18,28 @@ use crate::{
     storage::{Log, Stream, embedded::Embedded, ledger::Balance},
 };
 
-/// How long a call may take, from the moment at which it is decided on (`dispatch.attempt_timeout_ms`).
+/// Longest time of a call, from the decision to make it (`dispatch.attempt_timeout_ms`).
 const CALL_MAX: Duration = Duration::from_millis(1_500);
 
 /// Records of one target and one key.
 pub(super) type Lane = (usize, String);
 
-/// What a source sent.
+/// A record that a source sent.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) lane: Option<Lane>,
     pub(super) target: usize,
-    /// The payload, to the byte.
+    /// The exact bytes of the payload.
     pub(super) payload: String,
     pub(super) token: Option<String>,
-    /// Which numbers it came with: all of them are stored, or none.
+    /// The numbers of its submission, which are stored together or not at all.
     pub(super) batch: (u64, u64),
 }
 
-/// Where a record lies. Those of a lane have their order from it.
+/// Position of a record, which orders the records of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct RecordPlace {
-    /// How often the stream had grown before.
+    /// Growths of the stream before it.
     growths: usize,
     offset: Offset,
     of: PartitionId,
@@ -48,37 +48,37 @@ struct RecordPlace {
 #[derive(Default)]
 pub(super) struct Witness {
     pub(super) sent: BTreeMap<u64, Sent>,
-    /// What sources were told.
+    /// Records acknowledged to sources.
     acknowledged: BTreeMap<u64, (PartitionId, Offset, MessageId)>,
-    /// What they were told is not stored.
+    /// Records refused to sources.
     refused: BTreeSet<u64>,
     /// Records whose token was refused.
     unauthorized: BTreeSet<u64>,
-    /// Where each record of the source stream is.
+    /// Position of each record of the source stream.
     found: BTreeMap<u64, RecordPlace>,
     lanes: BTreeMap<Lane, BTreeSet<(RecordPlace, u64)>>,
-    /// Records of which failures left copies.
+    /// Records with copies in error streams.
     copies: BTreeSet<u64>,
-    /// How far each partition was looked at.
+    /// First offset not checked yet, by partition.
     looked: BTreeMap<PartitionId, Offset>,
     /// The `Idempotency-Key` of each record's calls.
     keys: BTreeMap<u64, String>,
     numbers: BTreeMap<String, u64>,
-    /// What was delivered, ever and in this life.
+    /// Delivered records, ever and in this life.
     taken: BTreeSet<u64>,
     taken_now: BTreeSet<u64>,
     calling: BTreeMap<Lane, u64>,
-    /// Records whose call a target cut off, and has not seen since; with the target.
+    /// Records whose call a target cut off and has not seen since, with the target.
     cut: BTreeMap<u64, usize>,
-    /// Calls of lanes that had one already: it must be over as soon as others had their turn.
+    /// Calls in lanes that had one already; the earlier one must end before the next check.
     overlaps: Vec<(Lane, u64)>,
-    /// The last purge of the source stream, and when it was seen, if that was in this life.
+    /// The last purge of the source stream in this life, and when it was seen.
     purge: Option<(Timestamp, Option<Instant>)>,
-    /// A replay of the source stream may be under way: then calls of what has ended are no news.
+    /// A replay of the source stream may run, so calls of settled records are allowed.
     pub(super) replays: bool,
-    /// There was one at some time: records may have several copies, and calls of them at once.
+    /// A replay ran at some time, so records may have several copies and simultaneous calls.
     has_replayed: bool,
-    /// The disk is gone: there may be records that were not looked at.
+    /// The disk failed, so some records may be unchecked.
     pub(super) blind: bool,
     engine: Option<Arc<Embedded>>,
     source: Option<StreamName>,
@@ -94,7 +94,7 @@ fn number(text: &[u8]) -> u64 {
 }
 
 impl Witness {
-    /// A life begins with this engine.
+    /// Begins a life with this engine.
     pub(super) fn begin_life(&mut self, engine: Arc<Embedded>, source: StreamName) {
         self.engine = Some(engine);
         self.source = Some(source);
@@ -105,7 +105,7 @@ impl Witness {
         self.has_replayed |= self.replays;
         self.replays = false;
         self.blind = false;
-        // What was seen must be there again: it is looked at once more.
+        // Records seen before must still exist, so they are checked again.
         let before = std::mem::take(&mut self.found);
         self.lanes.clear();
         self.looked.clear();
@@ -123,7 +123,7 @@ impl Witness {
         }
     }
 
-    /// A life ends.
+    /// Ends a life.
     pub(super) fn end_life(&mut self) {
         self.engine = None;
     }
@@ -136,7 +136,7 @@ impl Witness {
         self.engine().status(of).unwrap()
     }
 
-    /// Looks at what is new in the log.
+    /// Checks the new records of the log.
     pub(super) fn look(&mut self) {
         let engine = self.engine().clone();
         for stream in engine.streams() {
@@ -175,7 +175,7 @@ impl Witness {
         }
         let grown = |event: &&crate::storage::ControlEvent| {
             let before = event.tails.get(usize::from(of.partition.0));
-            // A partition that came later has only what came later.
+            // A partition added later has only later records.
             before.is_none_or(|tail| offset >= *tail)
         };
         let growths = stream.events.iter().skip(1).filter(grown).count();
@@ -198,19 +198,19 @@ impl Witness {
         place.offset < bounds.earliest || settled.unwrap().contains(place.offset)
     }
 
-    /// Whether a purge has removed what lies there.
+    /// Returns whether a purge has removed the record at a position.
     fn is_purged(&self, of: PartitionId, offset: Offset) -> bool {
         let stream = self.engine().stream_by_id(of.stream);
         stream.is_some_and(|stream| offset < stream.purged_below(of.partition))
     }
 
-    /// Whether a call of what was purged is one that was under way then.
+    /// Returns whether a call of a purged record had begun before the purge.
     fn was_under_way(&self) -> bool {
         let seen = self.purge.and_then(|(_, seen)| seen);
         seen.is_some_and(|seen| seen.elapsed() <= CALL_MAX)
     }
 
-    /// A source was told that its messages are stored.
+    /// Notes that a source got an acknowledgement.
     pub(super) fn acknowledge(&mut self, n: u64, of: PartitionId, offset: Offset, id: MessageId) {
         let place = self.found.get(&n).map(|place| (place.of, place.offset));
         let unseen = (self.blind || self.is_purged(of, offset)) && place.is_none();
@@ -225,12 +225,12 @@ impl Witness {
         );
     }
 
-    /// A source was told that they are not.
+    /// Notes that a source got a refusal.
     pub(super) fn refuse(&mut self, n: u64) {
         self.refused.insert(n);
     }
 
-    /// A target has a call.
+    /// Notes a call at a target.
     pub(super) fn call_begins(&mut self, call: &Call) -> u64 {
         self.calls_len += 1;
         let n = number(call.body.as_bytes());
@@ -279,7 +279,7 @@ impl Witness {
         n
     }
 
-    /// A target cuts a call on a connection that was used before. It must have the call again before it may fail.
+    /// Notes that a target cut a call on a reused connection. The call must be repeated before it may fail.
     pub(super) fn call_is_cut(&mut self, call: &Call) -> u64 {
         let n = self.call_begins(call);
         self.call_ends(n);
@@ -287,12 +287,12 @@ impl Witness {
         n
     }
 
-    /// A target can have no call now, nor one that it has cut.
+    /// Notes that a target has no call in flight, nor one that it has cut.
     pub(super) fn refuses(&mut self, target: usize) {
         self.cut.retain(|_, cut_by| *cut_by != target);
     }
 
-    /// Each call has the token that its record came with; once its target has refused that, perhaps a newer one for it.
+    /// Checks the token of a call: the one of its record, or a newer one once the target has refused that.
     fn check_token(&self, n: u64, sent: &Sent, token: Option<&str>) {
         if token == sent.token.as_deref() {
             return;
@@ -306,7 +306,7 @@ impl Witness {
         );
     }
 
-    /// A target refuses the token of a call.
+    /// Notes that a target refused the token of a call.
     pub(super) fn refuses_token(&mut self, n: u64) {
         self.unauthorized.insert(n);
     }
@@ -316,7 +316,7 @@ impl Witness {
         self.taken_now.insert(n);
     }
 
-    /// The connection is free, or gone.
+    /// Notes the end of a call: its connection is free or closed.
     pub(super) fn call_ends(&mut self, n: u64) {
         let Some(lane) = &self.sent[&n].lane else {
             return;
@@ -332,7 +332,7 @@ impl Witness {
         }
     }
 
-    /// Looks whether all that was seen fits together, when everyone had a turn.
+    /// Checks that all observations agree, once every task has run.
     pub(super) fn check(&self) {
         assert!(
             self.overlaps.is_empty(),
@@ -369,14 +369,14 @@ impl Witness {
         }
     }
 
-    /// How many records have ended without a call: trimmed, or purged.
+    /// Returns how many records were settled without a call: trimmed, or purged.
     fn given_up(&self) -> u64 {
         let ledger = self.engine().ledger();
         let counts = ledger.streams.iter().map(|stream| stream.counts);
         counts.map(|counts| counts.expired + counts.discarded).sum()
     }
 
-    /// Looks whether everything has come to its end, with targets that take all.
+    /// Checks that every record is settled, with targets that accept all calls.
     pub(super) fn check_all_delivered(&self) {
         let left = self.found.keys().filter(|n| !self.taken.contains(n));
         let left: Vec<_> = left.collect();

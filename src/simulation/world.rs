@@ -1,4 +1,4 @@
-//! What outlives a crash of the gateway: the disk, the targets, the time, the dice, and who has seen what.
+//! The world, which outlives a crash of the gateway: disk, targets, time, random numbers, and the witness.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, TryLockError},
@@ -16,7 +16,7 @@ use crate::{
 /// How many targets there are.
 pub(super) const TARGETS_LEN: usize = 4;
 
-/// The hand on the world. Clones share it.
+/// Handle to the world. Clones share it.
 #[derive(Clone)]
 pub(super) struct World {
     pub(super) disk: FaultyDisk,
@@ -28,9 +28,9 @@ pub(super) struct Inner {
     pub(super) dice: Dice,
     pub(super) manners: [Manner; TARGETS_LEN],
     pub(super) witness: Witness,
-    /// How many partitions the source stream is to have.
+    /// Partitions that the source stream should have.
     pub(super) partitions: u16,
-    /// When this life began, and what the wall clock said.
+    /// When this life began, on both clocks.
     began: Option<(Instant, Timestamp)>,
     told: Option<Vec<String>>,
 }
@@ -55,18 +55,18 @@ impl World {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         match self.inner.try_lock() {
             Ok(inner) => inner,
-            // What failed under it is told already.
+            // The panic under the lock is reported already.
             Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
             Err(TryLockError::WouldBlock) => panic!("one thread, and nobody holds it for long"),
         }
     }
 
-    /// A life begins: the time goes on from where it is.
+    /// Begins a life: the time continues.
     pub(super) fn begin_life(&self) {
         self.lock().began = Some((Instant::now(), self.clock.now()));
     }
 
-    /// The life is over: until the next one the time stands.
+    /// Ends a life: the time stands until the next one.
     pub(super) fn end_life(&self) {
         self.tick();
         let mut inner = self.lock();
@@ -94,7 +94,7 @@ impl World {
         self.lock().dice.below(bound)
     }
 
-    /// Says yes in so many of a hundred cases.
+    /// Returns `true` in the given percentage of cases.
     pub(super) fn percent(&self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -103,7 +103,7 @@ impl World {
         Duration::from_micros(self.below(bound) as u64)
     }
 
-    /// Tells what happens, to whoever plays the history again.
+    /// Records a step, for a run with `SYNCGATE_TEST_SEED`.
     pub(super) fn tell(&self, what: impl FnOnce() -> String) {
         let mut inner = self.lock();
         let at = inner.began.map(|(began, _)| began.elapsed());

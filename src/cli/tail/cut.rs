@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::{cli::client, dispatch::queue::backoff::Backoff};
+use crate::{cli::client, dispatch::backoff::Backoff};
 
 use super::{record::ReadError, session};
 

@@ -1,8 +1,8 @@
 //! The case of header names in a request over HTTP/1.1. Pure.
 //!
-//! Names have no case (RFC 9110 §5.1), but there are targets that know `SOAPAction` and not `soapaction`. hyper keeps
-//! names in lower case and writes them in title case, as in `Content-Type`. Where a message has another case, the bytes that
-//! are written are patched: a name in another case is as long.
+//! Header names have no case (RFC 9110 §5.1), but some targets accept `SOAPAction` and not `soapaction`. hyper keeps
+//! names in lower case and writes them in title case, as in `Content-Type`. Where a message has another case, the
+//! written bytes are patched in place, because the length is the same.
 
 use std::cmp::Ordering;
 
@@ -10,16 +10,17 @@ use bytes::Bytes;
 
 const END: &[u8] = b"\r\n\r\n";
 
-/// Returns how long the head is that `bytes` begin with.
+/// Returns the length of the head at the start of `bytes`.
 pub(in crate::dispatch) fn head_len(bytes: &[u8]) -> Option<usize> {
     let end = memchr::memmem::find(bytes, END)?;
     Some(end + END.len())
 }
 
-/// Writes names into a head as they stand in `names`, which loses its order. The second header of a name gets the second
-/// one's case.
+/// Writes the case of `names` into a head, and sorts `names`. The second header of a name gets the case of the second
+/// such name.
 pub(in crate::dispatch) fn restore(head: &mut [u8], names: &mut [Bytes]) {
-    // In order, so that each line is one look-up: a message chooses how many headers it has. Equal names keep their order.
+    // Sorted, so that each line costs one binary search, because a message chooses its number of headers. Equal names
+    // keep their order.
     names.sort_by(|a, b| compare(a, b));
     let mut at = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
     let mut before: Option<(usize, usize)> = None;

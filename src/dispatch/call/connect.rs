@@ -1,4 +1,4 @@
-//! Connections to targets: DNS, the address rule, TCP, TLS, and which HTTP is spoken.
+//! Opens connections to targets: DNS, the address rule, TCP, TLS, and the choice of the HTTP version.
 
 use std::{
     io,
@@ -39,15 +39,15 @@ use crate::{
 /// Opens connections.
 pub(crate) struct Connector {
     lookups: Lookups,
-    /// A worker takes one of these before it connects.
+    /// A worker takes a descriptor before it connects.
     pub(in crate::dispatch) sockets: Sockets,
-    /// For the part of HTTP/2 that hyper wants to run as a task.
+    /// Runs the part of HTTP/2 that hyper needs a task for.
     pub(crate) tasks: Tasks,
     #[cfg(test)]
     pub(crate) network: Option<Network>,
 }
 
-/// A network that a test makes up: the other end of a connection, or nothing where nobody listens.
+/// A network made up by a test: the other end of a connection, or `None` where no listener is.
 #[cfg(test)]
 pub(crate) type Network =
     std::sync::Arc<dyn Fn(SocketAddr) -> Option<tokio::io::DuplexStream> + Send + Sync>;
@@ -63,7 +63,7 @@ impl Connector {
         }
     }
 
-    /// Finds addresses as a test says.
+    /// Uses a test's resolver.
     #[cfg(test)]
     pub(crate) fn finding(
         find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
@@ -76,11 +76,11 @@ impl Connector {
         }
     }
 
-    /// Returns a connection that a record of `source` wants, and how long it waited for a look-up of the name to begin.
-    /// From there on the connection stands after `within`.
+    /// Returns a connection for a record of `source`, and how long it waited until the look-up of the name began. The
+    /// connection has `within` from there on.
     ///
     /// # Errors
-    /// A failure with `not_begun` if this process has no descriptor for it: that says nothing of the target.
+    /// A failure with `not_begun` if this process has no free descriptor, which says nothing about the target.
     pub(crate) async fn connect(
         &self,
         outward: &Outward,
@@ -89,7 +89,7 @@ impl Connector {
         within: Duration,
     ) -> Result<(Connection, Duration), Failure> {
         match self.connect_once(outward, origin, source, within).await {
-            // A look-up of a name needs descriptors too, and does not say that it had none.
+            // A look-up needs descriptors too, and does not report that it had none.
             Err(failure) if failure.not_begun || !descriptors::is_one_left() => Err(Failure {
                 not_begun: true,
                 ..failure
@@ -165,15 +165,15 @@ impl Connector {
     }
 }
 
-/// Tries the allowed addresses in the resolver's order; each gets an even share of the time that is left, so that
-/// one that swallows packets does not use up the time of the others.
+/// Tries the allowed addresses in the resolver's order. Each gets an even share of the time left, so that an address
+/// that drops packets does not use up the time of the others.
 async fn tcp(
     rule: &AddressRule,
     origin: &Origin,
     found: &[IpAddr],
     by: Instant,
 ) -> Result<TcpStream, Failure> {
-    // A blocked address has no share, else a timeout would be told before the time is over.
+    // A blocked address has no share, because otherwise a timeout would be reported too early.
     let may_call = |ip: &&IpAddr| rule.forbids(SocketAddr::new(**ip, origin.port())).is_none();
     let mut left = found.iter().filter(may_call).count();
     let mut failure = None;
@@ -363,7 +363,7 @@ mod tests {
         ] {
             assert_eq!(connect(&RULE, &url, found).await, Ok(address), "{found:?}");
         }
-        // Nobody listens at the only address that is allowed: that is what is told.
+        // The only allowed address has no listener, so the reason names that.
         drop(listener);
         for found in [["127.0.0.1", "10.1.2.3"], ["10.1.2.3", "127.0.0.1"]] {
             let failure = connect(&RULE, &url, &found).await.unwrap_err();

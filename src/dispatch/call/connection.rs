@@ -1,8 +1,8 @@
 //! One connection and the exchanges on it.
 //!
-//! A connection has one owner, a worker, and is driven in the worker's own task: an exchange costs no wake-up of another
-//! task. While it waits for work the worker keeps polling it, so a connection that the target closes is noticed then and
-//! not by the next record.
+//! A connection has one owner, a worker, which drives it in its own task. So an exchange wakes no other task. A worker
+//! without a job keeps polling its connection. So it notices when the target closes the connection, before the next
+//! record is sent on it.
 
 use std::{
     convert::Infallible,
@@ -38,14 +38,14 @@ use crate::runtime::tasks::{self, Tasks};
 type Io = TokioIo<Wire>;
 type Body = Full<Bytes>;
 
-/// What is read of a response's body; a longer one costs its connection.
+/// Bytes read of a response body; a longer body closes its connection.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long the rest of an answer is read whose end is the end of its connection. The head has decided, and many such
-/// answers never end.
+/// How long a body is read that ends with its connection. The head has decided the outcome, and many such bodies never
+/// end.
 const DRAIN: Duration = Duration::from_secs(1);
-/// What the head of a response may have.
+/// Largest head of a response.
 pub(in crate::dispatch) const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Headers that a response may have over HTTP/1.1: hyper's own bound, since for any other it allocates 16 KiB for each
+/// Headers of a response over HTTP/1.1. It is hyper's own bound, because with any other hyper allocates 16 KiB for each
 /// response.
 pub(in crate::dispatch) const HEAD_LEN_MAX: usize = 100;
 
@@ -53,14 +53,14 @@ pub(in crate::dispatch) const HEAD_LEN_MAX: usize = 100;
 pub(crate) struct Connection {
     link: Link,
     notes: Arc<Notes>,
-    /// What the driver said at its end.
+    /// The error with which the driver ended.
     end: Option<hyper::Error>,
-    /// It has carried an exchange; the target may have closed it since.
+    /// It has carried an exchange, so the target may have closed it since.
     used: bool,
 }
 
-/// A `driver` that has ended is dropped at once: that is what makes hyper give back a request it has not sent. The answer
-/// to one that was sent still comes over HTTP/2, where another task reads the connection.
+/// A `driver` that has ended is dropped at once, because only then does hyper give back a request it has not sent. Over
+/// HTTP/2 another task reads the connection, so the answer to a sent request still comes.
 enum Link {
     Http1 {
         sender: http1::SendRequest<Body>,
@@ -72,22 +72,22 @@ enum Link {
     },
 }
 
-/// What an exchange came to.
+/// The result of an exchange.
 pub(crate) enum Exchange {
     /// The target answered.
     Answered(Answer),
-    /// The connection ended before an answer began. A reused one may have been closed while the request was on its way,
-    /// which says nothing about target and request; the failure is for a fresh one.
+    /// The connection ended before an answer began. A reused connection may have been closed while the request was on
+    /// its way, which says nothing about the target. The failure counts for a fresh connection only.
     Ended(Failure),
     /// The target did not answer.
     Failed(Failure),
 }
 
-/// A response, as far as it matters.
+/// The parts of a response that dispatch uses.
 pub(crate) struct Answer {
     /// The HTTP status.
     pub(crate) status: u16,
-    /// How the body began; empty if nobody wanted it.
+    /// The beginning of the body; empty if `wanted` refused it.
     pub(crate) body: Bytes,
     /// The header `Retry-After`.
     pub(crate) retry_after: Option<http::HeaderValue>,
@@ -98,20 +98,19 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Returns whether a target has answered like this because it closes a connection on which nothing came for too long.
-    /// On a reused connection the answer says nothing about the request, which may be made again on another one
-    /// (RFC 9110 §15.5.9).
+    /// Returns whether the target closes an idle connection with this answer, a 408. On a reused connection that says
+    /// nothing about the request, which may be sent again on another one (RFC 9110 §15.5.9).
     pub(crate) fn is_farewell(&self) -> bool {
         self.status == 408 && !self.reusable
     }
 }
 
-/// What is looked at of a response.
+/// The parts of a response head that dispatch uses.
 struct ResponseHead {
     status: u16,
     retry_after: Option<http::HeaderValue>,
     date: Option<http::HeaderValue>,
-    /// Over HTTP/1.1 the end of such a body is the end of its connection.
+    /// Without a length, a body over HTTP/1.1 ends with its connection.
     has_length: bool,
     body: Incoming,
 }
@@ -132,7 +131,7 @@ impl ResponseHead {
     }
 }
 
-/// Chunks tell the end of a body only as the last coding (RFC 9112 §6.3).
+/// Chunks mark the end of a body only if `chunked` is the last coding (RFC 9112 §6.3).
 fn is_chunked(headers: &HeaderMap) -> bool {
     let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
     let codings = last.and_then(|last| last.to_str().ok());
@@ -140,32 +139,32 @@ fn is_chunked(headers: &HeaderMap) -> bool {
     coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
 }
 
-/// What comes of a body next.
+/// The next part of a body.
 enum Part {
     Data(Bytes),
     Trailers,
     End,
-    /// The body is cut off, or the time is over.
+    /// The body was cut off, or the time is over.
     Broken,
 }
 
-/// When an exchange must have come how far.
+/// The deadlines of an exchange.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadlines {
-    /// The head of the response is there.
+    /// Of the response head.
     pub(crate) response_by: Instant,
-    /// The end of all.
+    /// Of the whole exchange.
     pub(crate) by: Instant,
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1. Takes the malformed header lines that browsers and curl take: to refuse one would make a failure of
-    /// an answer that every retry gets again.
+    /// Opens HTTP/1.1 on a wire. It accepts the malformed header lines that browsers and curl accept. Refusing one
+    /// would fail the record although the target has it, and every retry would fail again.
     pub(in crate::dispatch) async fn http1(wire: Wire) -> hyper::Result<Self> {
         let notes = wire.notes();
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
-            // As most messages name their headers, so that few heads are patched: see `case`.
+            // Most messages name headers in title case, so few heads are patched: see `case`.
             .title_case_headers(true)
             .allow_spaces_after_header_name_in_responses(true)
             .allow_obsolete_multiline_headers_in_responses(true)
@@ -176,7 +175,7 @@ impl Connection {
         Ok(Self::new(Link::Http1 { sender, driver }, notes))
     }
 
-    /// Speaks HTTP/2.
+    /// Opens HTTP/2 on a wire.
     pub(in crate::dispatch) async fn http2(wire: Wire, tasks: Tasks) -> hyper::Result<Self> {
         let notes = wire.notes();
         let (sender, driver) = http2::Builder::new(Spawner(tasks))
@@ -201,12 +200,12 @@ impl Connection {
         matches!(self.link, Link::Http2 { .. })
     }
 
-    /// Returns whether an exchange has been made on it.
+    /// Returns whether it has carried an exchange.
     pub(crate) fn is_used(&self) -> bool {
         self.used
     }
 
-    /// Lets the connection do what is to do; returns whether it is still open. Wakes the task when there is more.
+    /// Drives the connection; returns whether it is still open. Wakes the task when there is more to do.
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> bool {
         let end = &mut self.end;
         match &mut self.link {
@@ -215,9 +214,8 @@ impl Connection {
         }
     }
 
-    /// Sends a request and reads the response. `names` are header names of the request that go out as they stand there;
-    /// HTTP/2 has names in lower case only (RFC 9113 §8.2.1). `wanted` says of a status whether the body's beginning is to
-    /// be kept.
+    /// Sends a request and reads the response. `names` are header names with the case to send; HTTP/2 has lower case
+    /// only (RFC 9113 §8.2.1). `wanted` returns for a status whether to keep the beginning of the body.
     pub(crate) async fn exchange(
         &mut self,
         request: Request<Body>,
@@ -244,7 +242,7 @@ impl Connection {
         };
         let mut head = pin!(head);
         let response = poll_fn(|cx| {
-            // Whether the driver has ended is no matter here: `head` hears of it, or still gets its answer.
+            // The result is ignored: if the driver has ended, `head` fails or still gets its answer.
             self.poll_open(cx);
             match self.poll_fed(cx, |cx| head.as_mut().poll(cx)) {
                 Poll::Ready(response) => Poll::Ready(Some(response.map(ResponseHead::of))),
@@ -281,9 +279,10 @@ impl Connection {
         }
     }
 
-    /// Returns whether a request can be sent, if that is known, as it mostly is.
+    /// Returns whether a request can be sent, if that is known at once. It mostly is.
     ///
-    /// Asked without a waker, the driver does not wake this task when it is handed the request: it is polled then anyway.
+    /// Polled without a waker, the driver does not wake this task when it gets the request. The task polls it then
+    /// anyway.
     fn ready_at_once(&mut self) -> Option<bool> {
         match self.poll_ready(&mut Context::from_waker(Waker::noop()), None) {
             Poll::Ready(ready) => Some(ready),
@@ -312,7 +311,8 @@ impl Connection {
         }
     }
 
-    /// Polls what the driver feeds. Over HTTP/1 that happens in this task just before, so no wake-up is asked for.
+    /// Polls a future that the driver feeds. Over HTTP/1 this task drove the driver just before, so it needs no
+    /// wake-up.
     fn poll_fed<T>(
         &self,
         cx: &mut Context<'_>,
@@ -380,7 +380,7 @@ impl Connection {
         timer: &mut Timer,
         by: Instant,
     ) -> Poll<Part> {
-        // What came with the head is there already.
+        // Bytes that came with the head are buffered already.
         let mut frame = self.poll_fed(cx, |cx| Pin::new(&mut *body).poll_frame(cx));
         if frame.is_pending() {
             self.poll_open(cx);
@@ -396,14 +396,14 @@ impl Connection {
         }
     }
 
-    /// Returns whether the next request can be sent at once. It cannot if the target answered before it had read the whole
-    /// request, and reads no more of it.
+    /// Returns whether the next request can be sent at once. It cannot if the target answered before it had read the
+    /// whole request and reads no more of it.
     fn is_idle(&mut self) -> bool {
         let is_ready = match &self.link {
             Link::Http1 { sender, driver } => driver.is_some() && sender.is_ready(),
             Link::Http2 { sender, driver } => driver.is_some() && sender.is_ready(),
         };
-        // The driver may not have seen yet that the answer is over.
+        // The driver may not have seen the end of the answer yet.
         (is_ready || self.ready_at_once() == Some(true)) && !self.notes.is_closed()
     }
 }

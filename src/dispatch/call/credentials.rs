@@ -1,4 +1,4 @@
-//! What dispatch needs of whoever keeps the secrets.
+//! The interface through which dispatch opens secrets. `secrets` implements it.
 
 use std::{fmt, sync::Arc};
 
@@ -22,11 +22,11 @@ pub trait Credentials: fmt::Debug + Send + Sync + 'static {
         target: &Origin,
     ) -> Result<Credential, CredentialError>;
 
-    /// Returns which versions of a secret are its newest ones; `None` if there is no such secret.
+    /// Returns the newest versions of a secret; `None` if it does not exist.
     async fn newest(&self, source: &str, name: &str, target: &Origin) -> Option<NewestVersions>;
 
-    /// Returns the names of the state values that a record needs which names this secret: its copy in an error stream
-    /// needs them too.
+    /// Returns the keys of the state values of this secret. A record that names the secret refers to them, also from an
+    /// error stream.
     fn state_keys(&self, source: &str, name: &str, version: Option<u32>) -> Vec<Arc<str>>;
 }
 
@@ -35,11 +35,11 @@ pub trait Credentials: fmt::Debug + Send + Sync + 'static {
 pub struct NewestVersions {
     /// The newest of all.
     pub of_all: u32,
-    /// The newest that may go to the target that was asked about; `None` if no version may.
+    /// The newest that may go to the given target; `None` if no version may.
     pub for_target: Option<u32>,
 }
 
-/// An opened secret: overwritten in memory when it goes, never shown.
+/// An opened secret: overwritten in memory when dropped, never shown.
 pub struct Credential(Zeroizing<String>);
 
 impl Credential {
@@ -60,16 +60,16 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Why a secret is not given out.
+/// Why a secret was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// There is none of that name and version.
+    /// No secret has this name and version.
     #[error("the secret is not known")]
     Unknown,
     /// It is bound to other targets.
     #[error("the secret is not for this target")]
     NotForTarget,
-    /// It is stored, but does not open.
+    /// It is stored but cannot be decrypted.
     #[error("the secret cannot be opened")]
     Unreadable,
 }

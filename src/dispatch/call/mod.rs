@@ -1,4 +1,4 @@
-//! One call of a target: address check, connection, request, and what must not be shown of the answer.
+//! One call of a target: look-up, address check, connection, request, and redaction of the answer.
 
 pub(super) mod case;
 pub(crate) mod connect;

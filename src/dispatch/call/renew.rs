@@ -1,28 +1,26 @@
-//! The version of a secret that a retry sends. A record keeps the token that it came with, and that token may have expired.
+//! Chooses the version of a secret that a retry sends, because the token that a record came with may have expired.
 //!
-//! A record whose last cause was 401, 403 or `secret`, or whose own version is gone, is retried with the newest version of
-//! its secret that is bound to its target. The record in hand then names that version, so the call, the copy that a failure
-//! leaves and what that copy refers to all agree. If a newer version is bound to other targets only, the failure's reason
-//! says so: a token never goes to a target for which nobody has presented it.
+//! A record whose last cause was 401, 403 or `secret`, or whose own version is gone, is retried with the newest version
+//! of its secret that is bound to its target. The job's record then names that version, so the call and the copy after
+//! a failure agree. A token never goes to a target that it was not presented for. If a newer version is bound to other
+//! targets only, the failure's reason says so.
 
-use super::{
-    credentials::{CredentialError, Credentials},
-    request::{self, SecretRef},
-};
+use super::credentials::{CredentialError, Credentials};
 use crate::dispatch::{
+    job::Job,
     outcome::{Cause, Outcome, error_record::cause},
-    queue::job::Job,
+    secret::{self, SecretRef},
 };
 use crate::model::record::header;
 
-/// A version that is newer than the one that was sent, and is not bound to the record's target.
+/// A version that is newer than the sent one but not bound to the record's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dispatch) struct Unbound(u32);
 
-/// Makes a retried record name the newest version of its secret, if that may help.
+/// Makes a retried record name the newest version of its secret if that may help.
 ///
-/// The version is replaced only by one that opens for this target. A record that names a secret without a version needs no
-/// help: each of its calls takes the newest version.
+/// Only a version that opens for this target replaces the old one. A record without a version is left alone, because
+/// each call takes the newest.
 pub(in crate::dispatch) async fn renew(
     credentials: &dyn Credentials,
     job: &mut Job,
@@ -30,7 +28,7 @@ pub(in crate::dispatch) async fn renew(
     if job.is_first() {
         return None;
     }
-    let secret = request::secret(&job.record)?;
+    let secret = secret::secret(&job.record)?;
     let SecretRef {
         source,
         name,
@@ -42,7 +40,7 @@ pub(in crate::dispatch) async fn renew(
     let target = job.origin.as_ref()?.origin();
     if !cause(&job.record).is_some_and(is_about_secret) {
         let opened = credentials.reveal(&source, &name, Some(own), target).await;
-        // Somebody has given it up, as with `doctor --forget-secrets`.
+        // The version was removed, for example by `doctor --forget-secrets`.
         let is_gone = matches!(opened, Err(CredentialError::Unknown));
         if !is_gone {
             return None;
@@ -64,7 +62,7 @@ pub(in crate::dispatch) async fn renew(
 }
 
 impl Unbound {
-    /// Adds to the reason of a failure that is about the secret why the newest version was not sent.
+    /// Adds to the reason of a failure about the secret why the newest version was not sent.
     pub(in crate::dispatch) fn tell(self, mut outcome: Outcome) -> Outcome {
         if let Outcome::Failed(failure) = &mut outcome
             && is_about_secret(failure.cause)
@@ -79,7 +77,7 @@ impl Unbound {
     }
 }
 
-/// Returns whether another token may change what a call comes to.
+/// Returns whether another token may change the outcome of a call.
 fn is_about_secret(cause: Cause) -> bool {
     matches!(cause, Cause::Status(401 | 403) | Cause::Secret)
 }

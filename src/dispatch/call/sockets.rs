@@ -1,9 +1,9 @@
-//! Descriptors for connections to targets: a bound on all of them together, and a fair part of it for each target.
+//! File descriptors for connections to targets: a bound on all together, and a fair part for each target.
 //!
-//! Targets that do not answer keep their connections for as long as a call may take. So the more a target has, the more must
-//! be left for others: it gets a second one only while it has less than an eighth of those that are free. One target
-//! alone gets a ninth of all. Of 32, sixteen targets that hang take 25 at most, and a target that has none gets the next one.
-//! The attempt for a record that waits has not begun.
+//! Hanging targets keep their connections for as long as a call may take. So the more descriptors a target has, the
+//! more must be free for others: it gets another one only while it has less than an eighth of the free ones. One target
+//! alone gets a ninth of all. Of 32, sixteen hanging targets take 25 at most, and a target without one gets the next
+//! one. The attempt of a record begins after this wait.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,7 +24,7 @@ pub(in crate::dispatch) struct Sockets(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     max: usize,
-    /// As in `state`, to be read without its lock.
+    /// Copy of the count in `state`, read without the lock.
     taken: AtomicUsize,
     state: Mutex<State>,
 }
@@ -32,7 +32,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     taken: usize,
-    /// Targets that have one, or wait for one.
+    /// Targets that have a descriptor or wait for one.
     targets: HashMap<Origin, Holder>,
     waiting: usize,
 }
@@ -76,14 +76,14 @@ impl Sockets {
                 state.waiting += 1;
                 told
             };
-            // A sender is dropped without a word by nobody; asking again would be right.
+            // No sender is dropped unused today; asking again is right if one ever is.
             if let Ok(socket) = told.await {
                 return socket;
             }
         }
     }
 
-    /// Returns whether three quarters are taken: connections without a call are better closed then.
+    /// Returns whether three quarters are taken; idle connections should be closed then.
     pub(in crate::dispatch) fn are_scarce(&self) -> bool {
         self.0.taken.load(Ordering::Relaxed) >= self.0.max - self.0.max / 4
     }
@@ -127,7 +127,7 @@ impl Sockets {
                 continue;
             }
             let socket = self.give(&mut state, &next);
-            // Dropped behind the lock, which its drop takes: the worker has gone just now.
+            // Dropped after the lock is released, because its drop takes the lock. The waiting worker has gone.
             unwanted.extend(told.send(socket).err());
         }
         drop(state);
@@ -139,7 +139,7 @@ impl Sockets {
 }
 
 impl State {
-    /// Returns the target that waits and has the fewest.
+    /// Returns the waiting target with the fewest descriptors.
     fn neediest(&self) -> Option<Origin> {
         if self.waiting == 0 {
             return None;
@@ -194,7 +194,7 @@ mod tests {
         assert!(sockets.are_scarce());
         let got = within("one for a new target", sockets.take(&target(99))).await;
         assert!(got.origin == target(99));
-        // What a target no longer waits for is kept for nobody.
+        // A descriptor is not reserved for a target that no longer waits.
         assert!(sockets.take(&target(0)).now_or_never().is_none());
         drop((hanging, got));
         assert_eq!(sockets.state().taken, 0);

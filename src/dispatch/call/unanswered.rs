@@ -1,26 +1,30 @@
-//! An exchange without an answer: did its connection end before one began, and what does the failure say?
+//! An exchange without an answer: whether its connection ended first, and the failure to report.
 
 use std::error::Error;
 
 use super::{
     connection::{HEAD_BYTES_MAX, HEAD_LEN_MAX},
-    wire::{Notes, Speaks},
+    wire::Notes,
 };
-use crate::dispatch::outcome::{Cause, Failure, refused};
+use crate::dispatch::outcome::{
+    Cause, Failure,
+    refused::{self, Speaks},
+};
 
-/// What is known of it.
+/// The facts about such an exchange.
 #[derive(Clone, Copy)]
 pub(in crate::dispatch) struct Unanswered<'a> {
-    /// What hyper says, if it says anything.
+    /// The error of hyper, if there is one.
     pub(in crate::dispatch) error: Option<&'a hyper::Error>,
-    /// Not a byte of the request was written.
+    /// No byte of the request was written.
     pub(in crate::dispatch) unsent: bool,
     pub(in crate::dispatch) is_http2: bool,
     pub(in crate::dispatch) notes: &'a Notes,
 }
 
 impl Unanswered<'_> {
-    /// Returns whether the connection ended before an answer began, so that the request may be made again on another one.
+    /// Returns whether the connection ended before an answer began, so that the request may be sent again on another
+    /// one.
     ///
     /// Over HTTP/1.1 an answer begins with its first byte. Over HTTP/2 hyper shows no interim answers, so there it begins
     /// with its head, and a stream that the target refused has ended too (RFC 9113 §8.7).
@@ -33,17 +37,17 @@ impl Unanswered<'_> {
                 Some(error) => {
                     let refused =
                         error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-                    // h2 ends a stream by `GOAWAY` only if that says that the target has not looked at it.
+                    // h2 ends a stream by `GOAWAY` only if the target says that it has not processed the stream.
                     refused || error.is_go_away() && error.is_remote() || error.is_io()
                 }
                 None => self.is_http2 || !self.notes.has_answer_begun(),
             }
     }
 
-    /// Returns what to tell of it.
+    /// Returns the failure to report.
     pub(in crate::dispatch) fn failure(self) -> Failure {
         if let Some(error) = self.notes.tls_error() {
-            // With TLS 1.3 the target looks at a client's certificate after the handshake is over for the client.
+            // With TLS 1.3 the target checks a client's certificate after the client's handshake is over.
             return Failure::new(Cause::Tls, refused::tls_reason(&error)).unconnected();
         }
         if let Some(other) = self.other_protocol() {
@@ -63,7 +67,7 @@ impl Unanswered<'_> {
             );
         }
         if let Some(reason) = self.http2_error().and_then(h2::Error::reason) {
-            // The text of the error may hold what the target said, which may be anything.
+            // The source's text may quote the target, so only the reason is shown.
             return format!("{error}: {reason}");
         }
         let text = match self.unsent {

@@ -1,13 +1,13 @@
-//! The bytes of a connection, and what hyper does not tell of them.
+//! The bytes of a connection, with facts about them that hyper does not report.
 //!
 //! hyper reads and writes through a [`Wire`]. The exchange above hyper asks the wire's [`Notes`]:
-//! - whether bytes of the answer have come. A connection that ended before its answer began is called again; one that
-//!   ended later is a failure.
-//! - what the target said first, because its protocol may not be HTTP/1.1.
+//! - whether bytes of the answer have come. If the connection ended before, the call is made again; if it ended later,
+//!   the call has failed.
+//! - which protocol the first bytes of the target show, because it may not be HTTP/1.1.
 //! - why TLS ended, because hyper's HTTP/2 drops that error.
 //!
-//! A write to a connection that the target has closed counts as written. hyper ends at the error of a write and would not
-//! read the answer that the target sent before it closed; the reads behind the write tell the end of the connection anyway.
+//! A write to a connection that the target has closed counts as written. At a write error hyper would not read the
+//! answer that the target sent before it closed. The next reads report the end of the connection anyway.
 //!
 //! The wire also gives the names of headers their case back (`case`), because hyper writes them in title case.
 
@@ -29,15 +29,16 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::case;
+use crate::dispatch::outcome::refused::Speaks;
 
-/// What is kept of the space for a patched head from one request to the next.
+/// Memory for patched heads kept from one request to the next.
 const HEAD_KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// A connection's bytes, with notes on them.
 pub(in crate::dispatch) struct Wire {
     socket: Socket,
     notes: Arc<Notes>,
-    /// The target has said something.
+    /// The target has sent bytes.
     has_heard: bool,
 }
 
@@ -57,7 +58,7 @@ pub(in crate::dispatch) struct Notes {
     is_closed: AtomicBool,
     /// Names in the head that is written next get their case back.
     restores_case: AtomicBool,
-    /// One lock for what few requests need.
+    /// Facts that few requests need, under one lock.
     rare: Mutex<Rare>,
 }
 
@@ -69,27 +70,6 @@ struct Rare {
     /// The head with its names restored, until it is written.
     head: Vec<u8>,
     written: usize,
-}
-
-/// A protocol that is not HTTP/1.1, told by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::dispatch) enum Speaks {
-    Http2,
-    Tls,
-}
-
-impl Speaks {
-    /// An HTTP/2 server begins with its settings, or says goodbye at once (RFC 9113 §3.4, §6.8); a TLS server answers
-    /// what is no TLS with an alert (RFC 8446 §5.1).
-    fn of(first: &[u8]) -> Option<Self> {
-        const SETTINGS: u8 = 4;
-        const GOAWAY: u8 = 7;
-        match *first {
-            [0, _, _, SETTINGS | GOAWAY, 0, 0, 0, 0, 0, ..] => Some(Self::Http2),
-            [0x15, 3, 0..=4, ..] => Some(Self::Tls),
-            _ => None,
-        }
-    }
 }
 
 impl Wire {
@@ -107,7 +87,7 @@ impl Wire {
 }
 
 impl Notes {
-    /// A request is about to be written, with header names as in `names` where they are not in title case.
+    /// Begins a request; `names` are its header names that are not in title case.
     pub(in crate::dispatch) fn begin_request(&self, names: Vec<Bytes>) {
         self.has_answer_begun.store(false, Ordering::Relaxed);
         if !names.is_empty() {
@@ -116,8 +96,8 @@ impl Notes {
         }
     }
 
-    /// Returns whether the target has sent anything since the request, interim answers included: a target that says `100`
-    /// or `103` has the request.
+    /// Returns whether the target has sent bytes since the request began. Interim answers count, because a target that
+    /// sends `100` or `103` has the request.
     pub(in crate::dispatch) fn has_answer_begun(&self) -> bool {
         self.has_answer_begun.load(Ordering::Relaxed)
     }
@@ -131,7 +111,7 @@ impl Notes {
         self.rare().speaks
     }
 
-    /// Returns what TLS ended with, an alert of the target mostly.
+    /// Returns the error that ended TLS, mostly an alert of the target.
     pub(in crate::dispatch) fn tls_error(&self) -> Option<rustls::Error> {
         self.rare().tls.clone()
     }
@@ -147,8 +127,8 @@ impl Notes {
         self.rare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a head with the case of its names restored, and what stands behind it. Returns how many of the bytes of
-    /// `slices` are written: the restored head is as long as the one in there.
+    /// Writes a head with the case of its names restored, and the bytes after it. Returns how many bytes of `slices`
+    /// are written; the restored head is as long as the original one.
     fn poll_write_restored(
         &self,
         socket: &mut Socket,
@@ -158,7 +138,7 @@ impl Notes {
         let rare = &mut *self.rare();
         let first: &[u8] = slices.first().map_or(&[], |slice| slice);
         if rare.written == 0 {
-            // hyper hands over a head in one piece. Should it ever not, the names stay in title case, which is legal.
+            // hyper writes a head in one piece. If it ever does not, the names stay in title case, which is legal.
             let head_len = case::head_len(first).unwrap_or(0);
             rare.head.clear();
             rare.head.extend_from_slice(&first[..head_len]);
@@ -180,7 +160,7 @@ impl Notes {
         Poll::Ready(Ok(len))
     }
 
-    /// Takes the end of a connection off a write.
+    /// Makes a write to a closed connection a success, and notes the end.
     fn or_closed<T>(&self, written: Poll<io::Result<T>>, as_if: T) -> Poll<io::Result<T>> {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
         match written {
@@ -347,7 +327,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_target_said_before_it_closed_is_read_though_writes_fail() {
+    async fn an_answer_sent_before_a_close_is_read_though_writes_fail() {
         let (ours, mut theirs) = duplex(64);
         theirs.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
         drop(theirs);

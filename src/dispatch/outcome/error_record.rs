@@ -1,19 +1,19 @@
-//! The record that a failure leaves in an error stream: key and value unchanged, the whole cause in headers. Pure.
+//! The record that a failure appends to an error stream: key and value unchanged, the cause in headers. Pure.
 //!
-//! It always fits: the cause adds less than 4 KiB, and the log takes 64 KiB more than the door. If the log finds it too
-//! large all the same, it is made without the target's answer.
+//! It fits, because the cause adds less than 4 KiB and the log takes 64 KiB more than ingest does. If the log still
+//! refuses it as too large, it is made without the target's answer.
 
 use super::{Cause, Failure, KEPT_BYTES_MAX};
-use crate::dispatch::queue::job::{Errand, Job};
+use crate::dispatch::job::{Errand, Job};
 use crate::{
     model::record::{Headers, HeadersBuilder, Record, header},
     runtime::clock::Timestamp,
 };
 
-/// A cause in a sentence.
+/// Bytes of a reason.
 const REASON_BYTES_MAX: usize = 512;
 
-/// What this module writes; all else of the original goes along as it is.
+/// Headers that this module writes; all others are copied from the original.
 const OURS: [&str; 12] = [
     header::MESSAGE_ID,
     header::CAUSE_CLASS,
@@ -29,19 +29,19 @@ const OURS: [&str; 12] = [
     header::ORIGIN_OFFSET,
 ];
 
-/// What is said about a cause.
+/// How much of a cause the headers hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dispatch) enum Size {
     /// All of it.
     Whole,
-    /// Nothing of the target's answer.
+    /// All but the target's answer.
     Least,
 }
 
 /// Returns the record for the error stream.
 ///
-/// `attempts` counts over all dispatches of the message, `first-attempt-at` is that of the first one, `origin-*` name
-/// the first record, also after several moves.
+/// `attempts` counts over all dispatches of the message, `first-attempt-at` is that of the first one, and `origin-*`
+/// name the first record, also after several moves.
 pub(in crate::dispatch) fn error_record(
     job: &Job,
     failure: &Failure,

@@ -1,7 +1,7 @@
-//! What an attempt came to: a status or a cause, in the words of `routes.md` "Causes". Pure.
+//! The outcome of an attempt: a status or a cause, in the words of `routes.md` "Causes". Pure.
 //!
-//! The head of a response decides: its status counts even if the body behind it is cut off, hangs or never ends, since
-//! nothing in the body can change what the target has done.
+//! The head of a response decides. Its status counts even if the body is cut off or never ends, because the body cannot
+//! change what the target has done.
 
 pub(crate) mod error_record;
 pub(super) mod refused;
@@ -17,12 +17,12 @@ use crate::runtime::clock::Timestamp;
 /// What became of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The target took the record, with this status.
+    /// The target accepted the record with this status.
     Delivered {
         /// The HTTP status.
         status: u16,
     },
-    /// It did not.
+    /// The attempt failed.
     Failed(Failure),
 }
 
@@ -43,20 +43,21 @@ pub(crate) struct Failure {
     pub(crate) cause: Cause,
     /// The cause in a sentence.
     pub(crate) reason: Cow<'static, str>,
-    /// How the response's body began, [`KEPT_BYTES_MAX`] at most; empty without a response.
+    /// The beginning of the response's body, at most [`KEPT_BYTES_MAX`]; empty without a response.
     pub(crate) body: Bytes,
     /// What the target asked for by `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
-    /// There was no connection over which it could have been called.
+    /// No connection could be opened.
     pub(crate) unconnected: bool,
     /// A fresh connection ended before an answer began, so the target counts as unavailable. A reused connection that
     /// ends so is no failure: the call is made again.
     pub(crate) ended_unanswered: bool,
-    /// No call began, because something of ours was not free. The record waits and is called later; nothing is counted.
+    /// No call began for want of a descriptor or a look-up. The record waits and is called later; no attempt is
+    /// counted.
     pub(crate) not_begun: bool,
 }
 
-/// What is kept of a response's body.
+/// Bytes kept of a response's body.
 pub(crate) const KEPT_BYTES_MAX: usize = 2 * 1024;
 
 impl Failure {
@@ -73,7 +74,7 @@ impl Failure {
         }
     }
 
-    /// The same, because no connection stands.
+    /// Marks a failure to open a connection.
     pub(crate) fn unconnected(self) -> Self {
         Self {
             unconnected: true,
@@ -81,7 +82,7 @@ impl Failure {
         }
     }
 
-    /// A response that says no.
+    /// A response with a status that is no delivery.
     pub(crate) fn answered(status: u16, body: Bytes, retry_after: Option<Duration>) -> Self {
         let named = http::StatusCode::from_u16(status)
             .ok()
@@ -100,21 +101,21 @@ impl Failure {
     }
 }
 
-/// What an attempt says about its target, whatever it means for the record (design §5).
+/// What an attempt says about its target, apart from the outcome of the record (design §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It takes calls and answers them, be the answer a failure of the record.
+    /// It answers calls, even if the answer fails the record.
     Answers,
-    /// It takes no calls now.
+    /// It takes no calls for now.
     Unavailable {
-        /// It says itself that it has too much to do: fewer calls at the same time may help.
+        /// It says that it is overloaded, so fewer calls in flight may help.
         overloaded: bool,
         /// What it asked for by `Retry-After`.
         asked: Option<Duration>,
     },
-    /// It was called and gave no answer, such as in time, on a connection that stands: that can be this call's own fault.
+    /// It gave no answer in time on an open connection, which may be the fault of this record.
     Silent,
-    /// Nothing: it was not called.
+    /// It was not called.
     Unknown,
 }
 
@@ -135,7 +136,7 @@ impl Outcome {
             Cause::Status(_) => Verdict::Answers,
             // Our own address rules blocked this; it says nothing about the target's health.
             Cause::Blocked => Verdict::Unknown,
-            // The target's alert can come behind its half of the handshake, on a connection that seemed to stand.
+            // The target's alert can come after its half of the handshake, on a connection that seemed open.
             Cause::Tls => unavailable(false),
             Cause::Dns | Cause::Connect | Cause::Timeout | Cause::Reset => {
                 match failure.unconnected || failure.ended_unanswered {
@@ -151,7 +152,7 @@ impl Outcome {
 }
 
 impl Failure {
-    /// Returns whether the target asks for this very call again later: 429, or 503 with `Retry-After`.
+    /// Returns whether the target asks for the same call later: 429, or 503 with `Retry-After`.
     pub(crate) fn asks_for_later(&self) -> bool {
         match self.cause {
             Cause::Status(429) => true,
@@ -161,32 +162,32 @@ impl Failure {
     }
 }
 
-/// What a failure is filed under.
+/// The cause of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// The target answered with this status.
     Status(u16),
     /// The target's name has no address.
     Dns,
-    /// No connection came about.
+    /// No connection was opened.
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// Nothing, or not all, came in time.
+    /// The response did not come in time.
     Timeout,
-    /// The connection broke, or what came was no HTTP.
+    /// The connection broke, or the answer was no HTTP.
     Reset,
     /// No call can be made of the record.
     Invalid,
     /// The secret is unknown, unreadable, or not for this target.
     Secret,
-    /// The target's address is one that must not be called.
+    /// The address rule forbids the target's address.
     Blocked,
     /// A rule failed.
     Rule,
     /// The record was kept too long.
     Expired,
-    /// A mistake of ours.
+    /// A bug of Syncgate.
     Internal,
 }
 
@@ -241,7 +242,7 @@ impl Cause {
         }
     }
 
-    /// Returns whether the target could not be talked to.
+    /// Returns whether the network or the connection failed.
     #[must_use]
     pub fn is_network(self) -> bool {
         matches!(
@@ -267,14 +268,14 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Reads `Retry-After`: seconds, or a date. `None` if it is neither; a date in the past is no wait.
+/// Reads `Retry-After`: seconds, or a date. `None` if it is neither; a date in the past is a wait of 0.
 ///
-/// A date is relative to the answer's own `Date`, if it has one that can be read, since the target's clock may differ from
-/// ours; else to `now`.
+/// A date is relative to the answer's `Date`, because the target's clock may differ from ours; without a readable one,
+/// to `now`.
 pub(crate) fn retry_after(value: &[u8], date: Option<&[u8]>, now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds is a long wait, not a mistake.
+        // A number too large for 64 bits means a long wait, not an error.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let then = date.and_then(|date| http_date(std::str::from_utf8(date).ok()?.trim()));

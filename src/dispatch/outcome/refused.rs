@@ -1,12 +1,31 @@
-//! Why a target could not be talked to, in words that say what to change. Pure.
+//! Reasons of failed TLS handshakes and wrong protocols, with what to change. Pure.
 
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-use crate::dispatch::call::wire::Speaks;
+/// A protocol that is not HTTP/1.1, told by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::dispatch) enum Speaks {
+    Http2,
+    Tls,
+}
 
-/// Returns what to say of a handshake that failed.
+impl Speaks {
+    /// An HTTP/2 server begins with its settings, or says goodbye at once (RFC 9113 §3.4, §6.8); a TLS server answers
+    /// what is no TLS with an alert (RFC 8446 §5.1).
+    pub(in crate::dispatch) fn of(first: &[u8]) -> Option<Self> {
+        const SETTINGS: u8 = 4;
+        const GOAWAY: u8 = 7;
+        match *first {
+            [0, _, _, SETTINGS | GOAWAY, 0, 0, 0, 0, 0, ..] => Some(Self::Http2),
+            [0x15, 3, 0..=4, ..] => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the reason of a failed handshake.
 pub(in crate::dispatch) fn handshake_reason(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
@@ -18,7 +37,7 @@ pub(in crate::dispatch) fn handshake_reason(error: &io::Error) -> String {
     }
 }
 
-/// Returns what to say of an error of TLS. Its text names certificates and protocols, nothing that was sent.
+/// Returns the reason of a TLS error. Its text names certificates and protocols, never payloads.
 pub(in crate::dispatch) fn tls_reason(error: &Error) -> String {
     let hint = match error {
         Error::AlertReceived(alert) => {
@@ -39,7 +58,7 @@ pub(in crate::dispatch) fn tls_reason(error: &Error) -> String {
     format!("no TLS: {error}{hint}")
 }
 
-/// Returns what to say of a target that speaks another protocol than HTTP/1.1 where that was to be spoken.
+/// Returns the reason for a target that does not speak HTTP/1.1 where it should.
 pub(in crate::dispatch) fn protocol_reason(speaks: Speaks) -> &'static str {
     match speaks {
         Speaks::Http2 => {

@@ -1,9 +1,9 @@
-//! From an outcome to the end of a record: what is committed, and what is done when the log does not take it.
+//! Settles a record by its outcome: builds the commit, and offers it again when the log refuses it.
 //!
-//! A failure's error record and the end of its origin are one commit. As long as the log refuses it for now (busy, disk
-//! full) it is offered again; the record stays open meanwhile, so nothing is lost whatever happens. An error record that
-//! is too large is offered without the target's answer. What the log refuses all the same goes back to its lane, and is
-//! offered again later.
+//! A failure's error record and the settlement of its origin are one commit. While the log is busy or the disk is full,
+//! the commit is offered again. The record stays open meanwhile, so a crash loses nothing. A too large error record is
+//! offered without the target's answer. If the log still refuses, the job goes back to its queue and its settlement is
+//! offered later.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::dispatch::{
     DispatchContext,
-    call::request,
-    queue::job::{Errand, Job, Redone},
+    job::{Errand, Job, Redone},
+    secret,
     settings::Settings,
 };
 use crate::{
@@ -27,13 +27,13 @@ use crate::{
     storage::{Append, AppendKind, Commit, CommitError, Epoch, NewSettlement, Settle, Stream},
 };
 
-/// First wait before a refused commit is offered again.
+/// First wait after a refused commit.
 const AGAIN_FIRST: Duration = Duration::from_millis(10);
 /// Longest such wait.
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 
-/// Ends a job, under the settings under which its outcome came about, however long the log takes. Returns the job if the
-/// log takes its end neither now nor by waiting: it has to come back.
+/// Settles the record of a job, under the settings of its attempt. Returns the job if the log refuses the settlement
+/// for another reason than being busy or full; the caller has to offer it later.
 pub(in crate::dispatch) async fn settle(
     shared: &Arc<DispatchContext>,
     settings: &Settings,
@@ -76,7 +76,7 @@ async fn delivered(shared: &Arc<DispatchContext>, job: Box<Job>, status: u16) ->
                 None => Ok(()),
             };
             let ended = match ended {
-                // Someone else ended it meanwhile: the target has it all the same.
+                // The record was settled meanwhile; the target has it, so it counts as delivered.
                 Err(CommitError::AlreadySettled { .. }) => Ok(()),
                 ended => ended,
             };
@@ -123,13 +123,13 @@ async fn failed(
             let mut moved_to = None;
             let ended = patiently(shared, &job, |size| {
                 let (stream, of) = error_stream(shared, settings, &job, cause)?;
-                // The last one offered is the one that the log took.
+                // The last offered copy is the one that the log accepts.
                 moved_to = Some(stream.name.clone());
                 Ok(copy(shared, &job, (failure, size), of, ends, kind))
             })
             .await;
             let redone = match ended {
-                // Only retention ends a record that a retry has in hand: a purge waits for the retry.
+                // Only retention settles a record during its retry, because a purge waits for the retry.
                 Err(CommitError::AlreadySettled { .. }) => Ok(Redone::Removed { cause }),
                 ended => ended.map(|()| Redone::Failed { cause, moved_to }),
             };
@@ -139,8 +139,8 @@ async fn failed(
     }
 }
 
-/// Returns whether a record that has failed as many retries as it may would leave its copy where it lies itself, which
-/// is the unrecoverable stream: it stays as it is then, or a loop of retries would run after its own copies without end.
+/// Returns whether a record of the unrecoverable stream has failed all its retries. It gets no copy in its own stream,
+/// because a loop of retries would follow its own copies without end.
 fn has_nowhere_to_go(
     shared: &DispatchContext,
     settings: &Settings,
@@ -154,7 +154,7 @@ fn has_nowhere_to_go(
         && error_stream(shared, settings, job, cause).is_ok_and(|(_, of)| of == job.of)
 }
 
-/// Returns the commit that puts the record's copy into a partition of its error stream, and ends the record with it.
+/// Returns the commit that appends the record's copy to its error stream and settles the record.
 fn copy(
     shared: &DispatchContext,
     job: &Job,
@@ -163,7 +163,7 @@ fn copy(
     ends: Option<Epoch>,
     kind: AppendKind,
 ) -> Commit {
-    let refers = request::secret(&job.record)
+    let refers = secret::secret(&job.record)
         .map(|s| shared.credentials.state_keys(&s.source, &s.name, s.version))
         .unwrap_or_default();
     let append = Append {
@@ -195,10 +195,11 @@ fn settlement(job: &Job, epoch: Epoch, end: NewSettlement, status: Option<u16>) 
     }
 }
 
-/// Returns the stream of a cause and the record's partition there: a copy goes to the partition number of its origin.
+/// Returns the error stream of a cause and the record's partition there, which has the number of the origin's
+/// partition.
 ///
-/// A stream that is gone, or has too few partitions, is stood in for by that of the default role, and that one by any of
-/// a role that has the partition.
+/// If that stream was deleted or has too few partitions, the stream of the default role is used, else that of any role
+/// with this partition.
 fn error_stream(
     shared: &DispatchContext,
     settings: &Settings,
@@ -215,7 +216,7 @@ fn error_stream(
         Errand::Retry(retried) => match &retried.mapping.streams {
             None => by_name(settings.outcomes.stream(cause)),
             Some(given) => match given.find(cause) {
-                // The mapping holds the stream as it was when the retry began.
+                // Looked up by id, because the mapping holds the stream as it was when the retry began.
                 Some(mapped) => shared.streams.engine().stream_by_id(mapped.id),
                 None => by_name(&roles.default),
             },
@@ -252,9 +253,9 @@ fn error_stream(
     Ok(found)
 }
 
-/// Commits; what is refused for now is offered again, without end for a first dispatch (until the gateway stops, and then
-/// until the grace time cuts it, if the log is only busy), up to its time for a retry. What is too large is offered
-/// again in its least size.
+/// Commits, and offers a refused commit again while the log is busy or the disk is full. A retry does so until its
+/// deadline. A first dispatch does so until the gateway stops, and for a busy log until the grace time ends. A too
+/// large commit is offered in its smallest size.
 async fn patiently(
     shared: &DispatchContext,
     job: &Job,
@@ -271,7 +272,7 @@ async fn patiently(
         };
         let again = match &refused {
             CommitError::Busy | CommitError::DiskFull => true,
-            // An error stream was deleted after it was looked up: the next look finds another.
+            // The error stream was deleted after it was looked up; the next look-up finds another.
             CommitError::PartitionUnknown(of) => *of != job.of,
             CommitError::TooLarge { .. } if size == Size::Whole => {
                 size = Size::Least;
@@ -287,7 +288,7 @@ async fn patiently(
         };
         let stops = shared.stop.is_cancelled();
         let late = match &job.errand {
-            // The call is made already: to give its end up is to make it again after the start.
+            // The call is made already. Giving its settlement up would repeat it after the next start.
             Errand::First(_) if stops => !matches!(refused, CommitError::Busy),
             Errand::First(owned) => owned.stop.is_cancelled(),
             Errand::Retry(retried) => stops || Instant::now() >= retried.commit_by,
@@ -303,7 +304,7 @@ async fn patiently(
     }
 }
 
-/// What a first dispatch makes of the log's answer. Returns the job if its end has to be offered again.
+/// Handles the log's answer for a first dispatch. Returns the job if its settlement has to be offered again.
 fn told(
     shared: &DispatchContext,
     job: Box<Job>,
@@ -314,12 +315,13 @@ fn told(
     };
     let error = ended.err()?;
     let comes_back = match &error {
-        // Discarded meanwhile, as by a purge: its story is told already, and there may be many of these.
+        // Discarded meanwhile, for example by a purge. Logged at debug, because a purge may discard many records.
         CommitError::AlreadySettled { .. } => {
-            tracing::debug!(message_id = %job.message_id(), %error, "the record has ended meanwhile");
+            tracing::debug!(message_id = %job.message_id(), %error, "the record was settled meanwhile");
             return None;
         }
-        // Whoever holds the lease now dispatches it again; or its stream was deleted, or the log has stopped.
+        // The lease went to another owner, which dispatches the record again, or the stream was deleted, or the log has
+        // stopped.
         CommitError::Fenced(_)
         | CommitError::PartitionUnknown(_)
         | CommitError::Stopped(_)
@@ -328,7 +330,7 @@ fn told(
             owned.stop.cancel();
             false
         }
-        // The gateway stops, or the lease is gone: the next owner dispatches it again.
+        // The gateway stops or the lease is lost; the next owner dispatches the record again.
         CommitError::Busy | CommitError::DiskFull => {
             owned.lost_end.store(true, Ordering::Release);
             false
@@ -350,7 +352,7 @@ fn told(
         offset = job.offset.0,
         %error,
         comes_back,
-        "the record's end was not stored"
+        "the record's settlement was not stored"
     );
     comes_back.then_some(job)
 }
@@ -358,7 +360,7 @@ fn told(
 fn answer(job: Box<Job>, redone: Result<Redone, CommitError>) {
     if let Errand::Retry(retried) = job.errand {
         let redone = redone.unwrap_or_else(Redone::NotStored);
-        // The caller may have gone away; the end is stored regardless.
+        // Ignore send errors: the caller may have gone away, and the settlement is stored.
         drop(retried.answer.send(redone));
     }
 }

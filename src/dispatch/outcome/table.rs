@@ -1,4 +1,4 @@
-//! From a cause to the stream that gets the record: the outcome table. Pure.
+//! The outcome table: from a cause to the error stream of the record. Pure.
 //!
 //! Keys are those of `routes.md` "Causes": an exact status, a class of statuses, a cause, `network`, `unexpectedError`,
 //! `default`. The closest key wins: status or cause, then class or `network`, then `unexpectedError`, then `default`.
@@ -18,7 +18,7 @@ enum Key {
     Default,
 }
 
-/// A text that is no key of a table of causes.
+/// A text that is not a key of a table of causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a key is a status such as 404, a class such as 4xx, a cause such as timeout, network, unexpectedError or default"
@@ -60,7 +60,7 @@ impl Key {
     }
 }
 
-/// Something for each cause.
+/// A table with values by cause.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CauseTable<T>(HashMap<Key, T>);
 
@@ -83,24 +83,24 @@ impl<T> CauseTable<T> {
     }
 }
 
-/// Where a record goes.
+/// The destination of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Destination {
-    /// Nowhere: it is delivered.
+    /// The record counts as delivered.
     Delivered,
-    /// To an error stream.
+    /// An error stream.
     Stream(StreamName),
 }
 
 /// `[outcomes]` over the built-in table.
 ///
-/// An entry of the configuration wins over every built-in one, however close; only its `default` stands behind them.
+/// A configured entry wins over every built-in one, even a closer one. Only the configured `default` comes after them.
 #[derive(Clone, Debug)]
 pub(crate) struct OutcomeTable {
     configured: CauseTable<Destination>,
     built_in: CauseTable<Destination>,
     fallback: StreamName,
-    /// For each status whether it is delivered: asked at every call.
+    /// Whether a status is delivered, by status; a vector, because every call reads it.
     delivering: Vec<bool>,
 }
 
@@ -109,12 +109,12 @@ pub(crate) struct OutcomeTable {
 pub(crate) struct OutcomeInvalid {
     /// Its key.
     pub(crate) key: String,
-    /// What would be right.
+    /// What is wrong, and what would be right.
     pub(crate) reason: String,
 }
 
 impl OutcomeTable {
-    /// Reads `[outcomes]`. `compat` takes the sample's table of codes in place of ours (`datasync.md` §2.3).
+    /// Reads `[outcomes]`. `compat` uses the OCI sample's table as the built-in one (`datasync.md` §2.3).
     pub(crate) fn new(
         outcomes: &BTreeMap<String, String>,
         roles: &Roles,
@@ -165,8 +165,8 @@ impl OutcomeTable {
         Ok(table)
     }
 
-    /// Returns for each status whether it is delivered. A key that wins is written over those that it wins against:
-    /// searching the tables for each status instead took most of the time that it takes to make settings.
+    /// Returns for each status whether it is delivered. Keys are written from the weakest to the closest, because
+    /// searching the tables for each status took most of the time of a reload.
     fn delivering(&self) -> Vec<bool> {
         let mut delivering = vec![false; 1000];
         for table in [&self.built_in, &self.configured] {
@@ -178,7 +178,7 @@ impl OutcomeTable {
                 let (first, len) = match key {
                     Key::Class(class) => (class * 100, 100),
                     Key::Exact(Cause::Status(status)) => (*status, 1),
-                    // A default is no delivery, and the rest fits no status.
+                    // `default` is never a delivery, and other keys fit no status.
                     _ => continue,
                 };
                 let statuses = delivering.iter_mut().skip(first.into()).take(len);
@@ -208,7 +208,7 @@ impl OutcomeTable {
     }
 }
 
-/// The table of design §5, or that of the sample. What it does not name goes to the default stream.
+/// Returns the built-in table of design §5, or that of the OCI sample. Other causes go to the default stream.
 fn built_in(roles: &Roles, compat: bool) -> CauseTable<Destination> {
     let (unavailable, internal, unrecoverable) =
         (&roles.unavailable, &roles.internal, &roles.unrecoverable);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_each_status_is_what_the_tables_say() {
+    fn the_list_of_delivered_statuses_equals_the_tables() {
         let configured = [
             &[][..],
             &[

@@ -1,4 +1,4 @@
-//! Memory for what waits, over all targets together.
+//! The memory budget of waiting records, over all targets together.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -6,19 +6,19 @@ use tokio::sync::Notify;
 
 /// Counts the bytes that wait on all queues, up to a bound.
 ///
-/// A refused caller sets `wanted` and looks at `bytes` again; a freeing one changes `bytes` and then looks at `wanted`. One of
-/// the two sees the other, which takes the order of all four: hence `SeqCst`.
+/// A refused caller sets `wanted` and reads `bytes` again; a freeing caller changes `bytes` and then reads `wanted`. At
+/// least one of the two must see the other's write. That needs one order of all four accesses, hence `SeqCst`.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes: AtomicUsize,
     bytes_max: AtomicUsize,
     wanted: AtomicBool,
-    /// Fires when there is room again after [`Budget::enter`] said no, and when a queue that was full has room.
+    /// Fires when there is room again after a refusal of [`Budget::enter`], and when a full queue has room.
     pub(crate) freed: Notify,
 }
 
 impl Budget {
-    /// One of `bytes_max` bytes.
+    /// An empty budget of `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(0),
@@ -30,13 +30,13 @@ impl Budget {
 
     /// Counts bytes if they fit; `false` if they do not.
     ///
-    /// A refusal leaves the count as it was. To add first and step back after would refuse others meanwhile, and to step
-    /// back would look like room that was made: a caller who waits for that would be woken by its own refusal, without end.
+    /// A refusal does not touch the count. Adding first and subtracting after would refuse others meanwhile. The
+    /// subtraction would also look like freed room, so a waiting caller would wake itself without end.
     pub(crate) fn enter(&self, bytes: usize) -> bool {
         if self.try_enter(bytes) {
             return true;
         }
-        // Said before the second look: bytes that were freed between the two looks told nobody.
+        // Set before the second try, because bytes freed between the two tries woke no caller.
         self.wanted.store(true, Ordering::SeqCst);
         self.try_enter(bytes)
     }
@@ -48,21 +48,21 @@ impl Budget {
         self.bytes.fetch_update(set, fetch, with).is_ok()
     }
 
-    /// Counts bytes that have to be there.
+    /// Counts bytes without a check, for records that must be kept.
     pub(crate) fn enter_anyhow(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// Returns whether it is worth to come with more; if not, [`Budget::freed`] fires once it is.
+    /// Returns whether there is room enough to come with more; if not, [`Budget::freed`] fires once there is.
     pub(crate) fn is_worth_it(&self) -> bool {
-        // Said before looking: who frees some after the look sees it.
+        // Set before the second look, so that a caller that frees bytes after the look sees it.
         if !self.has_space() {
             self.wanted.store(true, Ordering::SeqCst);
         }
         self.has_space()
     }
 
-    /// Returns whether a quarter is free, so that whoever waits does not come for each single record.
+    /// Returns whether a quarter is free. A lower bound would wake waiting readers for each record.
     fn has_space(&self) -> bool {
         self.bytes.load(Ordering::SeqCst) <= self.bytes_max.load(Ordering::SeqCst) / 4 * 3
     }
@@ -73,13 +73,13 @@ impl Budget {
         self.tell();
     }
 
-    /// Changes the bound. What is there stays, be it more.
+    /// Changes the bound. Counted bytes stay counted, even if they are more.
     pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
         self.bytes_max.store(bytes_max, Ordering::SeqCst);
         self.tell();
     }
 
-    /// Tells who was refused, if there is room by now.
+    /// Wakes refused callers if there is room.
     fn tell(&self) {
         if self.wanted.load(Ordering::SeqCst)
             && self.has_space()
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_was_refused_is_told_once_a_quarter_is_free() {
+    async fn a_refused_caller_is_woken_once_a_quarter_is_free() {
         let budget = Budget::new(100);
         assert!(budget.enter(60) && budget.enter(40));
         let mut freed = pin!(budget.freed.notified());
@@ -114,7 +114,7 @@ mod tests {
         budget.leave(275);
         assert!(budget.enter(100), "all was given back");
 
-        // It has room, but not for so many bytes. That is no news for who waits for room, be it the same caller.
+        // It has room, but not for so many bytes. A refusal must not wake callers that wait for room.
         assert!(budget.enter(0) && !budget.enter(101));
         budget.leave(40);
         let mut freed = pin!(budget.freed.notified());

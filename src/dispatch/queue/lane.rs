@@ -1,30 +1,16 @@
-//! Lanes: records of one target and key, one after the other. Pure.
+//! Lanes: the records of one target and key start one after the other. Pure.
 //!
-//! A lane is busy from the moment its record is ready until [`Lanes::end`]; what is pushed meanwhile waits behind it, in
-//! order. What has no lane is ready at once. What waits in a lane is bounded by its [`Share`], where the caller asks.
+//! A lane is busy from the moment its record is ready until [`Lanes::end`]. Jobs pushed meanwhile wait in order. A job
+//! without a lane is ready at once. Callers bound the jobs that wait in a lane by its [`Share`].
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
-    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+    hash::{BuildHasherDefault, Hasher},
 };
 
-use crate::dispatch::target_id::TargetId;
+use crate::dispatch::job::Lane;
 
-/// Whose order a record keeps: those of its target and key.
-///
-/// It is a keyed digest of both, so that to compare lanes touches no record. Two keys that have the same one, which no
-/// caller can bring about, would wait for each other and no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Lane(u64);
-
-impl Lane {
-    /// Returns the lane of a key at a target; `state` has to be the same for all that are compared.
-    pub(crate) fn new(state: &RandomState, target: &TargetId, key: &[u8]) -> Self {
-        Self(state.hash_one((target, key)))
-    }
-}
-
-/// A lane is a digest already.
+/// Hasher that passes a lane on, because a lane is a digest already.
 #[derive(Debug, Default)]
 struct Digest(u64);
 
@@ -46,22 +32,22 @@ impl Hasher for Digest {
 #[derive(Debug)]
 pub(crate) struct Lanes<J> {
     busy: HashSet<Lane, BuildHasherDefault<Digest>>,
-    /// What waits in the busy lanes in which something waits. Apart, as that are few.
+    /// Waiting jobs of busy lanes. A map of its own, because few busy lanes have any.
     waiting: HashMap<Lane, Waiting<J>, BuildHasherDefault<Digest>>,
     ready: VecDeque<J>,
 }
 
-/// What waits in one lane; never empty.
+/// Waiting jobs of one lane; never empty.
 #[derive(Debug)]
 struct Waiting<J> {
-    /// Each with its bytes.
+    /// Jobs, each with its bytes.
     jobs: VecDeque<(J, usize)>,
     bytes: usize,
-    /// How many there were when the lane had filled its share; 0 = it has not, or has been told since that there is room.
+    /// How many jobs waited when the lane had filled its share; 0 = it has not, or its room was reported since.
     full_len: usize,
 }
 
-/// What may wait in one lane. One job always may.
+/// Bounds of the jobs that wait in one lane. One job always fits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     /// Jobs.
@@ -70,14 +56,14 @@ pub(crate) struct Share {
     pub(crate) bytes: usize,
 }
 
-/// How much more there is room for.
+/// Room for more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Space {
     /// Nothing.
     None,
-    /// Worth to come along where a page is read for someone else: so lanes that are as fast as each other stay together.
+    /// Enough to read along with another reader's page. So lanes of equal speed stay together and share reads.
     Little,
-    /// Worth to read for.
+    /// Enough to read a page for.
     Enough,
 }
 
@@ -102,7 +88,7 @@ impl<J> Default for Waiting<J> {
 }
 
 impl<J> Waiting<J> {
-    /// Returns, once, that the lane was full and half of it is gone.
+    /// Returns once that a full lane has got rid of half of its jobs.
     fn half_is_gone(&mut self) -> bool {
         let half = self.full_len > 0 && self.jobs.len() <= self.full_len / 2;
         if half {
@@ -113,7 +99,7 @@ impl<J> Waiting<J> {
 }
 
 impl<J> Lanes<J> {
-    /// Adds a job of so many bytes behind all of its lane.
+    /// Adds a job of `bytes` bytes at the end of its lane.
     pub(crate) fn push(&mut self, lane: Option<Lane>, job: J, bytes: usize) {
         match lane {
             Some(lane) if !self.busy.insert(lane) => {
@@ -140,7 +126,7 @@ impl<J> Lanes<J> {
         full
     }
 
-    /// Returns how much there is of its share for a lane that was full. It is enough once [`Lanes::end`] has said so.
+    /// Returns the room of a lane that was full. It is [`Space::Enough`] once [`Lanes::end`] has returned `true`.
     pub(crate) fn space(&self, lane: Lane) -> Space {
         let Some(waiting) = self.waiting.get(&lane) else {
             return Space::Enough;
@@ -152,7 +138,7 @@ impl<J> Lanes<J> {
         }
     }
 
-    /// Makes a job ready whose lane is busy with it: one that comes back from a wait. It goes first, it is the oldest.
+    /// Makes a job ready that comes back from a wait and keeps its lane busy. It goes first because it is the oldest.
     pub(crate) fn resume(&mut self, job: J) {
         self.ready.push_front(job);
     }
@@ -162,8 +148,8 @@ impl<J> Lanes<J> {
         self.ready.pop_front()
     }
 
-    /// Ends the job that its lane is busy with; the next one of the lane is ready then. Returns whether the lane was full
-    /// and half of it is gone now.
+    /// Ends the job that keeps its lane busy and makes the next one of the lane ready. Returns whether the lane was
+    /// full and half of its jobs are gone now.
     pub(crate) fn end(&mut self, lane: Option<Lane>) -> bool {
         let Some(lane) = lane else { return false };
         if !self.waiting.is_empty()
@@ -185,7 +171,7 @@ impl<J> Lanes<J> {
         false
     }
 
-    /// Takes out what waits in the lanes, where it is wanted, and says whether a lane that was full has room by that.
+    /// Takes the wanted jobs out that wait in lanes; returns whether a full lane has room by that.
     pub(crate) fn take_waiting(&mut self, is_wanted: impl Fn(&J) -> bool) -> (Vec<J>, bool) {
         let (mut taken, mut has_room) = (Vec::new(), false);
         self.waiting.retain(|_, waiting| {
@@ -205,7 +191,7 @@ impl<J> Lanes<J> {
         (taken, has_room)
     }
 
-    /// Takes out what is ready, where it is wanted. The lanes stay busy with it: [`Lanes::end`] is to follow for each.
+    /// Takes the wanted jobs out that are ready. Their lanes stay busy: the caller calls [`Lanes::end`] for each.
     pub(crate) fn take_ready(&mut self, is_wanted: impl Fn(&J) -> bool) -> Vec<J> {
         let mut taken = Vec::new();
         for job in std::mem::take(&mut self.ready) {
@@ -217,7 +203,7 @@ impl<J> Lanes<J> {
         taken
     }
 
-    /// Returns how many may start now.
+    /// Returns how many jobs may start now.
     pub(crate) fn ready_len(&self) -> usize {
         self.ready.len()
     }
@@ -242,18 +228,6 @@ impl<J> Lanes<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lanes_differ_by_target_and_by_key() {
-        let state = RandomState::new();
-        let lane = |target, key: &str| {
-            let target = TargetId::of(target);
-            Lane::new(&state, &target, key.as_bytes())
-        };
-        assert_eq!(lane("http://a/x", "k"), lane("http://a:80", "k"));
-        assert_ne!(lane("http://a", "k"), lane("http://a", "l"));
-        assert_ne!(lane("http://a", "k"), lane("http://b", "k"));
-    }
 
     fn taken_all(lanes: &mut Lanes<&'static str>) -> Vec<&'static str> {
         std::iter::from_fn(|| lanes.take()).collect()
@@ -321,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_out_leaves_the_rest_in_order_and_is_told_like_an_end() {
+    fn jobs_taken_out_leave_the_rest_in_order_and_report_room() {
         let (a, b) = (Lane(1), Lane(2));
         let share = Share { len: 4, bytes: 100 };
         let mut lanes = Lanes::default();

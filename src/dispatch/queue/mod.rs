@@ -1,11 +1,9 @@
-//! What waits for a target: its queue with lanes, its breaker and rate, and the memory that all queues share.
+//! Queues of targets: lanes, breaker, rate, the memory budget of all queues, and the state that operators see.
 
-pub(crate) mod backoff;
 pub(super) mod breaker;
 pub(super) mod budget;
-pub(crate) mod job;
 pub(super) mod lane;
-pub(crate) mod pace;
+mod past;
 pub(super) mod state;
 pub(super) mod target_queue;
 pub(super) mod targets;

@@ -1,4 +1,4 @@
-//! How a target stands: what its breaker says, and what its last failure was. For people; metrics have `stats`.
+//! The state of a target for operators: its breaker and its last failure. Metrics are in `stats`.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use super::breaker::Stand;
 use crate::dispatch::{outcome::Cause, target_id::TargetId};
 use crate::runtime::clock::Timestamp;
 
-/// A target that has or had a queue of its own, or has an entry in the configuration, at one moment.
+/// The state of one target at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetState {
     /// The target.
     pub id: TargetId,
     /// Its breaker.
     pub breaker: BreakerState,
-    /// When its breaker opened, the first time in a row, or closed; `None` if it never was open.
+    /// When its breaker closed, or opened for the first time in a row; `None` if it never opened.
     pub since: Option<Timestamp>,
-    /// Calls now.
+    /// Calls in flight.
     pub in_flight: usize,
     /// The last call that failed, of this queue or of one within the last hour.
     pub last_failure: Option<LastFailure>,
 }
 
 impl TargetState {
-    /// One that has no queue now.
+    /// A target without a queue.
     pub(in crate::dispatch) fn idle(id: TargetId) -> Self {
         Self {
             id,
@@ -36,19 +36,19 @@ impl TargetState {
     }
 }
 
-/// Whether a target may be called.
+/// The breaker of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// It may.
+    /// Calls may begin.
     Closed,
     /// No call begins.
     Open {
         /// When one call may probe.
         until: Timestamp,
-        /// The target has asked for that by `Retry-After`.
+        /// The end comes from the target's `Retry-After`.
         is_asked: bool,
     },
-    /// One call probes, or the next one will.
+    /// A probe is under way, or the next call is one.
     HalfOpen,
 }
 
@@ -57,7 +57,7 @@ pub enum BreakerState {
 pub struct LastFailure {
     /// Why it failed.
     pub cause: Cause,
-    /// The same in a sentence. It may tell what the target said.
+    /// The cause in a sentence; it may quote the target.
     pub reason: String,
     /// When the call began.
     pub at: Timestamp,

@@ -1,7 +1,8 @@
-//! Targets: each has a queue of its own, up to a bound; the rest share one.
+//! The queues of all targets. Each target has a queue of its own, up to `targets_max`; the rest share one.
 //!
-//! A target never has jobs of one lane on two queues: it stays on the shared queue for as long as a lane of it is busy
-//! there, and its own queue goes away only when nothing is on it. Both are decided under the same lock as each push.
+//! A target never has jobs of one lane on two queues, because that would lose their order. It stays on the shared queue
+//! while one of its lanes is busy there, and its own queue is removed only when empty. Both are decided under the lock
+//! of each push.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -13,15 +14,15 @@ use tokio::time::Instant;
 
 use super::{
     budget::Budget,
-    job::Job,
-    lane::{Lane, Space},
+    lane::Space,
+    past::Past,
     state::{Moment, TargetState},
     target_queue::{LeaveOut, TargetQueue, Wake},
     waiting::Search,
 };
 use crate::dispatch::{
+    job::{Job, Lane},
     outcome::Cause,
-    past::Past,
     settings::Settings,
     stats::TargetStatus,
     target_id::{Prefixes, TargetId},
@@ -36,7 +37,7 @@ use crate::model::{
 pub(crate) struct Targets {
     pub(crate) budget: Arc<Budget>,
     lanes: RandomState,
-    /// Those of the start, whatever the settings say by now: see `target_id`.
+    /// The prefixes of the start, which a reload does not change: see `target_id`.
     pub(crate) prefixes: Prefixes,
     queues: Mutex<Queues>,
 }
@@ -45,11 +46,11 @@ pub(crate) struct Targets {
 struct Queues {
     settings: Arc<Settings>,
     own: HashMap<TargetId, Arc<TargetQueue>>,
-    /// Those of `own` that were seen to be kept only for their open breaker. They give way first.
+    /// Queues of `own` that are kept only for their open breaker. They give way to others first.
     resting: HashSet<TargetId>,
-    /// Those that had a queue of their own not long ago.
+    /// Targets that had a queue of their own within the last hour.
     past: Past,
-    /// Of targets beyond the bound, and of records that name no target at all.
+    /// The queue of targets beyond the bound, and of records without a target.
     shared: Arc<TargetQueue>,
 }
 
@@ -84,7 +85,7 @@ impl Targets {
         Some(Lane::new(&self.lanes, target, key))
     }
 
-    /// Moves jobs of one target to its queue, as [`TargetQueue::push`], and returns the queue with someone to wake.
+    /// Moves jobs of one target to its queue, as [`TargetQueue::push`]; returns the queue and a worker to wake.
     pub(crate) fn push(
         &self,
         jobs: &mut VecDeque<Box<Job>>,
@@ -100,7 +101,7 @@ impl Targets {
         Some((queue, wake))
     }
 
-    /// Returns how much room the queue has that a target has or would get, and the lane there, if one is named.
+    /// Returns the room of the queue that a target has or would get, and of a lane in it if one is given.
     pub(crate) fn space(&self, origin: Option<&TargetId>, lane: Option<Lane>) -> Space {
         let queue = {
             let queues = self.lock();
@@ -113,14 +114,13 @@ impl Targets {
         queue.space(lane)
     }
 
-    /// Returns until when no call of a target begins since its breaker is open. An instant that is over means that a probe
-    /// is under way; `None`, that a call may begin now, be it the probe.
+    /// Returns until when an open breaker keeps calls of a target back; see [`TargetQueue::open_until`].
     pub(crate) fn open_until(&self, origin: &TargetId) -> Option<Instant> {
         let own = self.lock().own.get(origin).cloned();
         own?.open_until()
     }
 
-    /// Lets go of what retries have taken back of a target: see [`TargetQueue::sweep`].
+    /// Drops the jobs of a target that retries have taken back: see [`TargetQueue::sweep`].
     pub(crate) fn sweep(&self, origin: &TargetId) -> (Arc<TargetQueue>, Option<Wake>) {
         let queue = {
             let queues = self.lock();
@@ -130,7 +130,7 @@ impl Targets {
         (queue, wake)
     }
 
-    /// Lets go of what is over, on every queue: see [`TargetQueue::sweep`].
+    /// Drops the jobs of every queue that are over: see [`TargetQueue::sweep`].
     pub(crate) fn sweep_all(
         &self,
         is_over: impl Fn(&Job) -> bool,
@@ -153,14 +153,14 @@ impl Targets {
         }
     }
 
-    /// Looks at every queue for open records: see [`TargetQueue::search`].
+    /// Searches every queue for open records: see [`TargetQueue::search`].
     pub(crate) fn search(&self, search: &mut Search<'_>) {
         for queue in self.all() {
             queue.search(search);
         }
     }
 
-    /// Returns the cause of each record that was called in vain and waits to be called again.
+    /// Returns the cause of the last failure of each record that waits for its next call.
     pub(crate) fn waiting_causes(&self) -> HashMap<(PartitionId, Offset), Cause> {
         let mut causes = HashMap::new();
         for queue in self.all() {
@@ -169,12 +169,12 @@ impl Targets {
         causes
     }
 
-    /// Takes other settings for every queue, and returns the queues that are left: each may have use for more workers.
+    /// Replaces the settings of every queue; returns the remaining queues, which may need more workers.
     pub(crate) fn adjust(&self, settings: Arc<Settings>) -> Vec<Arc<TargetQueue>> {
         self.budget.set_bytes_max(settings.queues_bytes_max);
         let mut queues = self.lock();
         let queues = &mut *queues;
-        // A target that is configured no more keeps no queue that nothing is on: nobody would come to tidy it up.
+        // Remove empty queues of targets that lost their entry, because no worker is left to remove them.
         let now = Instant::now();
         let past = &mut queues.past;
         queues.own.retain(|origin, queue| {
@@ -198,7 +198,7 @@ impl Targets {
         all
     }
 
-    /// Removes a queue on which nothing has happened for long; a configured target keeps its own.
+    /// Removes an idle queue; a configured target keeps its own.
     pub(crate) fn tidy(&self, queue: &TargetQueue) {
         let Some(origin) = &queue.origin else { return };
         let mut queues = self.lock();
@@ -208,7 +208,7 @@ impl Targets {
         }
     }
 
-    /// Notes that a queue is kept only for its open breaker, until one of its workers tidies it up or it gives way.
+    /// Notes that a queue is kept only for its open breaker.
     pub(crate) fn rest(&self, queue: &TargetQueue) {
         let Some(origin) = &queue.origin else { return };
         let mut queues = self.lock();
@@ -217,8 +217,8 @@ impl Targets {
         }
     }
 
-    /// Returns how every target stands that has a queue of its own, had one within the last hour, or has an entry in the
-    /// configuration.
+    /// Returns the state of every target that has a queue of its own, had one within the last hour, or has a
+    /// configuration entry.
     pub(in crate::dispatch) fn states(&self, now: Moment) -> Vec<TargetState> {
         let (own, mut others, failures) = {
             let mut queues = self.lock();
@@ -237,7 +237,7 @@ impl Targets {
         let mut states: Vec<_> = own.iter().filter_map(|queue| queue.state(now)).collect();
         for state in &mut states {
             others.remove(&state.id);
-            // A queue that is new has not seen what the one before it did.
+            // A new queue does not know the last failure of the queue before it.
             if state.last_failure.is_none() {
                 state.last_failure = failures.get(&state.id).cloned();
             }
@@ -246,7 +246,7 @@ impl Targets {
         states
     }
 
-    /// Returns every target in numbers.
+    /// Returns the numbers of every queue.
     pub(crate) fn status(&self) -> Vec<TargetStatus> {
         self.all().iter().map(|queue| queue.status()).collect()
     }
@@ -264,7 +264,7 @@ impl Targets {
 }
 
 impl Queues {
-    /// Returns the queue of a target; makes it, if it gets one of its own.
+    /// Returns the queue of a target, and creates it if the target gets one of its own.
     fn of(&mut self, origin: &TargetId, budget: &Arc<Budget>) -> Arc<TargetQueue> {
         if let Some(queue) = self.own.get(origin) {
             return queue.clone();
@@ -280,16 +280,16 @@ impl Queues {
         queue
     }
 
-    /// Returns whether a target without a queue gets one of its own. One that is configured gets it in any case, but not
-    /// before its last lane has left the shared one: it can have been configured since.
+    /// Returns whether a target without a queue gets one of its own. A configured target gets it in any case, once its
+    /// last lane has left the shared queue; its entry may be newer than its jobs.
     fn may_own(&self, origin: &TargetId) -> bool {
         let may_be_room = || self.own.len() < self.settings.targets_max || !self.resting.is_empty();
         let configured = self.settings.targets.contains_key(origin);
         (configured || may_be_room()) && !self.shared.holds(origin)
     }
 
-    /// Makes room for one more queue, if there has to be; `false` if no other gives way. Each that is asked in vain is not
-    /// asked again before it rests once more.
+    /// Makes room for one more queue; `false` if no other gives way. A queue that refuses is not asked again before it
+    /// rests again.
     fn make_room(&mut self, origin: &TargetId) -> bool {
         if self.settings.targets.contains_key(origin) {
             return true;
@@ -306,7 +306,7 @@ impl Queues {
         true
     }
 
-    /// Removes a queue, and remembers how its target stood.
+    /// Removes a queue and keeps the state of its target in `past`.
     fn remove(&mut self, origin: &TargetId) {
         if let Some(queue) = self.own.remove(origin) {
             let now = Instant::now();
@@ -314,7 +314,7 @@ impl Queues {
         }
     }
 
-    /// Returns whether a queue is that of its target, which has it not by its settings.
+    /// Returns whether a queue is the current one of its target and the target has no configuration entry.
     fn may_go(&self, origin: &TargetId, queue: &TargetQueue) -> bool {
         let own = self.own.get(origin);
         let is_own = own.is_some_and(|own| std::ptr::eq(&**own, queue));

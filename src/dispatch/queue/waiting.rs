@@ -1,12 +1,11 @@
-//! What open records of the source stream wait for, as the queues know it. A look at them is bounded: it keeps the records
-//! that were stored first, and no more of them than the caller shows.
+//! Conditions that open records of the source stream wait for. A search keeps only the records that were stored first,
+//! at most as many as the caller shows.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::job::Job;
-use crate::dispatch::outcome::Cause;
+use crate::dispatch::{job::Job, outcome::Cause};
 use crate::{
     model::ids::{Offset, Partition, PartitionId, StreamId},
     runtime::clock::Timestamp,
@@ -15,9 +14,9 @@ use crate::{
 /// What an open record waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitsFor {
-    /// The answer to its call, which is under way.
+    /// The answer to its call in flight.
     Answer,
-    /// A free slot of its target, or a place in the queue of it.
+    /// A free slot of its target, or room in its queue.
     Turn,
     /// An earlier record with the same target and key.
     Key,
@@ -25,11 +24,11 @@ pub enum WaitsFor {
     TargetOpen,
     /// A slot of its target's rate.
     Rate,
-    /// The time that its target has asked for.
+    /// The end of the wait that its target asked for.
     RetryAfter,
     /// The time between two attempts, or between two calls of a target that puts records off.
     Backoff,
-    /// The log, which has not taken its end.
+    /// The log, which has not taken its settlement.
     Log,
 }
 
@@ -50,12 +49,12 @@ impl WaitsFor {
     }
 }
 
-/// What has been tried of a record since the gateway took it up.
+/// Calls of a record since it was queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     /// How many.
     pub(crate) attempts: u32,
-    /// What the last one failed with.
+    /// Cause of the last failure.
     pub(crate) cause: Option<Cause>,
 }
 
@@ -68,16 +67,16 @@ impl Calls {
     }
 }
 
-/// A record that was found.
+/// What the search found of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) waits_for: WaitsFor,
     pub(crate) calls: Calls,
-    /// When it can go on at the earliest, if that is known.
+    /// Earliest time of its next call, if known.
     pub(crate) due: Option<Instant>,
 }
 
-/// A look at the queues for records of one stream.
+/// A search of the queues for records of one stream.
 pub(crate) struct Search<'a> {
     stream: StreamId,
     is_sought: &'a dyn Fn(Partition, Offset) -> bool,
@@ -99,7 +98,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes in a job that waits; one of a retry is none of an open record of the source stream.
+    /// Adds a waiting job. Jobs of retries are left out, because their records are not open in the source stream.
     pub(crate) fn job(&mut self, job: &Job, waits_for: WaitsFor, due: Option<Instant>) {
         if job.is_first() {
             self.record(job.of, job.offset, job.time, || Found {
@@ -110,7 +109,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes in a record that was stored at `time`.
+    /// Adds a record that was stored at `time`.
     pub(crate) fn record(
         &mut self,
         of: PartitionId,
@@ -137,7 +136,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Returns what was found, in the order of time.
+    /// Returns the found records, oldest first.
     pub(crate) fn found(self) -> impl Iterator<Item = (Partition, Offset, Found)> {
         let found = self.found.into_iter();
         found.map(|((_, partition, offset), found)| (partition, offset, found))

@@ -1,9 +1,8 @@
-//! Checkpoints: where the scanner of a partition may begin after a restart, kept as a value of the engine.
+//! Checkpoints: where the scanner of a partition begins after a restart. Each is a value in the engine.
 //!
-//! A checkpoint says: every record below `scanned` that had no end belongs to one of these targets, and none of them lies before
-//! where the target's own cursor is to begin. Ends are never taken back, so what was true once is true for ever: a checkpoint
-//! that is old only makes a start read more. It is no more than a checkpoint all the same: what is open below `scanned` is
-//! looked for as the region is read (see `lagging`), whatever the checkpoint says.
+//! A checkpoint says: every open record below `scanned` belongs to one of these targets, at or after the target's
+//! `from`. Settlements are never taken back, so an old checkpoint stays true and only makes a start read more. Dispatch
+//! does not rely on it: the sweep (see `lagging`) finds open records below `scanned` that the checkpoint missed.
 //!
 //! ```text
 //! behind/<stream id>/<partition>
@@ -23,18 +22,19 @@ use crate::{
     storage::{Commit, CommitError, Engine, StateChange},
 };
 
-/// All their names begin so.
+/// Prefix of the keys of all checkpoints.
 const PREFIX: &str = "behind/";
 const VERSION: u32 = 1;
-/// Targets in one checkpoint: those that are the farthest behind. With the longest names they take a third of what a value may.
+/// Targets in one checkpoint: those with the lowest offsets. With the longest names they take a third of the largest
+/// value.
 const TARGETS_MAX: usize = 256;
 
-/// What is known about the records below an offset.
+/// Where the open records below an offset may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::dispatch) struct Checkpoint {
-    /// All below belongs to one of `lagging`, or has an end.
+    /// Every record below belongs to one of `lagging`, or is settled.
     pub(in crate::dispatch) scanned: Offset,
-    /// The targets, each with the first of its records that may be open; by offset.
+    /// The targets, each with the offset of its first record that may be open; in order of offsets.
     pub(in crate::dispatch) lagging: Vec<(Option<Origin>, Offset)>,
 }
 
@@ -42,7 +42,7 @@ pub(in crate::dispatch) struct Checkpoint {
 struct Stored {
     version: u32,
     scanned: u64,
-    /// Stored under the name that it has always had.
+    /// The stored name cannot change, because older directories have it.
     #[serde(rename = "behind")]
     lagging: Vec<StoredTarget>,
 }
@@ -54,8 +54,8 @@ struct StoredTarget {
 }
 
 impl Checkpoint {
-    /// A checkpoint about all that are lagging. What is the farthest behind stays in; where the first one that does not begins,
-    /// the scanner has to begin too.
+    /// A checkpoint of all lagging targets. Targets with the lowest offsets stay in; the scanner begins at the first
+    /// one left out.
     pub(in crate::dispatch) fn new(
         scanned: Offset,
         lagging: impl IntoIterator<Item = (Option<Origin>, Offset)>,
@@ -67,7 +67,7 @@ impl Checkpoint {
         (!checkpoint.lagging.is_empty()).then_some(checkpoint)
     }
 
-    /// Leaves out all but the first targets.
+    /// Keeps the first `len` targets.
     pub(in crate::dispatch) fn of_at_most(mut self, len: usize) -> Self {
         if let Some((_, from)) = self.lagging.get(len) {
             self.scanned = *from;
@@ -76,19 +76,19 @@ impl Checkpoint {
         self
     }
 
-    /// Returns the checkpoint about a partition, if there is one that can be understood.
+    /// Returns the stored checkpoint of a partition, if it is readable.
     pub(in crate::dispatch) async fn load(engine: &dyn Engine, of: PartitionId) -> Option<Self> {
         let stored = engine.get(&key(of)).await?;
         match Self::decode(&stored.value) {
             Ok(checkpoint) => Some(checkpoint),
             Err(reason) => {
-                tracing::warn!(%of, reason, "the checkpoint about targets that are lagging is of no use");
+                tracing::warn!(%of, reason, "the checkpoint of lagging targets is unreadable; the scanner begins at the first open record");
                 None
             }
         }
     }
 
-    /// Stores a checkpoint, or removes the one there is.
+    /// Stores a checkpoint, or removes the stored one.
     pub(in crate::dispatch) async fn store(
         checkpoint: Option<&Self>,
         engine: &dyn Engine,
@@ -130,7 +130,7 @@ impl Checkpoint {
     }
 }
 
-/// Removes the checkpoints about streams that are gone.
+/// Removes the checkpoints of deleted streams.
 pub(in crate::dispatch) async fn tidy(streams: &Streams) {
     let engine = &**streams.engine();
     let there: HashSet<_> = engine.streams().iter().map(|stream| stream.id).collect();
@@ -147,7 +147,7 @@ pub(in crate::dispatch) async fn tidy(streams: &Streams) {
     if !gone.is_empty()
         && let Err(error) = change_state(engine, gone).await
     {
-        tracing::debug!(%error, "checkpoints about streams that are gone stay for now");
+        tracing::debug!(%error, "checkpoints of deleted streams were not removed");
     }
 }
 

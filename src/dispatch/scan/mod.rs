@@ -1,4 +1,4 @@
-//! Reading a partition for dispatch: its owner, targets that lag, the checkpoint for the next start, and the growth barrier.
+//! Reads partitions for dispatch: the owner of a partition, lagging targets, the checkpoint, and the growth barrier.
 
 pub(super) mod checkpoint;
 pub(super) mod growth_barrier;

@@ -95,7 +95,7 @@ async fn an_answer_without_a_length_ends_its_call_though_its_connection_stays_op
         (endless, true),
     ] {
         let (target, connections) = saying(answer).await;
-        // Whoever waits for the end of the body waits longer than the test does.
+        // A wait for the end of the body would outlast the test.
         let gateway = Harness::start(|_| {}).await;
         for _ in 0..2 {
             gateway.sync("k", &message(target, "/x")).await;

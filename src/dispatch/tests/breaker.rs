@@ -17,13 +17,13 @@ use crate::{
     config::Config,
     dispatch::{
         Cause,
-        queue::job::{Errand, LeftLanes, Mapping, Redone, Retried, Start},
+        job::{Errand, LeftLanes, Mapping, Redone, Retried, Start},
     },
     model::record::Record,
     storage::{CommitError, Log, OpenRecords, StreamConfig},
 };
 
-/// Pauses that no test lives to see the end of.
+/// Pauses that outlast every test.
 fn long(config: &mut Config) {
     config.dispatch.backoff_ms = 3_600_000;
     config.dispatch.backoff_ms_max = 3_600_000;
@@ -80,7 +80,7 @@ async fn a_target_of_whose_calls_half_are_unavailable_keeps_its_backlog() {
         (503, &[][..], long as fn(&mut Config)),
         (502, &[], long),
         (504, &[], long),
-        // Its own wish is longer than our pause.
+        // The target's `Retry-After` is longer than our pause.
         (502, &[("retry-after", "3600")], short),
         // It is no less than our pause.
         (502, &[("retry-after", "0")], long),
@@ -98,7 +98,7 @@ async fn a_target_of_whose_calls_half_are_unavailable_keeps_its_backlog() {
         held.remove(0).answer_with(status, headers, "");
         until_closed(&gateway, true).await;
         much_later().await;
-        // What had begun before says nothing about now.
+        // Calls that began before are no evidence now.
         held.extend(std::iter::from_fn(|| target.waiting_call()));
         let others = held.len() as u64;
         for other in held {
@@ -295,7 +295,7 @@ async fn a_probe_that_nobody_wants_any_more_leaves_it_to_the_next_record() {
         }
     })
     .await;
-    // It is first in line to probe, but its stream is gone by then.
+    // It would probe first, but its stream is deleted by then.
     let id = gateway.stream(SOURCE).id;
     let gone = gateway.engine.delete_stream(id, None, OpenRecords::Drop);
     gone.await.unwrap();

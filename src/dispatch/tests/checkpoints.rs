@@ -1,5 +1,5 @@
-//! Restarts with targets that are lagging: the others do not wait until what waits of those is read, and no record is lost
-//! or called out of order by that, whatever the stored checkpoint says.
+//! Restarts with lagging targets: other targets do not wait while their records are read. No record is lost or called
+//! out of order, whatever the stored checkpoint says.
 
 use std::{fs, future::Future, path::Path};
 
@@ -142,7 +142,7 @@ async fn a_live_target_does_not_wait_until_the_backlog_of_another_is_read() {
 }
 
 #[tokio::test]
-async fn what_was_in_flight_at_a_crash_is_called_again_before_what_is_behind_it() {
+async fn records_in_flight_at_a_crash_are_called_again_before_later_ones() {
     let (mut hanging, mut live) = (StubTarget::start().await, StubTarget::start().await);
     let gateway = Harness::start(narrow).await;
     let mut records = Vec::new();
@@ -191,7 +191,7 @@ async fn what_was_in_flight_at_a_crash_is_called_again_before_what_is_behind_it(
     }
     assert_eq!(gateway.settled().await.delivered, 603);
     assert!(live.waiting_call().is_none(), "nothing was called twice");
-    // Nobody is behind any more.
+    // No target is lagging.
     within("the checkpoint to go", async {
         while checkpoint(&gateway).await.is_some() {
             tokio::task::yield_now().await;

@@ -18,7 +18,7 @@ fn soon(config: &mut Config) {
     config.dispatch.retry_after_ms_max = 1;
 }
 
-/// Returns the records that were called in vain and are to be called again.
+/// Returns the failed records that wait for their next call.
 fn waiting(gateway: &Harness) -> Vec<WaitingRecord> {
     let stream = gateway.partition(SOURCE, 0).stream;
     let mut all = gateway.dispatcher.waiting(stream, &|_, _| true, 1_000);
@@ -68,7 +68,7 @@ async fn a_record_that_is_put_off_is_called_again_and_uses_up_no_attempt() {
 }
 
 #[tokio::test]
-async fn what_is_not_put_off_goes_to_its_error_stream_as_ever() {
+async fn failures_that_are_not_put_off_go_to_their_error_stream() {
     let none = |config: &mut Config| config.dispatch.deferred_ms_max = 0;
     let compat = |config: &mut Config| config.oci_sample.get_or_insert_default().compat = true;
     for (status, headers, set) in [
@@ -193,7 +193,7 @@ async fn a_record_that_waits_shows_its_last_cause_and_a_reload_can_end_that() {
 }
 
 #[tokio::test]
-async fn what_is_put_off_waits_no_shorter_than_our_own_pause() {
+async fn a_deferred_record_waits_at_least_our_own_pause() {
     for headers in [&[][..], &[("retry-after", "0")], &[("retry-after", "1")]] {
         let mut target = StubTarget::start().await;
         let gateway = Harness::start(|config| {
@@ -228,7 +228,7 @@ async fn a_target_whose_clock_is_wrong_gets_the_time_that_it_asks_for() {
 }
 
 #[tokio::test]
-async fn what_is_put_off_is_bounded_by_the_queue() {
+async fn deferred_records_are_bounded_by_the_queue() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| {
         config.dispatch.in_flight_max = 2;

@@ -284,7 +284,7 @@ async fn addresses_that_must_not_be_called_are_blocked_without_a_call() {
 }
 
 #[tokio::test]
-async fn what_is_no_call_is_invalid_and_the_next_record_goes_on() {
+async fn a_record_that_makes_no_call_is_invalid_and_the_next_one_goes_on() {
     let target = StubTarget::always(200).await;
     let mut wrong_header = message(target, "/x");
     wrong_header["targetRestApiHeaders"] = json!([{"key": "Host", "value": "SECRET"}]);

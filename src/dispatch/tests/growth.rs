@@ -1,4 +1,4 @@
-//! Streams that grow while records wait: each key keeps its order over it, and targets wait for themselves alone.
+//! Streams that grow while records wait: each key keeps its order, and no target waits for another.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +26,7 @@ fn narrow(config: &mut Config) {
     config.dispatch.in_flight_max = 2;
     config.dispatch.attempt_timeout_ms = 600_000;
     config.dispatch.response_timeout_ms = 600_000;
-    // A call that nobody answers is cut.
+    // A call without an answer is cut.
     config.server.grace_ms = 100;
 }
 
@@ -63,7 +63,7 @@ async fn send(gateway: &Harness, records: impl IntoIterator<Item = Record>) {
     gateway.engine.commit(commit).await.unwrap();
 }
 
-/// Records that wait for their end, in all partitions.
+/// Open records of all partitions.
 fn open_len(gateway: &Harness) -> u64 {
     let all = gateway.stream(SOURCE).all_partitions();
     all.map(|of| gateway.engine.status(of).unwrap().counts.open_len())
@@ -244,7 +244,7 @@ async fn a_key_that_is_behind_holds_up_no_other_key_that_has_moved() {
     all_ended(&gateway).await;
 }
 
-/// What becomes of the calls of a target.
+/// How a target answers calls.
 #[derive(Clone, Copy)]
 enum Manner {
     /// They are answered at once.

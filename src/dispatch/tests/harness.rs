@@ -121,7 +121,7 @@ impl Harness {
         }
     }
 
-    /// Gives the dispatcher other settings.
+    /// Replaces the settings of the dispatcher.
     pub(crate) fn reload(&mut self, set: impl FnOnce(&mut Config)) {
         set(&mut self.config);
         self.dispatcher.reload(settings(&self.config));
@@ -189,7 +189,7 @@ impl Harness {
             .counts
     }
 
-    /// Waits until every record of the source's partition 0 has an end.
+    /// Waits until every record of the source's partition 0 is settled.
     pub(crate) async fn settled(&self) -> Counts {
         // Ends of deliveries move no tail that one could wait for.
         let open_len = || self.counts(SOURCE).open_len();

@@ -100,8 +100,8 @@ async fn names_that_no_server_answers_fail_no_healthy_target() {
         .await;
         assert_eq!(gateway.counts(SOURCE).routed, len);
     };
-    // The silent names hold their share, and those behind them wait. They have not failed: another record for a name that
-    // is looked up fails later than they would have.
+    // The silent names hold their share, and later ones wait. Waiting is no failure: another record, whose name is
+    // looked up, fails later than they would have.
     routed(16).await;
     let hanging = asked.lock().unwrap()[0].clone();
     gateway.sync("k", &named(&hanging, target)).await;
@@ -111,7 +111,7 @@ async fn names_that_no_server_answers_fail_no_healthy_target() {
         .iter()
         .filter(|name| name.ends_with("silent.example"));
     assert_eq!(silent.count(), 16);
-    // When the server answers again they have their turn.
+    // When the server answers again, the waiting names are looked up.
     drop(release);
     let counts = gateway.settled().await;
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Ends that the log does not take: the record waits again, is on no queue only if the next owner reads it again, and no
-//! target is called twice for it without need.
+//! Settlements that the log does not take: the record waits again, or the next owner reads it again, and no target is
+//! called twice without need.
 
 use super::{
     harness::{DEFAULT, Harness, SOURCE, UNAVAILABLE, header, message},
@@ -43,7 +43,7 @@ async fn a_record_whose_end_is_refused_waits_in_its_lane_and_ends_without_anothe
         }
         gateway.sync("k", &message(target.address, "/1")).await;
         call.answer(status);
-        // Its lane waits: the next record of the key is called once the first one has its end.
+        // Its lane waits: the next record of the key is called once the first one is settled.
         let next = target.next_call().await;
         assert_eq!(next.path, "/1");
         assert_eq!(gateway.stats.lost_ends.get(), lost);
@@ -163,7 +163,7 @@ async fn an_end_that_was_lost_is_not_in_the_checkpoint() {
     gateway.stop().await;
 }
 
-/// Its call is made already: without the end it would be made again after the start.
+/// Its call is made already; without the settlement it would be repeated after the start.
 #[tokio::test]
 async fn an_end_that_waits_for_a_busy_log_is_stored_while_the_gateway_stops() {
     let cases: [(u16, fn() -> CommitError); 3] = [

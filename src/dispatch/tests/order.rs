@@ -1,4 +1,4 @@
-//! Lanes: order per key, nothing overlaps, nobody else waits.
+//! Lanes: order per key, no overlapping calls, and no waits of other lanes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -263,7 +263,7 @@ async fn while_the_log_takes_nothing_no_call_begins() {
 }
 
 #[tokio::test]
-async fn what_has_not_ended_is_dispatched_after_a_restart_and_only_that() {
+async fn only_open_records_are_dispatched_after_a_restart() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
     for path in ["/0", "/1", "/2"] {
@@ -324,7 +324,7 @@ async fn a_stream_made_again_and_a_partition_added_are_dispatched() {
 }
 
 #[tokio::test]
-async fn what_waits_of_a_deleted_stream_is_not_called_any_more() {
+async fn waiting_records_of_a_deleted_stream_are_not_called() {
     use crate::storage::{Log, OpenRecords, StreamConfig};
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.in_flight_max = 1).await;
@@ -347,7 +347,7 @@ async fn what_waits_of_a_deleted_stream_is_not_called_any_more() {
         .engine
         .delete_stream(old.id, None, OpenRecords::Drop);
     deleted.await.unwrap();
-    // Nothing of it is waited for, not even by the call that is under way.
+    // The stop does not wait for it, not even for the call in flight.
     queued(0).await;
     let name = SOURCE.parse().unwrap();
     let made = gateway

@@ -31,17 +31,17 @@ use crate::{
 
 /// What an exchange takes over the made-up network.
 const LATENCY: Duration = Duration::from_millis(5);
-/// No history takes longer.
+/// Longest duration of a run.
 const DEADLINE: Duration = Duration::from_secs(3_600);
 
 /// How a target is down, or limits its rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
-    /// Answers so until it is up.
+    /// Answers with this status until it is up.
     Status(u16, &'static str),
-    /// Nobody listens.
+    /// Refuses connections.
     Refuses,
-    /// Takes the request and hangs up.
+    /// Reads the request and closes the connection.
     Closes,
     /// Takes so many calls in a second, evenly, and answers the others 429, with these headers.
     Limited(u32, &'static str),

@@ -1,4 +1,4 @@
-//! The source stream is purged while its records are under way: what was purged has ended, and is called no more.
+//! The source stream is purged while its records wait or are called: purged records are settled and not called again.
 
 use super::{
     checkpoints::crashed,
@@ -76,7 +76,7 @@ async fn once_a_purge_is_answered_no_call_begins_for_what_it_removed() {
     .await;
     let mut records = vec![record("k", &message(target.address, "/0"), &[])];
     for at in 1..50 {
-        // Lagging the first one in its lane, and in no lane.
+        // One after the first in its lane, and one without a lane.
         let key = ["k", ""][at % 2];
         records.push(record(key, &message(target.address, "/old"), &[]));
     }
@@ -103,7 +103,7 @@ async fn once_a_purge_is_answered_no_call_begins_for_what_it_removed() {
     gateway.stop().await;
 }
 
-/// It would hold its lane up for the ten minutes that the target asks for.
+/// Otherwise it would keep its lane busy for the ten minutes that the target asks for.
 #[tokio::test]
 async fn a_record_that_was_put_off_and_is_purged_holds_its_lane_up_no_longer() {
     for purged_during_call in [false, true] {
@@ -189,7 +189,7 @@ async fn targets_that_were_behind_go_on_with_what_comes_after_a_purge() {
         }
     })
     .await;
-    // Also after a crash: the checkpoint about who was lagging may be of before the purge.
+    // Also after a crash, because the checkpoint of lagging targets may be older than the purge.
     let dir = crashed(&gateway);
     call.answer(200);
     gateway.stop().await;

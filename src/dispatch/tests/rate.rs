@@ -96,7 +96,7 @@ async fn a_retry_takes_the_slots_of_its_target() {
 
 /// With a slot for each of them the next record would be called after 40 seconds.
 #[tokio::test]
-async fn what_was_purged_takes_no_slot_of_its_target() {
+async fn a_purged_record_takes_no_slot_of_its_target() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.rate_per_second = Some(1)).await;
     let old = |_| record("", &message(target.address, "/old"), &[]);
@@ -123,7 +123,7 @@ async fn what_was_purged_takes_no_slot_of_its_target() {
 
 /// With a slot for each of them the next record would be called after 40 seconds, and here no time passes.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_called_takes_no_slot_of_its_target() {
+async fn a_record_that_cannot_be_called_takes_no_slot_of_its_target() {
     let _still = stand_still();
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.dispatch.rate_per_second = Some(1)).await;

@@ -202,7 +202,7 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
         config.dispatch.attempts_max = 2;
     })
     .await;
-    // A record in backoff that nobody else comes to wake anyone for, and a target that asks for a pause in its answers.
+    // A record in backoff with no other job that would wake a worker, and a target whose answers ask for a pause.
     gateway.sync("k", &message(target.address, "/1")).await;
     target.next_call().await.answer(500);
     gateway.sync("k", &message(target.address, "/2")).await;
@@ -246,7 +246,7 @@ async fn waits_are_cut_to_what_they_may_last_now_in_their_order() {
     }
     paths.sort();
     assert_eq!(paths, ["/0", "/1", "/2", "/3", "/4", "/5"]);
-    // What began before waits no longer than what begins now.
+    // Older waits are cut to the new maximum.
     begun.answer_with(503, &[("retry-after", "3600")], "");
     late.next_call().await.answer(200);
     assert_eq!(gateway.settled().await.delivered, 9);

@@ -1,4 +1,4 @@
-//! What arrives at a target.
+//! The requests that a target receives.
 
 use serde_json::json;
 use tokio::sync::mpsc;

@@ -46,7 +46,7 @@ async fn targets_beyond_the_bound_share_a_queue_and_idle_queues_go_away() {
     assert_eq!(gateway.settled().await.delivered, 4);
 }
 
-/// It is for people: a target that was called a moment ago is still looked for.
+/// Operators still look for a target that was called a moment ago.
 #[tokio::test]
 async fn a_target_is_shown_with_its_last_failure_after_its_queue_has_gone() {
     let mut target = StubTarget::start().await;

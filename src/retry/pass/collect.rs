@@ -1,4 +1,4 @@
-//! The part of a pass that waits: it collects the answers of its calls, and takes back what is not to be called any more.
+//! The part of a pass that waits: it collects the answers of calls, and withdraws records that should not be called.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::{
 };
 use crate::retry::{Error, Stopped, Waiting};
 use crate::{
-    dispatch::{TargetId, queue::job::Redone},
+    dispatch::{TargetId, job::Redone},
     model::ids::Offset,
     runtime::clock::Timestamp,
 };
 
-/// How often a pass that waits looks whether its targets are open: others may have opened them.
+/// How often a waiting pass checks the breakers of its targets, because other calls may have opened them.
 pub(in crate::retry) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Pass {
-    /// Waits until something of what was given out has changed; `false` if the time is over or the pass is to stop.
+    /// Waits for an answer or the next check of breakers; `false` if the time is over or the pass has to stop.
     ///
     /// # Cancel safety
     /// No answer is lost.
@@ -38,11 +38,11 @@ impl Pass {
         Ok(!self.is_over())
     }
 
-    /// Takes back what has not begun if the time is over, and waits for the rest.
+    /// Withdraws records whose call has not begun once the time is over, and waits for the rest.
     ///
-    /// In a stream whose records end with their retry anything can be taken back: what was done behind it is skipped
-    /// next time. Where records are called again, the next pass would call those, too. So there only what nothing that
-    /// was called is behind is taken back at once; the holes have some time yet to be called.
+    /// Where a retry settles its records, any record can be withdrawn, because the next pass skips the settled ones
+    /// after it. Where the next pass repeats calls, only records after the last called one are withdrawn at once.
+    /// Earlier ones have [`HOLES_PATIENCE`] to be called.
     pub(in crate::retry) async fn collect_rest(
         &mut self,
         progress: &mut Progress,
@@ -53,7 +53,7 @@ impl Pass {
         while !in_flight.is_empty() {
             let over = self.is_over();
             let stopped = self.stop.is_cancelled();
-            // When the gateway stops, queues give nothing out any more; and for a caller who is gone nothing is called.
+            // At a stop the queues start no job, and no record is called for a caller that went away.
             let fills =
                 self.calls_again() && !stopped && result.is_ok() && Instant::now() < holes_by;
             if over || result.is_err() {
@@ -64,7 +64,7 @@ impl Pass {
                     break;
                 }
             }
-            // What has begun is waited for in any case, its own timeouts bound it.
+            // Calls in flight are always waited for; their own timeouts bound them.
             let until = match (over, fills) {
                 (false, _) => Some(self.deadline()),
                 (true, true) => Some(holes_by),
@@ -101,7 +101,7 @@ impl Pass {
             )
         );
         let Some(given) = in_flight.end(offset, called) else {
-            // It was taken back.
+            // It was withdrawn.
             return Ok(());
         };
         let target = given.target.as_ref();
@@ -136,7 +136,7 @@ impl Pass {
                 report.attempted -= 1;
                 return Err(Error::NotStored(error));
             }
-            // Its lane has one before it that was left. Else it was cut by a stop.
+            // An earlier record of its lane was left, or a stop cut the call.
             None => {
                 report.attempted -= 1;
                 if given.start.is_withdrawn() {
@@ -149,7 +149,7 @@ impl Pass {
         if let Some(target) = target
             && failed.is_some()
         {
-            // A target that asks for later has been opened by that, for however short a time.
+            // A target that asks for later counts as open, even if its breaker closed again at once.
             let open_until = self.shared.open_until(target);
             let open_until = open_until.or(left.then(Instant::now));
             self.look_at(target, open_until, true, progress, in_flight);
@@ -162,7 +162,7 @@ impl Pass {
                 here.settled();
             }
         }
-        // What was left has not failed: the pass goes on with the records of other targets.
+        // A record left open has not failed, so it does not count towards the end of the pass.
         let judged = target.filter(|_| !left);
         if let Some(failing) = judged.and_then(|target| self.failing.note(target, failed)) {
             let stopped = Stopped::Failing(failing);
@@ -172,7 +172,7 @@ impl Pass {
         Ok(())
     }
 
-    /// Looks whether targets that records wait for are open, and takes their records back once they are shut.
+    /// Checks the breakers of waiting records, and withdraws the records of targets that are shut.
     fn look(&mut self, progress: &mut Progress, in_flight: &mut InFlight) {
         let now = Instant::now();
         if now < self.look_at {
@@ -206,7 +206,7 @@ impl Pass {
         }
     }
 
-    /// Returns whether the records of a target are left.
+    /// Returns whether a target is shut.
     pub(in crate::retry) fn is_shut(&mut self, target: Option<&TargetId>) -> bool {
         target.is_some_and(|target| {
             let open_until = self.shared.open_until(target);
@@ -214,7 +214,7 @@ impl Pass {
         })
     }
 
-    /// Leaves a record to a later pass because of its target.
+    /// Leaves a record open for a later pass because of its target.
     pub(in crate::retry) fn leave(
         &mut self,
         offset: Offset,
@@ -227,9 +227,8 @@ impl Pass {
         }
     }
 
-    /// Puts into the report for which targets records were left, and whether that has ended the pass. It has not if a bound
-    /// did, so that a loop of passes goes on with the records of other targets; but a pass that has settled nothing ends
-    /// such a loop.
+    /// Reports the targets with records left, and whether they ended the pass. If a bound ended it, a loop of passes
+    /// goes on with other targets; but a pass that has settled no record ends such a loop.
     pub(in crate::retry) fn tell_open_targets(&mut self) {
         let (time, now) = (self.shared.clock.now(), Instant::now());
         let until = |target: &TargetId, seen: Option<Instant>| -> Timestamp {

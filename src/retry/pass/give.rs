@@ -1,4 +1,4 @@
-//! The part of a pass that gives records to the queues, as far as its bounds allow.
+//! The part of a pass that queues records, as far as its bounds allow.
 
 use std::{pin::pin, time::Duration};
 
@@ -20,41 +20,44 @@ use crate::retry::Error;
 use crate::{
     dispatch::{
         TargetId,
-        queue::job::{Errand, Retried, Start},
+        job::{Errand, Retried, Start},
     },
-    model::{ids::PartitionId, record::StoredRecord},
+    model::{
+        ids::{Offset, PartitionId},
+        record::StoredRecord,
+    },
     storage::{Epoch, ReadError},
 };
 
-/// After so many bytes of records that were looked at others have their turn: reading them takes less than a millisecond.
+/// The pass yields after checking this many bytes of records, which takes less than a millisecond.
 const TURN_BYTES: usize = 256 << 10;
-/// Offsets remembered that are done behind one that is not.
+/// Offsets kept that are done after one that is not.
 const AHEAD_LEN_MAX: usize = 65_536;
-/// How long after the last call may begin the log has to take an end.
+/// How long after the last possible call the log may take to accept a settlement.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a pass that has left records looks for one of another target.
+/// How long a pass that has left records searches for one of another target.
 const SEARCH_MAX: Duration = Duration::from_secs(2);
 
-/// Why a pass gives out no more records of a partition.
+/// Why a pass queues no more records of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::retry) enum LeftOff {
-    /// There is nothing more to call.
+    /// No record is left to call.
     Done,
-    /// The cap, the time, or the gateway stops.
+    /// A bound of records or time, or a stop of the gateway.
     Bound,
 }
 
-/// What became of a record that was to be given to its queue.
+/// The result of queueing a record.
 enum Given {
     Taken,
     /// Its target is shut.
     Shut,
-    /// There was no room in time.
+    /// The queue had no room in time.
     Late,
 }
 
 impl Pass {
-    /// Gives records to the queues until there is nothing more to call, or a bound of the pass.
+    /// Queues records up to the end of the partition, or a bound of the pass.
     pub(in crate::retry) async fn give(
         &mut self,
         reader: &mut PassReader,
@@ -71,14 +74,7 @@ impl Pass {
             }
             if reader.wants_ends(at) {
                 reader.look_up_ends(&self.shared, at)?;
-                tokio::task::yield_now().await;
-                // One slow record must not let the list of what is done behind it grow with the stream.
-                while progress.ahead_len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
-                    if !self.collect(progress, in_flight).await? {
-                        return Ok(LeftOff::Bound);
-                    }
-                }
-                if self.is_over() {
+                if !self.has_room_ahead(progress, in_flight).await? {
                     return Ok(LeftOff::Bound);
                 }
             }
@@ -99,25 +95,8 @@ impl Pass {
                 at = at.next();
                 continue;
             }
-            let stored = match reader.read(&self.shared, at).await {
-                Ok(Read::Record(stored)) => stored,
-                Ok(Read::Lost(until)) => {
-                    while at < until.min(reader.tail) {
-                        self.report.skipped += 1;
-                        progress.done(at);
-                        at = at.next();
-                    }
-                    continue;
-                }
-                Err(ReadError::Trimmed { earliest, .. }) if earliest > at => {
-                    progress.trimmed += earliest.0.min(reader.tail.0) - at.0;
-                    while at < earliest.min(reader.tail) {
-                        progress.done(at);
-                        at = at.next();
-                    }
-                    continue;
-                }
-                Err(error) => return Err(unread(error)),
+            let Some(stored) = self.record_at(&mut at, reader, progress).await? else {
+                continue;
             };
             #[cfg(test)]
             crate::runtime::tasks::provoke(
@@ -126,7 +105,7 @@ impl Pass {
             );
             let is_met = self.filter.is_met_by(&stored.record);
             if looks {
-                // A long stretch of such records is no reason to keep others waiting.
+                // Yield now and then, because many records in a row may not match.
                 looked_at += stored.record.bytes_len();
                 if looked_at >= TURN_BYTES {
                     looked_at = 0;
@@ -150,24 +129,10 @@ impl Pass {
                 continue;
             }
             let target = self.shared.target_of(&stored.record);
-            if !self.is_shut(target.as_ref()) {
-                while in_flight.len() >= self.in_flight_max
-                    || self.is_on_trial(target.as_ref(), in_flight)
-                {
-                    if !self.collect(progress, in_flight).await? {
-                        return Ok(LeftOff::Bound);
-                    }
-                }
-                if !self.has_slot(progress, in_flight).await? {
-                    return Ok(LeftOff::Bound);
-                }
-                if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
-                    return Ok(LeftOff::Bound);
-                }
-                // One before it may have been left meanwhile.
-                if self.calls_again() && progress.has_left() {
-                    break;
-                }
+            if !self.is_shut(target.as_ref())
+                && let Some(left_off) = self.hold_back(target.as_ref(), progress, in_flight).await?
+            {
+                return Ok(left_off);
             }
             let given = match self.is_shut(target.as_ref()) {
                 true => Given::Shut,
@@ -187,13 +152,80 @@ impl Pass {
             while let Some(Some(answered)) = in_flight.next().now_or_never() {
                 self.count(answered, progress, in_flight)?;
             }
-            // A long stretch of records that are left is no reason to keep others waiting.
+            // Yield now and then, because many records in a row may be left.
             consume_budget().await;
         }
         Ok(LeftOff::Done)
     }
 
-    /// Waits for a slot of the rate; `false` if the pass is over before there is one.
+    /// Waits while too many later offsets are done, because one slow record would let their list grow with the stream.
+    /// Returns `false` if the pass is over first.
+    async fn has_room_ahead(
+        &mut self,
+        progress: &mut Progress,
+        in_flight: &mut InFlight,
+    ) -> Result<bool, Error> {
+        yield_now().await;
+        while progress.ahead_len() >= AHEAD_LEN_MAX && !in_flight.is_empty() {
+            if !self.collect(progress, in_flight).await? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.is_over())
+    }
+
+    /// Returns the record at an offset. If it is lost or trimmed, counts the gap, moves `at` past it and returns `None`.
+    async fn record_at(
+        &mut self,
+        at: &mut Offset,
+        reader: &mut PassReader,
+        progress: &mut Progress,
+    ) -> Result<Option<StoredRecord>, Error> {
+        let until = match reader.read(&self.shared, *at).await {
+            Ok(Read::Record(stored)) => return Ok(Some(stored)),
+            Ok(Read::Lost(until)) => {
+                let until = until.min(reader.tail);
+                self.report.skipped += until.0.saturating_sub(at.0);
+                until
+            }
+            Err(ReadError::Trimmed { earliest, .. }) if earliest > *at => {
+                let until = earliest.min(reader.tail);
+                progress.trimmed += until.0 - at.0;
+                until
+            }
+            Err(error) => return Err(unread(error)),
+        };
+        while *at < until {
+            progress.done(*at);
+            *at = at.next();
+        }
+        Ok(None)
+    }
+
+    /// Waits until the bounds of the pass allow one more call of a target; returns why the pass ends, if it does.
+    async fn hold_back(
+        &mut self,
+        target: Option<&TargetId>,
+        progress: &mut Progress,
+        in_flight: &mut InFlight,
+    ) -> Result<Option<LeftOff>, Error> {
+        while in_flight.len() >= self.in_flight_max || self.is_on_trial(target, in_flight) {
+            if !self.collect(progress, in_flight).await? {
+                return Ok(Some(LeftOff::Bound));
+            }
+        }
+        if !self.has_slot(progress, in_flight).await? {
+            return Ok(Some(LeftOff::Bound));
+        }
+        if self.calls_again() && in_flight.outlasts(Instant::now(), self.by) {
+            return Ok(Some(LeftOff::Bound));
+        }
+        // An earlier record may have been left meanwhile.
+        let is_blocked = self.calls_again() && progress.has_left();
+        Ok(is_blocked.then_some(LeftOff::Done))
+    }
+
+    /// Waits for a slot of the rate; `false` if the pass is over first.
     async fn has_slot(
         &mut self,
         progress: &mut Progress,
@@ -219,7 +251,7 @@ impl Pass {
         Ok(true)
     }
 
-    /// Gives a record to its queue, which may be full for as long as the pass lasts.
+    /// Queues a record; its queue may be full for as long as the pass lasts.
     async fn give_one(
         &mut self,
         of: PartitionId,
@@ -244,7 +276,7 @@ impl Pass {
         let shared = self.shared.clone();
         let mut taken = pin!(shared.enqueue(Box::new(job)));
         loop {
-            // While it waits for room its target may turn out to be open.
+            // The target may be shut while the record waits for room.
             tokio::select! {
                 biased;
                 () = &mut taken => break,
@@ -261,8 +293,8 @@ impl Pass {
         Given::Taken
     }
 
-    /// Returns whether a target has as many calls under way as may still fail alike before the pass ends: one more would be
-    /// moved for nothing.
+    /// Returns whether a target has as many calls in flight as may still fail before the pass ends. One more failed
+    /// call would move a record for nothing.
     fn is_on_trial(&self, target: Option<&TargetId>, in_flight: &InFlight) -> bool {
         let Some(target) = target else { return false };
         let Some(room) = self.failing.room(target) else {
@@ -271,7 +303,8 @@ impl Pass {
         in_flight.len() >= room && in_flight.len_of(target) >= room
     }
 
-    /// A record that waits for its first dispatch is left to it; one that is settled is called again only if asked for.
+    /// A replay skips open records, which wait for their first dispatch. Other passes skip settled records unless
+    /// `redeliver` is set.
     fn skips(&self, settled: bool) -> bool {
         if self.replay {
             !settled

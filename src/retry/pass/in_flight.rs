@@ -1,4 +1,4 @@
-//! The records that a pass has given to the queues: which of them can be taken back, and when to give out no more.
+//! The records that a pass has queued: which can be withdrawn, and when to queue no more.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -12,38 +12,38 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     dispatch::{
         DispatchContext, TargetId,
-        queue::job::{Redone, Start},
+        job::{Redone, Start},
     },
     model::ids::Offset,
 };
 
-/// What became of a record; `None` if a stop has cut it.
+/// An offset with its result; `None` if a stop has cut the call.
 pub(in crate::retry) type Answered = (Offset, Option<Redone>);
 
-/// Records given to the queues.
+/// Queued records of a pass.
 #[derive(Default)]
 pub(in crate::retry) struct InFlight {
-    /// Whose queues they are on. Without it nothing is swept, which a test may want.
+    /// The dispatcher whose queues are swept; `None` in tests.
     shared: Option<Arc<DispatchContext>>,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
-    /// Those whose answer is waited for.
+    /// Records without an answer yet.
     given: BTreeMap<Offset, Given>,
     /// The greatest offset whose call was answered.
     called: Option<Offset>,
-    /// The longest that an answer took.
+    /// The longest wait for an answer.
     slowest: Duration,
 }
 
-/// A record that was given out.
+/// A queued record.
 pub(in crate::retry) struct Given {
-    /// Whom it is for; `None` if no target can be called for it.
+    /// Its target; `None` if it names none that can be called.
     pub(in crate::retry) target: Option<TargetId>,
     pub(in crate::retry) start: Start,
     at: Instant,
 }
 
 impl InFlight {
-    /// Nothing yet.
+    /// No records yet.
     pub(in crate::retry) fn new(shared: Arc<DispatchContext>) -> Self {
         Self {
             shared: Some(shared),
@@ -54,7 +54,7 @@ impl InFlight {
         }
     }
 
-    /// Adds a record behind all others.
+    /// Adds a record with the highest offset.
     pub(in crate::retry) fn add(
         &mut self,
         offset: Offset,
@@ -73,7 +73,7 @@ impl InFlight {
         self.given.len()
     }
 
-    /// Returns how many are for a target.
+    /// Returns how many records are for a target.
     pub(in crate::retry) fn len_of(&self, target: &TargetId) -> usize {
         let of_target = |given: &&Given| given.target.as_ref() == Some(target);
         self.given.values().filter(of_target).count()
@@ -83,7 +83,7 @@ impl InFlight {
         self.given.is_empty()
     }
 
-    /// Waits for an answer, perhaps to what was taken back.
+    /// Waits for an answer, possibly of a withdrawn record.
     ///
     /// # Cancel safety
     /// No answer is lost.
@@ -91,7 +91,7 @@ impl InFlight {
         self.answers.next().await
     }
 
-    /// A record has its answer; `None` if it was taken back.
+    /// Removes an answered record; `None` if it was withdrawn.
     pub(in crate::retry) fn end(&mut self, offset: Offset, called: bool) -> Option<Given> {
         let given = self.given.remove(&offset)?;
         self.slowest = self.slowest.max(given.at.elapsed());
@@ -101,7 +101,8 @@ impl InFlight {
         Some(given)
     }
 
-    /// Takes back what has not begun, from the newest on; returns how many. `keeps_holes` stops at the first that has.
+    /// Withdraws records whose call has not begun, the newest first; returns how many. `keeps_holes` stops at the first
+    /// record whose call has begun.
     pub(in crate::retry) fn withdraw(&mut self, keeps_holes: bool) -> u64 {
         let mut taken = Vec::new();
         for (offset, given) in self.given.iter().rev() {
@@ -129,7 +130,7 @@ impl InFlight {
         waiting.filter_map(|given| given.target.clone()).collect()
     }
 
-    /// Takes back what has not begun for a target; returns which records.
+    /// Withdraws the records of a target whose call has not begun; returns their offsets.
     pub(in crate::retry) fn withdraw_of(&mut self, target: &TargetId) -> Vec<Offset> {
         let mut taken = Vec::new();
         self.given.retain(|offset, given| {
@@ -145,8 +146,8 @@ impl InFlight {
         taken
     }
 
-    /// What was taken back leaves the queues at once. It would hold up there what a later pass gives out: for the breaker,
-    /// and for the target's rate.
+    /// Removes withdrawn records from the queues at once. Otherwise they would hold up records of a later pass until
+    /// the breaker and the rate let them start.
     fn sweep<'a>(&self, targets: impl IntoIterator<Item = &'a TargetId>) {
         let Some(shared) = &self.shared else { return };
         for target in targets {
@@ -154,8 +155,8 @@ impl InFlight {
         }
     }
 
-    /// Returns whether a record takes, or took, longer than there is time: one that is given out now may be answered
-    /// while one before it has not even begun when the time is over.
+    /// Returns whether a call takes, or took, longer than the time left. Then a record queued now may be answered
+    /// before an earlier one has begun at the end of the time.
     pub(in crate::retry) fn outlasts(&self, now: Instant, by: Instant) -> bool {
         let oldest = self.given.values().next();
         let waits = oldest.map(|given| now.saturating_duration_since(given.at));
@@ -163,7 +164,7 @@ impl InFlight {
     }
 }
 
-/// A pass that ends in a panic lets nothing begin behind its back.
+/// After a panic of its pass, no withdrawn record begins.
 impl Drop for InFlight {
     fn drop(&mut self) {
         let _taken_back = self.withdraw(false);
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_called_behind_a_record_keeps_it_if_holes_are_kept() {
+    fn a_record_before_a_called_one_is_kept_if_holes_are_kept() {
         let in_flight = || {
             let in_flight = of(5);
             begin(&in_flight, 0);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_begun_is_taken_back_when_its_pass_is_gone() {
+    fn records_not_begun_are_withdrawn_when_their_pass_is_gone() {
         let in_flight = of(2);
         let starts = [0, 1].map(|offset| in_flight.given[&Offset(offset)].start.clone());
         begin(&in_flight, 0);

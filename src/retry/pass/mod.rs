@@ -1,5 +1,5 @@
-//! One pass: over partition after partition it gives records out (`give.rs`), collects the answers (`collect.rs`), and keeps
-//! the position up to which all is done.
+//! One pass: in one partition after the other it queues records (`give.rs`), collects the answers (`collect.rs`), and
+//! keeps the position up to which all records are done (`progress.rs`).
 
 pub(super) mod collect;
 pub(super) mod give;
@@ -29,39 +29,39 @@ use super::{
     running::{Here, Running},
 };
 use crate::{
-    dispatch::{DispatchContext, queue::job::Mapping},
+    dispatch::{DispatchContext, job::Mapping},
     model::ids::{Offset, PartitionId},
     runtime::tasks::Part,
     storage::{Epoch, LeaseEvent, Stream},
 };
 
-/// How much longer than its time budget a pass may call what it has called records behind of.
+/// How long after its time budget a pass may still call records that later calls have overtaken.
 pub(super) const HOLES_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a lease is waited for.
+/// How long a pass waits for a lease.
 const LEASE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a pass gets to come further at all, however short its time budget is.
+/// Least time of a pass that has not advanced, even with a shorter budget.
 pub(super) const TIME_LEAST: Duration = Duration::from_secs(2);
 
 /// A pass over one or several partitions of a stream.
 pub(super) struct Pass {
     pub(super) shared: Arc<DispatchContext>,
-    /// Fires when the gateway stops, or the caller is gone.
+    /// Fires when the gateway stops, or the caller goes away.
     pub(super) stop: CancellationToken,
     pub(super) stream: Arc<Stream>,
-    /// The source stream is replayed: nothing ends, and what still waits is left alone.
+    /// The stream is the source stream, which is replayed: no record is settled, and open records are skipped.
     pub(super) replay: bool,
     pub(super) after: Option<Offset>,
-    /// Nothing from this offset on.
+    /// The pass ends before this offset.
     pub(super) before: Option<Offset>,
-    /// Says where to begin, if it knows, and is told how far the pass came.
+    /// The group of the request: its position is the start and is updated at the end.
     pub(super) group: Option<Standing>,
     pub(super) filter: Filter,
     pub(super) records_max: u64,
     pub(super) in_flight_max: usize,
-    /// No record is given to the queues after this.
+    /// No record is queued after this instant.
     pub(super) by: Instant,
-    /// But until then if none was settled or passed over.
+    /// Later deadline for a pass that has settled or skipped no record.
     pub(super) least_by: Instant,
     pub(super) mapping: Arc<Mapping>,
     pub(super) redeliver: bool,
@@ -69,21 +69,21 @@ pub(super) struct Pass {
     pub(super) rate: Option<Rate>,
     pub(super) failing: Failing,
     pub(super) open: OpenTargets,
-    /// When to look again whether targets are open that records wait for.
+    /// When to check the breakers of waiting records again.
     pub(super) look_at: Instant,
-    /// A bound has ended the pass in a partition, and not that there was nothing more to call.
+    /// A bound has ended the pass in a partition before its end.
     pub(super) is_cut: bool,
-    /// What has come of it so far.
+    /// The report so far.
     pub(super) report: RetryReport,
-    /// Is told how far the pass is; `None` in a dry run.
+    /// Shows the progress of the pass; `None` in a dry run.
     pub(super) running: Option<Arc<Running>>,
-    /// The same for the partition that the pass has come to.
+    /// The same for the present partition.
     pub(super) here: Option<Here>,
 }
 
 impl Pass {
     pub(super) async fn run(mut self, partitions: &[PartitionId]) -> Result<RetryReport, Error> {
-        // All at once: copies that the pass leaves in one partition are not for it in another.
+        // All tails are read first, because copies that the pass appends to one partition are not for it in another.
         let status = |of: &PartitionId| self.shared.streams.engine().status(*of);
         let tails = partitions.iter().map(|of| Ok(status(of)?.bounds.tail));
         let tails: Vec<_> = tails.collect::<Result<_, _>>().map_err(unread)?;
@@ -163,7 +163,7 @@ impl Pass {
         let given = self.give(&mut reader, epoch, &mut progress, &mut in_flight);
         let passed = panics.guard(Part::Retry, given).await;
         if passed.is_none() {
-            // What was given out is collected as if the time were over.
+            // After a panic, collect the queued records as if the time were over.
             self.by = self.by.min(Instant::now());
             self.least_by = self.by;
         }
@@ -178,11 +178,11 @@ impl Pass {
         if let Some(group) = &mut self.group
             && !self.dry_run
         {
-            // Also after a failure: what is done is done. Beyond the tail there is nothing that could be.
+            // Stored after an error too, because the records below `next` are done.
             stored = group.store(of, progress.next.min(tail)).await;
         }
         match passed.and(collected) {
-            // What was done before a place that cannot be read is worth its report; the next pass begins there.
+            // Report the records done before an unreadable one; the next pass begins there and returns the error.
             Err(Error::Read(_) | Error::PartitionUnknown(_)) if progress.next > start => {}
             other => other?,
         }
@@ -200,7 +200,7 @@ impl Pass {
         })
     }
 
-    /// Returns which of some offsets the filter's time leaves.
+    /// Returns the part of some offsets that is within the filter's time.
     async fn in_time_of_filter(
         &self,
         of: PartitionId,
@@ -219,7 +219,7 @@ impl Pass {
         Ok(start..end)
     }
 
-    /// Whether a later pass calls again what this one has called.
+    /// Returns whether a later pass repeats the calls of this one.
     pub(super) fn calls_again(&self) -> bool {
         self.replay || self.redeliver
     }
@@ -228,8 +228,8 @@ impl Pass {
         self.stop.is_cancelled() || Instant::now() >= self.deadline()
     }
 
-    /// Returns when the time is over. A pass that has not come further gets more than a short budget, since a loop of such
-    /// passes would never end.
+    /// Returns the deadline. A pass that has not advanced gets more than a short budget, because a loop of such passes
+    /// would never end.
     pub(super) fn deadline(&self) -> Instant {
         let report = &self.report;
         let read = report.processed + report.failed + report.skipped + report.unmatched;

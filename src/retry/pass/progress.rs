@@ -1,23 +1,23 @@
-//! Up to where a pass is done in a partition. Pure.
+//! The progress of a pass in a partition. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::model::ids::Offset;
 
-/// Where a pass stands in a partition.
+/// The progress of a pass in a partition.
 pub(in crate::retry) struct Progress {
-    /// Everything below is done.
+    /// All offsets below are done.
     pub(in crate::retry) next: Offset,
-    /// Done, but something before is not.
+    /// Done offsets after one that is not done.
     ahead: BTreeSet<Offset>,
-    /// The first that the pass leaves as it is: nothing behind it can move `next`.
+    /// The first offset that the pass left; `next` cannot pass it.
     left: Option<Offset>,
-    /// Offsets that retention has taken.
+    /// Offsets that retention has trimmed.
     pub(in crate::retry) trimmed: u64,
 }
 
 impl Progress {
-    /// Begins with a record of which nothing is done.
+    /// Begins at an offset that is not done.
     pub(in crate::retry) fn from(next: Offset) -> Self {
         Self {
             next,
@@ -27,17 +27,17 @@ impl Progress {
         }
     }
 
-    /// Returns how many are done of which something before is not.
+    /// Returns how many offsets are done after one that is not done.
     pub(in crate::retry) fn ahead_len(&self) -> usize {
         self.ahead.len()
     }
 
-    /// Everything below `next` is done.
+    /// Notes that all offsets below `next` are done.
     pub(in crate::retry) fn done_below(&mut self, next: Offset) {
         self.next = self.next.max(next);
     }
 
-    /// The pass leaves an offset, of which nothing is done, as it is.
+    /// Notes that the pass leaves an offset that is not done.
     pub(in crate::retry) fn leave(&mut self, offset: Offset) {
         if self.left.is_none_or(|left| offset < left) {
             self.left = Some(offset);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_holds_progress_and_what_is_behind_it_takes_no_memory() {
+    fn a_left_offset_holds_progress_and_later_ones_take_no_memory() {
         let mut progress = Progress::from(Offset(5));
         for done in [6, 8, 9] {
             progress.done(Offset(done));

@@ -1,18 +1,18 @@
-//! The rate at which a pass gives records out, and their calls begin.
+//! The rate at which a pass queues records and their calls begin.
 //!
-//! Records are given out in slots of the rate. That alone would let those that a target has held up begin together, so each
-//! call takes a slot of its own as it begins; and while one waits for that, no more are given out.
+//! Records are queued in slots of the rate. Records that a target has held up would still begin together. So each call
+//! also takes a slot when it begins, and while a call waits for one, no more records are queued.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::dispatch::queue::pace::{Pace, Slots};
+use crate::dispatch::pace::{Pace, Slots};
 
-/// When to look again whether calls still wait for their slot.
+/// How often to check whether calls still wait for a slot.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// A rate.
+/// The rate of a pass.
 #[derive(Debug)]
 pub(in crate::retry) struct Rate {
     slots: Slots,
@@ -28,7 +28,7 @@ impl Rate {
         }
     }
 
-    /// Takes the slot of a record that is given out, or says when to ask again.
+    /// Takes the slot of a record, or returns when to ask again.
     pub(in crate::retry) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         match self.pace.is_behind() {
             true => Err(now + AGAIN),

@@ -1,4 +1,4 @@
-//! What a pass reads of a partition: its records, and which of them have an end.
+//! Reads a partition for a pass: its records, and which of them are settled.
 
 use std::collections::VecDeque;
 
@@ -12,23 +12,23 @@ use crate::{
     storage::{ReadError, SettledOffsets},
 };
 
-/// What is read at a time.
+/// Size of a page.
 const PAGE_BYTES: usize = 256 * 1024;
-/// Ends looked at together.
+/// Offsets whose settlements are looked up together.
 const ENDS_LEN: u64 = 16_384;
 
-/// What is at an offset.
+/// The result of a read at an offset.
 #[derive(Debug)]
 pub(in crate::retry) enum Read {
     Record(StoredRecord),
-    /// Nothing up to there: it was lost.
+    /// The records up to this offset were lost.
     Lost(Offset),
 }
 
-/// Reads on, and says which records have an end.
+/// The reader of a partition.
 pub(in crate::retry) struct PassReader {
     pub(in crate::retry) of: PartitionId,
-    /// Nothing from here on is read.
+    /// The reader ends before this offset.
     pub(in crate::retry) tail: Offset,
     page: VecDeque<StoredRecord>,
     settled: SettledOffsets,
@@ -46,12 +46,12 @@ impl PassReader {
         }
     }
 
-    /// Returns whether the ends from `at` on are to be looked up first.
+    /// Returns whether the settlements from `at` on have to be looked up first.
     pub(in crate::retry) fn wants_ends(&self, at: Offset) -> bool {
         at >= self.settled_to
     }
 
-    /// Looks up which of the next records have an end.
+    /// Looks up which of the next records are settled.
     pub(in crate::retry) fn look_up_ends(
         &mut self,
         shared: &DispatchContext,
@@ -67,12 +67,12 @@ impl PassReader {
         Ok(())
     }
 
-    /// Returns whether a record has an end, as far as ends were looked up.
+    /// Returns whether a record is settled, among the offsets looked up.
     pub(in crate::retry) fn has_ended(&self, at: Offset) -> bool {
         self.settled.contains(at)
     }
 
-    /// Returns the record of an offset; those before it cannot be read any more.
+    /// Returns the record at an offset; earlier ones cannot be read afterwards.
     pub(in crate::retry) async fn read(
         &mut self,
         shared: &DispatchContext,

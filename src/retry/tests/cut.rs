@@ -1,4 +1,4 @@
-//! Passes that their time cuts.
+//! Passes that run out of time.
 
 use futures_util::poll;
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
 use super::*;
 use crate::{
     dispatch::{
-        queue::job::{LeftLanes, Mapping, Redone, Start},
+        job::{LeftLanes, Mapping, Redone, Start},
         tests::stub::stand_still,
     },
     retry::{

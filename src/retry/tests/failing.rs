@@ -81,7 +81,7 @@ async fn a_success_or_another_cause_among_the_first_calls_lets_a_pass_go_on() {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_when_a_pass_is_stopped_ends_as_it_comes_out() {
+async fn calls_in_flight_at_the_end_of_a_pass_are_settled_by_their_outcome() {
     let mut slow = StubTarget::start().await;
     let down = StubTarget::always(404).await;
     let gateway = Harness::start(|config| {

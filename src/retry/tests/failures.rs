@@ -1,4 +1,4 @@
-//! Where the records go whose retry fails.
+//! The error streams of records whose retry fails.
 
 use super::*;
 
@@ -157,7 +157,7 @@ async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
 }
 
 #[tokio::test]
-async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_loop_over_it_ends()
+async fn a_record_out_of_retries_stays_in_the_unrecoverable_stream_and_a_loop_over_it_ends()
 {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.retry.retries_max = 2).await;
@@ -199,7 +199,7 @@ async fn what_failed_as_often_as_it_may_stays_in_the_unrecoverable_stream_and_a_
     let last = gateway.record_at(UNRECOVERABLE, 6).await;
     assert_eq!(header(&last, "retries"), "2");
 
-    // It can be delivered all the same.
+    // It can still be delivered.
     let (report, ()) = tokio::join!(retry(&retrier, gateway.request(UNRECOVERABLE)), async {
         for _ in 0..4 {
             target.next_call().await.answer(200);

@@ -1,4 +1,4 @@
-//! Passes that go on where the last one of their group came to.
+//! Passes that continue where the last pass of their group ended.
 
 use futures_util::future::join_all;
 
@@ -148,7 +148,7 @@ async fn a_dry_run_neither_makes_nor_moves_a_group() {
 }
 
 #[tokio::test]
-async fn what_was_trimmed_before_a_group_saw_it_is_told() {
+async fn records_trimmed_before_a_group_saw_them_are_reported() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
     let retrier = gateway.retrier();
@@ -167,7 +167,7 @@ async fn what_was_trimmed_before_a_group_saw_it_is_told() {
 }
 
 #[tokio::test]
-async fn what_the_filter_leaves_out_is_done_for_the_group() {
+async fn filtered_records_are_done_for_the_group() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
     let retrier = gateway.retrier();

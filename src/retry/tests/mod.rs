@@ -58,7 +58,7 @@ impl Harness {
         ErrorMapping::parse(pairs).unwrap()
     }
 
-    /// Puts records into an error stream as if their dispatch had failed.
+    /// Appends records to an error stream as if their dispatch had failed.
     async fn failed(&self, stream: &str, target: SocketAddr, len: usize) {
         for at in 0..len {
             let message = message(target, &format!("/{at}"));

@@ -1,4 +1,4 @@
-//! Passes over records whose target is open.
+//! Passes over records whose target has an open breaker.
 
 use super::*;
 use crate::{
@@ -176,7 +176,7 @@ async fn on_a_shared_queue_nothing_of_a_key_is_called_behind_a_record_that_is_le
     );
 }
 
-/// Nothing behind it is called, since the next pass would call that again.
+/// No later record is called, because the next pass would repeat the call.
 #[tokio::test]
 async fn where_records_are_called_again_a_pass_ends_with_the_first_that_it_leaves() {
     let (mut later, mut fine) = (StubTarget::start().await, StubTarget::start().await);

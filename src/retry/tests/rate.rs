@@ -5,13 +5,13 @@ use std::num::NonZeroU32;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::*;
-use crate::dispatch::queue::{
+use crate::dispatch::{
     job::{Errand, LeftLanes, Mapping, Retried, Start},
     pace::{Pace, Slots},
 };
 
 #[tokio::test]
-async fn what_has_no_slot_of_the_rate_before_the_time_is_over_stays() {
+async fn a_record_without_a_slot_of_the_rate_in_time_stays() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|_| {}).await;
     gateway.failed(UNAVAILABLE, target.address, 5).await;
@@ -47,7 +47,7 @@ async fn what_has_no_slot_of_the_rate_before_the_time_is_over_stays() {
 
 /// Else they would stand before the records of the next pass, each with a slot of the target's rate.
 #[tokio::test]
-async fn what_a_pass_takes_back_at_its_end_leaves_the_queue_of_its_target() {
+async fn records_withdrawn_at_the_end_of_a_pass_leave_their_queue() {
     let mut target = StubTarget::start().await;
     // The longest that there is between two calls.
     let gateway = Harness::start(|config| config.dispatch.rate_per_second = Some(1)).await;
@@ -73,7 +73,7 @@ async fn what_a_pass_takes_back_at_its_end_leaves_the_queue_of_its_target() {
     assert_eq!(queued_len(), 0);
 }
 
-/// A target that was left alone has several calls waiting for it at once.
+/// Several calls wait for a target whose breaker was open.
 #[tokio::test]
 async fn calls_that_wait_for_their_target_together_begin_one_slot_after_the_other() {
     let mut target = StubTarget::start().await;

@@ -1,4 +1,4 @@
-//! How far a pass comes, and what it counts.
+//! The end position of a pass, and its counts.
 
 use super::*;
 use crate::{

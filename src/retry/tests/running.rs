@@ -1,4 +1,4 @@
-//! A pass beside others, and what ends it early.
+//! Simultaneous passes, and early ends of a pass.
 
 use super::*;
 use crate::{
@@ -85,7 +85,7 @@ async fn one_retry_at_a_time_and_the_next_one_is_told_whose_it_is() {
 }
 
 #[tokio::test]
-async fn what_runs_now_can_be_read_with_how_far_it_is() {
+async fn running_retries_are_listed_with_their_progress() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.retry.in_flight_max = 1).await;
     let retrier = gateway.retrier();
@@ -184,7 +184,7 @@ async fn a_stop_ends_a_pass_after_the_calls_in_flight() {
     gateway.stop().await;
 }
 
-/// As a person does who discards it, or another node: the target has it all the same.
+/// The record is discarded by an operator or another node; the target has it anyway.
 #[tokio::test]
 async fn a_record_that_ends_elsewhere_during_its_call_is_delivered_by_the_report_and_ends_once() {
     let mut target = StubTarget::start().await;

@@ -1,4 +1,5 @@
-//! May a target be called now, and how often at the same time? Evidence decides, not one answer. Pure: the time is given.
+//! The breaker decides whether a target may be called now, and how many calls may be in flight. It goes by the last 20
+//! calls, not by one answer. Pure: the time is given.
 //!
 //! ```text
 //!             half of the last 20 calls, and at least 5, were unavailable
@@ -8,15 +9,15 @@
 //!                                                        └────────────────────┘ unavailable: for longer
 //! ```
 //!
-//! - *Open* lasts for the longest of our own pause, which grows with the openings in a row, and of every `Retry-After` among
-//!   the evidence. A probe that the target answers closes the breaker and resets the openings in a row.
-//! - A call that ends without an answer on a connection that stands may be its own fault, so it opens nothing. A probe that
-//!   ends so has not shown that the target is well: the breaker opens again.
-//! - A call that began before the breaker opened or closed is no evidence afterwards. It only makes the wait longer if the
-//!   target asks for that.
-//! - *Slots* are the calls at the same time, at most `slots_max`. A 429 or 503 halves them: at most once a second, and only
-//!   if its call began after the last halving. A success adds one slot. While a quarter of the last calls were unavailable
-//!   it adds only the inverse of the slots, so that a target that limits its rate is approached slowly.
+//! - *Open* lasts for the longest of our own pause and every `Retry-After` among the evidence. Our pause grows with the
+//!   openings in a row. An answered probe closes the breaker and resets that count.
+//! - A call without an answer on an open connection may be the record's fault, so it is no evidence for opening. A
+//!   probe that ends so opens the breaker again, because it has not shown that the target answers.
+//! - A call that began before the breaker opened or closed is no evidence afterwards. Its `Retry-After` still makes the
+//!   wait longer.
+//! - *Slots* bound the calls in flight, at most `slots_max`. A 429 or 503 halves them, at most once a second, and only
+//!   if its call began after the last halving. A success adds one slot. While a quarter of the last calls were
+//!   unavailable, it adds only 1/slots, so that the slots of a rate-limited target grow slowly.
 
 #[cfg(test)]
 mod tests;
@@ -29,9 +30,9 @@ use crate::dispatch::outcome::Verdict;
 
 /// Calls that count as evidence.
 const WINDOW_LEN: usize = 20;
-/// Fewer unavailable calls never open the breaker; as many among the evidence slow the growth of slots.
+/// Fewer unavailable calls never open the breaker; this many in the evidence slow the growth of slots.
 const UNAVAILABLE_MIN: usize = WINDOW_LEN / 4;
-/// Slots are halved once in this time, at most.
+/// Shortest time between two halvings of the slots.
 const HALVING: Duration = Duration::from_secs(1);
 
 /// The breaker of one target.
@@ -39,7 +40,7 @@ const HALVING: Duration = Duration::from_secs(1);
 pub(crate) struct Breaker {
     slots: usize,
     slots_max: usize,
-    /// Successes since the last slot was added, where one is not enough for that.
+    /// Credit of successes towards the next slot.
     credit: usize,
     /// Calls under way that began in this phase.
     calls: usize,
@@ -50,7 +51,7 @@ pub(crate) struct Breaker {
     halved_at: Option<Instant>,
     window: Window,
     open: Option<Open>,
-    /// When it opened, the first time in a row, or closed; `None` before that.
+    /// When it closed, or opened for the first time in a row; `None` if it never opened.
     since: Option<Instant>,
     /// Openings in a row.
     openings: u32,
@@ -61,24 +62,24 @@ pub(crate) struct Breaker {
 pub(crate) enum Stand {
     /// They may.
     Closed,
-    /// None does before then.
+    /// No call begins before `until`.
     Open {
         /// When one call may probe.
         until: Instant,
-        /// The target has asked for that by `Retry-After`.
+        /// The end comes from the target's `Retry-After`.
         is_asked: bool,
     },
-    /// One call probes, or the next one will.
+    /// A probe is under way, or the next call is one.
     HalfOpen,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    /// The end of our own pause.
+    /// End of our own pause.
     own_until: Instant,
-    /// What the target asks for.
+    /// End of the wait that the target asked for.
     asked_until: Option<Instant>,
-    /// A call is under way that will tell.
+    /// A probe is under way.
     probing: bool,
 }
 
@@ -97,14 +98,14 @@ pub(crate) struct Begun {
     probes: bool,
 }
 
-/// What a call has changed.
+/// A change of the breaker by a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// No call begins before then. `again` if a probe has shown it.
+    /// The breaker opened: no call begins before `until`.
     Opened {
         /// When one call may probe.
         until: Instant,
-        /// It was open before.
+        /// It was open before, and a probe failed.
         again: bool,
     },
     /// The target answers again.
@@ -121,7 +122,7 @@ struct Window {
 #[derive(Clone, Copy, Debug)]
 enum Finished {
     Available,
-    /// The target asks not to be called before.
+    /// The target was unavailable, with the end of the wait that it asked for.
     Unavailable(Option<Instant>),
 }
 
@@ -155,7 +156,7 @@ impl Window {
 }
 
 impl Breaker {
-    /// One that is closed, with at least one slot.
+    /// A closed breaker with at least one slot.
     pub(crate) fn new(slots_max: usize) -> Self {
         let slots_max = slots_max.max(1);
         Self {
@@ -173,7 +174,7 @@ impl Breaker {
         }
     }
 
-    /// Changes how many slots there may be, at least one. Calls under way stay under way.
+    /// Changes the largest number of slots, at least one. Calls under way go on.
     pub(crate) fn set_slots_max(&mut self, slots_max: usize) {
         let slots_max = slots_max.max(1);
         let had_all = self.slots == self.slots_max && self.open.is_none();
@@ -184,7 +185,7 @@ impl Breaker {
         };
     }
 
-    /// Cuts a wait that lasts beyond the latest end that our own pause may have now, or what the target asks for.
+    /// Cuts the two waits of an open breaker to their latest ends under new settings.
     pub(crate) fn cut(&mut self, own_latest: Instant, asked_latest: Instant) {
         if let Some(open) = &mut self.open {
             open.own_until = open.own_until.min(own_latest);
@@ -192,12 +193,12 @@ impl Breaker {
         }
     }
 
-    /// Returns whether it is open; a probe may be due nevertheless.
+    /// Returns whether it is open; a probe may be due.
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Returns whether a success changes nothing: every slot is there, and so is evidence enough, all of it good.
+    /// Returns whether a success changes nothing: `slots` is at `slots_max`, and the evidence is complete and good.
     pub(crate) fn is_calm(&self) -> bool {
         self.open.is_none()
             && self.slots == self.slots_max
@@ -205,7 +206,8 @@ impl Breaker {
             && self.window.unavailable_len == 0
     }
 
-    /// Returns how many calls may begin, of those that are ready. The time is asked for only if it matters.
+    /// Returns how many of the ready calls may begin. `now` is called only while the breaker is open, because reading
+    /// the clock costs time.
     pub(crate) fn admits(&self, ready_len: usize, now: impl FnOnce() -> Instant) -> usize {
         match &self.open {
             None => ready_len.min(self.slots.saturating_sub(self.calls)),
@@ -214,20 +216,20 @@ impl Breaker {
         }
     }
 
-    /// Returns when a probe may begin, if that is what is waited for.
+    /// Returns when a probe may begin, if the breaker is open and none is under way.
     pub(crate) fn opens_at(&self) -> Option<Instant> {
         let open = self.open.filter(|open| !open.probing);
         open.map(|open| open.until())
     }
 
-    /// Returns until when no call begins: an instant that is over if a probe is under way, whose end nobody knows. `None`
-    /// if a call may begin now, be it the probe.
+    /// Returns until when no call begins; a past instant means that a probe is under way. `None` if a call may begin
+    /// now, possibly the probe.
     pub(crate) fn open_until(&self, now: Instant) -> Option<Instant> {
         let open = self.open?;
         (open.probing || now < open.until()).then(|| open.until())
     }
 
-    /// Returns whether calls may begin, and since when that is so; `None` if it was never otherwise.
+    /// Returns the state of the breaker, and since when; `None` if it never opened.
     pub(crate) fn stand(&self, now: Instant) -> (Stand, Option<Instant>) {
         let stand = match &self.open {
             None => Stand::Closed,
@@ -253,7 +255,7 @@ impl Breaker {
         }
     }
 
-    /// Notes that a call is over, whatever came of it: if it was a probe that has told nothing, another one may begin.
+    /// Notes the end of a call. After a probe without a verdict another one may begin.
     pub(crate) fn end(&mut self, begun: Begun) {
         if begun.phase != self.phase {
             return;
@@ -267,8 +269,8 @@ impl Breaker {
         }
     }
 
-    /// Takes in what a call says of the target, before [`Breaker::end`] of it. `at_once` opens the breaker without further
-    /// evidence. `pause` is our own pause for so many openings in a row.
+    /// Takes the verdict of a call, before its [`Breaker::end`]. `at_once` opens the breaker without further evidence.
+    /// `pause` returns our own pause after a number of openings in a row.
     pub(crate) fn judge(
         &mut self,
         begun: Begun,

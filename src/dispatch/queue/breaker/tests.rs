@@ -113,7 +113,7 @@ fn half_of_the_last_20_calls_and_at_least_5_open_it() {
 }
 
 #[test]
-fn what_is_no_call_of_the_target_is_no_evidence() {
+fn attempts_without_a_call_are_no_evidence() {
     let mut bench = Bench::new(8);
     for _ in 0..4 {
         bench.call(DOWN);

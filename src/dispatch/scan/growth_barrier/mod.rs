@@ -1,7 +1,7 @@
-//! Growth barriers: order over the growth of a stream.
+//! Growth barriers keep the order of a key when its stream gets more partitions.
 //!
-//! With more partitions a key may go to another one. Its first records there must not overtake those that it still has in
-//! the partition from before, so they wait until that one has come past its tail at the growth:
+//! With more partitions a key may move to another one. Its first records there must not overtake its open records in
+//! the old partition. So they wait until the old partition is past the tail that it had at the growth:
 //!
 //! ```text
 //! partition 0   . . . a a a a | . . .         the growth to two partitions, a barrier
@@ -9,21 +9,20 @@
 //! partition 1                 | a a a         wait until all `a` on the left are on the queue of their target
 //! ```
 //!
-//! On a queue is enough: there lanes keep the order in which they came. So who waits does so for its own target alone (a
-//! target that is lagging in the partition from before is lagging in the new one too), or even for its lane alone, if no
-//! more than that lane is lagging there.
+//! The older records need only be queued, because a lane keeps the order of its queue. So a record waits for its own
+//! target only, or for its lane only if the target is not lagging in the old partition. A target that is lagging in the
+//! old partition is lagging in the new one too.
 //!
-//! A key may have had records before several growths and none in between, so a record is looked at for each growth that
-//! came before it. It waits for records from before that growth, which themselves wait for earlier growths only: so no two
-//! partitions ever wait for each other.
+//! A key may have had records before several growths and none in between, so a record is checked against each earlier
+//! growth. It waits for records from before that growth, which wait for earlier growths only. So two partitions never
+//! wait for each other.
 //!
-//! What an owner is past it shows to the others in [`Progress`], in events of the stream, so that it has something new to
-//! show only when someone comes past a barrier, and nothing at all once everyone is past the last one. Nothing of this is
-//! stored: after a restart the owners begin at their low marks, or where their checkpoints say, and see anew. What a checkpoint knows
-//! nothing of (the sweep) is not waited for: where a checkpoint is wrong order is lost in one partition as well, and to wait
-//! for it would be to wait for the slowest target.
+//! Each owner publishes in [`Progress`] how many events of the stream it is past. It publishes only when a reader comes
+//! past a barrier, and no more once all are past the last one. Progress is not stored: after a restart the owners begin
+//! at their low marks or checkpoints and count anew. Records do not wait for the sweep, because that would be a wait
+//! for the slowest target. If a checkpoint is wrong, order is lost within one partition as well.
 //!
-//! A partition whose owner is gone, or has not begun, is past nothing.
+//! A partition without a running owner is past no event.
 
 mod passed;
 #[cfg(test)]
@@ -40,41 +39,41 @@ use tokio::sync::watch;
 use self::passed::All;
 pub(in crate::dispatch) use self::passed::{Passed, Progress};
 use super::lagging::Lagging;
-use crate::dispatch::{queue::lane::Lane, target_id::TargetId};
+use crate::dispatch::{job::Lane, target_id::TargetId};
 use crate::{
     log::Streams,
     model::ids::{Offset, Partition, PartitionId},
     storage::{ControlEventKind, Engine, Stream},
 };
 
-/// The barriers of a partition, from both sides: what waits in it, and what others wait for.
+/// The barriers of a partition: what its records wait for, and the progress that it publishes to others.
 #[derive(Debug)]
 pub(in crate::dispatch) struct GrowthBarrier {
     of: PartitionId,
     engine: Arc<dyn Engine>,
     /// Counts up when the stream may have grown.
     changed: watch::Receiver<u64>,
-    /// As it was last seen; its events are numbered as they stand there.
+    /// The stream as last seen; events are numbered by their index in it.
     stream: Option<Arc<Stream>>,
-    /// Growths that some other partition is not past as a whole, in order.
+    /// Growths that another partition is not wholly past, in order.
     open: VecDeque<Growth>,
     progress: Progress,
     all: watch::Receiver<All>,
-    /// What the partitions of the stream are past, when that was last looked at and any growth was open.
+    /// Progress of the partitions of the stream, as last read while a growth was open.
     passed: HashMap<Partition, Arc<Passed>>,
     shown: Option<Arc<Passed>>,
-    /// Nothing will change in what is shown before the stream does.
+    /// The published progress stays the same until the stream changes.
     is_past_all: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Growth {
     event: usize,
-    /// How many partitions there were before.
+    /// Partitions before the growth.
     partitions: u16,
 }
 
-/// What a record waits for.
+/// The barrier that a record waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dispatch) struct Wait {
     /// The growth.
@@ -83,12 +82,12 @@ pub(in crate::dispatch) struct Wait {
     before: Partition,
     /// Its lane.
     pub(in crate::dispatch) lane: Lane,
-    /// The lane is lagging there; if not, its target is as a whole.
+    /// Only the lane is lagging there; else its whole target is.
     pub(in crate::dispatch) for_lane: bool,
 }
 
 impl GrowthBarrier {
-    /// That of a partition; [`GrowthBarrier::renew`] looks at the stream for the first time.
+    /// The barriers of a partition. The first call of [`GrowthBarrier::renew`] reads the stream.
     pub(in crate::dispatch) fn new(
         streams: &Streams,
         progress: &Progress,
@@ -111,8 +110,8 @@ impl GrowthBarrier {
         }
     }
 
-    /// Takes in what has happened. After a page was read, and before its records are looked at, it makes sure that every
-    /// growth is known that came before one of them.
+    /// Reads changes of the stream and of other partitions. Call it after a page was read and before its records are
+    /// handled, so that every growth before one of them is known.
     pub(in crate::dispatch) fn renew(&mut self) {
         if self.changed.has_changed().unwrap_or(false) {
             self.changed.mark_unchanged();
@@ -155,7 +154,7 @@ impl GrowthBarrier {
         self.stream = Some(stream);
     }
 
-    /// Returns whether nobody can have to wait for a growth any more.
+    /// Returns whether no record can have to wait for a growth.
     fn is_closed(&self, growth: Growth) -> bool {
         let mut before = (0..growth.partitions).map(Partition);
         before.all(|before| {
@@ -169,7 +168,7 @@ impl GrowthBarrier {
         !self.open.is_empty()
     }
 
-    /// Returns what a record has to wait for, if it has a lane.
+    /// Returns the barrier that a record has to wait for, if it has a lane.
     pub(in crate::dispatch) fn wait_of(
         &self,
         at: Offset,
@@ -201,7 +200,7 @@ impl GrowthBarrier {
         })
     }
 
-    /// Returns whether what a record of a target has waited for has come about.
+    /// Returns whether the wait of a target's record is over.
     pub(in crate::dispatch) fn is_over(&self, wait: &Wait, origin: &TargetId) -> bool {
         self.passed.get(&wait.before).is_some_and(|it| {
             it.has_target(wait.event, origin)
@@ -209,7 +208,7 @@ impl GrowthBarrier {
         })
     }
 
-    /// Shows the others how far this partition has come.
+    /// Publishes the progress of this partition.
     pub(in crate::dispatch) fn show(&mut self, lagging: &Lagging, scanner: Offset) {
         if self.is_past_all {
             return;
@@ -228,14 +227,14 @@ impl GrowthBarrier {
         }
     }
 
-    /// Takes back what was shown: what is on queues is not sure to be called any more.
+    /// Withdraws the published progress, because queued records may never be called when the owner stops.
     pub(in crate::dispatch) fn withdraw(&mut self) {
         if let Some(shown) = self.shown.take() {
             self.progress.withdraw(self.of, &shown);
         }
     }
 
-    /// Waits until [`GrowthBarrier::renew`] has something to do; with `waits`, for other partitions too.
+    /// Waits for a change of the stream, and with `waits` for progress of other partitions too.
     pub(in crate::dispatch) async fn news(&mut self, waits: bool) {
         tokio::select! {
             () = next(&mut self.changed) => {}
@@ -243,7 +242,7 @@ impl GrowthBarrier {
         }
     }
 
-    /// The partition's tail at an event; it had none before there was the partition.
+    /// The partition's tail at an event; 0 if the partition was added later.
     fn tail(&self, event: usize) -> Offset {
         let events = self.stream.as_ref().map_or(&[][..], |it| &it.events);
         let tails = events.get(event).map(|event| &event.tails);
@@ -258,11 +257,11 @@ impl Drop for GrowthBarrier {
     }
 }
 
-/// Waits for a change and leaves it to be seen.
+/// Waits for a change without marking it as seen.
 async fn next<T>(news: &mut watch::Receiver<T>) {
     match news.changed().await {
         Ok(()) => news.mark_changed(),
-        // Nobody will tell anything any more.
+        // The sender is gone, so no change will come.
         Err(_) => pending().await,
     }
 }

@@ -150,7 +150,7 @@ fn a_record_waits_until_its_target_is_past_the_tail_that_its_key_had_before() {
 }
 
 #[test]
-fn who_is_behind_as_a_lane_alone_makes_no_other_lane_wait() {
+fn a_lagging_lane_makes_no_other_lane_wait() {
     let all = Fixture::new();
     let stream = grown(&[(2, &[50])]);
     let (mut old, mut new) = (all.barrier(0, &stream), all.barrier(1, &stream));
@@ -208,7 +208,7 @@ fn a_growth_that_comes_later_is_open_until_all_are_past_it_too() {
 }
 
 #[test]
-fn what_an_owner_that_is_gone_has_shown_counts_no_more_but_its_followers_does() {
+fn progress_of_a_stopped_owner_does_not_count_but_its_successors_does() {
     let all = Fixture::new();
     let stream = grown(&[(2, &[50])]);
     let (mut old, mut new) = (all.barrier(0, &stream), all.barrier(1, &stream));

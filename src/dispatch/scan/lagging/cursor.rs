@@ -1,4 +1,4 @@
-//! A cursor of someone who is lagging: where it stands, and whether it reads in this round.
+//! The reader of a lagging target or lane: its offset, and whether it reads in this round.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ const READ_AGAIN_MAX: Duration = Duration::from_secs(30);
 pub(super) struct LaggingReader {
     /// The first of its records that may not be on a queue.
     pub(super) at: Offset,
-    /// What there is room for in this round, until it is refused or has had its page.
+    /// Room of its queue in this round; none once a record was refused or the page is over.
     pub(super) space: Space,
     pub(super) pause: Pause,
-    /// What its first record waits for.
+    /// The growth barrier that its first record waits for.
     pub(super) wait: Option<Wait>,
 }
 
-/// The wait after reads that have failed.
+/// The wait after failed reads.
 #[derive(Debug)]
 pub(in crate::dispatch) struct Pause {
     until: Option<Instant>,
@@ -41,12 +41,12 @@ impl LaggingReader {
         }
     }
 
-    /// Returns whether it takes what it finds.
+    /// Returns whether it takes its records in this round.
     pub(super) fn reads(&self) -> bool {
         self.space > Space::None
     }
 
-    /// It was refused there; returns whether it has come further.
+    /// Stops at a refused record; returns whether it has moved.
     pub(super) fn stop(&mut self, at: Offset) -> bool {
         self.space = Space::None;
         self.go_to(at)
@@ -81,13 +81,13 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// Notes that a read has failed.
+    /// Begins a wait after a failed read; each is twice as long, up to 30 s.
     pub(in crate::dispatch) fn failed(&mut self, now: Instant) {
         self.until = Some(now + self.next);
         self.next = (self.next * 2).min(READ_AGAIN_MAX);
     }
 
-    /// Returns whether it is time to read; says so once.
+    /// Returns whether it is time to read, and clears the wait then.
     pub(in crate::dispatch) fn is_over(&mut self, now: Instant) -> bool {
         let over = self.until.is_none_or(|until| until <= now);
         if over {
@@ -96,7 +96,7 @@ impl Pause {
         over
     }
 
-    /// Returns when it is over, if it is not.
+    /// Returns the end of the wait, if there is one.
     pub(in crate::dispatch) fn until(&self) -> Option<Instant> {
         self.until
     }

@@ -1,5 +1,5 @@
-//! Who is lagging: the targets and lanes whose records the scanner passes over, each with a cursor of its own that reads
-//! them again. Pure: what there is room for, and the time, are given.
+//! Lagging targets and lanes: the scanner passes their records over, and a reader of each reads them again. Pure: the
+//! room of queues and the time are given.
 //!
 //! ```text
 //! offset      ... 40 ........ 70 ............ 95
@@ -7,16 +7,16 @@
 //!            lane of X      target X       scanner
 //! ```
 //!
-//! A cursor is the first of its records that may not be on a queue. That of a lane is never past that of its target, and
-//! that of a target never past the scanner; where they meet, the one that was lagging is so no more. Until then a lane's
-//! records are its own cursor's, whoever comes by.
+//! A reader stands at its first record that may be on no queue. The reader of a lane is never past the reader of its
+//! target, which is never past the scanner. When a lagging target's reader reaches the scanner, the target stops
+//! lagging and its reader is removed. Until a lane's reader is removed, only it takes records of the lane.
 //!
-//! After a restart the scanner begins where a [`Checkpoint`] says, and who was lagging then is so at once. One more cursor, the
-//! *sweep*, comes along where the others read below that: it takes what is open there and nobody's. There is no such
-//! record if the checkpoint is right; if it is wrong, nothing is lost by that.
+//! After a restart the scanner begins where the [`Checkpoint`] says, and the targets in it are lagging at once. One
+//! more reader, the *sweep*, reads below that offset along with the others. It takes open records that belong to no
+//! other reader. A right checkpoint leaves none; with a wrong one no record is lost.
 //!
-//! Cursors read in *rounds*: each for whom there is room gets one page. A page is read for all whose records may be in it,
-//! so cursors that are near each other cost one read together.
+//! Readers read in *rounds*: each reader with room gets one page. A page serves all readers whose records may be in it,
+//! so readers that are near each other cost one read.
 
 mod cursor;
 #[cfg(test)]
@@ -33,30 +33,31 @@ use super::{
     growth_barrier::{Passed, Wait},
 };
 use crate::dispatch::{
-    queue::lane::{Lane, Space},
+    job::Lane,
+    queue::lane::Space,
     target_id::{Prefixes, TargetId},
 };
 use crate::model::{ids::Offset, target::Origin};
 
-/// Lanes of a partition that have cursors of their own. With more of them the target of the next one is lagging as a whole:
-/// each lane may cost a pass over the log.
+/// Lanes of a partition that may have readers of their own. Each may cost a pass over the log, so the whole target of
+/// the next lane becomes lagging.
 const LANES_MAX: usize = 32;
 
-/// Who is lagging in one partition.
+/// The lagging targets and lanes of one partition.
 #[derive(Debug, Default)]
 pub(in crate::dispatch) struct Lagging {
     /// `None` stands for records that name no target.
     targets: HashMap<Option<TargetId>, TargetCursor>,
     lanes: HashMap<Lane, LaneCursor>,
     sweep: Option<Sweep>,
-    /// A cursor has come further since this was last asked.
+    /// A reader has moved since the last call of [`Lagging::has_moved`].
     moved: bool,
 }
 
 #[derive(Debug)]
 struct TargetCursor {
     cursor: LaggingReader,
-    /// The lane that would be lagging if one more could be.
+    /// The lane that would be lagging but for [`LANES_MAX`].
     stopped_by: Option<Lane>,
 }
 
@@ -66,30 +67,30 @@ struct LaneCursor {
     origin: Option<TargetId>,
 }
 
-/// Looks for open records that a checkpoint knows nothing of.
+/// Looks for open records that the checkpoint missed.
 #[derive(Debug)]
 struct Sweep {
     cursor: LaggingReader,
-    /// Where the scanner began.
+    /// Start of the scanner.
     until: Offset,
-    /// Where the targets began that were lagging, by their origins.
+    /// Starts of the readers of lagging targets, by origin.
     begun: HashMap<Option<Origin>, Offset>,
-    /// The target whose queue has refused one.
+    /// The target whose queue refused a record.
     stopped_by: Option<Option<TargetId>>,
 }
 
-/// Who takes a record of a page that is not the scanner's.
+/// The reader that takes a record of a page that is not the scanner's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dispatch) enum Taker {
-    /// Whose it is.
+    /// The reader of its target or lane.
     Cursor,
-    /// The sweep: nobody knows of it.
+    /// The sweep: the checkpoint missed the record.
     Sweep,
 }
 
 impl Lagging {
-    /// The targets that are lagging at the start, by a checkpoint; `low` is the first record without an end. A checkpoint knows origins: each target of
-    /// them is lagging, since the prefixes may have been others when it was stored.
+    /// The targets that are lagging at the start, from a checkpoint; `low` is the first open record. A checkpoint names
+    /// origins. Every target of such an origin is lagging, because its prefixes may have changed since.
     pub(in crate::dispatch) fn at_start(
         checkpoint: Checkpoint,
         low: Offset,
@@ -124,8 +125,8 @@ impl Lagging {
         }
     }
 
-    /// Returns what a next start can begin with, if anyone is lagging; `for_each_open` names the target and offset of each
-    /// record that is on a queue.
+    /// Returns the checkpoint for the next start, if a target or lane is lagging. `for_each_open` names the target and
+    /// offset of each queued record.
     pub(in crate::dispatch) fn checkpoint(
         &self,
         scanner: Offset,
@@ -155,12 +156,12 @@ impl Lagging {
         Checkpoint::new(scanned, lagging)
     }
 
-    /// Returns whether nobody is.
+    /// Returns whether no target or lane is lagging and no sweep is left.
     pub(in crate::dispatch) fn is_empty(&self) -> bool {
         self.targets.is_empty() && self.lanes.is_empty() && self.sweep.is_none()
     }
 
-    /// Returns whether the scanner leaves a record to a cursor.
+    /// Returns whether the scanner leaves a record to a lagging reader.
     pub(in crate::dispatch) fn is_passed_over(
         &self,
         origin: &Option<TargetId>,
@@ -170,8 +171,8 @@ impl Lagging {
             || !self.lanes.is_empty() && lane().is_some_and(|lane| self.lanes.contains_key(&lane))
     }
 
-    /// Notes that the scanner found no room for a target from an offset on, for want of a place for `lane` if that is
-    /// given; `false` if no more than `targets_max` may be lagging.
+    /// Makes a target lagging from an offset on; `lane` is the lane that caused it, if one did. Returns `false` if
+    /// `targets_max` targets are lagging already.
     pub(in crate::dispatch) fn start_lagging(
         &mut self,
         origin: Option<TargetId>,
@@ -190,7 +191,7 @@ impl Lagging {
         true
     }
 
-    /// Notes that a lane has filled its share, whoever reads for it; `false` if it may not be left out.
+    /// Makes a lane lagging that has filled its share; returns `false` if [`LANES_MAX`] lanes are lagging already.
     pub(in crate::dispatch) fn lane_full(
         &mut self,
         lane: Lane,
@@ -212,7 +213,7 @@ impl Lagging {
         free
     }
 
-    /// Notes that a queue had no room for what cursors had for it, from an offset on.
+    /// Stops the readers of a target at an offset, because its queue has no room.
     pub(in crate::dispatch) fn target_full(
         &mut self,
         origin: &Option<TargetId>,
@@ -232,8 +233,8 @@ impl Lagging {
         }
     }
 
-    /// Notes that a record has to wait for a barrier, whoever has come to it, so that what is behind it of its lane, or of
-    /// its target, is left out; `false` if that may not be, and the scanner has to stop there.
+    /// Makes the lane or the target of a record lagging that has to wait for a growth barrier. Returns `false` if it
+    /// may not be lagging; the scanner has to stop there then.
     pub(in crate::dispatch) fn hold(
         &mut self,
         taker: Option<Taker>,
@@ -268,13 +269,13 @@ impl Lagging {
         true
     }
 
-    /// Returns what all are past; `events` says how many of them lie at or below an offset.
+    /// Returns how many events each reader is past; `events` counts the events at or below an offset.
     pub(in crate::dispatch) fn passed(
         &self,
         scanner: Offset,
         events: impl Fn(Offset) -> usize,
     ) -> Passed {
-        // Who names no target has no lane, and nobody waits for it.
+        // Records without a target have no lane, and no record waits for them.
         let targets = self.targets.iter().filter_map(|(origin, target)| {
             let origin = origin.clone()?;
             Some((origin, events(target.cursor.at)))
@@ -284,7 +285,7 @@ impl Lagging {
         Passed::new(events(scanner), targets, lanes)
     }
 
-    /// Begins a round: all take part for whom there is room, or come along, and that need not wait any more.
+    /// Begins a round with the readers that have room and whose waits are over.
     pub(in crate::dispatch) fn begin_round(
         &mut self,
         now: Instant,
@@ -315,7 +316,7 @@ impl Lagging {
         let target = sweep.stopped_by.as_ref();
         let may_read = may_read(&mut sweep.cursor, target.and_then(Option::as_ref));
         let space = target.map_or(Space::Enough, |origin| space(origin.as_ref(), None));
-        // Where another one will come by, it waits for that.
+        // The sweep reads alone only if no other reader is before it; else it waits and reads along.
         let is_alone = self.cursors().all(|other| other.at > sweep.cursor.at);
         sweep.cursor.space = match (is_alone, may_read) {
             (_, false) => Space::None,
@@ -331,14 +332,14 @@ impl Lagging {
             .cursors()
             .filter(|cursor| cursor.space == Space::Enough);
         let from = enough.map(|cursor| cursor.at).min()?;
-        // No page is read for what comes along, and this one begins too late for it.
+        // Readers before the page sit this round out, because no page is read for them alone.
         for cursor in self.cursors_mut().filter(|cursor| cursor.at < from) {
             cursor.space = Space::None;
         }
         Some(from)
     }
 
-    /// Returns who takes a record of the page that is read for this round.
+    /// Returns which reader takes a record of the page read in this round.
     pub(in crate::dispatch) fn takes(
         &mut self,
         at: Offset,
@@ -373,12 +374,13 @@ impl Lagging {
             if !reads {
                 return false;
             }
-            // All below the target's cursor was given, as the page begins no later than the lane's.
+            // Every record below the target's reader is queued, because the page begins no later than the lane's
+            // reader.
         }
         target.is_some_and(|target| target.reads() && target.at <= at)
     }
 
-    /// Notes that a queue had no room for what the sweep had found, from an offset on.
+    /// Stops the sweep at an offset, because the queue of the record's target has no room.
     pub(in crate::dispatch) fn sweep_full(&mut self, origin: Option<TargetId>, at: Offset) {
         if let Some(sweep) = &mut self.sweep {
             self.moved |= sweep.cursor.stop(at);
@@ -386,13 +388,14 @@ impl Lagging {
         }
     }
 
-    /// Returns whether someone still has room at the end of a page.
+    /// Returns whether a reader still has room at the end of a page.
     pub(in crate::dispatch) fn is_reading(&self, reached: Offset) -> bool {
         self.cursors()
             .any(|cursor| cursor.space == Space::Enough && cursor.at < reached)
     }
 
-    /// Ends a page: all that have read it stand behind it, and who has met the one before is not behind any more.
+    /// Ends a page: its readers move to its end. A reader that has reached the one ahead of it is removed, and its
+    /// target or lane stops lagging.
     pub(in crate::dispatch) fn end_page(&mut self, reached: Offset, scanner: Offset) {
         let mut moved = false;
         self.targets.retain(|_, target| {
@@ -418,7 +421,7 @@ impl Lagging {
         self.moved |= moved;
     }
 
-    /// Ends a page that could not be read: who needs it waits.
+    /// Ends a page that could not be read: its readers pause.
     pub(in crate::dispatch) fn cannot_read(&mut self, from: Offset, now: Instant) {
         for cursor in self.cursors_mut() {
             if cursor.reads() && cursor.at == from {
@@ -428,14 +431,14 @@ impl Lagging {
         }
     }
 
-    /// Returns when the first of those that could not read wants to try again.
+    /// Returns when the first reader with a failed read tries again.
     pub(in crate::dispatch) fn read_again_at(&self) -> Option<Instant> {
         self.cursors()
             .filter_map(|cursor| cursor.pause.until())
             .min()
     }
 
-    /// Returns whether a cursor has come further since this was last asked.
+    /// Returns whether a reader has moved since the last call.
     pub(in crate::dispatch) fn has_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
     }

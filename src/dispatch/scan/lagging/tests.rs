@@ -88,7 +88,7 @@ fn on_one_page_each_record_is_taken_once() {
 }
 
 #[test]
-fn who_has_little_room_comes_along_only_if_the_page_begins_before_it() {
+fn a_reader_with_little_room_reads_along_only_if_the_page_begins_before_it() {
     for (own, taken) in [(39, vec![]), (41, vec![41, 42])] {
         let mut all = fixture();
         let (origin, [hot, other]) = (all.origin.clone(), all.lanes);
@@ -187,7 +187,7 @@ fn a_lane_that_has_to_wait_leaves_its_target_alone() {
     assert!(all.lagging.is_passed_over(&origin, || Some(hot)));
     assert!(!all.lagging.is_passed_over(&origin, || Some(other)));
     assert_eq!(all.round_in_vain(), None);
-    // Whatever it waits for now, it is lagging by itself already.
+    // The lane is lagging already, for whatever it waits.
     assert_eq!(all.round(|_| Space::Enough), Some(40));
     let wait = Wait::for_target(hot);
     check_hold(&mut all, Some(Taker::Cursor), 41, wait, true);

@@ -1,4 +1,4 @@
-//! What an owner stores for the next start, and begins with.
+//! Checkpoints of an owner: loaded at its start, stored while a target is lagging.
 
 use std::sync::atomic::Ordering;
 
@@ -20,25 +20,25 @@ impl Owner {
         };
         let checkpoint = checkpoint.of_at_most(self.shared.settings.get().targets_max);
         if checkpoint.scanned > tail {
-            tracing::warn!(of = %self.of, %tail, "the checkpoint about targets that are lagging is past the tail; it is not used");
+            tracing::warn!(of = %self.of, %tail, "the checkpoint of lagging targets is past the tail; it is ignored");
         } else if checkpoint.scanned > self.next {
             let low = std::mem::replace(&mut self.next, checkpoint.scanned);
             self.lagging = Lagging::at_start(checkpoint, low, &self.shared.targets.prefixes);
         }
     }
 
-    /// Returns what the next start can begin with.
+    /// Returns the checkpoint for the next start.
     pub(super) fn new_checkpoint(&self) -> Option<Checkpoint> {
         let targets = &self.shared.targets;
         let open = |name: &mut dyn FnMut(&Option<_>, _)| targets.for_each_open(self.of, name);
         self.lagging.checkpoint(self.next, open)
     }
 
-    /// Stores a new checkpoint if it says something else, and says when to look again.
+    /// Stores a new checkpoint if it has changed, and sets the time of the next one.
     pub(super) async fn renew_checkpoint(&mut self) {
         let began = Instant::now();
         let checkpoint = self.new_checkpoint();
-        // To look through the queues is to hold them up: no more than a hundredth of the time.
+        // A look through the queues holds their locks, so it takes at most a hundredth of the time.
         let pause = CHECKPOINT_EVERY.max(began.elapsed() * 100);
         let is_whole = checkpoint
             .as_ref()
@@ -49,12 +49,12 @@ impl Owner {
 
     /// Returns whether the checkpoint is stored now.
     ///
-    /// Ends that were queued before are stored before it, or with it: so it cannot say of a record that it has ended that
-    /// is open after a crash.
+    /// The writer stores settlements that were queued before no later than the checkpoint. So after a crash no record
+    /// is open that the checkpoint takes for settled.
     pub(super) async fn store_checkpoint(&mut self, checkpoint: Option<Checkpoint>) -> bool {
         let engine = self.shared.streams.engine().clone();
         if self.owned.lost_end.load(Ordering::Acquire) {
-            // What is stored was true before that.
+            // A job was lost without its settlement, so only the checkpoint stored before that is right.
             return true;
         }
         if *engine.health().borrow() != Health::Running {
@@ -69,7 +69,7 @@ impl Owner {
                 true
             }
             Err(error) => {
-                tracing::debug!(of = %self.of, %error, "the checkpoint about targets that are lagging was not stored");
+                tracing::debug!(of = %self.of, %error, "the checkpoint of lagging targets was not stored");
                 false
             }
         }

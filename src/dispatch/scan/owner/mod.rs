@@ -1,16 +1,17 @@
-//! The owner of a partition: reads it from the first record without an end on, and puts each record on the queue of its
+//! The owner of a partition reads it from its first open record on, and puts each open record on the queue of its
 //! target.
 //!
-//! One *scanner* passes over the log. A target whose queue is full is *lagging* from then on: the scanner goes on for the
-//! others and passes its records over, and a cursor of the target's own reads them again as its queue gets room, until
-//! it meets the scanner. A lane that has filled its share of the queue is lagging in the same way, so that it costs the
-//! other lanes of its target nothing either. What is not on a queue yet is in the log only.
+//! One *scanner* passes over the log. A target whose queue is full becomes *lagging*: the scanner passes its records
+//! over and goes on for other targets. A reader of the lagging target reads these records again when the queue has
+//! room. When it reaches the scanner, the target stops lagging. A lane that has filled its share of the queue becomes
+//! lagging in the same way, so that it does not hold up other lanes of its target. Records that are on no queue are in
+//! the log only.
 //!
-//! A record whose key has come here by the growth of its stream, and which has to wait for its older ones, makes its target
-//! or its lane behind as well: see `barrier`.
+//! After a growth of the stream, a record may have to wait for older records of its key in another partition. Its lane
+//! or its target is lagging meanwhile: see `growth_barrier`.
 //!
-//! While someone is lagging, a checkpoint is stored now and then, so that after a restart the others need not wait until the
-//! scanner has come through what waits of those.
+//! While a target is lagging, the owner stores a checkpoint at most every second. After a restart the scanner begins
+//! there, so that other targets need not wait while it passes over the records of lagging ones.
 
 mod checkpoints;
 
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::dispatch::{
     DispatchContext,
-    queue::job::{Errand, Job, Owned, Tried},
+    job::{Errand, Job, Owned, Tried},
     target_id::TargetId,
 };
 use crate::{
@@ -41,15 +42,15 @@ use crate::{
     storage::ReadError,
 };
 
-/// What is read at a time.
+/// Size of a page of the scanner.
 const PAGE_BYTES: usize = 256 * 1024;
-/// The least that is read for those who are lagging: they read less when they had room for less.
+/// Smallest page for lagging readers. A page that their queues had no room for halves the next one.
 const PAGE_BYTES_LEAST: usize = 4 * 1024;
-/// Records given to a queue together; those that it refuses were copied in vain.
+/// Records put on a queue together. The copies of those that the queue refuses are wasted.
 const RUN_LEN_MAX: usize = 64;
-/// How often a checkpoint may be stored; tests have no time.
+/// Shortest time between two stored checkpoints; short in tests.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1_000 });
-/// Ends looked at together when settled records are skipped.
+/// Offsets whose settlements are looked up together when settled records are skipped.
 const SKIP_LEN: u64 = 16_384;
 /// Dispatches a partition until its lease is gone, its stream is deleted, or the gateway stops.
 pub(in crate::dispatch) async fn own(shared: Arc<DispatchContext>, owned: Arc<Owned>) {
@@ -70,7 +71,7 @@ pub(in crate::dispatch) async fn own(shared: Arc<DispatchContext>, owned: Arc<Ow
         stuck: [false; 2],
     };
     let ended = stop.run_until_cancelled(owner.run()).await;
-    // Before any job is dropped without an end because of that.
+    // Made before jobs are dropped without a settlement, so that it still names their records.
     let checkpoint = owner.new_checkpoint();
     owner.barrier.withdraw();
     owned.is_over.store(true, Ordering::Release);
@@ -79,7 +80,7 @@ pub(in crate::dispatch) async fn own(shared: Arc<DispatchContext>, owned: Arc<Ow
         owner.store_checkpoint(checkpoint).await;
     }
     if let Some(Err(error)) = ended {
-        tracing::debug!(%of, %error, "partition is not dispatched any more");
+        tracing::debug!(%of, %error, "stopped dispatching a partition");
     }
 }
 
@@ -87,19 +88,19 @@ struct Owner {
     shared: Arc<DispatchContext>,
     of: PartitionId,
     owned: Arc<Owned>,
-    /// Where the scanner is.
+    /// Position of the scanner.
     next: Offset,
-    /// The scanner's, when it cannot read.
+    /// Wait of the scanner after a failed read.
     pause: Pause,
     lagging: Lagging,
     barrier: GrowthBarrier,
-    /// What is read at a time for those who are lagging.
+    /// Size of a page for lagging readers.
     page_bytes: usize,
-    /// As it is stored.
+    /// The stored checkpoint.
     checkpoint: Option<Checkpoint>,
-    /// When it is looked at again.
+    /// When a new checkpoint is due.
     checkpoint_at: Option<Instant>,
-    /// Something cannot be read: by the scanner, by those who are lagging.
+    /// A read failed: of the scanner, of a lagging reader.
     stuck: [bool; 2],
 }
 
@@ -110,17 +111,17 @@ impl Drop for Owner {
     }
 }
 
-/// For whom a page is read.
+/// The reader of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
-    /// All that are not behind.
+    /// The scanner, for all targets that are not lagging.
     Scanner,
-    /// Those who are, and take part in this round.
+    /// The lagging readers that take part in this round.
     Cursors,
 }
 
 impl Owner {
-    /// Never returns `Ok`; an error means that the partition is gone.
+    /// Never returns `Ok`; an error means that the partition was deleted.
     async fn run(&mut self) -> Result<(), ReadError> {
         let engine = self.shared.streams.engine().clone();
         let shared = self.shared.clone();
@@ -129,7 +130,7 @@ impl Owner {
         self.next = status.low_mark.max(status.bounds.earliest);
         self.take_checkpoint(status.bounds.tail).await;
         loop {
-            // Before the queues are asked, so that room made in between is not missed.
+            // Enabled before the queues are asked for room, so that room made in between is not missed.
             let mut freed = pin!(shared.targets.budget.freed.notified());
             freed.as_mut().enable();
             self.barrier.renew();
@@ -155,7 +156,7 @@ impl Owner {
             tokio::select! {
                 () = freed => {}
                 () = self.barrier.news(waits) => {}
-                // With more to read the scanner waits for room alone.
+                // With more to read the scanner only waits for room.
                 moved = tail.wait_for(|tail| *tail > from), if !there_is_more => {
                     moved.map_err(|_closed| ReadError::PartitionUnknown(self.of))?;
                 }
@@ -164,7 +165,7 @@ impl Owner {
         }
     }
 
-    /// Returns the first record without an end.
+    /// Returns the first open record from an offset on.
     async fn first_open(&self, from: Offset, tail: Offset) -> Result<Offset, ReadError> {
         let mut next = from;
         while next < tail {
@@ -186,7 +187,7 @@ impl Owner {
         Ok(next)
     }
 
-    /// Gives the next page to the queues; returns whether the scanner has moved.
+    /// Puts the records of the next page on queues; returns whether the scanner has moved.
     async fn scan(&mut self) -> Result<bool, ReadError> {
         if !self.pause.is_over(Instant::now()) {
             return Ok(false);
@@ -207,7 +208,7 @@ impl Owner {
         Ok(self.next > from)
     }
 
-    /// Lets each that is lagging and has room read a page; returns whether any of them came further.
+    /// Lets each lagging reader whose queue has room read a page; returns whether any of them moved.
     async fn catch_up(&mut self) -> Result<bool, ReadError> {
         if self.lagging.is_empty() {
             self.set_stuck(For::Cursors, false);
@@ -220,7 +221,7 @@ impl Owner {
         while let Some(from) = self.lagging.next_page() {
             match self.step(from, self.next, For::Cursors).await {
                 Ok(reached) => {
-                    // As much as they have room for: what is read behind that is read again.
+                    // Adapted to the room of the queues, because records past it are read again later.
                     self.page_bytes = match self.lagging.is_reading(reached) {
                         true => (self.page_bytes * 2).min(PAGE_BYTES),
                         false => (self.page_bytes / 2).max(PAGE_BYTES_LEAST),
@@ -253,12 +254,12 @@ impl Owner {
         if let ReadError::PartitionUnknown(_) = error {
             return Err(error);
         }
-        tracing::error!(of = %self.of, %offset, %error, "cannot read; what lies there is not dispatched for now");
+        tracing::error!(of = %self.of, %offset, %error, "read failed; records from this offset on are not dispatched until a read succeeds");
         Ok(())
     }
 
-    /// Reads a page and gives its open records before `until` to the queues. Returns how far it came: past the page, up to
-    /// `until`, or up to a record that the scanner may neither give to its queue nor pass over.
+    /// Reads a page and puts its open records before `until` on queues. Returns the offset reached: the end of the
+    /// page, `until`, or a record that the scanner can neither queue nor pass over.
     async fn step(&mut self, from: Offset, until: Offset, by: For) -> Result<Offset, ReadError> {
         let engine = self.shared.streams.engine().clone();
         let page_bytes = match by {
@@ -293,7 +294,7 @@ impl Owner {
                 if let Some(refused) = self.give(&mut run) {
                     return Ok(refused);
                 }
-                // Perhaps not any more: what was just refused may be of the same target.
+                // Asked again, because the refused record may be of the same target, which is lagging now.
                 match self.taker(&stored, &origin, by) {
                     Some(now) => taker = now,
                     None => continue,
@@ -318,12 +319,12 @@ impl Owner {
         let reached = page.next.min(until);
         match any_open {
             true => Ok(reached),
-            // There may be many more of these.
+            // Many settled records may follow; skip them without reading.
             false => self.first_open(reached, page.bounds.tail.min(until)).await,
         }
     }
 
-    /// Returns who takes a record to give it to its queue now.
+    /// Returns which reader takes a record for its queue now; the inner `None` is the scanner.
     fn taker(
         &mut self,
         stored: &StoredRecord,
@@ -338,16 +339,16 @@ impl Owner {
         }
     }
 
-    /// Returns what a record has to wait for.
+    /// Returns the growth barrier that a record has to wait for.
     fn held(&self, stored: &StoredRecord, origin: &Option<TargetId>) -> Option<Wait> {
         let key = &stored.record.key;
         let lane = || self.shared.targets.lane(origin.as_ref(), key);
         self.barrier.wait_of(stored.offset, key, origin, lane)
     }
 
-    /// Gives a run to its queue. If that has no room for all of it, the target is lagging from there on, and a lane that has
-    /// filled its share is; if the target may not be, nothing behind the first refused record can be passed over, and
-    /// that one is returned.
+    /// Puts a run on its queue. A lane that has filled its share becomes lagging, and a target whose queue is full
+    /// does. If too many targets are lagging already, the scanner has to stop at the first refused record; that offset
+    /// is returned.
     fn give(&mut self, run: &mut Run) -> Option<Offset> {
         let Run {
             origin,
@@ -364,7 +365,7 @@ impl Owner {
         };
         if *taker == Some(Taker::Sweep) {
             let offset = jobs.front()?.offset;
-            tracing::warn!(of = %self.of, %offset, "a checkpoint knew nothing of a record that is open; it is dispatched now");
+            tracing::warn!(of = %self.of, %offset, "the checkpoint missed an open record; it is dispatched now");
             self.shared.try_enqueue(jobs, None);
         } else {
             self.shared.try_enqueue(jobs, Some(&mut leave_out));
@@ -387,7 +388,7 @@ impl Owner {
     }
 }
 
-/// Records of one target, one after the other: they take their queue's lock together.
+/// Successive records of one target, which take the lock of their queue once for all.
 #[derive(Default)]
 struct Run {
     origin: Option<TargetId>,
@@ -397,8 +398,8 @@ struct Run {
 }
 
 impl DispatchContext {
-    /// Makes a job of a record: copies it out of what was read. All about its message but its origin is the worker's to
-    /// find out, so that many cores do it, each where it needs it.
+    /// Makes a job of a record, with a copy of the record. The owner reads only the origin of the message. Workers read
+    /// the rest, because they run on many cores.
     pub(crate) fn job(
         &self,
         of: PartitionId,

@@ -1,4 +1,5 @@
-//! How long a record waits before the next call of its target. Pure: the random number is given.
+//! Backoff: the wait of a record before its next call, and of an open breaker before its probe. Pure: the random number
+//! is given.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ impl Backoff {
         part(self.bound(attempt), random)
     }
 
-    /// Returns how long a target is left alone that had to be left alone `failures` times in a row: at least half of the
-    /// bound, since it is the target that needs the time.
+    /// Returns the pause of a breaker that has opened `failures` times in a row: at least half of the bound, because
+    /// the target needs the time.
     pub(crate) fn pause(&self, failures: u32, random: u64) -> Duration {
         let half = self.bound(failures) / 2;
         half + part(half, random)

@@ -1,7 +1,8 @@
-//! A record on its way to its target, first dispatch or retry.
+//! A job: one record on its way to its target, for its first dispatch or a retry.
 
 use std::{
     collections::HashSet,
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -13,12 +14,8 @@ use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{
-    lane::Lane,
-    pace::{Pace, Waiting},
-    target_queue::Wait,
-};
-use crate::dispatch::{
     outcome::{Cause, Outcome, table::CauseTable},
+    pace::{Pace, Waiting},
     target_id::TargetId,
 };
 use crate::{
@@ -31,13 +28,13 @@ use crate::{
     storage::{CommitError, Epoch, Lease, Stream},
 };
 
-/// A record with all that its handling needs.
+/// A record and the state of its dispatch.
 ///
-/// The record lies in memory of its own: a slice of what was read would keep a whole frame of the journal for as long as
-/// the record waits.
+/// The record is a copy, because a slice of the page would keep a whole frame of the journal in memory while the record
+/// waits.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// The partition that the record lies in.
+    /// The partition of the record.
     pub(crate) of: PartitionId,
     /// Its offset there.
     pub(crate) offset: Offset,
@@ -47,16 +44,41 @@ pub(crate) struct Job {
     pub(crate) record: Record,
     /// The target; `None` if the record names none that can be called.
     pub(crate) origin: Option<TargetId>,
-    /// What it has to wait for; `None` without a key or a target.
+    /// Its lane; `None` without a key or a target.
     pub(crate) lane: Option<Lane>,
-    /// What has been tried.
+    /// Attempts so far.
     pub(crate) tried: Tried,
-    /// Who wants to know.
+    /// The reason of the dispatch, with the receiver of its result.
     pub(crate) errand: Errand,
-    /// What the last attempt came to, if the log did not take the end: it is offered again, and nothing is called.
+    /// The last outcome, if the log did not take its settlement. It is offered again without another call.
     pub(crate) unstored: Option<Box<Outcome>>,
-    /// That was so before, and the log has a line about it.
+    /// The log refused a settlement before, and a log line says so.
     pub(crate) came_back: bool,
+}
+
+/// A target and a key; records of one lane keep their order.
+///
+/// It is a keyed digest of both, so that lanes are compared without their records. Two keys with the same digest would
+/// only wait for each other. Callers cannot provoke that, because the digest's key is random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lane(pub(super) u64);
+
+impl Lane {
+    /// Returns the lane of a key at a target; only lanes made with the same `state` can be compared.
+    pub(crate) fn new(state: &RandomState, target: &TargetId, key: &[u8]) -> Self {
+        Self(state.hash_one((target, key)))
+    }
+}
+
+/// The reason of a wait outside the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The next attempt, after our own backoff.
+    Backoff,
+    /// The next attempt, after the target's `Retry-After`.
+    Asked,
+    /// A slot of a retry's rate.
+    Paced,
 }
 
 /// Attempts of this dispatch.
@@ -64,11 +86,11 @@ pub(crate) struct Job {
 pub(crate) struct Tried {
     /// How many.
     pub(crate) attempts: u32,
-    /// How many of them the target has put off: see [`Job::defer`].
+    /// Attempts that the target has put off: see [`Job::defer`].
     pub(crate) deferred: u32,
-    /// When the first call of this dispatch began, by the clock that waits are measured by.
+    /// When the first call of this dispatch began, by the monotonic clock.
     pub(crate) began: Option<Instant>,
-    /// What the last one failed with.
+    /// Cause of the last failure.
     pub(crate) cause: Option<Cause>,
     /// When the first began.
     pub(crate) first_at: Option<Timestamp>,
@@ -76,66 +98,68 @@ pub(crate) struct Tried {
     pub(crate) last_at: Option<Timestamp>,
 }
 
-/// Why a record is handled.
+/// The reason of a dispatch.
 #[derive(Debug)]
 pub(crate) enum Errand {
-    /// It is dispatched for the first time.
+    /// The first dispatch of an open record.
     First(Arc<Owned>),
-    /// A retry asked for it.
+    /// A retry.
     Retry(Retried),
 }
 
-/// What an owner and its jobs share.
+/// State that an owner and its jobs share.
 #[derive(Debug)]
 pub(crate) struct Owned {
-    /// The stream that the partition is of.
+    /// The stream of the partition.
     pub(crate) stream: Arc<Stream>,
-    /// The right to settle.
+    /// The lease, which allows settlements.
     pub(crate) lease: Lease,
-    /// Fires when the right is gone, or nothing can be settled any more.
+    /// Fires when the lease is lost, or no settlement can be stored any more.
     pub(crate) stop: CancellationToken,
-    /// The owner has stopped: no job that waits is to begin. Every job asks, and to ask a token is to take its lock.
+    /// The owner has stopped, so no waiting job may begin. Not a token, because every job asks and asking a token takes
+    /// its lock.
     pub(crate) is_over: AtomicBool,
-    /// A job has gone whose end the log did not take: its record is open, and on no queue.
+    /// A job was dropped whose settlement the log did not take. Its record is open and on no queue.
     pub(crate) lost_end: AtomicBool,
-    /// Whoever takes the right back waits until the owner and all its jobs are gone.
+    /// A revoked lease is given back when the owner and all its jobs are gone.
     pub(crate) _alive: TaskTrackerToken,
 }
 
-/// What a retry gives along with a record.
+/// State that a retry gives along with a record.
 #[derive(Debug)]
 pub(crate) struct Retried {
-    /// The stream that the record lies in.
+    /// The stream of the record.
     pub(crate) stream: Arc<Stream>,
-    /// Where failures go.
+    /// The error streams of failures.
     pub(crate) mapping: Arc<Mapping>,
-    /// The lease under which the record ends with its retry; `None` if it has ended before and nothing ends now.
+    /// The epoch of the lease under which the record is settled; `None` if it is settled already.
     pub(crate) ends: Option<Epoch>,
     /// Whether the call has begun.
     pub(crate) start: Start,
     /// The rate at which calls of the retry begin.
     pub(crate) pace: Option<Arc<Pace>>,
-    /// It waits for its slot of that rate.
+    /// Counts the job while it waits for a slot of that rate.
     pub(crate) waiting: Option<Waiting>,
-    /// When a commit that the log refuses for now is given up.
+    /// When to give up a commit that the log keeps refusing.
     pub(crate) commit_by: Instant,
-    /// Gets the answer.
+    /// Receives the result.
     pub(crate) answer: oneshot::Sender<Redone>,
 }
 
-/// Where a retry's failures go.
+/// The error streams of a retry's failures.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    /// `errormapping`; what it does not name goes to the default stream. `None` leaves all failures to the outcome table.
+    /// The request's `errormapping`. Causes that it does not name go to the default stream. `None` uses the outcome
+    /// table.
     pub(crate) streams: Option<CauseTable<Arc<Stream>>>,
-    /// A record that has failed so many retries goes to the unrecoverable stream, and stays there as it is.
+    /// A record that has failed this many retries goes to the unrecoverable stream, and stays there unchanged.
     pub(crate) retries_max: u32,
-    /// Lanes of which the retry has left a record open. What it has given out behind that is not called: the order of the
-    /// lane would be lost.
+    /// Lanes in which the retry has left a record open. Later records of these lanes are not called, because the order
+    /// of the lane would be lost.
     pub(crate) left_lanes: LeftLanes,
 }
 
-/// Lanes, at most one for each answer that a retry has got.
+/// A set of lanes, at most one for each answer of a retry.
 #[derive(Debug, Default)]
 pub(crate) struct LeftLanes(Mutex<HashSet<Lane>>);
 
@@ -145,47 +169,47 @@ impl LeftLanes {
     }
 }
 
-/// What became of a retried record.
+/// The result of a retried record.
 #[derive(Debug)]
 pub(crate) enum Redone {
-    /// The target took it.
+    /// The target accepted it.
     Delivered {
         /// The HTTP status.
         status: u16,
     },
-    /// It did not.
+    /// Its call failed.
     Failed {
         /// Why.
         cause: Cause,
-        /// The stream that has the record's copy; `None` says that the record stays where it is.
+        /// The stream that has the record's copy; `None` if the record stays in its stream.
         moved_to: Option<StreamName>,
     },
-    /// The target asks to be called again later; the record is as open as before.
+    /// The target asks to be called later; the record stays open.
     LeftOpen {
-        /// What it answered.
+        /// Cause of its answer.
         cause: Cause,
     },
-    /// It did not, and retention has removed the record meanwhile: no copy is stored.
+    /// The call failed, and retention has removed the record meanwhile, so no copy is stored.
     Removed {
         /// Why.
         cause: Cause,
     },
-    /// The log did not take the end; the record is as open as before.
+    /// The log did not take the settlement; the record stays open.
     NotStored(CommitError),
 }
 
-/// Whether a handling begins.
+/// Whether a job may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begin {
-    /// It does.
+    /// It begins now.
     Now,
-    /// Not before then.
+    /// It begins at this time or later.
     Later(Instant),
-    /// Nobody wants it any more.
+    /// It is withdrawn, or its owner is gone.
     Never,
 }
 
-/// Whether a job has been taken up: by the worker, or back by who gave it.
+/// Whether a worker has begun a retry's job, or the retry has withdrawn it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Start(Arc<AtomicU8>);
 
@@ -194,29 +218,29 @@ const STARTED: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Start {
-    /// Says that the call begins; `false` if the job was withdrawn.
+    /// Begins the job; `false` if it was withdrawn.
     pub(crate) fn begin(&self) -> bool {
         self.leave_waiting_for(STARTED)
     }
 
-    /// Takes the job back, perhaps once more; `false` if the call has begun.
+    /// Withdraws the job, also repeatedly; `false` if it has begun.
     pub(crate) fn withdraw(&self) -> bool {
         self.leave_waiting_for(WITHDRAWN) || self.is_withdrawn()
     }
 
-    /// Says that the call could not begin: it is as if nothing had happened yet.
+    /// Makes a begun job wait again, because its call could not begin.
     pub(crate) fn put_back(&self) {
         let state = &self.0;
         let changed = state.compare_exchange(STARTED, WAITING, Ordering::AcqRel, Ordering::Acquire);
-        debug_assert!(changed.is_ok(), "only who has begun puts back");
+        debug_assert!(changed.is_ok(), "only a begun job is put back");
     }
 
-    /// Returns whether neither has happened yet.
+    /// Returns whether the job was neither begun nor withdrawn.
     pub(crate) fn is_waiting(&self) -> bool {
         self.0.load(Ordering::Acquire) == WAITING
     }
 
-    /// Returns whether the job was taken back.
+    /// Returns whether the job was withdrawn.
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.0.load(Ordering::Acquire) == WITHDRAWN
     }
@@ -229,7 +253,7 @@ impl Start {
 }
 
 impl Job {
-    /// Returns the stream that the record lies in.
+    /// Returns the stream of the record.
     pub(crate) fn stream(&self) -> &Stream {
         match &self.errand {
             Errand::First(owned) => &owned.stream,
@@ -245,17 +269,17 @@ impl Job {
             .unwrap_or_else(|| Streams::message_id(self.stream(), self.of.partition, self.offset))
     }
 
-    /// Returns whether it is the record's first dispatch, which ends it.
+    /// Returns whether it is the first dispatch of an open record.
     pub(crate) fn is_first(&self) -> bool {
         matches!(self.errand, Errand::First(_))
     }
 
-    /// Returns whether the retry that gave it has taken it back.
+    /// Returns whether its retry has withdrawn it.
     pub(crate) fn is_withdrawn(&self) -> bool {
         matches!(&self.errand, Errand::Retry(retried) if retried.start.is_withdrawn())
     }
 
-    /// Returns whether nobody wants it any more: its owner is over, or the retry that gave it has taken it back.
+    /// Returns whether its owner has stopped, or its retry has withdrawn it.
     pub(crate) fn is_abandoned(&self) -> bool {
         match &self.errand {
             Errand::First(owned) => owned.is_over.load(Ordering::Acquire),
@@ -263,7 +287,7 @@ impl Job {
         }
     }
 
-    /// Begins the handling, if this is the time for it.
+    /// Begins the job if it may begin now.
     pub(crate) fn begin(&mut self, now: Instant) -> Begin {
         let begins = match &mut self.errand {
             Errand::First(owned) => !owned.is_over.load(Ordering::Acquire),
@@ -287,22 +311,22 @@ impl Job {
         }
     }
 
-    /// The retry leaves the record open. To be told before the lane goes on.
+    /// Notes that the retry leaves the record open. Call it before the lane goes on.
     pub(crate) fn leave_lane(&self) {
         if let (Errand::Retry(retried), Some(lane)) = (&self.errand, self.lane) {
             retried.mapping.left_lanes.lock().insert(lane);
         }
     }
 
-    /// Takes back that the handling has begun: nothing was called, and it begins again later or is withdrawn.
+    /// Makes a begun job wait again, because no call was made; it can begin again or be withdrawn.
     pub(crate) fn put_back(&mut self) {
         if let Errand::Retry(retried) = &self.errand {
             retried.start.put_back();
         }
     }
 
-    /// Returns how many attempts have counted so far, if there may be one more, of `attempts_max` that are set for its
-    /// target. What the target has put off does not count.
+    /// Returns how many attempts have counted so far, if one more is allowed by `attempts_max`. Attempts that the
+    /// target has put off do not count.
     pub(crate) fn may_try_again(&self, attempts_max: u32) -> Option<u32> {
         let counted = self.tried.attempts - self.tried.deferred;
         let attempts_max = match &self.errand {
@@ -312,9 +336,10 @@ impl Job {
         (counted < attempts_max).then_some(counted)
     }
 
-    /// Notes that the target has put the last call off, and returns when the next one is due: after what it asks for and
-    /// at least after `own`, but no later than `deferred_max` after the first call of this dispatch. `None` if that time is
-    /// over, or the target asks for more than is left of it: the failure is the record's end then. A retry's is in any case.
+    /// Notes that the target has put the last call off; returns when the next one is due. That is after the wait that
+    /// the target asks for and at least after `own`, but no later than `deferred_max` after the first call. Returns
+    /// `None` if that time is over, if the target asks for more than is left, or for a retry; the failure is final
+    /// then.
     pub(crate) fn defer(
         &mut self,
         asked: Option<Duration>,
@@ -339,27 +364,4 @@ impl Job {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_begun_or_withdrawn_but_never_both() {
-        let start = Start::default();
-        assert!(start.begin());
-        assert!(!start.withdraw() && !start.begin());
-        let start = Start::default();
-        assert!(start.clone().withdraw());
-        assert!(!start.begin());
-    }
-
-    #[test]
-    fn a_job_whose_call_could_not_begin_can_be_begun_again_and_withdrawn() {
-        let start = Start::default();
-        for _ in 0..2 {
-            assert!(start.begin());
-            start.put_back();
-            assert!(start.is_waiting());
-        }
-        assert!(start.withdraw() && !start.begin());
-    }
-}
+mod tests;

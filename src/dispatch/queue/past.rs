@@ -1,23 +1,22 @@
-//! Targets whose queues have gone, as they stood: for people, who would look for a target that was called a moment ago. Pure.
+//! The last state of targets whose queues were removed, because operators look for targets that were called a moment
+//! ago. Pure.
 
 use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    queue::state::{BreakerState, LastFailure, Moment, TargetState},
-    target_id::TargetId,
-};
+use super::state::{BreakerState, LastFailure, Moment, TargetState};
+use crate::dispatch::target_id::TargetId;
 
-/// How long a target is remembered that is not called any more.
+/// How long the state of a target is kept after its queue was removed.
 const KEPT: Duration = Duration::from_secs(3_600);
-/// Targets that are remembered; the one that went first is forgotten for one more.
+/// Targets kept; a further one replaces the oldest.
 const LEN_MAX: usize = 256;
 
-/// How a target stood when its queue went.
+/// The state of a target when its queue was removed.
 #[derive(Clone, Debug)]
 pub(super) struct Stood {
-    /// When its breaker closed, if it was closed since it was open.
+    /// When its breaker closed, if it had been open.
     pub(super) closed: Option<Instant>,
     pub(super) last_failure: Option<LastFailure>,
 }
@@ -27,7 +26,7 @@ pub(super) struct Stood {
 pub(super) struct Past(HashMap<TargetId, (Instant, Stood)>);
 
 impl Past {
-    /// Keeps how a target stood. A queue that saw no failure does not make the one before it forgotten.
+    /// Keeps the state of a target. A queue without a failure keeps the last failure of the queue before it.
     pub(super) fn keep(&mut self, target: TargetId, mut stood: Stood, now: Instant) {
         self.forget(now);
         if stood.last_failure.is_none() {
@@ -43,16 +42,16 @@ impl Past {
         }
     }
 
-    /// Forgets those that went too long ago.
+    /// Removes entries that are older than [`KEPT`].
     pub(super) fn forget(&mut self, now: Instant) {
         self.0
             .retain(|_, (went, _)| now.saturating_duration_since(*went) < KEPT);
     }
 
-    /// Returns how each stood that is still remembered.
+    /// Returns the kept states.
     pub(super) fn states(&self, now: Moment) -> impl Iterator<Item = TargetState> {
         self.0.iter().map(move |(target, (_, stood))| TargetState {
-            // What a breaker knew goes with its queue: the target would be called now.
+            // A breaker is removed with its queue, so the target would be called now.
             breaker: BreakerState::Closed,
             since: stood.closed.map(|closed| now.time_of(closed)),
             last_failure: stood.last_failure.clone(),
@@ -60,7 +59,7 @@ impl Past {
         })
     }
 
-    /// Returns the last failure of a target that has another queue by now.
+    /// Returns the kept last failure of a target.
     pub(super) fn last_failure(&self, target: &TargetId) -> Option<&LastFailure> {
         let (_, stood) = self.0.get(target)?;
         stood.last_failure.as_ref()

@@ -1,6 +1,6 @@
-//! At most so many calls a second begin, evenly: the slots of a rate, by the monotonic clock. Pure.
+//! Rates: calls begin evenly, at most a number per second, in slots by the monotonic clock. Pure.
 //!
-//! A target may have a rate, for all its calls, and so may a retry, for its own.
+//! A target may have a rate for all its calls, and a retry for its own.
 
 use std::{
     sync::{
@@ -12,20 +12,20 @@ use std::{
 
 use tokio::time::Instant;
 
-/// What timers tell apart. A slot may be taken so much early, so that late wake-ups do not slow a fast rate down; time
-/// that was not used is lost but for this.
+/// Resolution of timers. A slot may be taken this much early, because late wake-ups would slow a fast rate down. Other
+/// unused time is lost.
 const GRAIN: Duration = Duration::from_millis(1);
 
-/// Slots, one behind the other.
+/// Successive slots of one rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slots {
     interval: Duration,
-    /// When the next one begins.
+    /// Start of the next slot.
     next: Instant,
 }
 
 impl Slots {
-    /// One in each interval; the first begins now.
+    /// One slot in each interval; the first begins now.
     pub(crate) fn new(interval: Duration, now: Instant) -> Self {
         Self {
             interval,
@@ -43,15 +43,15 @@ impl Slots {
         Ok(())
     }
 
-    /// Gives a slot back whose call has not begun: `before` are the slots as they were before it was taken. It is lost if
-    /// another one was taken behind it: two calls would begin too close to each other.
+    /// Gives the slot of a call back that did not begin. `before` are the slots before it was taken. If a later slot
+    /// was taken since, the slot is lost, because two calls would begin too close to each other.
     pub(crate) fn give_back(&mut self, before: Self, taken: Instant) {
         if self.next == taken && self.interval == before.interval {
             self.next = before.next;
         }
     }
 
-    /// Returns the end of the last slot that was taken, which tells it from all others.
+    /// Returns the end of the last taken slot, which identifies it.
     pub(crate) fn last_taken(&self) -> Instant {
         self.next
     }
@@ -61,13 +61,14 @@ impl Slots {
         self.next - GRAIN
     }
 
-    /// Returns when the slot can be taken that is so many behind the next one, if all before it are taken in time.
+    /// Returns when the slot can be taken that is `behind` slots after the next one, if all before it are taken in
+    /// time.
     pub(crate) fn opens_at_behind(&self, behind: usize) -> Option<Instant> {
         let wait = self.interval.checked_mul(u32::try_from(behind).ok()?)?;
         self.opens_at().checked_add(wait)
     }
 
-    /// Changes the interval; the next slot is one of the new interval away, at most.
+    /// Changes the interval; the next slot is at most one new interval away.
     pub(crate) fn set_interval(&mut self, interval: Duration, now: Instant) {
         self.next = self.next.min(now + interval);
         self.interval = interval;
@@ -81,7 +82,7 @@ pub(crate) struct Pace {
     waiting_len: AtomicUsize,
 }
 
-/// A call that could begin but for the rate.
+/// A call that only waits for the rate; counted while it lives.
 #[derive(Debug)]
 pub(crate) struct Waiting(Arc<Pace>);
 

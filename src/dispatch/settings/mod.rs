@@ -1,14 +1,11 @@
-//! What the configuration says about calls, checked once and turned into values that calls use.
+//! The settings of dispatch: read from the configuration, checked once, and turned into values that calls use.
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{
-    call::request::SecretHeader,
-    outcome::table::OutcomeTable,
-    queue::{backoff::Backoff, target_queue::Limits},
-    target_id::TargetId,
+    backoff::Backoff, outcome::table::OutcomeTable, secret::SecretHeader, target_id::TargetId,
 };
 use crate::{
     config::{self, Config, Roles},
@@ -22,22 +19,37 @@ pub struct Settings {
     pub(crate) targets: HashMap<TargetId, Arc<TargetSettings>>,
     pub(crate) other_targets: Arc<TargetSettings>,
     pub(crate) targets_max: usize,
-    /// Of each queue.
+    /// Bounds of each queue.
     pub(crate) limits: Limits,
     pub(crate) queues_bytes_max: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) backoff: Backoff,
     /// Longest wait that a target may ask for by `Retry-After`.
     pub(crate) retry_after_max: Duration,
-    /// How long after its first call a record may be put off by its target; `None` = not at all.
+    /// How long after its first call a target may put a record off; `None` = not at all.
     pub(crate) deferred_max: Option<Duration>,
     pub(crate) outcomes: OutcomeTable,
     pub(crate) roles: Roles,
-    /// Headers of messages that hold credentials, beside those that commonly do.
+    /// Names of further headers that hold credentials.
     pub(crate) masked_headers: Vec<String>,
     pub(crate) outward: Outward,
-    /// How long a stop waits for the attempts in flight.
+    /// How long a stop of the gateway waits for attempts in flight.
     pub grace: Duration,
+}
+
+/// Bounds of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Waiting jobs.
+    pub(crate) queue_len_max: usize,
+    /// Their bytes.
+    pub(crate) queue_bytes_max: usize,
+    /// Sleeping workers that keep their connection.
+    pub(crate) idle_connections_max: usize,
+    /// The longest backoff of a job and pause of a breaker.
+    pub(crate) backoff_max: Duration,
+    /// The longest wait that a target may ask for.
+    pub(crate) retry_after_max: Duration,
 }
 
 /// How connections to targets are made.
@@ -45,30 +57,30 @@ pub struct Settings {
 pub(crate) struct Outward {
     pub(crate) rule: AddressRule,
     pub(crate) tls: Arc<ClientConfig>,
-    /// How old the addresses of a host may be; none are kept if this is nothing.
+    /// How long addresses of a host are kept; zero keeps none.
     pub(crate) addresses_kept: Duration,
 }
 
-/// What may differ from target to target.
+/// The settings of one target.
 #[derive(Clone, Debug)]
 pub(crate) struct TargetSettings {
-    /// For metrics and logs; without a name the origin stands for it.
+    /// Name in metrics and logs; without one the target itself is shown.
     pub(crate) name: Option<String>,
-    /// Calls at the same time.
+    /// Calls in flight.
     pub(crate) in_flight_max: usize,
-    /// Between the beginnings of two calls; `None` = they may begin together.
+    /// Time between the starts of two calls; `None` = no rate.
     pub(crate) interval: Option<Duration>,
-    /// Calls for one record.
+    /// Attempts for one record.
     pub(crate) attempts_max: u32,
-    /// Until the connection stands.
+    /// Time until the connection is open.
     pub(crate) connect_timeout: Duration,
-    /// From there until the response begins.
+    /// Time from the open connection to the first byte of the response head.
     pub(crate) response_timeout: Duration,
-    /// The whole call.
+    /// Time of the whole attempt.
     pub(crate) attempt_timeout: Duration,
-    /// Send the payload with DELETE and GET too.
+    /// The payload is sent with DELETE and GET too.
     pub(crate) body_always: bool,
-    /// The header in which it gets its secret.
+    /// The header for its secret.
     pub(crate) secret_header: SecretHeader,
 }
 
@@ -83,10 +95,10 @@ pub struct SettingInvalid {
 }
 
 impl Settings {
-    /// Reads everything about calls out of the configuration; loads `dispatch.ca_file`.
+    /// Reads the settings of dispatch from the configuration; loads `dispatch.ca_file`.
     ///
-    /// `listen` is where the gateway listens: never called, and on loopback the reason why loopback is allowed if no
-    /// setting says.
+    /// `listen` has the gateway's own addresses, which are never called. If all are on loopback, loopback targets are
+    /// allowed by default.
     ///
     /// # Errors
     /// Every setting that cannot be used.
@@ -151,7 +163,7 @@ impl Settings {
                 max: Duration::from_millis(dispatch.backoff_ms_max),
             },
             retry_after_max: Duration::from_millis(dispatch.retry_after_ms_max),
-            // The sample puts nothing off.
+            // The OCI sample puts no record off.
             deferred_max: (dispatch.deferred_ms_max > 0 && !compat)
                 .then(|| Duration::from_millis(dispatch.deferred_ms_max)),
             outcomes,
@@ -170,7 +182,7 @@ impl Settings {
         })
     }
 
-    /// Returns what is set for a target.
+    /// Returns the settings of a target.
     pub(crate) fn target(&self, target: &TargetId) -> &Arc<TargetSettings> {
         self.targets.get(target).unwrap_or(&self.other_targets)
     }
@@ -210,7 +222,8 @@ impl TargetSettings {
     }
 }
 
-/// One configuration for all targets: public authorities and those of `ca_file`; HTTP/2 where the target offers it.
+/// Returns the TLS configuration of all targets: public authorities and those of `ca_file`; HTTP/2 where the target
+/// offers it.
 fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.into(),
@@ -229,73 +242,4 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(origin: &str) -> config::TargetSettings {
-        config::TargetSettings {
-            name: "orders".into(),
-            origin: origin.into(),
-            path_prefix: None,
-            in_flight_max: None,
-            rate_per_second: Some(0),
-            attempts_max: Some(0),
-            connect_timeout_ms: None,
-            response_timeout_ms: Some(7),
-            attempt_timeout_ms: None,
-            body_always: true,
-            secret_header: None,
-        }
-    }
-
-    #[test]
-    fn a_targets_entry_wins_and_what_it_leaves_out_is_as_for_all() {
-        let mut config = Config::default();
-        config.targets.push(target("HTTPS://Orders.example:443/"));
-        let settings = Settings::new(&config, &[]).unwrap();
-        let orders = TargetId::of("https://orders.example/new");
-        let orders = settings.target(&orders);
-        assert_eq!(orders.response_timeout, Duration::from_millis(7));
-        assert_eq!(orders.in_flight_max, config.dispatch.in_flight_max);
-        assert_eq!(orders.attempts_max, 1, "a record is called at least once");
-        assert_eq!(orders.interval, Some(Duration::from_secs(1)));
-        assert_eq!(settings.other_targets.interval, None);
-        config.targets[0].rate_per_second = None;
-        config.dispatch.rate_per_second = Some(4);
-        let settings = Settings::new(&config, &[]).unwrap();
-        let quarter = Some(Duration::from_millis(250));
-        assert!(settings.targets.values().all(|own| own.interval == quarter));
-        assert_eq!(settings.other_targets.interval, quarter);
-    }
-
-    #[test]
-    fn every_setting_that_cannot_be_used_is_named() {
-        let mut config = Config::default();
-        for origin in [
-            "http://a/path",
-            "a:80",
-            "http://b",
-            "http://b:80",
-            "http://u@c",
-        ] {
-            config.targets.push(target(origin));
-        }
-        config.outcomes.insert("40x".into(), "default".into());
-        config.dispatch.ca_file = Some("/nowhere/ca.pem".into());
-        config.targets[2].secret_header = Some("no name".into());
-        let invalid = Settings::new(&config, &[]).unwrap_err();
-        let keys: Vec<_> = invalid.iter().map(|wrong| wrong.key.as_str()).collect();
-        assert_eq!(
-            keys,
-            [
-                "outcomes.40x",
-                "targets.0.origin",
-                "targets.1.origin",
-                "targets.2.secret_header",
-                "targets.3.origin",
-                "targets.4.origin",
-                "dispatch.ca_file",
-            ]
-        );
-    }
-}
+mod tests;
