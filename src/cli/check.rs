@@ -1,4 +1,4 @@
-//! `syncgate check`: everything that is wrong with a configuration.
+//! `syncgate check`: all errors and warnings of a configuration.
 
 use serde_json::json;
 
@@ -46,10 +46,10 @@ pub(super) fn run(arguments: serve::Arguments, output: Output) -> Result<(), Fai
     }
 }
 
-/// Returns what is legal and yet deserves a look.
+/// Returns warnings about settings that are valid but probably not intended.
 ///
 /// # Errors
-/// Everything that a start would refuse.
+/// All errors that a start would refuse.
 fn warnings(loaded: &Loaded) -> Result<Vec<String>, ConfigErrors> {
     let mut warnings = loaded.warnings.clone();
     warnings.extend(gateway::check(loaded)?);

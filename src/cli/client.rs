@@ -1,4 +1,4 @@
-//! The HTTP client of the commands, and how they tell a refusal.
+//! The HTTP client of the commands.
 
 use std::{error::Error as _, time::Duration};
 
@@ -12,12 +12,12 @@ use url::Url;
 pub(super) use super::refusal::Refusal;
 use super::{Failure, login::Login, next::Options};
 
-/// A command's answer must be here after this time, unless it says otherwise.
+/// Time limit of a request; a command may set another one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Far above the longest page of records: a server that is no gateway may send without an end.
+/// Far above the longest page of records, because a server that is not a gateway may send without an end.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Routes that ask for no user, and so are told none. To the first, `Authorization` is the token of the target.
+/// Routes that need no login, so none is sent. On the first, `Authorization` is the token of the target.
 const PUBLIC: [&[&str]; 3] = [&["stream", "sync"], &["healthz"], &["readyz"]];
 
 /// A gateway to talk to.
@@ -26,25 +26,27 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
     login: Option<Login>,
-    /// Of the commands that come next.
+    /// Options of the commands that a message suggests.
     options: Options,
 }
 
-/// Why there is no success.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Error {
-    /// No connection, so nothing was asked.
+    /// No connection: the gateway has not got the request.
     Unreachable(String),
-    /// The connection broke, or the answer did not come in time: what was asked may have been done.
+    /// The connection broke, or the answer came too late: the gateway may have done the work.
     NoAnswer(String),
-    /// The gateway said no.
+    /// The gateway answered with a problem.
     Refused(Box<Refusal>),
+    /// The answer is a success that no gateway sends.
+    NotAGateway(String),
 }
 
 /// Reads the address of a gateway: `http://HOST:PORT`, or `HOST:PORT` alone.
 ///
 /// # Errors
-/// Why the text is no address. It is not shown, because it may hold a password.
+/// Why the text is not an address. The text is not shown, because it may hold a password.
 pub(super) fn address(text: &str) -> Result<Url, Failure> {
     let text = text.trim();
     if text.is_empty() {
@@ -66,8 +68,8 @@ pub(super) fn address(text: &str) -> Result<Url, Failure> {
 
 /// Returns an address without its user and password.
 pub(super) fn without_login(mut url: Url) -> Url {
-    // An address that can have none stays as it is.
-    let _none = (url.set_username(""), url.set_password(None));
+    // The setters refuse an address that can have no login; it stays as it is.
+    let _refused = (url.set_username(""), url.set_password(None));
     url
 }
 
@@ -83,13 +85,13 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
-            // The gateway is near; a proxy of the environment is meant for the way out.
+            // A proxy of the environment is meant for the internet, and the gateway is close by.
             .no_proxy()
-            // What `tail` upgrades is HTTP/1.1, and nothing here needs more.
+            // The upgrade of `tail` needs HTTP/1.1.
             .http1_only()
             .user_agent(concat!("syncgate/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| Failure::failed(format!("no HTTP client: {error}")))?;
+            .map_err(|error| Failure::failed(format!("cannot make the HTTP client: {error}")))?;
         Ok(Self {
             http,
             base: url.clone(),
@@ -98,13 +100,13 @@ impl Client {
         })
     }
 
-    /// Takes the options with which the next commands find this gateway.
+    /// Sets the options with which suggested commands find this gateway.
     pub(super) fn with_options(mut self, options: Options) -> Self {
         self.options = options;
         self
     }
 
-    /// Returns a command that asks the same gateway, of these words, as a shell reads it.
+    /// Returns the command line of these words for the same gateway, quoted for a shell.
     pub(super) fn next<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> String {
         self.options.command(words)
     }
@@ -126,7 +128,38 @@ impl Client {
             .await
     }
 
-    /// A request whose path segments are escaped.
+    pub(super) async fn delete(&self, path: &[&str]) -> Result<(), Error> {
+        let answer = self.send(self.request(Method::DELETE, path, &[])).await?;
+        // Removing a data stream is answered with an envelope.
+        match answer == Value::Null || answer.get("messages").is_some() {
+            true => Ok(()),
+            false => Err(self.not_a_gateway("the answer to a removal")),
+        }
+    }
+
+    /// Returns an answer that has the members of `what`. A login page, a target or a proxy may answer 200 to every request,
+    /// so without this check a command would report work that nobody has done.
+    pub(super) fn expect(
+        &self,
+        what: &str,
+        members: &[&str],
+        answer: Value,
+    ) -> Result<Value, Error> {
+        match members.iter().all(|member| answer.get(member).is_some()) {
+            true => Ok(answer),
+            false => Err(self.not_a_gateway(what)),
+        }
+    }
+
+    /// Returns the error for a success that is not `what` a gateway answers.
+    pub(super) fn not_a_gateway(&self, what: &str) -> Error {
+        Error::NotAGateway(format!(
+            "{} is not a gateway: it did not send {what}; is --url right?",
+            self.base
+        ))
+    }
+
+    /// Builds a request; the path segments are escaped.
     pub(super) fn request(
         &self,
         method: Method,
@@ -153,13 +186,18 @@ impl Client {
         }
     }
 
-    /// Returns the answer's JSON, or its text as a JSON string.
+    /// Sends a request; returns the answer's JSON, null for an answer without content.
     pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Error> {
         let response = self.response(request).await?;
-        self.read(response).await
+        let has_content = response.status() != StatusCode::NO_CONTENT;
+        let text = self.text(response).await?;
+        match has_content {
+            true => serde_json::from_str(&text).map_err(|_| self.not_a_gateway("JSON")),
+            false => Ok(Value::Null),
+        }
     }
 
-    /// Returns an answer as the gateway wrote it: what it holds of others may be JSON that a [`Value`] cannot hold.
+    /// Sends a request; returns the answer's text, because a payload in it may be JSON that a [`Value`] cannot hold.
     pub(super) async fn send_for_text(
         &self,
         request: reqwest::RequestBuilder,
@@ -168,7 +206,7 @@ impl Client {
         self.text(response).await
     }
 
-    /// Returns the headers of an answer that switches protocols, and the connection.
+    /// Sends a request to switch protocols; returns the headers of the answer, and the connection.
     pub(super) async fn upgrade(
         &self,
         request: reqwest::RequestBuilder,
@@ -176,7 +214,7 @@ impl Client {
         let mut response = self.response(request).await?;
         let status = response.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
-            self.read(response).await?;
+            self.text(response).await?;
             return Err(Error::NoAnswer(format!(
                 "{} answered {} and not with the switch of protocols; is a proxy in the way?",
                 self.base,
@@ -191,11 +229,6 @@ impl Client {
     async fn response(&self, request: reqwest::RequestBuilder) -> Result<Response, Error> {
         let response = request.send().await;
         response.map_err(|error| self.no_response(&error))
-    }
-
-    async fn read(&self, response: Response) -> Result<Value, Error> {
-        let text = self.text(response).await?;
-        Ok(value(&text))
     }
 
     async fn text(&self, mut response: Response) -> Result<String, Error> {
@@ -214,7 +247,7 @@ impl Client {
             if body.len() + part.len() > ANSWER_BYTES_MAX {
                 let mib = ANSWER_BYTES_MAX >> 20;
                 return Err(Error::NoAnswer(format!(
-                    "{} answered with more than {mib} MiB, which no gateway does",
+                    "{} answered with more than {mib} MiB, so it is not a gateway",
                     self.base
                 )));
             }
@@ -248,7 +281,7 @@ impl Client {
     }
 }
 
-/// Returns the JSON that a text is, or the text as a JSON string.
+/// Parses JSON; other text becomes a JSON string.
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
@@ -256,7 +289,9 @@ fn value(text: &str) -> Value {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Unreachable(why) | Error::NoAnswer(why) => Self::failed(why),
+            Error::Unreachable(why) | Error::NoAnswer(why) | Error::NotAGateway(why) => {
+                Self::failed(why)
+            }
             Error::Refused(refusal) => Self::failed(refusal.text()),
         }
     }
@@ -272,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_a_scheme_is_one_of_http() {
+    fn an_address_without_a_scheme_gets_http() {
         check("http://127.0.0.1:9002", "http://127.0.0.1:9002/");
         check("https://gate.example", "https://gate.example/");
         check("127.0.0.1:9002", "http://127.0.0.1:9002/");
@@ -283,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_none_is_not_shown() {
+    fn an_invalid_address_is_not_shown() {
         let empty = address(" ").unwrap_err();
         assert_eq!(empty.code, 2);
         assert!(empty.message.contains("SYNCGATE_URL) is empty"));

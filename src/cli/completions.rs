@@ -1,4 +1,4 @@
-//! `syncgate completions SHELL`: what completes commands and options in a shell.
+//! `syncgate completions SHELL`: the script that completes commands and options.
 
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};

@@ -1,4 +1,4 @@
-//! `syncgate config default|show`: the reference of all settings, and those that count with where each was said.
+//! `syncgate config default|show`: the reference of all settings, and the settings in effect with their origin.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -13,19 +13,19 @@ use crate::config::{Config, Origin, Setting, SettingPlace};
 /// Every setting at its default, with its unit and effect.
 const REFERENCE: &str = include_str!("../../config/syncgate.toml");
 
-/// What the columns mean, behind the help.
+/// The meaning of the columns, at the end of the help.
 const COLUMNS: &str = "\
 Columns:
-  SETTING  section and name, as they stand in the file
-  VALUE    what counts; secrets are masked
-  ORIGIN   where it was said";
+  SETTING  section and name, as in the file
+  VALUE    value in effect; secrets are masked
+  ORIGIN   file, variable or argument that set it, or default";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Prints every setting at its default, with unit and effect, as a file to begin with.
+    /// Prints every setting at its default, with unit and effect, as a file to start from.
     Default,
-    /// Shows every setting as `serve` would have it with the same arguments and variables, and where it was said. That is the
-    /// file, a variable, an argument, or nowhere (default).
+    /// Shows every setting as `serve` would read it with the same arguments and variables, and its origin: the file, a
+    /// variable, an argument, or the default.
     #[command(after_help = COLUMNS)]
     Show(serve::Arguments),
 }
@@ -83,7 +83,7 @@ fn as_json(setting: &Setting) -> Value {
     })
 }
 
-/// A text bare, a list with commas, a number of a quantity with its unit beside it: `67108864 (64MiB)`.
+/// Returns a string without quotes, a list with commas, a quantity with its unit: `67108864 (64MiB)`.
 fn value_text(setting: &Setting) -> String {
     let text = output::cell(&setting.value, "");
     match (&setting.value, setting.unit) {

@@ -1,4 +1,4 @@
-//! `syncgate cursors ls|set|rm`: how far the clients of a data stream have come, kept for them.
+//! `syncgate cursors ls|set|rm`: the last acknowledged positions of a data stream's clients.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -8,29 +8,26 @@ use super::{
     Failure, Gateway, Output,
     client::Client,
     output::{self, Table, cell, confirm::confirm, counted},
-    when,
+    pages, when,
 };
 
-/// Pages of cursors: a server that is no gateway may name another page for ever.
-const PAGES_MAX: usize = 1_000;
-
-/// What the columns mean, behind the help.
+/// The meaning of the columns, at the end of the help.
 const COLUMNS: &str = "\
 Columns:
   CURSOR    name of the cursor
-  CLIENT    connected: a client has it now
-  BEHIND    records behind the last one that its client acknowledged
-  SECONDS   how long the first of these records waits
-  LAST ACK  when its client acknowledged last";
+  CLIENT    connected: a client uses the cursor now
+  BEHIND    records after the last one that its client acknowledged
+  SECONDS   age of the oldest of these records
+  LAST ACK  time of the client's last acknowledgement";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Lists the cursors of a data stream, with what each has yet to get.
+    /// Lists the cursors of a data stream, with the records each has yet to get.
     #[command(after_help = COLUMNS)]
     Ls(List),
-    /// Moves a cursor, or makes one. A cursor that a client has is left where it is.
+    /// Moves a cursor, or creates one. A cursor that a client uses now stays where it is.
     Set(Set),
-    /// Removes a cursor. Its client begins anew the next time.
+    /// Removes a cursor. Its client starts as a new one the next time.
     Rm(Remove),
 }
 
@@ -48,8 +45,8 @@ pub(super) struct Set {
     data_stream: String,
     /// Name of the cursor.
     cursor: String,
-    /// Where its client goes on: earliest, now, a time (2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago"; UTC), or the pos of a
-    /// record, to go on behind it.
+    /// Position where its client goes on: earliest, now, a time (2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago"; UTC), or
+    /// the pos of a record, to go on after it.
     #[arg(long, value_name = "PLACE", value_parser = when::begin)]
     begin: String,
     #[command(flatten)]
@@ -79,22 +76,8 @@ pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure>
 
 /// Returns all cursors of a data stream.
 pub(super) async fn all(client: &Client, data_stream: &str) -> Result<Vec<Value>, Failure> {
-    let (mut items, mut query) = (Vec::new(), Vec::new());
-    for _ in 0..PAGES_MAX {
-        let path = ["v1", "data-streams", data_stream, "cursors"];
-        let mut page = client.get(&path, &query).await?;
-        if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
-            items.extend(more);
-        }
-        match page.get("next").and_then(Value::as_str) {
-            Some(next) => query = vec![("after", next.to_owned())],
-            None => return Ok(items),
-        }
-    }
-    Err(Failure::failed(format!(
-        "{} has more than {PAGES_MAX} pages of cursors, which no gateway has",
-        client.base()
-    )))
+    let path = ["v1", "data-streams", data_stream, "cursors"];
+    pages::items(client, &path, "cursors").await
 }
 
 async fn list(arguments: &List, output: Output) -> Result<(), Failure> {
@@ -125,6 +108,7 @@ async fn set(arguments: &Set, output: Output) -> Result<(), Failure> {
     );
     let body = json!({ "begin": arguments.begin });
     let put = client.send(request.json(&body)).await?;
+    let put = client.expect("a cursor", &["recordsBehind"], put)?;
     match output {
         Output::Json => output::print_json(&put),
         Output::Text => output::print(&format!(
@@ -141,8 +125,9 @@ async fn remove(arguments: &Remove, output: Output) -> Result<(), Failure> {
     let (data_stream, cursor) = (&arguments.data_stream, &arguments.cursor);
     let path = path(data_stream, cursor);
     if !arguments.yes {
-        // This also says that there is no such cursor, before anybody is asked.
+        // An unknown cursor fails here, before the question.
         let found = client.get(&path, &[]).await?;
+        let found = client.expect("a cursor", &["recordsBehind"], found)?;
         let behind = found["recordsBehind"].as_u64().unwrap_or_default();
         let question = format!(
             "Remove cursor {cursor} of {data_stream}, with {} to come? Its client begins anew the next time.",
@@ -150,9 +135,7 @@ async fn remove(arguments: &Remove, output: Output) -> Result<(), Failure> {
         );
         confirm(&question, false)?;
     }
-    client
-        .send(client.request(Method::DELETE, &path, &[]))
-        .await?;
+    client.delete(&path).await?;
     match output {
         Output::Json => output::print_json(&json!({ "removed": cursor })),
         Output::Text => output::print(&format!("{cursor} of {data_stream} removed\n")),

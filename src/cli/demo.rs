@@ -1,6 +1,6 @@
-//! `syncgate demo`: the whole flow by itself, visible, with a target of its own.
+//! `syncgate demo`: shows the whole flow with a target of its own.
 //!
-//! It uses nothing that a user could not: the gateway as `serve` runs it, and its HTTP routes.
+//! The demo uses the gateway as `serve` runs it, and only its HTTP routes.
 
 use std::{
     collections::BTreeMap, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf,
@@ -27,9 +27,9 @@ use crate::{
     telemetry::LogLevel,
 };
 
-/// Everything together takes about a second; beyond this something is wrong.
+/// The demo takes about a second; after this time it has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How often the demo looks whether a message has gone on.
+/// Interval at which the demo reads the records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Args)]
@@ -68,7 +68,7 @@ pub(super) async fn run(_arguments: Arguments, output: Output) -> Result<(), Fai
     shown
 }
 
-/// The defaults, on a free port, in a directory that goes away.
+/// Default settings, a free port, a temporary directory.
 fn config(dir: &TemporaryDir) -> Result<Loaded, Failure> {
     let sources = Sources {
         overrides: Overrides {
@@ -80,7 +80,7 @@ fn config(dir: &TemporaryDir) -> Result<Loaded, Failure> {
     crate::config::load(sources).map_err(Failure::usage)
 }
 
-/// What the target does before it is mended.
+/// The failing rules of the target.
 fn rules() -> Result<Vec<Rule>, Failure> {
     let rules = ["/busy=503", "/missing=404", "/broken=500"];
     rules
@@ -90,7 +90,7 @@ fn rules() -> Result<Vec<Rule>, Failure> {
         .map_err(Failure::failed)
 }
 
-/// A message of the demo, and what is to become of it.
+/// A message of the demo, and its expected end.
 struct Story {
     key: &'static str,
     path: &'static str,
@@ -184,7 +184,7 @@ impl Show {
         }
     }
 
-    /// Posts messages, the first of which is to get that offset.
+    /// Posts messages; the first is expected at offset `first`.
     async fn post(&mut self, first: usize, stories: &[Story]) -> Result<(), Failure> {
         for (number, story) in (first..).zip(stories) {
             let message = json!({
@@ -214,7 +214,7 @@ impl Show {
         Ok(())
     }
 
-    /// Looks at each message until it has an end, in the order in which they were sent.
+    /// Waits until each message is settled, and prints how.
     async fn follow(&mut self) -> Result<(), Failure> {
         let mut told = BTreeMap::new();
         while told.len() < STORIES.len() {
@@ -316,7 +316,7 @@ impl Show {
         Ok(())
     }
 
-    /// Makes a data stream, subscribes, posts, and shows what arrives, as `syncgate tail` does.
+    /// Creates a data stream, subscribes, posts, and prints the records as `syncgate tail` does.
     async fn tail(&mut self) -> Result<(), Failure> {
         const NAME: &str = "orders";
         let path = ["services", "v2", "stream", NAME];
@@ -350,7 +350,7 @@ impl Show {
         self.expect(arrived.len() == LIVE.len(), || {
             format!("{} records were pushed", arrived.len())
         });
-        // The books are looked at when all has ended.
+        // The books are compared after all records are settled.
         let ended = |record: &Value| record.get("settled") == Some(&Value::Bool(true));
         while !self.records(STREAMS[0]).await?.iter().all(ended) {
             sleep(LOOK_INTERVAL).await;
@@ -445,7 +445,7 @@ impl Show {
     }
 }
 
-/// A directory that is removed when it goes.
+/// A directory that is removed on drop.
 #[derive(Debug)]
 struct TemporaryDir(PathBuf);
 

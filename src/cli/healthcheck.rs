@@ -1,4 +1,4 @@
-//! `syncgate healthcheck`: is the gateway ready?
+//! `syncgate healthcheck`: whether the gateway is ready.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,8 +12,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let reasons = match arguments.gateway.client()?.get(&["readyz"], &[]).await {
-        Ok(_) => None,
+    let client = arguments.gateway.client()?;
+    let reasons = match client.get(&["readyz"], &[]).await {
+        Ok(answer) if answer["status"] == "ready" => None,
+        Ok(_) => return Err(client.not_a_gateway("its readiness").into()),
         Err(Error::Refused(refusal)) => {
             let reasons = refusal
                 .body

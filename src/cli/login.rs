@@ -1,6 +1,6 @@
-//! As whom a command asks a gateway: user and password of its address, else of the environment.
+//! The user and password of a command: from the gateway's address, else from the environment.
 //!
-//! There is no argument for the password: every user of a machine can see the arguments of every process.
+//! The password has no argument of its own, because every user of a machine sees the arguments of every process.
 
 use std::{ffi::OsString, fmt};
 
@@ -24,11 +24,11 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// Takes user and password out of an address, so that nobody shows them with it. What it does not have comes from
-    /// SYNCGATE_USER and SYNCGATE_PASSWORD.
+    /// Moves user and password out of an address, so that messages cannot show them. Missing parts come from SYNCGATE_USER and
+    /// SYNCGATE_PASSWORD.
     ///
     /// # Errors
-    /// If there is one without the other, or one that is not UTF-8.
+    /// If one of them is missing, or not UTF-8.
     pub(super) fn take(
         url: &mut Url,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -46,7 +46,7 @@ impl Login {
         let user = of_url(Some(url.username())).or_else(|| of_variable("SYNCGATE_USER"));
         let password = of_url(url.password()).or_else(|| of_variable("SYNCGATE_PASSWORD"));
         if (url.set_username(""), url.set_password(None)) != (Ok(()), Ok(())) {
-            // An address that can have none is none of a gateway; the client says so.
+            // Only addresses that no gateway has refuse this; `Client::new` says so.
             return Ok(None);
         }
         match (user.transpose()?, password.transpose()?) {

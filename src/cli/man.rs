@@ -1,4 +1,4 @@
-//! `syncgate man`: manual pages of all commands, made of their help.
+//! `syncgate man`: manual pages of all commands, from their help.
 
 use std::{fs, path::PathBuf};
 
@@ -10,8 +10,8 @@ use super::{Cli, Failure, Output, output};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Writes the page of each command into this directory, such as /usr/share/man/man1; otherwise all pages go to standard
-    /// output, one behind the other, for `man -l -`.
+    /// Writes the page of each command into this directory, such as /usr/share/man/man1. Without it all pages go to standard
+    /// output, one after the other, for `man -l -`.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

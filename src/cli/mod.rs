@@ -1,8 +1,10 @@
 //! The command line: one file per command.
 //!
-//! Commands that talk to a gateway use its public HTTP routes and nothing else; `verify --data`, `doctor` and `backup` are those that
-//! work with a data directory. What a command finds goes to standard
-//! output, what it says about its work to standard error.
+//! Commands that talk to a gateway use only its public HTTP routes. `verify --data`, `doctor` and `backup` read a data
+//! directory. Results go to standard output; notes, warnings and errors go to standard error.
+//!
+//! Shared parts: `client` (HTTP), `pages` (lists in pages), `refusal` (a problem in the words of the command line), `next` (the
+//! command to run next), `output` (tables, colours, escaping, questions), `reader` (the reader of standard output), `when` (times).
 
 mod backup;
 mod check;
@@ -19,6 +21,7 @@ mod login;
 mod man;
 mod next;
 mod output;
+mod pages;
 mod reader;
 mod records;
 mod refusal;
@@ -45,7 +48,7 @@ use crate::{
     telemetry,
 };
 
-/// What threads that are still blocked at the end have to finish; everything durable was closed before.
+/// How long the end waits for threads that are still blocked. Everything durable was closed before.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A durable gateway between applications that change data and the REST APIs that must hear of it.
@@ -58,7 +61,7 @@ pub struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     serve: serve::Arguments,
-    /// Form of what is printed to standard output.
+    /// Format of standard output.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -67,26 +70,26 @@ pub struct Cli {
 enum Command {
     /// Runs the gateway.
     Serve(serve::Arguments),
-    /// Shows the whole flow by itself, with a target of its own, in a temporary directory.
+    /// Shows the whole flow with a target of its own, in a temporary directory.
     Demo(demo::Arguments),
-    /// Checks a configuration, and tells everything that is wrong with it.
+    /// Checks a configuration and lists every error in it.
     Check(serve::Arguments),
     /// Shows what is wrong, and which command comes next.
     ///
     /// The exit code is 0 if all is well, and 1 if there is a problem or no answer.
     ///
-    /// Problems come first, the worst first. Of the targets, STATE is that of the breaker, since when it is so: closed (calls
-    /// begin), open (none begins), half-open (one call probes). PENDING are records that wait for their dispatch, FAILED those
-    /// that wait in an error stream for a retry, OLDEST is how long the first of both waits, LAST CAUSE why the last call
-    /// failed and how long ago. Open records are told by stream, target and cause: COUNT says how many, FIRST how long ago the
-    /// first of them was called, LAST how long ago the last came into the stream. A reader that is behind has so many open or
-    /// unread records before it. A page that does not fit the terminal says so in its last line.
+    /// Problems come first, the worst first. STATE is the state of a target's breaker, and SINCE its age: closed (calls
+    /// begin), open (no call begins), half-open (one call probes). PENDING counts records that wait for their dispatch, FAILED
+    /// those that wait in an error stream for a retry. OLDEST is the longest of these waits. LAST CAUSE says why the last call
+    /// failed, and how long ago. Open records are grouped by stream, target and cause: COUNT is their number, FIRST the age of
+    /// the first call of the oldest, LAST the age of the newest in the stream. `N behind` counts the open or unread records
+    /// before a reader. The last line of a page says if it was cut to fit the terminal.
     Status(status::Arguments),
     /// Posts a message, an array of messages, or one message a line (NDJSON) to a running gateway.
     Sync(sync::Arguments),
     /// Dispatches records of a stream again, by POST /stream/retry.
     Retry(retry::Arguments),
-    /// Shows the settings: all defaults, or those that count and where each was said.
+    /// Shows the settings: all defaults, or those in effect and where each was set.
     #[command(subcommand)]
     Config(config::Command),
     /// Lists, shows, creates, changes, purges and removes streams.
@@ -94,26 +97,26 @@ enum Command {
     Streams(streams::Command),
     /// Shows records of a stream, with the cause of those in error streams.
     Records(records::Arguments),
-    /// Lists, shows, makes and removes data streams: streams as clients see them that subscribe.
+    /// Lists, shows, creates and removes data streams, which subscribers read.
     #[command(subcommand)]
     DataStreams(data_streams::Command),
-    /// Lists, moves and removes cursors: how far the clients of a data stream have come.
+    /// Lists, moves and removes cursors, the last acknowledged positions of a data stream's clients.
     #[command(subcommand)]
     Cursors(cursors::Command),
-    /// Prints the records of a data stream as they come, over WebSocket.
+    /// Prints the records of a data stream as they arrive, over WebSocket.
     Tail(tail::Arguments),
-    /// Runs a small target for trying things: it prints each call it gets, and answers as it is told.
+    /// Runs a small target for trials: it prints each call, and answers by the rules you give.
     Target(target::Arguments),
-    /// Lets the gateway read its configuration again (POST /v1/reload); tells what counts now and what needs a restart.
+    /// Reloads the gateway's configuration (POST /v1/reload); lists the applied settings, and those that need a restart.
     Reload(reload::Arguments),
-    /// Shows what came in, how it ended and what waits, and whether that adds up; tells it by the exit code.
+    /// Compares the records that came in with those settled and open; the exit code is 1 if they do not add up.
     Verify(verify::Arguments),
-    /// Looks at a data directory that no gateway works with, says what is damaged, and mends what it is asked to.
+    /// Examines a data directory while no gateway uses it, lists the damage, and repairs what the options name.
     Doctor(doctor::Arguments),
-    /// Copies a data directory while its gateway runs, and puts a copy in its place again.
+    /// Copies a data directory while its gateway runs, and restores a copy.
     #[command(subcommand)]
     Backup(backup::Command),
-    /// Asks whether the gateway is ready (GET /readyz); tells it by the exit code.
+    /// Asks whether the gateway is ready (GET /readyz); the exit code is 1 if it is not.
     Healthcheck(healthcheck::Arguments),
     /// Prints the manual: the list of its pages, or one page.
     Docs(docs::Arguments),
@@ -138,7 +141,7 @@ enum Output {
     Json,
 }
 
-/// Names the data directory of a gateway that is started with the same arguments and variables.
+/// Finds the data directory as `serve` does with the same arguments and variables.
 #[derive(Clone, Debug, Default, Args)]
 struct DataDir {
     /// Configuration file; without it SYNCGATE_CONFIG names one, else no file is read.
@@ -166,14 +169,14 @@ fn settings(file: Option<PathBuf>, overrides: Overrides) -> Result<Loaded, Failu
 
 const DEFAULT_URL: &str = "http://127.0.0.1:9002";
 
-/// Which gateway to talk to.
+/// The gateway that a command talks to.
 #[derive(Debug, Args)]
 struct Gateway {
-    /// Address of the gateway; without a scheme it is http. Without this option it is that of SYNCGATE_URL, and without that
-    /// variable http://127.0.0.1:9002. Where the gateway has users, SYNCGATE_USER and SYNCGATE_PASSWORD say who asks, or the
-    /// address does: http://USER:PASSWORD@HOST:PORT.
-    // A text, as the errors of the command line would show the password of an address that is none. The variable is not
-    // clap's, whose usage lines show an option with a variable that is set as one that must be given.
+    /// Address of the gateway; the default scheme is http. Without this option SYNCGATE_URL counts, and without that variable
+    /// http://127.0.0.1:9002. If the gateway has users, give user and password in SYNCGATE_USER and SYNCGATE_PASSWORD, or in
+    /// the address: http://USER:PASSWORD@HOST:PORT.
+    // Plain text, because clap's error for an invalid URL would print the password in it. SYNCGATE_URL is read here and not
+    // by clap, because clap's usage lines show an option whose variable is set as required.
     #[arg(long)]
     url: Option<String>,
 }
@@ -188,8 +191,14 @@ impl Gateway {
         Ok(Client::new(&url, login)?.with_options(self.options()))
     }
 
-    /// Returns what the next commands need to ask the same gateway: nothing if they find the address by themselves. A user
-    /// and a password of the address are not shown.
+    /// Returns whether `--url` has a user or a password.
+    fn names_user(&self) -> bool {
+        let own = self.url.as_deref().map(client::address);
+        own.is_some_and(|url| url.is_ok_and(|url| client::without_login(url.clone()) != url))
+    }
+
+    /// Returns the `--url` that the next commands need for the same gateway: none if it is the usual address. A user and a
+    /// password in the address are left out.
     fn options(&self) -> next::Options {
         let own = self.url.as_deref().map(client::address);
         let Some(Ok(own)) = own.map(|url| url.map(client::without_login)) else {
@@ -205,7 +214,7 @@ impl Gateway {
     }
 }
 
-/// Returns the address that counts without --url.
+/// Returns the address in effect without `--url`.
 fn usual_address() -> Result<Url, Failure> {
     match std::env::var("SYNCGATE_URL") {
         Ok(url) => client::address(&url),
@@ -214,7 +223,7 @@ fn usual_address() -> Result<Url, Failure> {
     }
 }
 
-/// How a command ended that did not succeed; the code is the process's exit code.
+/// Why a command failed; the code is the exit code of the process.
 #[derive(Debug)]
 struct Failure {
     code: u8,
@@ -222,7 +231,7 @@ struct Failure {
 }
 
 impl Failure {
-    /// What was to be done was not done, or not all of it.
+    /// The command did not do all of its work.
     fn failed(message: impl fmt::Display) -> Self {
         Self {
             code: 1,
@@ -230,12 +239,12 @@ impl Failure {
         }
     }
 
-    /// What was printed says it all.
+    /// Exit code 1 without a message, because the printed report says why.
     fn shown() -> Self {
         Self::failed("")
     }
 
-    /// As [`Failure::failed`], with the causes.
+    /// [`Failure::failed`] with the error's causes.
     fn failed_by(error: &dyn Error) -> Self {
         Self::failed(with_causes(error))
     }
@@ -248,7 +257,7 @@ impl Failure {
         }
     }
 
-    /// As [`Failure::start`], for something that has no words of its own for what it is.
+    /// [`Failure::start`] with the name of the part, for errors that do not say what they are about.
     fn start_by(what: &str, error: &dyn Error) -> Self {
         Self {
             code: 3,
@@ -256,7 +265,7 @@ impl Failure {
         }
     }
 
-    /// The command was asked for in a wrong way, or the configuration is wrong.
+    /// The arguments or the configuration are wrong.
     fn usage(message: impl fmt::Display) -> Self {
         Self {
             code: 2,
@@ -270,7 +279,7 @@ fn with_causes(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let why = error.to_string();
-        // Some say their cause themselves.
+        // Some errors include the text of their cause.
         if !text.ends_with(&why) {
             text = format!("{text}: {why}");
         }
@@ -279,20 +288,20 @@ fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// Runs what the arguments ask for; returns the exit code: 0 ok, 1 failed, 2 usage or configuration, 3 could not start.
+/// Runs a command; returns the exit code: 0 ok, 1 failed, 2 usage or configuration, 3 could not start.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    // The only TLS provider in the program; a second call would find the first one's and change nothing.
+    // The program's only TLS provider. An error means that it is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no threads can be started: {error}");
+            eprintln!("error: cannot start threads: {error}");
             return ExitCode::from(3);
         }
     };
     let ended = runtime.block_on(command(cli));
-    // A name that is being looked up cannot be interrupted, and may take half a minute.
+    // A DNS lookup cannot be interrupted, and may take half a minute.
     runtime.shutdown_timeout(RUNTIME_PATIENCE);
     match ended {
         Ok(()) => {
@@ -312,7 +321,7 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// From now on what this process makes is for its user alone; sled, the index, asks for no mode of its own.
+/// Makes new files of this process private to its user, because sled, the index, sets no file mode.
 fn make_private_files() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }

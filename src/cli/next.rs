@@ -1,23 +1,23 @@
-//! The commands that a command names as the next ones. They keep the options with which this one found its gateway or its
-//! data directory, and they are quoted, so that a shell takes them as they are printed.
+//! Command lines that a command suggests. They repeat the options that found the gateway or the data directory, and are
+//! quoted for a shell, so that you can copy them.
 
 use std::fmt;
 
 /// The options that the next commands need to find the same gateway or the same data directory.
 ///
-/// Shown with a blank before each: ` --url http://gate:9002`, or nothing if a command finds it without options.
+/// Each is shown with a blank in front: ` --url http://gate:9002`. Empty if a command needs none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options(String);
 
 impl Options {
-    /// Takes options that were given, each with its value.
+    /// Takes options with their values.
     pub(super) fn given<'a>(options: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let options = options.into_iter();
         let shown = options.map(|(name, value)| format!(" {name} {}", quoted(&value)));
         Self(shown.collect())
     }
 
-    /// Returns the command of these words, each of which is one word for the shell: `syncgate tail orders --url …`.
+    /// Returns a command line, with each word quoted for a shell: `syncgate tail orders --url …`.
     pub(super) fn command<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> String {
         let words = words.into_iter();
         let words: String = words.map(|word| format!(" {}", quoted(word))).collect();
@@ -31,7 +31,7 @@ impl fmt::Display for Options {
     }
 }
 
-/// Returns a text as a shell reads it.
+/// Quotes a text for a shell, if it needs quotes.
 pub(super) fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_reads_the_words_of_a_command_as_they_are() {
+    fn a_shell_reads_back_the_words_of_a_command() {
         let words = ["/a/b-c_d.e", "with blank", "it's", "a$b`c\\d\"e", "", "*"];
         let options = [("--url", "http://[::1]:9002/it's".to_owned())];
         let command = Options::given(options).command(words);

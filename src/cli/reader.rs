@@ -1,4 +1,4 @@
-//! Whether somebody still reads what a command prints: `syncgate tail s | head -1` is to end when `head` has.
+//! Watches the reader of standard output, so that `syncgate tail s | head -1` ends when `head` does.
 
 use std::{io, thread};
 
@@ -13,22 +13,22 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct StdoutReader(CancellationToken);
 
 impl StdoutReader {
-    /// Watches standard output. A file has no reader that could go.
+    /// Starts to watch standard output. A file has no reader, so it is never gone.
     pub(super) fn of_stdout() -> Self {
         let gone = CancellationToken::new();
-        let tell = gone.clone();
-        // A thread of its own, because it waits without an end and the process ends without it.
+        let is_gone = gone.clone();
+        // A thread, because poll has no time limit here; the process ends without joining it.
         let watch = thread::Builder::new().name("reader".into()).spawn(move || {
             if is_hung_up() {
-                tell.cancel();
+                is_gone.cancel();
             }
         });
-        // Without the thread the command ends at its next line, when that cannot be printed.
+        // If the thread cannot start, the command ends at the next line that it cannot print.
         drop(watch);
         Self(gone)
     }
 
-    /// Returns when nobody can read any more, also while nothing is printed.
+    /// Returns when the reader has closed its end, even if nothing is printed meanwhile.
     ///
     /// # Cancel safety
     /// Nothing is lost when the call is dropped.
@@ -37,16 +37,16 @@ impl StdoutReader {
     }
 }
 
-/// Waits until the other end of standard output is closed; `false` if that cannot be watched.
+/// Waits until the other end of standard output is closed; `false` if poll fails.
 fn is_hung_up() -> bool {
     let stdout = io::stdout();
     loop {
-        // No event is asked for: hang-ups and errors are told in any case.
+        // No flags: poll always reports hang-ups and errors.
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
         match poll(&mut watched, None) {
             Ok(_) => {
-                let told = watched[0].revents();
-                return told.intersects(PollFlags::HUP | PollFlags::ERR);
+                let events = watched[0].revents();
+                return events.intersects(PollFlags::HUP | PollFlags::ERR);
             }
             Err(Errno::INTR) => {}
             Err(_) => return false,

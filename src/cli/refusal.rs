@@ -1,5 +1,5 @@
-//! What a gateway answered that was no success, in the words of the command line: options in place of members of a body,
-//! commands in place of routes. What is wrong comes first, and each sentence once.
+//! A problem that a gateway answered, in the words of the command line: options in place of members of the body, commands
+//! in place of routes. The fault comes first, and no sentence comes twice.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -11,7 +11,7 @@ use super::next::Options;
 const HOW_TO_LOG_IN: &str =
     "set SYNCGATE_USER and SYNCGATE_PASSWORD, or give --url http://USER:PASSWORD@HOST:PORT";
 
-/// Members of bodies, and the options or arguments whose values the commands put there.
+/// Members of request bodies, and the options or arguments that set them.
 const OPTIONS: [(&str, &str); 17] = [
     ("/begin", "--begin"),
     ("/name", "NAME"),
@@ -32,16 +32,21 @@ const OPTIONS: [(&str, &str); 17] = [
     ("/timeBudgetMs", "--time-budget-ms"),
 ];
 
-/// What sentences of the gateway say of a body, and what a command has for it.
+/// Phrases of the gateway about a body, and the option to show in their place.
 const PHRASES: [(&str, &str); 1] = [("\"discardPending\": true", "--discard-pending")];
 
-/// What a gateway answered that was no success.
+/// Characters that are shown of an answer that is not a problem.
+const FOREIGN_CHARS_MAX: usize = 200;
+const NOT_JSON: &str =
+    "the answer is a page of HTML or XML, so it is not from a gateway; is --url right?";
+
+/// An answer without success.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
-    /// Problem code, if the answer was a problem.
+    /// Problem code; empty if the answer is not a problem.
     pub(super) code: String,
-    /// What is wrong; without a code it may be any text.
+    /// The problem's detail; any text if the answer is not a problem.
     pub(super) detail: String,
     /// Pointer and sentence of each wrong member.
     pub(super) members: Vec<(String, String)>,
@@ -52,20 +57,20 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads an answer; `options` are those of the commands that its sentences name.
+    /// Reads an answer; `options` go to the commands in its sentences.
     pub(super) fn read(
         status: StatusCode,
         retry_after: Option<Duration>,
         body: Value,
         options: &Options,
     ) -> Self {
-        let said = of_envelope(&body).unwrap_or_else(|| of_problem(&body));
+        let faults = of_envelope(&body).unwrap_or_else(|| of_problem(&body));
         let with_commands = |text: &String| with_commands(text, options);
-        let members = said.members.iter();
+        let members = faults.members.iter();
         Self {
             status,
-            code: said.code,
-            detail: with_commands(&said.detail),
+            code: faults.code,
+            detail: with_commands(&faults.detail),
             members: members
                 .map(|(pointer, sentence)| (pointer.clone(), with_commands(sentence)))
                 .collect(),
@@ -75,7 +80,7 @@ impl Refusal {
         }
     }
 
-    /// Returns a line for each thing that is wrong, and one with what the gateway answered.
+    /// Returns a line for each fault, and a last line with status, code and request id.
     pub(super) fn text(&self) -> String {
         let mut lines = self.sentences();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -90,7 +95,7 @@ impl Refusal {
         lines.join("\n")
     }
 
-    /// Returns the same on one line, for a warning.
+    /// Returns [`Self::text`] on one line, for a warning.
     pub(super) fn line(&self) -> String {
         match self.sentences().join("; ") {
             sentences if sentences.is_empty() => self.answer(),
@@ -109,25 +114,26 @@ impl Refusal {
 
     fn sentences(&self) -> Vec<String> {
         let members = self.members.iter();
-        let members = members.map(|(pointer, sentence)| placed(pointer, sentence));
-        // The detail of a single fault is that of its member, with or without the pointer before it.
-        let is_told = |(pointer, told): &(String, String)| {
+        let members = members.map(|(pointer, sentence)| for_option(pointer, sentence));
+        // A single fault stands in the detail too, with or without its pointer in front.
+        let repeats_detail = |(pointer, sentence): &(String, String)| {
             let rest = self.detail.strip_prefix(&**pointer);
-            *told == self.detail || rest.and_then(|rest| rest.strip_prefix(": ")) == Some(told)
+            *sentence == self.detail
+                || rest.and_then(|rest| rest.strip_prefix(": ")) == Some(sentence)
         };
-        let is_told = self.members.iter().any(is_told);
+        let is_repeated = self.members.iter().any(repeats_detail);
         let counts = self.detail.ends_with(" members are wrong; see errors");
         let first = match self.members.len() {
-            _ if is_told || self.detail.is_empty() => None,
+            _ if is_repeated || self.detail.is_empty() => None,
             len if counts => Some(format!("{len} values are wrong:")),
-            _ => Some(in_place(&self.detail)),
+            _ => Some(with_option(&self.detail)),
         };
         first.into_iter().chain(members).collect()
     }
 }
 
-/// What an answer says is wrong.
-struct Said {
+/// The faults that an answer names.
+struct Faults {
     code: String,
     detail: String,
     members: Vec<(String, String)>,
@@ -137,7 +143,17 @@ fn text(body: &Value, pointer: &str) -> Option<String> {
     Some(body.pointer(pointer)?.as_str()?.to_owned())
 }
 
-fn of_problem(body: &Value) -> Said {
+/// Returns the first line of an answer that is not JSON, cut to [`FOREIGN_CHARS_MAX`]; a name for a page of HTML.
+fn first_line(text: &str) -> String {
+    let text = text.trim_start();
+    if text.starts_with('<') {
+        return NOT_JSON.into();
+    }
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(FOREIGN_CHARS_MAX).collect()
+}
+
+fn of_problem(body: &Value) -> Faults {
     let errors = body.pointer("/errors").and_then(Value::as_array);
     let members = errors.into_iter().flatten().map(|error| {
         let of = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -147,8 +163,8 @@ fn of_problem(body: &Value) -> Said {
         };
         (of("pointer").to_owned(), sentence)
     });
-    let title = text(body, "/title").or_else(|| body.as_str().map(str::to_owned));
-    Said {
+    let title = text(body, "/title").or_else(|| body.as_str().map(first_line));
+    Faults {
         code: text(body, "/code").unwrap_or_default(),
         detail: text(body, "/detail").or(title).unwrap_or_default(),
         members: members.collect(),
@@ -156,7 +172,7 @@ fn of_problem(body: &Value) -> Said {
 }
 
 /// Reads the envelope of the routes under `/services/v2`: each message is `TITLE: DETAIL`, or `POINTER: DETAIL`.
-fn of_envelope(body: &Value) -> Option<Said> {
+fn of_envelope(body: &Value) -> Option<Faults> {
     const PROBLEM: &str = "urn:syncgate:problem:";
     let messages = body.get("messages")?.as_array()?;
     let kind = text(messages.first()?, "/type")?;
@@ -173,32 +189,31 @@ fn of_envelope(body: &Value) -> Option<Said> {
             _ => details.push(title),
         }
     }
-    Some(Said {
+    Some(Faults {
         code: kind.strip_prefix(PROBLEM).unwrap_or(&kind).to_owned(),
         detail: details.join("; "),
         members,
     })
 }
 
-/// Returns a sentence with the option that it is about.
-fn placed(pointer: &str, sentence: &str) -> String {
-    match &*place(pointer) {
+/// Puts the option in front of a sentence about its value.
+fn for_option(pointer: &str, sentence: &str) -> String {
+    match &*option(pointer) {
         "" => sentence.to_owned(),
-        place => format!("{place}: {sentence}"),
+        option => format!("{option}: {sentence}"),
     }
 }
 
-/// Returns a sentence that may begin with the pointer of a member.
-fn in_place(sentence: &str) -> String {
+/// Replaces the pointer that a sentence may begin with by its option.
+fn with_option(sentence: &str) -> String {
     match sentence.split_once(": ") {
-        Some((pointer, rest)) if pointer.starts_with('/') => placed(pointer, rest),
+        Some((pointer, rest)) if pointer.starts_with('/') => for_option(pointer, rest),
         _ => sentence.to_owned(),
     }
 }
 
-/// Returns the option whose value a member comes from, with the name of the condition for one of a filter; the pointer of a
-/// member that no option sets.
-fn place(pointer: &str) -> Cow<'_, str> {
+/// Returns the option that sets a member, with the condition's name for a filter; the pointer itself if no option does.
+fn option(pointer: &str) -> Cow<'_, str> {
     let below = |member: &str| {
         let below = pointer.strip_prefix(member)?;
         (below.is_empty() || below.starts_with('/')).then_some(below)
@@ -216,7 +231,7 @@ fn place(pointer: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns a sentence of the gateway with commands in place of routes.
+/// Replaces routes in a sentence of the gateway by commands.
 fn with_commands(text: &str, options: &Options) -> String {
     let mut text = text.to_owned();
     for (phrase, option) in PHRASES {
@@ -249,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_comes_first_and_each_sentence_once() {
+    fn the_fault_comes_first_and_each_sentence_once() {
         check(
             json!({"title": "Invalid request", "detail": "begin is earliest", "code": "begin_invalid", "requestId": "6f-1",
                 "errors": [{"pointer": "/begin", "code": "wrong_type", "detail": "begin is earliest"}]}),
@@ -266,11 +281,18 @@ mod tests {
             "nothing has changed\noutcomes.404: no stream\n(the gateway answered 400 config_invalid)",
         );
         check(json!(null), "the gateway answered 400");
-        check(json!("<html>"), "<html>\n(the gateway answered 400)");
+        let html = "\n<!DOCTYPE html>\n<html><body>not here</body></html>\n";
+        check(
+            json!(html),
+            &format!("{NOT_JSON}\n(the gateway answered 400)"),
+        );
+        let text = format!("{}\nmore", "x".repeat(300));
+        let expected = format!("{}\n(the gateway answered 400)", "x".repeat(200));
+        check(json!(text), &expected);
     }
 
     #[test]
-    fn members_of_a_retry_are_told_as_its_arguments() {
+    fn members_of_a_retry_are_named_by_its_arguments() {
         for (pointer, sentence, expected) in [
             (
                 "/streamOCIDToRetry",
@@ -323,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_lists_names_is_told_as_the_command_that_does() {
+    fn a_route_that_lists_names_becomes_a_command() {
         for (sentence, expected) in [
             (
                 "no stream is called `x`; GET /v1/streams lists them",

@@ -18,11 +18,15 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let client = arguments.gateway.client()?;
     let answer = match client.post(&["v1", "reload"], &json!({})).await {
-        // The gateway is well, its configuration is not.
+        // The new configuration is wrong, so this is a usage error.
         Err(Error::Refused(refusal)) if refusal.code == "config_invalid" => {
             return Err(Failure::usage(refusal.text()));
         }
-        answer => answer?,
+        answer => client.expect(
+            "the result of a reload",
+            &["applied", "needsRestart"],
+            answer?,
+        )?,
     };
     match output {
         Output::Json => output::print_json(&answer),

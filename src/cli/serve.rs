@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the settings that a gateway with these arguments has.
+    /// Reads the settings of a gateway with these arguments.
     pub(super) fn settings(self) -> Result<Loaded, Failure> {
         load(self.sources()).map_err(Failure::usage)
     }
@@ -41,7 +41,7 @@ impl Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let loaded = arguments.settings()?;
-    // With a directory that was used before only its journal tells: `Gateway::bind` looks there.
+    // A used directory may have users in its journal, so `Gateway::bind` checks again.
     if !loaded.may_have_users() {
         loaded.check_open_mode().map_err(Failure::usage)?;
     }
@@ -57,7 +57,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut stops = Stops::new()?;
     let mut hangups = Hangups::new()?;
     let bound = tokio::select! {
-        // Boxed, as it is large.
+        // Boxed, because the future is large.
         bound = Box::pin(Gateway::bind(loaded, level)) => bound,
         () = stops.next() => {
             tracing::warn!("ended by a signal before the start was over; nothing was served, and the next start begins anew");
@@ -86,7 +86,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let result = loop {
         tokio::select! {
             result = &mut ended => break result,
-            // One that came during the start is heard here, as what was read then may be old.
+            // A SIGHUP during the start reloads here, because the start may have read the old file.
             () = hangups.next() => reload.ask(),
             () = stops.next() => {
                 tracing::info!("draining; a second signal ends at once");
@@ -96,7 +96,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
                     () = stops.next() => {
                         tracing::warn!("ended by a second signal; what was under way is dispatched again at the next start");
                         telemetry::flush();
-                        // Not a return: that would wait for what the signal is meant to cut off.
+                        // Exit, because a return would wait for the work that the signal cuts off.
                         std::process::exit(1);
                     }
                 }
@@ -106,7 +106,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     result.map_err(|error| Failure::failed_by(&error))
 }
 
-/// SIGTERM and SIGINT: both ask for an end.
+/// SIGTERM and SIGINT, which both end the command.
 pub(super) struct Stops {
     terminate: Signal,
     interrupt: Signal,
@@ -121,14 +121,19 @@ impl Stops {
     }
 
     pub(super) async fn next(&mut self) {
+        self.next_code().await;
+    }
+
+    /// Waits for a signal; returns the exit code that shells give it: 128 and its number.
+    pub(super) async fn next_code(&mut self) -> u8 {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => 130,
         }
     }
 }
 
-/// SIGHUP, which asks for a reload; none under `nohup`, where it only means that the terminal has gone.
+/// SIGHUP, which reloads the configuration; `None` under `nohup`, where it means that the terminal has gone.
 struct Hangups(Option<Signal>);
 
 impl Hangups {
@@ -154,7 +159,7 @@ fn heard(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::start_by("signals", &error))
 }
 
-/// Whether this process was started with a signal ignored, as far as the system tells it (proc(5), `SigIgn`).
+/// Returns whether the process was started with a signal ignored (proc(5), `SigIgn`).
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status

@@ -1,4 +1,4 @@
-//! `syncgate verify`: do the books balance? Asks a running gateway, or reads the journal of one that does not run.
+//! `syncgate verify`: checks that the books balance, by asking a running gateway or by reading a journal.
 
 use std::path::PathBuf;
 
@@ -14,34 +14,33 @@ use crate::storage::{
     local::{Verified, verify},
 };
 
-/// What the columns mean, behind the help.
+/// The meaning of the columns, at the end of the help.
 const HELP: &str = "\
 Columns, in records since the stream was made:
   ACCEPTED    came from sources
-  REPLAYED    copies of replays that failed
-  RECEIVED    copies that a failure in another stream put here
+  REPLAYED    copies of records whose replay failed
+  RECEIVED    copies of records that failed in another stream
   UNKNOWN     of unknown origin, since damage was accepted
   DELIVERED   settled: their target took them
   MOVED       settled: a copy is in an error stream (`moved` in JSON)
   FILTERED    settled: a rule left them out
-  DISCARDED   settled: a person gave them up
+  DISCARDED   settled: an operator gave them up
   EXPIRED     trimmed while they were open
   LOST        lost to damage without an end
   PENDING     open: they wait for their dispatch
   IN ERROR    open: they wait in an error stream for a retry
-  DIFFERENCE  what came less how it was settled less what is open: 0";
+  DIFFERENCE  records that came, less settled, less open ones: 0";
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(super) struct Arguments {
     #[command(flatten)]
     gateway: Gateway,
-    /// Read the journal in this directory instead of asking a gateway; no index is needed, and nothing but LOCK is written.
-    /// Without DIR it is the directory that the configuration names.
+    /// Reads the journal in this directory instead of asking a gateway. Needs no index, and writes only LOCK. Without DIR it
+    /// is the directory that the configuration names.
     #[arg(long, value_name = "DIR")]
     data: Option<Option<PathBuf>>,
-    /// The configuration that names the directory and says which stream is the source; only with --data. Without it
-    /// SYNCGATE_CONFIG names one.
+    /// The configuration with the directory and the source stream; only with --data. Without it SYNCGATE_CONFIG names one.
     #[arg(long, value_name = "FILE", requires = "data")]
     config: Option<PathBuf>,
 }
@@ -50,7 +49,9 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     let (report, faults) = match arguments.data {
         None => {
             let client = arguments.gateway.client()?;
-            (client.get(&["v1", "ledger"], &[]).await?, Vec::new())
+            let ledger = client.get(&["v1", "ledger"], &[]).await?;
+            let ledger = client.expect("the ledger", &["balanced", "total"], ledger)?;
+            (ledger, Vec::new())
         }
         Some(data) => {
             let config = arguments.config;
@@ -75,7 +76,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
 async fn offline(data_dir: DataDir) -> Result<(Value, Vec<String>), Failure> {
     let config = data_dir.settings()?.config;
     let (dir, source) = (config.data.dir, config.roles.source);
-    // Reading takes as long as the journal is large.
+    // On a thread, because a large journal takes long to read.
     let read = tokio::task::spawn_blocking(move || verify(&dir)).await;
     let verified = read
         .map_err(|error| Failure::failed_by(&error))?

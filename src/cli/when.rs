@@ -1,24 +1,24 @@
-//! Times as people give them to a command. The gateway gets them as RFC 3339 in UTC.
+//! Times in arguments, such as `10m`. The gateway gets them as RFC 3339 in UTC.
 
 use crate::{
     model::when::{EXAMPLES, read},
     runtime::clock::Clock,
 };
 
-/// Reads a time for an argument.
+/// Reads the value of an argument that is a time.
 ///
 /// # Errors
-/// What would be right.
+/// A sentence with examples.
 pub(super) fn time(text: &str) -> Result<String, String> {
     let at = read(text, Clock::system().now());
     at.map(|at| at.to_string())
         .ok_or_else(|| format!("this is no time: give {EXAMPLES}"))
 }
 
-/// Reads the place where a reader begins: a time becomes RFC 3339, all else is for the gateway to judge.
+/// Reads the position where a reader begins: a time becomes RFC 3339, and the gateway judges every other text.
 ///
 /// # Errors
-/// None: the type is that of a parser of arguments.
+/// None; the type is what clap's value parsers need.
 pub(super) fn begin(text: &str) -> Result<String, String> {
     // The gateway names the position of `now` itself.
     let at = match text {
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_time_is_told_with_examples() {
+    fn an_invalid_time_is_refused_with_examples() {
         let said = time("yesterday").unwrap_err();
         assert!(
             said.contains("2026-12-01T07:00:00Z, 2026-12-01, 10m"),
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_no_time_is_left_to_the_gateway() {
+    fn the_gateway_judges_a_position_that_is_not_a_time() {
         for text in ["now", "earliest", "p1abc", "yesterday"] {
             assert_eq!(begin(text), Ok(text.to_owned()));
         }

@@ -1,4 +1,4 @@
-//! `syncgate backup`: a copy of a data directory while its gateway runs, and back.
+//! `syncgate backup`: copies a data directory while its gateway runs, and restores a copy.
 
 mod needs;
 
@@ -27,15 +27,15 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Copies what is durable in a data directory, whether its gateway runs or not, and says what the copy needs.
+    /// Copies a data directory, whether its gateway runs or not, and lists what a restore needs beside the copy.
     Create(Create),
-    /// Puts a copy into a data directory that is empty or absent, and gives each stream a new incarnation.
+    /// Restores a copy to a data directory that is empty or absent, and gives each stream a new incarnation.
     Restore(Restore),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// Directory for the copy; empty, or absent. It is DIR.incomplete until it is whole.
+    /// Directory for the copy; empty or absent. Until the copy is complete it is named DIR.incomplete.
     to: PathBuf,
     #[command(flatten)]
     data_dir: DataDir,
@@ -90,7 +90,7 @@ async fn create(arguments: Create, output: Output) -> Result<(), Failure> {
             put_key(master, &source, &kept, copy.dir())?;
         }
         let key_place = KeyPlace::of(&source, &kept, with_master_key);
-        // A copy is worth more than its key, so a wrong one is told and ends nothing.
+        // A wrong key is only a warning, because the copy is useful without it.
         let trial = source.try_on(&kept, &data, Commands::Skipped);
         let needs = Needs::of(&settings, &to, key_place, kept.tokens_len(), &trial)?;
         if kept.tokens_len() > 0
@@ -125,7 +125,7 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
         let copy = copy.map_err(|error| Failure::failed_by(&error))?;
         say_replaced(&copy);
         let kept = Kept::of(copy.state(TOKENS_PREFIX));
-        // The key of the copy goes into the data directory only where the start looks for it there.
+        // The copy's key is restored only if the start looks for it in the data directory.
         let in_copy = KeySource::File(KeyFile::in_dir(&from));
         if is_in(&source, &data)
             && let Found::Key(master) = found(&in_copy)?
@@ -160,7 +160,7 @@ async fn restore(arguments: Restore, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns what is wrong with the key of the place that a copy was made of, or why that is not known.
+/// Returns a warning if the present master key does not open the tokens of the copy, or was not tried.
 fn key_warning(trial: &Trial, source: &KeySource) -> Option<String> {
     let unknown = "so it is not known whether it opens the tokens in the copy";
     match trial {
@@ -187,7 +187,7 @@ fn key_warning(trial: &Trial, source: &KeySource) -> Option<String> {
     }
 }
 
-/// Returns what a start with a restored directory needs first.
+/// Returns what to do about the master key before the start.
 fn key_note(trial: &Trial, kept: &Kept, data: &Path) -> Option<String> {
     let tokens = counted(kept.tokens_len() as u64, "token");
     match trial {
@@ -204,7 +204,7 @@ fn key_note(trial: &Trial, kept: &Kept, data: &Path) -> Option<String> {
     }
 }
 
-/// Makes a copy until a signal asks for its end, which removes the copy. A second signal does not wait for the removal.
+/// Makes a copy. A signal stops it and removes the copy; a second signal does not wait for the removal.
 async fn until_a_signal<T>(
     make: impl AsyncFnOnce(CancellationToken) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -224,7 +224,7 @@ async fn until_a_signal<T>(
     }
 }
 
-/// Puts a copy into its place, unless a signal has come meanwhile.
+/// Renames a copy to its final name, unless a signal came.
 fn complete(copy: Copy, stop: &CancellationToken) -> Result<Copied, Failure> {
     let copied = copy.copied();
     let finished = match stop.is_cancelled() {
@@ -261,7 +261,7 @@ fn key_of_file(source: &KeySource) -> Result<MasterKey, Failure> {
     }
 }
 
-/// Puts a key into the directory of a copy. A key that does not open the tokens there would mislead, so it is refused.
+/// Puts a key into the directory of a copy. A key that does not open the tokens is refused, because it would mislead.
 fn put_key(master: &MasterKey, from: &KeySource, kept: &Kept, dir: &Path) -> Result<(), Failure> {
     if !kept.is_opened_by(master) {
         return Err(Failure::failed(format!(
@@ -272,7 +272,7 @@ fn put_key(master: &MasterKey, from: &KeySource, kept: &Kept, dir: &Path) -> Res
     put.map_err(|error| Failure::failed_by(&error))
 }
 
-/// Returns whether a start looks for the key in the data directory, under the usual name.
+/// Returns whether a start looks for the key in the data directory, under its default name.
 fn is_in(source: &KeySource, data: &Path) -> bool {
     match source {
         KeySource::File(file) => {

@@ -1,4 +1,4 @@
-//! What a copy needs on another machine, and the commands that restore and start it there.
+//! The files and variables that a copy needs on another machine, and the commands that restore and start it there.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use crate::{
     secrets::{Kept, KeyFile, KeySource, MasterKeyError, Trial},
 };
 
-/// Where the master key of a copy is.
+/// The place of a copy's master key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeyPlace {
     /// Nothing is sealed in the copy, so a start makes a new key file.
@@ -40,18 +40,18 @@ impl KeyPlace {
     }
 }
 
-/// All that must be there beside the copy. Paths are absolute.
+/// Everything a restore needs beside the copy. Paths are absolute.
 #[derive(Debug)]
 pub(super) struct Needs {
     tokens_len: usize,
     key: KeyPlace,
-    /// Whether the key that is there now opens the tokens; `None` if it was not tried.
+    /// Whether the present key opens the tokens; `None` if it was not tried.
     key_opens: Option<bool>,
-    /// The key is there, and is another one.
+    /// The present key is another one.
     key_is_wrong: bool,
     /// The file, and the sections and keys that it sets.
     config: Option<(PathBuf, Vec<String>)>,
-    /// Variables that set something.
+    /// Environment variables with settings.
     variables: Vec<String>,
     /// Other files that settings name, with the key.
     files: Vec<(&'static str, PathBuf)>,
@@ -225,7 +225,7 @@ impl Needs {
         }
     }
 
-    /// A key inside the data directory can be there only after the restore.
+    /// Returns whether the key must be installed after the restore, because it belongs in the data directory.
     fn key_is_brought(&self) -> bool {
         let brings = |command: &String| command.starts_with("install ");
         self.commands.iter().any(brings)

@@ -16,16 +16,16 @@ use serde_json::{
 use super::{Failure, rule};
 use crate::{json::loose, runtime::files};
 
-/// The gateway takes no longer one.
+/// The gateway's limit for a configuration.
 const FILE_BYTES_MAX: u64 = 256 << 10;
 
-/// What a data stream shows, and how.
+/// The arguments that describe a data stream.
 #[derive(Debug, Args)]
 pub(super) struct Shape {
     /// The stream whose records are shown, or an alias of [push.trails].
     #[arg(long, required_unless_present = "file")]
     pub(super) stream: Option<String>,
-    /// Text for people.
+    /// A description, for people.
     #[arg(long, value_name = "TEXT")]
     pub(super) description: Option<String>,
     /// Shows records whose target has such a URL as changes of this object, and not as rows of the stream's own table.
@@ -77,20 +77,19 @@ pub(super) struct Shape {
     ///   metaFields.NAME=TEXT       the same, on, under that name
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting, verbatim_doc_comment)]
     pub(super) encoding: Vec<(String, Option<String>, Box<RawValue>)>,
-    /// What counts when retention has removed a client's next records: exactlyOnce and atLeastOnce refuse the client,
-    /// atMostOnce goes on with the records that are left. Without this argument it is exactlyOnce.
+    /// Decides when retention has removed a client's next records: exactlyOnce and atLeastOnce refuse the client,
+    /// atMostOnce goes on with the records that are left. The default is exactlyOnce.
     #[arg(long, value_parser = ["exactlyOnce", "atLeastOnce", "atMostOnce"])]
     pub(super) qos: Option<String>,
     /// Sends each record as a CloudEvent.
     #[arg(long)]
     cloud_events: bool,
-    /// A file with the configuration as JSON, or - for standard input. An argument replaces the member of the file that it
-    /// is about.
+    /// A file with the configuration as JSON, or - for standard input. Each argument replaces its member of the file.
     #[arg(long, value_name = "CONFIG.json")]
     file: Option<PathBuf>,
 }
 
-/// A configuration: its members in their order, values as they stand.
+/// A configuration: members in order, with unparsed values.
 #[derive(Debug)]
 pub(super) struct Config(Vec<(String, Box<RawValue>)>);
 
@@ -119,7 +118,7 @@ enum Setting<'a> {
 }
 
 impl Shape {
-    /// Returns the configuration that the arguments mean. Whether the gateway takes it, the gateway says.
+    /// Returns the configuration of the arguments. The gateway checks it.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         let mut config = match &self.file {
             Some(file) => Config::read(file)?,
@@ -159,7 +158,7 @@ impl Shape {
         Ok(config)
     }
 
-    /// Returns the objects. Keys and columns stand in one entry of an object, and hold for all of them.
+    /// Returns an entry for each `--object`. Keys and columns go into one entry of an object, and hold for all of its entries.
     fn entries(&self) -> Result<Vec<Entry<'_>>, Failure> {
         let (mut keyed, mut typed) = (HashSet::new(), HashSet::new());
         let entries = self.objects.iter().map(|(object, url)| {
@@ -179,8 +178,8 @@ impl Shape {
             }
         });
         let entries: Vec<_> = entries.collect();
-        let strange = self.columns.iter().find(|(of, ..)| !typed.contains(of));
-        match strange {
+        let unknown = self.columns.iter().find(|(of, ..)| !typed.contains(of));
+        match unknown {
             Some((object, column, _)) => Err(Failure::usage(format!(
                 "--column {object}.{column} is of no --object: give --object {object}=URL too"
             ))),
@@ -216,7 +215,7 @@ impl Config {
         Ok(Self(owned.collect()))
     }
 
-    /// Puts a member in, in the place of one that is there.
+    /// Sets a member, or replaces it.
     fn set(&mut self, name: &str, value: &impl Serialize) {
         let value = to_raw_value(value).expect("texts, flags and maps of texts are JSON");
         match self.0.iter_mut().find(|(known, _)| known == name) {
@@ -225,13 +224,13 @@ impl Config {
         }
     }
 
-    /// Returns it as JSON on one line.
+    /// Returns the configuration as JSON on one line.
     pub(super) fn json(&self) -> String {
-        // A line's end can only stand between tokens: in a string it would not be JSON.
+        // JSON allows line breaks only between tokens, so a blank keeps the value.
         format!("{{{}}}", self.members(",")).replace(['\n', '\r'], " ")
     }
 
-    /// Returns it as JSON with a line for each member.
+    /// Returns the configuration as JSON with a line for each member.
     pub(super) fn lines(&self) -> String {
         match self.0.is_empty() {
             true => "{}\n".into(),
@@ -272,7 +271,7 @@ fn json_encoding(
     Ok(BTreeMap::from([("json", members)]))
 }
 
-/// Returns the names of the segments that a URL's pattern captures.
+/// Returns the names in braces of a URL pattern.
 fn captures(url: &str) -> impl Iterator<Item = &str> {
     let segments = url.split('/');
     segments.filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn each_argument_is_a_member() {
+    fn each_argument_sets_a_member() {
         check(&["--stream", "S"], r#"{"source": {"trail":"S"}}"#);
         check(
             &[

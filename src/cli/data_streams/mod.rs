@@ -1,6 +1,6 @@
 //! `syncgate data-streams ls|show|create|rm`: streams as subscribers see them, `/services/v2/stream`.
 //!
-//! Configurations stay text here: a rule may compare with a number that no number of ours can hold.
+//! Configurations stay JSON text here, because a rule may compare with a number that no Rust number type holds.
 
 mod config;
 mod named;
@@ -19,15 +19,14 @@ use super::{
     client::Client,
     cursors,
     output::{self, Table, cell, confirm::confirm, counted},
+    pages,
 };
 use crate::json::loose;
 
 const ALL: [&str; 3] = ["services", "v2", "stream"];
-/// Pages of data streams: a server that is no gateway may name another page for ever.
-const PAGES_MAX: usize = 1_000;
 
 const EXAMPLES: &str = "\
-What a record comes as:
+How subscribers see a record:
   Without --object it is an INSERT into the stream's own table, which is called
   SYNCGATE.<stream>, with the columns PARTITION, OFFSET, KEY, TS, DATA (the
   message) and HEADERS.
@@ -72,7 +71,7 @@ pub(super) enum Command {
     Ls(List),
     /// Shows a data stream, and how clients reach it.
     Show(Show),
-    /// Makes a data stream: which records of a stream its clients get, and in which form.
+    /// Creates a data stream: which records of a stream its clients get, and in which form.
     Create(Box<Create>),
     /// Removes a data stream with its cursors. The records stay in the log.
     Rm(Remove),
@@ -110,7 +109,7 @@ pub(super) struct Create {
 pub(super) struct Remove {
     /// Name of the data stream.
     name: String,
-    /// Does not ask.
+    /// Removes without a question.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -126,7 +125,7 @@ pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure>
     }
 }
 
-/// What the gateway answers, as far as it is looked at.
+/// The members of the gateway's answer that the commands read.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -143,8 +142,7 @@ struct Link {
 
 impl<'a> Envelope<'a> {
     fn read(text: &'a str, client: &Client) -> Result<Self, Failure> {
-        let wrong = |_| Failure::failed(format!("{} sent no data stream", client.base()));
-        serde_json::from_str(text).map_err(wrong)
+        serde_json::from_str(text).map_err(|_| client.not_a_gateway("a data stream").into())
     }
 
     fn link(&self, rel: &str) -> Option<&str> {
@@ -153,7 +151,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The members of an object, values as they stand; none of what is no object.
+/// The members of an object, with unparsed values; empty for JSON that is not an object.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
@@ -181,9 +179,9 @@ impl<'a> Members<'a> {
 
 async fn list(client: &Client, output: Output) -> Result<(), Failure> {
     let mut table = Table::new(&["NAME", "STREAM", "STATUS", "VIEW", ">RULES"]);
-    let (mut items, mut query) = (Vec::new(), Vec::new());
-    for _ in 0..PAGES_MAX {
-        let request = client.request(Method::GET, &ALL, &query);
+    let mut items = Vec::new();
+    let read = async |query: &pages::Query| {
+        let request = client.request(Method::GET, &ALL, query);
         let text = client.send_for_text(request).await?;
         let page = Envelope::read(&text, client)?;
         let mut last = None;
@@ -199,26 +197,16 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
             items.push(item.get().to_owned());
             last = Some(config.text("name"));
         }
-        match (page.link("next"), last) {
-            (Some(_), Some(last)) => query = vec![("after", last)],
-            _ => {
-                return match output {
-                    Output::Json => {
-                        output::print_json_line(&format!("{{\"items\":[{}]}}", items.join(",")))
-                    }
-                    Output::Text => output::print(&table.text()),
-                };
-            }
-        }
+        Ok(page.link("next").and(last))
+    };
+    pages::each(client, "data streams", read).await?;
+    match output {
+        Output::Json => output::print_json_line(&format!("{{\"items\":[{}]}}", items.join(","))),
+        Output::Text => output::print(&table.text()),
     }
-    Err(Failure::failed(format!(
-        "{} has more than {PAGES_MAX} pages of data streams, which no gateway has",
-        client.base()
-    )))
 }
 
-/// Returns the status of a data stream in a word that does not sound like a fault. The protocol says `stopped` of one that
-/// has no subscriber.
+/// Returns the status in a word that does not sound like a fault: `stopped` in the protocol means that no subscriber reads.
 fn status(word: String) -> String {
     match &*word {
         "stopped" => "idle".into(),
@@ -253,7 +241,7 @@ async fn remove(arguments: &Remove, output: Output) -> Result<(), Failure> {
     let client = arguments.gateway.client()?;
     let name = &arguments.name;
     if !arguments.yes {
-        // This also says that there is no such data stream, before anybody is asked.
+        // An unknown data stream fails here, before the question.
         let with = match cursors::all(&client, name).await?.len() as u64 {
             0 => String::new(),
             len => format!(" with its {}", counted(len, "cursor")),
@@ -263,9 +251,7 @@ async fn remove(arguments: &Remove, output: Output) -> Result<(), Failure> {
         );
         confirm(&question, false)?;
     }
-    client
-        .send(client.request(Method::DELETE, &path(name), &[]))
-        .await?;
+    client.delete(&path(name)).await?;
     match output {
         Output::Json => output::print_json(&json!({ "removed": name })),
         Output::Text => output::print(&format!("{name} removed\n")),
@@ -277,11 +263,11 @@ fn path(name: &str) -> [&str; 4] {
     [first, second, third, name]
 }
 
-/// Prints a data stream: what it shows, where clients reach it, and the command that reads it.
+/// Prints the configuration of a data stream, its addresses, and the command that reads it.
 fn print(client: &Client, name: &str, text: &str, output: Output) -> Result<(), Failure> {
     let envelope = Envelope::read(text, client)?;
     let config = envelope.response.get();
-    // The addresses are those that the gateway is reached by from outside.
+    // The links hold the public address of the gateway.
     let address = envelope.link("canonical").unwrap_or_default();
     let address = match address.split_once("://") {
         Some(("https", rest)) => format!("wss://{rest}"),
@@ -325,7 +311,7 @@ fn print(client: &Client, name: &str, text: &str, output: Output) -> Result<(), 
     line("quality", &config.text("qualityOfService"));
     line("subscribe", &address);
     line("document", document);
-    line("next", &client.next(["tail", name]));
+    line("next", &client.next(["tail", name, "--begin", "earliest"]));
     output::print(&shown)
 }
 

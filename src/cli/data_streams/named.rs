@@ -1,11 +1,10 @@
-//! Members of a configuration, named by the arguments of `create` that have made them.
+//! Names members of a configuration by the arguments of `create` that set them.
 
 use super::{config::Shape, rule};
 use crate::cli::{client::Error, next::quoted};
 
 impl Shape {
-    /// Names in a refusal the arguments in place of members of the configuration that they have made. Members that come from
-    /// the file keep their pointers.
+    /// Replaces pointers in a refusal by the arguments that set the members. Members from the file keep their pointers.
     pub(super) fn named(&self, error: Error) -> Error {
         let Error::Refused(mut refusal) = error else {
             return error;
@@ -18,7 +17,7 @@ impl Shape {
         Error::Refused(refusal)
     }
 
-    /// Returns the argument that has made a member; `None` if none has.
+    /// Returns the argument that set a member; `None` for a member of the file.
     fn argument(&self, pointer: &str) -> Option<String> {
         let mut parts = pointer.strip_prefix('/')?.split('/');
         let (member, rest) = (parts.next()?, Vec::from_iter(parts));
@@ -61,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_the_configuration_is_named_by_the_argument_that_made_it() {
+    fn a_member_of_the_configuration_is_named_by_its_argument() {
         let arguments = [
             "create",
             "--stream",

@@ -1,4 +1,4 @@
-//! A rule of a data stream as one line: what `create --rule` takes and `show` prints.
+//! A push rule on one line: the form that `create --rule` takes and `show` prints.
 //!
 //! ```text
 //! RULE      = include|exclude CONDITION [and CONDITION]…
@@ -8,8 +8,8 @@
 //!           | tag:HEADER[=TEXT]                tags, * for any run
 //! ```
 //!
-//! In a configuration, entries of one kind are alternatives. Here two conditions of one kind would read as if both had to
-//! hold, so a rule has one of each kind at most.
+//! In a configuration, entries of one kind are alternatives. On a line, two conditions of one kind would read as if both had
+//! to hold, so a line has at most one of each kind.
 
 use std::borrow::Cow;
 
@@ -30,10 +30,10 @@ const OPERATOR_BYTES: [char; 4] = ['!', '<', '>', '='];
 const FORM: &str = "a rule is include or exclude, then object=NAME, type=WORD, column:COLUMN=VALUE or tag:HEADER=TEXT; \
                     several are joined by the word and";
 
-/// Reads a line as the rule of a configuration.
+/// Reads a line as a rule of a configuration.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A sentence on the fault in the line.
 pub(super) fn read(line: &str) -> Result<Box<RawValue>, String> {
     let (action, conditions) = line.trim().split_once(' ').ok_or(FORM)?;
     if !matches!(action, "include" | "exclude") {
@@ -61,7 +61,7 @@ pub(super) fn read(line: &str) -> Result<Box<RawValue>, String> {
     RawValue::from_string(rule).map_err(|error| error.to_string())
 }
 
-/// Cuts a line at the word `and`, where that is in no quoted text.
+/// Cuts a line at each word `and` outside of quotes.
 fn parts(text: &str) -> Vec<&str> {
     const AND: &str = " and ";
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
@@ -127,17 +127,17 @@ fn column_value(text: &str) -> Result<String, String> {
     ))
 }
 
-/// Returns a value as it stands if it is JSON of one value, to the digit, else as a string.
+/// Returns a text that is a JSON scalar unchanged, to the digit, and any other text as a JSON string.
 pub(super) fn scalar(text: &str) -> Box<RawValue> {
     let is_list = text.starts_with(['{', '[']);
     let json = match serde_json::from_str::<&RawValue>(text) {
         Ok(_) if !is_list => text.to_owned(),
         _ => json!(text).to_string(),
     };
-    RawValue::from_string(json).expect("what was read as JSON, or written by serde_json, is JSON")
+    RawValue::from_string(json).expect("the text was parsed as JSON, or written by serde_json")
 }
 
-/// Returns the line for a rule of a configuration; a filter for which there is none is shown as JSON.
+/// Returns the line of a rule; a filter that no line can express is shown as JSON.
 pub(super) fn line(rule: &RawValue) -> String {
     let members = loose::members(rule.get()).unwrap_or_default();
     let text = |name: &str| loose::member(&members, name).and_then(loose::string);
@@ -203,7 +203,7 @@ fn comparison(members: &Members<'_>) -> Option<String> {
     let operator = text("operator")?;
     let (sign, _) = OPERATORS.iter().find(|(_, word)| *word == operator)?;
     let value = loose::member(members, "value")?;
-    // Without its quotes, unless it would be read as something else then.
+    // Drop the quotes only if the bare text reads back as the same value.
     let bare = loose::string(value).filter(|text| {
         let is_read_back = scalar(text).get() == value.get();
         is_read_back && !text.contains(" and ") && text.trim() == text
@@ -218,7 +218,7 @@ fn comparison(members: &Members<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The line is the rule, and the rule is the line.
+    /// Checks both directions.
     #[track_caller]
     fn check(line: &str, filter: &str) {
         let (action, _) = line.split_once(' ').unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_rule_and_a_rule_a_line() {
+    fn a_line_and_its_rule_convert_both_ways() {
         check(
             "include object=SALES.ORD*,SYNCGATE.* and type=INSERT,UPSERT",
             r#"{"objectNames":["SALES.ORD*","SYNCGATE.*"],"objectTypes":["INSERT","UPSERT"]}"#,
@@ -250,7 +250,7 @@ mod tests {
             "include column:status!=in transit",
             r#"{"columnValues":[{"column":"status","operator":"NE","value":"in transit"}]}"#,
         );
-        // Quotes make a text of a number, and keep the word and.
+        // Quotes turn a number into a text, and keep an `and` inside.
         check(
             r#"include column:zip="10" and object=A.B"#,
             r#"{"columnValues":[{"column":"zip","operator":"EQ","value":"10"}],"objectNames":["A.B"]}"#,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused() {
+    fn an_invalid_rule_is_refused() {
         for (line, what) in [
             ("include", "a rule is include or exclude"),
             ("keep object=A.B", "a rule is include or exclude"),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_for_which_there_is_no_line_is_shown_as_it_is() {
+    fn a_filter_that_no_line_expresses_is_shown_as_json() {
         for filter in [
             r#"{"relation":"OR","objectNames":["A.B"],"objectTypes":["DML"]}"#,
             r#"{"negate":true,"objectNames":["A.B"]}"#,

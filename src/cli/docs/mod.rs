@@ -53,10 +53,10 @@ fn list() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Finds a page; the name of its file will do too.
+/// Finds a page by its name or the name of its file; case does not matter.
 fn find(name: &str) -> Result<&'static Page, Failure> {
     let bare = name.strip_suffix(".md").unwrap_or(name);
-    docs::page(bare).ok_or_else(|| {
+    docs::page(&bare.to_ascii_lowercase()).ok_or_else(|| {
         let names = docs::pages().iter().map(|page| page.name);
         let near = did_you_mean(bare, names);
         let near = match near.is_empty() {
@@ -70,7 +70,7 @@ fn find(name: &str) -> Result<&'static Page, Failure> {
 fn show(page: &Page) -> Result<(), Failure> {
     match output::stdout_columns() {
         Some(columns) => output::print(&terminal::text(page.blocks, columns)),
-        // A program that reads the page gets what was written.
+        // A pipe gets the Markdown.
         None => output::print_verbatim(page.markdown),
     }
 }

@@ -15,18 +15,19 @@ on each line, for programs. What a command finds goes to standard output; what i
 
 | exit code | meaning |
 |---|---|
-| 0 | The command did what it was asked to. |
-| 1 | It failed, or found what its help says. |
+| 0 | The command succeeded. |
+| 1 | It failed, or found a fault that its help names. |
 | 2 | Its arguments or the configuration are wrong. |
 | 3 | The gateway could not start. |
-| 130 | Ctrl-C ended a retry. |
+| 130 | Ctrl-C ended `retry` or `sync`. |
+| 143 | SIGTERM ended `sync`. |
 ";
 
-/// Returns a text of the help as a paragraph: words that look like tags of HTML stay words.
+/// Returns a text of the help as a paragraph, with `<` escaped for HTML.
 fn prose(text: &str) -> String {
     let text = text.replace('<', "&lt;").replace("\n\n", "\u{0}");
     let text = text.replace('\n', " ").replace('\u{0}', "\n\n");
-    // The last sentence of a help has no full stop.
+    // clap drops the full stop of the last sentence.
     match text.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '`' | ')' | '"')) {
         true => text + ".",
         false => text,
@@ -93,7 +94,7 @@ fn command(page: &mut String, command: &mut Command, path: &str) {
                 arg.get_action(),
                 ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort | ArgAction::Version
             )
-            // Every command has it; the head of the page says so.
+            // The head of the page describes it for every command.
             && arg.get_id() != "output"
     };
     let arguments: Vec<&Arg> = command.get_arguments().filter(is_shown).collect();

@@ -1,4 +1,4 @@
-//! A page on a terminal: headings and bold words stand out, paragraphs fit the width, code stays as it is.
+//! A page on a terminal: bold headings and words, paragraphs wrapped to the width, code unchanged.
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -6,11 +6,11 @@ use crate::{cli::output, docs::Block};
 
 /// Longer lines are hard to read.
 const COLUMNS_MAX: usize = 100;
-/// With less, words would stand alone.
+/// Narrower text would have one word a line.
 const TEXT_COLUMNS_MIN: usize = 16;
-/// What code is indented by.
+/// Indent of code.
 const CODE_INDENT: usize = 4;
-/// Between two columns of a table.
+/// Blanks between two columns of a table.
 const GAP: usize = 2;
 
 /// Returns the text of a page, with marks of style, for a terminal with so many columns.
@@ -19,7 +19,7 @@ pub(super) fn text(blocks: &[Block], columns: u16) -> String {
     let mut out = String::new();
     let mut last: Option<&Block> = None;
     for block in blocks {
-        // Items of a list stand close together.
+        // No blank line between items of a list.
         let is_close = is_item(block) && last.is_some_and(is_item);
         if last.is_some() && !is_close {
             out.push('\n');

@@ -1,4 +1,4 @@
-//! `syncgate doctor`: what is damaged in a data directory, what that means, and what can be done.
+//! `syncgate doctor`: finds damage in a data directory, says what it costs, and repairs it on request.
 
 mod tokens;
 
@@ -28,19 +28,19 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     data_dir: DataDir,
-    /// Makes the index anew from the journal; the old one is moved to damaged/index.
+    /// Rebuilds the index from the journal; the old one is moved to damaged/index.
     #[arg(long)]
     rebuild_index: bool,
-    /// The directory was restored from a copy: gives each stream a new incarnation, so that nobody takes its records for
+    /// For a directory restored from a copy: gives each stream a new incarnation, so that readers do not take its records for
     /// those that had the same offsets after the copy was made.
     #[arg(long, conflicts_with = "rebuild_index")]
     restored: bool,
-    /// Gives up what cannot be read of a damaged file of the journal, so that a gateway starts and passes it over; says
-    /// exactly what is lost. The file is kept in damaged/. Once for each file that is damaged.
+    /// Gives up the unreadable part of a damaged journal file, so that a gateway starts without it; lists exactly what is
+    /// lost. The file is kept in damaged/. Give it once for each damaged file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rebuild_index", "restored"])]
     accept_loss: Vec<PathBuf>,
-    /// Gives up all tokens of targets that are sealed in the directory, as nobody can open them without their master key;
-    /// says which records wait for them. A gateway starts then, and makes a new key where none is.
+    /// Gives up all sealed target tokens of the directory, because they cannot be opened without their master key; lists the
+    /// records that wait for them. A gateway then starts, and makes a new key if there is none.
     #[arg(long, conflicts_with_all = ["rebuild_index", "restored", "accept_loss"])]
     forget_secrets: bool,
 }
@@ -88,7 +88,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     let examined = examined.map_err(|error| Failure::failed_by(&error))?;
     let tokens = match &examined.refusal {
         None => Some(Tokens::look(&settings).await?),
-        // Without the journal nobody knows which tokens are sealed.
+        // The sealed tokens are known only from the journal.
         Some(_) => None,
     };
     match output {
@@ -123,7 +123,7 @@ pub(super) async fn renewed(dir: &Path, log: &LogSettings) -> Result<usize, Fail
         dir: dir.into(),
         log: log.clone(),
     };
-    // Whoever mistypes the name of the directory must not get a new one.
+    // A mistyped name must not make a new directory.
     if !dir.join("journal").is_dir() {
         let what = format!("{} holds no journal", dir.display());
         return Err(Failure::failed(what));
@@ -207,7 +207,7 @@ fn loss_report(report: &LossReport) -> Value {
     })
 }
 
-/// Whether it is done, or would be.
+/// Whether a loss was accepted, or would be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tense {
     Past,

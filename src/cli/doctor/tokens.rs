@@ -1,4 +1,4 @@
-//! The tokens of targets that are sealed in a data directory: does the master key open them, and what waits for them?
+//! The sealed target tokens of a data directory: whether the master key opens them, and which records wait for them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// Rows of what waits; the records of further ones are only counted.
+/// Rows of the table; the records of further rows are only counted.
 const ROWS_LEN_MAX: usize = 100;
 /// Shown in place of the name of a token that came without one.
 const NO_NAME: &str = "(no name)";
@@ -36,7 +36,7 @@ pub(super) struct Tokens {
     source: KeySource,
     kept: Kept,
     key: Trial,
-    /// The records that need a token; counted only where the key does not open the tokens.
+    /// The records that need a token; counted only if the key does not open the tokens.
     waiting: Option<Waiting>,
 }
 
@@ -67,7 +67,7 @@ impl Tokens {
         let at_rest = at_rest.map_err(|error| Failure::failed_by(&error))?;
         let kept = Kept::of(at_rest.state(TOKENS_PREFIX));
         let source = KeySource::of(&settings.secrets, &settings.data.dir);
-        // A command may ask for a password or write to a log elsewhere, so none is run for a look.
+        // Don't run a key command only to report, because it may ask for a password or write an audit log.
         let key = source.try_on(&kept, &settings.data.dir, Commands::Skipped);
         let tokens = Self {
             source,
@@ -120,7 +120,7 @@ impl Tokens {
                 "the master key from {source} was not found here, so it may well open the tokens; make it available to this \
                  command, or take that setting away if the key is lost"
             )),
-            // The gateway may have the right value under that name.
+            // The gateway's environment may have the right value.
             Trial::Refused(error @ MasterKeyError::Malformed { .. })
                 if matches!(self.source, KeySource::Variable(_)) =>
             {
@@ -184,7 +184,7 @@ impl Tokens {
     }
 }
 
-/// Gives the tokens up, unless the key is there that opens them.
+/// Gives the tokens up, unless the master key opens them.
 pub(super) async fn forget(settings: &Config, output: Output) -> Result<(), Failure> {
     let (mut tokens, at_rest) = Tokens::open(settings).await?;
     if tokens.kept.tokens_len() == 0 {
@@ -192,7 +192,7 @@ pub(super) async fn forget(settings: &Config, output: Output) -> Result<(), Fail
             "no token is sealed in the directory; nothing was changed",
         ));
     }
-    // What cannot be undone is worth a run of the command.
+    // Run the key command here, because the loss is final.
     if matches!(tokens.key, Trial::Skipped) {
         let tried = tokens
             .source

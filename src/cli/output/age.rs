@@ -1,4 +1,4 @@
-//! Times on a terminal: how long ago, beside the time itself.
+//! Times on a terminal, each with its age.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::runtime::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// A time in two forms, the second for a table that would not fit otherwise.
+/// A time in two forms; tables that are too wide take the short one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Aged {
     /// `2026-12-01T07:00:00Z (12m ago)`
@@ -17,7 +17,7 @@ pub(super) struct Aged {
     pub(super) short: String,
 }
 
-/// Returns both forms of a time in UTC as the gateway writes it; `None` if `text` is none.
+/// Returns both forms of a UTC time as the gateway writes it; `None` if `text` is not one.
 pub(super) fn aged(text: &str, now: Timestamp) -> Option<Aged> {
     if !text.ends_with('Z') {
         return None;
@@ -38,7 +38,7 @@ pub(super) fn aged(text: &str, now: Timestamp) -> Option<Aged> {
     })
 }
 
-/// Returns a duration in its greatest unit: `12m`, `36h`, `3d`.
+/// Returns a duration in its largest unit: `12m`, `36h`, `3d`.
 fn rough(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_stays_as_it_is() {
+    fn other_texts_are_not_times() {
         let now = Timestamp(0);
         for text in ["", "Z", "2026-12-01", "at 2026-12-01T07:00:00Z", "1Z"] {
             assert_eq!(aged(text, now), None, "{text}");

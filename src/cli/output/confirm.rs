@@ -1,21 +1,21 @@
-//! A question before a command removes something that cannot be had back.
+//! The question before a command removes data for good.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use super::escape;
 use crate::cli::Failure;
 
-/// Bytes of an answer that are read; a longer one is no.
+/// A longer answer counts as no.
 const ANSWER_BYTES_MAX: u64 = 1024;
 
-/// Asks on the terminal whether to go on; with `yes` nothing is asked.
+/// Asks on the terminal whether to go on, unless `yes`.
 ///
-/// `question` says what is lost, as in `remove cursor a of orders?`. It goes to standard error, because standard output is
-/// for what the command prints.
+/// `question` names the loss, as in `Remove cursor a of orders?`. It goes to standard error, because standard output is for
+/// results.
 ///
 /// # Errors
-/// - The answer is not `y` or `yes`: nothing has been done.
-/// - Standard input or standard error is no terminal, so nobody can be asked: a script gives `--yes`.
+/// - The answer is not `y` or `yes`; the command has changed nothing.
+/// - Standard input or standard error is not a terminal; scripts give `--yes`.
 pub(in crate::cli) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -35,7 +35,7 @@ pub(in crate::cli) fn confirm(question: &str, yes: bool) -> Result<(), Failure> 
     }
 }
 
-/// Returns whether the answer is yes; the end of the input is no.
+/// Returns whether the answer is yes; the end of the input counts as no.
 fn ask(question: &str, input: &mut impl BufRead, out: &mut impl Write) -> io::Result<bool> {
     write!(out, "{} [y/N] ", escape::line(question))?;
     out.flush()?;
@@ -44,7 +44,7 @@ fn ask(question: &str, input: &mut impl BufRead, out: &mut impl Write) -> io::Re
         .take(ANSWER_BYTES_MAX)
         .read_until(b'\n', &mut answer)?;
     if !answer.ends_with(b"\n") {
-        // The terminal's cursor still stands behind the question.
+        // The terminal's cursor is still on the line of the question.
         writeln!(out)?;
     }
     let answer = answer.trim_ascii();

@@ -1,25 +1,25 @@
-//! Texts that are cut to a number of columns on a terminal; `…` stands for the rest.
+//! Cuts texts to a number of terminal columns; `…` stands for the rest.
 
 use unicode_width::UnicodeWidthStr;
 
 /// Stands for what was cut off.
 const REST: char = '…';
-/// Joins characters to one, such as a family; without the character behind it, it joins nothing.
+/// Zero-width joiner, as in family emoji. At the end of a text it has nothing to join.
 const JOINER: char = '\u{200d}';
 
-/// Returns a text that is `columns` wide at most, which is 1 at least. A text that is cut ends with `…`.
+/// Cuts a text to at most `columns` columns (1 or more). A cut text ends with `…`.
 pub(in crate::cli) fn cut(text: &str, columns: usize) -> String {
     if text.len() <= columns || text.width() <= columns {
         return text.to_owned();
     }
     let mut end = 0;
-    // Marks without a width could be any number, so only the beginning is looked at.
+    // The bound keeps this cheap for a text with any number of zero-width marks.
     for (at, c) in text.char_indices().take(8 * columns + 8) {
-        let behind = at + c.len_utf8();
-        if text[..behind].width() + 1 > columns {
+        let after = at + c.len_utf8();
+        if text[..after].width() + 1 > columns {
             break;
         }
-        end = behind;
+        end = after;
     }
     let mut shown = text[..end].trim_end_matches([JOINER, ' ']).to_owned();
     shown.push(REST);
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_as_wide_as_it_may_be() {
+    fn a_cut_text_uses_the_columns_it_has() {
         for (text, columns, expected) in [
             ("orders", 6, "orders"),
             ("orders", 5, "orde…"),
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wider_than_asked_for() {
+    fn no_cut_text_is_wider_than_its_columns() {
         let texts = ["👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧", "e\u{301}e\u{301}e\u{301}e\u{301}", "a鍵b鍵c", "x"];
         for text in texts {
             for columns in 1..12 {

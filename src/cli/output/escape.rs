@@ -1,23 +1,23 @@
-//! Text of others on a terminal: what a terminal would obey is shown and not sent.
+//! Escapes foreign text for a terminal: control characters are shown, not sent.
 //!
-//! A record, a problem or the answer of a wrong server may hold control characters, which move the cursor, rename the window
-//! or answer for the user, and marks that turn the direction of text around. All output of the commands goes through here.
+//! A record or a server's answer may hold control characters that move the cursor, rename the window or type for the user,
+//! and marks that reverse the direction of text. All output of the commands goes through this module.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// Whether a terminal does something else with a character than to show it.
+/// Whether a terminal acts on a character instead of showing it.
 fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            // Marks of direction.
+            // Direction marks.
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // Ends of lines and paragraphs.
+            // Line and paragraph separators.
             | '\u{2028}' | '\u{2029}'
-            // Invisible operators and old format marks, some of which stand for colours in what the commands print.
+            // Invisible operators and old format marks; `style` uses some of them for colours.
             | '\u{2061}'..='\u{2064}' | '\u{206a}'..='\u{206f}')
 }
 
-/// Returns text of one line: blanks for ends of lines and tabs, and for example `\u{1b}` for what a terminal obeys.
+/// Returns text on one line: a blank for each line break and tab, an escape such as `\u{1b}` for each control character.
 pub(in crate::cli) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |c, out| match c {
         '\n' | '\r' | '\t' => out.push(' '),
@@ -25,7 +25,7 @@ pub(in crate::cli) fn line(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Returns text that keeps its ends of lines; the rest is as in [`line`].
+/// Escapes as [`line`] does, but keeps line breaks.
 pub(in crate::cli) fn text(text: &str) -> Cow<'_, str> {
     escaped(text, |c, out| match c {
         '\n' => out.push('\n'),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_obeys_is_shown() {
+    fn control_characters_are_shown_escaped() {
         check("größer → 7 €", "größer → 7 €", "größer → 7 €");
         check("a\nb\r\tc", "a b  c", "a\nb  c");
         check("\u{1b}[2J\u{7}", "\\u{1b}[2J\\u{7}", "\\u{1b}[2J\\u{7}");

@@ -1,4 +1,4 @@
-//! Where output goes: to a terminal with its width and colours, or into a pipe.
+//! The device that output goes to: a terminal with width and colours, or a pipe.
 
 use std::{
     io::{self, IsTerminal},
@@ -7,10 +7,10 @@ use std::{
 
 use crate::telemetry;
 
-/// A terminal that says less than this is not believed.
+/// A smaller width is taken as unknown.
 const COLUMNS_MIN: u16 = 20;
 
-/// Where output goes.
+/// A terminal, or a pipe or file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
     /// Width of the terminal; none for a pipe or a file, where no line is cut.
@@ -34,7 +34,7 @@ impl Screen {
     }
 
     fn of(stream: &(impl IsTerminal + AsFd)) -> Self {
-        // Unit tests find the same text wherever they run.
+        // Unit tests must see the same text with and without a terminal.
         if cfg!(test) || !stream.is_terminal() {
             return Self::PIPE;
         }

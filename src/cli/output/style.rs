@@ -1,7 +1,7 @@
-//! Colours. A styled text carries marks that have no width, so columns are measured as if the marks were not there.
-//! [`painted`] makes escape sequences of the marks on a terminal, and removes them elsewhere.
+//! Colours. A styled text carries zero-width marks, so that tables measure columns without them. [`painted`] turns the marks
+//! into escape sequences on a terminal, and removes them for a pipe.
 //!
-//! [`escape`] shows such marks in the texts of others, so a record cannot colour a cell.
+//! [`escape`] escapes the same marks in records and answers, so a record cannot colour a cell.
 
 use crate::cli::output::escape;
 
@@ -21,7 +21,7 @@ const RESET: &str = "\u{1b}[0m";
 impl Style {
     const ALL: [Self; 4] = [Self::Heading, Self::Good, Self::Warning, Self::Bad];
 
-    /// An invisible operator of mathematics: default-ignorable, without width.
+    /// An invisible mathematical operator: default-ignorable, zero width.
     fn mark(self) -> char {
         match self {
             Self::Heading => '\u{2061}',
@@ -40,7 +40,7 @@ impl Style {
         }
     }
 
-    /// Returns the style of a state, as a column STATE has it. A record or a breaker that is open wants a look.
+    /// Returns the style of a cell in column STATE. An open record or breaker needs attention.
     pub(super) fn of_state(state: &str) -> Option<Self> {
         match state {
             "closed" => Some(Self::Good),
@@ -50,7 +50,7 @@ impl Style {
     }
 }
 
-/// Returns a text each word of which has a style: a cell may be wrapped between two words.
+/// Styles each word by itself, because a cell may be wrapped between two words.
 pub(super) fn styled(text: &str, style: Style) -> String {
     let words = text.split(' ').map(|word| match word {
         "" => String::new(),
@@ -59,7 +59,7 @@ pub(super) fn styled(text: &str, style: Style) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Returns text whose marks are escape sequences, or gone, and in which what a terminal obeys is shown.
+/// Replaces marks by escape sequences, or removes them, and escapes control characters of the text.
 pub(super) fn painted(text: &str, has_colours: bool) -> String {
     let style_of = |mark: char| Style::ALL.into_iter().find(|style| style.mark() == mark);
     let mut out = String::with_capacity(text.len());
@@ -82,7 +82,7 @@ pub(super) fn painted(text: &str, has_colours: bool) -> String {
     out
 }
 
-/// Returns a line whose first word is coloured, if that is `error:` or `warning:`.
+/// Colours the first word of a line, if it is `error:` or `warning:`.
 pub(super) fn first_word(line: &str, has_colours: bool) -> String {
     let (style, word, rest) = match line.split_once(' ') {
         Some((word @ "error:", rest)) => (Style::Bad, word, rest),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_others_has_no_marks() {
+    fn marks_in_a_record_are_escaped() {
         for mark in Style::ALL.map(Style::mark).into_iter().chain([END]) {
             let shown = escape::line(&format!("a{mark}b")).into_owned();
             assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(mark)));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_and_a_warning_are_seen() {
+    fn an_error_and_a_warning_are_coloured() {
         assert_eq!(first_word("error: x", true), "\u{1b}[31merror:\u{1b}[0m x");
         assert_eq!(
             first_word("warning: x", true),

@@ -1,6 +1,6 @@
-//! JSON on several lines, each value as it stands: numbers keep their digits, and members their order and repeats.
+//! Indents JSON without parsing its values: numbers keep their digits, members their order and repeats.
 
-/// Returns a JSON text with a line for each member and element. It must be JSON already.
+/// Puts each member and element of a valid JSON text on a line.
 pub(super) fn indented(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
@@ -10,8 +10,8 @@ pub(super) fn indented(json: &str) -> String {
             '"' => string_len(rest),
             other => other.len_utf8(),
         };
-        let (token, behind) = rest.split_at(len);
-        rest = behind;
+        let (token, after) = rest.split_at(len);
+        rest = after;
         match first {
             '{' | '[' => {
                 out.push(first);
@@ -41,7 +41,7 @@ pub(super) fn indented(json: &str) -> String {
     out
 }
 
-/// Returns where the string ends that a text begins with.
+/// Returns the length of the string that a text begins with.
 fn string_len(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_stays_as_it_stands() {
+    fn every_value_keeps_its_text() {
         let json = r#"{"n":1e400,"n": 1.10 ,"a":[ ],"o":{},"t":"{\"x\\\",[ é","u":"a\",b","l":[true,null,{"h":"\ud800"}]}"#;
         let expected = r#"{
   "n": 1e400,
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_no_matter() {
+    fn deep_nesting_is_indented() {
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         let text = indented(&deep);
         let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();

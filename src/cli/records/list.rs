@@ -15,15 +15,15 @@ use crate::{
     json::loose,
 };
 
-/// Pages that ended early, as over millions of settled records: what is no gateway may name another one for ever.
+/// Pages may end early, as over millions of settled records; a server that is not a gateway may name a next one for ever.
 const PAGES_MAX: usize = 1_000;
-/// In the place of a partition: all of them.
+/// The partition that means all of them.
 const ALL: &str = "*";
 
-/// Cells that are cut where a row has no room: one record has them whole.
+/// Columns that are cut where a row is too long; the view of one record shows all of them.
 const CUT: [&str; 4] = ["KEY", "OPERATION", "TARGET", "CAUSE"];
 
-/// What is to be shown.
+/// The arguments of the list.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) stream: String,
@@ -61,12 +61,13 @@ impl Asked {
 
 pub(super) async fn show(client: &Client, mut asked: Asked, output: Output) -> Result<(), Failure> {
     let partition = partition(client, &asked).await?;
+    let unread = |_| Failure::from(client.not_a_gateway("a page of records"));
     if output == Output::Json {
         let text = asked.page(client, &partition, asked.limit).await?;
-        // A line's end can only stand between tokens: in a string it would not be JSON.
+        let _page: Page<'_> = serde_json::from_str(&text).map_err(unread)?;
+        // JSON allows line breaks only between tokens, so a blank keeps the value.
         return output::print_json_line(&text.replace(['\n', '\r'], " "));
     }
-    let unread = |_| Failure::failed(format!("{} sent no page of records", client.base()));
     let mut rows = Rows::new(asked.open);
     let mut trimmed = 0;
     for _ in 0..PAGES_MAX {
@@ -79,7 +80,7 @@ pub(super) async fn show(client: &Client, mut asked: Asked, output: Output) -> R
         }
         trimmed += page.trimmed;
         let next = cell(&page.next, "");
-        // A page may end early, and what it has not looked at is no end.
+        // A page may end early, so only a missing `next` is the end.
         if next.is_empty() || rows.len >= asked.limit {
             if trimmed > 0 {
                 output::say(&format!(
@@ -93,12 +94,12 @@ pub(super) async fn show(client: &Client, mut asked: Asked, output: Output) -> R
         (asked.from, asked.at) = (Some(next), None);
     }
     Err(Failure::failed(format!(
-        "{} has more than {PAGES_MAX} pages of records without an end, which no gateway has",
+        "{} has more than {PAGES_MAX} pages of records without an end, so it is not a gateway",
         client.base()
     )))
 }
 
-/// All partitions, if none is named. An offset is one of a partition, and needs no name where there is one alone.
+/// Returns the partition to read: all of them by default. An offset needs a partition, unless the stream has only one.
 async fn partition(client: &Client, asked: &Asked) -> Result<String, Failure> {
     let from = asked.from.as_deref().unwrap_or_default();
     let is_offset = !from.is_empty() && from.bytes().all(|byte| byte.is_ascii_digit());
@@ -177,7 +178,7 @@ impl Rows {
     }
 }
 
-/// Says how far that goes: the end is named only where all was read.
+/// Returns the last line: how many records, of which partitions, and whether that was the end.
 fn end(partition: &str, page: &Page<'_>, next: &str, rows: &Rows) -> String {
     let what = if rows.open { "open record" } else { "record" };
     let count = output::counted(rows.len as u64, what);

@@ -1,5 +1,5 @@
-//! `syncgate records STREAM`: what is in a stream, and why it is in an error stream. `syncgate records STREAM/P/OFFSET`:
-//! one record, with all that is known about it.
+//! `syncgate records STREAM` lists the records of a stream, with the causes of those in error streams.
+//! `syncgate records STREAM/P/OFFSET` shows one record with all of its facts.
 
 mod indent;
 mod list;
@@ -14,19 +14,19 @@ use super::{Failure, Gateway, Output, reader::StdoutReader, when};
 
 pub(super) use self::page::{Item, Page};
 
-/// What the columns mean, behind the help.
+/// The meaning of the columns, at the end of the help.
 const COLUMNS: &str = "\
 Columns:
-  PARTITION, OFFSET  its place: `records STREAM/P/OFFSET` shows it whole
-  TIME               when it came into the stream
+  PARTITION, OFFSET  `records STREAM/P/OFFSET` shows all of the record
+  TIME               when it was appended to the stream
   KEY                records of one key and target keep their order
   OPERATION, TARGET  the call
   STATE              open: it waits for its dispatch, or for a retry
                      delivered: its target took it
                      filtered: a rule left it out
                      moved: it failed; MOVED TO is its copy in an error stream
-                     discarded: a person gave it up
-                     settled: one of these; the journal does not tell which
+                     discarded: an operator gave it up
+                     settled: one of these; the journal does not say which
                      Expired records are trimmed, so they are not shown.
   CAUSE              why it is in this error stream, or why its last call failed
   MOVED TO           the copy of a moved record, as this command takes it
@@ -40,10 +40,10 @@ Columns:
                      turn: a free slot of its target
                      answer: the answer to its call
                      log: the log, which has not taken its end
-  UNTIL              when it can go on at the earliest, where that is known
+  UNTIL              the earliest time at which it can go on, if known
 
-On a terminal a record has one line, or two where one has no room. Long cells are cut there (`…`), and columns in which \
-no record has anything are left out. A pipe, --output json and the view of one record have everything.";
+On a terminal a record has one line, or two if one is too narrow. Long cells are cut (`…`), and empty columns are left \
+out. A pipe, --output json and the view of one record show everything.";
 
 #[derive(Debug, Args)]
 #[command(after_help = COLUMNS)]
@@ -56,16 +56,16 @@ pub(super) struct Arguments {
     /// Only this partition.
     #[arg(long, value_name = "P")]
     partition: Option<String>,
-    /// First offset of the partition, `earliest`, `tail`, a time as with --at, or what an earlier call said to go on with.
+    /// First offset of the partition, `earliest`, `tail`, a time as with --at, or the position that an earlier call printed.
     #[arg(long, value_name = "PLACE", conflicts_with = "at")]
     from: Option<String>,
     /// First time: 2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago" (UTC).
     #[arg(long, value_name = "TIME", value_parser = when::time)]
     at: Option<String>,
-    /// Most records, 1 to 1000 [default: 100].
+    /// Number of records at most, 1 to 1000 [default: 100].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: Option<u16>,
-    /// Only open records: those that wait for their dispatch or for a retry, and what for.
+    /// Only open records: those that wait for their dispatch or for a retry, with the reason.
     #[arg(long)]
     open: bool,
 }
@@ -114,7 +114,7 @@ async fn show(arguments: Arguments, output: Output) -> Result<(), Failure> {
     list::show(&client, asked, output).await
 }
 
-/// Reads `STREAM/P/OFFSET`; `None` if it is a stream alone. The slashes of an OCID belong to the stream.
+/// Reads `STREAM/P/OFFSET`; `None` for a stream alone. An OCID may contain slashes, so the last two parts are the numbers.
 fn one_place(text: &str) -> Result<Option<RecordPath<'_>>, Failure> {
     if !text.contains('/') {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! One record, with everything that is known about it.
+//! One record with all of its facts.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -26,15 +26,15 @@ pub(super) async fn show(
     ];
     let request = client.request(Method::GET, &path, &[]);
     let text = client.send_for_text(request).await?;
+    let unread = |_| Failure::from(client.not_a_gateway("a record"));
+    let item: Item<'_> = serde_json::from_str(&text).map_err(unread)?;
     if output == Output::Json {
         return output::print_json_line(&text.replace(['\n', '\r'], " "));
     }
-    let unread = |_| Failure::failed(format!("{} sent no record", client.base()));
-    let item: Item<'_> = serde_json::from_str(&text).map_err(unread)?;
     if let Some(value) = item.value
         && let Err(error) = serde_json::from_str::<Value>(value.get())
     {
-        // Its text is shown as it is; a program that reads the message may fail at it.
+        // The message is shown unchanged, but a program that parses it may fail.
         output::say(&format!(
             "note: a strict JSON reader refuses this message: {error}"
         ));
@@ -46,7 +46,7 @@ fn described(place: &RecordPath<'_>, item: &Item<'_>) -> String {
     let mut text = format!("{}/{}/{}\n", place.stream, place.partition, place.offset);
     text += &rows(facts(item));
     let headers = item.headers.as_object().into_iter().flatten();
-    // The answer of the target has a part of its own.
+    // The target's answer is printed below, in its own section.
     let headers = headers.filter(|(name, _)| *name != "cause-body");
     let headers: Vec<_> = headers
         .map(|(name, value)| (name.as_str(), cell(value, "")))
@@ -64,7 +64,7 @@ fn described(place: &RecordPath<'_>, item: &Item<'_>) -> String {
     text
 }
 
-/// What is known about the record; facts that it does not have are left out.
+/// Returns the facts of the record, without those it does not have.
 fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
     let header = |name: &str| {
         item.headers
@@ -129,7 +129,7 @@ fn facts(item: &Item<'_>) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Names and facts in two columns; the terminal folds what is long, so that nothing is left out.
+/// Returns names and facts in two columns. The terminal wraps long lines, so nothing is cut.
 fn rows(facts: Vec<(&str, String)>) -> String {
     let width = facts
         .iter()

@@ -1,4 +1,4 @@
-//! What the records routes answer. Records stay as they were written: JSON allows payloads that a [`Value`] cannot hold.
+//! Answers of the records routes. Records stay JSON text, because a payload may hold numbers that a [`Value`] cannot.
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -9,7 +9,7 @@ pub(in crate::cli) struct Page<'a> {
     #[serde(borrow)]
     pub(in crate::cli) items: Vec<&'a RawValue>,
     pub(in crate::cli) next: Value,
-    /// Of all partitions.
+    /// Position over all partitions, for the next request.
     pub(in crate::cli) position: Option<String>,
     #[serde(default)]
     pub(in crate::cli) trimmed: u64,
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Item<'a> {
     pub(in crate::cli) cause: Value,
     #[serde(default)]
     pub(in crate::cli) waiting: Value,
-    /// How it was settled, where that is known.
+    /// How the record was settled, if known.
     #[serde(default)]
     pub(in crate::cli) settlement: Value,
     #[serde(borrow)]

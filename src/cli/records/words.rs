@@ -1,11 +1,11 @@
-//! What commands say of a record: whether it is settled, why it failed, what it waits for.
+//! Words for the state of a record, its cause, and the reason it waits.
 
 use serde_json::Value;
 
 use super::page::Item;
 use crate::cli::output::{cell, counted};
 
-/// How a record was settled, where the log can still tell; else whether it was.
+/// Returns how a record was settled, or only whether it was if the log no longer knows how.
 pub(super) fn state(item: &Item<'_>) -> String {
     match (cell(&item.settlement, "/end"), item.settled) {
         (end, _) if !end.is_empty() => end,
@@ -15,7 +15,7 @@ pub(super) fn state(item: &Item<'_>) -> String {
     }
 }
 
-/// The place of a moved record's copy, as `syncgate records` takes it: `UnrecoverableErrorStream/0/17`.
+/// Returns the copy of a moved record, as `syncgate records` takes it: `UnrecoverableErrorStream/0/17`.
 pub(super) fn moved_to(settlement: &Value) -> String {
     let [stream, partition, offset] =
         ["/to/stream", "/to/partition", "/to/offset"].map(|part| cell(settlement, part));
@@ -37,7 +37,7 @@ pub(super) fn cause(cause: &Value) -> String {
     text
 }
 
-/// The cause of an error record, or that of the last call of a record that is called again: `status 429: 2 calls`.
+/// Returns the cause of an error record, or of the last call of a record that waits for its next one: `status 429: 2 calls`.
 pub(super) fn failed(of_record: &Value, waiting: &Value) -> String {
     match (waiting["cause"].is_null(), waiting["attempts"].as_u64()) {
         (false, Some(attempts)) => {
@@ -51,7 +51,7 @@ pub(super) fn failed(of_record: &Value, waiting: &Value) -> String {
     }
 }
 
-/// What an open record waits for, in a sentence. One of an error stream, which has a cause, waits for a retry.
+/// Returns in a phrase what an open record waits for. A record of an error stream, which has a cause, waits for a retry.
 pub(super) fn waits_for(of_record: &Value, waiting: &Value) -> String {
     let what = match waiting["for"].as_str() {
         Some("answer") => "the answer to its call",
@@ -69,7 +69,7 @@ pub(super) fn waits_for(of_record: &Value, waiting: &Value) -> String {
     what.to_owned()
 }
 
-/// The same in the one or two words of the API, for a table: `target open`.
+/// Returns the API's one or two words for it, for a table: `target open`.
 pub(super) fn waits_for_shortly(of_record: &Value, waiting: &Value) -> String {
     match waiting["for"].as_str() {
         Some(word) => word.replace('_', " "),
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_record_waits_for_is_said() {
+    fn each_reason_to_wait_has_words() {
         for (waiting, expected, shortly) in [
             (
                 json!({"for": "target_open", "attempts": 0}),

@@ -1,4 +1,4 @@
-//! The calls of a retry to the gateway, and how their answers are taken.
+//! Requests of a retry to the gateway, and their answers.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::cli::{
     client::{Error, Refusal},
 };
 
-/// The longest time budget that a gateway can be configured to, and an hour for what was in flight at its end.
+/// The longest time budget that a gateway allows (24 h), and an hour for attempts in flight at its end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(25 * 3_600);
-/// Counting the records of a loop takes so long at most; more are not worth the time.
+/// Longest time for counting the records of a loop; without the count the progress shows no total.
 const COUNT_MAX: Duration = Duration::from_secs(2);
-/// How long the count of the records that are open at the end may take: the report does not wait for it.
+/// Longest time for counting the open records at the end; the report does without.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Rounds<'_> {
-    /// Returns the partitions that are asked for, each with the end that it has now.
+    /// Returns the partitions to retry, each with its present tail.
     pub(super) async fn survey(&self) -> Result<Vec<Pass>, Failure> {
         let named = &self.arguments.partition;
         let begin = |partition: String, end: Option<u64>| {
@@ -45,7 +45,7 @@ impl Rounds<'_> {
             None if named != "*" => vec![begin(named.clone(), tail(&answer))],
             _ => return Err(self.no_report()),
         };
-        // "10" is behind "9".
+        // By number, so that 10 comes after 9.
         all.sort_by_key(|pass| pass.partition.parse::<u16>().unwrap_or(u16::MAX));
         match self.arguments.after {
             Some(after @ 0..) if all.len() > 1 => Err(Failure::usage(format!(
@@ -57,7 +57,7 @@ impl Rounds<'_> {
         }
     }
 
-    /// Returns how many records the loop is about; `None` if to count them takes too long.
+    /// Counts the records of the loop by dry runs; `None` if that takes too long.
     pub(super) async fn count(&mut self) -> Result<Option<u64>, Failure> {
         let by = Instant::now() + COUNT_MAX;
         let mut total = 0;
@@ -76,14 +76,14 @@ impl Rounds<'_> {
         Ok(Some(total))
     }
 
-    /// Returns how many records of the partitions are open; `None` if that cannot be known, or is not what a retry is about.
+    /// Returns how many records of the partitions are open; `None` if that is unknown, and for the main stream.
     pub(super) async fn open_len(&self) -> Option<u64> {
         let request = self
             .client
             .request(Method::GET, &["v1", "streams", &self.arguments.stream], &[])
             .timeout(OPEN_TIMEOUT);
         let answer = self.client.send(request).await.ok()?;
-        // What is open in the main stream waits for its dispatch.
+        // Open records of the main stream wait for their dispatch, not for a retry.
         let roles = answer.get("roles").and_then(Value::as_array);
         if roles.is_some_and(|roles| roles.iter().any(|role| role == "source")) {
             return None;
@@ -98,7 +98,7 @@ impl Rounds<'_> {
         open.map(|of| of.get("open")?.as_u64()).sum()
     }
 
-    /// Makes one call; returns its refusal if another retry of the partition runs.
+    /// Makes one call; returns the refusal if another retry of the partition runs.
     pub(super) async fn call(
         &mut self,
         pass: &mut Pass,
@@ -123,7 +123,7 @@ impl Rounds<'_> {
         }
     }
 
-    /// Returns whether the gateway allows less time than a loop takes by itself.
+    /// Returns whether the gateway refused the loop's default time budget as too long.
     fn has_too_long_a_budget(&self, refusal: &Refusal) -> bool {
         let is_about_budget = |(pointer, _): &(String, String)| pointer == "/timeBudgetMs";
         self.arguments.time_budget_ms.is_none()
@@ -141,9 +141,6 @@ impl Rounds<'_> {
     }
 
     fn no_report(&self) -> Failure {
-        Failure::failed(format!(
-            "{} answered something else than a report of a retry",
-            self.client.base()
-        ))
+        self.client.not_a_gateway("a report of a retry").into()
     }
 }

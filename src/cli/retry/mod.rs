@@ -1,8 +1,8 @@
-//! `syncgate retry STREAM`: dispatches records of a stream again, a call or a loop of calls, for people and for cron.
+//! `syncgate retry STREAM`: dispatches records of a stream again, by one call or a loop of calls, for people and for cron.
 //!
-//! Each partition has an offset of its own, so a retry of a whole stream makes calls for each of its partitions.
+//! Each partition has its own offset, so a retry of a whole stream makes calls for each of its partitions.
 //!
-//! Ctrl-C closes the connection of the call that is under way. By that the gateway knows that it has to begin nothing more.
+//! Ctrl-C closes the connection of the present call. The gateway then begins no further attempt of it.
 
 mod calls;
 mod pass;
@@ -28,8 +28,8 @@ pub(super) struct Arguments {
     stream: String,
     #[command(flatten)]
     gateway: Gateway,
-    /// Calls again, a few seconds each, until the end that the stream had at first. Waits meanwhile for a target that is not
-    /// called for up to 90 seconds, and for another retry of the stream.
+    /// Repeats the call, a few seconds each, up to the tail that the stream had at the start. Waits up to 90 seconds for a
+    /// target whose breaker is open, and for another retry of the stream.
     #[arg(long = "loop")]
     until_end: bool,
     /// The partition; `*` means all of them.
@@ -43,36 +43,36 @@ pub(super) struct Arguments {
         conflicts_with = "offset_file"
     )]
     after: Option<i64>,
-    /// Goes on where the last call with this group came to, and keeps in the gateway how far this one came. With --after it
-    /// begins there and takes the group along.
+    /// Goes on where the last call with this group stopped, and stores the new offset in the gateway. With --after it begins
+    /// there and moves the group.
     #[arg(long, value_name = "NAME", conflicts_with = "offset_file")]
     group: Option<String>,
     /// Records of one call.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     max: u64,
-    /// Where failures of a status or cause go, such as 404=UnrecoverableErrorStream; can be given several times. What no
-    /// --map names goes to the default stream. Without any --map the outcome table of the gateway counts, so a record that
-    /// fails with 503 stays in the stream for unavailable targets.
+    /// Error stream for failures with a status or cause, such as 404=UnrecoverableErrorStream; can be given several times.
+    /// Failures that no --map names go to the default stream. Without any --map the outcome table of the gateway decides, so
+    /// a record that fails with 503 stays in the stream for unavailable targets.
     #[arg(long, value_name = "CAUSE=STREAM", value_parser = request::mapping)]
     map: Vec<(String, String)>,
-    /// Only records of which this is true: target, cause, key, operation, from or to. Can be given several times; of several
-    /// with one name, one must be true. Such as cause=503, cause=network, target=https://orders.example,
+    /// Only records that match: target, cause, key, operation, from or to. Can be given several times; values of one name
+    /// are alternatives. Such as cause=503, cause=network, target=https://orders.example,
     /// from=2026-12-01, to="1h ago".
     #[arg(long, value_name = "NAME=VALUE", value_parser = request::condition)]
     filter: Vec<(String, String)>,
-    /// Calls that begin in a second, at most.
+    /// Calls per second at most.
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
-    /// Only counts; nothing is called.
+    /// Only counts the records; calls nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Also dispatches records again that were delivered or moved already.
+    /// Also dispatches records that were delivered or moved already.
     #[arg(long)]
     redeliver: bool,
-    /// Milliseconds that one call may take, or a time with a unit, such as 30s; 3000 with --loop, if nothing is said.
+    /// Time that one call may take, in milliseconds or with a unit, such as 30s; the default with --loop is 3000.
     #[arg(long, value_name = "MS", value_parser = request::milliseconds)]
     time_budget_ms: Option<u64>,
-    /// Keeps the last offset read of each partition in this file, and begins behind it the next time.
+    /// Keeps the last offset read of each partition in this file, and begins after it the next time.
     #[arg(long, value_name = "FILE")]
     offset_file: Option<PathBuf>,
 }
@@ -95,10 +95,11 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         let done = rounds.progress.text();
         Err(report::interrupted(&done, passes, &arguments))
     });
-    // Also after a failure: the calls were made.
+    // Report after a failure too, because calls were made.
     let any = passes.iter().any(|pass| pass.calls > 0);
     if ended.is_ok() || any || output == Output::Json && !passes.is_empty() {
         let report = Report {
+            client: &client,
             arguments: &arguments,
             passes,
             total: rounds.progress.total(),
@@ -109,7 +110,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     ended.and_then(|()| report::check(passes))
 }
 
-/// Returns what ends with Ctrl-C.
+/// Returns a future that ends with Ctrl-C.
 fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
     let mut interrupts = signal(SignalKind::interrupt())
         .map_err(|error| Failure::failed(format!("Ctrl-C cannot be waited for: {error}")))?;

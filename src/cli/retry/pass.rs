@@ -1,4 +1,4 @@
-//! What became of one partition, call by call.
+//! The results of one partition, call by call.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::{Arguments, request::Call, stopped::Waits};
 use crate::cli::client::Refusal;
 
-/// So many calls without a record read, and the loop gives up: the time budget is too short for even one.
+/// After so many calls without a record the loop gives up, because the time budget is too short for one record.
 const IDLE_CALLS_MAX: u32 = 3;
 
-/// What became of one partition.
+/// The results of one partition.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
     pub(super) partition: String,
@@ -27,24 +27,24 @@ pub(super) struct Pass {
     pub(super) moved_to: BTreeMap<String, u64>,
     pub(super) end_of_stream: bool,
     pub(super) last_answer: Value,
-    /// The tail that the partition had when the command began, which is where it ends; `None` leaves it to the only call.
+    /// The tail of the partition when the command began, where the loop stops; `None` for a single call.
     pub(super) end: Option<u64>,
-    /// Why no call is made for it at once.
+    /// Why the next call waits.
     pub(super) rest: Rest,
-    /// Calls in a row that have settled nothing.
+    /// Calls in a row that settled nothing.
     idle_calls: u32,
 }
 
-/// Why a partition that is not at its end gets no call at once.
+/// Why the next call of a partition waits.
 #[derive(Clone, Debug)]
 pub(super) enum Rest {
-    /// It gets one.
+    /// It does not wait.
     None,
-    /// The gateway has left records of a target that is not called for now.
+    /// The breaker of a target is open, and the gateway left its records.
     Target(Waits),
-    /// New messages take all calls of its targets.
+    /// New records take all slots of the targets.
     Turn,
-    /// Another retry of it runs.
+    /// Another retry of the partition runs.
     Other(Other),
 }
 
@@ -52,7 +52,7 @@ pub(super) enum Rest {
 #[derive(Clone, Debug)]
 pub(super) struct Other {
     pub(super) refusal: Box<Refusal>,
-    /// Since when it is waited for.
+    /// When the wait began.
     pub(super) since: Instant,
 }
 
@@ -76,14 +76,14 @@ impl Pass {
         }
     }
 
-    /// Returns what the next call asks for.
+    /// Returns the next call.
     pub(super) fn call(
         &self,
         arguments: &Arguments,
         dry_run: bool,
         time_budget_ms: Option<u64>,
     ) -> Call<'_> {
-        // A group knows where it stands, but for a dry run, which leaves it where it was.
+        // The gateway knows the offset of a group. A dry run does not move the group, so its next call names the offset.
         let says_offset = match (&arguments.group, self.calls) {
             (None, _) => true,
             (Some(_), 0) => arguments.after.is_some(),
@@ -99,7 +99,7 @@ impl Pass {
         }
     }
 
-    /// Adds an answer; `None` if it is no report of a retry.
+    /// Adds an answer; `None` if it is not a retry's report.
     pub(super) fn add(&mut self, answer: Value) -> Option<()> {
         let before = (self.after, self.settled());
         let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -118,28 +118,28 @@ impl Pass {
         self.after = last;
         self.end_of_stream = end;
         self.last_answer = answer;
-        // Behind records that wait for their target, records of others are settled while the offset stands.
+        // The offset stays before records that wait for their target, while later records of other targets are settled.
         let moves = before != (self.after, self.settled());
         self.idle_calls = if moves { 0 } else { self.idle_calls + 1 };
         Some(())
     }
 
-    /// Returns how many records were delivered or have failed.
+    /// Returns how many records were delivered or failed.
     pub(super) fn settled(&self) -> u64 {
         self.delivered + self.failed
     }
 
-    /// Notes that the next call may find what the last one did not.
+    /// Resets the count of idle calls after a wait.
     pub(super) fn has_waited(&mut self) {
         self.idle_calls = 0;
     }
 
-    /// Returns whether the last call has settled nothing.
+    /// Returns whether the last call settled nothing.
     pub(super) fn is_idle(&self) -> bool {
         self.idle_calls > 0
     }
 
-    /// Returns whether calls settle nothing any more.
+    /// Returns whether the last calls settled nothing.
     pub(super) fn is_stuck(&self) -> bool {
         self.idle_calls >= IDLE_CALLS_MAX
     }

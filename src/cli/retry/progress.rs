@@ -1,4 +1,4 @@
-//! How far a retry has come, on standard error: one line that changes on a terminal, and a line now and then in a pipe.
+//! The progress of a retry on standard error: one line that changes on a terminal, a line each 30 seconds in a pipe.
 
 use std::{
     collections::VecDeque,
@@ -8,30 +8,27 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::cli::output::{self, counted, escape};
+use crate::cli::output::{self, counted, cut::cut, escape};
 
-/// How often a line comes in a pipe.
+/// Interval between lines in a pipe.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// A shorter pause is not worth a line of its own.
+/// Shorter pauses get no line of their own.
 const PAUSE_TOLD_MIN: Duration = Duration::from_secs(1);
-/// How often the line is drawn on a terminal.
+/// Interval between redraws on a terminal.
 const TICK: Duration = Duration::from_millis(200);
-/// What the rate is measured over.
+/// The time over which the rate is measured.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
-/// Columns that stand before the line: the sign that turns, and a blank.
+/// Columns before the line: the spinner and a blank.
 const SIGN_COLUMNS: usize = 2;
-/// A terminal that says less than this is not believed.
-const COLUMNS_MIN: u16 = 20;
 
 /// How many records a retry has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) delivered: u64,
     pub(super) failed: u64,
-    /// In a dry run.
+    /// Records that a dry run counted.
     pub(super) would_be_sent: u64,
 }
 
@@ -47,7 +44,7 @@ impl Done {
 pub(super) struct Progress {
     /// Hidden unless standard error is a terminal.
     bar: ProgressBar,
-    /// Records that were open when the loop began; `None` if nobody has counted them.
+    /// Records that were open when the loop began; `None` if they were not counted.
     total: Option<u64>,
     done: Done,
     rate: Rate,
@@ -66,13 +63,13 @@ impl Progress {
         }
     }
 
-    /// Takes the number of records that the loop is about.
+    /// Sets how many records were open when the loop began.
     pub(super) fn of(&mut self, total: Option<u64>) {
         self.total = total;
         self.rate = Rate::new(Instant::now());
     }
 
-    /// Returns the number of records that the loop is about; `None` if nobody has counted them.
+    /// Returns how many records were open when the loop began; `None` if they were not counted.
     pub(super) fn total(&self) -> Option<u64> {
         self.total
     }
@@ -90,13 +87,13 @@ impl Progress {
             (0, _) => format!("{delivered} delivered, {failed} failed again"),
         };
         if let Some(total) = self.total {
-            // Records that were lost or purged meanwhile are counted, and not called.
+            // More records may be done than were counted, because the count came first.
             text = format!("{text} of {}", total.max(self.done.settled()));
         }
         text
     }
 
-    /// Shows how many records are done, and what goes on.
+    /// Shows how many records are done, with a note on the present step.
     pub(super) fn show(&mut self, done: Done, note: &str) {
         self.done = done;
         self.rate.note(done.settled(), Instant::now());
@@ -106,13 +103,14 @@ impl Progress {
                 self.tell(&line);
             }
         } else {
-            let line = escape::line(&line);
-            let columns = columns().saturating_sub(SIGN_COLUMNS);
-            self.bar.set_message(cut(&line, columns));
+            let line = escape::line(&line).into_owned();
+            let columns = output::stderr_columns().map(|columns| columns - SIGN_COLUMNS);
+            let line = columns.map_or_else(|| line.clone(), |columns| cut(&line, columns));
+            self.bar.set_message(line);
         }
     }
 
-    /// Shows what goes on from now on, also in a pipe.
+    /// Shows a note at once, also in a pipe.
     pub(super) fn announce(&mut self, note: &str) {
         match self.bar.is_hidden() {
             true => self.tell(&self.line(note)),
@@ -120,7 +118,7 @@ impl Progress {
         }
     }
 
-    /// Waits, and shows why, with the seconds that are left.
+    /// Waits, and shows the reason with the seconds left.
     pub(super) async fn pause(&mut self, pause: Duration, why: impl Fn(u64) -> String) {
         let until = Instant::now() + pause;
         if pause >= PAUSE_TOLD_MIN {
@@ -179,7 +177,7 @@ impl Rate {
         }
         let is_first = self.0.len() == 1;
         match self.0.back_mut() {
-            // Nobody needs every one of many in a second.
+            // One sample in half a second is enough.
             Some((at, last)) if !is_first && now.duration_since(*at) < RATE_OVER / 20 => {
                 *last = done;
             }
@@ -187,7 +185,7 @@ impl Rate {
         }
     }
 
-    /// Returns `412/s`; `None` before it can be told.
+    /// Returns `412/s`; `None` in the first second.
     fn text(&self, now: Instant) -> Option<String> {
         let (since, before) = self.0.front()?;
         let secs = now.duration_since(*since).as_secs_f64();
@@ -201,33 +199,9 @@ impl Rate {
     }
 }
 
-/// Returns how many seconds are left, none of them begun.
+/// Returns the seconds left, rounded up.
 fn seconds(left: Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
-}
-
-/// Returns the width of the terminal that standard error is.
-fn columns() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stderr());
-    let columns = size.map_or(0, |size| size.ws_col);
-    match columns < COLUMNS_MIN {
-        true => usize::MAX,
-        false => columns.into(),
-    }
-}
-
-/// Returns a text that fits some columns, with `…` for what does not.
-fn cut(text: &str, columns: usize) -> String {
-    if text.width() <= columns {
-        return text.to_owned();
-    }
-    let mut left = columns.saturating_sub(1);
-    let fits = |c: &char| {
-        let fits = left.checked_sub(c.width().unwrap_or(0));
-        left = fits.unwrap_or(0);
-        fits.is_some()
-    };
-    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 fn bar() -> ProgressBar {
@@ -247,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_that_of_the_last_seconds() {
+    fn a_rate_covers_the_last_seconds() {
         let begun = Instant::now();
         let at = |secs| begun + Duration::from_secs(secs);
         let mut rate = Rate::new(begun);
@@ -278,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_delivered_and_what_has_failed_are_told_with_what_there_was() {
+    fn the_line_counts_delivered_and_failed_records_of_the_total() {
         check(None, 1, 0, "1 delivered");
         check(Some(56), 0, 0, "0 delivered of 56");
         check(Some(56), 12, 0, "12 delivered of 56");
@@ -292,18 +266,5 @@ mod tests {
         dry.show(done, "");
         assert_eq!(dry.text(), "1 record would be sent");
         assert_eq!(seconds(Duration::from_millis(21_001)), 22);
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_says_so() {
-        for (text, columns, expected) in [
-            ("12 delivered", 12, "12 delivered"),
-            ("12 delivered", 11, "12 deliver…"),
-            ("対象は呼ばれない", 8, "対象は…"),
-            ("abc", 1, "…"),
-            ("abc", usize::MAX, "abc"),
-        ] {
-            assert_eq!(cut(text, columns), expected);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the gateway has refused, with what an operator does about it.
+//! Refusals of the gateway, with advice for the operator.
 
 use super::Arguments;
 use crate::cli::{
@@ -6,10 +6,10 @@ use crate::cli::{
     client::{Error, Refusal},
 };
 
-/// What an operator does about another retry of the stream.
+/// Advice if another retry of the stream runs.
 const WAITS: &str = "with --loop, the command waits until the other one is done";
 
-/// Returns what a user is told about a call without a report.
+/// Returns the message for a call without a report.
 pub(super) fn failure(error: Error, arguments: &Arguments) -> Failure {
     match error {
         Error::Refused(refusal) => refused(&refusal, arguments),

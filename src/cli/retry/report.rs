@@ -1,4 +1,4 @@
-//! What a retry prints at its end.
+//! The report at the end of a retry.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,24 @@ use super::{
 };
 use crate::cli::{
     Failure, Output,
+    client::Client,
     output::{self, Table, counted},
 };
 
-/// Exit code of a command that Ctrl-C has ended: 128 and the number of the signal, as shells have it.
+/// Exit code after Ctrl-C: 128 + SIGINT, as in shells.
 const INTERRUPTED: u8 = 130;
-/// Partitions that a line names; of more it tells the number.
+/// A line names so many partitions; of more it gives the number.
 const NAMED_LEN_MAX: usize = 8;
 
-/// What a retry came to.
+/// The results of a retry.
 #[derive(Debug)]
 pub(super) struct Report<'a> {
+    pub(super) client: &'a Client,
     pub(super) arguments: &'a Arguments,
     pub(super) passes: &'a [Pass],
-    /// Records that the loop was about.
+    /// Records that were open when the loop began.
     pub(super) total: Option<u64>,
-    /// Records of the partitions that are open now.
+    /// Open records of the partitions now.
     pub(super) open: Option<u64>,
 }
 
@@ -66,31 +68,25 @@ impl Report<'_> {
         report
     }
 
-    /// Returns what the figures do not say: why nothing was called, what is not at its end, and last what is open.
+    /// Returns notes: why no record was called, which partitions are not at their end, and last how many records are open.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         notes.extend(nothing_called(self.passes));
         notes.extend(not_at_the_end(self.passes, self.arguments));
         if let Some(open @ 1..) = self.open {
             let are = if open == 1 { "is" } else { "are" };
+            let mut words = vec!["records", &*self.arguments.stream];
+            if self.arguments.partition != "*" {
+                words.extend(["--partition", &self.arguments.partition]);
+            }
+            words.push("--open");
             notes.push(format!(
-                "{} {are} still open here; see `syncgate records {}{} --open`",
+                "{} {are} still open here; see `{}`",
                 counted(open, "record"),
-                self.arguments.stream,
-                self.of_partition()
+                self.client.next(words)
             ));
         }
         notes
-    }
-}
-
-impl Report<'_> {
-    /// Returns the argument that shows the same partition as this retry.
-    fn of_partition(&self) -> String {
-        match &*self.arguments.partition {
-            "*" => String::new(),
-            partition => format!(" --partition {partition}"),
-        }
     }
 }
 
@@ -183,7 +179,7 @@ fn len(passes: &[&Pass]) -> u64 {
     u64::try_from(passes.len()).unwrap_or(u64::MAX)
 }
 
-/// Returns how a run goes on behind this one.
+/// Returns how to go on after this run.
 fn go_on(passes: &[Pass], arguments: &Arguments) -> String {
     match (passes, &arguments.group, &arguments.offset_file) {
         (_, Some(_), _) => "with the same command: the group stands where this run came to".into(),
@@ -201,7 +197,7 @@ fn go_on(passes: &[Pass], arguments: &Arguments) -> String {
     }
 }
 
-/// What Ctrl-C has left. `done` says how many records are done.
+/// The failure after Ctrl-C. `done` says how many records are done.
 pub(super) fn interrupted(done: &str, passes: &[Pass], arguments: &Arguments) -> Failure {
     let mut message = format!(
         "interrupted at {done}\n\
@@ -217,7 +213,7 @@ pub(super) fn interrupted(done: &str, passes: &[Pass], arguments: &Arguments) ->
 }
 
 /// # Errors
-/// If records have failed and none was delivered: the run was in vain.
+/// If records failed and none was delivered.
 pub(super) fn check(passes: &[Pass]) -> Result<(), Failure> {
     let sum = |of: fn(&Pass) -> u64| passes.iter().map(of).sum::<u64>();
     match (sum(|pass| pass.failed), sum(|pass| pass.delivered)) {

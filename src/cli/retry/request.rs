@@ -1,4 +1,4 @@
-//! From the arguments to the body of a call.
+//! Bodies of calls, from the arguments.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) fn milliseconds(text: &str) -> Result<u64, String> {
     Unit::Milliseconds.read(text)
 }
 
-/// Reads `NAME=VALUE`. Names and values are for the gateway to judge, times aside. A key may be empty.
+/// Reads `NAME=VALUE`. The gateway judges names and values, except for times. A key may be empty.
 pub(super) fn condition(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name @ ("from" | "to"), value)) => Ok((name.into(), when::time(value)?)),
@@ -31,7 +31,7 @@ pub(super) fn condition(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Returns the conditions as the gateway takes them.
+/// Returns the conditions as the member `filter`.
 fn filter(conditions: &[(String, String)]) -> Value {
     let mut members = BTreeMap::<&str, Vec<&str>>::new();
     for (name, value) in conditions {
@@ -44,7 +44,7 @@ fn filter(conditions: &[(String, String)]) -> Value {
     Value::Object(members.into_iter().map(member).collect())
 }
 
-/// A call that tells the partitions of a stream and their ends, and nearly nothing else.
+/// The body of a dry run of 1 ms, which finds the partitions of a stream and their tails.
 pub(super) fn survey(arguments: &Arguments) -> Value {
     json!({
         "streamOCIDToRetry": arguments.stream,
@@ -56,13 +56,13 @@ pub(super) fn survey(arguments: &Arguments) -> Value {
     })
 }
 
-/// What differs from call to call.
+/// The members that differ from call to call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
     pub(super) partition: &'a str,
-    /// `None` leaves it to the group.
+    /// `None`: the offset of the group.
     pub(super) after: Option<i64>,
-    /// Nothing from this offset on; `None` leaves it to the tail.
+    /// The call stops before this offset; `None`: at the tail.
     pub(super) before: Option<u64>,
     pub(super) records_max: u64,
     pub(super) time_budget_ms: Option<u64>,

@@ -1,8 +1,8 @@
 //! The calls of a retry: one for each partition, or rounds over them until each is at its end.
 //!
-//! A round takes the partitions one behind the other. A partition rests while its target is not called, while new messages
-//! take all calls, or while another retry of it runs; the rounds go on with the others. When all rest, the next round begins
-//! as soon as one of them may go on.
+//! A round takes the partitions in turn. A partition rests while the breaker of its target is open, while new records take
+//! all slots, or while another retry of it runs; the other partitions go on. When all rest, the next round begins as soon
+//! as one of them may go on.
 
 use serde_json::Value;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::cli::{Failure, client::Client, tail::offset_file::OffsetFile};
 
-/// A call of a loop, so that its progress is seen and Ctrl-C is heeded soon.
+/// Time budget of a loop's call: short, for progress and a quick Ctrl-C.
 const LOOP_BUDGET_MS: u64 = 3_000;
 
 /// The calls of a retry.
@@ -30,11 +30,11 @@ pub(super) struct Rounds<'a> {
     pub(super) time_budget_ms: Option<u64>,
     pub(super) passes: Vec<Pass>,
     pub(super) progress: Progress,
-    /// Records of these partitions that are open at the end; `None` if nobody has counted them.
+    /// Open records of these partitions at the end; `None` if they were not counted.
     pub(super) open: Option<u64>,
-    /// When a record was delivered last, or the first call began.
+    /// Time of the last delivery, or of the first call.
     pub(super) delivered_at: Instant,
-    /// What standard error has been told that the loop waits for.
+    /// The reason for waiting that was last written to standard error.
     pub(super) told: Told,
 }
 
@@ -58,10 +58,10 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Makes all calls, and counts what is open then.
+    /// Makes all calls, then counts the open records.
     ///
     /// # Cancel safety
-    /// `passes` holds what was answered so far.
+    /// `passes` holds the answers so far.
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
         let ended = self.make_calls().await;
         let any = self.passes.iter().any(|pass| pass.calls > 0);
@@ -98,7 +98,7 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Returns whether a partition waits for a time that has not come.
+    /// Returns whether the partition's target must not be called yet.
     fn rests(&self, at: usize) -> bool {
         match &self.passes[at].rest {
             Rest::Target(waits) => !pause_for(waits).is_zero(),
@@ -106,7 +106,7 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Says why the only call of a partition has not reached what it was for, if it has not.
+    /// Fails if the single call of a partition was stopped by another retry or an open breaker.
     fn ended_once(&self) -> Result<(), Failure> {
         let other = |pass: &Pass| match &pass.rest {
             Rest::Other(other) => Some(other.refusal.clone()),
@@ -121,7 +121,7 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Calls for a partition as far as it goes in this round; returns why it goes no further, if it is not at its end.
+    /// Makes the calls of a partition in this round; returns why it rests, if it is not at its end.
     async fn pass(&mut self, at: usize) -> Result<Rest, Failure> {
         self.passes[at].has_waited();
         loop {
@@ -167,7 +167,7 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Returns whether a loop's last call for a partition has called nothing, although it had time for that.
+    /// Returns whether the last call of a loop made no attempt, although it had time for one.
     fn had_no_turn(&self, at: usize) -> bool {
         let attempted = self.passes[at].last_answer.get("attempted");
         let has_time = self.arguments.time_budget_ms.is_none() && self.arguments.until_end;

@@ -1,26 +1,26 @@
-//! Why the gateway has ended calls before any of their bounds, in words.
+//! Reasons why the gateway stopped a call before its bounds, in words.
 
 use serde_json::Value;
 
 use super::pass::Pass;
 use crate::{cli::output::counted, runtime::clock::Timestamp};
 
-/// Why the gateway has ended a call before any of its bounds.
+/// Why the gateway stopped a call before its bounds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Stopped {
-    /// Calls to a target only fail.
+    /// All first calls to a target failed.
     Fails(String),
-    /// A target is not called for a while.
+    /// The breaker of a target is open.
     Waits(Waits),
 }
 
-/// A target that is not called for a while.
+/// A target whose breaker is open.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Waits {
     pub(super) target: String,
-    /// No call of it begins before then.
+    /// No call begins before then.
     pub(super) until: Timestamp,
-    /// The same, as the gateway wrote it.
+    /// `until` as the gateway wrote it.
     until_text: String,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn stopped(answer: &Value) -> Option<Stopped> {
     )))
 }
 
-/// Returns what an operator is told who waits no longer for targets.
+/// Returns the message of a loop that gives up waiting for a target.
 pub(super) fn given_up(first: &Waits, passes: &[Pass]) -> String {
     format!(
         "{} is not called before {}: stopped, {}",
@@ -53,7 +53,7 @@ pub(super) fn given_up(first: &Waits, passes: &[Pass]) -> String {
     )
 }
 
-/// Returns what the caller can do about partitions of which the gateway has left records for targets that are not called.
+/// Returns what to do about records that the gateway left because a breaker is open.
 pub(super) fn way_on_later(first: &Waits, passes: &[Pass]) -> String {
     format!(
         "{}; call again after {}",
@@ -62,7 +62,7 @@ pub(super) fn way_on_later(first: &Waits, passes: &[Pass]) -> String {
     )
 }
 
-/// Returns what the caller can do about a target that only fails.
+/// Returns what to do about a target whose calls all failed.
 pub(super) fn way_on_failing(answer: &Value) -> String {
     let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
     format!(
@@ -72,7 +72,7 @@ pub(super) fn way_on_failing(answer: &Value) -> String {
     )
 }
 
-/// Returns the targets that partitions wait for, the first one that may be called again in front.
+/// Returns, of the targets that partitions wait for, the one that may be called first.
 pub(super) fn waits(passes: &[Pass]) -> Option<Waits> {
     let waits = |pass: &Pass| match stopped(&pass.last_answer)? {
         Stopped::Waits(waits) if !pass.end_of_stream => Some(waits),
@@ -116,13 +116,12 @@ fn left_of(answer: &Value, target: &str) -> (u64, u64) {
     (own, others)
 }
 
-/// Returns whether the counts of the last answer show that it has read up to the end: a call that a bound has cut counts only
-/// what it has come to.
+/// Returns whether the last answer counts all records up to the end. A call that a bound cut counts only those it read.
 fn has_read_all(pass: &Pass) -> bool {
     let answer = &pass.last_answer;
     let number = |name: &str| answer.get(name).and_then(Value::as_u64);
     let (own, others) = left_of(answer, "");
-    // Not `trimmed`, part of which lies before the start.
+    // Without `trimmed`, because part of it lies before the start.
     let read = [
         "processedmessages",
         "failedMessages",
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_the_sum_over_the_partitions() {
+    fn records_left_are_summed_over_the_partitions() {
         let (first, later) = ("2026-01-02T03:04:05.000000Z", "2026-01-02T03:04:06.000000Z");
         let one = json!([{"target": A, "count": 1}]);
         let some = json!([

@@ -1,4 +1,4 @@
-//! What a loop waits for when all of its partitions rest: another retry, a turn beside new messages, or a target.
+//! The wait of a loop when all of its partitions rest: for another retry, a turn beside new records, or a target.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::{
     runtime::clock::Clock,
 };
 
-/// A loop waits for targets until nothing was delivered for so long. It is three times the longest pause of a breaker, and
-/// less than the time between two runs of cron.
+/// A loop gives up waiting for targets after so long without a delivery. That is three times the longest pause of a
+/// breaker, and less than the time between two runs of cron.
 const IDLE_MAX: Duration = Duration::from_secs(90);
-/// The shortest wait for a target: the clocks of the gateway and of this machine may differ.
+/// The shortest wait for a target, because the clocks of the gateway and of this machine may differ.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// Dispatch and retries share the calls that a target takes at the same time.
+/// Dispatch and retries share the slots of a target.
 const NO_TURN: &str = "waiting for a turn: new messages take all calls of the targets";
-/// How long another retry of the partition is waited for.
+/// Longest wait for another retry of the partition.
 const RUNNING_MAX: Duration = Duration::from_secs(3_600);
-/// How often that is looked for.
+/// Interval between calls while another retry runs.
 const RUNNING_AGAIN: Duration = Duration::from_millis(500);
 
-/// What standard error has been told that the loop waits for; a pipe gets a line for each once.
+/// The reason for waiting that was last written to standard error; a pipe gets one line for each reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Nothing,
@@ -36,7 +36,7 @@ pub(super) enum Told {
 }
 
 impl Rounds<'_> {
-    /// Waits until a partition may go on, if that is worth it.
+    /// Waits until a partition may go on; fails if nothing was delivered for too long.
     pub(super) async fn wait(&mut self) -> Result<(), Failure> {
         let open = self.passes.iter().filter(|pass| !pass.end_of_stream);
         let (mut turn, mut target, mut other) = (None, None::<Waits>, None);
@@ -69,7 +69,7 @@ impl Rounds<'_> {
         }
     }
 
-    /// Returns whether nothing will have been delivered for too long after a pause.
+    /// Returns whether the time without a delivery is too long after this pause.
     fn is_late(&self, pause: Duration) -> bool {
         Instant::now() + pause > self.delivered_at + IDLE_MAX
     }
@@ -98,7 +98,7 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    /// Waits a little for another retry of a partition; the first time, says whose it is.
+    /// Waits half a second for another retry of a partition; the first time, names its user.
     async fn wait_for_other(&mut self, pass: &Pass) -> Result<(), Failure> {
         let Rest::Other(other) = &pass.rest else {
             return Ok(());
@@ -119,12 +119,12 @@ impl Rounds<'_> {
             ),
         );
         sleep(RUNNING_AGAIN).await;
-        // That one may have delivered what this one waits to deliver.
+        // The other retry may have delivered records, so the time without a delivery starts again.
         self.delivered_at = Instant::now();
         Ok(())
     }
 
-    /// Shows what the loop waits for; a pipe is told once.
+    /// Shows why the loop waits; a pipe gets the line once.
     fn tell(&mut self, what: Told, why: &str) {
         match std::mem::replace(&mut self.told, what) == what {
             true => self.progress.show(self.done(), why),
@@ -133,7 +133,7 @@ impl Rounds<'_> {
     }
 }
 
-/// Returns how long a target is not called yet.
+/// Returns the time until a target may be called.
 pub(super) fn pause_for(waits: &Waits) -> Duration {
     waits.until.since(Clock::system().now())
 }

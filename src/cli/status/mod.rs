@@ -1,4 +1,4 @@
-//! `syncgate status`: how a gateway is, in one look, by `GET /v1/status`.
+//! `syncgate status`: the state of a gateway on one page, from `GET /v1/status`.
 
 mod page;
 mod report;
@@ -20,9 +20,9 @@ use super::{
     serve::Stops,
 };
 
-/// How often `--watch` looks.
+/// Interval of `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
-/// A terminal that says less than this is not believed.
+/// Smaller sizes of a terminal are taken as these.
 const LINES_MIN: usize = 20;
 const COLUMNS_MIN: usize = 40;
 
@@ -30,22 +30,21 @@ const COLUMNS_MIN: usize = 40;
 pub(super) struct Arguments {
     #[command(flatten)]
     gateway: Gateway,
-    /// Looks again every 2 seconds, until Ctrl-C: draws the page anew on a terminal, and prints one report behind the other in
-    /// a pipe.
+    /// Repeats every 2 seconds until Ctrl-C: redraws the page on a terminal, and prints report after report in a pipe.
     #[arg(long)]
     watch: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let look = Look {
+    let viewer = Viewer {
         client: arguments.gateway.client()?,
         address: arguments.gateway.options().to_string(),
         output,
     };
     if arguments.watch {
-        return look.watch().await;
+        return viewer.watch().await;
     }
-    let (text, is_well) = look.shown(look.ask().await?)?;
+    let (text, is_well) = viewer.shown(viewer.ask().await?)?;
     match output {
         Output::Json => output::print_json_line(text.trim_end())?,
         Output::Text => output::print(&text)?,
@@ -56,24 +55,24 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     }
 }
 
-/// Asks a gateway and shows the answer.
-struct Look {
+/// Requests the status and shows it.
+struct Viewer {
     client: Client,
-    /// The options with which the next commands ask the same gateway.
+    /// The options with which suggested commands find the same gateway.
     address: String,
     output: Output,
 }
 
-impl Look {
+impl Viewer {
     async fn ask(&self) -> Result<Value, client::Error> {
         self.client.get(&["v1", "status"], &[]).await
     }
 
-    /// Returns an answer as text, and whether all is well.
+    /// Returns the status as text, and whether all is well.
     fn shown(&self, answer: Value) -> Result<(String, bool), Failure> {
         let json = format!("{answer}\n");
         let report: Report = serde_json::from_value(answer)
-            .map_err(|_| Failure::failed(format!("{} sent no status", self.client.base())))?;
+            .map_err(|_| Failure::from(self.client.not_a_gateway("a status")))?;
         let text = match self.output {
             Output::Json => json,
             Output::Text => {
@@ -84,7 +83,7 @@ impl Look {
         Ok((text, report.is_well()))
     }
 
-    /// Looks again and again. A gateway that does not answer any more is shown as that: it may come back.
+    /// Shows the status every [`EVERY`]. A gateway that stops answering is shown so, because it may come back.
     async fn watch(&self) -> Result<(), Failure> {
         let mut stops = Stops::new()?;
         let draws = io::stdout().is_terminal() && self.output == Output::Text;
@@ -116,7 +115,7 @@ impl Look {
                 (false, Output::Text) => format!("\n{}", output::shown(&text)),
             };
             is_first = false;
-            // On a thread, because a reader that takes nothing must not keep Ctrl-C from ending this.
+            // On a thread, so that Ctrl-C works while the reader of a pipe does not read.
             let written = tokio::select! {
                 biased;
                 () = stops.next() => return Ok(()),
@@ -124,7 +123,7 @@ impl Look {
             };
             match written {
                 Ok(Ok(())) => {}
-                // `syncgate status --watch | head` has seen enough.
+                // The reader has ended, as in `syncgate status --watch | head`.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 Ok(Err(error)) => return Err(Failure::failed(format!("cannot print: {error}"))),
                 Err(error) => return Err(Failure::failed_by(&error)),
@@ -138,8 +137,7 @@ impl Look {
     }
 }
 
-/// Returns what draws a page over the one before: each line is written over the old one, which flickers less than an empty
-/// screen in between.
+/// Returns the escape sequences that draw a page over the last one, line by line, because clearing the screen flickers.
 fn drawn(page: &str, is_first: bool) -> String {
     let begin = if is_first {
         "\u{1b}[2J\u{1b}[H"
@@ -156,8 +154,7 @@ fn write(text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
-/// Returns the columns of the terminal, and the lines that a page may have there; `None` in a pipe, and where the terminal
-/// does not say.
+/// Returns the columns of the terminal, and the lines of a page on it; `None` in a pipe, and if unknown.
 fn size() -> (Option<usize>, Option<usize>) {
     let out = io::stdout();
     if !out.is_terminal() {
@@ -168,7 +165,7 @@ fn size() -> (Option<usize>, Option<usize>) {
     };
     let said = |number: u16| (number > 0).then_some(usize::from(number));
     let columns = said(size.ws_col).map(|columns| columns.max(COLUMNS_MIN));
-    // The last line is the prompt's.
+    // The last line is for the prompt.
     let lines = said(size.ws_row).map(|lines| (lines - 1).max(LINES_MIN));
     (columns, lines)
 }

@@ -1,4 +1,4 @@
-//! The answer of `GET /v1/status`, as far as the page shows it.
+//! The members of `GET /v1/status` that the page shows.
 
 use serde::Deserialize;
 
@@ -24,7 +24,7 @@ pub(super) struct Report {
     pub(super) ledger: Ledger,
     pub(super) readers: Vec<Reader>,
     pub(super) more_readers: usize,
-    /// Absent from a gateway that does not know it yet.
+    /// An older gateway does not send it.
     #[serde(default)]
     pub(super) retries: Vec<Retry>,
 }
@@ -127,7 +127,7 @@ impl Report {
         self.verdict == "well"
     }
 
-    /// Returns how long ago that was when the report was made: `12m`.
+    /// Returns the age of a time when the report was made: `12m`.
     pub(super) fn age(&self, time: Option<&String>) -> String {
         let times = (
             Timestamp::parse(&self.at),

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{kept, kept_len, partitions, stream, sum};
+use super::{MEMBERS, kept, kept_len, partitions, stream, sum};
 use crate::cli::{
     Failure, Gateway, Output,
     output::{self, cell, confirm::confirm, counted},
@@ -64,6 +64,7 @@ pub(super) async fn create(arguments: &Create, output: Output) -> Result<(), Fai
     }
     arguments.kept.add_to(&mut body);
     let stream = client.post(&["v1", "streams"], &body).await?;
+    let stream = client.expect("a stream", &MEMBERS, stream)?;
     match output {
         Output::Json => output::print_json(&stream),
         Output::Text => output::print(&format!("{} made\n", arguments.name)),
@@ -80,6 +81,7 @@ pub(super) async fn set(arguments: &Set, output: Output) -> Result<(), Failure> 
     let path = ["v1", "streams", &arguments.name];
     let request = client.request(Method::PATCH, &path, &[]).json(&body);
     let stream = client.send(request).await?;
+    let stream = client.expect("a stream", &MEMBERS, stream)?;
     match output {
         Output::Json => output::print_json(&stream),
         Output::Text => {
@@ -96,30 +98,27 @@ pub(super) async fn set(arguments: &Set, output: Output) -> Result<(), Failure> 
 
 pub(super) async fn remove(arguments: &Remove, output: Output) -> Result<(), Failure> {
     let client = arguments.gateway.client()?;
-    // The name is read back: an OCID that was mistyped may be that of another stream.
+    // Ask with the stream's name, because a mistyped OCID may be that of another stream.
     let found = stream(&client, &arguments.name).await?;
     let name = cell(&found, "/name");
     let records: u64 = partitions(&found).map(kept_len).sum();
     if !arguments.yes {
-        // The gateway would refuse it, so no question is asked first.
-        if let Some(why) = stays(&found) {
+        // Don't ask if the gateway would refuse the removal.
+        if let Some(why) = why_it_stays(&found) {
             return Err(Failure::failed(format!("nothing was removed: {why}")));
         }
         let records = counted(records, "record");
         confirm(&format!("Remove stream {name} with {records}?"), false)?;
     }
-    let path = ["v1", "streams", &name];
-    client
-        .send(client.request(Method::DELETE, &path, &[]))
-        .await?;
+    client.delete(&["v1", "streams", &name]).await?;
     match output {
         Output::Json => output::print_json(&json!({"removed": name, "records": records})),
         Output::Text => output::print(&format!("{name} removed\n")),
     }
 }
 
-/// Returns why a stream cannot be removed, and what would help.
-fn stays(stream: &Value) -> Option<String> {
+/// Returns why a stream cannot be removed, with the command that helps.
+fn why_it_stays(stream: &Value) -> Option<String> {
     let name = cell(stream, "/name");
     let roles = stream.get("roles").and_then(Value::as_array);
     let role = roles

@@ -1,4 +1,4 @@
-//! How long a stream keeps its records: in arguments, in requests and in words.
+//! Retention of a stream: in arguments, in requests and in words.
 
 use clap::Args;
 use serde_json::Value;
@@ -19,12 +19,12 @@ pub(super) struct Kept {
     retention_bytes: Option<Bound>,
 }
 
-/// A bound of its own, or none: the default.
+/// The stream's own bound; `None` = the default of `[retention]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bound(Option<u64>);
 
 impl Kept {
-    /// Puts what was given into a body for the gateway.
+    /// Adds the given bounds to a request body.
     pub(super) fn add_to(&self, body: &mut Value) {
         if let Some(Bound(hours)) = self.retention.or(self.retention_hours) {
             body["retentionHours"] = hours.into();
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retention_is_said_in_words() {
+    fn retention_is_shown_in_words() {
         for (hours, bytes, expected) in [
             (json!(null), json!(null), "as [retention] says"),
             (json!(24), json!(null), "1 day, size as [retention] says"),

@@ -12,9 +12,10 @@ use super::{
     Failure, Gateway, Output,
     client::Client,
     output::{self, Table, cell},
+    pages,
 };
 
-/// What the columns mean, behind the help.
+/// The meaning of the columns, at the end of the help.
 const LIST_COLUMNS: &str = "\
 Columns:
   NAME        name of the stream
@@ -22,7 +23,7 @@ Columns:
   MADE BY     start: the gateway made it when it started
               config: it stands in [[streams]]
               api: a request or a command made it
-  OCID        another name of it; `streams show` has it whole";
+  OCID        another name of the stream; `streams show` prints all of it";
 const SHOW_COLUMNS: &str = "\
 Columns:
   PARTITION  number of the partition
@@ -33,11 +34,11 @@ Columns:
   DELIVERED  settled records, since the stream was made: their target took them
   FILTERED   a rule left them out
   MOVED      they failed, and a copy is in an error stream
-  DISCARDED  a person gave them up, as by a purge
+  DISCARDED  an operator gave them up, as by a purge
   EXPIRED    they were trimmed while they were open
   LOST       they were lost to damage
   READER     dispatch, or the group of a retry
-  LAG        records that the reader has yet to look at";
+  LAG        records that the reader has not read yet";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -51,8 +52,8 @@ pub(super) enum Command {
     Create(change::Create),
     /// Changes a stream: more partitions, or how long its records are kept.
     Set(change::Set),
-    /// Removes all records of a stream. Those that wait for a retry are given up, those that wait for their dispatch if
-    /// that is asked for.
+    /// Removes all records of a stream. Records that wait for a retry are discarded; those that wait for their dispatch only
+    /// with --discard-pending.
     #[command(after_help = purge::COLUMNS)]
     Purge(purge::Purge),
     /// Removes a stream with all its records. One with a role or with open records stays.
@@ -73,9 +74,6 @@ pub(super) struct Show {
     gateway: Gateway,
 }
 
-/// Pages of streams: a server that is no gateway may name another page for ever.
-const PAGES_MAX: usize = 1_000;
-
 pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Ls(arguments) => list(&arguments.gateway.client()?, output).await,
@@ -93,31 +91,16 @@ pub(super) async fn run(command: Command, output: Output) -> Result<(), Failure>
     }
 }
 
+/// Members of a stream that the commands read.
+const MEMBERS: [&str; 2] = ["name", "bounds"];
+
 async fn stream(client: &Client, name: &str) -> Result<Value, Failure> {
-    Ok(client.get(&["v1", "streams", name], &[]).await?)
+    let stream = client.get(&["v1", "streams", name], &[]).await?;
+    Ok(client.expect("a stream", &MEMBERS, stream)?)
 }
 
 async fn list(client: &Client, output: Output) -> Result<(), Failure> {
-    let mut items = Vec::new();
-    let mut query = Vec::new();
-    let mut pages = 0;
-    loop {
-        pages += 1;
-        if pages > PAGES_MAX {
-            return Err(Failure::failed(format!(
-                "{} has more than {PAGES_MAX} pages of streams, which no gateway has",
-                client.base()
-            )));
-        }
-        let mut page = client.get(&["v1", "streams"], &query).await?;
-        if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
-            items.extend(more);
-        }
-        match page.get("next").and_then(Value::as_str) {
-            Some(next) => query = vec![("after", next.to_owned())],
-            None => break,
-        }
-    }
+    let items = pages::items(client, &["v1", "streams"], "streams").await?;
     if output == Output::Json {
         return output::print_json(&json!({"items": items}));
     }
@@ -129,7 +112,7 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
     output::print(&table.text())
 }
 
-/// The numbers of each partition, summed up under the same name.
+/// Sums a number over all partitions.
 fn sum(stream: &Value, name: &str) -> u64 {
     partitions(stream)
         .filter_map(|partition| partition.get(name)?.as_u64())
@@ -141,7 +124,7 @@ fn partitions(stream: &Value) -> impl Iterator<Item = &Value> {
     bounds.into_iter().flatten()
 }
 
-/// How many records of a partition are kept.
+/// Returns how many records a partition keeps.
 fn kept_len(partition: &Value) -> u64 {
     let number = |name: &str| partition.get(name).and_then(Value::as_u64);
     let (earliest, tail) = (number("earliest"), number("tail"));

@@ -1,4 +1,4 @@
-//! `streams purge`: shows what would go, asks, and removes it.
+//! `streams purge`: shows the records that would be removed, asks, and removes them.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::{kept_len, partitions, stream, sum};
 use crate::cli::{
     Failure, Gateway, Output,
-    client::{Client, Error},
+    client::Client,
     output::{self, Table, cell, confirm::confirm, counted},
 };
 
-/// What the columns of the question mean, behind the help.
+/// The meaning of the question's columns, at the end of the help.
 pub(super) const COLUMNS: &str = "\
-Before it asks, a table shows what would go:
+Before the question, a table shows the records to be removed:
   PARTITION  number of the partition
   RECORDS    records that are kept, all of which are removed
   OPEN       those of them that wait for their dispatch, or for a retry;
@@ -24,10 +24,10 @@ pub(in crate::cli) struct Purge {
     name: String,
     #[command(flatten)]
     gateway: Gateway,
-    /// Why; it is kept with the stream.
+    /// The reason; it is kept with the stream.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Give up what waits for its dispatch, too. Without it the stream is left as it is if there is such a record.
+    /// Also discards records that wait for their dispatch. Without it, one such record keeps the stream unchanged.
     #[arg(long)]
     discard_pending: bool,
     /// Purges without a question.
@@ -45,14 +45,15 @@ pub(super) async fn run(arguments: &Purge, output: Output) -> Result<(), Failure
         "discardPending": arguments.discard_pending,
     });
     let path = ["v1", "streams", &arguments.name, "purge"];
-    let done = client.post(&path, &body).await.map_err(told)?;
+    let done = client.post(&path, &body).await?;
+    let done = client.expect("the result of a purge", &["stream", "removed"], done)?;
     match output {
         Output::Json => output::print_json(&done),
         Output::Text => output::print(&format!("{}\n", purged(&done))),
     }
 }
 
-/// Returns what a purge has done: `Orders purged: 3 records removed, 1 of them was open and is discarded`.
+/// Describes a purge: `Orders purged: 3 records removed, 1 of them was open and is discarded`.
 fn purged(done: &Value) -> String {
     let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or(0);
     let (name, removed, discarded) = (
@@ -74,17 +75,7 @@ fn purged(done: &Value) -> String {
     }
 }
 
-/// Names the option of this command where the gateway names its member.
-fn told(error: Error) -> Failure {
-    let failure = Failure::from(error);
-    let message = failure.message.replace(
-        "\"discardPending\": true gives them up",
-        "--discard-pending gives them up",
-    );
-    Failure { message, ..failure }
-}
-
-/// Shows on standard error what would go, and asks.
+/// Shows the records to be removed on standard error, and asks.
 async fn ask(client: &Client, arguments: &Purge) -> Result<(), Failure> {
     let found = stream(client, &arguments.name).await?;
     let (name, open) = (cell(&found, "/name"), sum(&found, "open"));
@@ -121,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_purge_says_what_went() {
+    fn a_purge_says_how_many_records_it_removed() {
         for (removed, discarded, expected) in [
             (0, 0, "Orders has no records: nothing was removed"),
             (

@@ -1,18 +1,19 @@
-//! A stream for people.
+//! `streams show` as text.
 
 use serde_json::Value;
 
 use super::{kept, kept_len, partitions};
 use crate::cli::output::{Table, cell};
 
-/// The numbers of a partition, with the headings of their columns. How many records are kept comes between.
+/// Headings and members of a partition's bounds. Column KEPT comes after them.
 const BOUNDS: [(&str, &str); 4] = [
     ("PARTITION", "/partition"),
     (">EARLIEST", "/earliest"),
     (">TAIL", "/tail"),
     (">OPEN", "/open"),
 ];
-const ENDS: [(&str, &str); 6] = [
+/// Headings and members of its settled records.
+const SETTLED: [(&str, &str); 6] = [
     (">DELIVERED", "/counts/delivered"),
     (">FILTERED", "/counts/filtered"),
     (">MOVED", "/counts/moved"),
@@ -21,7 +22,7 @@ const ENDS: [(&str, &str); 6] = [
     (">LOST", "/counts/lost"),
 ];
 
-/// Returns what a stream is, its partitions, and its readers.
+/// Returns the facts of a stream, its partitions and its readers.
 pub(super) fn text(stream: &Value) -> String {
     let mut text = facts(stream);
     text.push('\n');
@@ -71,7 +72,7 @@ fn facts(stream: &Value) -> String {
 }
 
 fn bounds(stream: &Value) -> String {
-    let columns = || BOUNDS.iter().chain(&ENDS);
+    let columns = || BOUNDS.iter().chain(&SETTLED);
     let mut headings: Vec<_> = columns().map(|(heading, _)| *heading).collect();
     headings.insert(BOUNDS.len(), ">KEPT");
     let mut table = Table::new(&headings);
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_can_be_read() {
+    fn a_stream_is_shown_with_its_partitions_and_readers() {
         let counts = |moved: u64| {
             json!({
                 "appended": 9, "delivered": 0, "filtered": 0, "moved": moved,

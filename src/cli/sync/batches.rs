@@ -1,7 +1,7 @@
 //! Cuts a file of messages into request bodies.
 //!
-//! A file is one JSON document (a message, or an array of messages), or one message a line. It is the latter if its
-//! first line that is not blank is a whole JSON object. Lines are read as they are sent; an array is read whole.
+//! A file is one JSON document (a message, or an array of messages), or one message a line. If its first line that is not
+//! blank is a complete JSON object, the file has lines. Lines are read as they are sent; an array is read whole.
 
 use std::io::{BufRead, Read};
 
@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 const BATCH_LEN_MAX: usize = 1_000;
 /// Most bytes of one batch, the gateway's default of `sync.batch_bytes_max`.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Most bytes of a file that is one document.
-const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
+/// Most bytes of a file that is an array, which is held in memory. Lines have no such bound, because they are read one by one.
+const ARRAY_BYTES_MAX: usize = 64 << 20;
 
 /// One request body.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,10 +22,10 @@ pub(super) struct Batch {
     places: Places,
 }
 
-/// What the messages of a batch are called.
+/// Names of a batch's messages in the file.
 #[derive(Debug, PartialEq, Eq)]
 enum Places {
-    /// The document is the message.
+    /// The document is one message.
     Document,
     /// Elements of an array, from this index on.
     Elements { first: u64, len: u64 },
@@ -42,7 +42,7 @@ impl Batch {
         }
     }
 
-    /// Turns a pointer into the batch into a place in the file: `/17/streamKey` becomes `line 1018: /streamKey`.
+    /// Translates a pointer into the batch to a place in the file: `/17/streamKey` becomes `line 1018: /streamKey`.
     pub(super) fn name_place(&self, pointer: &str) -> String {
         let (index, rest) = match pointer.strip_prefix('/') {
             Some(inner) => inner.split_once('/').unwrap_or((inner, "")),
@@ -65,8 +65,8 @@ impl Batch {
         }
     }
 
-    /// Returns a sentence about a message without the line at which its batch breaks: of a file that is sent line by line,
-    /// a batch has other lines than the file, and the place names that of the file.
+    /// Removes the batch's line number from a sentence, because lines of a batch are not lines of the file, and
+    /// [`Self::name_place`] names the latter.
     pub(super) fn without_line(&self, sentence: &str) -> String {
         const LINE: &str = " at line ";
         let rest = match &self.places {
@@ -84,16 +84,22 @@ impl Batch {
     pub(super) fn not_stored(&self) -> String {
         match self.range() {
             None => "it was not stored".to_owned(),
-            Some(range) => format!("{range} were not stored, and nothing behind them was sent"),
+            Some(range) if self.messages_len() == 1 => {
+                format!("{range} was not stored, and nothing after it was sent")
+            }
+            Some(range) => format!("{range} were not stored, and nothing after them was sent"),
         }
     }
 
     pub(super) fn maybe_stored(&self) -> String {
         match self.range() {
             None => "whether this one was stored is not known".to_owned(),
+            Some(range) if self.messages_len() == 1 => {
+                format!("whether {range} was stored is not known; nothing after it was sent")
+            }
             Some(range) => {
                 format!(
-                    "whether {range} were stored, all of them or none, is not known; nothing behind them was sent"
+                    "whether {range} were stored, all of them or none, is not known; nothing after them was sent"
                 )
             }
         }
@@ -102,15 +108,19 @@ impl Batch {
     fn range(&self) -> Option<String> {
         match &self.places {
             Places::Document => None,
+            Places::Elements { first, len: 1 } => Some(format!("element {first}")),
             Places::Elements { first, len } => {
                 Some(format!("elements {first} to {}", first + len - 1))
             }
-            Places::Lines(lines) => Some(format!("lines {} to {}", lines.first()?, lines.last()?)),
+            Places::Lines(lines) => match lines[..] {
+                [only] => Some(format!("line {only}")),
+                _ => Some(format!("lines {} to {}", lines.first()?, lines.last()?)),
+            },
         }
     }
 }
 
-/// A file that is being cut.
+/// A file in the course of being cut.
 #[derive(Debug)]
 pub(super) struct Batches<R> {
     content: Content,
@@ -134,16 +144,20 @@ enum Content {
 }
 
 impl<R: BufRead> Batches<R> {
-    /// Reads as much as is needed to see what the file is.
+    /// Reads the beginning of a file to find its form.
     pub(super) fn open(mut reader: R) -> Result<Self, String> {
+        let unread = |error| format!("the input cannot be read: {error}");
         let mut start = Vec::new();
         let mut line = 0;
         let mut bytes_read = 0;
         while start.trim_ascii().is_empty() {
             start.clear();
-            let read = reader
-                .read_until(b'\n', &mut start)
-                .map_err(|error| format!("the input cannot be read: {error}"))?;
+            // A file without line breaks is read no further than a batch may have.
+            let mut bounded = reader.by_ref().take(BATCH_BYTES_MAX as u64 + 1);
+            let read = bounded.read_until(b'\n', &mut start).map_err(unread)?;
+            if read > BATCH_BYTES_MAX && start.trim_ascii().is_empty() {
+                return Err(format!("line {} has more than 8 MiB", line + 1));
+            }
             if read == 0 {
                 return Ok(Self {
                     content: Content::End,
@@ -153,7 +167,7 @@ impl<R: BufRead> Batches<R> {
             }
             line += 1;
             bytes_read += read as u64;
-            // The gateway ignores this mark before a body, and would not find it before the first of several.
+            // The gateway ignores a byte order mark only at the start of a body.
             if line == 1 && start.starts_with("\u{feff}".as_bytes()) {
                 start.drain(.."\u{feff}".len());
             }
@@ -166,23 +180,26 @@ impl<R: BufRead> Batches<R> {
                 held: Some((line, start)),
             }
         } else {
-            let mut rest = reader.by_ref().take(DOCUMENT_BYTES_MAX);
-            let read = rest
-                .read_to_end(&mut start)
-                .map_err(|error| format!("the input cannot be read: {error}"))?;
-            bytes_read += read as u64;
-            if rest.limit() == 0 {
-                return Err(
-                    "the document is larger than 1 GiB: write one message a line instead"
-                        .to_owned(),
-                );
+            let is_array = start.trim_ascii_start().starts_with(b"[");
+            let (bytes_max, too_long) = match is_array {
+                true => (
+                    ARRAY_BYTES_MAX,
+                    "the array has more than 64 MiB: write one message a line instead",
+                ),
+                false => (BATCH_BYTES_MAX, "the first message has more than 8 MiB"),
+            };
+            let room = (bytes_max + 1).saturating_sub(start.len());
+            let mut rest = reader.by_ref().take(room as u64);
+            bytes_read += rest.read_to_end(&mut start).map_err(unread)? as u64;
+            if start.len() > bytes_max {
+                return Err(too_long.to_owned());
             }
             match serde_json::from_slice::<Vec<Box<RawValue>>>(&start) {
                 Ok(elements) => Content::Array {
                     elements: elements.into_iter(),
                     sent: 0,
                 },
-                // Whatever is wrong with it, the gateway says it better.
+                // Send it anyway, because the gateway reports the fault better.
                 Err(_) if start.len() <= BATCH_BYTES_MAX => Content::Document(start),
                 Err(error) => {
                     return Err(format!(
@@ -198,7 +215,7 @@ impl<R: BufRead> Batches<R> {
         })
     }
 
-    /// Bytes of the file that are in batches that were returned, or nearly.
+    /// Returns about how many bytes of the file are in returned batches.
     pub(super) fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
@@ -259,7 +276,7 @@ impl<R: BufRead> Batches<R> {
                 Some(held) => held,
                 None => {
                     let mut text = Vec::new();
-                    // One byte more than a batch may have shows that a line is too long without reading it whole.
+                    // One byte above the limit shows that a line is too long, without reading all of it.
                     let mut bounded = self.reader.by_ref().take(BATCH_BYTES_MAX as u64 + 1);
                     let read = bounded
                         .read_until(b'\n', &mut text)
@@ -338,11 +355,11 @@ mod tests {
             "\n{\"a\":1}\n\n {\"a\":2} \r\n{\"a\":3}",
             &[("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n", 3)],
         );
-        // One line is a batch of one; what is wrong in it, the gateway tells.
+        // One line is a batch of one; the gateway reports its faults.
         check("{\"a\":1}", &[("{\"a\":1}\n", 1)]);
         check("{\"a\":", &[("{\"a\":", 1)]);
         check("{\"a\":1}\nnonsense\n", &[("{\"a\":1}\nnonsense\n", 2)]);
-        // A byte order mark is no part of any of them.
+        // A byte order mark is removed.
         check(
             "\u{feff}{\"a\":1}\n{\"a\":2}",
             &[("{\"a\":1}\n{\"a\":2}\n", 2)],
@@ -377,7 +394,7 @@ mod tests {
                 .not_stored()
                 .starts_with("lines 2002 to 2501 were not stored")
         );
-        // A document is sent as it stands, so its own lines are told.
+        // A document is sent unchanged, so its line numbers are right.
         assert!(told(&all("{\n")[0]).contains("line 18, column 3"));
         let array = format!("[{}]", vec!["{}"; 1_001].join(","));
         let batches = all(&array);
@@ -400,5 +417,29 @@ mod tests {
             batches.next_batch().unwrap_err(),
             "line 2 has more than 8 MiB"
         );
+    }
+
+    #[test]
+    fn a_file_is_not_read_beyond_its_bound() {
+        for (text, bound, expected) in [
+            (
+                "x",
+                BATCH_BYTES_MAX,
+                "the first message has more than 8 MiB",
+            ),
+            ("[1,", ARRAY_BYTES_MAX, "the array has more than 64 MiB: "),
+            (" ", BATCH_BYTES_MAX, "line 1 has more than 8 MiB"),
+        ] {
+            let mut input = std::io::Cursor::new(text).chain(std::io::repeat(b' '));
+            let mut bounded =
+                std::io::BufReader::new(input.by_ref().take(bound as u64 + (1 << 20)));
+            let refused = Batches::open(&mut bounded).unwrap_err();
+            assert!(refused.starts_with(expected), "{refused}");
+            // The input still has more, so it was not read to its end.
+            assert!(bounded.into_inner().limit() > 0, "{text}");
+        }
+        let alone = &all("\n{\"n\":1}\n")[0];
+        let said = "line 2 was not stored, and nothing after it was sent";
+        assert_eq!(alone.not_stored(), said);
     }
 }

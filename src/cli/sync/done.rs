@@ -1,20 +1,17 @@
-//! What was accepted until now, and how it is told, also if not all was sent.
+//! The accepted messages, and the report about them, also after an early stop.
 
 use serde_json::{Value, json};
 
 use super::{batches::Batch, send::Unsent};
 use crate::cli::{Failure, Output, client::Error, output};
 
-/// Exit code of a run that a signal has ended: 128 and the number of Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
-
-/// What was accepted until now.
+/// The messages accepted so far.
 #[derive(Debug)]
 pub(super) struct Done {
     prefix: String,
     /// The command that goes on.
     again: String,
-    /// What a stop says of the batch that is under way, if there is one.
+    /// What a stop says about the batch in flight, if there is one.
     pub(super) under_way: Option<String>,
     pub(super) accepted: u64,
     batches: u64,
@@ -67,7 +64,7 @@ impl Done {
         self.first = self.first.take().or(first);
     }
 
-    /// Prints what was accepted, also if not all was.
+    /// Prints the report, also if not all messages were accepted.
     pub(super) fn print(self, ended: Result<(), Stop>, output: Output) -> Result<(), Failure> {
         for warning in &self.warnings {
             output::say(&format!("warning: {warning}"));
@@ -146,21 +143,22 @@ impl Done {
     }
 }
 
-/// Why not all was sent.
+/// Why a run stopped early.
 pub(super) struct Stop {
     /// Exit code.
     code: u8,
     why: String,
-    /// What became of what was not accepted; of a batch that is under way [`Done`] knows it.
+    /// What happened to the rest; `None` if [`Done::under_way`] says it.
     rest: Option<String>,
     /// Status and code of the gateway's answer, if there was one.
     answer: Option<(u16, String)>,
 }
 
 impl Stop {
-    pub(super) fn signal() -> Self {
+    /// A run that a signal ended with this exit code.
+    pub(super) fn signal(code: u8) -> Self {
         Self {
-            code: INTERRUPTED,
+            code,
             why: "stopped by a signal".into(),
             rest: None,
             answer: None,
@@ -182,7 +180,7 @@ impl Stop {
             false => batch.not_stored(),
         };
         let (why, answer) = match unsent.error {
-            Error::Unreachable(why) | Error::NoAnswer(why) => (why, None),
+            Error::Unreachable(why) | Error::NoAnswer(why) | Error::NotAGateway(why) => (why, None),
             Error::Refused(mut refusal) => {
                 refusal.detail = batch.without_line(&refusal.detail);
                 for (pointer, sentence) in &mut refusal.members {

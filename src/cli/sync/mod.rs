@@ -1,15 +1,15 @@
-//! `syncgate sync FILE|-`: posts messages to a running gateway, in batches, and says exactly how many it took.
+//! `syncgate sync FILE|-`: posts messages to a running gateway in batches, and counts those it accepted.
 //!
-//! Each batch has an idempotency key of its own, so it may be sent again whatever became of it: after an answer that was
-//! lost, and by another run over the same file.
+//! Each batch has its own idempotency key, so it can be sent again after a lost answer, and by another run over the same file.
 
 mod batches;
 mod done;
 mod send;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufReader, IsTerminal, Read},
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
 
@@ -30,7 +30,9 @@ use crate::{
 };
 
 const TOKEN_HEADER: &str = "authorization";
-/// Longest prefix; a hyphen and the number of a batch come behind it.
+/// Printed if --url has a user. A user of the environment is not mentioned, because it serves the other commands.
+const NO_USER: &str = "note: posting messages needs no user, so the user and password of --url are not sent or checked";
+/// Longest prefix; a hyphen and the number of a batch follow it.
 const PREFIX_BYTES_MAX: usize = 200;
 
 #[derive(Debug, Args)]
@@ -39,23 +41,26 @@ pub(super) struct Arguments {
     file: PathBuf,
     #[command(flatten)]
     gateway: Gateway,
-    /// File with the token for the targets, sent along as a header; the gateway keeps it sealed.
+    /// File with the token for the targets, sent as a header; the gateway stores it sealed.
     #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
     token_file: Option<PathBuf>,
-    /// Environment variable with that token. Without either, SYNCGATE_TOKEN is taken if it is set.
+    /// Environment variable with that token. Without either, SYNCGATE_TOKEN is used if it is set.
     #[arg(long, value_name = "NAME")]
     token_env: Option<String>,
-    /// Header for the token; the gateway's `sync.token_header`.
+    /// Header of the token; the gateway's `sync.token_header`.
     #[arg(long, value_name = "HEADER", default_value = TOKEN_HEADER)]
     token_header: String,
-    /// What the idempotency keys of the batches begin with. A run over the same file with the same prefix stores nothing
-    /// twice. Without it a random one is taken, and told if the run has to stop.
+    /// Prefix of the batches' idempotency keys. A run over the same file with the same prefix stores nothing twice. Without it
+    /// the prefix is random, and printed if the run stops early.
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     idempotency_prefix: Option<String>,
 }
 
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let client = arguments.gateway.client()?;
+    if arguments.gateway.names_user() {
+        output::say(NO_USER);
+    }
     let token = token(&arguments)?;
     let prefix = match &arguments.idempotency_prefix {
         Some(prefix) => prefix.clone(),
@@ -66,9 +71,15 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     } else {
         let shown = arguments.file.display();
         let open = |error| Failure::usage(format!("{shown} cannot be read: {error}"));
+        let kind = fs::metadata(&arguments.file).map_err(open)?;
+        if kind.is_dir() || kind.file_type().is_socket() {
+            let what = if kind.is_dir() { "directory" } else { "socket" };
+            return Err(Failure::usage(format!(
+                "{shown} is a {what}, not a file with messages"
+            )));
+        }
         let file = File::open(&arguments.file).map_err(open)?;
-        let bytes = file.metadata().map_err(open)?.len();
-        (Box::new(file), Some(bytes))
+        (Box::new(file), Some(kind.len()))
     };
     let mut stops = Stops::new()?;
     let mut done = Done::new(again(&arguments, &client, &prefix), prefix);
@@ -80,7 +91,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     };
     let ended = tokio::select! {
         biased;
-        () = stops.next() => Err(Stop::signal()),
+        code = stops.next_code() => Err(Stop::signal(code)),
         ended = send_all(reader, &sender, &mut done) => ended,
     };
     sender.bar.finish_and_clear();
@@ -96,7 +107,7 @@ async fn send_all(
     let reader = BufReader::new(reader);
     let mut batches = off_this_thread(move || Batches::open(reader)).await?;
     loop {
-        // Reading may wait for a pipe, in which nothing comes.
+        // Reading may wait for a silent pipe.
         let read = off_this_thread(move || {
             let batch = batches.next_batch()?;
             Ok((batches, batch))
@@ -128,7 +139,7 @@ async fn off_this_thread<T: Send + 'static>(
     read.map_err(Stop::unread)
 }
 
-/// Returns the command that sends the rest, and stores nothing twice.
+/// Returns the command that sends the rest without storing anything twice.
 fn again(arguments: &Arguments, client: &Client, prefix: &str) -> String {
     let shown = |path: &Path| path.display().to_string();
     let file = shown(&arguments.file);

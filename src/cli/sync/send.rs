@@ -1,4 +1,4 @@
-//! Sending batches, each under its key until there is an answer that another try would not change.
+//! Sends batches, each under its key, until an answer is final.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::cli::{
 
 /// How often a batch is sent again.
 const TRIES_MAX: u32 = 20;
-/// Longest wait before that.
+/// Longest wait before the next try.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Sends batches.
@@ -25,15 +25,15 @@ pub(super) struct Sender {
     pub(super) bar: ProgressBar,
 }
 
-/// Why a batch has no success.
+/// Why a batch was not accepted.
 pub(super) struct Unsent {
     pub(super) error: Error,
-    /// Some try of it may have been stored.
+    /// Whether a try may have been stored.
     pub(super) maybe_stored: bool,
 }
 
 impl Sender {
-    /// Sends a batch under its key until there is an answer that another try would not change.
+    /// Sends a batch under its key until an answer is final.
     pub(super) async fn send(&self, batch: &Batch, key: &str) -> Result<Value, Unsent> {
         let (mut tries, mut maybe_stored) = (0, false);
         loop {
@@ -47,7 +47,8 @@ impl Sender {
                 request = request.header(&self.token_header, token);
             }
             let error = match self.client.send(request).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) if is_accepted(&answer, batch.messages_len()) => return Ok(answer),
+                Ok(_) => self.client.not_a_gateway("a result for each message"),
                 Err(error) => error,
             };
             maybe_stored |= may_be_stored(&error);
@@ -62,9 +63,9 @@ impl Sender {
                     (refusal.line(), refusal.retry_after)
                 }
                 Error::NoAnswer(why) => (why.clone(), None),
-                // It was there before, so it may come back.
+                // The gateway answered an earlier try, so it may come back.
                 Error::Unreachable(why) if tries > 0 => (why.clone(), None),
-                Error::Refused(_) | Error::Unreachable(_) => {
+                Error::Refused(_) | Error::Unreachable(_) | Error::NotAGateway(_) => {
                     return Err(Unsent {
                         error,
                         maybe_stored,
@@ -88,7 +89,16 @@ impl Sender {
     }
 }
 
-/// Whether another try may be answered otherwise.
+/// Returns whether an answer accepts so many messages: one result, or a list of results.
+fn is_accepted(answer: &Value, messages_len: u64) -> bool {
+    let is_result = |result: &Value| result["offset"].is_u64() && result["messageId"].is_string();
+    match answer["results"].as_array() {
+        Some(results) => results.len() as u64 == messages_len && results.iter().all(is_result),
+        None => messages_len == 1 && is_result(answer),
+    }
+}
+
+/// Returns whether another try may succeed.
 fn is_passing(refusal: &Refusal) -> bool {
     matches!(
         refusal.code.as_str(),
@@ -99,7 +109,8 @@ fn is_passing(refusal: &Refusal) -> bool {
 fn may_be_stored(error: &Error) -> bool {
     match error {
         Error::Unreachable(_) => false,
-        Error::NoAnswer(_) => true,
+        // A proxy may have passed the batch on.
+        Error::NoAnswer(_) | Error::NotAGateway(_) => true,
         Error::Refused(refusal) => {
             let told = ["maybe_stored", "idempotency_in_flight"];
             told.contains(&refusal.code.as_str()) || refusal.status.as_u16() == 500

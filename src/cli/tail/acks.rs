@@ -1,13 +1,13 @@
-//! Acks of a named cursor: the newest position that was printed, a few times a second at most. Pure: the time is given.
+//! Acks of a named cursor: the newest printed position, at most five times a second. Pure: takes the time as a value.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The gateway takes ten messages in a second, counted from any moment; the last ack before a close comes on top.
+/// The gateway allows ten messages in any second; one more ack comes before a close.
 const ACK_EVERY: Duration = Duration::from_millis(200);
 
-/// What is to be acked on one connection.
+/// The next ack of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     waiting: Option<String>,
@@ -15,18 +15,18 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// A position was printed, and with it all before it.
+    /// Notes that all records up to a position were printed.
     pub(super) fn printed(&mut self, pos: &str) {
         self.waiting = Some(pos.to_owned());
     }
 
-    /// Returns when the next ack is due, if there is one; that may be over.
+    /// Returns when the next ack is due, if there is one; it may be in the past.
     pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
         self.waiting.as_ref()?;
         Some(self.sent_at.map_or(now, |sent_at| sent_at + ACK_EVERY))
     }
 
-    /// Returns the next ack, as a message, whether it is due or not: it counts as sent.
+    /// Takes the next ack as a message, due or not, and counts it as sent.
     pub(super) fn take(&mut self, now: Instant) -> Option<String> {
         let pos = self.waiting.take()?;
         self.sent_at = Some(now);
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_position_is_acked_and_no_more_often_than_the_gateway_takes_it() {
+    fn the_newest_position_is_acked_no_more_often_than_the_gateway_allows() {
         let begun = Instant::now();
         let mut acks = Acks::default();
         assert_eq!(acks.due_at(begun), None);

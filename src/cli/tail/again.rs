@@ -1,13 +1,13 @@
-//! The command that goes on where this one has stopped.
+//! The command that goes on where this one stopped.
 
 use super::Arguments;
 use crate::cli::{Output, client::Client};
 
-/// What the next command has in common with this one.
+/// The arguments that the next command repeats.
 #[derive(Debug)]
 pub(super) struct Again {
     name: String,
-    /// The gateway knows where a cursor goes on, so the next command names no place.
+    /// With a cursor the next command names no position, because the gateway knows it.
     cursor: Option<String>,
     rest: Vec<&'static str>,
 }

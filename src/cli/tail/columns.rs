@@ -1,11 +1,11 @@
-//! Columns of lines that come one after the other, while nobody knows how wide the next cell is. A column is as wide as its
-//! widest cell so far, up to a bound, and a cell without text is `-`: so columns stay in place, for people and for `awk`.
+//! Columns of lines that are printed one by one, before later cells are known. A column is as wide as its widest cell so far,
+//! up to a bound. An empty cell is `-`, so that `awk` counts the same columns in each line.
 
 use crate::cli::output::escape;
 
 use super::print::cut;
 
-/// Longer cells push the rest of their own line aside, and no other. A UUID is as long.
+/// The length of a UUID. A longer cell shifts only its own line.
 const WIDTH_MAX: usize = 36;
 const EMPTY: &str = "-";
 
@@ -14,7 +14,7 @@ const EMPTY: &str = "-";
 pub(in crate::cli) struct Columns(Vec<usize>);
 
 impl Columns {
-    /// Returns cells as a line of so many characters at most, with a text of any length behind them.
+    /// Returns cells and a last text as a line of at most `chars_max` characters.
     pub(super) fn line(
         &mut self,
         cells: impl Iterator<Item = String>,
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stay_in_place_without_a_key_and_behind_a_long_one() {
+    fn columns_stay_in_place_without_a_key_and_after_a_long_one() {
         let mut columns = Columns::default();
         let mut line = |key: &str| {
             let cells = ["0.1", key].map(String::from).into_iter();

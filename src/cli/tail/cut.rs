@@ -1,4 +1,4 @@
-//! What an end of a connection means: that another one goes on, or that it is over. Pure: the random number is given.
+//! Whether the end of a connection is followed by another one, or ends the command. Pure: takes the random number as a value.
 
 use std::time::Duration;
 
@@ -15,29 +15,32 @@ const BACKOFF: Backoff = Backoff {
 /// The longest wait that a gateway can ask for.
 const ASKED_MAX: Duration = Duration::from_secs(600);
 
-/// Why a connection, or the try to make one, came to its end.
+/// Why a connection ended or failed.
 #[derive(Debug)]
 pub(super) enum Cut {
-    /// Another connection may go on, but not before the gateway wants it.
+    /// Connect again, but not before `retry_after`.
     Passing {
         why: String,
         retry_after: Option<Duration>,
     },
-    /// As passing, if it happens once: the configuration has changed between it being read and the first record.
+    /// Connect again once, because the configuration changed between its read and the first record.
     OtherShape(String),
-    /// Another connection would end as well.
+    /// Another connection would end in the same way.
     Final(String),
-    /// There is nothing any more that could be read.
+    /// The data stream or its stream was removed.
     Gone(String),
-    /// What comes next was removed: only another place to begin helps.
+    /// The next records were trimmed; only another position helps.
     Trimmed(String),
 }
 
 impl Cut {
-    /// Judges an answer to a handshake that came after another connection was lost.
+    /// Judges a refused handshake after a lost connection.
     pub(super) fn refused(error: client::Error) -> Self {
         match error {
-            client::Error::Unreachable(why) | client::Error::NoAnswer(why) => Self::passing(why),
+            // A proxy may answer in place of a gateway that restarts.
+            client::Error::Unreachable(why)
+            | client::Error::NoAnswer(why)
+            | client::Error::NotAGateway(why) => Self::passing(why),
             client::Error::Refused(refusal) => {
                 let passes = matches!(
                     refusal.status,
@@ -48,7 +51,7 @@ impl Cut {
                         | StatusCode::SERVICE_UNAVAILABLE
                         | StatusCode::GATEWAY_TIMEOUT
                 );
-                // The connection that was lost may have it: the gateway has not heard of its end yet.
+                // The lost connection may still hold the cursor until the gateway notices its end.
                 if passes || refusal.code == "cursor_in_use" {
                     return Self::Passing {
                         why: refusal.line(),
@@ -87,19 +90,19 @@ impl Cut {
     }
 }
 
-/// What a close means (`push-decisions.md` §8).
+/// Judges a close code.
 fn closed(code: u16, reason: &str) -> Cut {
     let reason = reason.replace(char::is_control, " ");
     let told = format!("the gateway closed the connection ({code} {reason})").replace(" )", ")");
     let hint = match code {
         4408 | 4412 | 4429 => return Cut::passing(told),
-        1002 | 1003 | 1007..=1010 | 4400 => "this is a mistake of the client",
+        1002 | 1003 | 1007..=1010 | 4400 => "the client broke the protocol",
         4401 => "the user has no access any more",
         4403 => "the user may not read this data stream any more",
         4404 => "the data stream was deleted, or the stream that it shows",
-        4409 => "another client has taken the cursor over",
-        4410 => "what came next was removed before it was read",
-        4000..=4999 => "this client does not know why",
+        4409 => "another client took over the cursor",
+        4410 => "the next records were removed before they were read",
+        4000..=4999 => "this client does not know the code",
         _ => return Cut::passing(told),
     };
     let told = format!("{told}: {hint}");
@@ -119,7 +122,7 @@ pub(in crate::cli) fn connects_again_after(code: u16) -> bool {
 /// Returns how long to wait before the `failures`th connection in a row (1 = the first).
 pub(super) fn wait(failures: u32, retry_after: Option<Duration>, random: u64) -> Duration {
     let jitter = BACKOFF.delay(failures, random);
-    // All that were told the same time do not come at the same moment.
+    // The jitter spreads clients that got the same Retry-After.
     retry_after.map_or(jitter, |asked| asked.min(ASKED_MAX) + jitter)
 }
 
@@ -128,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_close_code_means_what_the_protocol_says() {
+    fn each_close_code_is_judged_as_the_protocol_says() {
         for code in [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4408, 4412, 4429] {
             let cut = closed(code, "word pos=p1x");
             assert!(
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_within_bounds_and_never_undercut_what_was_asked_for() {
+    fn waits_grow_within_bounds_and_are_never_shorter_than_retry_after() {
         assert_eq!(wait(1, None, u64::MAX), Duration::from_millis(200));
         assert_eq!(wait(1, None, 0), Duration::ZERO);
         assert_eq!(wait(3, None, u64::MAX), Duration::from_millis(800));

@@ -1,12 +1,11 @@
-//! `syncgate tail NAME`: prints the records of a data stream as they come, over as many connections as it takes.
+//! `syncgate tail NAME`: prints the records of a data stream as they arrive, over any number of connections.
 //!
-//! What was printed is never printed again, and nothing is left out: each connection begins at the position behind the
-//! last record that was printed. Before there is one it begins where the first one did; for `now` that is the position which
-//! the gateway named in its handshake, so that what is posted while there is no connection is not skipped. Where that is
-//! not known either, a lost connection is the end. With a cursor the gateway goes on behind the last ack: what
-//! was printed after it is printed again.
+//! No record is printed twice, and none is left out, because each connection begins after the last printed record. Before the
+//! first record it begins where the first connection did. For `now` that is the position in the gateway's handshake, so that
+//! records posted between two connections are not skipped. Without any position a lost connection ends the command. With a
+//! cursor the gateway goes on after the last ack, so records printed after that ack are printed again.
 //!
-//! A name that no data stream has may be that of a log stream: see `polled`.
+//! If no data stream has the name, the log stream of that name is read: see `polled`.
 
 mod acks;
 mod again;
@@ -49,18 +48,18 @@ pub(super) use self::{
     writing::{Outcome, Writer},
 };
 
-/// A connection that lasted so long counts as one that worked.
+/// A connection that lasted so long resets the backoff.
 const WORKED: Duration = Duration::from_secs(30);
 const NO_POSITIONS: &str = "its records have no position (encoding.json.metaFields.pos is off)";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Name of the data stream. If there is none of that name, the log stream of that name or OCID is read.
+    /// Name of the data stream. Without such a data stream, the log stream of that name or OCID is read.
     name: String,
     #[command(flatten)]
     gateway: Gateway,
-    /// Where to begin: now, earliest, a time (2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago"; UTC), or the pos of a record, to
-    /// begin behind it.
+    /// First position: now, earliest, a time (2026-12-01T07:00:00Z, 2026-12-01, 10m, "1h ago"; UTC), or the pos of a record,
+    /// to begin after it.
     #[arg(long, value_name = "PLACE", default_value = "now", value_parser = when::begin)]
     begin: String,
     /// Ends after so many records.
@@ -69,10 +68,11 @@ pub(super) struct Arguments {
     /// Also prints schemas and metadata, which come first on each connection. They do not count.
     #[arg(long)]
     all: bool,
-    /// Has the gateway keep under this name how far it came, and goes on there the next time, whatever --begin says then.
+    /// Name of a cursor: the gateway keeps the last printed position under it, and the next run goes on there; --begin counts
+    /// only for a new cursor.
     #[arg(long, value_name = "NAME")]
     cursor: Option<String>,
-    /// Takes the cursor from the client that has it.
+    /// Takes the cursor from the client that uses it.
     #[arg(long, requires = "cursor")]
     takeover: bool,
 }
@@ -101,29 +101,29 @@ struct Tail {
     client: Client,
     arguments: Arguments,
     output: Output,
-    /// As the connection that there is, or was last, has it.
+    /// The shape on the present or last connection.
     shape: Option<Shape>,
-    /// Where the next connection begins, if that can be said.
+    /// Where the next connection begins, if known.
     next: Option<String>,
-    /// The position of the last record that was printed.
+    /// The position of the last printed record.
     last: Option<String>,
-    /// How many records are still to come.
+    /// How many records are left to print.
     left: Option<u64>,
-    /// There has been a connection.
+    /// Whether there was a connection.
     connected: bool,
-    /// Something was printed since the last connection was made.
+    /// Whether a record was printed on the last connection.
     progress: bool,
     columns: Columns,
     again: Again,
 }
 
-/// How a run ended that did not fail.
+/// How a run without a failure ended.
 enum Ended {
-    /// All was printed that was asked for.
+    /// `--count` records were printed.
     Enough,
-    /// Nobody wants more.
+    /// A signal came, or the reader has gone.
     Stopped,
-    /// A log stream was read, and has told its end.
+    /// A log stream was read; [`Polled`] has said how it ended.
     Polled,
 }
 
@@ -157,7 +157,7 @@ impl Tail {
                     Ok(()) => return Ok(Ended::Stopped),
                     Err(cut) => cut,
                 },
-                // The first one is like any other command.
+                // A failed first connection ends the command, as in any other command.
                 Err(error) if !self.connected => {
                     let mut polled = self.polled(error).await?;
                     polled.run(writer).await?;
@@ -197,7 +197,7 @@ impl Tail {
         }
     }
 
-    /// Returns what reads the log stream of that name, if the first handshake was refused because no data stream has it.
+    /// Returns the reader of the log stream with this name, if the handshake failed because no data stream has it.
     async fn polled(&self, refused: client::Error) -> Result<Polled, Failure> {
         let name = &self.arguments.name;
         match &refused {
@@ -221,7 +221,7 @@ impl Tail {
         query.extend(self.next.clone().map(|begin| ("begin", begin)));
         if let Some(cursor) = &self.arguments.cursor {
             query.push(("cursor", cursor.clone()));
-            // Not again: whoever has taken it meanwhile is not to lose it to this one's return.
+            // Only once, because a client that took the cursor meanwhile must keep it.
             if self.arguments.takeover && !self.connected {
                 query.push(("takeover", "true".into()));
             }
@@ -232,7 +232,7 @@ impl Tail {
                 "warning: if the connection is lost this command ends: {NO_POSITIONS}"
             ));
         }
-        // Another `now` would be behind what is posted meanwhile.
+        // A second `now` would skip records posted meanwhile.
         if self.next.as_deref() == Some("now") {
             self.next.clone_from(&session.begins_at);
         }
@@ -241,7 +241,7 @@ impl Tail {
         Ok(session)
     }
 
-    /// Prints what comes until it is enough.
+    /// Prints records until `--count`, a signal, or the end of the connection.
     async fn follow(&mut self, mut session: Session, writer: &mut Writer) -> Result<(), Cut> {
         let mut acks = Acks::default();
         loop {
@@ -284,7 +284,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Returns what is to be printed of a message, and the position of the last change of it, if there is any.
+    /// Returns the lines for a message, and the position of its last change, if it has one.
     fn lines(&mut self, message: &str) -> Result<(Vec<u8>, Option<Option<String>>), Cut> {
         let (mut lines, mut last) = (Vec::new(), None);
         let Some(shape) = &self.shape else {
@@ -315,15 +315,17 @@ impl Tail {
         self.shape.as_ref().is_some_and(Shape::has_positions)
     }
 
-    /// Says that neither a data stream nor a log stream is called so; either may have been meant.
+    /// Says that neither a data stream nor a log stream has this name.
     fn unknown(&self, refused: &client::Error, unknown: &str) -> Failure {
         let data_stream = match refused {
             client::Error::Refused(refusal) => refusal.detail.as_str(),
-            client::Error::Unreachable(why) | client::Error::NoAnswer(why) => why,
+            client::Error::Unreachable(why)
+            | client::Error::NoAnswer(why)
+            | client::Error::NotAGateway(why) => why,
         };
-        // With a name that is like it, the gateway says more than that there is none.
+        // The gateway may name a similar one.
         let near = [data_stream, unknown].into_iter();
-        let near: Vec<_> = near.filter(|told| told.contains("did you mean")).collect();
+        let near: Vec<_> = near.filter(|text| text.contains("did you mean")).collect();
         if !near.is_empty() {
             return Failure::failed(near.join("\n"));
         }
@@ -335,7 +337,7 @@ impl Tail {
         ))
     }
 
-    /// Says how far it came, and how to go on.
+    /// Adds the last position and the command that goes on.
     fn over(&self, why: &str) -> Failure {
         match &self.last {
             Some(_) => Failure::failed(format!("{why}\n{}", self.so_far())),
@@ -343,7 +345,7 @@ impl Tail {
         }
     }
 
-    /// Says that the records behind the last one are gone, and how to begin anew.
+    /// Says that the next records were trimmed, and how to start with the earliest one.
     fn trimmed(&self, why: &str) -> Failure {
         let why = self.with_last(why);
         let again = self.again.at(&self.client, "earliest", self.left);
@@ -359,7 +361,7 @@ impl Tail {
         }
     }
 
-    /// Returns how far it came, and the command that goes on there.
+    /// Returns the last position, and the command that goes on there.
     fn so_far(&self) -> String {
         let Some(next) = &self.next else {
             return format!("where it stopped cannot be named, because {NO_POSITIONS}");
@@ -375,7 +377,7 @@ impl Tail {
 
     fn cannot_go_on(&self, why: &str) -> Failure {
         let unknown = match self.has_positions() {
-            true => "the gateway has not said which place now was",
+            true => "the gateway did not send the position of now",
             false => NO_POSITIONS,
         };
         Failure::failed(format!(

@@ -1,4 +1,4 @@
-//! Where a repeated `retry` keeps how far it has come: `lastReadOffset` of each partition, for the next run.
+//! The file in which `retry` keeps `lastReadOffset` of each partition for the next run.
 
 use std::{
     collections::BTreeMap,
@@ -30,11 +30,11 @@ struct Content {
 }
 
 impl OffsetFile {
-    /// Opens the file; it need not be there yet.
+    /// Opens the file; a missing file is empty.
     ///
     /// # Errors
-    /// If it cannot be read, is no such file, or belongs to another stream: starting at the beginning instead would
-    /// send everything again.
+    /// If the file cannot be read, has another form, or belongs to another stream. Starting at the beginning instead would send
+    /// everything again.
     pub(in crate::cli) fn open(path: &Path, stream: &str) -> Result<Self, Failure> {
         let shown = path.display();
         let content = match files::read(path, OFFSETS_BYTES_MAX) {
@@ -63,7 +63,7 @@ impl OffsetFile {
         self.content.offsets.get(partition).copied()
     }
 
-    /// Stores an offset: after a crash the file holds the old ones or the new ones, whole.
+    /// Stores an offset. After a crash the file holds either all old offsets or all new ones.
     pub(in crate::cli) fn store(&mut self, partition: &str, offset: i64) -> Result<(), Failure> {
         self.content.offsets.insert(partition.to_owned(), offset);
         self.write().map_err(|error| {
@@ -82,7 +82,7 @@ impl OffsetFile {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let new = dir.join(name);
-        // What has the name is of a run that was ended, or a link that somebody put there: it is not written through.
+        // Remove a leftover of a killed run, or a planted link, which must not be written through.
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -1,7 +1,7 @@
-//! A log stream that no data stream shows: its records are asked for again and again, by the records route.
+//! Tails a log stream without a data stream, by polling the records route.
 //!
-//! Each request goes on at the position of the answer before, so that no record is printed twice and none is left out, also
-//! over lost connections.
+//! Each request begins at the position of the last answer, so no record is printed twice or left out, even after lost
+//! connections.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::{
     runtime::{clock::Clock, random},
 };
 
-/// How long the command waits at the end of the stream before it asks again.
+/// Interval of requests at the end of the stream.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 /// Most records of one request.
 const PAGE_LEN_MAX: u64 = 1_000;
@@ -39,23 +39,23 @@ pub(super) struct Polled {
     client: Client,
     output: Output,
     again: Again,
-    /// Said once the place is known where it begins.
+    /// Printed after the first answer.
     note: String,
     /// Name of the log stream.
     stream: String,
-    /// Where the next request begins.
+    /// Query parameter with the position of the next request.
     begin: (&'static str, String),
-    /// The last record that was printed.
+    /// The last printed record.
     last: Option<String>,
-    /// How many records are still to come.
+    /// How many records are left to print.
     left: Option<u64>,
     columns: Columns,
 }
 
-/// What is printed of a page.
+/// The lines of a page.
 struct Lines {
     text: Vec<u8>,
-    /// How many records that are, and the last of them.
+    /// Number of records, and the last one.
     len: u64,
     last: Option<String>,
     /// Where the next request goes on.
@@ -63,15 +63,15 @@ struct Lines {
     is_at_the_end: bool,
 }
 
-/// Why the records are not asked for again at once.
+/// Why the next request waits.
 enum Pause {
-    /// All was printed.
+    /// All records were printed.
     AtTheEnd,
-    /// The gateway could not be asked.
+    /// The request failed.
     Failed(Cut),
 }
 
-/// Returns the name of the log stream that is called so, or what the gateway says if there is none.
+/// Returns the name of a log stream by its name or OCID, or the gateway's sentence if it is unknown.
 pub(super) async fn log_stream(
     client: &Client,
     name: &str,
@@ -79,7 +79,7 @@ pub(super) async fn log_stream(
     match client.get(&["v1", "streams", name], &[]).await {
         Ok(stream) => match stream["name"].as_str() {
             Some(name) => Ok(Ok(name.to_owned())),
-            None => Err(client::Error::NoAnswer("the answer is no stream".into())),
+            None => Err(client.not_a_gateway("a stream")),
         },
         Err(client::Error::Refused(refusal)) if refusal.code == "stream_unknown" => {
             Ok(Err(refusal.detail))
@@ -90,7 +90,7 @@ pub(super) async fn log_stream(
 
 impl Polled {
     /// # Errors
-    /// A cursor and a `pos` belong to data streams.
+    /// If the arguments have a cursor or a `pos`, which belong to data streams.
     pub(super) fn new(
         client: Client,
         arguments: &Arguments,
@@ -139,7 +139,7 @@ impl Polled {
         Ok(())
     }
 
-    /// Prints records until it is enough, or nobody wants more.
+    /// Prints records until `--count`, a signal, or the end of the reader.
     async fn read(&mut self, writer: &mut Writer) -> Result<(), Failure> {
         let (mut failures, mut has_begun) = (0, false);
         loop {
@@ -149,7 +149,7 @@ impl Polled {
                 answer = self.ask() => answer,
             };
             let pause = match answer {
-                // The first one is like any other command.
+                // A failed first request ends the command, as in any other command.
                 Err(error) if !has_begun => return Err(error.into()),
                 Err(error) => Pause::Failed(Cut::refused(error)),
                 Ok(page) => {
@@ -158,8 +158,8 @@ impl Polled {
                     }
                     (failures, has_begun) = (0, true);
                     let lines = self.lines(&page).ok_or_else(|| {
-                        let base = self.client.base();
-                        self.over(&format!("{base} sent no page of records"))
+                        let why = self.client.not_a_gateway("a page of records");
+                        self.over(&Failure::from(why).message)
                     })?;
                     match writer.write(lines.text).await {
                         Outcome::Written => {}
@@ -211,7 +211,7 @@ impl Polled {
         self.client.send_for_text(request).await
     }
 
-    /// Returns the lines of a page; `None` if it is none.
+    /// Returns the lines of a page; `None` if the text is not a page.
     fn lines(&mut self, page: &str) -> Option<Lines> {
         let page: Page<'_> = serde_json::from_str(page).ok()?;
         if page.trimmed > 0 {
@@ -243,8 +243,7 @@ impl Polled {
         Some(lines)
     }
 
-    /// Returns a record for people. What a short line has no room for is the same for all records, or can be had with
-    /// `records`.
+    /// Returns a record as a line for people. `syncgate records` shows the parts that a short line leaves out.
     fn line(&mut self, item: &Item<'_>, place: &str) -> String {
         let chars_max = print::line_chars_max();
         let time = cell(&item.time, "");
@@ -259,7 +258,7 @@ impl Polled {
         self.columns.line(cells.into_iter(), &row, chars_max)
     }
 
-    /// Says how far it came.
+    /// Adds the last record and the command that goes on.
     fn over(&self, why: &str) -> Failure {
         match &self.last {
             Some(_) => Failure::failed(format!("{why}\n{}", self.so_far())),
@@ -267,7 +266,7 @@ impl Polled {
         }
     }
 
-    /// Returns how far it came, and the command that goes on there.
+    /// Returns the last record, and the command that goes on there.
     fn so_far(&self) -> String {
         let begin = match &self.begin {
             ("from", tail) if tail == "tail" => "now",
@@ -290,7 +289,7 @@ fn key(item: &Item<'_>) -> String {
     }
 }
 
-/// The call that a record asks for, and why it failed in an error stream.
+/// Returns the call of a record, with its cause in an error stream.
 fn row(item: &Item<'_>, called: fn(&RawValue) -> String) -> String {
     let message = match item.value {
         Some(value) => called(value),

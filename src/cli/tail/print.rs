@@ -1,4 +1,4 @@
-//! Records as lines: for people one that can be read, for programs the record as it was sent.
+//! Records as lines: readable ones for people, the received JSON for programs.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -14,11 +14,11 @@ use super::{
     record::{Kind, Members, Record, Shape, string},
 };
 
-/// Characters of a line that no terminal shows.
+/// Longest line in a pipe.
 const LINE_CHARS_MAX: usize = 400;
-/// A terminal that says less than this is not believed.
+/// A smaller width is taken as this.
 const LINE_CHARS_MIN: usize = 40;
-/// A shorter line has no room for whole times and addresses, and shows the short form of a record.
+/// Below this width a line shows the short form of a record.
 const WHOLE_CHARS_MIN: usize = 120;
 /// Blanks between the parts of a line.
 const GAP: &str = "  ";
@@ -35,8 +35,7 @@ pub(in crate::cli) fn line_chars_max() -> usize {
     }
 }
 
-/// Appends a record and the end of its line. For programs that is the record as it was sent; a terminal gets the same value
-/// with what it would obey escaped.
+/// Appends a record as a line: as text, or as the received JSON.
 pub(super) fn push(
     output: Output,
     shape: &Shape,
@@ -54,13 +53,13 @@ pub(super) fn push(
     }
 }
 
-/// Appends JSON on one line.
+/// Appends JSON on one line; on a terminal, control characters are escaped.
 pub(super) fn push_json(text: &str, out: &mut Vec<u8>) {
     let text = match io::stdout().is_terminal() {
         true => escape::json(text),
         false => text.into(),
     };
-    // A line's end can only stand between tokens: in a string it would not be JSON.
+    // JSON allows line breaks only between tokens, so a blank keeps the value.
     let bytes = text.bytes().map(|byte| match byte {
         b'\n' | b'\r' => b' ',
         byte => byte,
@@ -69,14 +68,13 @@ pub(super) fn push_json(text: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Returns whether lines of so many characters show the short form of a record: its place, a time without its fractions,
-/// and the call without the address of its target. Of a longer line the call would be cut off.
+/// Returns whether lines of so many characters show the short form of a record: partition and offset, a short time, and the
+/// call without the target's host. The call would be cut off otherwise.
 pub(super) fn is_short(chars_max: usize) -> bool {
     chars_max < WHOLE_CHARS_MIN
 }
 
-/// Returns a time as short as it can be told: `07:30:12` on the day of `now`, and `11-30 07:30` on another one. What is no
-/// time stays as it is.
+/// Shortens a time: `07:30:12` on the day of `now`, `11-30 07:30` on another day. Other text stays as it is.
 pub(super) fn short_time(time: &str, now: &str) -> String {
     let parts = (
         time.get(..10),
@@ -91,8 +89,8 @@ pub(super) fn short_time(time: &str, now: &str) -> String {
     }
 }
 
-/// Returns a record for people on one line: time, object, operation, transaction, key where rows have one, and a short form
-/// of the row. A line without room for them has transaction and time, and in front of the row of an object what happened.
+/// Returns a record on one line: time, object, operation, transaction, key if rows have one, and a short form of the row. A
+/// short line has transaction and time; operation and object are added for rows of an object.
 pub(in crate::cli) fn line(
     shape: &Shape,
     columns: &mut Columns,
@@ -131,14 +129,14 @@ fn short_line(
     let time = of(&shape.time).map(|time| short_time(&time.unwrap_or_default(), &now));
     let xid = of(&shape.xid).map(Option::unwrap_or_default);
     let (key, row) = row(shape, members, called_shortly);
-    // The row of the stream's own table says what the record is.
+    // A row of the stream's own table shows its call, so operation and object add nothing.
     let what = [&shape.op, &shape.object].into_iter().filter_map(of);
     let what: Vec<_> = what.flatten().filter(|_| key.is_none()).collect();
     let text = what.into_iter().chain([row]).collect::<Vec<_>>().join(GAP);
     columns.line(xid.into_iter().chain(time), &text, chars_max)
 }
 
-/// Returns the key, where rows have one, and the row; `called` shows a message.
+/// Returns the key, if rows have one, and the row; `called` formats a message.
 fn row(
     shape: &Shape,
     members: &Members<'_>,
@@ -153,7 +151,7 @@ fn row(
             Some((key, text)) => (Some(key), text),
             None => (None, image.get().to_owned()),
         },
-        // Columns stand beside the metadata.
+        // `model=row` puts columns beside the metadata.
         [None, None] => {
             let meta = [
                 &shape.time,
@@ -174,7 +172,7 @@ fn row(
     }
 }
 
-/// Returns the key of a row of the log itself, and the call that it asks for, with why it failed in an error stream.
+/// Returns key and call of a row of the stream's own table, with the cause in an error stream.
 fn appended(image: &RawValue, called: fn(&RawValue) -> String) -> Option<(String, String)> {
     let row: Members<'_> = serde_json::from_str(image.get()).ok()?;
     if !["PARTITION", "OFFSET", "HEADERS"]
@@ -195,12 +193,12 @@ fn appended(image: &RawValue, called: fn(&RawValue) -> String) -> Option<(String
     Some((key, caused(cause, &data)))
 }
 
-/// Returns a message as the call that it asks for, or as it is.
+/// Returns the call of a message, or its text if it has none.
 pub(super) fn called(message: &RawValue) -> String {
     call(message, |url| url).unwrap_or_else(|| message.get().to_owned())
 }
 
-/// Returns the same with the path of the address alone.
+/// Returns [`called`] with only the path of the address.
 pub(super) fn called_shortly(message: &RawValue) -> String {
     call(message, path).unwrap_or_else(|| message.get().to_owned())
 }
@@ -220,7 +218,7 @@ pub(super) fn caused(cause: Option<String>, text: &str) -> String {
     }
 }
 
-/// `POST https://api.example/orders {"orderid":"18jan"}`; `shown` is what is shown of the address.
+/// Returns `POST https://api.example/orders {"orderid":"18jan"}`; `shown` shortens the address.
 fn call(data: &RawValue, shown: fn(&str) -> &str) -> Option<String> {
     let data: Members<'_> = serde_json::from_str(data.get()).ok()?;
     let operation = string(&data, "targetRestApiOperation")?;
@@ -248,7 +246,7 @@ pub(super) fn of_cause(class: &str, status: Option<&str>) -> String {
     }
 }
 
-/// One record is one line, whatever it holds.
+/// Escapes a text to one line, and cuts it.
 pub(in crate::cli) fn cut(text: &str, chars_max: usize) -> String {
     let text = escape::line(text.trim_end());
     match text.char_indices().nth(chars_max) {
@@ -260,10 +258,10 @@ pub(in crate::cli) fn cut(text: &str, chars_max: usize) -> String {
     }
 }
 
-/// Writes to standard output, on a thread that may wait for whoever reads.
+/// Writes to standard output, on a thread that may wait for a slow reader.
 ///
 /// # Errors
-/// What the system says; `BrokenPipe` if nobody reads any more.
+/// Errors of the system; `BrokenPipe` if the reader has gone.
 pub(super) async fn write(text: Vec<u8>) -> io::Result<()> {
     let written = tokio::task::spawn_blocking(move || {
         let mut out = io::stdout().lock();
@@ -295,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_one_line_that_can_be_read() {
+    fn a_change_is_one_readable_line() {
         let plain = json!({});
         let appended = |headers: &str, data: &str| {
             format!(
@@ -372,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_without_what_the_reader_knows() {
+    fn a_time_of_today_is_shown_without_its_date() {
         let short = |time: &str| short_time(time, "2026-12-01T23:59:59.000001Z");
         assert_eq!(short("2026-12-01T07:30:12.000006Z"), "07:30:12");
         assert_eq!(short("2026-11-30T07:30:12.000006Z"), "11-30 07:30");

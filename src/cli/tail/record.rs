@@ -1,17 +1,17 @@
-//! What a record says, under the names that the configuration of the data stream gives its members.
+//! Reads records under the member names of the data stream's configuration.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-/// Members by name, each as it was sent.
+/// Members by name, with unparsed values.
 pub(super) type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 const SCHEMA: &str = "http://json-schema.org/draft-04/schema#";
 const SCHEMA_ID: &str = "urn:syncgate:schema:";
 
-/// The names of a data stream's members; those that are off are absent.
+/// The member names of a data stream's records; `None` for those that are off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Shape {
     /// Each record is a CloudEvent.
@@ -25,13 +25,13 @@ pub(in crate::cli) struct Shape {
     pub(super) after: String,
 }
 
-/// A record, or the event that it came as.
+/// A record, or the event that wraps it.
 #[derive(Debug)]
 pub(in crate::cli) struct Record<'a> {
-    /// As it was sent.
+    /// The received text.
     pub(super) text: &'a str,
     pub(super) kind: Kind,
-    /// Of the record, also where it came as an event.
+    /// Members of the record, without the event around it.
     pub(super) members: Members<'a>,
 }
 
@@ -46,16 +46,16 @@ pub(super) enum Kind {
 /// Why a message cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum ReadError {
-    /// It is no array of objects.
-    #[error("the gateway sent what is no array of records: {0}")]
+    /// The message is not an array of objects.
+    #[error("the gateway sent a message that is not an array of records: {0}")]
     NoRecords(#[from] serde_json::Error),
-    /// A record has no position, and should have one.
+    /// A record lacks its position.
     #[error("a record came in another shape than the configuration says")]
     OtherShape,
 }
 
 impl Shape {
-    /// Reads it from a configuration, which has every default.
+    /// Reads the names from a configuration.
     pub(in crate::cli) fn of(config: &Value) -> Self {
         let text = |pointer: &str| Some(config.pointer(pointer)?.as_str()?.to_owned());
         let name = |key: &str, default: &str| {
@@ -83,7 +83,7 @@ impl Shape {
         }
     }
 
-    /// Returns whether changes say where they are.
+    /// Returns whether changes carry their position.
     pub(super) fn has_positions(&self) -> bool {
         self.events || self.pos.is_some()
     }
@@ -91,7 +91,7 @@ impl Shape {
     /// Reads the records of a message.
     ///
     /// # Errors
-    /// [`ReadError`] if they cannot be told apart.
+    /// [`ReadError`] if the message has another shape.
     pub(in crate::cli) fn read<'a>(&self, message: &'a str) -> Result<Vec<Record<'a>>, ReadError> {
         let records: Vec<&RawValue> = serde_json::from_str(message)?;
         records.into_iter().map(|text| self.one(text)).collect()
@@ -116,7 +116,7 @@ impl Shape {
         })
     }
 
-    /// Only changes have a position, and all of them have one, unless positions are off.
+    /// Every change has a position, and nothing else has one, unless positions are off.
     fn kind(&self, pos: Option<String>, members: &Members<'_>) -> Option<Kind> {
         match pos {
             Some(_) => Some(Kind::Change { pos }),
@@ -132,7 +132,7 @@ impl Shape {
         is_schema || op.is_some_and(|op| op == "STREAM_METADATA" || op == "OBJECT_METADATA")
     }
 
-    /// Metadata has its kind also where changes lack it.
+    /// Metadata has an operation even if `opType` is off for changes.
     pub(super) fn metadata_op(&self, members: &Members<'_>) -> Option<String> {
         string(members, self.op.as_deref().unwrap_or("op_type"))
     }
@@ -143,7 +143,7 @@ impl Record<'_> {
         matches!(self.kind, Kind::Change { .. })
     }
 
-    /// Returns what is said about records that are missing, if this is the record that says so.
+    /// Returns a sentence about missing records, if this is a record about a gap.
     pub(super) fn gap(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Source {
@@ -178,7 +178,7 @@ pub(super) fn string(members: &Members<'_>, name: &str) -> Option<String> {
     serde_json::from_str(members.get(name)?.get()).ok()
 }
 
-/// No name, schema or time that stands in a record looks like one.
+/// No name, schema or time in a record has this form.
 fn is_position(text: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     text.starts_with("p1") && text.bytes().all(letter)

@@ -1,4 +1,4 @@
-//! One connection to a data stream: the handshake through the commands' client, then messages.
+//! One WebSocket connection to a data stream: the handshake through the commands' client, then messages.
 
 use std::{
     io,
@@ -32,51 +32,51 @@ use crate::{
     json::loose,
 };
 
-/// The configuration, or the switch of protocols, must be here after this time.
+/// Time limit for the configuration, and for the handshake.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// The gateway sends something each 25 s; three times nothing, and it has gone.
+/// The gateway sends at least a ping each 25 s; after three missing ones it counts as gone.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// How long the gateway may take to answer a close.
 const CLOSING_MAX: Duration = Duration::from_secs(3);
-/// A frame has up to `bufferSize`, or one record of `maxRecordSize`: either is 10 MiB at most.
+/// A frame has up to `bufferSize` bytes, or one record of `maxRecordSize`; both are at most 10 MiB.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// A connection.
 #[derive(Debug)]
 pub(in crate::cli) struct Session<S = Upgraded> {
     socket: WebSocketStream<Heard<S>>,
-    /// The position at which it begins, if the gateway has said it.
+    /// The first position, if the gateway has sent it.
     pub(super) begins_at: Option<String>,
 }
 
-/// How a connection has ended.
+/// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Ended {
-    /// It is gone, without a word.
+    /// The connection broke without a close.
     Lost(String),
-    /// The gateway has closed it, with a code and a reason.
+    /// The gateway closed it with a code and a reason.
     Closed(u16, String),
-    /// What came is nothing that a gateway sends.
+    /// The peer sent something that a gateway never sends.
     Broken(String),
 }
 
 impl Session {
-    /// Returns the configuration of a data stream, as far as records are read by it.
+    /// Returns the parts of a data stream's configuration that the shape of records depends on.
     pub(in crate::cli) async fn config(client: &Client, name: &str) -> Result<Value, Error> {
         let request = client.request(Method::GET, &path(name), &[]);
         let answer = client.send_for_text(request.timeout(ANSWER_MAX)).await?;
         let config = config(&answer);
-        config.ok_or_else(|| Error::NoAnswer(format!("{} is no gateway", client.base())))
+        config.ok_or_else(|| client.not_a_gateway("a data stream"))
     }
 
-    /// Opens it.
+    /// Opens a connection.
     pub(in crate::cli) async fn open(
         client: &Client,
         name: &str,
         query: &[(&str, String)],
     ) -> Result<Self, Error> {
         let mut random = [0; 16];
-        let no_random = |error| Error::NoAnswer(format!("there are no random numbers: {error}"));
+        let no_random = |error| Error::NoAnswer(format!("no random numbers: {error}"));
         crate::runtime::random::fill(&mut random).map_err(no_random)?;
         let key = BASE64.encode(&random);
         let request = client
@@ -89,7 +89,7 @@ impl Session {
         let (headers, upgraded) = client.upgrade(request).await?;
         let accept = headers.get(SEC_WEBSOCKET_ACCEPT);
         if accept.is_none_or(|accept| *accept != *derive_accept_key(key.as_bytes())) {
-            let why = "was not answered by what understands WebSockets; is a proxy in the way?";
+            let why = "did not answer the WebSocket handshake; is a proxy in the way?";
             return Err(Error::NoAnswer(format!("{} {why}", client.base())));
         }
         let begins_at = headers.get("x-syncgate-position");
@@ -99,7 +99,7 @@ impl Session {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Begins after the handshake.
+    /// Makes a session on a connection after its handshake.
     async fn over(io: S, begins_at: Option<String>) -> Self {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_BYTES_MAX))
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let silent_at = self.socket.get_ref().at + SILENCE_MAX;
             let message = match timeout_at(silent_at, self.socket.next()).await {
                 Ok(message) => message,
-                // Part of a long message may have come.
+                // A part of a long message came meanwhile.
                 Err(_late) if self.socket.get_ref().at + SILENCE_MAX > silent_at => continue,
                 Err(_late) => {
                     let seconds = SILENCE_MAX.as_secs();
@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             match message {
                 Some(Ok(Message::Text(text))) => return Ok(text),
                 Some(Ok(Message::Close(frame))) => {
-                    // The answer is under way; the gateway waits for it.
+                    // Send the answering close, because the gateway waits for it.
                     let _answered = timeout(CLOSING_MAX, self.socket.flush()).await;
                     return Err(match frame {
                         Some(frame) => Ended::Closed(frame.code.into(), frame.reason.to_string()),
@@ -154,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Says something to the gateway.
+    /// Sends a text to the gateway.
     pub(super) async fn say(&mut self, text: String) -> Result<(), Ended> {
         let said = timeout(SILENCE_MAX, self.socket.send(Message::text(text))).await;
         match said {
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Ends it from here: says so, and waits a moment for the answer.
+    /// Closes the connection, and waits a moment for the answering close.
     pub(in crate::cli) async fn close(mut self) {
         let ends = async {
             let normal = CloseFrame {
@@ -171,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 reason: Utf8Bytes::default(),
             };
             self.socket.close(Some(normal)).await?;
-            // What was sent meanwhile comes before the answer.
+            // Messages sent meanwhile come before the answer.
             while let Some(message) = self.socket.next().await {
                 message?;
             }
@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-/// Returns what records are read by. The rest may hold numbers that a [`Value`] cannot.
+/// Returns the members that [`super::Shape`] reads. The others may hold numbers that a [`Value`] cannot.
 fn config(answer: &str) -> Option<Value> {
     let member = |text: &str, name: &str| {
         let members = loose::members(text)?;

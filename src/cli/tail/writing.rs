@@ -1,4 +1,4 @@
-//! Writing lines for as long as somebody reads them and nobody has stopped the command.
+//! Writes lines until a signal comes or the reader of standard output has gone.
 
 use std::{io, pin::pin, time::Duration};
 
@@ -7,24 +7,24 @@ use tokio::time::timeout;
 use super::print;
 use crate::cli::{Failure, output, reader::StdoutReader, serve::Stops};
 
-/// How long a stop waits for what is being printed.
+/// Longest wait after a signal for a write in progress.
 const PRINTING_MAX: Duration = Duration::from_secs(1);
 
-/// Standard output, and what ends the command.
+/// Standard output, with the signals and the reader that end the command.
 pub(in crate::cli) struct Writer {
     stops: Stops,
     reader: StdoutReader,
     is_stopped: bool,
 }
 
-/// What became of lines.
+/// The result of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Outcome {
-    /// The reader has them, or its pipe.
+    /// The reader or its pipe has the lines.
     Written,
-    /// Nobody reads any more, or the stop came before all was read.
+    /// The reader has gone, or a signal came before the pipe took the lines.
     Ended,
-    /// The system refuses them.
+    /// The write failed.
     Failed(String),
 }
 
@@ -37,7 +37,7 @@ impl Writer {
         })
     }
 
-    /// Returns when the command was stopped, or nobody reads any more.
+    /// Returns when a signal came, or the reader has gone.
     ///
     /// # Cancel safety
     /// Nothing is lost when the call is dropped.
@@ -51,8 +51,7 @@ impl Writer {
         }
     }
 
-    /// Says why the command has ended before its end, and how far it came. A reader that has gone before the first record
-    /// knows all of that.
+    /// Prints why the command ended early, and its last position; nothing if the reader went before the first record.
     pub(super) fn say_why(&self, has_printed: bool, so_far: &str) {
         let why = match self.is_stopped {
             true => "stopped",
@@ -62,7 +61,7 @@ impl Writer {
         output::say(&format!("note: {why}; {so_far}"));
     }
 
-    /// Writes lines. A stop meanwhile waits a moment: their reader may have them already, and then they are to be acked.
+    /// Writes lines. A signal meanwhile waits a moment for the write, because lines that the reader has must be acked.
     pub(in crate::cli) async fn write(&mut self, lines: Vec<u8>) -> Outcome {
         if lines.is_empty() {
             return Outcome::Written;
@@ -79,7 +78,7 @@ impl Writer {
         match written {
             Ok(Ok(())) => Outcome::Written,
             Err(_nobody_reads) => Outcome::Ended,
-            // `syncgate tail NAME | head` has seen enough.
+            // The reader has ended, as in `syncgate tail NAME | head`.
             Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Ended,
             Ok(Err(error)) => Outcome::Failed(format!("cannot print: {error}")),
         }

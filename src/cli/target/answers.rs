@@ -1,4 +1,4 @@
-//! What the target does with a call, by the path of the call: `/down=503`. Pure.
+//! The rules of the target, by path: `/down=503`. Pure.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use crate::config::Unit;
 
 const EXAMPLES: &str =
     "503, delay:2s, retry-after:30s, close, hang, or several such as 503,delay:2s";
-/// The longest delay, and the longest wait that a target asks for.
+/// Longest delay, and longest Retry-After.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// Paths, and what happens to calls of them.
+/// A path, and the answer to its calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Rule {
-    /// A path as it stands in the call; with `*` at its end, how the path begins.
+    /// The path of a call; a `*` at its end matches any rest.
     path: String,
     act: Act,
 }
 
-/// What happens to a call.
+/// The handling of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Act {
-    /// How long the target waits before it does anything.
+    /// How long the target waits first.
     pub(super) delay: Duration,
     pub(super) end: End,
 }
@@ -80,7 +80,7 @@ impl Rule {
 }
 
 impl Act {
-    /// Returns what the first rule says that fits a path; without one, the answer 200.
+    /// Returns the act of the first rule that matches a path, else the answer 200.
     pub(super) fn of(path: &str, rules: &[Rule]) -> Self {
         let rule = rules.iter().find(|rule| rule.fits(path));
         rule.map_or_else(Self::default, |rule| rule.act.clone())
@@ -111,7 +111,7 @@ impl Act {
             }
             Some(end) => end,
             None => End::Answer {
-                // A target that names a time to come again is not available now.
+                // Retry-After alone means unavailable.
                 status: status.unwrap_or(match retry_after {
                     Some(_) => StatusCode::SERVICE_UNAVAILABLE,
                     None => StatusCode::OK,
@@ -125,7 +125,7 @@ impl Act {
         })
     }
 
-    /// Returns what happens, for people: `answered 503 after 2s`.
+    /// Describes the act: `answered 503 after 2s`.
     pub(super) fn words(&self) -> String {
         let mut words = match &self.end {
             End::Answer { status, .. } => format!("answered {}", status.as_u16()),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_says_what_happens() {
+    fn the_path_decides_the_answer() {
         check("/down=503", "/down", "answered 503");
         check("/down=503", "/down/1", "answered 200");
         check("/down*=503", "/down/1", "answered 503");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_rule_is_told_with_what_would_be_right() {
+    fn a_wrong_rule_is_refused_with_what_would_be_right() {
         for (rule, told) in [
             ("/down", "such as /down=503"),
             ("down=503", "\"down\" is not a path"),

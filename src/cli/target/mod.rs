@@ -1,4 +1,4 @@
-//! `syncgate target`: a small target for trying things. It prints each call and answers as it is told.
+//! `syncgate target`: a small target for trials. It prints each call and answers by rules.
 
 mod answers;
 mod print;
@@ -19,9 +19,9 @@ use crate::runtime::{descriptors, tasks::Tasks};
 
 pub(super) use self::{answers::Rule, server::Server};
 
-/// Calls that wait to be printed; further ones wait with their answer.
+/// Calls that wait to be printed; further calls are not answered until there is room.
 const CALLS_WAITING_MAX: usize = 16;
-/// What connections have to end.
+/// Time for connections to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
@@ -48,9 +48,9 @@ pub(super) struct Arguments {
     /// Port of 127.0.0.1 to listen on; 0 takes a free one. The first line of standard output is the address.
     #[arg(long, value_name = "PORT", default_value_t = 9003)]
     port: u16,
-    /// What calls of a path get: a status, delay:2s, retry-after:30s, close (no answer), hang (no answer, ever), or several
-    /// of them (503,delay:2s). A * at the end of PATH stands for any rest. The first rule that fits counts; all other calls get
-    /// 200. Can be given again.
+    /// Answer to calls of a path: a status, delay:2s, retry-after:30s, close (no answer), hang (no answer, ever), or several
+    /// of them (503,delay:2s). A * at the end of PATH stands for any rest. The first matching rule counts; all other calls get
+    /// 200. Can be given several times.
     #[arg(long = "answer", value_name = "PATH=ANSWER", value_parser = Rule::read)]
     answers: Vec<Rule>,
 }

@@ -41,9 +41,9 @@ use crate::runtime::{
 const CONNECTIONS_MAX: usize = 256;
 /// A head with its headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// What is kept of a body: that of the largest record there is by default. The rest is read and counted.
+/// Bytes kept of a body, as many as the largest record has by default. The rest is read and counted.
 pub(super) const BODY_BYTES_KEPT: usize = 1 << 20;
-/// How long a client may take for a head, and for a body.
+/// Time limit for a head, and for a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running target. Clones share it.
@@ -110,7 +110,7 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// Answers by other rules, from the next call on.
+    /// Replaces the rules, from the next call on.
     pub(in crate::cli) fn follow(&self, rules: Vec<Rule>) {
         *lock(&self.shared.rules) = rules.into();
     }
@@ -121,7 +121,7 @@ impl Server {
     }
 }
 
-/// The rules are whole at any moment, so a panic elsewhere has not broken them.
+/// Locks the rules. A poisoned lock is fine, because the rules are replaced in one step.
 fn lock(rules: &Mutex<Arc<[Rule]>>) -> std::sync::MutexGuard<'_, Arc<[Rule]>> {
     rules.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -136,7 +136,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: Tasks, stop: 
         };
         let (shared, stop) = (shared.clone(), stop.clone());
         tasks.spawn("target connection", async move {
-            // A connection that breaks is for the caller to notice.
+            // Ignore a broken connection: the caller notices it.
             drop(stop.run_until_cancelled(serve(stream, shared)).await);
             drop(permit);
         });
@@ -173,7 +173,7 @@ async fn answer(
             body_len,
             act: act.clone(),
         };
-        // A command that is ending prints no more calls; the caller gets its answer all the same.
+        // Ignore send errors: a command that ends prints no more calls, but still answers.
         let _is_ending = told.send(call).await.is_err();
     }
     sleep(act.delay).await;

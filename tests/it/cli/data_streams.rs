@@ -217,7 +217,7 @@ encoding    model op
 quality     exactlyOnce
 subscribe   {socket}{path}
 document    {url}{path}/yaml
-next        syncgate tail orders --url {url}
+next        syncgate tail orders --begin earliest --url {url}
 ",
         url = gateway.url
     );

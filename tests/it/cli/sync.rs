@@ -139,7 +139,7 @@ fn a_run_that_fails_prints_json_with_what_was_stored_and_the_command_that_goes_o
 }
 
 #[test]
-fn ctrl_c_tells_what_was_stored_and_the_command_that_goes_on() {
+fn a_signal_ends_with_its_code_and_says_what_was_stored_and_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let target = Target::start();
     let served = Served::start(dir.path(), &[]);
@@ -149,17 +149,21 @@ fn ctrl_c_tells_what_was_stored_and_the_command_that_goes_on() {
     let line = format!("{}\n", target.message("/200"));
     // More than a pipe holds: once it is written, the command reads.
     let part = format!("{}{line}", " ".repeat(300_000));
-    for (url, input, has_sent, told) in [
+    for (url, input, has_sent, signal, code, told) in [
         (
             &*served.url,
             part,
             false,
+            "-TERM",
+            143,
             "0 messages accepted before that\n",
         ),
         (
             &silent_url,
             line.repeat(1_000),
             true,
+            "-INT",
+            130,
             "0 messages accepted before that; whether lines 1 to 1000 were stored, all of them or none, is not known",
         ),
     ] {
@@ -178,10 +182,10 @@ fn ctrl_c_tells_what_was_stored_and_the_command_that_goes_on() {
             connection
         });
         let sent = std::process::Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
+            .args([signal, &child.id().to_string()])
             .status();
         assert!(sent.unwrap().success());
-        let ended = super::process::Ended::from(child.wait_with_output().unwrap()).expect(130);
+        let ended = super::process::Ended::from(child.wait_with_output().unwrap()).expect(code);
         drop((stdin, asked));
         assert!(
             ended.err.starts_with("error: stopped by a signal\n"),

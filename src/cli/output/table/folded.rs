@@ -1,5 +1,5 @@
-//! A table on a terminal that shows each row on one line, or on two where one has no room. Long cells are cut, and `…` stands
-//! for the rest, so that a row stays a row: what is cut is shown whole by another command, in a pipe and as JSON.
+//! A table on a terminal with one line a row, or two if one is too short. Long cells are cut, and `…` stands for the rest.
+//! Another command, a pipe and JSON show them whole.
 //!
 //! ```text
 //! PARTITION  OFFSET  TIME                 STATE  KEY
@@ -22,20 +22,20 @@ use crate::runtime::clock::Timestamp;
 
 /// Blanks before the second line of a row.
 const INDENT: usize = 2;
-/// Columns that a cut cell has at least, on two lines.
+/// Least width of a cut cell on two lines.
 const CELL_COLUMNS_MIN: usize = 6;
-/// Columns that a cut cell has at least if its row is to be one line.
+/// Least width of a cut cell on one line.
 const CELL_COLUMNS_READABLE: usize = 24;
 
-/// Which columns are on which line.
+/// The columns of each line.
 #[derive(Clone, Debug)]
 pub(super) struct Fold {
     pub(super) lines: [Vec<usize>; 2],
-    /// Columns that are cut where there is no room.
+    /// Columns that may be cut.
     pub(super) cut: Vec<usize>,
 }
 
-/// A table with cells as they are shown.
+/// A table with its cells as shown.
 struct Shown<'a> {
     of: &'a Table,
     rows: Vec<Vec<String>>,
@@ -109,7 +109,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// Returns those of the columns in which a cell says something. The place of a record always does.
+    /// Returns the columns with a cell that is not empty. Partition and offset are always kept.
     fn telling(&self, columns: &[usize]) -> Vec<usize> {
         let tells = |column: &&usize| {
             let mut cells = self.rows.iter().map(|row| &row[**column]);
@@ -120,7 +120,7 @@ impl<'a> Shown<'a> {
         columns.iter().filter(tells).copied().collect()
     }
 
-    /// Returns the least width of each column: that of its widest cell, or `cut_columns` if it is one that may be cut.
+    /// Returns the least width of each column: its widest cell, or `cut_columns` if it may be cut.
     fn least(&self, columns: &[usize], fold: &Fold, cut_columns: usize) -> Vec<usize> {
         let least = |column: &usize| {
             let natural = self.natural[*column];
@@ -132,7 +132,7 @@ impl<'a> Shown<'a> {
         columns.iter().map(least).collect()
     }
 
-    /// Gives what is left of the room to the columns that are cut, to the narrowest first, so that short cells are whole.
+    /// Gives the remaining room to cut columns, narrowest first, so that short cells become whole.
     fn grown(
         &self,
         columns: &[usize],

@@ -14,17 +14,17 @@ use super::{
 };
 use crate::runtime::clock::Timestamp;
 
-/// Lines of a cell on a terminal; `…` stands for the rest.
+/// Most lines of a cell; `…` stands for the rest.
 pub(super) const CELL_LINES_MAX: usize = 12;
-/// A word as long as this is not cut in two if there is room for it: the longest name of a stream that a start makes.
+/// Words up to this length are kept whole if there is room: the longest default name of a stream.
 const WORD_COLUMNS_MAX: u16 = 25;
 
 /// A table on a terminal, before its columns have a width.
 pub(super) struct Laid {
     table: comfy_table::Table,
-    /// What each column needs so that no word is cut: all of it for numbers, the longest word otherwise.
+    /// Width of each column in which no word is cut: the longest number, or the longest word.
     whole_words: Vec<u16>,
-    /// What each column cannot do without: the longest word of its heading, and all of a number.
+    /// Least width of each column: the longest word of its heading, and the longest number.
     least: Vec<u16>,
 }
 

@@ -1,7 +1,6 @@
-//! Rows under headings. On a terminal a table is as wide as the terminal at most: long cells are wrapped, and a time has its
-//! age beside it. Where there is no room for all columns, some that hold nothing but zeros are left out; if the rows are
-//! still tall, each is a block of lines. A table of many rows is [`Table::folded`]: one or two lines a row. In a pipe each row
-//! is one line with every column, and nothing is cut, so that `grep` and `awk` find what they look for.
+//! Rows under headings. A table fits the width of a terminal: long cells are wrapped, and times get their age. If it is too
+//! wide, columns of zeros are left out; if its rows are still tall, each becomes a block of lines. A table of many rows is
+//! [`Table::folded`]: one or two lines a row. In a pipe each row is one line with every column, uncut, for `grep` and `awk`.
 
 mod folded;
 mod laid;
@@ -19,17 +18,17 @@ use crate::{
 
 /// Blanks between two columns.
 const GAP: u16 = 2;
-/// Lines of a row, on average; taller rows are easier to read as blocks.
+/// Average lines of a row; taller rows are easier to read as blocks.
 const ROW_LINES_MAX: usize = 4;
-/// In a pipe a column is filled up to this width at most. Otherwise one long cell would make every line as long.
+/// In a pipe a column is padded to at most this width, because one long cell would lengthen every line.
 const FILL_COLUMNS_MAX: usize = 64;
-/// Shown for an empty cell, on terminals and in pipes, so that each line has as many words as there are columns.
+/// An empty cell, so that each line has as many words as columns.
 const EMPTY: &str = "-";
 const STATE: &str = "STATE";
-/// A key is a text of others: one that looks like a time stays as it is.
+/// Keys come from sources, so a key that looks like a time gets no age.
 const KEY: &str = "KEY";
 
-/// Returns whether a column is a part of the place of a record, which is always shown.
+/// Returns whether a column identifies a record, so that it is always shown.
 fn is_place(heading: &str) -> bool {
     ["PARTITION", "OFFSET"].contains(&heading)
 }
@@ -56,8 +55,8 @@ impl Table {
         }
     }
 
-    /// The same table with rows of one line on a terminal, or of two where one has no room: `second` are the headings of the
-    /// second line, in their order. Cells of `cut` are cut where there is no room, so there is another way to see them whole.
+    /// The same table with rows of one line on a terminal, or of two if one is too short; `second` are the headings of the
+    /// second line. Cells of the columns `cut` may be cut, so another command must show them whole.
     pub(in crate::cli) fn folded(mut self, second: &[&str], cut: &[&str]) -> Self {
         let headings = &self.headings;
         let place = |name: &&str| headings.iter().position(|heading| heading == name);
@@ -72,7 +71,7 @@ impl Table {
     }
 
     pub(in crate::cli) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        // One line is one row, whatever a record holds.
+        // Escaped, so that a cell cannot break its line.
         let visible = |cell: String| match escape::line(&cell).trim_end() {
             "" => EMPTY.to_owned(),
             cell => cell.to_owned(),
@@ -153,8 +152,7 @@ impl Table {
         lean.blocks(columns, has_colours, now)
     }
 
-    /// Returns the table without columns of numbers that are all zero or empty: as many, from the right, as it is too wide. A
-    /// partition and an offset name a record, so they stay.
+    /// Removes columns of numbers that are all zero or empty, from the right, until the table fits. Partition and offset stay.
     fn without_zeros(&self, laid: &Laid, columns: u16) -> Self {
         let tells = |column: usize| {
             let mut cells = self.rows.iter().filter_map(|row| row.get(column));

@@ -4,7 +4,7 @@ use super::{Page, Report};
 use crate::{cli::status::report::Reader, status::size};
 
 impl Page<'_> {
-    /// Returns the facts behind a blank line.
+    /// Returns the facts, after a blank line.
     pub(super) fn facts(&self, report: &Report) -> Vec<String> {
         let facts = [disk(report), journal(report), ledger(report)];
         let facts = facts.iter().map(|line| self.cut(line));
@@ -13,7 +13,7 @@ impl Page<'_> {
         blank.chain(facts).chain([readers]).collect()
     }
 
-    /// Returns one line with the readers, as many as fit.
+    /// Returns a line with as many readers as fit.
     fn readers(&self, report: &Report) -> String {
         let (dispatch, others): (Vec<_>, Vec<_>) = report
             .readers

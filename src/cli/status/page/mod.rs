@@ -1,8 +1,7 @@
-//! A status as a page: a line that says whether all is well, what is wrong with the command that comes next, tables, facts.
+//! The status page: a verdict, the problems with the command to run next, tables, facts.
 //!
-//! On a terminal it fits the screen: no line is longer than the terminal is wide but for a word of a command, and there are
-//! no more lines than it has. Problems come first: tables get the lines that these leave. A page that leaves something out
-//! says so in its last line, with the command that leaves nothing out. In a pipe nothing is left out.
+//! On a terminal the page fits the screen, except for long words of a command. Problems come first, and tables get the lines
+//! left. If something is left out, the last line says so and names the command that prints all. In a pipe the page is whole.
 
 mod facts;
 mod tables;
@@ -16,11 +15,11 @@ use crate::cli::output::escape;
 /// Lines of a problem's text, and of its reason.
 const TEXT_LINES_MAX: usize = 4;
 const REASON_LINES_MAX: usize = 2;
-/// Retries that run.
+/// Running retries on the page.
 const RETRIES_MAX: usize = 3;
 /// Blanks before the further lines of a problem.
 const INDENT: &str = "   ";
-/// Prints everything.
+/// The command that prints everything.
 const WHOLE: &str = "syncgate status --output json";
 
 /// The room for a page.
@@ -29,14 +28,14 @@ pub(super) struct Page<'a> {
     columns: Option<usize>,
     /// `None` = any number.
     lines_max: Option<usize>,
-    /// The option with which a command asks the same gateway.
+    /// The option with which a suggested command finds the same gateway.
     address: &'a str,
-    /// Something was left out.
+    /// Whether something was left out.
     was_cut: Cell<bool>,
 }
 
 impl<'a> Page<'a> {
-    /// A page of so many columns and lines; without a number, nothing is left out.
+    /// A page of so many columns and lines; `None` leaves nothing out.
     pub(super) fn new(columns: Option<usize>, lines_max: Option<usize>, address: &'a str) -> Self {
         Self {
             columns,
@@ -60,7 +59,7 @@ impl<'a> Page<'a> {
         );
         let mut lines = vec![head, self.cut(&about)];
         let facts = self.facts(report);
-        // The last line is the hint.
+        // Reserve room for the hint, the last line.
         let hint = self.hint();
         let room = self.lines_max.unwrap_or(usize::MAX / 2);
         let mut room = room.saturating_sub(lines.len() + facts.len() + hint.len());
@@ -82,13 +81,13 @@ impl<'a> Page<'a> {
         lines.join("\n") + "\n"
     }
 
-    /// Returns what says that something is missing here.
+    /// Returns the line that says that the page was cut.
     fn hint(&self) -> Vec<String> {
         let hint = format!("(cut to this terminal; all of it: {WHOLE}{})", self.address);
         self.wrapped("", hint.split(' '), "")
     }
 
-    /// Returns the problems for which there is room, at least the first.
+    /// Returns the problems that fit, at least the first.
     fn problems(&self, report: &Report, lines_max: usize) -> Vec<String> {
         let mut lines = Vec::new();
         let all = report.problems.len() + report.more_problems;
@@ -128,7 +127,7 @@ impl<'a> Page<'a> {
         lines
     }
 
-    /// Returns a line for each retry that runs.
+    /// Returns a line for each running retry.
     fn retries(&self, report: &Report) -> Vec<String> {
         let line = |retry: &Retry| {
             let Retry {
@@ -156,7 +155,7 @@ impl<'a> Page<'a> {
         lines
     }
 
-    /// Returns the lines of a command. It is never cut, because it is to be copied.
+    /// Returns the lines of a command. A command is never cut, because people copy it.
     fn command(&self, command: &str) -> Vec<String> {
         let is_ours = command.starts_with("syncgate ") && !command.starts_with("syncgate doctor");
         let address = if is_ours { self.address } else { "" };
@@ -169,7 +168,7 @@ impl<'a> Page<'a> {
         self.wrapped(INDENT, words, " \\")
     }
 
-    /// Returns the tables, as far as there is room: if there is too little, each gets half of it, or what the other leaves.
+    /// Returns the rows of both tables that fit. If room is short, each table gets half, or the lines the other leaves.
     fn tables(&self, [first, second]: [Rows; 2], room: usize) -> Vec<String> {
         let half = room.saturating_sub(second.lines_len()).max(room / 2);
         let mut lines = first.lines(self, half);
@@ -181,7 +180,7 @@ impl<'a> Page<'a> {
         lines
     }
 
-    /// Returns a text as one line that fits.
+    /// Cuts a text to one line.
     fn cut(&self, line: &str) -> String {
         let line = escape::line(line);
         match self.columns {
@@ -198,7 +197,7 @@ impl<'a> Page<'a> {
         text.chars().take(chars_max - 1).chain(['…']).collect()
     }
 
-    /// Puts a text on a few lines; what does not fit there is left out.
+    /// Wraps a text, and cuts it after `lines_max` lines.
     fn words(&self, first: &str, text: &str, lines_max: usize) -> Vec<String> {
         let text = escape::line(text);
         let mut lines = self.wrapped(first, text.split(' '), "");
@@ -210,7 +209,7 @@ impl<'a> Page<'a> {
         lines.iter().map(|line| self.cut(line)).collect()
     }
 
-    /// Puts parts on as many lines as they take. The first line begins with `first`; each but the last ends with `end`.
+    /// Wraps parts onto lines. The first line begins with `first`; each but the last ends with `end`.
     fn wrapped<'b>(
         &self,
         first: &str,

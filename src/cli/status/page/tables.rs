@@ -6,26 +6,26 @@ use crate::cli::{
     status::report::{Cause, Open, Target},
 };
 
-/// A column that is cut keeps that many characters.
+/// A cut column keeps this many characters.
 const CELL_MIN: usize = 8;
-/// The blank line, the headings, a row, and the line that counts the others.
+/// A blank line, headings, one row, and the line that counts the others.
 const LINES_MIN: usize = 4;
 
-/// A table in the making.
+/// The rows of a table, before they are fitted to the page.
 pub(super) struct Rows {
     headings: &'static [&'static str],
     rows: Vec<Vec<String>>,
-    /// Rows that the gateway has left out.
+    /// Rows that the gateway left out.
     more: usize,
-    /// What its rows are.
+    /// The noun for its rows.
     what: &'static str,
-    /// Columns that can be cut.
+    /// Columns that may be cut.
     wide: &'static [usize],
     note: Option<String>,
 }
 
 impl Rows {
-    /// Returns how many lines it takes as a whole.
+    /// Returns how many lines the whole table takes.
     pub(super) fn lines_len(&self) -> usize {
         match self.rows.is_empty() && self.note.is_none() {
             true => 0,
@@ -33,7 +33,7 @@ impl Rows {
         }
     }
 
-    /// Returns it behind a blank line, with the rows for which there is room; nothing if there is not even room for one.
+    /// Returns a blank line and the rows that fit; nothing if not even one fits.
     pub(super) fn lines(&self, page: &Page<'_>, lines_max: usize) -> Vec<String> {
         let is_whole = self.lines_len() <= lines_max;
         if !is_whole {
@@ -65,7 +65,7 @@ impl Rows {
         lines
     }
 
-    /// Cuts cells of some columns until the rows fit; the widest column first.
+    /// Cuts cells until the rows fit, the widest column first.
     fn fit(&self, page: &Page<'_>, rows: &mut [Vec<String>], columns: usize) {
         loop {
             let width = |column: usize| {
