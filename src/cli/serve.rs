@@ -121,9 +121,14 @@ impl Stops {
     }
 
     pub(super) async fn next(&mut self) {
+        let _is_interrupt = self.next_is_interrupt().await;
+    }
+
+    /// Waits for the next signal; returns whether it was Ctrl-C.
+    pub(super) async fn next_is_interrupt(&mut self) -> bool {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
         }
     }
 }

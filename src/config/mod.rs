@@ -20,6 +20,7 @@ mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+pub(crate) use self::check::ranges::SEGMENT_BYTES_MAX;
 pub use self::{
     check::ROLE_WORDS,
     errors::{ConfigError, ConfigErrors, SettingPlace},

@@ -19,7 +19,7 @@ on each line, for programs. What a command finds goes to standard output; what i
 | 1 | It failed, or found what its help says. |
 | 2 | Its arguments or the configuration are wrong. |
 | 3 | The gateway could not start. |
-| 130 | Ctrl-C ended a retry. |
+| 130 | Ctrl-C ended `retry`, `sync` or `backup`. |
 ";
 
 /// Returns a text of the help as a paragraph: words that look like tags of HTML stay words.
