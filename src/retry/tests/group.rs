@@ -37,7 +37,7 @@ impl Harness {
     }
 
     async fn groups(&self) -> Vec<String> {
-        let all = self.engine.list("retry/").await;
+        let all = self.engine.list("redrive/").await;
         all.into_iter().map(|(key, _)| key.to_string()).collect()
     }
 
@@ -101,7 +101,7 @@ async fn a_group_goes_on_where_it_stands_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn an_offset_beside_a_group_takes_it_there_but_never_beyond_the_tail() {
+async fn an_offset_beside_a_group_takes_it_there_but_not_to_the_tail() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
     let retrier = gateway.retrier();
@@ -119,9 +119,16 @@ async fn an_offset_beside_a_group_takes_it_there_but_never_beyond_the_tail() {
     assert_eq!((report.attempted, position(&report)), (1, Some(1)));
     // What comes later would be left out for good.
     moves.after = Some(Offset(1_000));
-    let report = retry(&retrier, moves).await;
-    assert_eq!(report.last_read_offset, Some(Offset(1_000)));
-    assert_eq!(position(&report), Some(4));
+    let refused = retrier.run(moves.clone()).await;
+    assert!(
+        matches!(refused, Err(Error::BeyondTail { .. })),
+        "{refused:?}"
+    );
+    moves.group.as_mut().unwrap().name = "other".parse().unwrap();
+    assert!(retrier.run(moves).await.is_err());
+    assert_eq!(gateway.groups().await.len(), 1, "no group was made");
+    let report = retry(&retrier, gateway.going_on(UNAVAILABLE, "g")).await;
+    assert_eq!((report.attempted, position(&report)), (3, Some(4)));
     gateway.failed(UNAVAILABLE, target, 1).await;
     let report = retry(&retrier, gateway.going_on(UNAVAILABLE, "g")).await;
     assert_eq!((report.attempted, position(&report)), (1, Some(5)));
@@ -252,7 +259,7 @@ async fn a_stream_has_so_many_groups_and_a_new_one_takes_the_place_of_one_long_u
         // Not used for some time, but not long enough.
         let used_at = now - unused + 3_600_000_000;
         gateway
-            .put_group(format!("retry/{id}/g{at}"), used_at)
+            .put_group(format!("redrive/{id}/g{at}"), used_at)
             .await;
     }
     let full = retrier.run(gateway.going_on(UNAVAILABLE, "new")).await;
@@ -264,10 +271,10 @@ async fn a_stream_has_so_many_groups_and_a_new_one_takes_the_place_of_one_long_u
     assert_eq!(position(&old), Some(0));
 
     gateway
-        .put_group(format!("retry/{id}/g5"), now - unused)
+        .put_group(format!("redrive/{id}/g5"), now - unused)
         .await;
     gateway
-        .put_group(format!("retry/{id}/g9"), now - unused - 1)
+        .put_group(format!("redrive/{id}/g9"), now - unused - 1)
         .await;
     let (made, ()) = tokio::join!(
         retry(&retrier, gateway.going_on(UNAVAILABLE, "new")),
@@ -275,7 +282,7 @@ async fn a_stream_has_so_many_groups_and_a_new_one_takes_the_place_of_one_long_u
     );
     assert_eq!(position(&made), Some(0));
     let left = gateway.groups().await;
-    let has = |name: &str| left.contains(&format!("retry/{id}/{name}"));
+    let has = |name: &str| left.contains(&format!("redrive/{id}/{name}"));
     assert!(has("new") && has("g5") && !has("g9"), "{left:?}");
     assert_eq!(left.len(), GROUPS_LEN_MAX + 1);
 }
@@ -283,7 +290,7 @@ async fn a_stream_has_so_many_groups_and_a_new_one_takes_the_place_of_one_long_u
 #[tokio::test]
 async fn the_groups_of_a_stream_go_with_it() {
     let gateway = Harness::start(|_| {}).await;
-    let kept = format!("retry/{}/g", gateway.stream(UNAVAILABLE).id);
+    let kept = format!("redrive/{}/g", gateway.stream(UNAVAILABLE).id);
     let name = || "Mine".parse().unwrap();
     let config = StreamConfig::default;
     let mine = gateway
@@ -294,7 +301,7 @@ async fn the_groups_of_a_stream_go_with_it() {
     let of = mine.partition(Partition(0)).unwrap();
     let mut late = gateway.standing("Mine", "late").await;
     // A retrier that comes later finds what one before it has left.
-    let left = format!("retry/{}/g", "0".repeat(32));
+    let left = format!("redrive/{}/g", "0".repeat(32));
     gateway.put_group(left, 1).await;
     let retrier = gateway.retrier();
     retry(&retrier, gateway.going_on("Mine", "g")).await;
@@ -303,7 +310,7 @@ async fn the_groups_of_a_stream_go_with_it() {
         .engine
         .delete_stream(mine.id, None, OpenRecords::Drop);
     delete.await.unwrap();
-    let mut changed = gateway.engine.changed("retry/");
+    let mut changed = gateway.engine.changed("redrive/");
     within("the groups to go", async {
         while gateway.groups().await != [kept.as_str()] {
             changed.changed().await.unwrap();
