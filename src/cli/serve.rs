@@ -124,6 +124,11 @@ impl Stops {
         self.next_code().await;
     }
 
+    /// Waits for the next signal; returns whether it was Ctrl-C.
+    pub(super) async fn next_is_interrupt(&mut self) -> bool {
+        self.next_code().await == 130
+    }
+
     /// Waits for a signal; returns the exit code that shells give it: 128 and its number.
     pub(super) async fn next_code(&mut self) -> u8 {
         tokio::select! {

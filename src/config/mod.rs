@@ -23,6 +23,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 pub use crate::telemetry::{LogFormat, Logging};
 
+pub(crate) use self::check::ranges::SEGMENT_BYTES_MAX;
 pub use self::{
     check::ROLE_WORDS,
     errors::{ConfigError, ConfigErrors, SettingPlace},

@@ -124,6 +124,20 @@ pub enum Error {
     /// There is no such partition; nothing was done.
     #[error("partition {0} is unknown")]
     PartitionUnknown(PartitionId),
+    /// The offset to begin behind is not below the tail, so no pass can have come to it; nothing was done.
+    #[error(
+        "{after} cannot have been read: the tail of partition {} is {tail}; give a number below it, or -1 for the \
+         earliest record",
+        of.partition
+    )]
+    BeyondTail {
+        /// What was asked for.
+        after: Offset,
+        /// The partition.
+        of: PartitionId,
+        /// Its tail.
+        tail: Offset,
+    },
     /// Another node may settle its records; nothing was done.
     #[error("the lease on {0} is not ours")]
     NotLeased(PartitionId),
@@ -198,6 +212,7 @@ impl Retrier {
                 return Err(Error::LogRefuses(CommitError::Stopped(why.clone())));
             }
         }
+        inner.check_after(&request)?;
         let claim = match request.dry_run {
             true => None,
             false => {
@@ -291,6 +306,26 @@ impl fmt::Debug for Retrier {
 }
 
 impl Inner {
+    /// An offset that no pass can have read is a slip, or one of a stream that was made again. To answer that all is read
+    /// would hide that, and the records that come there later would be passed over.
+    fn check_after(&self, request: &RetryRequest) -> Result<(), Error> {
+        let Some(after) = request.after else {
+            return Ok(());
+        };
+        for of in &request.partitions {
+            let status = self.shared.streams.engine().status(*of);
+            let tail = status.map_err(pass::reader::unread)?.bounds.tail;
+            if after >= tail {
+                return Err(Error::BeyondTail {
+                    after,
+                    of: *of,
+                    tail,
+                });
+            }
+        }
+        Ok(())
+    }
+
     async fn run_with(
         &self,
         group: Group,

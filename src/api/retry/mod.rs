@@ -270,6 +270,14 @@ impl From<retry::Error> for Problem {
             Error::PartitionUnknown(_) => {
                 Self::new(Code::PartitionUnknown, "the stream has just been deleted")
             }
+            Error::BeyondTail { .. } => {
+                let fault = FieldError {
+                    pointer: "/readAfterOffset".into(),
+                    code: FieldCode::WrongType,
+                    detail,
+                };
+                Self::invalid(Code::InvalidRequest, vec![fault])
+            }
             Error::NotLeased(_) => Self::new(
                 Code::QueueFull,
                 "nothing was done; another node has this partition",

@@ -25,6 +25,9 @@ use crate::{
     },
 };
 
+/// Exit code of a command that Ctrl-C has ended: 128 and the number of the signal, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Copies a data directory, whether its gateway runs or not, and lists what a restore needs beside the copy.
@@ -211,17 +214,28 @@ async fn until_a_signal<T>(
     let mut stops = Stops::new()?;
     let stop = CancellationToken::new();
     let mut made = std::pin::pin!(make(stop.clone()));
-    loop {
+    let mut is_interrupted = false;
+    let made = loop {
         tokio::select! {
-            made = &mut made => return made,
-            () = stops.next() => match stop.is_cancelled() {
-                false => stop.cancel(),
-                true => return Err(Failure::failed(
-                    "ended by a second signal; the next run tells what is left, and removes it",
-                )),
+            made = &mut made => break made,
+            is_interrupt = stops.next_is_interrupt() => {
+                is_interrupted |= is_interrupt;
+                if stop.is_cancelled() {
+                    break Err(Failure::failed(
+                        "ended by a second signal; the next run tells what is left, and removes it",
+                    ));
+                }
+                stop.cancel();
             }
         }
-    }
+    };
+    made.map_err(|failure| match is_interrupted {
+        true => Failure {
+            code: INTERRUPTED,
+            ..failure
+        },
+        false => failure,
+    })
 }
 
 /// Renames a copy to its final name, unless a signal came.

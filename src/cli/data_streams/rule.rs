@@ -26,7 +26,11 @@ const OPERATORS: [(&str, &str); 6] = [
     ("<", "LT"),
     (">", "GT"),
 ];
+/// What is written for an operator and is none: the text behind an operator that begins so.
+const SLIPS: [(&str, &str); 4] = [("=>", ">="), ("=<", "<="), ("==", "="), ("<>", "!=")];
 const OPERATOR_BYTES: [char; 4] = ['!', '<', '>', '='];
+/// No value begins with one of these without quotes.
+const SLIP_ENDS: [char; 3] = ['<', '>', '='];
 const FORM: &str = "a rule is include or exclude, then object=NAME, type=WORD, column:COLUMN=VALUE or tag:HEADER=TEXT; \
                     several are joined by the word and";
 
@@ -107,13 +111,16 @@ fn column_value(text: &str) -> Result<String, String> {
     let compared = text.find(OPERATOR_BYTES).and_then(|at| {
         let mut operators = OPERATORS.iter();
         let (sign, word) = operators.find(|(sign, _)| text[at..].starts_with(sign))?;
-        Some((&text[..at], *word, &text[at + sign.len()..]))
+        Some((&text[..at], *sign, *word, &text[at + sign.len()..]))
     });
-    let Some((place, operator, value)) = compared else {
+    let Some((place, sign, operator, value)) = compared else {
         return Err(format!(
             "column:{text} compares nothing: give for example column:qty>=10"
         ));
     };
+    if value.starts_with(SLIP_ENDS) {
+        return Err(no_operator(place, sign, value));
+    }
     let place = place.trim();
     let (column, pointer) = place.split_at(place.find('/').unwrap_or(place.len()));
     let mut members = format!("\"column\":{}", json!(column));
@@ -125,6 +132,21 @@ fn column_value(text: &str) -> Result<String, String> {
         "[{{{members},\"operator\":\"{operator}\",\"value\":{}}}]",
         value.get()
     ))
+}
+
+/// What follows an operator at once would be read as the beginning of a text, and is most likely a part of the operator.
+fn no_operator(place: &str, sign: &str, value: &str) -> String {
+    let (end, rest) = value.split_at(1);
+    let written = format!("{sign}{end}");
+    let mut slips = SLIPS.iter();
+    let (meant, rest) = match slips.find(|(slip, _)| *slip == written) {
+        Some((_, meant)) => (*meant, rest),
+        None => (sign, value.trim_start_matches(SLIP_ENDS)),
+    };
+    format!(
+        "{written} is no operator: write column:{place}{meant}{rest}; a text that begins with {end} goes in quotes: \
+         column:{place}{sign}\"{value}\""
+    )
 }
 
 /// Returns a text that is a JSON scalar unchanged, to the digit, and any other text as a JSON string.
@@ -206,7 +228,10 @@ fn comparison(members: &Members<'_>) -> Option<String> {
     // Drop the quotes only if the bare text reads back as the same value.
     let bare = loose::string(value).filter(|text| {
         let is_read_back = scalar(text).get() == value.get();
-        is_read_back && !text.contains(" and ") && text.trim() == text
+        is_read_back
+            && !text.contains(" and ")
+            && text.trim() == text
+            && !text.starts_with(SLIP_ENDS)
     });
     let value = bare.unwrap_or(Cow::Borrowed(value.get()));
     let is_ambiguous = column.contains(OPERATOR_BYTES) || column.contains('/');
@@ -260,6 +285,10 @@ mod tests {
             r#"{"columnValues":[{"column":"name","operator":"EQ","value":"salt and \" pepper"}]}"#,
         );
         check(
+            r#"include column:sign=">5""#,
+            r#"{"columnValues":[{"column":"sign","operator":"EQ","value":">5"}]}"#,
+        );
+        check(
             "include column:gone=null",
             r#"{"columnValues":[{"column":"gone","operator":"EQ","value":null}]}"#,
         );
@@ -273,6 +302,15 @@ mod tests {
             ("include A.B", "\"A.B\" is no condition"),
             ("include column:qty", "compares nothing"),
             ("include column:qty!10", "compares nothing"),
+            (
+                "include column:DATA/qty=>5",
+                "=> is no operator: write column:DATA/qty>=5; a text that begins with > goes in quotes: \
+                 column:DATA/qty=\">5\"",
+            ),
+            ("include column:qty=<5", "write column:qty<=5;"),
+            ("include column:qty==5", "write column:qty=5;"),
+            ("include column:qty<>5", "write column:qty!=5;"),
+            ("include column:qty>>5", "write column:qty>5;"),
             (
                 "include column:a=1 and column:b=2",
                 "two conditions for columnValues",

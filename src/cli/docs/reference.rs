@@ -19,7 +19,7 @@ on each line, for programs. What a command finds goes to standard output; what i
 | 1 | It failed, or found a fault that its help names. |
 | 2 | Its arguments or the configuration are wrong. |
 | 3 | The gateway could not start. |
-| 130 | Ctrl-C ended `retry` or `sync`. |
+| 130 | Ctrl-C ended `retry`, `sync` or `backup`. |
 | 143 | SIGTERM ended `sync`. |
 ";
 

@@ -28,7 +28,8 @@ Columns:
                      discarded: an operator gave it up
                      settled: one of these; the journal does not say which
                      Expired records are trimmed, so they are not shown.
-  CAUSE              why it is in this error stream, or why its last call failed
+  CAUSE              why it is in this error stream, or why the last call of an open record failed;
+                     that of a moved record stands with its copy
   MOVED TO           the copy of a moved record, as this command takes it
   WAITS FOR          with --open, in place of STATE:
                      retry: a retry of this error stream

@@ -16,6 +16,8 @@ const GIB: u64 = 1 << 30;
 /// The log stores at most 32 MiB at once. A record must also fit with the cause of its failure, or it could never be
 /// settled.
 pub(in crate::config) const RECORD_BYTES_MAX: u64 = 31 * MIB;
+/// The longest file that the journal makes ready.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = GIB;
 /// The log stores the length of a key in two bytes.
 const KEY_BYTES_MAX: u64 = 65_535;
 /// More than a hundred years; 0 keeps records for ever.
@@ -29,7 +31,7 @@ const RANGES: [(&str, u64, u64); 54] = [
     ("server.request_timeout_ms", 10, HOUR_MS),
     ("server.answers_bytes_max", MIB, 64 * GIB),
     ("server.grace_ms", 0, HOUR_MS),
-    ("log.segment_bytes", MIB, GIB),
+    ("log.segment_bytes", MIB, SEGMENT_BYTES_MAX),
     ("log.cache_bytes", 64 * KIB, 64 * GIB),
     ("log.queue_bytes_max", 64 * KIB, 16 * GIB),
     ("log.queue_len_max", 1, 10_000_000),

@@ -2,7 +2,10 @@
 
 use crate::json::nearest::nearest;
 
-use super::{MetaField, ObjectName, ObjectPattern, Resource};
+use super::{
+    AppendColumn, ColumnValue, Filter, MetaField, ObjectName, ObjectPattern, ObjectType, Relation,
+    Resource,
+};
 
 /// Warnings of one configuration, at most; a rule may name a thousand objects.
 const LEN_MAX: usize = 20;
@@ -29,8 +32,91 @@ impl Resource {
             strange.map(move |pattern| (at + 1, pattern))
         });
         let rules = rules.map(|(number, pattern)| unknown(number, pattern, &objects));
-        pos.into_iter().chain(rules).take(LEN_MAX).collect()
+        let table = Tables {
+            append,
+            objects: &objects,
+        };
+        let filters = self.rules.iter().enumerate();
+        let never = filters.flat_map(|(at, rule)| table.never_fits(at + 1, &rule.filter));
+        let all = pos.into_iter().chain(rules).chain(never);
+        all.take(LEN_MAX).collect()
     }
+}
+
+/// The tables of a data stream. What the append table can have is known; rows of other objects have any column.
+#[derive(Clone, Copy)]
+struct Tables<'a> {
+    append: &'a ObjectName,
+    /// All of them.
+    objects: &'a [&'a ObjectName],
+}
+
+impl Tables<'_> {
+    /// Returns warnings of what a rule asks of the append table alone, and that table never has.
+    fn never_fits(self, rule: usize, filter: &Filter) -> Vec<String> {
+        let types = &filter.object_types;
+        // With OR or negate the names do not bound what the types are asked of.
+        let names = match filter.relation {
+            Relation::And if !filter.negate => &filter.object_names[..],
+            _ => &[],
+        };
+        let names: Vec<_> = names.iter().collect();
+        let no_type = !types.is_empty() && !types.iter().any(|kind| is_of_append(*kind));
+        let no_type = no_type && self.are_append_alone(&names);
+        let no_type = no_type.then(|| {
+            let named: Vec<_> = types.iter().map(|kind| word(*kind)).collect();
+            format!(
+                "rule {rule} names the type {}, but records of {} are INSERT, and its events DDL and TRUNCATE",
+                named.join(", "),
+                self.append
+            )
+        });
+        let columns = filter.column_values.iter();
+        let no_column = columns.filter_map(|column| self.no_column(rule, column));
+        no_type.into_iter().chain(no_column).take(LEN_MAX).collect()
+    }
+
+    fn no_column(self, rule: usize, value: &ColumnValue) -> Option<String> {
+        let names = AppendColumn::ALL.map(AppendColumn::name);
+        let column = &*value.column;
+        let of: Vec<_> = value.object.iter().collect();
+        if names.contains(&column) || !self.are_append_alone(&of) {
+            return None;
+        }
+        let all = names.join(", ");
+        let has = match nearest(column, names) {
+            Some(near) => format!("; did you mean {near}? It has {all}"),
+            None => format!(": it has {all}; a value of the message is DATA with a pointer"),
+        };
+        let append = self.append;
+        Some(format!(
+            "rule {rule} names the column {column}, which {append} has not{has}"
+        ))
+    }
+
+    /// Returns whether the patterns fit the append table and no other; without patterns every table is meant.
+    fn are_append_alone(self, patterns: &[&ObjectPattern]) -> bool {
+        let is_meant = |object: &ObjectName| {
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.fits(object))
+        };
+        let mut others = self.objects.iter().filter(|object| **object != self.append);
+        is_meant(self.append) && !others.any(|object| is_meant(object))
+    }
+}
+
+/// Every record is a new row. The stream itself is made and grows (DDL), and is purged (TRUNCATE).
+fn is_of_append(kind: ObjectType) -> bool {
+    match kind {
+        ObjectType::Insert | ObjectType::Dml | ObjectType::Ddl | ObjectType::Truncate => true,
+        ObjectType::Update | ObjectType::Upsert | ObjectType::Delete => false,
+    }
+}
+
+fn word(kind: ObjectType) -> &'static str {
+    let mut words = ObjectType::WORDS.iter();
+    words
+        .find(|(of, _)| *of == kind)
+        .map_or("", |(_, word)| word)
 }
 
 fn unknown(rule: usize, pattern: &ObjectPattern, objects: &[&ObjectName]) -> String {
@@ -62,6 +148,85 @@ mod tests {
         let resource = Resource::parse(config.as_bytes()).unwrap();
         let append = "SYNCGATE.S1".parse().unwrap();
         assert_eq!(resource.warnings(&append), expected);
+    }
+
+    /// As [`check`], of one rule of a data stream without objects.
+    #[track_caller]
+    fn check_append(filter: &str, expected: &[&str]) {
+        let config = format!(
+            r#"{{"source":{{"trail":"S1"}},"rules":[{{"action":"include","filter":{{{filter}}}}}]}}"#
+        );
+        let resource = Resource::parse(config.as_bytes()).unwrap();
+        let append = "SYNCGATE.S1".parse().unwrap();
+        assert_eq!(resource.warnings(&append), expected, "{filter}");
+    }
+
+    #[test]
+    fn a_type_that_the_append_table_never_has_is_told() {
+        let never = |named: &str| {
+            format!(
+                "rule 1 names the type {named}, but records of SYNCGATE.S1 are INSERT, and its events DDL and TRUNCATE"
+            )
+        };
+        check_append(r#""objectTypes":["UPSERT"]"#, &[&never("UPSERT")]);
+        check_append(
+            r#""relation":"OR","objectTypes":["UPDATE","DELETE"],"objectNames":["*"]"#,
+            &[&never("UPDATE, DELETE")],
+        );
+        for good in ["INSERT", "DML", "DDL", "TRUNCATE", r#"UPSERT","INSERT"#] {
+            check_append(&format!(r#""objectTypes":["{good}"]"#), &[]);
+        }
+        // With objects it may be one of theirs, unless the rule is for the append table alone.
+        let of = |names: &str| {
+            format!(r#"{{"action":"exclude","filter":{{{names}"objectTypes":["UPSERT"]}}}}"#)
+        };
+        check(&of(""), &[]);
+        check(&of(r#""objectNames":["*"],"#), &[]);
+        check(
+            &of(r#""objectNames":["SYNCGATE.S1"],"#),
+            &[&never("UPSERT")],
+        );
+        check(
+            &of(r#""relation":"OR","objectNames":["SYNCGATE.S1"],"#),
+            &[],
+        );
+    }
+
+    #[test]
+    fn a_column_that_the_append_table_has_not_is_told() {
+        let value = |column: &str, more: &str| {
+            format!(r#""columnValues":[{{{more}"column":"{column}","operator":"EQ","value":5}}]"#)
+        };
+        let all = "PARTITION, OFFSET, KEY, TS, DATA, DATA_BASE64, HEADERS";
+        check_append(
+            &value("QTY", ""),
+            &[&format!(
+                "rule 1 names the column QTY, which SYNCGATE.S1 has not: it has {all}; a value of the message is DATA \
+                 with a pointer"
+            )],
+        );
+        check_append(
+            &value("data", ""),
+            &[&format!(
+                "rule 1 names the column data, which SYNCGATE.S1 has not; did you mean DATA? It has {all}"
+            )],
+        );
+        for column in all.split(", ") {
+            check_append(&value(column, ""), &[]);
+        }
+        let of = |more: &str| {
+            let value = value("qty", more);
+            format!(r#"{{"action":"exclude","filter":{{{value}}}}}"#)
+        };
+        check(&of(""), &[]);
+        check(&of(r#""object":"SHOP.ORDERS","#), &[]);
+        check(
+            &of(r#""object":"SYNCGATE.*","#),
+            &[&format!(
+                "rule 1 names the column qty, which SYNCGATE.S1 has not: it has {all}; a value of the message is DATA \
+                 with a pointer"
+            )],
+        );
     }
 
     fn rule(names: &str) -> String {

@@ -101,7 +101,7 @@ async fn a_group_goes_on_where_it_stands_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn an_offset_beside_a_group_takes_it_there_but_never_beyond_the_tail() {
+async fn an_offset_beside_a_group_takes_it_there_but_not_to_the_tail() {
     let target = StubTarget::always(200).await;
     let gateway = Harness::start(|_| {}).await;
     let retrier = gateway.retrier();
@@ -119,9 +119,16 @@ async fn an_offset_beside_a_group_takes_it_there_but_never_beyond_the_tail() {
     assert_eq!((report.attempted, position(&report)), (1, Some(1)));
     // What comes later would be left out for good.
     moves.after = Some(Offset(1_000));
-    let report = retry(&retrier, moves).await;
-    assert_eq!(report.last_read_offset, Some(Offset(1_000)));
-    assert_eq!(position(&report), Some(4));
+    let refused = retrier.run(moves.clone()).await;
+    assert!(
+        matches!(refused, Err(Error::BeyondTail { .. })),
+        "{refused:?}"
+    );
+    moves.group.as_mut().unwrap().name = "other".parse().unwrap();
+    assert!(retrier.run(moves).await.is_err());
+    assert_eq!(gateway.groups().await.len(), 1, "no group was made");
+    let report = retry(&retrier, gateway.going_on(UNAVAILABLE, "g")).await;
+    assert_eq!((report.attempted, position(&report)), (3, Some(4)));
     gateway.failed(UNAVAILABLE, target, 1).await;
     let report = retry(&retrier, gateway.going_on(UNAVAILABLE, "g")).await;
     assert_eq!((report.attempted, position(&report)), (1, Some(5)));

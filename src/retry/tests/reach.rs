@@ -94,16 +94,21 @@ async fn positions_outside_of_what_is_there() {
         (None, true),
         "empty stream"
     );
+    let refused = async |after: u64, dry_run: bool| {
+        let mut request = gateway.request(UNAVAILABLE);
+        request.after = Some(Offset(after));
+        request.dry_run = dry_run;
+        match retrier.run(request).await {
+            Err(Error::BeyondTail { tail, .. }) => tail.0,
+            other => panic!("{after}: {other:?}"),
+        }
+    };
+    assert_eq!(refused(0, false).await, 0);
     gateway.failed(UNAVAILABLE, target, 5).await;
-    let beyond = Offset(1 << 40);
-    let mut request = gateway.request(UNAVAILABLE);
-    request.after = Some(beyond);
-    let report = retry(&retrier, request).await;
-    assert_eq!(
-        (report.last_read_offset, report.end_of_stream),
-        (Some(beyond), true)
-    );
-    assert_eq!(counts(&report), (0, 0, 0));
+    for after in [5, 6, 1 << 40, i64::MAX as u64] {
+        assert_eq!(refused(after, false).await, 5);
+        assert_eq!(refused(after, true).await, 5);
+    }
     let mut last = gateway.request(UNAVAILABLE);
     last.after = Some(Offset(4));
     let report = retry(&retrier, last).await;

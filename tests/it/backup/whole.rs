@@ -176,6 +176,61 @@ async fn a_restore_that_fails_leaves_nothing() {
     assert!(!copies.path().join("x").exists());
 }
 
+/// What cannot be the file of a journal is not copied, and the error names the file that is there, not its copy.
+#[tokio::test]
+async fn a_restore_of_a_damaged_copy_names_the_file_in_the_copy() {
+    let place = lived().await;
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copies.path().join("copy");
+    let (code, _, said) = run_on(&["backup", "create", copy.to_str().unwrap()], &place.data());
+    assert_eq!(code, Some(0), "{said}");
+    let file = copy.join("journal/0000000001.seg");
+    let good = fs::read(&file).unwrap();
+    let refused = |to: &str, why: &[&str]| {
+        let to = copies.path().join(to);
+        let (code, _, said) = run_on(&["backup", "restore", copy.to_str().unwrap()], &to);
+        assert_eq!(code, Some(1), "{said}");
+        for why in why {
+            assert!(said.contains(why), "{why}: {said}");
+        }
+        assert!(!said.contains("restore.incomplete"), "{said}");
+        assert_eq!(names(copies.path()), ["copy"], "{said}");
+    };
+    let advice = format!(
+        "syncgate doctor --data {} --accept-loss {}",
+        copy.display(),
+        file.display()
+    );
+    let mut bad = good.clone();
+    let at_frame = bad.windows(4).position(|four| four == b"SGFR").unwrap();
+    bad[at_frame + 60] ^= 1;
+    fs::write(&file, bad).unwrap();
+    refused("damaged", &["is damaged at byte", &advice]);
+    // Far longer than the files that a journal makes, with a good header and with none. Both are sparse.
+    fs::write(&file, &good).unwrap();
+    let set_len = |len| {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_len(len)
+    };
+    set_len(8 << 30).unwrap();
+    refused(
+        "long",
+        &["0000000001.seg has 8589934592 bytes", "nothing was copied"],
+    );
+    set_len(0).unwrap();
+    set_len(8 << 30).unwrap();
+    refused("none", &["is damaged at byte 0", &advice]);
+    fs::write(&file, &good).unwrap();
+    let (code, _, said) = run_on(
+        &["backup", "restore", copy.to_str().unwrap()],
+        &copies.path().join("restored"),
+    );
+    assert_eq!(code, Some(0), "{said}");
+}
+
 /// Whenever the signal comes, there is a whole copy and the code says so, or nothing.
 #[tokio::test]
 async fn a_signal_ends_a_backup_and_leaves_nothing() {
@@ -217,7 +272,9 @@ async fn a_signal_ends_a_backup_and_leaves_nothing() {
                 fs::remove_dir_all(&copy).unwrap();
             }
             code => {
-                assert_eq!(code, Some(1), "{signal} {sent:?}");
+                // As shells have it for Ctrl-C.
+                let expected = if signal == "-INT" { 130 } else { 1 };
+                assert_eq!(code, Some(expected), "{signal} {sent:?}");
                 assert_eq!(names(copies.path()), [""; 0]);
             }
         }

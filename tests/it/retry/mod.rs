@@ -307,6 +307,8 @@ async fn bad_requests_name_the_member_and_change_nothing() {
         ("readAfterOffset", json!(-2), 400),
         ("readAfterOffset", json!("x"), 400),
         ("readAfterOffset", json!([]), 400),
+        ("readAfterOffset", json!(1), 400),
+        ("readAfterOffset", json!(i64::MAX), 400),
         ("readPartition", json!("one"), 400),
         ("readPartition", json!("9"), 404),
         ("readPartition", json!(-1), 400),

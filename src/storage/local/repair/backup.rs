@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io,
+    io::{self, Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,15 +17,18 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::storage::StateEntry;
+use crate::{config::SEGMENT_BYTES_MAX, storage::StateEntry};
 
 use crate::storage::local::{
-    OpenError,
+    COMMIT_BYTES_MAX, OpenError,
     disk::{self, Disk, DiskFile, RealDisk},
     format::{
         codec::to_usize,
         scan::Frames,
-        segment::{self, SNAPSHOT_AT, SegmentHeader, file_name, number_of, read_snapshot},
+        segment::{
+            self, FORMAT_VERSION, HeaderError, SNAPSHOT_AT, SegmentHeader, file_name, number_of,
+            read_snapshot,
+        },
     },
     making::{self, Making},
     open::at_rest::AtRest,
@@ -33,6 +36,11 @@ use crate::storage::local::{
 
 /// How often the journal may begin another file during a copy.
 const ROUNDS_MAX: usize = 1_000;
+/// Bytes that are copied between two looks at the stop.
+const PIECE_BYTES: u64 = 4 << 20;
+/// Bytes that a file of the journal has at most behind its snapshot: a segment, and one commit that is longer, with room for
+/// what goes with it.
+const FRAMES_BYTES_MAX: u64 = SEGMENT_BYTES_MAX + 2 * COMMIT_BYTES_MAX as u64;
 
 /// A copy before its rename. [`Copy::complete`] moves it to its target; dropping it removes it.
 #[derive(Debug)]
@@ -92,8 +100,28 @@ pub enum BackupError {
         /// Where.
         at: u64,
     },
-    /// A gateway would not start with the copy.
-    #[error("what was copied does not open")]
+    /// A file is longer than the journal makes any.
+    #[error("{} has {bytes} bytes, but a file of a journal has at most {bytes_max}: it is damaged, or is none; nothing was copied", file.display())]
+    TooLong {
+        /// The file.
+        file: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The greatest length with its header.
+        bytes_max: u64,
+    },
+    /// The disk has no space for the copy.
+    #[error("the copy has {bytes} bytes, but the disk of {} has only {free_bytes} free; make space there, or choose another directory; nothing was copied", to.display())]
+    NoSpace {
+        /// The place of the copy.
+        to: PathBuf,
+        /// Bytes of the journal.
+        bytes: u64,
+        /// Bytes that may be written there.
+        free_bytes: u64,
+    },
+    /// A gateway would not start with the copy. The error names the file that was copied.
+    #[error("what was to be copied does not open")]
     Opens(#[source] OpenError),
     /// The journal grew faster than it could be copied.
     #[error("the journal grows faster than it is copied; try again when there is less to do")]
@@ -170,7 +198,7 @@ pub fn create(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, 
     }
     let making = Making::beside(to)?;
     let copied = copy_running(&from, &making.dir().join("journal"), stop)?;
-    copy_made(making, copied)
+    copy_made(making, copied, &from)
 }
 
 /// Refuses a target inside the source directory. It would be lost with the source, and inside its journal it would stop the
@@ -191,25 +219,78 @@ fn check_outside(from: &Path, to: &Path) -> Result<(), BackupError> {
 /// # Errors
 /// As [`create`].
 pub fn restore(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copy, BackupError> {
+    restore_where(from, to, stop, |dir| RealDisk.free_bytes(dir))
+}
+
+fn restore_where(
+    from: &Path,
+    to: &Path,
+    stop: &CancellationToken,
+    free_bytes: impl Fn(&Path) -> io::Result<u64>,
+) -> Result<Copy, BackupError> {
     let from = from.join("journal");
     let numbers = numbers(&from)?;
     if numbers.is_empty() {
         return Err(BackupError::NoJournal(from));
     }
+    let mut bytes = 0;
+    for number in &numbers {
+        bytes += checked_len(&from.join(file_name(*number)))?;
+    }
     let making = Making::inside(to)?;
+    let free_bytes = free_bytes(to).map_err(|source| io_error(to, source))?;
+    if bytes > free_bytes {
+        return Err(BackupError::NoSpace {
+            to: to.into(),
+            bytes,
+            free_bytes,
+        });
+    }
     let journal = making.dir().join("journal");
     let mut copied = Copied::default();
     for number in numbers {
-        if stop.is_cancelled() {
-            return Err(BackupError::Stopped);
-        }
         let path = journal.join(file_name(number));
-        let written = copy_whole(&from.join(file_name(number)), &path);
-        copied.bytes += written.map_err(|source| io_error(&path, source))?;
+        copied.bytes += copy_whole(&from.join(file_name(number)), &path, stop)?;
         copied.files_len += 1;
     }
-    sync(&journal)?;
-    copy_made(making, copied)
+    sync(&journal, stop)?;
+    copy_made(making, copied, &from)
+}
+
+/// Returns the length of a file that is to be copied, if its header is good and a journal can have one so long.
+fn checked_len(path: &Path) -> Result<u64, BackupError> {
+    let failed = |source| io_error(path, source);
+    // A copy may lie on a disk that takes no writes.
+    let file = disk::open(disk::private().read(true), path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let mut head = Vec::new();
+    file.take(SNAPSHOT_AT)
+        .read_to_end(&mut head)
+        .map_err(failed)?;
+    let (header, _) = SegmentHeader::decode(&head).map_err(|error| {
+        BackupError::Opens(match error {
+            HeaderError::Newer(found) => OpenError::NewerFormat {
+                file: path.into(),
+                found,
+                known: FORMAT_VERSION,
+            },
+            HeaderError::Malformed(what) => OpenError::damaged(path, 0, what),
+        })
+    })?;
+    check_len(path, bytes, &header)?;
+    Ok(bytes)
+}
+
+fn check_len(path: &Path, bytes: u64, header: &SegmentHeader) -> Result<(), BackupError> {
+    let bytes_max = header.frames_at().saturating_add(FRAMES_BYTES_MAX);
+    match bytes > bytes_max {
+        true => Err(BackupError::TooLong {
+            file: path.into(),
+            bytes,
+            bytes_max,
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Returns the leftovers of killed backups beside a target, at most ten.
@@ -218,14 +299,37 @@ pub fn leftovers(to: &Path) -> Vec<PathBuf> {
     making::left_beside(to)
 }
 
-/// Opens the copied journal once, as a start would.
-fn copy_made(making: Making, copied: Copied) -> Result<Copy, BackupError> {
-    let at_rest = AtRest::of(making.dir(), None).map_err(BackupError::Opens)?;
+/// Opens the copied journal once, as a start would; `from` is the journal that it was copied from.
+fn copy_made(making: Making, copied: Copied, from: &Path) -> Result<Copy, BackupError> {
+    let at_rest = AtRest::of(making.dir(), None).map_err(|error| {
+        BackupError::Opens(named_as_in(from, &making.dir().join("journal"), error))
+    })?;
     Ok(Copy {
         making,
         copied,
         at_rest,
     })
+}
+
+/// Names the file that was copied in place of its copy, which is removed.
+fn named_as_in(from: &Path, copy: &Path, error: OpenError) -> OpenError {
+    let named = |file: PathBuf| match file.strip_prefix(copy) {
+        Ok(name) => from.join(name),
+        Err(_elsewhere) => file,
+    };
+    match error {
+        OpenError::Damaged { file, at, what } => OpenError::Damaged {
+            file: named(file),
+            at,
+            what,
+        },
+        OpenError::NewerFormat { file, found, known } => OpenError::NewerFormat {
+            file: named(file),
+            found,
+            known,
+        },
+        other => other,
+    }
 }
 
 /// Copies a journal to which a gateway may write meanwhile.
@@ -256,7 +360,7 @@ fn copy_running(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copi
         });
         let is_dense = (oldest..=newest).all(|number| parts.contains_key(&number));
         if is_dense && self::numbers(from)?.last() == Some(&newest) {
-            sync(to)?;
+            sync(to, stop)?;
             return Ok(Copied {
                 files_len: parts.len(),
                 bytes: parts.values().map(|part| part.bytes).sum(),
@@ -267,10 +371,29 @@ fn copy_running(from: &Path, to: &Path, stop: &CancellationToken) -> Result<Copi
 }
 
 /// Copies a file for its owner alone, whatever the mode of the source. Returns its length.
-fn copy_whole(from: &Path, to: &Path) -> io::Result<u64> {
-    let mut from = disk::open(disk::private().read(true), from)?;
-    let mut to = disk::open(disk::private().write(true).create_new(true), to)?;
-    io::copy(&mut from, &mut to)
+fn copy_whole(from: &Path, to: &Path, stop: &CancellationToken) -> Result<u64, BackupError> {
+    let file = disk::open(disk::private().read(true), from);
+    let file = file.map_err(|source| io_error(from, source))?;
+    let copy = disk::open(disk::private().write(true).create_new(true), to);
+    let copied = copy.and_then(|copy| copy_in_pieces(file, copy, stop));
+    let copied = copied.map_err(|source| io_error(to, source))?;
+    copied.ok_or(BackupError::Stopped)
+}
+
+/// Returns how many bytes were copied; `None` if it was told to stop.
+fn copy_in_pieces(
+    mut from: impl Read,
+    mut to: impl Write,
+    stop: &CancellationToken,
+) -> io::Result<Option<u64>> {
+    let mut bytes = 0;
+    while !stop.is_cancelled() {
+        match io::copy(&mut from.by_ref().take(PIECE_BYTES), &mut to)? {
+            0 => return Ok(Some(bytes)),
+            copied => bytes += copied,
+        }
+    }
+    Ok(None)
 }
 
 fn numbers(journal: &Path) -> Result<Vec<u64>, BackupError> {
@@ -306,6 +429,7 @@ fn copy(
     let Some(header) = header_of(&*file).map_err(failed)? else {
         return gone_or(&path, None, damaged(0));
     };
+    check_len(&path, file.len().map_err(failed)?, &header)?;
     let snapshot = read_snapshot(&*file, &header).map_err(failed)?;
     let Some(snapshot) = snapshot else {
         return gone_or(&path, Some(&header), damaged(SNAPSHOT_AT));
@@ -398,8 +522,11 @@ fn header_of(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
 }
 
 /// Makes files and names durable.
-fn sync(journal: &Path) -> Result<(), BackupError> {
+fn sync(journal: &Path, stop: &CancellationToken) -> Result<(), BackupError> {
     for number in numbers(journal)? {
+        if stop.is_cancelled() {
+            return Err(BackupError::Stopped);
+        }
         let path = journal.join(file_name(number));
         let synced = File::open(&path).and_then(|file| file.sync_all());
         synced.map_err(|source| io_error(&path, source))?;
@@ -416,5 +543,67 @@ pub(in crate::storage) fn io_error(path: &Path, source: io::Error) -> BackupErro
     BackupError::Io {
         path: path.into(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes without end, of which the third read comes with a signal.
+    struct Endless<'a>(usize, &'a CancellationToken);
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 += 1;
+            if self.0 == 3 {
+                self.1.cancel();
+            }
+            assert!(self.0 < 100_000, "the stop is not looked at");
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn a_stop_is_looked_at_while_one_file_is_copied() {
+        let stop = CancellationToken::new();
+        let copied = copy_in_pieces(Endless(0, &stop), io::sink(), &stop);
+        assert_eq!(copied.unwrap(), None);
+        let whole = vec![7; 10];
+        let mut copy = Vec::new();
+        let copied = copy_in_pieces(&*whole, &mut copy, &CancellationToken::new());
+        assert_eq!((copied.unwrap(), copy), (Some(10), whole));
+    }
+
+    #[test]
+    fn a_restore_onto_a_disk_without_space_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("copy/journal");
+        fs::create_dir_all(&journal).unwrap();
+        let header = SegmentHeader {
+            version: 1,
+            number: 1,
+            life: 1,
+            rewrite: 0,
+            first_frame: 1,
+            last_frame: 0,
+            created: 0,
+            snapshot_len: 0,
+            snapshot_crc: 0,
+            journal: [0; 16],
+        };
+        let head = header.encode();
+        fs::write(journal.join(file_name(1)), &head).unwrap();
+        let to = dir.path().join("restored");
+        let free = head.len() as u64 - 1;
+        let stop = CancellationToken::new();
+        let refused = restore_where(&dir.path().join("copy"), &to, &stop, |_| Ok(free));
+        match refused.map(drop) {
+            Err(BackupError::NoSpace {
+                bytes, free_bytes, ..
+            }) => assert_eq!((bytes, free_bytes), (free + 1, free)),
+            other => panic!("{other:?}"),
+        }
+        assert!(!to.exists());
     }
 }
