@@ -98,8 +98,13 @@ async fn all_partitions_are_shown_unless_one_is_named_and_the_end_only_where_all
     let first = printed(&gateway, &[SOURCE, "--limit", "7"]);
     let (_, next) = first
         .trim_end()
-        .split_once("7 records of 4 partitions, not up to the end: go on with --from ")
+        .split_once("7 records of 4 partitions, not up to the end: go on with syncgate records ")
         .unwrap();
+    let mut words = next.split_whitespace();
+    assert_eq!(words.next(), Some(SOURCE));
+    assert_eq!(words.next(), Some("--from"));
+    let next = words.next().unwrap();
+    assert_eq!(words.take(2).collect::<Vec<_>>(), ["--limit", "7"]);
     let rest = printed(&gateway, &[SOURCE, "--from", next]);
     let both = [rows(&first), rows(&rest)].concat();
     assert_eq!(both, all);
@@ -123,10 +128,7 @@ async fn all_partitions_are_shown_unless_one_is_named_and_the_end_only_where_all
         assert!(text.ends_with(&end), "{text}");
     }
     let text = printed(&gateway, &[SOURCE, "--partition", "0", "--limit", "1"]);
-    assert!(
-        text.contains("not up to the end: go on with --from 1"),
-        "{text}"
-    );
+    assert!(text.contains(" --from 1 --partition 0 --limit 1"), "{text}");
     // What no retry has settled is open, in every partition.
     let text = printed(&gateway, &[UNRECOVERABLE]);
     assert!(rows(&text).iter().all(|row| row[6] == "open"), "{text}");

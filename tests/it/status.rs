@@ -334,7 +334,7 @@ async fn a_page_stays_one_screen_whatever_is_wrong() {
         assert!(commands(&page) >= problems, "{lines}: {page}");
         let rest = format!("\nand {} more problems\n", 12 - commands(&page));
         assert!(page.contains(&rest), "{lines}: {page}");
-        let hint = "(cut to this terminal; all of it: syncgate status --output json --url http";
+        let hint = "(cut to this terminal; all of it: syncgate status --url http";
         let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words.contains(hint), "{lines}: {page}");
     }

@@ -198,7 +198,8 @@ fn key_note(trial: &Trial, kept: &Kept, data: &Path) -> Option<String> {
         Trial::Refused(MasterKeyError::Missing { path, .. }) => {
             let options = next::Options::given([("--data", data.display().to_string())]);
             Some(format!(
-                "the master key of {tokens} is not there yet: put it at {} before the start, or give the tokens up: {}",
+                "the master key of {tokens} is not there yet: put it at {} before the start. If that key is lost for good, \
+                 {} discards the tokens, and records that need them fail",
                 path.display(),
                 options.command(["doctor", "--forget-secrets"])
             ))

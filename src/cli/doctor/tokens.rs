@@ -99,7 +99,9 @@ impl Tokens {
         };
         let is_malformed = matches!(error, MasterKeyError::Malformed { .. });
         let or = match is_malformed && self.kept.tokens_len() > 0 {
-            true => ", or give the tokens up: --forget-secrets",
+            true => {
+                "\nif that key is lost for good, --forget-secrets discards the tokens, and records that need them fail"
+            }
             false => "",
         };
         let why = with_causes(error);

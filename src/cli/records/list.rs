@@ -17,6 +17,8 @@ use crate::{
 
 /// Pages may end early, as over millions of settled records; a server that is not a gateway may name a next one for ever.
 const PAGES_MAX: usize = 1_000;
+/// Records of a list without `--limit`.
+pub(super) const LIMIT: usize = 100;
 /// The partition that means all of them.
 const ALL: &str = "*";
 
@@ -57,6 +59,20 @@ impl Asked {
         let request = client.request(Method::GET, &path, &query);
         Ok(client.send_for_text(request).await?)
     }
+
+    /// Returns the command that shows the next records.
+    fn go_on(&self, client: &Client, next: &str) -> String {
+        let limit = self.limit.to_string();
+        let mut words = vec!["records", &*self.stream, "--from", next];
+        if let Some(partition) = &self.partition {
+            words.extend(["--partition", partition]);
+        }
+        if self.limit != LIMIT {
+            words.extend(["--limit", &limit]);
+        }
+        words.extend(self.open.then_some("--open"));
+        client.next(words)
+    }
 }
 
 pub(super) async fn show(client: &Client, mut asked: Asked, output: Output) -> Result<(), Failure> {
@@ -88,7 +104,8 @@ pub(super) async fn show(client: &Client, mut asked: Asked, output: Output) -> R
                     output::counted(trimmed, "record")
                 ));
             }
-            let end = end(&partition, &page, &next, &rows);
+            let go_on = asked.go_on(client, &next);
+            let end = end(&partition, &page, &next, &rows, &go_on);
             return output::print(&format!("{}{end}\n", rows.table.text()));
         }
         (asked.from, asked.at) = (Some(next), None);
@@ -179,7 +196,7 @@ impl Rows {
 }
 
 /// Returns the last line: how many records, of which partitions, and whether that was the end.
-fn end(partition: &str, page: &Page<'_>, next: &str, rows: &Rows) -> String {
+fn end(partition: &str, page: &Page<'_>, next: &str, rows: &Rows, go_on: &str) -> String {
     let what = if rows.open { "open record" } else { "record" };
     let count = output::counted(rows.len as u64, what);
     let of = match (
@@ -196,6 +213,6 @@ fn end(partition: &str, page: &Page<'_>, next: &str, rows: &Rows) -> String {
     };
     match next {
         "" => format!("{count} {of}, up to the end"),
-        next => format!("{count} {of}, not up to the end: go on with --from {next}"),
+        _ => format!("{count} {of}, not up to the end: go on with {go_on}"),
     }
 }

@@ -109,7 +109,7 @@ async fn show(arguments: Arguments, output: Output) -> Result<(), Failure> {
         partition: arguments.partition,
         from: arguments.from,
         at: arguments.at,
-        limit: arguments.limit.unwrap_or(100).into(),
+        limit: arguments.limit.map_or(list::LIMIT, usize::from),
         open: arguments.open,
     };
     list::show(&client, asked, output).await

@@ -22,7 +22,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{report::Report, rounds::Rounds};
 use super::{Failure, Gateway, Output, tail::offset_file::OffsetFile};
 
+/// The meaning of the columns and of the exit code, at the end of the help.
+const HELP: &str = "\
+Columns:
+  REQUESTS     requests to the gateway; each may call targets many times
+  DELIVERED    records that their target took
+  FAILED       records that failed again; MOVED TO names their streams
+  SKIPPED      records that were settled before
+  LAST OFFSET  last offset read; - if none was
+  END          yes: all records of the partition were read
+
+Exit codes:
+  0    records were delivered, or there was nothing to do
+  1    records failed and none was delivered, the retry was stopped, or a
+       request failed
+  2    an argument is wrong
+  130  Ctrl-C ended the retry";
+
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(super) struct Arguments {
     /// Name or id of the stream.
     stream: String,

@@ -81,8 +81,12 @@ impl Report<'_> {
             }
             words.push("--open");
             notes.push(format!(
-                "{} {are} still open here; see `{}`",
+                "{} {are} still open here{}; see `{}`",
                 counted(open, "record"),
+                match self.arguments.filter.is_empty() {
+                    true => "",
+                    false => ", also those outside of --filter",
+                },
                 self.client.next(words)
             ));
         }
@@ -105,8 +109,8 @@ fn nothing_called(passes: &[Pass]) -> Option<String> {
 
 fn table(passes: &[Pass], dry_run: bool) -> Table {
     let headings: &[&str] = match dry_run {
-        true => &[">CALLS", ">WOULD BE SENT", ">SKIPPED"],
-        false => &[">CALLS", ">DELIVERED", ">FAILED", ">SKIPPED"],
+        true => &[">REQUESTS", ">WOULD BE SENT", ">SKIPPED"],
+        false => &[">REQUESTS", ">DELIVERED", ">FAILED", ">SKIPPED"],
     };
     let counts = |pass: &Pass| match dry_run {
         true => vec![pass.calls, pass.attempted, pass.skipped],
@@ -117,7 +121,10 @@ fn table(passes: &[Pass], dry_run: bool) -> Table {
         let end = if pass.end_of_stream { "yes" } else { "no" };
         let mut row = vec![pass.partition.clone()];
         row.extend(counts(pass).iter().map(ToString::to_string));
-        row.extend([pass.after.to_string(), end.to_owned()]);
+        // -1 means that no record was read.
+        let last =
+            u64::try_from(pass.after).map_or_else(|_| String::new(), |last| last.to_string());
+        row.extend([last, end.to_owned()]);
         table.row(row);
     }
     table

@@ -1,9 +1,14 @@
 //! Reasons why the gateway stopped a call before its bounds, in words.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::pass::Pass;
 use crate::{cli::output::counted, runtime::clock::Timestamp};
+
+/// Other targets that a message names.
+const OTHERS_MAX: usize = 3;
 
 /// Why the gateway stopped a call before its bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +87,8 @@ pub(super) fn waits(passes: &[Pass]) -> Option<Waits> {
     all.min_by_key(|waits| waits.until)
 }
 
-/// Returns `21 records left for it, and 3 records for other targets`, over all partitions; `name` stands for the target.
+/// Returns `21 records left for it, and 3 records for other targets (http://b:80)`, over all partitions; `name` stands for
+/// the target.
 fn left(target: &str, name: &str, passes: &[Pass]) -> String {
     let open = || passes.iter().filter(|pass| !pass.end_of_stream);
     let (mut own, mut others) = (0, 0);
@@ -93,13 +99,29 @@ fn left(target: &str, name: &str, passes: &[Pass]) -> String {
     }
     let more = match others {
         0 => String::new(),
-        _ => format!(", and {} for other targets", counted(others, "record")),
+        _ => format!(
+            ", and {} for other targets ({})",
+            counted(others, "record"),
+            others_of(target, open())
+        ),
     };
     let at_least = match open().all(has_read_all) {
         true => "",
         false => "at least ",
     };
     format!("{at_least}{} left for {name}{more}", counted(own, "record"))
+}
+
+/// Returns the names of other targets with records left: at most [`OTHERS_MAX`], then `more`.
+fn others_of<'a>(target: &str, passes: impl Iterator<Item = &'a Pass>) -> String {
+    let waiting = passes.filter_map(|pass| pass.last_answer["waiting"].as_array());
+    let names = waiting.flatten().filter_map(|of| of["target"].as_str());
+    let mut names: BTreeSet<_> = names.filter(|name| *name != target).collect();
+    // The gateway sums up further targets as `*`.
+    let has_more = names.remove("*") || names.len() > OTHERS_MAX;
+    let named = names.into_iter().take(OTHERS_MAX);
+    let more = has_more.then_some("more");
+    named.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns how many records an answer names as left for `target`, and for all others.
@@ -195,7 +217,8 @@ mod tests {
             {"target": A, "count": 2}, {"target": "http://b:80", "count": 2}, {"target": "*", "count": 1}
         ]);
         check(&[open(first, &one, 6)], "1 record left for http://a:80");
-        let more = "3 records left for http://a:80, and 3 records for other targets";
+        let more =
+            "3 records left for http://a:80, and 3 records for other targets (http://b:80, more)";
         check(&[open(later, &one, 6), open(first, &some, 2)], more);
         // A bound has cut one of them: six of seven records were read.
         check(

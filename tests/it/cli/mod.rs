@@ -4,6 +4,7 @@ mod check;
 mod commands;
 mod config;
 mod data_streams;
+mod not_a_gateway;
 mod on_terminal;
 mod process;
 mod retry;

@@ -19,8 +19,6 @@ const REASON_LINES_MAX: usize = 2;
 const RETRIES_MAX: usize = 3;
 /// Blanks before the further lines of a problem.
 const INDENT: &str = "   ";
-/// The command that prints everything.
-const WHOLE: &str = "syncgate status --output json";
 
 /// The room for a page.
 pub(super) struct Page<'a> {
@@ -83,7 +81,10 @@ impl<'a> Page<'a> {
 
     /// Returns the line that says that the page was cut.
     fn hint(&self) -> Vec<String> {
-        let hint = format!("(cut to this terminal; all of it: {WHOLE}{})", self.address);
+        let hint = format!(
+            "(cut to this terminal; all of it: syncgate status{} | cat)",
+            self.address
+        );
         self.wrapped("", hint.split(' '), "")
     }
 

@@ -101,7 +101,11 @@ async fn in_a_pipe_a_loop_says_once_why_it_waits() {
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
-    assert_eq!(rows[0][..3], ["PARTITION", "CALLS", "DELIVERED"], "{out}");
+    assert_eq!(
+        rows[0][..3],
+        ["PARTITION", "REQUESTS", "DELIVERED"],
+        "{out}"
+    );
     let row = &rows[1];
     assert_eq!((row[0], row[2], row[3]), ("0", "3", "0"), "{out}");
 }
