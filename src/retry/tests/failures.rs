@@ -157,8 +157,7 @@ async fn every_cause_has_a_stream_even_if_the_mapping_names_none() {
 }
 
 #[tokio::test]
-async fn a_record_out_of_retries_stays_in_the_unrecoverable_stream_and_a_loop_over_it_ends()
-{
+async fn a_record_out_of_retries_stays_in_the_unrecoverable_stream_and_a_loop_over_it_ends() {
     let mut target = StubTarget::start().await;
     let gateway = Harness::start(|config| config.retry.retries_max = 2).await;
     let retrier = gateway.retrier();
