@@ -254,18 +254,18 @@ fn a_repeated_key_hides_no_other_error() {
             "t.toml, line 4: log.x: unknown key",
             "t.toml, line 5: server: is repeated: a table or a key may stand in the file once",
             "t.toml, line 6: server.listn: unknown key; did you mean \"listen\"?",
-            "t.toml, line 7: log: is there twice",
-            "t.toml, line 9: streams_max: is there twice",
+            "t.toml, line 7: log: is repeated",
+            "t.toml, line 9: streams_max: is repeated",
             "t.toml, line 10: targets[0].origin: is missing",
-            "t.toml, line 12: name: is there twice",
+            "t.toml, line 12: name: is repeated",
             "t.toml, line 13: dispatch.x: unknown key",
-            "t.toml, line 15: dispatch: is there twice",
+            "t.toml, line 15: dispatch: is repeated",
         ],
     );
     // A file that is broken otherwise says only that.
     let broken = load_text("[server]\ngrace_ms = \n[log]\nx = 1\n[log]\n", &[]);
     let said = broken.unwrap_err().to_string();
-    assert!(said.contains("log: is there twice"), "{said}");
+    assert!(said.contains("log: is repeated"), "{said}");
     assert!(!said.contains("log.x"), "{said}");
 }
 
@@ -295,7 +295,7 @@ fn every_error_is_reported_at_once_with_line_and_nearest_name() {
             "t.toml, line 14: roles.source: a stream name has 2 to 64 characters",
             "t.toml, line 16: outcomes.404: \"unrecoverabel\" is neither delivered nor a role (unavailable, internal, unrecoverable, default) nor a stream of this configuration; did you mean \"unrecoverable\"?",
             "t.toml, line 18: outcomes.4x: is not a status, class or cause: give 100 to 599, 1xx, 2xx, 3xx, 4xx, 5xx, or one of dns",
-            "t.toml, line 19: outcomes.600: is no status",
+            "t.toml, line 19: outcomes.600: is not a status",
             "t.toml, line 20: outcomes.503: invalid type: integer `7`, expected a string",
             "SYNCGATE_ADMIN_PASWORD: unknown variable; settings are SYNCGATE_SECTION__KEY; did you mean \"SYNCGATE_ADMIN_PASSWORD\"?",
             "SYNCGATE_ADMIN_USER: is set, SYNCGATE_ADMIN_PASSWORD is not",

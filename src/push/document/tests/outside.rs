@@ -59,10 +59,10 @@ fn a_document_from_outside_is_one_of_asyncapi_3_0_with_one_channel() {
     for text in ["a", "[a]", "- asyncapi: 3.0.0"] {
         assert!(check_document(text).is_err(), "{text}");
     }
-    check("asyncapi: 3.0.0\nchannels: {a", Err("this is no YAML"));
+    check("asyncapi: 3.0.0\nchannels: {a", Err("this is not YAML"));
     check(
         "asyncapi: 3.0.0\n\tchannels: {a: 1}",
-        Err("this is no YAML"),
+        Err("this is not YAML"),
     );
 }
 
