@@ -3,9 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use syncgate::{
-    storage::local::LogSettings,
     model::record::{Headers, Record},
     runtime::clock::Clock,
+    storage::local::LogSettings,
     storage::{
         Append, AppendKind, Commit, Epoch, Log, NewSettlement, Settle,
         embedded::Embedded,

@@ -13,12 +13,12 @@ use std::{
 };
 
 use syncgate::{
-    storage::local::LogSettings,
     model::{
         ids::{Offset, PartitionId},
         record::{Headers, Record},
     },
     runtime::clock::Clock,
+    storage::local::LogSettings,
     storage::{
         Append, AppendKind, Commit, Log, StreamConfig,
         embedded::Embedded,

@@ -5,8 +5,8 @@ use std::{io, path::Path, time::Instant};
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 use crate::{
-    storage::local::{Disk, DiskFile, RealDisk},
     runtime::latency,
+    storage::local::{Disk, DiskFile, RealDisk},
 };
 
 /// The disk of this machine, measured.

@@ -281,8 +281,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        storage::local::LogSettings,
         runtime::clock::Clock,
+        storage::local::LogSettings,
         storage::{
             Stream,
             embedded::Embedded,

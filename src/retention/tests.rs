@@ -2,8 +2,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    storage::local::LogSettings,
     model::record::{Headers, Record},
+    storage::local::LogSettings,
     storage::{
         Append, AppendKind, Epoch, Log, NewSettlement, Settle, StreamConfig,
         embedded::Embedded,

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    storage::local::LogSettings,
     ingest::{Form, Submission},
     model::target::Origin,
+    storage::local::LogSettings,
     storage::{
         embedded::Embedded,
         local::{Options, RealDisk, tests::far::journal_at},

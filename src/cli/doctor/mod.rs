@@ -13,8 +13,8 @@ use super::{
     output::{self, Table, counted},
 };
 use crate::{
-    storage::local::LogSettings,
     runtime::clock::Clock,
+    storage::local::LogSettings,
     storage::local::{
         Options,
         repair::doctor::{

@@ -9,13 +9,13 @@ use tempfile::TempDir;
 
 use super::census::{Aim, Census, Counted, Dispatch, Group};
 use crate::{
-    storage::local::LogSettings,
     dispatch::{Cause, TargetId},
     model::{
         ids::{Offset, Partition, PartitionId},
         record::{HeadersBuilder, Record, header},
     },
     runtime::clock::{Clock, Timestamp},
+    storage::local::LogSettings,
     storage::{
         Append, AppendKind, Commit, Epoch, Log as _, NewSettlement, OpenRecords, PurgeNote, Settle,
         Stream, StreamConfig,

@@ -48,7 +48,10 @@ async fn made(gateway: &Gateway, members: &Value) -> Answer {
 }
 
 /// Opens a WebSocket; the answer if it is refused.
-pub(crate) async fn open(gateway: &Gateway, query: &str) -> Result<Socket, Box<Response<Option<Vec<u8>>>>> {
+pub(crate) async fn open(
+    gateway: &Gateway,
+    query: &str,
+) -> Result<Socket, Box<Response<Option<Vec<u8>>>>> {
     open_with(gateway, query, &[]).await
 }
 

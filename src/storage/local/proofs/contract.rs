@@ -9,8 +9,8 @@ use super::{
     rig::{Rig, SEGMENT_BYTES},
 };
 use crate::{
-    storage::local::LogSettings,
     runtime::clock::{Clock, Timestamp},
+    storage::local::LogSettings,
     storage::{
         Engine,
         conformance::{EngineHome, suite},

@@ -13,12 +13,12 @@ use super::{
     model::{Model, Seen},
 };
 use crate::{
-    storage::local::LogSettings,
     model::{
         ids::{Partition, PartitionId},
         record::{HeadersBuilder, Record},
     },
     runtime::clock::{Clock, Timestamp},
+    storage::local::LogSettings,
     storage::{
         Append, AppendKind, Commit, CommitError, Dedup, DedupId, Engine, Log, NewSettlement,
         OpenRecords, PurgeNote, Settle, State, StateChange, Stream, StreamConfig, StreamError,

@@ -21,12 +21,12 @@ use tempfile::TempDir;
 use super::{OpenError, Options, RealDisk};
 use crate::storage::embedded::Embedded;
 use crate::{
-    storage::local::LogSettings,
     model::{
         ids::{Offset, Partition, PartitionId},
         record::{Headers, HeadersBuilder, Record, StoredRecord, header},
     },
     runtime::clock::{Clock, Timestamp},
+    storage::local::LogSettings,
     storage::{
         Append, AppendKind, Commit, Committed, Dedup, DedupId, Epoch, Log, NewSettlement, Settle,
         StateChange, Stream, StreamConfig,

@@ -103,7 +103,11 @@ impl Condition {
                 "free disk space is below log.disk_free_bytes_min; records from outside are refused"
             );
         } else {
-            tracing::info!(free, min, "free disk space is above log.disk_free_bytes_min again; records from outside are accepted");
+            tracing::info!(
+                free,
+                min,
+                "free disk space is above log.disk_free_bytes_min again; records from outside are accepted"
+            );
         }
         self.change(|signs| signs.low = low);
     }

@@ -28,7 +28,11 @@ pub(in crate::storage) fn check(commit: &Commit) -> Result<usize, CommitError> {
             && append >= commit.appends.len()
         {
             let most = commit.appends.len().saturating_sub(1);
-            return Err(too_large("the index of a settlement's append", append, most));
+            return Err(too_large(
+                "the index of a settlement's append",
+                append,
+                most,
+            ));
         }
     }
     if let Some(dedup) = &commit.dedup {

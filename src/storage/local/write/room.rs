@@ -172,7 +172,9 @@ impl Writer {
             self.no_space_at = Some(Instant::now());
             let least = frames_at + frame_len + SEAL_LEN;
             if reserve && let Some(reserved) = self.spares.take_reserve(least) {
-                tracing::warn!("the reserve for settlements and copies of failed records is in use");
+                tracing::warn!(
+                    "the reserve for settlements and copies of failed records is in use"
+                );
                 spare = Ok(reserved);
                 on_reserve = true;
             }
