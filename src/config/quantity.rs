@@ -217,8 +217,8 @@ mod tests {
         check_wrong(Bytes, "99999999999EiB", "too large");
         check_wrong(Milliseconds, "soon", "\"soon\" is no duration: give mill");
         check_wrong(Milliseconds, "64MiB", "is no duration");
-        check_wrong(Milliseconds, "1us", "no whole number of milliseconds");
-        check_wrong(Milliseconds, "1ns", "no whole number of milliseconds");
+        check_wrong(Milliseconds, "1us", "not a whole number of milliseconds");
+        check_wrong(Milliseconds, "1ns", "not a whole number of milliseconds");
         check_wrong(Hours, "90m", "\"90m\" is not a whole number of hours");
         check_wrong(Hours, "", "is no duration");
     }

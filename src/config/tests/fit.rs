@@ -139,7 +139,7 @@ fn values_must_fit_together() {
         ),
         (
             "[[streams]]\nname = \"Ab\"\nocid = \"x.y\"\n[[streams]]\nname = \"Ac\"\nocid = \"x.y\"",
-            "t.toml, line 6: streams[1].ocid: is also the ocid of streams[0] too",
+            "t.toml, line 6: streams[1].ocid: is also the ocid of streams[0]: one id would mean two streams",
         ),
         (
             "[[targets]]\nname = \"a\"\norigin = \"https://a/b\"",

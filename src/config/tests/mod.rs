@@ -236,7 +236,7 @@ fn a_filter_of_log_lines_has_levels() {
         "off",
         "info,syncgate::dispatch=debug,",
         "info,hyper=off",
-        "info,[request{id=1,path=2}]=trace",
+        "info,[request]=trace",
     ] {
         let text = format!("[logging]\nlevel = \"{level}\"");
         assert_eq!(load_text(&text, &[]).unwrap().config.logging.level, level);

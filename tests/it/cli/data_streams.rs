@@ -309,7 +309,7 @@ async fn a_next_command_finds_the_same_gateway_and_shows_no_password() {
         next.unwrap_or_else(|| panic!("{shown}")).trim().to_owned()
     };
     let next = next_of(&ok(&gateway, &create));
-    let tailed = in_a_bare_shell(&format!("{next} --begin earliest --count 2"));
+    let tailed = in_a_bare_shell(&format!("{next} --count 2"));
     assert!(tailed.status.success(), "{next}: {tailed:?}");
     let tailed = String::from_utf8(tailed.stdout).unwrap();
     assert_eq!(tailed.lines().count(), 2, "{tailed}");

@@ -167,7 +167,7 @@ async fn a_stream_is_changed_and_shown_in_words() {
         &["set", "Orders", "--retention", "90m"],
     ));
     assert!(
-        ended.err.contains("no whole number of hours"),
+        ended.err.contains("not a whole number of hours"),
         "{}",
         ended.err
     );

@@ -49,7 +49,7 @@ async fn a_page_is_run_from_top_to_bottom() {
          ```sh\ncat file; syncgate records $STREAM | head -n 2\n```\n\
          ```text\na\nPARTITION … http://127.0.0.1:9003 …\n```\n\
          ```sh exit=1 target=/down=200\nsyncgate status\n```\n\
-         ```console\n$ syncgate retry ServerUnavailableStream \\\n    --loop\nPARTITION  CALLS  DELIVERED …\n0 … 1 … yes\n$ echo b\nb\n```\n\
+         ```console\n$ syncgate retry ServerUnavailableStream \\\n    --loop\nPARTITION  REQUESTS  DELIVERED …\n0 … 1 … yes\n$ echo b\nb\n```\n\
          ```toml\n[server]\ngrace_ms = 5\n```\n\
          ```nginx no-run=\"another program\"\nx\n```\n\
          ```toml gateway\n[sync]\nanswer = \"text\"\n```\n\

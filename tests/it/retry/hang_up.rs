@@ -152,7 +152,7 @@ async fn a_retry_that_runs_is_told_with_its_user_and_its_time() {
             }
             let detail = problem["detail"].as_str().unwrap();
             let told = format!(
-                "a retry of {UNAVAILABLE}, partition 0, is running, by {by}; its present call began at {}; send it again",
+                "a retry of {UNAVAILABLE}, partition 0, is running, by {by}; its present call began at {}; send the request again",
                 problem["since"].as_str().unwrap()
             );
             assert!(detail.starts_with(&told), "{detail}");

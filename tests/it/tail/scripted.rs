@@ -193,7 +193,7 @@ async fn every_other_end_is_told_and_there_is_no_further_connection() {
     const CUT: Act = Act::Serve(&[A], 0, Some((1001, "drain")));
     let close = |code, word| vec![Act::Serve(&[A], 0, Some((code, word)))];
     for (acts, words) in [
-        (close(1009, ""), "(1009): this is a mistake of the client"),
+        (close(1009, ""), "(1009): the client broke the protocol"),
         (close(4400, "bad_message"), "(4400 bad_message): "),
         (
             close(4401, "unauthorized"),

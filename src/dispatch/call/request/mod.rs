@@ -198,7 +198,7 @@ fn method(text: &str) -> Result<Method, Invalid> {
 fn checked(name: &str, value: &str, whole: &Bytes) -> Result<(HeaderName, HeaderValue), Invalid> {
     let shown = || name.chars().take(64).collect::<String>();
     let header = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| Invalid(format!("{:?} is no header name", shown())))?;
+        .map_err(|_| Invalid(format!("{:?} is not a header name", shown())))?;
     if HEADERS_REFUSED.contains(&header.as_str()) {
         let name = header.as_str();
         return Err(Invalid(format!("header {name} cannot be set by a message")));

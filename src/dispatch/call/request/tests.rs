@@ -182,7 +182,7 @@ fn a_record_that_cannot_be_called_is_refused_without_its_values() {
             "targetRestApiOperation",
         ),
         (with("targetRestApi", Value::Null), "wrong type"),
-        (with("targetRestApi", json!("SECRET")), "no URL"),
+        (with("targetRestApi", json!("SECRET")), "not a URL"),
         (with("targetRestApi", json!("ftp://a/")), "neither http"),
         (
             with("targetRestApi", json!("http://u:SECRET@a/")),
@@ -205,9 +205,9 @@ fn a_record_that_cannot_be_called_is_refused_without_its_values() {
             header("Transfer-Encoding", "chunked"),
             "header transfer-encoding",
         ),
-        (header("x a", "SECRET"), "no header name"),
-        (header(":path", "SECRET"), "no header name"),
-        (header("", "SECRET"), "no header name"),
+        (header("x a", "SECRET"), "not a header name"),
+        (header(":path", "SECRET"), "not a header name"),
+        (header("", "SECRET"), "not a header name"),
         (header("x-a", "SECRET\r\nx: y"), "header x-a"),
         (header("x-a", "SECRET\0"), "header x-a"),
     ];
