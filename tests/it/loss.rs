@@ -163,7 +163,9 @@ async fn dispatch_waits_at_damage_in_an_older_file_says_so_and_goes_on_once_it_i
     gateway.get("/readyz").await.ok();
     let place = gateway.stop().await;
     let log = place.log();
-    let said = log.lines().find(|line| line.contains("read failed; records from this offset on are not dispatched"));
+    let said = log
+        .lines()
+        .find(|line| line.contains("read failed; records from this offset on are not dispatched"));
     let said = said.unwrap_or_else(|| panic!("{log}"));
     let name = file.file_name().unwrap().to_str().unwrap();
     assert!(
