@@ -322,18 +322,18 @@ async fn a_next_command_finds_the_same_gateway_and_shows_no_password() {
     let shown = String::from_utf8(ended.stdout).unwrap();
     assert_eq!(
         next_of(&shown),
-        format!("syncgate tail s1 --url {}", gateway.url)
+        format!("syncgate tail s1 --begin earliest --url {}", gateway.url)
     );
     assert!(!shown.contains("horse"), "{shown}");
     // The address of the variable is found again.
     let shown = in_a_shell(&gateway, "syncgate data-streams show s1");
-    assert_eq!(next_of(&shown), "syncgate tail s1");
+    assert_eq!(next_of(&shown), "syncgate tail s1 --begin earliest");
     // One that is spelled otherwise is the same.
     let shown = in_a_shell(
         &gateway,
         &format!("syncgate data-streams show s1 --url {host}/"),
     );
-    assert_eq!(next_of(&shown), "syncgate tail s1");
+    assert_eq!(next_of(&shown), "syncgate tail s1 --begin earliest");
 }
 
 #[tokio::test]
