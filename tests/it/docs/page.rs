@@ -238,8 +238,8 @@ impl Page {
             }
             false => {
                 let state = self.dir.path().join("state");
-                let before =
-                    "if [ -e \"$0\" ]; then . \"$0\"; fi; trap 'export -p > \"$0\"' EXIT\n";
+                let before = "if [ -e \"$0\" ]; then . \"$0\"; fi\n\
+                     trap 'export -p | grep -v \" SYNCGATE_URL=\\| SYNCGATE_DATA__DIR=\" > \"$0\"' EXIT\n";
                 let mut command = self.command(Path::new("bash"));
                 command
                     .args(["-eu", "-c", &format!("{before}{script}")])

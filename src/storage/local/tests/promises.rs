@@ -91,10 +91,10 @@ async fn a_refused_commit_leaves_no_trace() {
     let mut unknown = whole(vec![], vec![put("k", "v", None)]);
     unknown.appends.push(append(beyond, &["never"]));
     let cases = [
-        (whole(vec![delivered(2)], vec![]), "ended already"),
+        (whole(vec![delivered(2)], vec![]), "settled already"),
         (
             whole(vec![delivered(0), delivered(0)], vec![]),
-            "ended already",
+            "settled already",
         ),
         (whole(vec![fenced], vec![]), "lease"),
         (
