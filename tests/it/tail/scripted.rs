@@ -235,7 +235,10 @@ async fn every_other_end_is_told_and_there_is_no_further_connection() {
             vec![CUT, Act::Refuse(410, "", "position_gone")],
             "410 position_gone",
         ),
-        (vec![Act::Serve(&[A, "{}"], 0, None)], "not an array of records"),
+        (
+            vec![Act::Serve(&[A, "{}"], 0, None)],
+            "not an array of records",
+        ),
     ] {
         let gateway = Scripted::start(acts).await;
         let (code, lines, said) = Tail::start(&gateway.url, &BEGIN).end().await;
