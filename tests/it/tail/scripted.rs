@@ -249,7 +249,7 @@ async fn every_other_end_is_told_and_there_is_no_further_connection() {
             "{said}"
         );
         // What is gone cannot be gone on with.
-        let is_gone = ["404 not_found", "4410", "410 position_gone"];
+        let is_gone = ["404 not_found", "(4410 ", "410 position_gone"];
         let is_gone = is_gone.iter().any(|gone| said.contains(gone));
         let next = format!(
             "go on behind it with: syncgate tail s1 --begin p1a --output json --url {}\n",
