@@ -269,7 +269,8 @@ async fn every_other_end_is_told_and_there_is_no_further_connection() {
     // Nothing was printed, and now is another place by now.
     let unknown = Scripted::start([Act::Cut]).await;
     let lost = Tail::start(&unknown.url, &["s1"]);
-    lost.fails(1, "the gateway did not send the position of now").await;
+    lost.fails(1, "the gateway did not send the position of now")
+        .await;
     // Records of another shape may be those of a configuration that has just changed, once.
     let other = Act::Serve(&[r#"[{"where":"p1a"}]"#], 1, None);
     let again = Act::Serve(&[r#"[{"where":"p1a"}]"#], 1, None);
